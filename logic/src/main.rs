@@ -1,0 +1,2 @@
+//! The logic process.
+fn main() {}

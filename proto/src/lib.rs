@@ -1,0 +1,15 @@
+//! The vocabulary of Sluice: what crosses a process boundary. No I/O here.
+//!
+//! [`ids`] holds the names, [`wire`] the client protocol (see `WIRE.md`), [`grpc`] the messages between
+//! the services, [`limits`] the constants of the wire version: equal in every process, because two
+//! instances that judge an input differently would reorder a sender.
+
+pub mod ids;
+pub mod limits;
+pub mod wire;
+
+/// Messages and services between gateway, logic and task, generated from `schema/*.proto`.
+#[expect(missing_docs, clippy::all, reason = "generated code; the documentation is in the schema")]
+pub mod grpc {
+    tonic::include_proto!("sluice.v1");
+}

@@ -1,0 +1,30 @@
+//! Close codes. 4000–4499: come back; 4500–4999: do not. 1000 is never sent by a server that stops.
+
+/// Peer said goodbye.
+pub const NORMAL: u16 = 1000;
+/// Protocol violation.
+pub const PROTOCOL: u16 = 1002;
+/// Binary frame on a JSON connection.
+pub const UNSUPPORTED: u16 = 1003;
+/// Text that is not UTF-8.
+pub const INVALID_UTF8: u16 = 1007;
+/// Frame above the limit.
+pub const TOO_BIG: u16 = 1009;
+/// The service restarts: come back.
+pub const RESTART: u16 = 1012;
+/// Try again later.
+pub const TRY_LATER: u16 = 1013;
+/// The fence: a publish was answered `retry:true`; come back and send everything unanswered again in order.
+pub const RESEND: u16 = 4001;
+/// The client took no byte for too long.
+pub const SLOW: u16 = 4002;
+/// No answer to pings.
+pub const PING_TIMEOUT: u16 = 4003;
+/// The gateway was frozen beyond its lease.
+pub const FROZEN: u16 = 4004;
+/// The connection did not authenticate in time, or could not be checked now.
+pub const CONNECT_TIMEOUT: u16 = 4005;
+/// Token invalid or expired.
+pub const UNAUTHORIZED: u16 = 4501;
+/// Ten bad frames in a row.
+pub const BAD_FRAMES: u16 = 4502;

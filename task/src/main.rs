@@ -1,0 +1,2 @@
+//! The task process.
+fn main() {}
