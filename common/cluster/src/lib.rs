@@ -1,1 +1,51 @@
-//! Placeholder.
+//! Who is there and who owns which duty: instances, their leases, and the duties of tasks.
+//!
+//! Membership is advice: it makes balancing and reaping quick, and nothing of what clients were promised
+//! depends on it. An owner of a duty is never exclusive (two for a moment do no harm), and nobody is
+//! declared gone by an observer who cannot see itself.
+
+pub mod etcd;
+mod view;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sluice_proto::ids::InstanceId;
+use tokio::sync::watch;
+
+pub use view::{Duty, DutyInfo, Instance, Registration, Service, State, View};
+
+/// This process's place among the instances. Cheap to share as `Arc<dyn Cluster>`.
+///
+/// Nothing here fails: while the registry is away the last known state stays and work goes on.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    /// All instances, as last known. Changes at every change of any of them.
+    fn view(&self) -> watch::Receiver<Arc<View>>;
+
+    /// This process's id. Changes when the lease was lost: announce everything again under the new one.
+    fn me(&self) -> watch::Receiver<InstanceId>;
+
+    /// Makes the state public. Returns when it is written, at the latest after 500 ms; it is written again
+    /// after every loss.
+    async fn set_state(&self, state: State);
+
+    /// Instances that were absent for two lease times in a view in which this process saw itself.
+    /// Remembered for an hour.
+    fn gone(&self) -> Vec<InstanceId>;
+
+    /// Duties this process is to do now: those it owns, and those it may do because nobody owned them
+    /// for two lease times. Look before each start of the work.
+    fn owned(&self) -> watch::Receiver<BTreeSet<Duty>>;
+
+    /// All duties this process is a candidate for or has seen owned, in order.
+    fn duties(&self) -> Vec<DutyInfo>;
+
+    /// Gives all duties back and takes no more; [`Cluster::owned`] is empty at once, the registry is told
+    /// within 500 ms.
+    async fn release_duties(&self);
+
+    /// Gives the lease back, within 500 ms also when the registry is away. Harmless when repeated.
+    async fn close(&self);
+}

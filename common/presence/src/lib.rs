@@ -1,1 +1,143 @@
-//! Placeholder.
+//! Interest (which gateway wants which room) and presence (who is connected, who is in a room).
+//!
+//! Everything here is a memory aid that gateways announce again when it is lost; every operation is
+//! idempotent. This crate never writes "offline": a connection is a field, and only that field is removed,
+//! by name, while it still belongs to the instance that wrote it.
+
+pub mod redis;
+
+use async_trait::async_trait;
+use sluice_proto::ids::{InstanceId, RoomId, UserId};
+
+/// Why presence could not be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PresenceError {
+    /// Not reachable, or no answer in time: done or not. Sending the same again is always safe.
+    #[error("presence is unavailable: {0}")]
+    Unavailable(String),
+    /// It answered with something else than expected: a misconfigured or foreign server.
+    #[error("presence refused: {0}")]
+    Refused(String),
+    /// [`Presence::close`] was called; final.
+    #[error("presence is closed")]
+    Closed,
+}
+
+/// Short for results of this crate.
+pub type Result<T, E = PresenceError> = std::result::Result<T, E>;
+
+/// One change of what an instance holds. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A user's connection began.
+    Connected {
+        /// Names the connection, unique for all time.
+        connection: String,
+        /// Whose.
+        user: UserId,
+        /// When it began.
+        since_ms: i64,
+    },
+    /// A connection ended. Rooms it had joined are left one by one with [`Change::Left`].
+    Disconnected {
+        /// Names the connection.
+        connection: String,
+        /// Whose.
+        user: UserId,
+        /// The client said goodbye: no grace.
+        goodbye: bool,
+    },
+    /// A connection joined a room.
+    Joined {
+        /// Names the connection.
+        connection: String,
+        /// Whose.
+        user: UserId,
+        /// What it joined.
+        room: RoomId,
+        /// When.
+        since_ms: i64,
+    },
+    /// A connection left a room.
+    Left {
+        /// Names the connection.
+        connection: String,
+        /// What it left.
+        room: RoomId,
+    },
+    /// The instance wants pushes of a room.
+    InterestAdded(RoomId),
+    /// The instance no longer wants them.
+    InterestRemoved(RoomId),
+}
+
+/// A user's last connection was removed. Emitted by the one call that removed it, at most once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leave {
+    /// Who left.
+    pub user: UserId,
+    /// The client said goodbye: announce at once, else after the grace.
+    pub goodbye: bool,
+}
+
+/// A user who is connected, or in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// Who.
+    pub user: UserId,
+    /// How many connections; a lower bound when a query met its bound.
+    pub connections: u32,
+    /// Since when the oldest of them, in milliseconds since 1970.
+    pub since_ms: i64,
+}
+
+/// Interest and presence of all instances. Cheap to share as `Arc<dyn Presence>`.
+///
+/// Every call fails within 500 ms when presence cannot be reached.
+#[async_trait]
+pub trait Presence: Send + Sync + 'static {
+    /// Announces that an instance wants pushes of these rooms.
+    async fn add_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()>;
+
+    /// Takes that back.
+    async fn remove_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()>;
+
+    /// Who wants each of these rooms, in their order. Dead instances may be among them until reaped.
+    async fn interested(&self, rooms: &[RoomId]) -> Result<Vec<Vec<InstanceId>>>;
+
+    /// Applies changes in order and returns the users whose last connection ended by them.
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<Leave>>;
+
+    /// Takes a part of everything an instance holds. After the part marked `last`, whatever of this
+    /// instance was neither in a part of this generation nor written since its first part is removed.
+    ///
+    /// Removals among the changes are applied too. A part of an older generation than the last one seen
+    /// is ignored.
+    async fn full_set(
+        &self,
+        instance: &InstanceId,
+        generation: u64,
+        changes: &[Change],
+        last: bool,
+    ) -> Result<()>;
+
+    /// A random number that is kept with the data, never 0. Another one than before means that the data
+    /// was lost or replaced. Created when absent.
+    async fn marker(&self) -> Result<u64>;
+
+    /// Users in a room, at most `limit` of them, in no order. Bounded work: see [`Present::connections`].
+    async fn room(&self, room: &RoomId, limit: usize) -> Result<Vec<Present>>;
+
+    /// One user's connections; `None` when there are none.
+    async fn user(&self, user: &UserId) -> Result<Option<Present>>;
+
+    /// Instances that have, or had until not long ago, something stored: those among them that are gone
+    /// are to be reaped. Not more than 1,000.
+    async fn instances(&self) -> Result<Vec<InstanceId>>;
+
+    /// Removes everything that is still this instance's and returns how many fields that were.
+    async fn reap(&self, instance: &InstanceId) -> Result<u64>;
+
+    /// Ends the connection at once. Harmless when repeated.
+    async fn close(&self);
+}

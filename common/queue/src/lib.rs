@@ -1,1 +1,89 @@
-//! Placeholder.
+//! The fan-out queue: carries notices of committed messages from logic to task.
+//!
+//! A notice may be lost or delivered twice: the store stays the truth and only latency suffers. This crate
+//! never looks into a notice, never keeps one while the queue is away, and never makes a publisher wait
+//! for a queue that is down.
+
+pub mod jetstream;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+/// Why a notice was not queued, or a consumer ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// There is no connection right now; the notice was certainly not queued.
+    #[error("the queue is not connected")]
+    NotConnected,
+    /// No acknowledgement came in time: queued or not.
+    #[error("the queue did not acknowledge in time")]
+    Timeout,
+    /// The queue answered, but did not take it.
+    #[error("the queue refused: {0}")]
+    Refused(String),
+    /// [`Queue::close`] was called; final.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+/// Both ends of the queue. Cheap to share as `Arc<dyn Queue>`.
+#[async_trait]
+pub trait Queue: Send + Sync + 'static {
+    /// Queues a notice of a lane and waits, at most 2 s, until the queue has it.
+    ///
+    /// # Errors
+    /// At once and [`QueueError::NotConnected`] while the queue is down. No error is worth a retry: the outbox
+    /// keeps what was not queued.
+    async fn publish(&self, lane: u8, notice: Bytes) -> Result<(), QueueError>;
+
+    /// One of the competing readers of all lanes. Works, waiting, while the queue is down.
+    ///
+    /// # Errors
+    /// Only [`QueueError::Closed`].
+    async fn consumer(&self) -> Result<Box<dyn Consumer>, QueueError>;
+
+    /// Whether the queue was reachable when last looked at; for `/status` and metrics, never for decisions.
+    fn connected(&self) -> bool;
+
+    /// Ends consumers and the connection, within 500 ms also when the queue is down. Harmless when repeated.
+    async fn close(&self);
+}
+
+/// A reader. Readers compete: each notice goes to one of them, and again to any after 2 s without an ack.
+#[async_trait]
+pub trait Consumer: Send {
+    /// Waits for the next notice, as long as it takes. Cancel-safe: a dropped call loses nothing.
+    ///
+    /// # Errors
+    /// Only [`QueueError::Closed`]: outages, wipes and restarts of the queue are waited out here.
+    async fn next(&mut self) -> Result<Delivery, QueueError>;
+}
+
+/// A notice in hand. Dropped without [`Delivery::ack`], it is delivered again.
+pub struct Delivery {
+    /// What was published.
+    pub payload: Bytes,
+    ack: BoxFuture<'static, ()>,
+}
+
+impl Delivery {
+    /// A delivery whose acknowledgement is `ack`, run when the reader is done.
+    pub fn new(payload: Bytes, ack: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { payload, ack: Box::pin(ack) }
+    }
+
+    /// Says that the notice is done. A lost ack means one more delivery, so there is nothing to report;
+    /// returns at once while the queue is down.
+    pub async fn ack(self) {
+        self.ack.await;
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery").field("payload_bytes", &self.payload.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,160 @@
+//! What is known of the cluster: plain data, no I/O.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sluice_proto::ids::InstanceId;
+
+/// Which of the three services an instance runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Service {
+    /// Holds client sockets.
+    Gateway,
+    /// Decides and commits.
+    Logic,
+    /// Moves messages and owed work.
+    Task,
+}
+
+impl Service {
+    /// The name in keys, ids and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Logic => "logic",
+            Self::Task => "task",
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether an instance wants new work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Takes new work.
+    Serving,
+    /// Finishes what it has; asked only while nobody serves.
+    Draining,
+}
+
+/// What a process says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Which service it runs.
+    pub service: Service,
+    /// Where others reach its gRPC server, `host:port`.
+    pub address: String,
+    /// Where clients reach it, for gateways: a `ws://` or `wss://` URL.
+    pub url: Option<String>,
+    /// The build.
+    pub version: String,
+}
+
+/// A running process, or a seed that stands for one not seen yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// New at every registration; of a seed: `seed-<address>`.
+    pub id: InstanceId,
+    /// Which service it runs.
+    pub service: Service,
+    /// Where its gRPC server is, `host:port`.
+    pub address: String,
+    /// Where clients reach it.
+    pub url: Option<String>,
+    /// The build; empty for seeds.
+    pub version: String,
+    /// When it registered, milliseconds since 1970 by its own clock; 0 for seeds.
+    pub started_ms: i64,
+    /// Whether it wants new work.
+    pub state: State,
+    /// How many more clients it would take, if it said so.
+    pub headroom: Option<u32>,
+}
+
+impl Instance {
+    /// Whether this is a configured address rather than a registration.
+    #[must_use]
+    pub fn is_seed(&self) -> bool {
+        self.started_ms == 0
+    }
+}
+
+/// All instances as last known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// By id, this process included, seeds included while no instance has their address.
+    pub instances: HashMap<InstanceId, Instance>,
+    /// Whether this process is in the registry's list: only then absence of others means anything.
+    pub sees_me: bool,
+}
+
+impl View {
+    /// Instances of one service, in no order.
+    pub fn of(&self, service: Service) -> impl Iterator<Item = &Instance> {
+        self.instances.values().filter(move |instance| instance.service == service)
+    }
+}
+
+/// A piece of work that one task does for all. Ordered and named as in the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Duty {
+    /// Outbox and retention.
+    Sweep,
+    /// Fields of gone instances.
+    Reap,
+    /// Delayed messages of two lanes: `due/0` … `due/7`.
+    Due(u8),
+}
+
+impl fmt::Display for Duty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sweep => f.write_str("sweep"),
+            Self::Reap => f.write_str("reap"),
+            Self::Due(part) => write!(f, "due/{part}"),
+        }
+    }
+}
+
+/// The text names no duty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no duty: sweep, reap, due/0 … due/7")]
+pub struct UnknownDuty(String);
+
+impl FromStr for Duty {
+    type Err = UnknownDuty;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDuty> {
+        match text {
+            "sweep" => Ok(Self::Sweep),
+            "reap" => Ok(Self::Reap),
+            _ => match text.strip_prefix("due/").map(str::parse) {
+                Some(Ok(part @ 0..=7)) => Ok(Self::Due(part)),
+                Some(_) | None => Err(UnknownDuty(text.into())),
+            },
+        }
+    }
+}
+
+/// Who owns a duty, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DutyInfo {
+    /// Which.
+    pub duty: Duty,
+    /// Its owner in the registry.
+    pub owner: Option<InstanceId>,
+    /// Whether that owner is among the instances.
+    pub owner_lives: bool,
+    /// Whether this process is to do it, as owner or because there is none.
+    pub mine: bool,
+}
