@@ -1,1 +1,95 @@
-//! Placeholder.
+//! The store: rooms, messages, outbox. The one part of Sluice that is trusted to remember.
+//!
+//! [`Store`] is the contract, [`postgres`] keeps it. Nothing here knows of gateways, notices or users' rights,
+//! and nothing here retries a write: the caller has the keys that make a retry safe, so the caller retries.
+
+mod error;
+pub mod postgres;
+mod retention;
+mod types;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sluice_proto::ids::{Epoch, RoomId};
+
+pub use error::{Class, StoreError};
+pub use retention::{DEDUPE_MIN, InvalidRetention, Retention};
+pub use types::{
+    Committed, Heads, NewMessage, NoteId, Outcome, Page, Pages, Range, Row, Run, StaleNote, StoredMessage,
+    Trimmed, hash_of, message_cost,
+};
+
+/// What every store must do. Each call is bounded by the store's own deadlines and may be cancelled by
+/// dropping its future: a cancelled write may still be stored, exactly like one that answers
+/// [`Class::Unknown`].
+///
+/// At every instant a room holds exactly the messages `oldest…head` without a hole, each
+/// `(room, sender, key)` once.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Commits one group: all of `items` or nothing, in the order given, in one round trip.
+    ///
+    /// `lane` chooses the connection; groups of one lane wait for each other. Past `not_after_ms`
+    /// (milliseconds since 1970, the store's clock) nothing is stored: [`StoreError::TooLate`].
+    ///
+    /// # Errors
+    /// By [`StoreError::class`]; only [`Class::Unknown`] leaves open whether the group was stored.
+    async fn publish(
+        &self,
+        lane: u8,
+        not_after_ms: i64,
+        items: Vec<NewMessage>,
+    ) -> Result<Committed, StoreError>;
+
+    /// Reads pages, one per range in order, all from one snapshot: no message is above its page's head.
+    ///
+    /// Stops at `bytes_max` (sum of [`message_cost`]); the first range still gets at least one message
+    /// if it has one, and ranges that got nothing for lack of space are marked `deferred`.
+    ///
+    /// # Errors
+    /// Any failure; nothing was changed and the call can be made again.
+    async fn read(&self, ranges: &[Range], bytes_max: usize) -> Result<Pages, StoreError>;
+
+    /// The last seq of each room, in order; 0 for a room nobody published to.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError>;
+
+    /// The epoch now, after a round trip that proves the connection it stands for.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn epoch(&self) -> Result<Epoch, StoreError>;
+
+    /// Forgets outbox rows that were handed over. May be undone by a crash of the store, which only
+    /// makes somebody announce them again.
+    ///
+    /// # Errors
+    /// Any failure; the rows stay, or not.
+    async fn noted(&self, notes: &[NoteId]) -> Result<(), StoreError>;
+
+    /// Outbox rows older than `older_than` by the store's clock, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn stale_notes(&self, older_than: Duration, limit: usize) -> Result<Vec<StaleNote>, StoreError>;
+
+    /// Deletes up to `limit` outbox rows older than `older_than`; says how many.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn drop_old_notes(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError>;
+
+    /// Applies retention to the next few rooms, deleting at most `limit` messages, always the oldest of
+    /// a room. Called again and again it comes past every room. Never deletes a message younger than
+    /// `dedupe_min`, never a room.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn trim(&self, policy: &Retention, limit: usize) -> Result<Trimmed, StoreError>;
+
+    /// Refuses new calls, gives those in flight a moment (2 s), closes the connections. May be called twice.
+    async fn close(&self);
+}

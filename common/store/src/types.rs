@@ -1,0 +1,175 @@
+//! What goes into a store and what comes out. Plain data, no I/O.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use sluice_proto::ids::{Epoch, Key, RoomId, Seq, UserId};
+
+/// SHA-256 of a message's data: what tells a resend from another message under the same key.
+#[must_use]
+pub fn hash_of(data: &[u8]) -> [u8; 32] {
+    Sha256::digest(data).into()
+}
+
+/// What a message counts towards `bytes_max`: its data, its names, and 32 bytes for numbers and framing.
+#[must_use]
+pub fn message_cost(sender: &str, key: &str, data: &[u8]) -> usize {
+    data.len() + sender.len() + key.len() + 32
+}
+
+/// A message to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    /// Where it goes.
+    pub room: RoomId,
+    /// Who sends it.
+    pub sender: UserId,
+    /// Stored once per `(room, sender, key)`.
+    pub key: Key,
+    /// [`hash_of`] the data.
+    pub hash: [u8; 32],
+    /// JSON as received.
+    pub data: Bytes,
+}
+
+/// The outcome of one item of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stored now.
+    Stored {
+        /// Its position.
+        seq: Seq,
+        /// When, milliseconds since 1970 by the store's clock. Never decreases within a room.
+        at_ms: i64,
+    },
+    /// The same message was stored before, perhaps earlier in the same group.
+    Duplicate {
+        /// Position of the first one.
+        seq: Seq,
+    },
+    /// The key was used for other data. Final.
+    Conflict,
+}
+
+/// One item's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Names an outbox row: what a committed group owes to subscribers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NoteId(pub i64);
+
+/// A committed group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Epoch of the connection that served it.
+    pub epoch: Epoch,
+    /// One per item, in order.
+    pub rows: Vec<Row>,
+    /// The outbox row, absent when nothing new was stored.
+    pub note: Option<NoteId>,
+}
+
+/// What to read of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// The room.
+    pub room: RoomId,
+    /// Without `before`: messages with `seq > after`, from the oldest. Ignored otherwise.
+    pub after: Seq,
+    /// With it: the newest messages with `seq < before` (history), still oldest first.
+    pub before: Option<Seq>,
+    /// Messages, 1…256; 0 stands for 256, more is taken as 256.
+    pub limit: u32,
+}
+
+/// A message as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Its position.
+    pub seq: Seq,
+    /// Who sent it.
+    pub sender: UserId,
+    /// Under which key.
+    pub key: Key,
+    /// When it was stored, milliseconds since 1970 by the store's clock.
+    pub at_ms: i64,
+    /// JSON as received.
+    pub data: Bytes,
+}
+
+/// Messages of one room, oldest first, without a hole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The room.
+    pub room: RoomId,
+    /// Oldest seq kept; `head + 1` when nothing is kept.
+    pub oldest: Seq,
+    /// Last seq given out; 0 for an unknown room.
+    pub head: Seq,
+    /// What was found. Shorter than asked when the reply was full; ask again from there.
+    pub messages: Vec<StoredMessage>,
+    /// There is something to read but the reply was full. `oldest` and `head` are right all the same.
+    pub deferred: bool,
+}
+
+/// The answer to a read: one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pages {
+    /// Epoch of the connection that served it.
+    pub epoch: Epoch,
+    /// One per range, in order.
+    pub pages: Vec<Page>,
+}
+
+/// Heads of rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heads {
+    /// Epoch of the connection that served it.
+    pub epoch: Epoch,
+    /// One per room, in order.
+    pub heads: Vec<Seq>,
+}
+
+/// A contiguous run of new messages of one room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The room.
+    pub room: RoomId,
+    /// First seq.
+    pub first: Seq,
+    /// Last seq, inclusive.
+    pub last: Seq,
+}
+
+/// An outbox row nobody has forgotten yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaleNote {
+    /// Its name.
+    pub id: NoteId,
+    /// When its group was stored, milliseconds since 1970 by the store's clock.
+    pub at_ms: i64,
+    /// What the group stored.
+    pub runs: Vec<Run>,
+}
+
+/// What one step of retention did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trimmed {
+    /// Messages deleted.
+    pub messages: u64,
+    /// The limit stopped it: there is more to delete now.
+    pub more: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hash_is_sha256() {
+        assert_eq!(hash_of(b"")[..4], [0xe3, 0xb0, 0xc4, 0x42]);
+    }
+}
