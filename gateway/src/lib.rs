@@ -1,1 +1,6 @@
-//! Placeholder.
+//! The gateway: holds client sockets. No business rules, no durable state: everything it knows can be
+//! rebuilt. It speaks gRPC and etcd only, never SQL, Redis or NATS.
+
+pub mod exchange;
+pub mod session;
+pub mod uplink;

@@ -1,0 +1,476 @@
+//! The session machine: a frame or an event in, at most one thing to do out; replies go to a [`Sink`].
+//!
+//! Order of leaving, whatever the cause: what is read from now on is refused, what was accepted gets its
+//! outcome, then `bye` ([`Session::farewell`]). The driver then empties the queue to the socket and closes.
+//! Never does I/O, never waits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use sluice_proto::ids::{Epoch, InstanceId, Key, RoomId, Seq, UserId};
+use sluice_proto::wire::codec::{self, Request};
+use sluice_proto::wire::{Bye, ErrorCode, Welcome, WireError, WireLimits, close};
+
+use super::grants::Grants;
+use crate::uplink::{Answered, Link, Outcome, Publish};
+
+/// Where replies go: one call, one text frame.
+pub trait Sink {
+    /// Appends one frame whose payload `write` appends to the buffer it is given.
+    fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>));
+}
+
+/// Bounds of a session.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    /// Publishes without outcome; when reached, the socket is not read.
+    pub unanswered_max: usize,
+    /// Their bytes.
+    pub unanswered_bytes_max: usize,
+    /// Frames in a row that could not be understood before the connection is closed.
+    pub bad_frames_max: u8,
+    /// Added to the wall clock at reading: past it a publish must not be stored, milliseconds.
+    pub not_after_ms: i64,
+}
+
+/// Who a client is, as logic said.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The user.
+    pub user: UserId,
+    /// What they may do.
+    pub grants: Grants,
+    /// Nobody vouched for them: they may still `connect`.
+    pub anonymous: bool,
+    /// For a new anonymous user: proves this identity at the next connection.
+    pub token: Option<String>,
+    /// When the token ends, milliseconds since 1970.
+    pub expires_at_ms: Option<i64>,
+}
+
+/// Why a client could not be identified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotIdentified {
+    /// The token is wrong; the text is for people.
+    Invalid(String),
+    /// Nobody could check it in time.
+    Unavailable,
+}
+
+/// Facts of the gateway that stand in `welcome`.
+#[derive(Debug, Clone)]
+pub struct Greeting {
+    /// This gateway.
+    pub instance: InstanceId,
+    /// Epoch of the store.
+    pub epoch: Epoch,
+    /// Seconds between pings.
+    pub ping_s: u64,
+    /// Limits of the wire.
+    pub limits: WireLimits,
+}
+
+/// The `id` of a request, as JSON text.
+pub type RequestId = Option<Box<str>>;
+
+/// What the driver has to do after a frame.
+#[derive(Debug)]
+pub enum Todo {
+    /// Nothing: it was answered, or needs no answer.
+    Nothing,
+    /// Ask logic who this is; then [`Session::identified`]. No frame is taken until then.
+    Authenticate {
+        /// Empty: a new anonymous user.
+        token: String,
+    },
+    /// Hand to the lane; the outcome comes back through [`Session::answered`].
+    Publish(Publish),
+    /// Subscribe; the answer is the driver's.
+    Subscribe {
+        /// Which room.
+        room: RoomId,
+        /// Last seq seen.
+        after: Option<Seq>,
+        /// Epoch of `after`; one that could not be read differs from every epoch.
+        epoch: Option<Result<Epoch, ()>>,
+        /// To echo.
+        id: RequestId,
+    },
+    /// Unsubscribe; the answer is the driver's.
+    Unsubscribe {
+        /// Which room.
+        room: RoomId,
+        /// To echo.
+        id: RequestId,
+    },
+    /// Read messages; the answer is the driver's.
+    History {
+        /// Which room.
+        room: RoomId,
+        /// Only lower seqs.
+        before: Option<Seq>,
+        /// How many.
+        limit: u32,
+        /// To echo.
+        id: RequestId,
+    },
+    /// Ask who is there; the answer is the driver's.
+    Presence {
+        /// Which room.
+        room: RoomId,
+        /// To echo.
+        id: RequestId,
+    },
+}
+
+/// Why a session has to leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaving {
+    /// Close code.
+    pub code: u16,
+    /// For people.
+    pub reason: String,
+    /// How long to stay away, milliseconds; `None` = do not come back.
+    pub reconnect_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Waits for `connect`.
+    Anyone,
+    /// Logic is asked who this is.
+    Checking,
+    /// Identified.
+    Open,
+    /// `bye` was said.
+    Left,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Session {
+    limits: SessionLimits,
+    link: Arc<Link>,
+    phase: Phase,
+    identity: Option<Arc<Identity>>,
+    /// `id` of the `connect` being checked; `None` outside while a token of the upgrade is checked.
+    connect: Option<RequestId>,
+    leaving: Option<Leaving>,
+    unanswered: usize,
+    unanswered_bytes: usize,
+    minted: u64,
+    bad_frames: u8,
+}
+
+impl Session {
+    /// A session that begins by asking logic about `token` (from the upgrade; `None` = about a new
+    /// anonymous user). The driver makes that call and reports by [`Session::identified`].
+    #[must_use]
+    pub fn new(link: Arc<Link>, limits: SessionLimits) -> Self {
+        Self {
+            limits,
+            link,
+            phase: Phase::Checking,
+            identity: None,
+            connect: None,
+            leaving: None,
+            unanswered: 0,
+            unanswered_bytes: 0,
+            minted: 0,
+            bad_frames: 0,
+        }
+    }
+
+    /// What its publishes share with it.
+    #[must_use]
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Who it is, once known.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_deref()
+    }
+
+    /// Whether it waits for the client's `connect`.
+    #[must_use]
+    pub fn waits_for_connect(&self) -> bool {
+        self.phase == Phase::Anyone
+    }
+
+    /// Publishes without outcome.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
+    /// Whether the next frame may be taken. While false the socket is not read: that is how overload is
+    /// answered. (A session that leaves goes on reading, to refuse.)
+    #[must_use]
+    pub fn wants_frames(&self) -> bool {
+        let room = self.unanswered < self.limits.unanswered_max
+            && self.unanswered_bytes < self.limits.unanswered_bytes_max;
+        match self.phase {
+            Phase::Checking | Phase::Left => false,
+            Phase::Anyone => true,
+            Phase::Open => room || self.refuses(),
+        }
+    }
+
+    fn refuses(&self) -> bool {
+        self.leaving.is_some() || self.link.fenced()
+    }
+
+    /// Logic's answer about the token. `anonymous_try`: no token was given, so a refusal only means that
+    /// `connect` is needed.
+    pub fn identified(
+        &mut self,
+        result: Result<Identity, NotIdentified>,
+        anonymous_try: bool,
+        greeting: &Greeting,
+        out: &mut impl Sink,
+    ) {
+        if self.phase != Phase::Checking {
+            return;
+        }
+        let id = self.connect.take().flatten();
+        match result {
+            Ok(identity) => {
+                let welcome = self.welcome(&identity, greeting);
+                out.frame(|buf| codec::welcome(buf, &welcome, id.as_deref()));
+                self.identity = Some(Arc::new(identity));
+                self.phase = Phase::Open;
+            }
+            Err(NotIdentified::Invalid(_)) if anonymous_try => self.phase = Phase::Anyone,
+            Err(NotIdentified::Invalid(text)) => {
+                refuse(out, ErrorCode::Unauthorized, &text, false, id.as_deref());
+                self.leave(Leaving { code: close::UNAUTHORIZED, reason: text, reconnect_ms: None });
+            }
+            Err(NotIdentified::Unavailable) => {
+                let reason = "the token could not be checked now".to_owned();
+                refuse(out, ErrorCode::Unavailable, &reason, true, id.as_deref());
+                self.leave(Leaving { code: close::TRY_LATER, reason, reconnect_ms: Some(1_000) });
+            }
+        }
+    }
+
+    fn welcome(&self, identity: &Identity, greeting: &Greeting) -> Welcome {
+        Welcome {
+            session: self.link.session.to_string(),
+            instance: greeting.instance.to_string(),
+            user: identity.user.to_string(),
+            token: identity.token.clone(),
+            epoch: greeting.epoch.to_string(),
+            ping_s: greeting.ping_s,
+            limits: greeting.limits.clone(),
+        }
+    }
+
+    /// One text frame. Call it only while [`Session::wants_frames`].
+    pub fn on_text(&mut self, text: &str, wall_ms: i64, out: &mut impl Sink) -> Todo {
+        let decoded = codec::decode(text);
+        let id = decoded.id.map(RawValue::get);
+        let request = match decoded.request {
+            Ok(request) => request,
+            Err(refused) => {
+                if refused.code == ErrorCode::BadFrame {
+                    self.bad_frame();
+                }
+                refuse(out, refused.code, &refused.message, false, id);
+                return Todo::Nothing;
+            }
+        };
+        self.bad_frames = 0;
+        match (request, self.identity.clone()) {
+            (Request::Connect(connect), identity) => {
+                self.on_connect(connect.token, identity.is_some_and(|who| !who.anonymous), id, out)
+            }
+            (_, None) => {
+                let text = r#"connect first: {"connect":{"token":"<jwt>"}}"#;
+                refuse(out, ErrorCode::Unauthorized, text, false, id);
+                Todo::Nothing
+            }
+            (request, Some(who)) => self.on_request(request, &who, id, wall_ms, out),
+        }
+    }
+
+    fn on_connect(
+        &mut self,
+        token: Option<String>,
+        known: bool,
+        id: Option<&str>,
+        out: &mut impl Sink,
+    ) -> Todo {
+        if self.leaving.is_some() {
+            refuse(out, ErrorCode::Unavailable, "this connection is closing", true, id);
+            return Todo::Nothing;
+        }
+        if known {
+            refuse(out, ErrorCode::BadRequest, "already connected as a user with a token", false, id);
+            return Todo::Nothing;
+        }
+        let Some(token) = token.filter(|token| !token.is_empty()) else {
+            refuse(out, ErrorCode::BadRequest, r#"connect needs a token: {"connect":{"token":"<jwt>"}}"#, false, id);
+            return Todo::Nothing;
+        };
+        self.connect = Some(id.map(Box::from));
+        self.phase = Phase::Checking;
+        Todo::Authenticate { token }
+    }
+
+    fn on_request(
+        &mut self,
+        request: Request<'_>,
+        who: &Identity,
+        id: Option<&str>,
+        wall_ms: i64,
+        out: &mut impl Sink,
+    ) -> Todo {
+        let may_read = |room: &RoomId| who.grants.may_subscribe(&who.user, room);
+        let todo = match request {
+            Request::Publish { room, key, data } => {
+                return self.on_publish(room, key, data, who, id, wall_ms, out);
+            }
+            Request::Ping => {
+                out.frame(|buf| codec::ok_ping(buf, id));
+                return Todo::Nothing;
+            }
+            Request::Unsubscribe(room) => Todo::Unsubscribe { room, id: id.map(Box::from) },
+            Request::Subscribe { room, .. } | Request::History { room, .. } | Request::Presence(room)
+                if !may_read(&room) =>
+            {
+                forbid(out, &room, "sub", id);
+                return Todo::Nothing;
+            }
+            Request::Subscribe { room, after, epoch } => {
+                Todo::Subscribe { room, after, epoch, id: id.map(Box::from) }
+            }
+            Request::History { room, before, limit } => {
+                Todo::History { room, before, limit, id: id.map(Box::from) }
+            }
+            Request::Presence(room) => Todo::Presence { room, id: id.map(Box::from) },
+            Request::Connect(_) => return Todo::Nothing,
+        };
+        if self.refuses() {
+            refuse(out, ErrorCode::Unavailable, "this connection is closing, come back", true, id);
+            return Todo::Nothing;
+        }
+        todo
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one frame")]
+    fn on_publish(
+        &mut self,
+        room: RoomId,
+        key: Option<Key>,
+        data: &RawValue,
+        who: &Identity,
+        id: Option<&str>,
+        wall_ms: i64,
+        out: &mut impl Sink,
+    ) -> Todo {
+        if !who.grants.may_publish(&room) {
+            forbid(out, &room, "pub", id);
+            return Todo::Nothing;
+        }
+        if self.refuses() {
+            refuse(out, ErrorCode::NotSent, NOT_SENT, true, id);
+            return Todo::Nothing;
+        }
+        let key = key.unwrap_or_else(|| {
+            self.minted += 1;
+            Key::mint(self.link.session, self.minted)
+        });
+        let publish = Publish {
+            link: Arc::clone(&self.link),
+            room,
+            sender: who.user.clone(),
+            key,
+            data: Bytes::copy_from_slice(data.get().as_bytes()),
+            id: id.map(Box::from),
+            not_after_ms: wall_ms.saturating_add(self.limits.not_after_ms),
+        };
+        self.unanswered += 1;
+        self.unanswered_bytes += publish.cost();
+        Todo::Publish(publish)
+    }
+
+    /// The outcome of one of its publishes.
+    pub fn answered(&mut self, answered: &Answered, out: &mut impl Sink) {
+        let Answered { publish, outcome } = answered;
+        self.unanswered = self.unanswered.saturating_sub(1);
+        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(publish.cost());
+        if self.phase == Phase::Left {
+            return;
+        }
+        let id = publish.id.as_deref();
+        let key = (!publish.key.is_minted()).then_some(&publish.key);
+        match outcome {
+            Outcome::Stored { seq, .. } | Outcome::Duplicate { seq } => {
+                out.frame(|buf| codec::ok_pub(buf, &publish.room, *seq, key, id));
+            }
+            Outcome::Conflict => {
+                refuse(out, ErrorCode::Conflict, "this key was used for other data; choose another", false, id);
+            }
+            Outcome::Refused { code, message } => refuse(out, *code, message, false, id),
+            Outcome::NotSent => refuse(out, ErrorCode::NotSent, NOT_SENT, true, id),
+            Outcome::Unknown => refuse(out, ErrorCode::Unavailable, UNKNOWN, true, id),
+        }
+    }
+
+    fn bad_frame(&mut self) {
+        self.bad_frames = self.bad_frames.saturating_add(1);
+        if self.bad_frames >= self.limits.bad_frames_max {
+            let reason = format!("{} frames in a row could not be understood", self.bad_frames);
+            self.leave(Leaving { code: close::BAD_FRAMES, reason, reconnect_ms: None });
+        }
+    }
+
+    /// Starts leaving; the first reason stands.
+    pub fn leave(&mut self, leaving: Leaving) {
+        if self.phase == Phase::Checking {
+            self.phase = Phase::Anyone;
+        }
+        if self.leaving.is_none() {
+            self.leaving = Some(leaving);
+        }
+    }
+
+    /// The `bye` to say now, once: as soon as the session leaves and everything accepted has its outcome.
+    /// `resend_ms` is the time to stay away if the fence is the reason.
+    pub fn farewell(&mut self, resend_ms: u64) -> Option<Bye> {
+        if self.phase == Phase::Left || self.unanswered > 0 {
+            return None;
+        }
+        if self.leaving.is_none() && self.link.fenced() {
+            self.leaving = Some(Leaving {
+                code: close::RESEND,
+                reason: "come back and send every unanswered publish again, in order".to_owned(),
+                reconnect_ms: Some(resend_ms),
+            });
+        }
+        let leaving = self.leaving.take()?;
+        self.phase = Phase::Left;
+        Some(Bye {
+            code: leaving.code,
+            reason: leaving.reason,
+            reconnect: leaving.reconnect_ms.is_some(),
+            reconnect_ms: leaving.reconnect_ms,
+        })
+    }
+}
+
+const NOT_SENT: &str = "not stored, this connection is closing: come back and send it again";
+const UNKNOWN: &str = "no answer in time, it may be stored: come back and send it again with the same key";
+
+fn refuse(out: &mut impl Sink, code: ErrorCode, message: &str, retry: bool, id: Option<&str>) {
+    let error = WireError { code, message: message.to_owned(), retry };
+    out.frame(|buf| codec::error(buf, &error, id));
+}
+
+fn forbid(out: &mut impl Sink, room: &RoomId, grant: &str, id: Option<&str>) {
+    let message = format!("room {:?} needs grant {grant}", room.as_str());
+    refuse(out, ErrorCode::Forbidden, &message, false, id);
+}

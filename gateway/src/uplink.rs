@@ -1,0 +1,126 @@
+//! The publish path of a gateway: from a decoded frame to the client's outcome.
+//!
+//! [`Publish`] is one accepted publish, [`Link`] what it shares with its connection, [`lane::Lane`] the
+//! machine that batches, sends and retries. No I/O here.
+
+pub mod lane;
+
+#[cfg(test)]
+mod model;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use sluice_proto::ids::{Key, RoomId, Seq, SessionId, UserId};
+use sluice_proto::wire::ErrorCode;
+
+use crate::exchange::Address;
+
+/// What every publish of a connection shares with it, also after the connection has closed.
+#[derive(Debug)]
+pub struct Link {
+    /// The session that minted the keys.
+    pub session: SessionId,
+    /// Where outcomes go.
+    pub address: Address,
+    fenced: AtomicBool,
+}
+
+impl Link {
+    /// A link without fence.
+    #[must_use]
+    pub fn new(session: SessionId, address: Address) -> Arc<Self> {
+        Arc::new(Self { session, address, fenced: AtomicBool::new(false) })
+    }
+
+    /// Sets the fence: nothing of this connection that is not yet handed to logic may be stored.
+    pub fn fence(&self) {
+        self.fenced.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the fence is set.
+    #[must_use]
+    pub fn fenced(&self) -> bool {
+        self.fenced.load(Ordering::SeqCst)
+    }
+}
+
+/// One accepted publish. Its outcome goes back with it, so nothing has to be looked up.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// Its connection.
+    pub link: Arc<Link>,
+    /// Where to.
+    pub room: RoomId,
+    /// Who publishes.
+    pub sender: UserId,
+    /// The client's key, or a minted one.
+    pub key: Key,
+    /// JSON as received.
+    pub data: Bytes,
+    /// The frame's `id`, as JSON text.
+    pub id: Option<Box<str>>,
+    /// Past this wall time (milliseconds since 1970) it must not be stored: retention may have
+    /// forgotten its key.
+    pub not_after_ms: i64,
+}
+
+/// Fixed share of an item in the byte bounds: its fields besides data and names.
+const ITEM_OVERHEAD_BYTES: usize = 64;
+
+impl Publish {
+    /// What it counts in byte bounds, bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        let names = self.room.as_str().len() + self.sender.as_str().len() + self.key.as_str().len();
+        ITEM_OVERHEAD_BYTES + names + self.data.len()
+    }
+}
+
+/// What the client is told of a publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// `ok`: stored now, at this store time in milliseconds since 1970.
+    Stored {
+        /// Position.
+        seq: Seq,
+        /// Store clock.
+        at_ms: i64,
+    },
+    /// `ok`: was stored before.
+    Duplicate {
+        /// Position of the first storing.
+        seq: Seq,
+    },
+    /// `retry:false`: the key was used for other data.
+    Conflict,
+    /// `retry:false`: this sending stored nothing and never will.
+    Refused {
+        /// Wire code.
+        code: ErrorCode,
+        /// For people.
+        message: String,
+    },
+    /// `retry:true`: this sending was certainly not stored.
+    NotSent,
+    /// `retry:true`: this sending may or may not be stored.
+    Unknown,
+}
+
+impl Outcome {
+    /// Whether the client is asked to send again.
+    #[must_use]
+    pub const fn is_retry(&self) -> bool {
+        matches!(self, Self::NotSent | Self::Unknown)
+    }
+}
+
+/// A publish with its outcome, on its way back to the connection.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// What was published.
+    pub publish: Publish,
+    /// What became of it.
+    pub outcome: Outcome,
+}

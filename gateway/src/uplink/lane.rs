@@ -1,0 +1,312 @@
+//! One lane: collects publishes, has at most one batch with logic, retries it in place.
+//!
+//! Pure: the caller makes the calls and owns the clock. The order of a sender hangs on three rules here:
+//! nothing later of the lane goes out before the batch in flight is resolved; a retry is the same batch
+//! less what has its answer; the fence is looked at when a batch is formed, also for connections that
+//! are closed already.
+
+use std::time::{Duration, Instant};
+
+use sluice_proto::grpc::{self, PublishItem, PublishReply, PublishRequest, PublishResult};
+use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
+use sluice_proto::wire::ErrorCode;
+use sluice_service::batcher::{Bounds, Queue};
+
+use super::{Answered, Outcome, Publish};
+
+/// Bounds and times of a lane.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneLimits {
+    /// Publishes that may wait.
+    pub queue_items_max: usize,
+    /// Bytes that may wait.
+    pub queue_bytes_max: usize,
+    /// From the first try of a batch until its unanswered items are given up together.
+    pub horizon: Duration,
+    /// Deadline of one call.
+    pub try_for: Duration,
+    /// Wait after the first failed try; doubles up to `backoff_max`.
+    pub backoff_min: Duration,
+    /// Longest wait between tries.
+    pub backoff_max: Duration,
+}
+
+/// Why a call brought no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallFailed {
+    /// The request certainly did not reach a logic (no instance, connection refused).
+    NotSent,
+    /// It may have been executed.
+    Unknown,
+}
+
+/// A call to make now.
+#[derive(Debug)]
+pub struct Call {
+    /// Goes back with the reply: one to another call is dropped.
+    pub number: u64,
+    /// What to send.
+    pub request: PublishRequest,
+    /// The call's deadline, counted from now.
+    pub within: Duration,
+}
+
+#[derive(Debug)]
+struct Flying {
+    publish: Publish,
+    /// A former try of this item may have stored it.
+    unknown: bool,
+}
+
+#[derive(Debug)]
+struct Flight {
+    items: Vec<Flying>,
+    not_after_ms: i64,
+    give_up_at: Instant,
+    /// `None` while a call is under way.
+    next_try_at: Option<Instant>,
+    backoff: Duration,
+}
+
+/// The machine of one lane.
+#[derive(Debug)]
+pub struct Lane {
+    limits: LaneLimits,
+    queue: Queue<Publish>,
+    flight: Option<Flight>,
+    /// Calls made so far; the number of the one under way.
+    calls: u64,
+    rules: Rules,
+}
+
+/// Switches that tests turn off to see that each rule is needed. All on in production.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) fence: bool,
+    pub(crate) fence_at_forming: bool,
+    pub(crate) retry_in_place: bool,
+    pub(crate) refusal_after_unknown_is_retry: bool,
+}
+
+impl Rules {
+    pub(crate) const ALL: Self = Self {
+        fence: true,
+        fence_at_forming: true,
+        retry_in_place: true,
+        refusal_after_unknown_is_retry: true,
+    };
+}
+
+impl Lane {
+    /// An empty lane.
+    #[must_use]
+    pub fn new(limits: LaneLimits) -> Self {
+        Self::with_rules(limits, Rules::ALL)
+    }
+
+    pub(crate) fn with_rules(limits: LaneLimits, rules: Rules) -> Self {
+        let bounds = Bounds {
+            items_max: BATCH_ITEMS_MAX,
+            bytes_max: BATCH_BYTES_MAX,
+            queue_items_max: limits.queue_items_max,
+            queue_bytes_max: limits.queue_bytes_max,
+        };
+        Self { limits, queue: Queue::new(bounds), flight: None, calls: 0, rules }
+    }
+
+    /// Takes a publish, or answers it if its connection is fenced.
+    ///
+    /// # Errors
+    /// Gives the publish back when the lane is full: keep it and stop reading that socket.
+    pub fn push(&mut self, publish: Publish, answers: &mut Vec<Answered>) -> Result<(), Publish> {
+        if self.rules.fence && publish.link.fenced() {
+            answers.push(Answered { publish, outcome: Outcome::NotSent });
+            return Ok(());
+        }
+        let cost = publish.cost();
+        self.queue.push(publish, cost).map_err(|full| full.0)
+    }
+
+    /// The call to make now, if any: a new batch, or the one in flight again.
+    pub fn next(&mut self, now: Instant, wall_ms: i64, answers: &mut Vec<Answered>) -> Option<Call> {
+        if self.flight.is_none() {
+            self.form(now, wall_ms, answers);
+        }
+        let flight = self.flight.as_mut()?;
+        if flight.next_try_at.is_none_or(|at| at > now) {
+            return None;
+        }
+        flight.next_try_at = None;
+        let within = self.limits.try_for.min(flight.give_up_at.saturating_duration_since(now));
+        self.calls += 1;
+        Some(Call { number: self.calls, request: flight.request(), within })
+    }
+
+    /// When [`Lane::next`] is worth asking again without any other event.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.flight.as_ref().and_then(|flight| flight.next_try_at)
+    }
+
+    /// Takes what waits as the next batch; what is fenced or too old is answered instead.
+    fn form(&mut self, now: Instant, wall_ms: i64, answers: &mut Vec<Answered>) {
+        let look = self.rules.fence && self.rules.fence_at_forming;
+        while let Some(batch) = self.queue.take() {
+            let mut items = Vec::with_capacity(batch.len());
+            for publish in batch {
+                if publish.not_after_ms <= wall_ms {
+                    publish.link.fence();
+                }
+                if publish.not_after_ms <= wall_ms || (look && publish.link.fenced()) {
+                    answers.push(Answered { publish, outcome: Outcome::NotSent });
+                } else {
+                    items.push(Flying { publish, unknown: false });
+                }
+            }
+            if items.is_empty() {
+                self.queue.done();
+                continue;
+            }
+            let not_after_ms = items.iter().map(|item| item.publish.not_after_ms).min().unwrap_or(wall_ms);
+            self.flight = Some(Flight {
+                items,
+                not_after_ms,
+                give_up_at: now + self.limits.horizon,
+                next_try_at: Some(now),
+                backoff: self.limits.backoff_min,
+            });
+            return;
+        }
+    }
+
+    /// The reply to call `number`, or why there is none.
+    pub fn replied(
+        &mut self,
+        number: u64,
+        reply: Result<PublishReply, CallFailed>,
+        now: Instant,
+        answers: &mut Vec<Answered>,
+    ) {
+        let under_way = self.flight.as_ref().is_some_and(|flight| flight.next_try_at.is_none());
+        if number != self.calls || !under_way {
+            return;
+        }
+        let Some(mut flight) = self.flight.take() else { return };
+        let results = match reply {
+            Ok(reply) if reply.results.len() == flight.items.len() => reply.results,
+            // A reply of another shape says nothing about any item.
+            Ok(_) | Err(CallFailed::Unknown) => vec![PublishResult::default(); flight.items.len()],
+            Err(CallFailed::NotSent) => {
+                let outcome = grpc::Outcome::NotStored.into();
+                vec![PublishResult { outcome, ..PublishResult::default() }; flight.items.len()]
+            }
+        };
+        let items = std::mem::take(&mut flight.items);
+        for (mut item, result) in items.into_iter().zip(results) {
+            match self.judge(&mut item, result) {
+                Some(outcome) => answer(item.publish, outcome, answers),
+                None => flight.items.push(item),
+            }
+        }
+        if flight.items.is_empty() {
+            self.queue.done();
+        } else if now + flight.backoff >= flight.give_up_at {
+            give_up(flight, answers);
+            self.queue.done();
+        } else {
+            self.retry_later(flight, now);
+        }
+    }
+
+    fn retry_later(&mut self, mut flight: Flight, now: Instant) {
+        if !self.rules.retry_in_place {
+            for item in flight.items {
+                let cost = item.publish.cost();
+                drop(self.queue.push(item.publish, cost));
+            }
+            self.queue.done();
+            return;
+        }
+        flight.next_try_at = Some(now + flight.backoff);
+        flight.backoff = (flight.backoff * 2).min(self.limits.backoff_max);
+        self.flight = Some(flight);
+    }
+
+    /// The final outcome of an item, or `None` if it has to be tried again.
+    fn judge(&self, item: &mut Flying, result: PublishResult) -> Option<Outcome> {
+        match result.outcome() {
+            grpc::Outcome::Stored => Some(Outcome::Stored { seq: result.seq, at_ms: result.at_ms }),
+            grpc::Outcome::Duplicate => Some(Outcome::Duplicate { seq: result.seq }),
+            grpc::Outcome::Conflict => Some(Outcome::Conflict),
+            // The refusal speaks for this try; a former one may have stored it.
+            grpc::Outcome::Refused if item.unknown && self.rules.refusal_after_unknown_is_retry => {
+                Some(Outcome::Unknown)
+            }
+            grpc::Outcome::Refused => {
+                let code = serde_json::from_value(result.code.into()).unwrap_or(ErrorCode::BadRequest);
+                Some(Outcome::Refused { code, message: result.message })
+            }
+            grpc::Outcome::Unknown => {
+                item.unknown = true;
+                None
+            }
+            grpc::Outcome::NotStored => None,
+        }
+    }
+
+    /// Answers everything: the batch in flight as it stands, what waits as not sent. A reply that still
+    /// comes is not waited for.
+    pub fn give_up(&mut self, answers: &mut Vec<Answered>) {
+        if let Some(mut flight) = self.flight.take() {
+            if flight.next_try_at.is_none() {
+                flight.items.iter_mut().for_each(|item| item.unknown = true);
+            }
+            give_up(flight, answers);
+            self.queue.done();
+        }
+        for publish in self.queue.retain(|_| false) {
+            publish.link.fence();
+            answers.push(Answered { publish, outcome: Outcome::NotSent });
+        }
+    }
+
+    /// Publishes waiting and in flight.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.queue.len() + self.flight.as_ref().map_or(0, |flight| flight.items.len())
+    }
+
+    /// Bytes waiting.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+}
+
+impl Flight {
+    fn request(&self) -> PublishRequest {
+        let items = self.items.iter().map(|item| PublishItem {
+            room: item.publish.room.as_str().to_owned(),
+            sender: item.publish.sender.as_str().to_owned(),
+            key: item.publish.key.as_str().to_owned(),
+            data: item.publish.data.clone(),
+        });
+        PublishRequest { items: items.collect(), not_after_ms: self.not_after_ms }
+    }
+}
+
+/// Gives up all items of a batch together, so that none is passed by a later one.
+fn give_up(flight: Flight, answers: &mut Vec<Answered>) {
+    for item in flight.items {
+        let outcome = if item.unknown { Outcome::Unknown } else { Outcome::NotSent };
+        answer(item.publish, outcome, answers);
+    }
+}
+
+/// Whoever decides the first `retry:true` sets the fence in the same step.
+fn answer(publish: Publish, outcome: Outcome, answers: &mut Vec<Answered>) {
+    if outcome.is_retry() {
+        publish.link.fence();
+    }
+    answers.push(Answered { publish, outcome });
+}

@@ -1,0 +1,1 @@
+//! Random schedules of the publish path against its promises. Tests only.
