@@ -1,0 +1,4 @@
+//! Behaviour of the crate from outside: real sockets on loopback, real tonic at both ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
+
+mod batcher;
