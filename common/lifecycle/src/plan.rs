@@ -1,0 +1,125 @@
+//! The stop plan as data: which stages, in which order, how long each may take.
+//!
+//! Knows nothing of tasks or clocks; position in the list is the order of the stop.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use crate::stage::Stage;
+
+/// The usual total: Docker kills 10 s after SIGTERM; 2 s remain for the watchdog and a slow machine.
+pub const TOTAL_DEFAULT: Duration = Duration::from_secs(8);
+
+/// One stage of a [`Plan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StagePlan {
+    /// Which stage.
+    pub stage: Stage,
+    /// How long it may take at most. What it does not use is passed on; what the total has no room for is cut.
+    pub allowed: Duration,
+}
+
+/// The ordered stages of a stop and the time for all of them together.
+///
+/// The sum of the stages may exceed the total: the total always wins, and a stage that finds nothing left of
+/// it is skipped. A plan whose sum fits gives every stage its time whatever the earlier ones do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Time for the whole stop, counted from the moment it is asked for.
+    pub total: Duration,
+    /// The stages in order.
+    pub stages: Vec<StagePlan>,
+}
+
+impl Plan {
+    /// A plan without stages yet.
+    pub const fn new(total: Duration) -> Plan {
+        Plan { total, stages: Vec::new() }
+    }
+
+    /// Appends a stage that may take `allowed`.
+    #[must_use]
+    pub fn stage(mut self, stage: Stage, allowed: Duration) -> Plan {
+        self.stages.push(StagePlan { stage, allowed });
+        self
+    }
+
+    /// Whether the plan can be run.
+    ///
+    /// # Errors
+    /// No stage at all, a stage out of order or twice, or one that is not part of a stop
+    /// ([`Stage::Starting`], [`Stage::Ready`]): correct the plan, it is a constant of the program.
+    pub fn check(&self) -> Result<(), PlanError> {
+        if self.stages.is_empty() {
+            return Err(PlanError::Empty);
+        }
+        let mut before = Stage::Ready;
+        for planned in &self.stages {
+            if planned.stage <= Stage::Ready {
+                return Err(PlanError::NotAStop(planned.stage));
+            }
+            if planned.stage <= before {
+                return Err(PlanError::Order { before, after: planned.stage });
+            }
+            before = planned.stage;
+        }
+        Ok(())
+    }
+
+    /// Whether the stop ends before somebody (`TimeoutStopSec`, `stop_grace_period`,
+    /// `terminationGracePeriodSeconds`) kills the process.
+    ///
+    /// # Errors
+    /// The total is not below `killed_after`: warn loudly, a stop that uses its budget would be cut.
+    pub fn check_kill_timer(&self, killed_after: Duration) -> Result<(), PlanError> {
+        if self.total < killed_after {
+            return Ok(());
+        }
+        Err(PlanError::KillTimer { total: self.total, killed_after })
+    }
+
+    /// Where tasks and hooks of `stage` belong: its own place, else the next planned stage, else the last.
+    pub(crate) fn position(&self, stage: Stage) -> usize {
+        let found = self.stages.iter().position(|planned| planned.stage >= stage);
+        found.unwrap_or(self.stages.len().saturating_sub(1))
+    }
+}
+
+/// What is wrong with a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanError {
+    /// There is no stage in it.
+    Empty,
+    /// The stage is no part of a stop.
+    NotAStop(Stage),
+    /// The stages are not in the order of [`Stage::STOPPING`], or one is there twice.
+    Order {
+        /// The one that stands first.
+        before: Stage,
+        /// The one that stands behind it and must not.
+        after: Stage,
+    },
+    /// The process would be killed before its stop is over.
+    KillTimer {
+        /// Time the plan may take.
+        total: Duration,
+        /// Time until the kill.
+        killed_after: Duration,
+    },
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlanError::Empty => f.write_str("the stop plan has no stage"),
+            PlanError::NotAStop(stage) => write!(f, "the stop plan has {stage}, which is no part of a stop"),
+            PlanError::Order { before, after } => write!(f, "the stop plan has {after} behind {before}"),
+            PlanError::KillTimer { total, killed_after } => {
+                write!(f, "a stop may take {total:?}, but the process is killed after {killed_after:?}")
+            }
+        }
+    }
+}
+
+impl Error for PlanError {}

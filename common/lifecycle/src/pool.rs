@@ -1,0 +1,161 @@
+//! Who is at work for one stage: an entry for each task and guard, until it has ended.
+//!
+//! Bookkeeping only: it never starts, judges or logs anything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::lifecycle::BoxedHook;
+
+/// The tasks, guards and hooks of one planned stage.
+pub(crate) struct Pool {
+    /// Cancelled when the stage begins.
+    pub(crate) token: CancellationToken,
+    members: Mutex<Members>,
+    emptied: Notify,
+}
+
+#[derive(Default)]
+struct Members {
+    phase: Phase,
+    next: u64,
+    at_work: HashMap<u64, Member>,
+    hooks: Vec<(&'static str, BoxedHook)>,
+}
+
+struct Member {
+    name: &'static str,
+    /// None for guards, which cannot be aborted, and for the instant between entry and start.
+    handle: Option<AbortHandle>,
+}
+
+impl Members {
+    fn add(&mut self, name: &'static str) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.at_work.insert(id, Member { name, handle: None });
+        id
+    }
+}
+
+/// How far the stage of a pool is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Not begun.
+    #[default]
+    Ahead,
+    /// Running.
+    Begun,
+    /// Over: nobody waits any more.
+    Over,
+}
+
+impl Pool {
+    pub(crate) fn new() -> Pool {
+        Pool { token: CancellationToken::new(), members: Mutex::default(), emptied: Notify::new() }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        // Nothing in here panics half-way through a change, so a poisoned lock still guards whole data.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.members().phase
+    }
+
+    /// A new task, unless the stage is over.
+    pub(crate) fn enter(&self, name: &'static str) -> Option<u64> {
+        let mut members = self.members();
+        (members.phase != Phase::Over).then(|| members.add(name))
+    }
+
+    /// A new guard: also when the stage is over, so that it is named in the report if it is still there.
+    pub(crate) fn track(&self, name: &'static str) -> u64 {
+        self.members().add(name)
+    }
+
+    /// The way to abort a member that has been started. It may have ended, or the stage, in the meantime.
+    pub(crate) fn started(&self, id: u64, handle: AbortHandle) {
+        let mut members = self.members();
+        if members.phase == Phase::Over {
+            drop(members);
+            handle.abort();
+        } else if let Some(member) = members.at_work.get_mut(&id) {
+            member.handle = Some(handle);
+        }
+    }
+
+    pub(crate) fn leave(&self, id: u64) {
+        let mut members = self.members();
+        members.at_work.remove(&id);
+        let empty = members.at_work.is_empty();
+        drop(members);
+        if empty {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// A hook for when the stage begins; false if it has.
+    pub(crate) fn hook(&self, name: &'static str, hook: BoxedHook) -> bool {
+        let mut members = self.members();
+        let ahead = members.phase == Phase::Ahead;
+        if ahead {
+            members.hooks.push((name, hook));
+        }
+        ahead
+    }
+
+    /// The stage begins: its hooks, to be started by the caller before it cancels the token.
+    pub(crate) fn begin(&self) -> Vec<(&'static str, BoxedHook)> {
+        let mut members = self.members();
+        members.phase = members.phase.max(Phase::Begun);
+        mem::take(&mut members.hooks)
+    }
+
+    /// The stage is over: its token is cancelled and what still runs is aborted.
+    pub(crate) fn end(&self) {
+        let mut members = self.members();
+        members.phase = Phase::Over;
+        let hooks = mem::take(&mut members.hooks);
+        let handles: Vec<AbortHandle> =
+            members.at_work.values_mut().filter_map(|m| m.handle.take()).collect();
+        // Aborting and dropping run foreign code, which may come back here.
+        drop(members);
+        drop(hooks);
+        self.token.cancel();
+        for handle in handles {
+            handle.abort();
+        }
+    }
+
+    /// Waits until nobody is at work.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let mut emptied = pin!(self.emptied.notified());
+            emptied.as_mut().enable();
+            if self.members().at_work.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Adds who is at work, by name.
+    pub(crate) fn census(&self, into: &mut BTreeMap<String, usize>) {
+        for member in self.members().at_work.values() {
+            match into.get_mut(member.name) {
+                Some(count) => *count += 1,
+                None => {
+                    into.insert(member.name.to_owned(), 1);
+                }
+            }
+        }
+    }
+}

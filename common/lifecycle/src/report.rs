@@ -1,0 +1,193 @@
+//! What is known about a stop: its reason, the outcome of each stage, the final report.
+//!
+//! Values only: nothing here waits or decides, except what the exit code is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::stage::{Stage, State};
+
+/// Names and how many of each, for people: who is late, what was counted.
+pub(crate) fn list<N: fmt::Display, V: fmt::Display>(pairs: impl IntoIterator<Item = (N, V)>) -> String {
+    let shown: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    shown.join(" ")
+}
+
+/// Why the process stops. The first reason stays; later ones are logged and ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// A signal, by name: `"SIGTERM"`.
+    Signal(&'static str),
+    /// An operator asked over the admin port.
+    Admin,
+    /// The program itself decided so (a test, a launcher, the end of a command).
+    Manual(String),
+    /// A task ended that should have lived: its name and its error.
+    Failed(String, String),
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopReason::Signal(name) => f.write_str(name),
+            StopReason::Admin => f.write_str("asked by an operator"),
+            StopReason::Manual(why) => f.write_str(why),
+            StopReason::Failed(task, error) => write!(f, "task {task} died: {error}"),
+        }
+    }
+}
+
+/// How a stage ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything it waited for was done.
+    Done,
+    /// The time was over; who was still at it, by name and number. Its tasks were aborted.
+    Late(Vec<(String, usize)>),
+    /// It ended in time, but some of it failed: see [`StageReport::failures`].
+    Failed,
+    /// Nothing was left of the total (or none was planned): its hooks did not run, its tasks were aborted.
+    Skipped,
+}
+
+impl Outcome {
+    /// The name used in logs and metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Late(_) => "late",
+            Outcome::Failed => "failed",
+            Outcome::Skipped => "skipped",
+        }
+    }
+}
+
+/// One stage of a stop, when it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageReport {
+    /// Which stage.
+    pub stage: Stage,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Hooks and tasks that failed while it ran: name and error. A late stage may have some too.
+    pub failures: Vec<(String, String)>,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// How long it was allowed to take: its own time or what was left of the total.
+    pub allowed: Duration,
+    /// What was counted while it ran, see [`Lifecycle::note`](crate::Lifecycle::note).
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl StageReport {
+    /// The one line of this stage.
+    pub(crate) fn log(&self) {
+        let late = if let Outcome::Late(who) = &self.outcome { who.as_slice() } else { &[] };
+        tracing::info!(
+            stage = self.stage.as_str(),
+            outcome = self.outcome.as_str(),
+            elapsed_ms = millis(self.elapsed),
+            allowed_ms = millis(self.allowed),
+            late = list(late.iter().map(|(name, count)| (name, count))),
+            failures = list(self.failures.iter().map(|(name, error)| (name, error))),
+            counts = list(&self.counts),
+            "Stage is over"
+        );
+    }
+}
+
+/// The whole stop, when it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Why the process stopped.
+    pub reason: StopReason,
+    /// Every planned stage, in order.
+    pub stages: Vec<StageReport>,
+    /// Everything that was counted during the life of the process.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Tasks that did not even obey their abort, because they never yield, and guards still held.
+    pub abandoned: Vec<(String, usize)>,
+    /// From the moment the stop was asked for to its end.
+    pub elapsed: Duration,
+}
+
+impl Report {
+    /// 1 when a task died by itself, else 0, also with late, failed and skipped stages: the stop ended inside
+    /// its budget and the report says what was wrong. (The watchdog exits with 1, a wrong configuration with 2.)
+    pub const fn exit_code(&self) -> i32 {
+        match self.reason {
+            StopReason::Failed(..) => 1,
+            StopReason::Signal(_) | StopReason::Admin | StopReason::Manual(_) => 0,
+        }
+    }
+
+    /// Whether every stage did all it had to.
+    pub fn is_clean(&self) -> bool {
+        self.abandoned.is_empty() && self.stages.iter().all(|stage| stage.outcome == Outcome::Done)
+    }
+
+    /// The outcome of a planned stage.
+    pub fn outcome(&self, stage: Stage) -> Option<&Outcome> {
+        self.stages.iter().find(|report| report.stage == stage).map(|report| &report.outcome)
+    }
+
+    /// The summary line.
+    pub(crate) fn log(&self) {
+        let unclean = self.stages.iter().filter(|stage| stage.outcome != Outcome::Done);
+        tracing::info!(
+            reason = %self.reason,
+            exit_code = self.exit_code(),
+            elapsed_ms = millis(self.elapsed),
+            unclean = list(unclean.map(|stage| (stage.stage, stage.outcome.as_str()))),
+            abandoned = list(self.abandoned.iter().map(|(name, count)| (name, count))),
+            counts = list(&self.counts),
+            "Stopped"
+        );
+    }
+}
+
+/// Where the process stands now: behind `/readyz`, `/status`, metrics, systemd and tests.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// The stage.
+    pub stage: Stage,
+    /// When it began.
+    pub since: Instant,
+    /// When it will be cut short. None before a stop.
+    pub deadline: Option<Instant>,
+    /// When the whole stop will have ended. None before a stop is asked for.
+    pub total_deadline: Option<Instant>,
+    /// The stages that are over.
+    pub outcomes: Vec<StageReport>,
+    /// Why the process stops; set as soon as a stop is asked for, before its first stage begins.
+    pub reason: Option<StopReason>,
+}
+
+impl Progress {
+    /// The coarse state.
+    pub const fn state(&self) -> State {
+        self.stage.state()
+    }
+
+    /// Whether the process wants work: ready, and no stop asked for.
+    pub fn is_ready(&self) -> bool {
+        self.stage == Stage::Ready && self.reason.is_none()
+    }
+
+    /// What is left for the whole stop; None before a stop is asked for.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.total_deadline.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether a kill now would lose nothing that is still being worked on: clients are gone, data is flushed.
+    pub fn safe_to_kill(&self) -> bool {
+        self.stage >= Stage::Release
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
