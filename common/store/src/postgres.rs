@@ -1,1 +1,126 @@
 //! The store on PostgreSQL 15 or later.
+//!
+//! Every call is one statement, its own transaction, on a connection of one of three kinds of lines: commits
+//! (one line per lane, shared), reads, and chores. There is no pool to drain and no `BEGIN` to leave open: a
+//! connection that did not answer well is dropped. Retries of writes are the caller's.
+
+mod config;
+mod dial;
+mod epochs;
+mod failure;
+mod line;
+mod migrations;
+mod publish;
+mod read;
+mod upkeep;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use sluice_proto::ids::{Epoch, RoomId};
+use tokio::time::Instant;
+
+pub use config::PgConfig;
+pub use migrations::{migrate, new_epoch};
+
+use crate::{
+    Committed, Heads, NewMessage, NoteId, Pages, Range, Retention, StaleNote, Store, StoreError, Trimmed,
+};
+use dial::{Dialer, Kind};
+use line::Line;
+
+/// How long [`Store::close`] waits for calls in flight.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub struct PgStore {
+    dialer: Dialer,
+    lanes: Vec<Line>,
+    reads: Line,
+    notes: Line,
+    chores: Line,
+    /// The room that retention looked at last; "" = begin with the first.
+    trim_from: Mutex<String>,
+}
+
+impl PgStore {
+    /// Migrates the database if needed, and checks that the server can be trusted.
+    ///
+    /// # Errors
+    /// [`StoreError::Misconfigured`]: will not get better by itself, the text names the fix. Any other: the server
+    /// was not reached in time, try again.
+    pub async fn connect(config: PgConfig) -> Result<Self, StoreError> {
+        migrate(&config.url).await?;
+        let store = Self {
+            lanes: (0..config.lanes()).map(|_| Line::new("commit", Kind::Durable, 1)).collect(),
+            reads: Line::new("read", Kind::Durable, config.read_connections),
+            notes: Line::new("notes", Kind::Forgetful, 1),
+            chores: Line::new("chores", Kind::Forgetful, 1),
+            trim_from: Mutex::default(),
+            dialer: Dialer::new(config)?,
+        };
+        store.epoch().await?;
+        Ok(store)
+    }
+
+    fn trim_from(&self) -> MutexGuard<'_, String> {
+        self.trim_from.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for PgStore {
+    async fn publish(
+        &self,
+        lane: u8,
+        not_after_ms: i64,
+        items: Vec<NewMessage>,
+    ) -> Result<Committed, StoreError> {
+        let line = &self.lanes[usize::from(lane) % self.lanes.len()];
+        let answer = line.ask(&self.dialer, publish::statement(not_after_ms, &items)).await?;
+        publish::committed(&answer, items.len())
+    }
+
+    async fn read(&self, ranges: &[Range], bytes_max: usize) -> Result<Pages, StoreError> {
+        let statement = || read::pages_statement(ranges, bytes_max);
+        read::pages(&self.reads.ask_again(&self.dialer, statement).await?, ranges)
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {
+        read::heads(&self.reads.ask_again(&self.dialer, || read::heads_statement(rooms)).await?)
+    }
+
+    async fn epoch(&self) -> Result<Epoch, StoreError> {
+        Ok(self.reads.ask_again(&self.dialer, || sqlx::query("select")).await?.epoch)
+    }
+
+    async fn noted(&self, notes: &[NoteId]) -> Result<(), StoreError> {
+        self.notes.ask_again(&self.dialer, || upkeep::noted(notes)).await?;
+        Ok(())
+    }
+
+    async fn stale_notes(&self, older_than: Duration, limit: usize) -> Result<Vec<StaleNote>, StoreError> {
+        let statement = || upkeep::stale(older_than, limit);
+        upkeep::stale_notes(&self.chores.ask_again(&self.dialer, statement).await?)
+    }
+
+    async fn drop_old_notes(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
+        upkeep::dropped(&self.chores.ask(&self.dialer, upkeep::drop_old(older_than, limit)).await?)
+    }
+
+    async fn trim(&self, policy: &Retention, limit: usize) -> Result<Trimmed, StoreError> {
+        let from = self.trim_from().clone();
+        let answer = self.chores.ask(&self.dialer, upkeep::trim(&from, policy, limit)).await?;
+        let (next, messages) = upkeep::trimmed(&answer)?;
+        *self.trim_from() = next;
+        Ok(Trimmed { messages, more: usize::try_from(messages).is_ok_and(|n| n >= limit) })
+    }
+
+    async fn close(&self) {
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let lines = self.lanes.iter().chain([&self.reads, &self.notes, &self.chores]);
+        join_all(lines.map(|line| line.close(deadline))).await;
+    }
+}

@@ -1,0 +1,128 @@
+//! From what the driver and the server say to [`StoreError`]: was anything stored?
+//!
+//! A statement that ends in an ERROR before its `CommandComplete` was rolled back, that is certain: we run
+//! one statement per transaction, and the commit begins after `CommandComplete`. All else is unknown.
+
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
+use crate::StoreError;
+
+/// SQLSTATE that `publish_v1` raises past `not_after`.
+const TOO_LATE: &str = "SLU01";
+/// Unique violation. The functions make it impossible, so it is a bug, never the sender's fault.
+const UNIQUE_VIOLATION: &str = "23505";
+
+/// A statement that failed on an open connection.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: sqlx::Error,
+    /// `CommandComplete` had arrived: the commit may have happened.
+    pub(super) completed: bool,
+}
+
+impl From<Failure> for StoreError {
+    fn from(Failure { error, completed }: Failure) -> Self {
+        let Some(server) = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>())
+        else {
+            return Self::Unknown(error.to_string());
+        };
+        if completed || !rolls_back(server.severity()) {
+            return Self::Unknown(format!("{} ({})", server.message(), server.code()));
+        }
+        let (sqlstate, message) = (server.code().to_owned(), words(server));
+        classify(sqlstate, message)
+    }
+}
+
+/// A failure to connect, or of a connection that has not carried a caller's statement yet.
+pub(super) fn dial_error(error: &sqlx::Error) -> StoreError {
+    let code = error.as_database_error().and_then(|e| e.code());
+    match code.as_deref().and_then(fix_of) {
+        Some(fix) => StoreError::Misconfigured(format!("{error}; {fix}")),
+        None => StoreError::Unreachable(error.to_string()),
+    }
+}
+
+/// What an operator must do before a connection can succeed.
+fn fix_of(sqlstate: &str) -> Option<&'static str> {
+    match sqlstate {
+        "28000" | "28P01" => Some("check user and password in postgres.url and pg_hba.conf"),
+        "3D000" => Some("create the database, or correct its name in postgres.url"),
+        "42P01" | "42883" => Some("the schema is missing: start logic once, or run `sluice store migrate`"),
+        "42501" => Some("grant the role of postgres.url ownership of the database's schema"),
+        _ => None,
+    }
+}
+
+fn rolls_back(severity: PgSeverity) -> bool {
+    match severity {
+        PgSeverity::Error => true,
+        // The session died with it: a termination can also arrive while the commit waits for a standby.
+        PgSeverity::Panic
+        | PgSeverity::Fatal
+        | PgSeverity::Warning
+        | PgSeverity::Notice
+        | PgSeverity::Debug
+        | PgSeverity::Info
+        | PgSeverity::Log => false,
+    }
+}
+
+fn words(server: &PgDatabaseError) -> String {
+    match server.detail() {
+        Some(detail) => format!("{}: {detail}", server.message()),
+        None => server.message().to_owned(),
+    }
+}
+
+/// For a statement that was certainly rolled back.
+fn classify(sqlstate: String, message: String) -> StoreError {
+    match sqlstate.as_str() {
+        TOO_LATE => StoreError::TooLate,
+        UNIQUE_VIOLATION => {
+            tracing::error!(
+                alarm = true,
+                message,
+                "ALARM: the store met a key or position twice, which its rules make impossible"
+            );
+            StoreError::Unknown(message)
+        }
+        code if ["22", "23", "54"].contains(&&code[..2.min(code.len())]) => {
+            StoreError::Poison { sqlstate, message }
+        }
+        _ => StoreError::RolledBack { sqlstate, message },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Class;
+
+    #[test]
+    fn classes_follow_the_sqlstate() {
+        let class = |code: &str| classify(code.to_owned(), String::new()).class();
+        for poison in ["22021", "22P02", "23502", "23514", "54000"] {
+            assert_eq!(class(poison), Class::Reject, "{poison}");
+        }
+        for retry in ["40001", "40P01", "55P03", "57014", "53100", "53200", "25006", "42883"] {
+            assert_eq!(class(retry), Class::Retry, "{retry}");
+        }
+        assert_eq!(class("23505"), Class::Unknown);
+        assert_eq!(class("SLU01"), Class::TooLate);
+    }
+
+    #[test]
+    fn a_broken_connection_is_unknown() {
+        for completed in [false, true] {
+            let error = sqlx::Error::Io(std::io::ErrorKind::UnexpectedEof.into());
+            assert_eq!(StoreError::from(Failure { error, completed }).class(), Class::Unknown);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_was_not_made_stored_nothing() {
+        let error = sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into());
+        assert!(dial_error(&error).definitely_not_stored());
+    }
+}

@@ -1,0 +1,101 @@
+//! Brings a database to this version's schema, and gives it a new epoch. Never takes anything away that the
+//! version before still uses (see `migrations/0001_base.sql`).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sluice_proto::ids::Epoch;
+use sqlx::{Connection, PgConnection, Row};
+use tokio::time::timeout;
+
+use super::dial::{open, options_of, read_epoch, simple};
+use super::failure::dial_error;
+use crate::StoreError;
+
+/// In order. A published migration is never edited: a database out there has run it.
+const MIGRATIONS: &[(i32, &str, &str)] = &[
+    (1, "base", include_str!("../../migrations/0001_base.sql")),
+    (2, "read and trim", include_str!("../../migrations/0002_read_and_trim.sql")),
+];
+
+/// For the whole migration, waiting for another migrator included.
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a new epoch, waiting for the other sessions to end included.
+const NEW_EPOCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One transaction; the lock makes two starting logics take turns. It is a transaction's lock because
+/// session locks break behind PgBouncer. No statement below may wait long for a table while publishes queue up behind it.
+const BEGIN: &str = "begin; set local statement_timeout = '25s'; set local lock_timeout = '25s'; \
+     select pg_advisory_xact_lock(7310595919137407351); set local lock_timeout = '2s'; \
+     create table if not exists migrations \
+       (version int primary key, name text not null, at timestamptz not null default now())";
+
+/// Runs the migrations this database has not seen. Harmless when there are none, and when several run it at once.
+///
+/// # Errors
+/// Nothing was changed, except if the answer to the commit was lost; run it again.
+pub async fn migrate(url: &str) -> Result<(), StoreError> {
+    let options = options_of(url)?;
+    let work = async {
+        let mut conn = open(&options).await?;
+        apply(&mut conn).await?;
+        close(conn).await;
+        Ok(())
+    };
+    timeout(MIGRATE_TIMEOUT, work).await.unwrap_or_else(|_| late("the migration", MIGRATE_TIMEOUT))
+}
+
+/// On its own connection, which is dropped on any error or cancellation and takes the transaction with it.
+async fn apply(conn: &mut PgConnection) -> Result<(), StoreError> {
+    simple(conn, BEGIN).await?;
+    let done = sqlx::query("select version from migrations").fetch_all(&mut *conn).await;
+    let done: BTreeSet<i32> =
+        done.map_err(|e| dial_error(&e))?.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    for (version, name, sql) in MIGRATIONS.iter().filter(|(version, ..)| !done.contains(version)) {
+        simple(conn, sql).await?;
+        sqlx::query("insert into migrations (version, name) values ($1, $2)")
+            .bind(version)
+            .bind(name)
+            .execute(&mut *conn)
+            .await
+            .map_err(|e| dial_error(&e))?;
+        tracing::info!(version, name, "the store's schema was migrated");
+    }
+    simple(conn, "commit").await
+}
+
+/// After a restore that PostgreSQL itself cannot tell (a file-system snapshot): sets a fresh epoch, then ends
+/// all other sessions of the database, so that every logic reads it anew.
+///
+/// # Errors
+/// The epoch may have been set; run it again.
+pub async fn new_epoch(url: &str) -> Result<Epoch, StoreError> {
+    let options = options_of(url)?;
+    let work = async {
+        let mut conn = open(&options).await?;
+        // Autocommit: whoever connects after this reads the new epoch, whoever connected before is ended.
+        simple(&mut conn, "update meta set epoch = gen_random_uuid()").await?;
+        simple(
+            &mut conn,
+            // A superuser's sessions cannot be ended by others; they are not ours.
+            "select pg_terminate_backend(pid, 2000) from pg_stat_activity \
+             where datname = current_database() and pid <> pg_backend_pid() \
+             and backend_type = 'client backend' and pg_has_role(current_user, usesysid, 'member')",
+        )
+        .await?;
+        let epoch = read_epoch(&mut conn).await?;
+        close(conn).await;
+        Ok(epoch)
+    };
+    timeout(NEW_EPOCH_TIMEOUT, work).await.unwrap_or_else(|_| late("the new epoch", NEW_EPOCH_TIMEOUT))
+}
+
+async fn close(conn: PgConnection) {
+    if let Err(error) = conn.close().await {
+        tracing::debug!(%error, "a store connection did not close well, its work is done all the same");
+    }
+}
+
+fn late<T>(what: &str, allowed: Duration) -> Result<T, StoreError> {
+    Err(StoreError::Unknown(format!("{what} took longer than {} s", allowed.as_secs())))
+}

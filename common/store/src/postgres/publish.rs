@@ -1,0 +1,59 @@
+//! The publish statement: arguments in, outcomes out. The rules are in `publish_v1` itself.
+
+use sluice_proto::ids::Seq;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::line::{Answer, Statement};
+use crate::{Committed, NewMessage, NoteId, Outcome, Row, StoreError};
+
+const PUBLISH: &str = "select ord, seq, outcome, ms_v1(at) as at_ms, note \
+     from publish_v1(timestamptz 'epoch' + $1 * interval '1 millisecond', $2, $3, $4, $5, $6)";
+
+/// Year 9999: what the server can add to 1970 without overflow, and later than anybody waits.
+const NOT_AFTER_MAX_MS: i64 = 253_402_300_799_000;
+
+pub(super) fn statement(not_after_ms: i64, items: &[NewMessage]) -> Statement<'_> {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds up to the year 9999 are exact in an f64")]
+    let not_after = not_after_ms.clamp(0, NOT_AFTER_MAX_MS) as f64;
+    sqlx::query(PUBLISH)
+        .bind(not_after)
+        .bind(items.iter().map(|m| m.room.as_str()).collect::<Vec<_>>())
+        .bind(items.iter().map(|m| m.sender.as_str()).collect::<Vec<_>>())
+        .bind(items.iter().map(|m| m.key.as_str()).collect::<Vec<_>>())
+        .bind(items.iter().map(|m| &m.hash[..]).collect::<Vec<_>>())
+        .bind(items.iter().map(|m| &m.data[..]).collect::<Vec<_>>())
+}
+
+/// Reads the answer to a group of `count` items. One that makes no sense is a bug, and the group's outcome unknown.
+pub(super) fn committed(answer: &Answer, count: usize) -> Result<Committed, StoreError> {
+    let read = || -> Result<Committed, sqlx::Error> {
+        let mut rows: Vec<Option<Row>> = vec![None; count];
+        let mut note = None;
+        for row in &answer.rows {
+            let ord: i32 = row.try_get("ord")?;
+            let place = usize::try_from(ord - 1).ok().and_then(|place| rows.get_mut(place));
+            *place.ok_or(sqlx::Error::RowNotFound)? = Some(Row { outcome: outcome_of(row)? });
+            note = note.or(row.try_get::<Option<i64>, _>("note")?.map(NoteId));
+        }
+        let rows = rows.into_iter().collect::<Option<Vec<_>>>().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Committed { epoch: answer.epoch, rows, note })
+    };
+    read().map_err(|error| {
+        tracing::error!(alarm = true, %error, "ALARM: the store's answer to a group makes no sense");
+        StoreError::Unknown(error.to_string())
+    })
+}
+
+fn outcome_of(row: &PgRow) -> Result<Outcome, sqlx::Error> {
+    Ok(match row.try_get::<i32, _>("outcome")? {
+        0 => Outcome::Stored { seq: seq_of(row, "seq")?, at_ms: row.try_get("at_ms")? },
+        1 => Outcome::Duplicate { seq: seq_of(row, "seq")? },
+        _ => Outcome::Conflict,
+    })
+}
+
+pub(super) fn seq_of(row: &PgRow, column: &str) -> Result<Seq, sqlx::Error> {
+    let seq: i64 = row.try_get(column)?;
+    Seq::try_from(seq).map_err(|e| sqlx::Error::Decode(e.into()))
+}
