@@ -1,1 +1,254 @@
-//! The queue on NATS JetStream.
+//! The queue on NATS JetStream: one stream in memory, one durable pull consumer that all tasks share.
+//!
+//! NATS may be wiped at any time; whoever notices first creates the stream again. Nothing is published
+//! while there is no connection, because the client would keep it and send it long after it was given up.
+
+mod link;
+mod reader;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::context::{CreateStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream::{ErrorCode, consumer::pull, stream};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::link::Link;
+use crate::{Consumer, Delivery, Queue, QueueError};
+
+/// Longest wait for any answer of NATS.
+const ANSWER: Duration = Duration::from_secs(2);
+/// A notice is useless when repair has found its messages, which takes half of this.
+const MAX_AGE: Duration = Duration::from_secs(60);
+/// Unacknowledged for so long, a notice goes to another task. Two failed attempts of a push fit in it.
+const ACK_WAIT: Duration = Duration::from_secs(2);
+/// Notices in the hands of all tasks together: those of a second at full load, several times over.
+const ACK_PENDING_MAX: i64 = 4_096;
+/// Shortest time between two attempts of one process to create the stream.
+const SETUP_PAUSE: Duration = Duration::from_millis(500);
+/// Longest part of a stop that is spent here.
+const CLOSE: Duration = Duration::from_millis(500);
+/// The one durable consumer.
+const CONSUMER: &str = "task";
+
+/// Where NATS is and what is ours in it.
+#[derive(Debug, Clone)]
+pub struct NatsConfig {
+    /// `nats://host:port`; several, separated by commas.
+    pub url: String,
+    /// Begins all names, so that two deployments can share a server. Characters NATS does not allow in a
+    /// stream's name become `_`.
+    pub prefix: String,
+    /// Most bytes the stream holds in NATS' memory; beyond it the oldest notices go.
+    pub stream_bytes_max: i64,
+}
+
+impl Default for NatsConfig {
+    fn default() -> Self {
+        Self {
+            url: "nats://127.0.0.1:4222".into(),
+            prefix: "sluice".into(),
+            stream_bytes_max: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// [`Queue`] on NATS JetStream.
+pub struct JetStream(Arc<Shared>);
+
+struct Shared {
+    config: NatsConfig,
+    /// `prefix`, made fit for names.
+    prefix: String,
+    /// None once closed.
+    link: Mutex<Option<Arc<Link>>>,
+    renewal: tokio::sync::Mutex<()>,
+    last_setup: tokio::sync::Mutex<Option<Instant>>,
+    closed: CancellationToken,
+}
+
+impl JetStream {
+    /// Begins to connect and goes on trying for ever; returns at once.
+    ///
+    /// # Errors
+    /// [`QueueError::Refused`] for a URL that is none.
+    pub async fn connect(config: NatsConfig) -> Result<Self, QueueError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let prefix = config.prefix.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
+        let link = Link::open(&config.url).await?;
+        Ok(Self(Arc::new(Shared {
+            config,
+            prefix,
+            link: Mutex::new(Some(Arc::new(link))),
+            renewal: tokio::sync::Mutex::default(),
+            last_setup: tokio::sync::Mutex::default(),
+            closed: CancellationToken::new(),
+        })))
+    }
+}
+
+impl Shared {
+    fn current(&self) -> Option<Arc<Link>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The link to use now: a fresh one when the present one is worn out.
+    async fn link(&self) -> Result<Arc<Link>, QueueError> {
+        let link = self.current().ok_or(QueueError::Closed)?;
+        if !link.is_worn() {
+            return Ok(link);
+        }
+        let Ok(_renewing) = self.renewal.try_lock() else { return Ok(link) };
+        let fresh = Arc::new(Link::open(&self.config.url).await?);
+        let mut place = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        match place.as_mut() {
+            Some(present) if Arc::ptr_eq(present, &link) => {
+                tracing::info!("The connection to NATS is replaced by a fresh one.");
+                *present = Arc::clone(&fresh);
+                Ok(fresh)
+            }
+            Some(present) => Ok(Arc::clone(present)),
+            None => Err(QueueError::Closed),
+        }
+    }
+
+    fn stream_name(&self) -> String {
+        format!("{}_FANOUT", self.prefix)
+    }
+
+    fn subject(&self, lane: &str) -> String {
+        format!("{}.fanout.{lane}", self.prefix)
+    }
+
+    /// Makes sure that the stream exists. Idempotent; one that exists with other settings is used as it is.
+    async fn create_stream(&self, link: &Link) -> Result<(), QueueError> {
+        let wanted = stream::Config {
+            name: self.stream_name(),
+            subjects: vec![self.subject("*")],
+            storage: stream::StorageType::Memory,
+            discard: stream::DiscardPolicy::Old,
+            retention: stream::RetentionPolicy::Limits,
+            max_age: MAX_AGE,
+            max_bytes: self.config.stream_bytes_max,
+            ..Default::default()
+        };
+        match link.context.create_stream(wanted).await.map(drop) {
+            Ok(()) => Ok(()),
+            Err(error) => match error.kind() {
+                CreateStreamErrorKind::JetStream(inner)
+                    if inner.error_code() == ErrorCode::STREAM_NAME_EXIST =>
+                {
+                    Ok(())
+                }
+                CreateStreamErrorKind::TimedOut => Err(QueueError::Timeout),
+                kind => Err(QueueError::Refused(kind.to_string())),
+            },
+        }
+    }
+
+    /// Makes sure that stream and consumer exist.
+    async fn create_consumer(&self, link: &Link) -> Result<pull_consumer::Type, QueueError> {
+        self.create_stream(link).await?;
+        let wanted = pull::Config {
+            durable_name: Some(CONSUMER.into()),
+            ack_wait: ACK_WAIT,
+            max_ack_pending: ACK_PENDING_MAX,
+            memory_storage: true,
+            ..Default::default()
+        };
+        link.context
+            .create_consumer_on_stream(wanted, self.stream_name())
+            .await
+            .map_err(|error| QueueError::Refused(error.to_string()))
+    }
+
+    /// Creates the stream for a publisher that found none. Says whether it is worth another attempt.
+    async fn restore_stream(&self, link: &Link) -> bool {
+        let Ok(mut last) = self.last_setup.try_lock() else { return false };
+        if last.is_some_and(|at| at.elapsed() < SETUP_PAUSE) {
+            return false;
+        }
+        *last = Some(Instant::now());
+        self.create_stream(link)
+            .await
+            .inspect_err(|error| tracing::debug!(%error, "The fan-out stream could not be created."))
+            .is_ok()
+    }
+}
+
+/// Names the long type of a bound consumer.
+mod pull_consumer {
+    pub(super) type Type = async_nats::jetstream::consumer::Consumer<super::pull::Config>;
+}
+
+#[async_trait]
+impl Queue for JetStream {
+    async fn publish(&self, lane: u8, notice: Bytes) -> Result<(), QueueError> {
+        let link = self.0.link().await?;
+        if !link.is_up() {
+            return Err(QueueError::NotConnected);
+        }
+        let subject = self.0.subject(&lane.to_string());
+        let attempt = async {
+            match link.publish(subject.clone(), notice.clone()).await {
+                Err(PublishErrorKind::StreamNotFound) if self.0.restore_stream(&link).await => {
+                    link.publish(subject, notice).await
+                }
+                outcome => outcome,
+            }
+        };
+        match timeout(ANSWER, attempt).await {
+            Ok(Ok(())) => Ok(()),
+            Err(_) | Ok(Err(PublishErrorKind::TimedOut)) => {
+                link.count_unanswered();
+                Err(QueueError::Timeout)
+            }
+            Ok(Err(kind)) => Err(QueueError::Refused(kind.to_string())),
+        }
+    }
+
+    async fn consumer(&self) -> Result<Box<dyn Consumer>, QueueError> {
+        if self.0.closed.is_cancelled() {
+            return Err(QueueError::Closed);
+        }
+        let finish = self.0.closed.child_token();
+        let deliveries = reader::deliveries(Arc::clone(&self.0), finish.clone()).fuse().boxed();
+        Ok(Box::new(Reader { deliveries, finish }))
+    }
+
+    fn connected(&self) -> bool {
+        self.0.current().is_some_and(|link| link.is_up())
+    }
+
+    async fn close(&self) {
+        self.0.closed.cancel();
+        let link = self.0.link.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(link) = link.filter(|link| link.is_up())
+            && timeout(CLOSE, link.drain()).await.is_err()
+        {
+            tracing::debug!("NATS did not take the last acknowledgements in time.");
+        }
+    }
+}
+
+/// A consumer: the stream of deliveries keeps all progress, so that [`Consumer::next`] can be dropped.
+struct Reader {
+    deliveries: BoxStream<'static, Delivery>,
+    finish: CancellationToken,
+}
+
+#[async_trait]
+impl Consumer for Reader {
+    async fn next(&mut self) -> Result<Delivery, QueueError> {
+        self.deliveries.next().await.ok_or(QueueError::Closed)
+    }
+
+    fn finish(&mut self) {
+        self.finish.cancel();
+    }
+}

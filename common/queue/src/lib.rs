@@ -58,8 +58,12 @@ pub trait Consumer: Send {
     /// Waits for the next notice, as long as it takes. Cancel-safe: a dropped call loses nothing.
     ///
     /// # Errors
-    /// Only [`QueueError::Closed`]: outages, wipes and restarts of the queue are waited out here.
+    /// Only [`QueueError::Closed`], for ever: outages, wipes and restarts of the queue are waited out here.
     async fn next(&mut self) -> Result<Delivery, QueueError>;
+
+    /// Fetches no more: [`Consumer::next`] still returns what was fetched before, then `Closed`. A reader
+    /// that is just dropped leaves that to the others, 2 s later.
+    fn finish(&mut self);
 }
 
 /// A notice in hand. Dropped without [`Delivery::ack`], it is delivered again.
