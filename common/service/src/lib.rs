@@ -1,5 +1,12 @@
 //! What every Sluice service stands on: configuration, telemetry, metrics, the admin page, gRPC with our
 //! deadlines, natural batching, the wall clock. Knows no rooms, no messages and no service by name.
 
+pub mod admin;
 pub mod batcher;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod grpc;
+pub mod listen;
+pub mod metrics;
+pub mod telemetry;

@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
+use sluice_lifecycle::Scope;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +79,24 @@ impl<T, R> fmt::Debug for Batcher<T, R> {
 }
 
 impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
+    /// Like [`Batcher::new`], driven by a task of `scope`: when its stage begins, the batcher refuses new
+    /// items and flushes; the stage waits for that.
+    pub fn spawn<F, Fut>(
+        scope: &Scope,
+        name: &'static str,
+        bounds: Bounds,
+        cost: fn(&T) -> usize,
+        run: F,
+    ) -> Self
+    where
+        F: FnMut(Vec<T>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<R>> + Send + 'static,
+    {
+        let (batcher, driver) = Self::new(name, bounds, cost, scope.token(), run);
+        scope.spawn(name, driver);
+        batcher
+    }
+
     /// A batcher and the future that drives it, which ends when `stop` was cancelled and all is flushed.
     ///
     /// `run` gets a batch in order and returns one result per item, in order. It may be called again after

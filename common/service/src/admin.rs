@@ -1,0 +1,183 @@
+//! The admin page of a service: is it alive, is it ready, what is it waiting for. Reads only.
+//!
+//! Starts first and stops last. A connection that does not speak, or never finishes, holds nothing up.
+
+mod status;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Value, json};
+use sluice_lifecycle::{Lifecycle, Scope};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::listen::Bound;
+use crate::metrics::{CONTENT_TYPE, Registry};
+
+/// A request's head must have arrived within this, also on a connection kept alive.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// Answers in flight get this long when the process is about to end.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
+/// Connections served at once; the others wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 256;
+
+/// A value that is made when it is asked for.
+pub type Page = Arc<dyn Fn() -> Value + Send + Sync>;
+/// A reason not to be ready, when there is one.
+pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Admin {
+    /// `gateway`, `logic` or `task`.
+    pub service: &'static str,
+    /// The instance id, as text; it may change.
+    pub instance: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Behind `/readyz` and `/status`.
+    pub lifecycle: Lifecycle,
+    /// Behind `/metrics`.
+    pub metrics: Registry,
+    /// An object whose fields are added to `/status`.
+    pub status: Page,
+    /// `/admin/instances`: who lives.
+    pub instances: Page,
+    /// `/admin/duties`: who owns what.
+    pub duties: Page,
+    /// What else must hold for `/readyz` to say 200.
+    pub ready: Check,
+}
+
+impl Admin {
+    /// Pages with nothing of their own: fill in what the service has.
+    #[must_use]
+    pub fn new(service: &'static str, lifecycle: Lifecycle, metrics: Registry) -> Self {
+        let empty: Page = Arc::new(|| json!({}));
+        Self {
+            service,
+            instance: Arc::new(String::new),
+            lifecycle,
+            metrics,
+            status: Arc::clone(&empty),
+            instances: Arc::new(|| json!([])),
+            duties: Arc::new(|| json!([])),
+            ready: Arc::new(|| Ok(())),
+        }
+    }
+
+    /// Starts serving, until the stage of `scope` begins (the last one). Services may add routes of their own
+    /// with [`Admin::serve_with`].
+    pub fn serve(self, bound: Bound, scope: &Scope) {
+        self.serve_with(Router::new(), bound, scope);
+    }
+
+    /// Like [`Admin::serve`], with more routes.
+    pub fn serve_with(self, more: Router, bound: Bound, scope: &Scope) {
+        let router = self.router().merge(more);
+        scope.spawn("admin-accept", accept(bound, router, scope.clone()));
+    }
+
+    /// The pages, for tests and for a process that has its own HTTP server.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .route("/status", get(|State(admin): State<Arc<Self>>| async move { Json(admin.status()) }))
+            .route("/metrics", get(metrics))
+            .route(
+                "/admin/instances",
+                get(|State(admin): State<Arc<Self>>| async move { Json((admin.instances)()) }),
+            )
+            .route(
+                "/admin/duties",
+                get(|State(admin): State<Arc<Self>>| async move { Json((admin.duties)()) }),
+            )
+            .fallback(not_found)
+            .layer(axum::middleware::map_response(no_store))
+            .with_state(Arc::new(self))
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+/// 200 only in stage ready and when all checks pass; a balancer must see the turn at once.
+async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    let stage = admin.lifecycle.stage();
+    let reason = if admin.lifecycle.progress().borrow().is_ready() {
+        (admin.ready)().err()
+    } else {
+        Some(format!("the service is {}", stage.state()))
+    };
+    match reason {
+        None => Json(json!({ "stage": stage.as_str() })).into_response(),
+        Some(reason) => {
+            let body = json!({ "stage": stage.as_str(), "reason": reason });
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], admin.metrics.encode())
+}
+
+async fn not_found(uri: Uri) -> impl IntoResponse {
+    let pages = ["/livez", "/readyz", "/status", "/metrics", "/admin/instances", "/admin/duties"];
+    (StatusCode::NOT_FOUND, Json(json!({ "error": format!("no page {}", uri.path()), "pages": pages })))
+}
+
+async fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn accept(bound: Bound, router: Router, scope: Scope) {
+    let stop = scope.token();
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let next = async { (Arc::clone(&free).acquire_owned().await, bound.accept().await) };
+        let (permit, (tcp, _)) = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            next = next => next,
+        };
+        let (router, scope_of_connection) = (router.clone(), scope.clone());
+        scope.spawn_transient("admin-connection", async move {
+            connection(tcp, router, &scope_of_connection).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(tcp: TcpStream, router: Router, scope: &Scope) {
+    let stop = scope.token();
+    let mut connection = std::pin::pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .serve_connection(TokioIo::new(tcp), TowerToHyperService::new(router))
+    );
+    // A broken admin connection is nobody's concern.
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => {}
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = timeout(LAST_ANSWERS, connection).await;
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The JSON of `/status`: what a person, a drill or a roll needs to know about a stop.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+use sluice_lifecycle::{Outcome, StageReport};
+
+use super::Admin;
+use crate::clock::Clock;
+
+impl Admin {
+    /// Stage and state, since when (wall clock), what is left of a stop, who is waited for, the stages so far,
+    /// and the service's own fields.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let progress = self.lifecycle.progress().borrow().clone();
+        let age = Instant::now().saturating_duration_since(progress.since.into_std());
+        let mut status = json!({
+            "service": self.service,
+            "instance": (self.instance)(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "stage": progress.stage.as_str(),
+            "state": progress.state().as_str(),
+            "since_ms": Clock::system().now_ms().saturating_sub_unsigned(millis(age)),
+            "remaining_ms": progress.remaining().map(millis),
+            "reason": progress.reason.as_ref().map(ToString::to_string),
+            "blockers": counts(&self.lifecycle.blockers()),
+            "tasks": counts(&self.lifecycle.tasks()),
+            "safe_to_kill": progress.safe_to_kill(),
+            "counts": self.lifecycle.counts(),
+            "report": progress.outcomes.iter().map(stage).collect::<Vec<_>>(),
+        });
+        if let (Some(status), Value::Object(own)) = (status.as_object_mut(), (self.status)()) {
+            for (key, value) in own {
+                status.entry(key).or_insert(value);
+            }
+        }
+        status
+    }
+}
+
+fn stage(report: &StageReport) -> Value {
+    let late = if let Outcome::Late(late) = &report.outcome { late.as_slice() } else { &[] };
+    let failures: Vec<Value> =
+        report.failures.iter().map(|(task, error)| json!({ "task": task, "error": error })).collect();
+    json!({
+        "stage": report.stage.as_str(),
+        "outcome": report.outcome.as_str(),
+        "elapsed_ms": millis(report.elapsed),
+        "allowed_ms": millis(report.allowed),
+        "late": counts(late),
+        "failures": failures,
+        "counts": report.counts,
+    })
+}
+
+fn counts(named: &[(String, usize)]) -> Map<String, Value> {
+    named.iter().map(|(name, count)| (name.clone(), json!(count))).collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,186 @@
+//! Reads a service's configuration: defaults, then the file, then the environment, then `--set`.
+//!
+//! Errors name the source and the nearest known key. A value is checked where it enters, so that the
+//! message points at the line or the variable that is wrong. Never logs a value.
+
+mod masked;
+mod merge;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+pub use masked::masked_toml;
+
+/// Environment variables with this prefix are configuration; `__` stands between levels.
+pub const ENV_PREFIX: &str = "SLUICE_";
+/// Variables with the prefix that are read elsewhere.
+const ENV_OTHERS: [&str; 2] = ["SLUICE_CONFIG", "SLUICE_STOP_GRACE_MS"];
+
+/// Why there is no configuration. The texts are for people and complete.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}", path = .path.display())]
+    Read {
+        /// As given.
+        path: PathBuf,
+        /// From the system.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, has an unknown key or a value of the wrong type.
+    #[error("in the configuration file {path}: {text}", path = .path.display())]
+    File {
+        /// As given.
+        path: PathBuf,
+        /// With line, column and caret.
+        text: String,
+    },
+    /// A variable or flag has an unknown key or a value of the wrong type.
+    #[error("{origin}: {text}")]
+    Override {
+        /// `environment variable SLUICE_…` or `--set …`.
+        origin: String,
+        /// What is wrong with it.
+        text: String,
+    },
+    /// The defaults themselves cannot be written as TOML: a mistake in the program.
+    #[error("the default configuration cannot be written as TOML: {0}")]
+    Defaults(#[from] toml::ser::Error),
+}
+
+/// A configuration and what is odd about its sources.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// The configuration.
+    pub config: T,
+    /// Sentences for people, for instance about variables of other services or with a typing error.
+    pub warnings: Vec<String>,
+}
+
+/// Loads a configuration and prints its warnings on stderr (logging is not up yet).
+///
+/// `T` should be `#[serde(default, deny_unknown_fields)]` at every level.
+///
+/// # Errors
+/// [`ConfigError`] names the source of what is wrong.
+pub fn load<T: Serialize + DeserializeOwned + Default>(
+    service: &str,
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    overrides: &[(String, String)],
+) -> Result<T, ConfigError> {
+    let loaded = load_with_warnings(file, env, overrides)?;
+    for warning in &loaded.warnings {
+        eprintln!("{service}: warning: {warning}");
+    }
+    Ok(loaded.config)
+}
+
+/// Like [`load`], and hands the warnings to the caller.
+///
+/// # Errors
+/// [`ConfigError`] names the source of what is wrong.
+pub fn load_with_warnings<T: Serialize + DeserializeOwned + Default>(
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    overrides: &[(String, String)],
+) -> Result<Loaded<T>, ConfigError> {
+    let defaults = Table::try_from(T::default())?;
+    let mut config = T::default();
+    let mut tree = defaults.clone();
+    if let Some(path) = file {
+        let (table, parsed) = read_file(path, &defaults)?;
+        merge::overlay(&mut tree, table);
+        config = parsed;
+    }
+    let mut warnings = Vec::new();
+    let mut env: Vec<_> = env
+        .filter(|(name, _)| name.starts_with(ENV_PREFIX) && !ENV_OTHERS.contains(&name.as_str()))
+        .collect();
+    env.sort();
+    for (name, text) in env {
+        let path = name[ENV_PREFIX.len()..].to_lowercase().replace("__", ".");
+        match merge::apply(&mut tree, &path, &text) {
+            Ok(parsed) => config = parsed,
+            Err(merge::Refused::Unknown) => warnings.push(unknown_variable(&name, &path, &defaults)),
+            Err(merge::Refused::Invalid(text)) => {
+                let origin = format!("environment variable {name}");
+                return Err(ConfigError::Override { origin, text });
+            }
+        }
+    }
+    for (path, text) in overrides {
+        config = merge::apply(&mut tree, path, text).map_err(|refused| {
+            let text = match refused {
+                merge::Refused::Invalid(text) => text,
+                merge::Refused::Unknown => unknown_key(path, &defaults),
+            };
+            ConfigError::Override { origin: format!("--set {path}"), text }
+        })?;
+    }
+    Ok(Loaded { config, warnings })
+}
+
+fn read_file<T: DeserializeOwned>(path: &Path, defaults: &Table) -> Result<(Table, T), ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let failed = |error: toml::de::Error| {
+        let mut text = error.to_string();
+        if let Some(near) = unknown_in(error.message()).and_then(|key| near(key, &last_names(defaults))) {
+            let _ = write!(text, "did you mean `{near}`?");
+        }
+        ConfigError::File { path: path.into(), text }
+    };
+    let parsed = toml::from_str(&text).map_err(failed)?;
+    let table = toml::from_str(&text).map_err(failed)?;
+    Ok((table, parsed))
+}
+
+/// The key in serde's text about an unknown field.
+fn unknown_in(message: &str) -> Option<&str> {
+    message.strip_prefix("unknown field `")?.split('`').next()
+}
+
+fn unknown_key(path: &str, defaults: &Table) -> String {
+    match near(path, &merge::paths(defaults)) {
+        Some(near) => format!("unknown key; did you mean `{near}`?"),
+        None => "unknown key".into(),
+    }
+}
+
+fn unknown_variable(name: &str, path: &str, defaults: &Table) -> String {
+    let near = near(path, &merge::paths(defaults));
+    let near = near.map(|near| format!("{ENV_PREFIX}{}", near.to_uppercase().replace('.', "__")));
+    match near {
+        Some(near) => format!("environment variable {name} is not known here; did you mean {near}?"),
+        None => format!("environment variable {name} is not known here"),
+    }
+}
+
+fn last_names(defaults: &Table) -> Vec<String> {
+    let mut names: Vec<String> =
+        merge::paths(defaults).iter().flat_map(|path| path.split('.').map(String::from)).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The known name most like `name`, if it is like it at all.
+fn near(name: &str, known: &[String]) -> Option<String> {
+    const LIKE: f64 = 0.8;
+    known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .filter(|(like, _)| *like >= LIKE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, known)| known.clone())
+}
+
+/// Whether a value may be shown: used by `--print-config`.
+fn is_empty(value: &Value) -> bool {
+    value.as_str().is_some_and(str::is_empty)
+}

@@ -1,0 +1,99 @@
+//! The effective configuration for `--print-config`, without what must stay secret.
+
+use serde::Serialize;
+use toml::{Table, Value};
+
+use super::is_empty;
+
+/// Stands for a secret that is set.
+const MASK: &str = "********";
+/// A string under a key that contains one of these is a secret.
+const SECRET_WORDS: [&str; 4] = ["secret", "password", "token", "api_key"];
+
+/// The configuration as TOML; strings under keys that name secrets, and passwords in URLs, are masked.
+#[must_use]
+pub fn masked_toml<T: Serialize>(config: &T) -> String {
+    let masked = Table::try_from(config).map(|mut tree| {
+        mask_table(&mut tree);
+        toml::to_string_pretty(&tree)
+    });
+    match masked {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) | Err(error) => format!("# cannot be written as TOML: {error}\n"),
+    }
+}
+
+fn mask_table(tree: &mut Table) {
+    for (key, value) in tree.iter_mut() {
+        let secret = SECRET_WORDS.iter().any(|word| key.to_lowercase().contains(word));
+        mask(value, secret);
+    }
+}
+
+fn mask(value: &mut Value, secret: bool) {
+    if secret && value.is_str() && !is_empty(value) {
+        *value = Value::String(MASK.into());
+    } else if let Value::String(text) = value {
+        mask_password(text);
+    } else if let Value::Array(items) = value {
+        items.iter_mut().for_each(|item| mask(item, secret));
+    } else if let Value::Table(tree) = value {
+        mask_table(tree);
+    }
+}
+
+/// `scheme://user:password@host` becomes `scheme://user:********@host`; so does a password in the query.
+fn mask_password(text: &mut String) {
+    let Some(start) = text.find("://").map(|at| at + 3) else { return };
+    let end = text[start..].find('?').map_or(text.len(), |at| start + at);
+    // A password may itself contain "@" or "/": the host begins after the last "@".
+    if let Some(at) = text[start..end].rfind('@').map(|at| start + at)
+        && let Some(colon) = text[start..at].find(':').map(|colon| start + colon)
+    {
+        text.replace_range(colon + 1..at, MASK);
+    }
+    if let Some(at) = text.find("password=").map(|at| at + "password=".len()) {
+        let end = text[at..].find('&').map_or(text.len(), |end| at + end);
+        text.replace_range(at..end, MASK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_and_the_rest_is_shown() {
+        let tree: Table = toml::from_str(
+            r#"
+            token_secret = "s3cret"
+            empty_secret = ""
+            token_ttl_s = 5
+            prefix = "sluice"
+            [postgres]
+            url = "postgres://sluice:p@ss/w@db:5432/sluice?password=hush&x=1"
+            [nats]
+            url = "nats://n:4222"
+            api_keys = ["a", "b"]
+            "#,
+        )
+        .unwrap();
+        let shown = masked_toml(&tree);
+        for hidden in ["s3cret", "hush", "\"a\""] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
+        for clear in ["token_ttl_s = 5", "prefix = \"sluice\"", "nats://n:4222", "empty_secret = \"\""] {
+            assert!(shown.contains(clear), "{clear} in {shown}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_masked() {
+        let mut url = "redis://ann:hush@h:1/0".to_owned();
+        mask_password(&mut url);
+        assert_eq!(url, "redis://ann:********@h:1/0");
+        let mut url = "redis://:hu@sh@h:1".to_owned();
+        mask_password(&mut url);
+        assert_eq!(url, "redis://:********@h:1");
+    }
+}

@@ -1,0 +1,32 @@
+//! gRPC between the services with our deadlines: [`server`] and [`channels`], and [`peers`], who is
+//! connected. Knows no method; trusts no library's graceful shutdown to end.
+
+pub mod channels;
+pub mod health;
+mod io;
+pub mod peers;
+pub mod server;
+
+use std::time::Duration;
+
+use sluice_proto::ids::InstanceId;
+use tonic::metadata::MetadataMap;
+
+/// Metadata key of the caller's instance id, on every call.
+pub const INSTANCE_HEADER: &str = "x-sluice-instance";
+/// Metadata key that says, with the value `1`, that the caller drains.
+pub const DRAINING_HEADER: &str = "x-sluice-draining";
+/// An HTTP/2 ping is sent this often, also on idle connections, by both ends.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// A connection whose ping is unanswered for this long is dead: 4 s to notice a half-open one.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection must be made within this; an address that swallows SYNs must not hold a call.
+pub const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+/// The client's HTTP/2 preface must have arrived within this after accept.
+pub const PREFACE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The instance that made this call, if it said so.
+#[must_use]
+pub fn caller_of(metadata: &MetadataMap) -> Option<InstanceId> {
+    metadata.get(INSTANCE_HEADER)?.to_str().ok().and_then(|text| InstanceId::parse(text).ok())
+}

@@ -1,0 +1,308 @@
+//! One lazily connected channel per instance, chosen by lane.
+//!
+//! The list of targets is followed without a task: it is looked at whenever a channel is picked. Whether a
+//! failed call may be sent again is the caller's to decide; nothing is retried here.
+
+mod dial;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sluice_proto::ids::InstanceId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use dial::OpenConnections;
+pub use dial::{BadAddress, dial};
+
+use super::{DRAINING_HEADER, INSTANCE_HEADER};
+
+/// A target rests this long after its first failure: another one is tried at once.
+pub const REST_FIRST: Duration = Duration::from_millis(50);
+/// Longest rest of a target that keeps failing; below a retry horizon of 10 s by far.
+pub const REST_MAX: Duration = Duration::from_secs(1);
+
+/// An instance that can be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its instance id.
+    pub id: InstanceId,
+    /// Where it listens for gRPC, `host:port`.
+    pub address: String,
+    /// Whether it drains: called only while nobody serves.
+    pub draining: bool,
+}
+
+/// What we say of ourselves in the metadata of every call; clones share it.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    instance: watch::Receiver<InstanceId>,
+    draining: Arc<AtomicBool>,
+}
+
+impl Caller {
+    /// A caller that follows its own instance id, which changes when a lease was lost.
+    #[must_use]
+    pub fn new(instance: watch::Receiver<InstanceId>) -> Self {
+        Self { instance, draining: Arc::default() }
+    }
+
+    /// A caller whose instance id never changes.
+    #[must_use]
+    pub fn fixed(instance: InstanceId) -> Self {
+        Self::new(watch::Sender::new(instance).subscribe())
+    }
+
+    /// From now on every call says that we drain.
+    pub fn drains(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Interceptor for Caller {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let instance = MetadataValue::try_from(self.instance.borrow().as_str());
+        if let Ok(instance) = instance {
+            request.metadata_mut().insert(INSTANCE_HEADER, instance);
+        }
+        if self.draining.load(Ordering::Relaxed) {
+            let yes: MetadataValue<Ascii> = MetadataValue::from_static("1");
+            request.metadata_mut().insert(DRAINING_HEADER, yes);
+        }
+        Ok(request)
+    }
+}
+
+/// What a generated client is built on: a channel that stamps every call.
+pub type Calls = InterceptedService<Channel, Caller>;
+
+struct Slot {
+    target: Target,
+    channel: Channel,
+    open: OpenConnections,
+    /// Counts the channels this slot has had, so that a late failure of an old one is ignored.
+    generation: u64,
+    failures: u32,
+    rests_until: Option<Instant>,
+}
+
+struct State {
+    targets: watch::Receiver<Arc<Vec<Target>>>,
+    slots: BTreeMap<InstanceId, Slot>,
+}
+
+/// Channels to all targets of a list; clones share them.
+#[derive(Clone)]
+pub struct Channels {
+    caller: Caller,
+    targets: watch::Receiver<Arc<Vec<Target>>>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Channels {
+    /// Channels to whatever `targets` names; nothing is connected before the first call.
+    #[must_use]
+    pub fn new(mut targets: watch::Receiver<Arc<Vec<Target>>>, caller: Caller) -> Self {
+        targets.mark_changed();
+        let state = State { targets: targets.clone(), slots: BTreeMap::new() };
+        Self { caller, targets, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The channel a lane prefers: of the serving targets, else of the draining ones, that do not rest
+    /// after a failure, the one with the highest hash. `None` when there is none now.
+    #[must_use]
+    pub fn pick(&self, lane: u8) -> Option<Pick> {
+        let now = Instant::now();
+        let state = self.state();
+        let best = state
+            .slots
+            .values()
+            .filter(|slot| slot.rests_until.is_none_or(|until| until <= now))
+            .max_by_key(|slot| (!slot.target.draining, weight(&slot.target.id, lane)))?;
+        Some(self.picked(best))
+    }
+
+    /// Like [`Channels::pick`], waits until there is one. Bound it by the caller's own deadline.
+    pub async fn pick_or_wait(&self, lane: u8) -> Pick {
+        let mut changes = self.targets.clone();
+        loop {
+            changes.mark_unchanged();
+            if let Some(pick) = self.pick(lane) {
+                return pick;
+            }
+            let rested = self.state().slots.values().filter_map(|slot| slot.rests_until).min();
+            tokio::select! {
+                Ok(()) = changes.changed() => {}
+                () = sleep_until(rested) => {}
+            }
+        }
+    }
+
+    /// The targets we have an open connection to, in the order of their ids.
+    #[must_use]
+    pub fn connected(&self) -> Vec<Pick> {
+        let state = self.state();
+        state.slots.values().filter(|slot| slot.open.count() > 0).map(|slot| self.picked(slot)).collect()
+    }
+
+    /// All targets, rested or not, in the order of their ids.
+    #[must_use]
+    pub fn all(&self) -> Vec<Pick> {
+        self.state().slots.values().map(|slot| self.picked(slot)).collect()
+    }
+
+    /// Whether a target serves (does not drain), whether or not it answers.
+    #[must_use]
+    pub fn any_serving(&self) -> bool {
+        self.state().slots.values().any(|slot| !slot.target.draining)
+    }
+
+    /// What is said of us on these channels.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(state.targets.has_changed(), Ok(false)) {
+            state.reconcile();
+        }
+        state
+    }
+
+    fn picked(&self, slot: &Slot) -> Pick {
+        Pick {
+            target: slot.target.clone(),
+            calls: InterceptedService::new(slot.channel.clone(), self.caller.clone()),
+            generation: slot.generation,
+            state: Arc::clone(&self.state),
+        }
+    }
+}
+
+impl fmt::Debug for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channels").field("caller", &self.caller).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Keeps the channels of targets that are still there, makes and drops the others.
+    fn reconcile(&mut self) {
+        let targets = Arc::clone(&self.targets.borrow_and_update());
+        let mut slots = BTreeMap::new();
+        for target in targets.iter() {
+            let slot = match self.slots.remove(&target.id) {
+                Some(slot) if slot.target.address == target.address => {
+                    Some(Slot { target: target.clone(), ..slot })
+                }
+                Some(_) | None => Slot::new(target.clone()),
+            };
+            slots.extend(slot.map(|slot| (target.id.clone(), slot)));
+        }
+        self.slots = slots;
+    }
+}
+
+impl Slot {
+    fn new(target: Target) -> Option<Self> {
+        let open = OpenConnections::default();
+        match dial::channel(&target.address, &open) {
+            Ok(channel) => {
+                Some(Self { target, channel, open, generation: 0, failures: 0, rests_until: None })
+            }
+            Err(error) => {
+                tracing::warn!(instance = %target.id, %error, "An instance cannot be called.");
+                None
+            }
+        }
+    }
+
+    /// A fresh channel (the old one may go on using a connection that is going away), and a rest.
+    fn fail(&mut self) {
+        if let Ok(channel) = dial::channel(&self.target.address, &self.open) {
+            self.channel = channel;
+        }
+        self.generation += 1;
+        let rest = REST_FIRST.saturating_mul(1 << self.failures.min(10)).min(REST_MAX);
+        self.failures = self.failures.saturating_add(1);
+        // Between half and all of it, so that many callers do not come back together.
+        self.rests_until = Some(Instant::now() + rest.mul_f64(rand::random_range(0.5..=1.0)));
+    }
+}
+
+/// A chosen target and the channel to it.
+#[derive(Clone)]
+pub struct Pick {
+    target: Target,
+    calls: Calls,
+    generation: u64,
+    state: Arc<Mutex<State>>,
+}
+
+impl Pick {
+    /// Who was chosen.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// To build a generated client on; cheap to clone.
+    #[must_use]
+    pub fn calls(&self) -> Calls {
+        self.calls.clone()
+    }
+
+    /// The call failed because of the target or the way to it: it rests for a moment, and whoever comes
+    /// next gets a fresh channel. Calls in flight on the old one go on. Many failures of one channel count
+    /// once.
+    pub fn failed(&self) {
+        self.with_slot(Slot::fail);
+    }
+
+    /// The target answered: past failures are forgotten.
+    pub fn succeeded(&self) {
+        self.with_slot(|slot| {
+            slot.failures = 0;
+            slot.rests_until = None;
+        });
+    }
+
+    fn with_slot(&self, change: impl FnOnce(&mut Slot)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = state.slots.get_mut(&self.target.id)
+            && slot.generation == self.generation
+            && slot.target.address == self.target.address
+        {
+            change(slot);
+        }
+    }
+}
+
+impl fmt::Debug for Pick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pick").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// Rendezvous hashing: equal in every process, moves a lane only when its own target comes or goes.
+fn weight(id: &InstanceId, lane: u8) -> u64 {
+    xxh3_64_with_seed(id.as_str().as_bytes(), u64::from(lane))
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

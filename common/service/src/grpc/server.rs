@@ -1,0 +1,174 @@
+//! Serves gRPC with our own accept loop: every connection and every call is a named task of a stage.
+//!
+//! tonic's own server waits without limit for a TCP connection that never says a word, and leaves its tasks
+//! detached. Here a connection has a deadline for its preface, is told to go away at a token, has a bounded
+//! time to finish, and is named when it was given up. Message sizes are set by the services.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sluice_lifecycle::Scope;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
+use tower::Service;
+
+use super::health::Health;
+use super::io::Stream;
+use super::peers::{Peer, Peers};
+use super::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PREFACE_WITHIN};
+use crate::listen::Bound;
+
+/// What every HTTP/2 client says first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Connections served at once; the others wait in the kernel's queue. Peers are instances, not clients.
+const CONNECTIONS_MAX: usize = 4096;
+/// Calls at once on one connection: 16 lanes, reads and heads of one gateway stay far below.
+const CALLS_MAX: u32 = 1024;
+
+/// What is served, and how it ends.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// The services, without the health service.
+    pub routes: Routes,
+    /// What the health service says; its watchers are ended at `goaway`.
+    pub health: Health,
+    /// Where connections are registered.
+    pub peers: Peers,
+    /// When cancelled, the listener closes and every connection gets GOAWAY: calls in flight go on, new ones
+    /// go elsewhere. The scope's own token does the same.
+    pub goaway: CancellationToken,
+    /// Time for calls in flight after `goaway`; then their connection is dropped and named.
+    pub grace: Duration,
+}
+
+impl Server {
+    /// Starts serving. The accept loop, the connections and the calls are tasks of `scope`.
+    pub fn serve(self, bound: Bound, scope: &Scope) {
+        let serving = Arc::new(Serving { server: self, scope: scope.clone() });
+        scope.spawn("grpc-accept", accept(bound, serving));
+    }
+}
+
+struct Serving {
+    server: Server,
+    scope: Scope,
+}
+
+impl Serving {
+    /// Ends when connections have to go.
+    async fn going_away(&self) {
+        let stage = self.scope.token();
+        tokio::select! {
+            () = self.server.goaway.cancelled() => {}
+            () = stage.cancelled() => {}
+        }
+    }
+}
+
+async fn accept(bound: Bound, serving: Arc<Serving>) {
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    {
+        let mut going_away = std::pin::pin!(serving.going_away());
+        loop {
+            let next = async { (Arc::clone(&free).acquire_owned().await, bound.accept().await) };
+            let (permit, (tcp, from)) = tokio::select! {
+                biased;
+                () = &mut going_away => break,
+                next = next => next,
+            };
+            let connection = connection(tcp, from, Arc::clone(&serving));
+            serving.scope.spawn_transient("grpc-connection", async move {
+                connection.await;
+                drop(permit);
+            });
+        }
+    }
+    drop(bound);
+    serving.server.health.end_watches().await;
+    // A task of a scope lives until its stage.
+    serving.scope.token().cancelled().await;
+}
+
+async fn connection(mut tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>) {
+    let mut preface = [0; PREFACE.len()];
+    let came = tokio::select! {
+        biased;
+        () = serving.going_away() => return,
+        came = timeout(PREFACE_WITHIN, tcp.read_exact(&mut preface)) => came,
+    };
+    if !matches!(came, Ok(Ok(_))) || preface != *PREFACE {
+        tracing::debug!(%from, "A connection that does not speak HTTP/2 was closed.");
+        return;
+    }
+    let info = TcpConnectInfo { local_addr: tcp.local_addr().ok(), remote_addr: Some(from) };
+    let mut open = Open { peer: Arc::new(serving.server.peers.connect(from.to_string())), given_up: true };
+    let service = {
+        let (peer, routes) = (Arc::clone(&open.peer), serving.server.routes.clone());
+        service_fn(move |mut request: http::Request<Incoming>| {
+            peer.says_in(request.headers());
+            request.extensions_mut().insert(info.clone());
+            routes.clone().call(request)
+        })
+    };
+    let mut connection = std::pin::pin!(
+        http2::Builder::new(Calls(serving.scope.clone()))
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .max_concurrent_streams(CALLS_MAX)
+            .serve_connection(TokioIo::new(Stream::new(tcp, PREFACE, ())), service)
+    );
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => Ok(ended),
+        () = serving.going_away() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(serving.server.grace, connection).await
+        }
+    };
+    if let Ok(ended) = ended {
+        open.given_up = false;
+        if let Err(error) = ended {
+            tracing::debug!(%from, %error, "A gRPC connection broke.");
+        }
+    }
+}
+
+/// Runs the calls of a connection as tasks of the stage, so that a late one is named.
+#[derive(Clone)]
+struct Calls(Scope);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Calls {
+    fn execute(&self, call: F) {
+        self.0.spawn_transient("grpc-call", call);
+    }
+}
+
+/// Names a connection that is dropped before it has ended, by its grace or by the end of the stage.
+struct Open {
+    peer: Arc<Peer>,
+    given_up: bool,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let (true, Some(peer)) = (self.given_up, self.peer.state()) {
+            let instance = peer.instance.as_ref().map_or("unknown", |instance| instance.as_str());
+            tracing::warn!(
+                instance,
+                from = peer.address,
+                "A gRPC connection did not end in time and was dropped."
+            );
+        }
+    }
+}
