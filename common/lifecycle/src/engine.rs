@@ -36,6 +36,8 @@ impl Engine {
     /// counted from the request.
     pub async fn run(self) -> Report {
         self.inner.stopping.cancelled().await;
+        // What was counted while the process served belongs to the summary, not to the first stage.
+        self.inner.ledger().stage_counts.clear();
         let (asked, end) = self.bounds();
         for (index, planned) in self.inner.plan.stages.iter().enumerate() {
             let report = self.stage(index, *planned, end).await;

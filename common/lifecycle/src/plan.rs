@@ -17,6 +17,7 @@ pub struct StagePlan {
     /// Which stage.
     pub stage: Stage,
     /// How long it may take at most. What it does not use is passed on; what the total has no room for is cut.
+    /// Zero means that the stage is skipped.
     pub allowed: Duration,
 }
 
@@ -123,3 +124,55 @@ impl fmt::Display for PlanError {
 }
 
 impl Error for PlanError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_whole_vocabulary_is_a_plan() {
+        let plan = Stage::STOPPING
+            .into_iter()
+            .fold(Plan::new(TOTAL_DEFAULT), |plan, stage| plan.stage(stage, SECOND));
+        assert_eq!(plan.check(), Ok(()));
+        for (index, stage) in Stage::STOPPING.into_iter().enumerate() {
+            assert_eq!(plan.position(stage), index);
+        }
+    }
+
+    #[test]
+    fn a_plan_that_makes_no_sense_is_refused() {
+        let plan = || Plan::new(SECOND);
+        assert_eq!(plan().check(), Err(PlanError::Empty));
+        for stage in [Stage::Starting, Stage::Ready] {
+            assert_eq!(plan().stage(stage, SECOND).check(), Err(PlanError::NotAStop(stage)));
+        }
+        for before in Stage::STOPPING {
+            for after in Stage::STOPPING {
+                let checked = plan().stage(before, SECOND).stage(after, SECOND).check();
+                let expected = if before < after { Ok(()) } else { Err(PlanError::Order { before, after }) };
+                assert_eq!(checked, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stage_left_out_stands_for_the_next_or_the_last() {
+        let plan = Plan::new(SECOND).stage(Stage::Notify, SECOND).stage(Stage::Flush, SECOND);
+        let expected = [(Stage::Starting, 0), (Stage::NotReady, 0), (Stage::Drain, 1), (Stage::Gone, 1)];
+        for (stage, index) in expected {
+            assert_eq!(plan.position(stage), index, "{stage}");
+        }
+    }
+
+    #[test]
+    fn a_kill_timer_has_to_leave_room() {
+        let plan = Plan::new(8 * SECOND);
+        assert_eq!(plan.check_kill_timer(10 * SECOND), Ok(()));
+        let short = PlanError::KillTimer { total: 8 * SECOND, killed_after: 8 * SECOND };
+        assert_eq!(short.to_string(), "a stop may take 8s, but the process is killed after 8s");
+        assert_eq!(plan.check_kill_timer(8 * SECOND), Err(short));
+    }
+}

@@ -118,3 +118,33 @@ fn end_process(lifecycle: Lifecycle) {
     }
     std::process::exit(1);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_rings_when_a_stop_is_over_its_time_and_not_before() {
+        let alarm = Arc::new(Alarm::default());
+        let (ringing, rang) = sync_channel(1);
+        let watching = Arc::clone(&alarm);
+        thread::spawn(move || ringing.send(watching.rings(Duration::from_millis(20))));
+        assert!(rang.recv_timeout(Duration::from_millis(50)).is_err(), "no stop was asked for");
+        let since = Instant::now();
+        alarm.start(Duration::from_millis(30));
+        assert!(rang.recv().unwrap());
+        assert!(since.elapsed() >= Duration::from_millis(50));
+    }
+
+    #[test]
+    fn dismissed_it_stays_silent_also_during_a_stop() {
+        let alarm = Arc::new(Alarm::default());
+        alarm.start(Duration::from_secs(3600));
+        let watching = Arc::clone(&alarm);
+        let thread = thread::spawn(move || watching.rings(Duration::ZERO));
+        alarm.set(State::Dismissed);
+        assert!(!thread.join().unwrap());
+        alarm.start(Duration::ZERO);
+        assert!(!alarm.rings(Duration::ZERO), "a stop does not call it back");
+    }
+}
