@@ -2,5 +2,8 @@
 //! rebuilt. It speaks gRPC and etcd only, never SQL, Redis or NATS.
 
 pub mod exchange;
+pub mod room;
 pub mod session;
+pub mod subscription;
 pub mod uplink;
+pub mod view;

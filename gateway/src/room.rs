@@ -1,0 +1,488 @@
+//! A room in its home shard: decides the order of its messages once for the whole gateway, notices what
+//! is missing and asks for it. Pure: events in, actions out through an [`Outlet`]; time is an argument.
+//! Never does I/O, never reads a clock, never encodes a message it will not keep.
+//!
+//! Two numbers carry it: `head` (last position passed on; only passing on raises it) and `known` (last
+//! position that exists).
+//!
+//! | Event | Method | When |
+//! |---|---|---|
+//! | Need | [`Room::need`] | a shard's level changed |
+//! | Push | [`Room::push`] | a task's push; this gateway's own publish answered `ok` with seq and time |
+//! | Hint | [`Room::hint`] | a duplicate's `ok`, a page read for a subscriber |
+//! | Subscribed | [`Room::subscribed`] | reply to [`Action::Subscribe`] |
+//! | Removed | [`Room::removed`] | reply to [`Action::Unsubscribe`] |
+//! | Page | [`Room::page`] | reply to [`Action::Read`] |
+//! | Head | [`Room::head_is`] | reply to [`Action::AskHead`], or to a Heads slice begun with [`Room::begin_heads`] |
+//! | Failed | [`Room::failed`] | any of these calls failed |
+//! | Space | [`Room::space`] | the queue to a shard that refused has space again |
+//! | Announce | [`Room::announce`] | the full interest is to be told again |
+//! | Tick | [`Room::on_tick`] | [`Room::next_deadline`] has come |
+//!
+//! A room is created at the first [`Need`] and dropped at [`Action::Forget`].
+
+pub mod limits;
+pub mod link;
+pub mod ring;
+pub mod rules;
+
+mod ahead;
+mod hold;
+mod settle;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sluice_proto::ids::{Epoch, Seq};
+
+use ahead::Ahead;
+use hold::Hold;
+use limits::{Backoff, RoomLimits};
+use link::{Frame, HandOver, Ms, Need, Page, Run, ShardId};
+use ring::Ring;
+use rules::{Faithful, Rule, Rules};
+use settle::{Interest, Waited};
+
+/// Number of a call of one room: 1, 2, … over the room's whole life. It goes with the reply.
+pub type Call = u64;
+
+/// What the driver is to do for the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Store interest, then read the head: [`Room::subscribed`] or [`Room::failed`].
+    Subscribe(Call),
+    /// Remove interest: [`Room::removed`] or [`Room::failed`].
+    Unsubscribe(Call),
+    /// Read one page: [`Room::page`] or [`Room::failed`].
+    Read {
+        /// Goes with the reply.
+        call: Call,
+        /// Messages after this position.
+        after: Seq,
+    },
+    /// Ask the head of this room now: [`Room::head_is`] or [`Room::failed`].
+    AskHead(Call),
+    /// A repair found what a push should have brought. The room announces its interest again by itself;
+    /// the driver counts, and after many announces all.
+    Reannounced,
+    /// Nobody wants the room and its interest is removed: drop it.
+    Forget,
+}
+
+/// Where a room's actions go. Called during an event, in order.
+pub trait Outlet {
+    /// Does `action`.
+    fn act(&mut self, action: Action);
+    /// Appends a run to the queue to `shard`; the home's own shard takes it at once. `false` = no space:
+    /// the room owes a hand-over instead.
+    fn run(&mut self, shard: ShardId, run: &Run) -> bool;
+    /// Appends a hand-over to the queue to `shard`. `false` = no space: the driver remembers to call
+    /// [`Room::space`].
+    fn hand_over(&mut self, shard: ShardId, hand_over: HandOver) -> bool;
+}
+
+/// A reply of `Subscribe`.
+#[derive(Debug, Clone, Copy)]
+pub struct Subscribed {
+    /// Epoch of the store.
+    pub epoch: Epoch,
+    /// Head, read after interest was stored.
+    pub head: Seq,
+    /// Whether interest was stored.
+    pub stored: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing is known and nothing wanted; perhaps interest is still to be removed.
+    Closed,
+    /// The first reply of Subscribe is awaited.
+    Opening,
+    /// In order from `head` on.
+    Open,
+}
+
+/// What home knows of one shard.
+#[derive(Debug, Default, Clone, Copy)]
+struct ShardState {
+    attached: bool,
+    /// A hand-over is due; while it is, no run goes there.
+    owed: bool,
+    /// Number of the last `sub` there.
+    wanted: u64,
+    /// `wanted` when the Subscribe in flight was sent.
+    asked: u64,
+    /// Number of the last answered `sub`.
+    answered: u64,
+}
+
+/// The machine. `R` is [`Faithful`] but in tests.
+#[derive(Debug)]
+pub struct Room<R = Faithful> {
+    limits: Arc<RoomLimits>,
+    phase: Phase,
+    epoch: Option<Epoch>,
+    head: Seq,
+    known: Seq,
+    ahead: Ahead,
+    ring: Ring,
+    hold: Hold,
+    reading: Option<Waited>,
+    read_at_once: bool,
+    read_backoff: Backoff,
+    asking: Option<Waited>,
+    interest: Interest,
+    shards: Vec<ShardState>,
+    /// Last call number given out.
+    calls: Call,
+    /// Calls up to this one were begun before the room took its epoch. Replies to the others are believed.
+    epoch_after: Call,
+    unattached_since: Option<Ms>,
+    reannounced_at: Option<Ms>,
+    passed: Vec<Frame>,
+    rules: PhantomData<R>,
+}
+
+impl Room<Faithful> {
+    /// A closed room of a gateway with `shards` shards.
+    #[must_use]
+    pub fn new(limits: Arc<RoomLimits>, shards: usize) -> Self {
+        Self::with_rules(limits, shards)
+    }
+}
+
+impl<R: Rules> Room<R> {
+    /// As [`Room::new`], for tests that leave out a rule.
+    #[must_use]
+    pub fn with_rules(limits: Arc<RoomLimits>, shards: usize) -> Self {
+        Self {
+            hold: Hold::new(&limits),
+            limits,
+            phase: Phase::Closed,
+            epoch: None,
+            head: 0,
+            known: 0,
+            ahead: Ahead::default(),
+            ring: Ring::default(),
+            reading: None,
+            read_at_once: false,
+            read_backoff: Backoff::default(),
+            asking: None,
+            interest: Interest::default(),
+            shards: vec![ShardState::default(); shards],
+            calls: 0,
+            epoch_after: 0,
+            unattached_since: None,
+            reannounced_at: None,
+            passed: Vec::new(),
+            rules: PhantomData,
+        }
+    }
+
+    /// A shard says what it wants.
+    pub fn need(&mut self, now: Ms, shard: ShardId, need: Need, out: &mut impl Outlet) {
+        let state = &mut self.shards[shard];
+        state.owed = need.attached && (state.owed || !state.attached);
+        state.attached = need.attached;
+        state.wanted = state.wanted.max(need.number);
+        if self.is_attached() {
+            self.unattached_since = None;
+            if self.phase == Phase::Closed {
+                self.phase = Phase::Opening;
+            }
+        } else if self.unattached_since.is_none() {
+            self.unattached_since = Some(now);
+        }
+        self.settle(now, out);
+    }
+
+    /// Messages arrived. `encode` is called only for those that are kept.
+    pub fn push<E: FnOnce() -> Bytes>(
+        &mut self,
+        now: Ms,
+        epoch: Epoch,
+        messages: impl IntoIterator<Item = (Seq, E)>,
+        out: &mut impl Outlet,
+    ) {
+        match self.phase {
+            Phase::Closed => return,
+            Phase::Opening => {
+                for (seq, encode) in messages {
+                    self.ahead.stash(self.ahead_max(), epoch, seq, encode);
+                }
+                return;
+            }
+            Phase::Open if self.epoch == Some(epoch) => {
+                for (seq, encode) in messages {
+                    self.pushed(now, epoch, seq, encode);
+                }
+                self.send_run(epoch, out);
+            }
+            Phase::Open => self.foreign(now, epoch, out),
+        }
+        self.settle(now, out);
+    }
+
+    /// Something says that `seq` exists.
+    pub fn hint(&mut self, now: Ms, epoch: Epoch, seq: Seq, out: &mut impl Outlet) {
+        match (self.phase, self.epoch) {
+            (Phase::Closed | Phase::Opening, None) | (Phase::Closed, Some(_)) => return,
+            (Phase::Opening | Phase::Open, Some(own)) if own != epoch => self.foreign(now, epoch, out),
+            (Phase::Opening | Phase::Open, _) => self.raise_known(seq),
+        }
+        self.settle(now, out);
+    }
+
+    /// The number of a Heads slice that is about to be sent and covers this room.
+    pub fn begin_heads(&mut self) -> Call {
+        self.calls += 1;
+        self.calls
+    }
+
+    /// Heads answered. `call` is that of [`Action::AskHead`] or [`Room::begin_heads`].
+    pub fn head_is(&mut self, now: Ms, call: Call, epoch: Epoch, head: Seq, out: &mut impl Outlet) {
+        self.asking.take_if(|waited| waited.call == call);
+        match self.epoch {
+            None => {}
+            Some(own) if own == epoch => self.raise_known(head),
+            Some(_) if call > self.epoch_after => self.reopen(epoch),
+            Some(_) => self.foreign(now, epoch, out),
+        }
+        self.settle(now, out);
+    }
+
+    /// Subscribe answered.
+    pub fn subscribed(&mut self, now: Ms, call: Call, reply: Subscribed, out: &mut impl Outlet) {
+        if self.interest.add.take_if(|waited| waited.call == call).is_none() {
+            return;
+        }
+        let believed = call > self.epoch_after || self.epoch.is_none_or(|own| own == reply.epoch);
+        self.interest.added(now, believed, reply.stored || !R::keeps(Rule::InterestRepeated), self.backoff());
+        if believed && self.phase != Phase::Closed {
+            for shard in &mut self.shards {
+                let answered = if R::keeps(Rule::AnswersOnlyEarlierSubs) { shard.asked } else { shard.wanted };
+                shard.owed |= shard.attached && answered > shard.answered;
+                shard.answered = shard.answered.max(answered);
+            }
+            if self.epoch.is_some_and(|own| own != reply.epoch) {
+                self.reopen(reply.epoch);
+            }
+            match self.phase {
+                Phase::Opening => self.opened(now, reply.epoch, reply.head, out),
+                Phase::Open | Phase::Closed => self.raise_known(reply.head),
+            }
+        }
+        self.settle(now, out);
+    }
+
+    /// The removal of interest was answered; `stored` = it is removed.
+    pub fn removed(&mut self, now: Ms, call: Call, stored: bool, out: &mut impl Outlet) {
+        if self.interest.remove.take_if(|waited| waited.call == call).is_none() {
+            return;
+        }
+        self.interest.removed(now, stored, self.backoff());
+        self.settle(now, out);
+    }
+
+    /// Read answered.
+    pub fn page(&mut self, now: Ms, call: Call, page: &Page, out: &mut impl Outlet) {
+        if self.reading.take_if(|waited| waited.call == call).is_none() {
+            return;
+        }
+        self.read_backoff.succeeded();
+        let Some(own) = self.epoch else { return };
+        if own != page.epoch && R::keeps(Rule::RoomPageEpoch) {
+            // Reads are begun in an open room only, so this one is later than the room's epoch.
+            self.reopen(page.epoch);
+        } else {
+            self.take_page(now, own, page, out);
+        }
+        self.settle(now, out);
+    }
+
+    /// A call failed, or its answer is known never to come.
+    pub fn failed(&mut self, now: Ms, call: Call, out: &mut impl Outlet) {
+        self.fail_where(now, |waited| waited.call == call);
+        self.settle(now, out);
+    }
+
+    /// The queue to `shard` has space again.
+    pub fn space(&mut self, now: Ms, out: &mut impl Outlet) {
+        self.settle(now, out);
+    }
+
+    /// Interest is to be stored once more, whatever was answered before.
+    pub fn announce(&mut self, now: Ms, out: &mut impl Outlet) {
+        self.interest.owed |= self.phase != Phase::Closed;
+        self.settle(now, out);
+    }
+
+    /// Time has passed: gives up on calls without an answer and does what is due.
+    pub fn on_tick(&mut self, now: Ms, out: &mut impl Outlet) {
+        self.fail_where(now, |waited| waited.deadline <= now);
+        self.settle(now, out);
+    }
+
+    /// Up to `limit` recent messages after `after`, if the first of them is still here: a page without
+    /// the store. With it goes the epoch.
+    pub fn recent(&self, after: Seq, limit: usize) -> Option<(Epoch, impl Iterator<Item = &Frame>)> {
+        Some((self.epoch?, self.ring.from(after + 1)?.take(limit)))
+    }
+
+    /// Last position passed on.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// Last position known to exist, at least `head`.
+    #[must_use]
+    pub fn known(&self) -> Seq {
+        self.known
+    }
+
+    /// Epoch, once an answer told it.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// Whether messages are passed on.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// The present wait for a missing push, ms.
+    #[must_use]
+    pub fn hold_ms(&self) -> Ms {
+        self.hold.hold_ms()
+    }
+
+    fn pushed(&mut self, now: Ms, epoch: Epoch, seq: Seq, encode: impl FnOnce() -> Bytes) {
+        if seq <= self.head {
+            self.hold.duplicate(now, seq, &self.limits);
+        } else if self.feed(epoch, seq, encode) {
+            self.hold.filled(now, &self.limits);
+        }
+    }
+
+    /// Places one message: passed on, kept for later, or dropped. Whether the head moved.
+    fn feed(&mut self, epoch: Epoch, seq: Seq, encode: impl FnOnce() -> Bytes) -> bool {
+        self.known = self.known.max(seq);
+        if seq <= self.head {
+            return false;
+        }
+        if seq > self.head + 1 && R::keeps(Rule::NoGapPassed) {
+            self.ahead.stash(self.ahead_max(), epoch, seq, encode);
+            return false;
+        }
+        self.pass(Frame { seq, bytes: encode() });
+        self.pass_stashed();
+        true
+    }
+
+    fn pass_stashed(&mut self) {
+        while let Some(frame) = self.ahead.take(self.head + 1) {
+            self.pass(frame);
+        }
+    }
+
+    fn pass(&mut self, frame: Frame) {
+        self.head = frame.seq;
+        self.known = self.known.max(frame.seq);
+        self.passed.push(frame.clone());
+        self.ring.push(frame, (self.limits.ring_items, self.limits.ring_bytes));
+    }
+
+    /// The first reply of Subscribe: hands over, then passes on what arrived meanwhile.
+    fn opened(&mut self, now: Ms, epoch: Epoch, head: Seq, out: &mut impl Outlet) {
+        if self.epoch != Some(epoch) {
+            self.epoch = Some(epoch);
+            self.epoch_after = self.calls;
+        }
+        self.phase = Phase::Open;
+        self.head = head;
+        self.known = head;
+        self.owe_all();
+        self.hand_over(out);
+        for frame in self.ahead.drain_epoch(epoch) {
+            self.pushed(now, epoch, frame.seq, || frame.bytes);
+        }
+        self.send_run(epoch, out);
+    }
+
+    fn take_page(&mut self, now: Ms, epoch: Epoch, page: &Page, out: &mut impl Outlet) {
+        let before = self.head;
+        self.hold.answered(&self.limits);
+        self.known = self.known.max(page.store_head);
+        if page.oldest > self.head + 1 {
+            self.ring.clear();
+            self.head = page.oldest - 1;
+            self.known = self.known.max(self.head);
+            self.ahead.drop_through(self.head);
+            self.owe_all();
+            self.hand_over(out);
+            self.pass_stashed();
+        }
+        for frame in page.frames.iter() {
+            self.feed(epoch, frame.seq, || frame.bytes.clone());
+        }
+        self.send_run(epoch, out);
+        self.read_at_once = self.head > before && self.head < self.known;
+        let again = now.saturating_sub(self.limits.reannounce_ms);
+        if self.head > before && self.reannounced_at.is_none_or(|at| at <= again) {
+            self.reannounced_at = Some(now);
+            self.interest.owed = true;
+            out.act(Action::Reannounced);
+        }
+    }
+
+    fn raise_known(&mut self, seq: Seq) {
+        self.known = self.known.max(seq);
+        if !R::keeps(Rule::HintRaisesOnlyKnown) {
+            self.head = self.head.max(seq);
+        }
+    }
+
+    /// An event of another epoch that need not be news: dropped, and the truth is asked for.
+    fn foreign(&mut self, now: Ms, epoch: Epoch, out: &mut impl Outlet) {
+        if !R::keeps(Rule::EpochFromOwnCallsOnly) {
+            self.reopen(epoch);
+        } else if self.asking.is_none() {
+            let call = self.begin_heads();
+            self.asking = Some(self.waited(now, call));
+            out.act(Action::AskHead(call));
+        }
+    }
+
+    /// The store has another history: forgets everything but who is attached.
+    fn reopen(&mut self, epoch: Epoch) {
+        self.forget();
+        self.phase = Phase::Opening;
+        self.epoch = Some(epoch);
+        self.epoch_after = self.calls;
+    }
+
+    fn forget(&mut self) {
+        self.phase = Phase::Closed;
+        self.epoch = None;
+        self.head = 0;
+        self.known = 0;
+        self.ahead.clear();
+        self.ring.clear();
+        self.hold.reset();
+        self.reading = None;
+        self.read_at_once = false;
+        self.asking = None;
+    }
+
+    fn is_attached(&self) -> bool {
+        self.shards.iter().any(|shard| shard.attached)
+    }
+
+    fn ahead_max(&self) -> (usize, usize) {
+        (self.limits.ahead_items, self.limits.ahead_bytes)
+    }
+}

@@ -1,0 +1,81 @@
+//! What passes between a room in its home shard and the views of other shards: values only, shared by
+//! reference. Of these only *runs* (and hints) may be dropped; hand-overs and needs are levels: the last
+//! value counts and is sent as soon as there is space.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sluice_proto::ids::{Epoch, Seq};
+
+/// Milliseconds of the gateway's monotonic clock.
+pub type Ms = u64;
+
+/// A shard of this gateway, counted from 0.
+pub type ShardId = usize;
+
+/// A message encoded once for the wire: the WebSocket frame header and its JSON. Cloning shares the bytes.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Position in the room.
+    pub seq: Seq,
+    /// Ready for the socket.
+    pub bytes: Bytes,
+}
+
+/// Contiguous messages of one room, never empty.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The history the positions belong to.
+    pub epoch: Epoch,
+    /// `first`, `first + 1`, … in order.
+    pub frames: Arc<[Frame]>,
+}
+
+impl Run {
+    /// Position of the first message; 0 when empty, which a room never sends.
+    #[must_use]
+    pub fn first(&self) -> Seq {
+        self.frames.first().map_or(0, |frame| frame.seq)
+    }
+
+    /// Position of the last message; 0 when empty.
+    #[must_use]
+    pub fn last(&self) -> Seq {
+        self.frames.last().map_or(0, |frame| frame.seq)
+    }
+}
+
+/// Where the room stands, from home to a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandOver {
+    /// Identity of the history.
+    pub epoch: Epoch,
+    /// Last position passed on; the next run starts after it.
+    pub head: Seq,
+    /// Last position known to exist, at least `head`.
+    pub known: Seq,
+    /// Every `sub` of this shard numbered up to this has its answer.
+    pub answered: u64,
+}
+
+/// What a shard wants of a room, from its view to home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Whether the shard has subscribers of the room.
+    pub attached: bool,
+    /// Number of the last `sub` there.
+    pub number: u64,
+}
+
+/// A page of the store: what a `Read` with `after` answered.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The history it was read from.
+    pub epoch: Epoch,
+    /// Oldest position kept; `store_head + 1` when nothing is kept.
+    pub oldest: Seq,
+    /// Last position in the store.
+    pub store_head: Seq,
+    /// Contiguous messages from `max(after + 1, oldest)`, possibly fewer than asked for.
+    pub frames: Arc<[Frame]>,
+}

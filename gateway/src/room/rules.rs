@@ -1,0 +1,94 @@
+//! The rules a test may leave out, to prove that the property test notices. Every build that serves
+//! clients uses [`Faithful`], and the compiler removes the questions. Never read from configuration.
+
+/// A rule of the delivery machines, each found necessary by a schedule that failed without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// A hint raises `known`, never `head`.
+    HintRaisesOnlyKnown,
+    /// `known > head` leads to a Read.
+    TailRepair,
+    /// Only the message after `head` is passed on.
+    NoGapPassed,
+    /// Positions that no message will fill are told.
+    SkipTold,
+    /// Live only where `cursor = head`.
+    LiveOnlyAtHead,
+    /// A run that found the queue full is made up for by a hand-over.
+    OverflowHandedOver,
+    /// The room refuses a page of another epoch.
+    RoomPageEpoch,
+    /// A subscription refuses a page of another epoch.
+    SubscriptionPageEpoch,
+    /// A view's head follows runs and hand-overs only.
+    ViewHeadIgnoresHints,
+    /// An epoch is believed only from a call begun since the room took its own.
+    EpochFromOwnCallsOnly,
+    /// While a hand-over is owed no run goes to that shard.
+    HandOverBeforeRuns,
+    /// A shared page that brought nothing new is followed by an unshared ask.
+    UnsharedAsk,
+    /// Adding and removing a room's interest are never in flight together.
+    AddNeverBesideRemove,
+    /// A Subscribe answers only the `sub`s that arrived before it was sent.
+    AnswersOnlyEarlierSubs,
+    /// A hand-over with a higher head takes everybody out of Live.
+    LiveLeavesAtJump,
+    /// A `sub` is judged by `known`, not by `head`.
+    SubJudgedByKnown,
+    /// A page asked for is given up at the asker's own deadline.
+    AskDeadline,
+    /// Interest that could not be stored is announced again.
+    InterestRepeated,
+    /// A view's ring is cleared when its head jumps.
+    RingClearedAtJump,
+}
+
+impl Rule {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 19] = [
+        Self::HintRaisesOnlyKnown,
+        Self::TailRepair,
+        Self::NoGapPassed,
+        Self::SkipTold,
+        Self::LiveOnlyAtHead,
+        Self::OverflowHandedOver,
+        Self::RoomPageEpoch,
+        Self::SubscriptionPageEpoch,
+        Self::ViewHeadIgnoresHints,
+        Self::EpochFromOwnCallsOnly,
+        Self::HandOverBeforeRuns,
+        Self::UnsharedAsk,
+        Self::AddNeverBesideRemove,
+        Self::AnswersOnlyEarlierSubs,
+        Self::LiveLeavesAtJump,
+        Self::SubJudgedByKnown,
+        Self::AskDeadline,
+        Self::InterestRepeated,
+        Self::RingClearedAtJump,
+    ];
+}
+
+/// Which rules a machine keeps.
+pub trait Rules {
+    /// The rule left out, in tests.
+    const WITHOUT: Option<Rule>;
+
+    /// Whether `rule` is kept. A constant in every build.
+    #[inline(always)]
+    #[must_use]
+    fn keeps(rule: Rule) -> bool {
+        match Self::WITHOUT {
+            None => true,
+            Some(without) => without as u8 != rule as u8,
+        }
+    }
+}
+
+/// All rules.
+#[derive(Debug, Clone, Copy)]
+pub struct Faithful;
+
+impl Rules for Faithful {
+    const WITHOUT: Option<Rule> = None;
+}

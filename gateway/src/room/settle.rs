@@ -1,0 +1,232 @@
+//! What a room does of itself after every event: send runs and hand-overs, start the calls that are due,
+//! close when nobody is left. Conditions only, no history: calling it twice does nothing more.
+
+use std::sync::Arc;
+
+use sluice_proto::ids::Epoch;
+
+use super::limits::Backoff;
+use super::link::{HandOver, Ms, Run};
+use super::rules::{Rule, Rules};
+use super::{Action, Call, Outlet, Phase, Room};
+
+/// A call that was sent and not answered yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waited {
+    pub(super) call: Call,
+    /// Without an answer by then it has failed.
+    pub(super) deadline: Ms,
+}
+
+/// The room's interest in Redis, as far as calls about it are concerned.
+#[derive(Debug, Default)]
+pub(super) struct Interest {
+    pub(super) add: Option<Waited>,
+    pub(super) remove: Option<Waited>,
+    /// After calls that failed.
+    pub(super) call_backoff: Backoff,
+    /// After calls that could not store: the next `sub` need not wait for that.
+    pub(super) store_backoff: Backoff,
+    /// Interest is to be stored although no `sub` waits for it.
+    pub(super) owed: bool,
+    /// It may be stored: it is to be removed when the room closes.
+    pub(super) present: bool,
+}
+
+impl Interest {
+    pub(super) fn added(&mut self, now: Ms, usable: bool, stored: bool, bounds: (Ms, Ms)) {
+        self.owed |= !usable || !stored;
+        if usable {
+            self.call_backoff.succeeded();
+        } else {
+            self.call_backoff.failed(now, bounds);
+        }
+        if stored {
+            self.store_backoff.succeeded();
+        } else {
+            self.store_backoff.failed(now, bounds);
+        }
+    }
+
+    pub(super) fn removed(&mut self, now: Ms, stored: bool, bounds: (Ms, Ms)) {
+        if stored {
+            self.present = self.add.is_some();
+            self.store_backoff.succeeded();
+        } else {
+            self.store_backoff.failed(now, bounds);
+        }
+    }
+}
+
+impl<R: Rules> Room<R> {
+    /// When [`Room::on_tick`] is to be called next, if nothing happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Ms> {
+        let calls = [self.interest.add, self.interest.remove, self.reading, self.asking];
+        let waited = calls.into_iter().flatten().map(|waited| waited.deadline).min();
+        let close = self.unattached_since.filter(|_| self.phase != Phase::Closed && self.interest.add.is_none());
+        let close = close.map(|since| since + self.limits.linger_ms);
+        [waited, self.add_due(), self.remove_due(), self.read_due(), close].into_iter().flatten().min()
+    }
+
+    /// Sends what was passed on since the last call to every attached shard that is up to date.
+    pub(super) fn send_run(&mut self, epoch: Epoch, out: &mut impl Outlet) {
+        if self.passed.is_empty() {
+            return;
+        }
+        let run = Run { epoch, frames: Arc::from(self.passed.as_slice()) };
+        self.passed.clear();
+        for (id, shard) in self.shards.iter_mut().enumerate() {
+            if !shard.attached || (shard.owed && R::keeps(Rule::HandOverBeforeRuns)) {
+                continue;
+            }
+            if !out.run(id, &run) && R::keeps(Rule::OverflowHandedOver) {
+                shard.owed = true;
+            }
+        }
+    }
+
+    /// Every attached shard is to learn where the room stands.
+    pub(super) fn owe_all(&mut self) {
+        for shard in &mut self.shards {
+            shard.owed = shard.attached;
+        }
+    }
+
+    /// Sends the hand-overs that are owed, where there is space.
+    pub(super) fn hand_over(&mut self, out: &mut impl Outlet) {
+        let (Phase::Open, Some(epoch)) = (self.phase, self.epoch) else { return };
+        for (id, shard) in self.shards.iter_mut().enumerate() {
+            if shard.owed {
+                let answered = shard.answered;
+                shard.owed =
+                    !out.hand_over(id, HandOver { epoch, head: self.head, known: self.known, answered });
+            }
+        }
+    }
+
+    /// Does all that is due at `now`.
+    pub(super) fn settle(&mut self, now: Ms, out: &mut impl Outlet) {
+        self.hand_over(out);
+        self.hold.observe(now, self.phase == Phase::Open && self.known > self.head);
+        if self.read_due().is_some_and(|due| due <= now) {
+            let call = self.begin_heads();
+            self.reading = Some(self.waited(now, call));
+            self.read_at_once = false;
+            self.hold.read(now, self.head + 1);
+            out.act(Action::Read { call, after: self.head });
+        }
+        let lingered = self.unattached_since.is_some_and(|since| since + self.limits.linger_ms <= now);
+        if lingered && self.phase != Phase::Closed && self.alone(self.interest.add) {
+            self.forget();
+            self.interest.owed = false;
+        }
+        if self.add_due().is_some_and(|due| due <= now) {
+            self.subscribe(now, out);
+        } else if self.remove_due().is_some_and(|due| due <= now) {
+            let call = self.begin_heads();
+            self.interest.remove = Some(self.waited(now, call));
+            out.act(Action::Unsubscribe(call));
+        } else if self.is_over() {
+            out.act(Action::Forget);
+        }
+    }
+
+    /// Gives up on the calls for which `which` holds.
+    pub(super) fn fail_where(&mut self, now: Ms, which: impl Fn(&Waited) -> bool) {
+        if self.reading.take_if(|waited| which(waited)).is_some() {
+            self.read_backoff.failed(now, self.backoff());
+        }
+        self.asking.take_if(|waited| which(waited));
+        if self.interest.add.take_if(|waited| which(waited)).is_some() {
+            self.interest.owed = true;
+            self.interest.call_backoff.failed(now, self.backoff());
+        }
+        if self.interest.remove.take_if(|waited| which(waited)).is_some() {
+            self.interest.store_backoff.failed(now, self.backoff());
+        }
+    }
+
+    pub(super) fn waited(&self, now: Ms, call: Call) -> Waited {
+        Waited { call, deadline: now + self.limits.call_ms }
+    }
+
+    pub(super) fn backoff(&self) -> (Ms, Ms) {
+        (self.limits.backoff_min_ms, self.limits.backoff_max_ms)
+    }
+
+    fn subscribe(&mut self, now: Ms, out: &mut impl Outlet) {
+        let call = self.begin_heads();
+        self.interest.add = Some(self.waited(now, call));
+        self.interest.owed = false;
+        self.interest.present = true;
+        for shard in &mut self.shards {
+            shard.asked = shard.wanted;
+        }
+        out.act(Action::Subscribe(call));
+    }
+
+    /// When the store is to be read for a missing message.
+    fn read_due(&self) -> Option<Ms> {
+        if self.reading.is_some() || self.known <= self.head || !R::keeps(Rule::TailRepair) {
+            return None;
+        }
+        let due = self.hold.due()?;
+        Some(if self.read_at_once { 0 } else { due.max(self.read_backoff.until()) })
+    }
+
+    /// When Subscribe is to be sent.
+    fn add_due(&self) -> Option<Ms> {
+        let interest = &self.interest;
+        if interest.add.is_some() || !self.alone(interest.remove) || !self.is_attached() {
+            return None;
+        }
+        let unanswered = self.shards.iter().any(|shard| shard.attached && shard.wanted > shard.answered);
+        if unanswered || self.phase == Phase::Opening {
+            return Some(interest.call_backoff.until());
+        }
+        interest.owed.then(|| interest.call_backoff.until().max(interest.store_backoff.until()))
+    }
+
+    /// When interest is to be removed.
+    fn remove_due(&self) -> Option<Ms> {
+        let interest = &self.interest;
+        let unwanted = self.phase == Phase::Closed && interest.present && !self.is_attached();
+        let free = interest.remove.is_none() && self.alone(interest.add);
+        (unwanted && free).then(|| interest.store_backoff.until())
+    }
+
+    /// Whether the call that must not be accompanied is not in flight.
+    fn alone(&self, other: Option<Waited>) -> bool {
+        other.is_none() || !R::keeps(Rule::AddNeverBesideRemove)
+    }
+
+    fn is_over(&self) -> bool {
+        self.phase == Phase::Closed
+            && !self.is_attached()
+            && !self.interest.present
+            && self.interest.add.is_none()
+            && self.interest.remove.is_none()
+    }
+
+    /// Checks R1, R3 and R4; `Err` names the one that is broken.
+    ///
+    /// # Errors
+    /// The name of the broken invariant.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.head > self.known {
+            return Err("R1: head beyond known");
+        }
+        if self.ring.ends().is_some_and(|(_, last)| last != self.head) {
+            return Err("R3: the ring does not end at the head");
+        }
+        let first_ok = self.ahead.first().is_none_or(|first| first > self.head + 1);
+        if self.phase == Phase::Open && !first_ok {
+            return Err("R4: a stashed message is due");
+        }
+        if self.ahead.len() > self.limits.ahead_items {
+            return Err("R4: the stash is too large");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,343 @@
+//! A room as one shard sees it: fed by runs and hand-overs from the room's home, it serves the shard's
+//! subscriptions. Pure: events in, actions out through a [`Shard`]; time is an argument. Never raises its
+//! head but by runs and hand-overs, never lets a slow subscriber delay a Live one.
+//!
+//! | Event | Method | When |
+//! |---|---|---|
+//! | Sub | [`View::sub`] | a client subscribes |
+//! | Unsub | [`View::unsub`] | it unsubscribes or its connection ends; an empty view is dropped |
+//! | Run | [`View::run`] | next in the queue from home |
+//! | Hand-over | [`View::hand_over`] | next in the queue from home |
+//! | Page | [`View::page`] | reply to [`Shard::ask`]; its `store_head` is also a hint to the room |
+//! | Failed page | [`View::page_failed`] | the ask failed |
+//! | Queue | [`View::advance`] | a connection's queue has shrunk, for each of its subscriptions in the order of [`crate::subscription::Subscriptions::rotate`] |
+//! | Tick | [`View::on_tick`] | [`View::next_deadline`] has come |
+//!
+//! Live subscriptions lie densely in one vector and cost a run one comparison and one append each.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slab::Slab;
+use sluice_proto::ids::{Epoch, Seq};
+
+use crate::room::limits::ViewLimits;
+use crate::room::link::{HandOver, Ms, Need, Page, Run};
+use crate::room::ring::Ring;
+use crate::room::rules::{Faithful, Rule, Rules};
+use crate::subscription::{Ask, CatchingUp, ConnKey, Stage, State, SubKey, Told, Waiting};
+
+mod advance;
+
+/// The outbound queue of a connection.
+pub trait Outbound {
+    /// Bytes waiting for the socket.
+    fn level(&self) -> usize;
+    /// Appends a message.
+    fn append(&mut self, frame: &Bytes);
+}
+
+/// The shard a view lives in. The driver wraps it with the view's room.
+pub trait Shard {
+    /// A connection's queue.
+    type Out: Outbound;
+    /// The queue of `conn`, which exists as long as it has subscriptions.
+    fn outbound(&mut self, conn: ConnKey) -> &mut Self::Out;
+    /// 1, 2, …: a number never given before in this shard, whatever the room.
+    fn number(&mut self) -> u64;
+    /// Appends to the queue of `conn` at once.
+    fn tell(&mut self, conn: ConnKey, sub: SubKey, told: Told);
+    /// Starts or joins a read.
+    fn ask(&mut self, ask: Ask);
+    /// A level for the room's home: the last value is delivered as soon as there is space.
+    fn need(&mut self, need: Need);
+    /// A subscription of `conn` began (+) or ceased to be CatchingUp: while a connection has any,
+    /// [`View::advance`] is called when its queue has shrunk.
+    fn behind(&mut self, conn: ConnKey, began: bool);
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    conn: ConnKey,
+    sub: SubKey,
+}
+
+/// Where a subscription lies.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Live(u32),
+    Waiting(u32),
+}
+
+/// The machine. `R` is [`Faithful`] but in tests.
+#[derive(Debug)]
+pub struct View<R = Faithful> {
+    limits: Arc<ViewLimits>,
+    /// `None` until the first hand-over: closed.
+    epoch: Option<Epoch>,
+    head: Seq,
+    known: Seq,
+    ring: Ring,
+    places: Slab<Place>,
+    live: Vec<Live>,
+    waiting: Vec<Waiting>,
+    /// Number of the last `sub`.
+    number: u64,
+    /// Not later than the first deadline of an ask or a back-off.
+    due: Option<Ms>,
+    rules: PhantomData<R>,
+}
+
+impl View<Faithful> {
+    /// A closed view without subscribers.
+    #[must_use]
+    pub fn new(limits: Arc<ViewLimits>) -> Self {
+        Self::with_rules(limits)
+    }
+}
+
+impl<R: Rules> View<R> {
+    /// As [`View::new`], for tests that leave out a rule.
+    #[must_use]
+    pub fn with_rules(limits: Arc<ViewLimits>) -> Self {
+        Self {
+            limits,
+            epoch: None,
+            head: 0,
+            known: 0,
+            ring: Ring::default(),
+            places: Slab::new(),
+            live: Vec::new(),
+            waiting: Vec::new(),
+            number: 0,
+            due: None,
+            rules: PhantomData,
+        }
+    }
+
+    /// A client subscribes after position `after` of `epoch`; without `after`, from now.
+    pub fn sub(
+        &mut self,
+        conn: ConnKey,
+        after: Option<Seq>,
+        epoch: Option<Epoch>,
+        shard: &mut impl Shard,
+    ) -> SubKey {
+        self.number = shard.number();
+        let sub = key(self.places.insert(Place::Waiting(key(self.waiting.len()))));
+        self.waiting.push(Waiting { sub, conn, stage: Stage::Pending { number: self.number, after, epoch } });
+        shard.need(Need { attached: true, number: self.number });
+        sub
+    }
+
+    /// A subscription ends. `true` = it was the last one: drop the view.
+    pub fn unsub(&mut self, sub: SubKey, shard: &mut impl Shard) -> bool {
+        let Some(place) = self.places.try_remove(sub as usize) else { return self.is_empty() };
+        match place {
+            Place::Live(at) => self.take_live(at),
+            Place::Waiting(at) => {
+                let waiting = self.take_waiting(at);
+                if matches!(waiting.stage, Stage::CatchingUp(_)) {
+                    shard.behind(waiting.conn, false);
+                }
+            }
+        }
+        if self.is_empty() {
+            shard.need(Need { attached: false, number: self.number });
+        }
+        self.is_empty()
+    }
+
+    /// The next messages, in the order of the queue from home.
+    pub fn run(&mut self, now: Ms, run: &Run, shard: &mut impl Shard) {
+        if self.epoch.is_none() {
+            return;
+        }
+        debug_assert_eq!(self.epoch, Some(run.epoch), "a run of another epoch without a hand-over");
+        debug_assert_eq!(run.first(), self.head + 1, "a run that does not follow");
+        let high = self.limits.queue_high;
+        let mut at = 0;
+        while let Some(live) = self.live.get(at) {
+            let out = shard.outbound(live.conn);
+            if out.level() < high {
+                for frame in run.frames.iter() {
+                    out.append(&frame.bytes);
+                }
+                at += 1;
+            } else {
+                self.leave_live(at, shard);
+            }
+        }
+        for frame in run.frames.iter() {
+            self.ring.push(frame.clone(), (self.limits.ring_items, self.limits.ring_bytes));
+        }
+        self.head = run.last();
+        self.known = self.known.max(self.head);
+        self.advance_all(now, shard);
+    }
+
+    /// Where the room stands, in the order of the queue from home.
+    pub fn hand_over(&mut self, now: Ms, to: HandOver, shard: &mut impl Shard) {
+        if self.epoch == Some(to.epoch) {
+            if to.head > self.head {
+                self.jump(to.head, shard);
+            }
+            self.known = self.known.max(to.known);
+        } else {
+            let changed = self.epoch.replace(to.epoch).is_some();
+            self.head = to.head;
+            self.known = to.known;
+            self.ring.clear();
+            if changed {
+                self.restart(to.epoch, shard);
+            }
+        }
+        for waiting in &mut self.waiting {
+            if let Stage::Pending { number, after, epoch } = waiting.stage
+                && number <= to.answered
+            {
+                let bound = if R::keeps(Rule::SubJudgedByKnown) { self.known } else { self.head };
+                let good = epoch.is_none_or(|asked| asked == to.epoch) && after.is_none_or(|at| at <= bound);
+                let cursor = after.filter(|_| good).unwrap_or(bound);
+                waiting.stage = Stage::CatchingUp(CatchingUp { cursor, ..CatchingUp::default() });
+                shard.behind(waiting.conn, true);
+                let (after, head, epoch) = (cursor, self.known, to.epoch);
+                let told = Told::Ok { after, head, epoch, recovered: good, solicited: true };
+                shard.tell(waiting.conn, waiting.sub, told);
+            }
+        }
+        self.advance_all(now, shard);
+    }
+
+    /// The answer to ask `number` of `sub`.
+    pub fn page(&mut self, now: Ms, sub: SubKey, number: u64, page: &Page, shard: &mut impl Shard) {
+        if self.epoch != Some(page.epoch) && R::keeps(Rule::SubscriptionPageEpoch) {
+            return self.page_failed(now, sub, number, shard);
+        }
+        let Some(at) = self.end_ask(sub, number) else { return };
+        if !R::keeps(Rule::ViewHeadIgnoresHints) {
+            self.head = self.head.max(page.store_head);
+        }
+        self.take_page(now, at, page, shard);
+        self.advance_at(now, at, shard);
+    }
+
+    /// Ask `number` of `sub` failed.
+    pub fn page_failed(&mut self, now: Ms, sub: SubKey, number: u64, shard: &mut impl Shard) {
+        let Some(at) = self.end_ask(sub, number) else { return };
+        self.back_off(now, at);
+        self.advance_at(now, at, shard);
+    }
+
+    /// The queue of the connection of `sub` has shrunk.
+    pub fn advance(&mut self, now: Ms, sub: SubKey, shard: &mut impl Shard) {
+        if let Some(Place::Waiting(at)) = self.places.get(sub as usize).copied() {
+            self.advance_at(now, at as usize, shard);
+        }
+    }
+
+    /// Time has passed: gives up on asks without an answer and asks again where a back-off is over.
+    pub fn on_tick(&mut self, now: Ms, shard: &mut impl Shard) {
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
+        for at in 0..self.waiting.len() {
+            if let Some(Stage::CatchingUp(state)) = self.waiting.get_mut(at).map(|waiting| &mut waiting.stage)
+                && R::keeps(Rule::AskDeadline)
+                && state.asked.take_if(|(_, deadline)| *deadline <= now).is_some()
+            {
+                self.back_off(now, at);
+            }
+        }
+        self.due = None;
+        self.advance_all(now, shard);
+        for waiting in &self.waiting {
+            if let Stage::CatchingUp(state) = &waiting.stage {
+                let backoff = Some(state.backoff.until()).filter(|until| *until > now);
+                let next = state.asked.map(|(_, deadline)| deadline).or(backoff);
+                self.due = [self.due, next].into_iter().flatten().min();
+            }
+        }
+    }
+
+    /// When [`View::on_tick`] is to be called next, at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Ms> {
+        self.due
+    }
+
+    /// Where a subscription stands.
+    #[must_use]
+    pub fn state(&self, sub: SubKey) -> Option<State> {
+        Some(match *self.places.get(sub as usize)? {
+            Place::Live(_) => State::Live,
+            Place::Waiting(at) => match &self.waiting.get(at as usize)?.stage {
+                Stage::Pending { .. } => State::Pending,
+                Stage::CatchingUp(state) => State::CatchingUp { cursor: state.cursor },
+            },
+        })
+    }
+
+    /// Last position passed on to Live subscribers.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// Last position known to exist.
+    #[must_use]
+    pub fn known(&self) -> Seq {
+        self.known
+    }
+
+    /// Epoch, once a hand-over told it.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// How many subscribers are Live.
+    #[must_use]
+    pub fn live_len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether nobody is subscribed: the view is to be dropped.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The head moved without the messages: who was Live reads them, or is told that they are gone.
+    fn jump(&mut self, head: Seq, shard: &mut impl Shard) {
+        while R::keeps(Rule::LiveLeavesAtJump) && !self.live.is_empty() {
+            self.leave_live(0, shard);
+        }
+        if R::keeps(Rule::RingClearedAtJump) {
+            self.ring.clear();
+        }
+        self.head = head;
+    }
+
+    /// Another history: whoever was answered in the former one starts at its head, and is told.
+    fn restart(&mut self, epoch: Epoch, shard: &mut impl Shard) {
+        let (after, head) = (self.head, self.known);
+        let told = Told::Ok { after, head, epoch, recovered: false, solicited: false };
+        for live in &self.live {
+            shard.tell(live.conn, live.sub, told);
+        }
+        for waiting in &mut self.waiting {
+            if let Stage::CatchingUp(state) = &mut waiting.stage {
+                *state = CatchingUp { cursor: after, was_live: state.was_live, ..CatchingUp::default() };
+                shard.tell(waiting.conn, waiting.sub, told);
+            }
+        }
+    }
+}
+
+/// Indices fit: a shard holds far fewer than 2³² subscriptions.
+#[expect(clippy::cast_possible_truncation, reason = "bounded by the connections of a shard times their rooms")]
+fn key(index: usize) -> u32 {
+    index as u32
+}

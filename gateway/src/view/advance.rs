@@ -1,0 +1,247 @@
+//! The row that applies after every event of a view or a queue: a subscription that is not Live takes
+//! from the ring, asks for a page, is told what is gone, or becomes Live.
+
+use sluice_proto::ids::Seq;
+
+use super::{Live, Outbound, Place, Shard, View, key};
+use crate::room::link::{Frame, Ms, Page};
+use crate::room::rules::{Rule, Rules};
+use crate::subscription::{Ask, CatchingUp, Stage, SubKey, Told, Waiting};
+
+/// What the row says about one subscription.
+enum Step {
+    Live,
+    Skip,
+    Append,
+    Ask,
+    Stay,
+}
+
+impl<R: Rules> View<R> {
+    /// The row, for all. Those that became Live make room for the last one, which is looked at next.
+    pub(super) fn advance_all(&mut self, now: Ms, shard: &mut impl Shard) {
+        let mut at = 0;
+        while at < self.waiting.len() {
+            if !self.advance_at(now, at, shard) {
+                at += 1;
+            }
+        }
+    }
+
+    /// The row, for the one at `at` of `waiting`. `true` = it became Live and left that place.
+    pub(super) fn advance_at(&mut self, now: Ms, at: usize, shard: &mut impl Shard) -> bool {
+        loop {
+            match self.step(now, at, shard) {
+                Step::Stay => return false,
+                Step::Live => {
+                    self.enter_live(at, shard);
+                    return true;
+                }
+                Step::Skip => self.skip(at, self.head, shard),
+                Step::Append => self.append_from_ring(at, shard),
+                Step::Ask => {
+                    self.ask(now, at, shard);
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn step(&self, now: Ms, at: usize, shard: &mut impl Shard) -> Step {
+        let Some(Waiting { conn, stage: Stage::CatchingUp(state), .. }) = self.waiting.get(at) else {
+            return Step::Stay;
+        };
+        if state.cursor == self.head || (!R::keeps(Rule::LiveOnlyAtHead) && state.cursor + 1 == self.head) {
+            return Step::Live;
+        }
+        // Beyond the head: the room repairs itself up to here, and the runs come.
+        if state.cursor > self.head || shard.outbound(*conn).level() >= self.limits.queue_low {
+            return Step::Stay;
+        }
+        if self.ring.from(state.cursor + 1).is_some() {
+            return Step::Append;
+        }
+        if state.asked.is_some() {
+            return Step::Stay;
+        }
+        if state.was_live && self.head - state.cursor > self.limits.max_behind {
+            return Step::Skip;
+        }
+        if state.backoff.until() > now { Step::Stay } else { Step::Ask }
+    }
+
+    /// Takes over what a page brought, as far as the queue and the head allow.
+    pub(super) fn take_page(&mut self, now: Ms, at: usize, page: &Page, shard: &mut impl Shard) {
+        let (head, high, items) = (self.head, self.limits.queue_high, self.limits.page_items);
+        let Some(state) = self.catching_up(at) else { return };
+        state.backoff.succeeded();
+        let from = state.cursor;
+        if page.oldest > from + 1 {
+            self.skip(at, page.oldest - 1, shard);
+        }
+        let Some(Waiting { conn, stage: Stage::CatchingUp(state), .. }) = self.waiting.get_mut(at) else {
+            return;
+        };
+        let cursor = state.cursor;
+        let fresh = page.frames.iter().skip_while(|frame| frame.seq <= cursor);
+        let fresh = fresh.take_while(|frame| frame.seq <= head);
+        append(&mut state.cursor, fresh, high, shard.outbound(*conn));
+        let last = page.frames.last().map_or(0, |frame| frame.seq);
+        if state.cursor == from && last <= from && R::keeps(Rule::UnsharedAsk) {
+            let again = state.unshared.replace(from / items).is_some();
+            if again {
+                self.back_off(now, at);
+            }
+        }
+    }
+
+    /// Ends the ask `number` of `sub` if that is the one waited for: where the subscription lies.
+    pub(super) fn end_ask(&mut self, sub: SubKey, number: u64) -> Option<usize> {
+        let Place::Waiting(at) = *self.places.get(sub as usize)? else { return None };
+        let state = self.catching_up(at as usize)?;
+        state.asked.take_if(|(asked, _)| *asked == number)?;
+        Some(at as usize)
+    }
+
+    pub(super) fn back_off(&mut self, now: Ms, at: usize) {
+        let bounds = (self.limits.backoff_min_ms, self.limits.backoff_max_ms);
+        let Some(state) = self.catching_up(at) else { return };
+        state.backoff.failed(now, bounds);
+        let until = state.backoff.until();
+        self.due_by(until);
+    }
+
+    /// The live subscription at `at` falls behind, at the head it has seen.
+    pub(super) fn leave_live(&mut self, at: usize, shard: &mut impl Shard) {
+        let Some(Live { conn, sub }) = self.live.get(at).copied() else { return };
+        self.take_live(key(at));
+        let state = CatchingUp { cursor: self.head, was_live: true, ..CatchingUp::default() };
+        if let Some(place) = self.places.get_mut(sub as usize) {
+            *place = Place::Waiting(key(self.waiting.len()));
+        }
+        self.waiting.push(Waiting { sub, conn, stage: Stage::CatchingUp(state) });
+        shard.behind(conn, true);
+    }
+
+    /// Closes the hole that the one at `at` leaves in `live`.
+    pub(super) fn take_live(&mut self, at: u32) {
+        self.live.swap_remove(at as usize);
+        if let Some(moved) = self.live.get(at as usize)
+            && let Some(place) = self.places.get_mut(moved.sub as usize)
+        {
+            *place = Place::Live(at);
+        }
+    }
+
+    /// Takes the one at `at` out of `waiting` and closes the hole.
+    pub(super) fn take_waiting(&mut self, at: u32) -> Waiting {
+        let taken = self.waiting.swap_remove(at as usize);
+        if let Some(moved) = self.waiting.get(at as usize)
+            && let Some(place) = self.places.get_mut(moved.sub as usize)
+        {
+            *place = Place::Waiting(at);
+        }
+        taken
+    }
+
+    fn enter_live(&mut self, at: usize, shard: &mut impl Shard) {
+        let Waiting { sub, conn, .. } = self.take_waiting(key(at));
+        if let Some(place) = self.places.get_mut(sub as usize) {
+            *place = Place::Live(key(self.live.len()));
+        }
+        self.live.push(Live { conn, sub });
+        shard.behind(conn, false);
+    }
+
+    fn append_from_ring(&mut self, at: usize, shard: &mut impl Shard) {
+        let Some(Waiting { conn, stage: Stage::CatchingUp(state), .. }) = self.waiting.get_mut(at) else {
+            return;
+        };
+        if let Some(frames) = self.ring.from(state.cursor + 1) {
+            append(&mut state.cursor, frames, self.limits.queue_high, shard.outbound(*conn));
+        }
+    }
+
+    /// Moves the cursor to `to` and says that nothing before will come.
+    fn skip(&mut self, at: usize, to: Seq, shard: &mut impl Shard) {
+        let Some(Waiting { sub, conn, stage: Stage::CatchingUp(state) }) = self.waiting.get_mut(at) else {
+            return;
+        };
+        let from = std::mem::replace(&mut state.cursor, to) + 1;
+        if R::keeps(Rule::SkipTold) {
+            shard.tell(*conn, *sub, Told::Skipped { from, to });
+        }
+    }
+
+    fn ask(&mut self, now: Ms, at: usize, shard: &mut impl Shard) {
+        let (items, deadline) = (self.limits.page_items, now + self.limits.ask_ms);
+        let Some(epoch) = self.epoch else { return };
+        let Some(Waiting { sub, stage: Stage::CatchingUp(state), .. }) = self.waiting.get_mut(at) else {
+            return;
+        };
+        let number = shard.number();
+        state.asked = Some((number, deadline));
+        state.unshared.take_if(|page| *page != state.cursor / items);
+        let shared = state.unshared.is_none();
+        let after = if shared { state.cursor / items * items } else { state.cursor };
+        shard.ask(Ask { sub: *sub, number, epoch, after, shared });
+        self.due_by(deadline);
+    }
+
+    fn catching_up(&mut self, at: usize) -> Option<&mut CatchingUp> {
+        match &mut self.waiting.get_mut(at)?.stage {
+            Stage::CatchingUp(state) => Some(state),
+            Stage::Pending { .. } => None,
+        }
+    }
+
+    fn due_by(&mut self, at: Ms) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Checks S2 and the places; `Err` names what is broken.
+    ///
+    /// # Errors
+    /// The name of the broken invariant.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.live.len() + self.waiting.len() != self.places.len() {
+            return Err("a subscription is lost");
+        }
+        for (sub, place) in &self.places {
+            let found = match *place {
+                Place::Live(at) => self.live.get(at as usize).map(|live| live.sub),
+                Place::Waiting(at) => self.waiting.get(at as usize).map(|waiting| waiting.sub),
+            };
+            if found != Some(key(sub)) {
+                return Err("a subscription is at another place");
+            }
+        }
+        let at_head = |waiting: &Waiting| match &waiting.stage {
+            Stage::Pending { .. } => false,
+            Stage::CatchingUp(state) => state.cursor == self.head,
+        };
+        if self.epoch.is_some() && self.waiting.iter().any(at_head) {
+            return Err("S2: CatchingUp at the head");
+        }
+        if self.ring.ends().is_some_and(|(_, last)| last != self.head) {
+            return Err("the view's ring does not end at its head");
+        }
+        Ok(())
+    }
+}
+
+/// Appends what follows the cursor until the queue reaches its high mark.
+fn append<'a>(
+    cursor: &mut Seq,
+    frames: impl Iterator<Item = &'a Frame>,
+    high: usize,
+    out: &mut impl Outbound,
+) {
+    for frame in frames {
+        if out.level() >= high || frame.seq != *cursor + 1 {
+            return;
+        }
+        out.append(&frame.bytes);
+        *cursor = frame.seq;
+    }
+}
