@@ -1,9 +1,15 @@
 //! The gateway: holds client sockets. No business rules, no durable state: everything it knows can be
 //! rebuilt. It speaks gRPC and etcd only, never SQL, Redis or NATS.
 
+pub mod config;
+pub mod defaults;
+pub mod drain;
+pub mod error;
 pub mod exchange;
+pub mod handshake;
 pub mod room;
 pub mod session;
+pub mod shard;
 pub mod subscription;
 pub mod uplink;
 pub mod view;

@@ -4,3 +4,4 @@
 
 pub mod grants;
 pub mod machine;
+pub mod outbound;

@@ -1,0 +1,108 @@
+//! Every limit and time of the gateway with its arithmetic. What an operator may change stands in
+//! [`crate::config`]; limits of the wire version stand in `sluice_proto::limits`.
+
+use std::time::Duration;
+
+/// Connections waiting to be accepted: a burst of reconnects must not lose SYNs (tokio's own is 128).
+pub const BACKLOG: u32 = 4_096;
+/// Connections of one gateway. 1 KiB of state and a socket each, so memory is not what limits it.
+pub const CONNECTIONS_MAX: usize = 100_000;
+/// A header with a token of 8 KiB and the usual cookies; larger requests are refused.
+pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+/// From accept to the end of the request's header: half a request must not hold a place for long.
+pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+/// Handshakes under way at once per shard; further sockets wait in the backlog.
+pub const HANDSHAKES_MAX: usize = 1_024;
+/// Seconds a refused client is asked to wait (503 while draining or full).
+pub const RETRY_AFTER_S: u64 = 2;
+
+/// What one read takes from a socket at most: one buffer per shard, none per connection.
+pub const READ_CHUNK_BYTES: usize = 64 * 1024;
+/// Read buffer of a frame under way. Only a connection with half a frame holds one.
+pub const FRAME_BUFFER_BYTES: usize = 1024;
+/// What one write hands to a socket at most, so that one connection cannot hold the shard.
+pub const WRITE_CHUNK_BYTES: usize = 64 * 1024;
+/// Writes to one connection in one turn of the loop.
+pub const WRITES_PER_TURN: usize = 4;
+/// A subscriber whose queue is above this falls back to catching up; reading stops as well.
+pub const QUEUE_HIGH_BYTES: usize = 256 * 1024;
+/// Below this it catches up again and is read again.
+pub const QUEUE_LOW_BYTES: usize = 64 * 1024;
+/// Publishes of one connection without outcome; then its socket is not read.
+pub const UNANSWERED_ITEMS_MAX: usize = 256;
+/// The same in bytes.
+pub const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;
+/// Requests of one connection (history, presence, connect) without answer; then its socket is not read.
+pub const REQUESTS_MAX: usize = 8;
+/// Rooms one connection may be subscribed to.
+pub const ROOMS_PER_CONNECTION_MAX: usize = 1_000;
+
+/// Messages waiting for one shard. Runs above it are owed as a hand-over, levels wait at the sender.
+pub const INBOX_MESSAGES_MAX: usize = 4_096;
+/// Messages taken from the inbox in one turn, so that sockets are looked at in between.
+pub const INBOX_PER_TURN: usize = 256;
+
+/// Between two looks at deadlines of connections.
+pub const TICK: Duration = Duration::from_millis(100);
+/// Slots of the deadline wheel: 51 s at [`TICK`], above every period in it; longer ones go round again.
+pub const WHEEL_SLOTS: usize = 512;
+/// Without `connect` or a usable token for this long: bye 4005.
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// For the answer to a close frame; then the TCP connection ends.
+pub const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// For the end of what the client still sends after our end of the connection was closed.
+pub const LINGER_WITHIN: Duration = Duration::from_millis(500);
+
+/// Deadline of `Read`, `Heads`, `Subscribe`, `Presence`: the room or the client asks again.
+pub const CALL_WITHIN: Duration = Duration::from_secs(2);
+/// Between two tries of `Authenticate` while no logic answers.
+pub const AUTHENTICATE_AGAIN: Duration = Duration::from_millis(200);
+/// Calls on logic under way per shard besides publishes; above it they fail at once and are asked again.
+pub const CALLS_MAX: usize = 1_024;
+/// Runs of a push batch handed to one shard at once.
+pub const PUSH_STREAMS_MAX: usize = 256;
+
+/// Status changes in one report: 1,000 of at most 450 bytes stay below half of the gRPC limit.
+pub const STATUS_ITEMS_MAX: usize = 1_000;
+/// Bytes in one report.
+pub const STATUS_BYTES_MAX: usize = 512 * 1024;
+/// Changes that may wait for logic; above it they are forgotten and the next full set says it all.
+pub const STATUS_QUEUE_MAX: usize = 200_000;
+/// Between two tries of a report that failed.
+pub const STATUS_AGAIN: Duration = Duration::from_millis(250);
+/// A report goes out at least this often, as its reply brings the marker of Redis.
+pub const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// A full set goes out at least this often.
+pub const FULL_SET_EVERY: Duration = Duration::from_secs(600);
+
+/// Stage budgets: the sum is 4 s (0.1 + 0.4 + 2.3 + 0.5 + 0.5 + 0.2), half of the total of 8 s, so that
+/// tasks and logics that were signalled at the same time end after us and inside theirs.
+pub mod budget {
+    use std::time::Duration;
+
+    /// All of it.
+    pub const TOTAL: Duration = Duration::from_secs(8);
+    /// Besides the configured `drain.accept_grace_ms`.
+    pub const NOT_READY: Duration = Duration::from_millis(100);
+    /// `drain` frames to all.
+    pub const NOTIFY: Duration = Duration::from_millis(400);
+    /// Outcomes, bye, close, answer.
+    pub const DRAIN: Duration = Duration::from_millis(2_300);
+    /// The same when no other gateway serves: nobody can take the clients, so waiting buys nothing.
+    pub const DRAIN_LAST: Duration = Duration::from_millis(1_000);
+    /// Status reports.
+    pub const FLUSH: Duration = Duration::from_millis(500);
+    /// Lease.
+    pub const RELEASE: Duration = Duration::from_millis(500);
+    /// Admin HTTP and telemetry.
+    pub const GONE: Duration = Duration::from_millis(200);
+}
+
+/// Closes per second while other gateways serve: 2,300 ms of drain move 5,000 clients without haste.
+pub const DRAIN_RATE_PER_S: u32 = 2_500;
+/// Between two slices of a paced drain.
+pub const DRAIN_SLICE: Duration = Duration::from_millis(20);
+/// Longest delay a client is asked to wait before it reconnects.
+pub const RECONNECT_MS_MAX: u64 = 15_000;
+/// Shortest delay when nobody is there to come back to yet.
+pub const RECONNECT_MS_MIN_LAST: u64 = 1_000;

@@ -1,0 +1,147 @@
+//! When each connection is told and closed during a drain, and when its client may come back. Pure
+//! arithmetic: no clock, no randomness of its own.
+
+use std::time::Duration;
+
+use crate::defaults::RECONNECT_MS_MIN_LAST;
+
+/// How one shard's clients leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// From the first `drain` frame to the last.
+    pub notify_within: Duration,
+    /// From the start of closing to the last close.
+    pub close_within: Duration,
+    /// Shortest delay before reconnecting, milliseconds.
+    pub reconnect_ms_min: u64,
+    /// Longest delay before reconnecting, milliseconds.
+    pub reconnect_ms_max: u64,
+}
+
+/// What a pace depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Situation {
+    /// Connections of the whole gateway.
+    pub connections: usize,
+    /// Whether another gateway serves.
+    pub peers: bool,
+    /// Closes per second for the whole gateway, as configured.
+    pub rate_per_s: u32,
+    /// Time for `drain` frames.
+    pub notify_for: Duration,
+    /// Time for closing while peers serve.
+    pub close_for: Duration,
+    /// Time for closing without peers.
+    pub close_for_last: Duration,
+    /// Longest delay before reconnecting, milliseconds.
+    pub reconnect_ms_max: u64,
+}
+
+/// Part of a stage that is left for what follows the last close: outcome, bye, answer.
+const AFTER_LAST_CLOSE: u32 = 2;
+
+impl Pace {
+    /// The pace for a situation. The configured rate is kept if the budget allows; the budget wins.
+    #[must_use]
+    pub fn plan(situation: &Situation) -> Self {
+        let connections = u32::try_from(situation.connections).unwrap_or(u32::MAX);
+        let at_rate = Duration::from_secs(1).saturating_mul(connections) / situation.rate_per_s.max(1);
+        let room = if situation.peers { situation.close_for } else { situation.close_for_last };
+        let close_within = at_rate.min(room / AFTER_LAST_CLOSE);
+        if situation.peers {
+            // They can come back as soon as they are closed: spread them over the pace once more.
+            let spread = u64::try_from(at_rate.as_millis()).unwrap_or(u64::MAX);
+            Self {
+                notify_within: at_rate.min(situation.notify_for / AFTER_LAST_CLOSE),
+                close_within,
+                reconnect_ms_min: 0,
+                reconnect_ms_max: spread.clamp(200, situation.reconnect_ms_max.max(200)),
+            }
+        } else {
+            let most = situation.reconnect_ms_max.max(RECONNECT_MS_MIN_LAST);
+            Self {
+                notify_within: Duration::ZERO,
+                close_within,
+                reconnect_ms_min: RECONNECT_MS_MIN_LAST.min(most),
+                reconnect_ms_max: most,
+            }
+        }
+    }
+
+    /// A client's own delay before reconnecting, from a random number.
+    #[must_use]
+    pub fn reconnect_ms(&self, random: u64) -> u64 {
+        self.reconnect_ms_min + random % (self.reconnect_ms_max - self.reconnect_ms_min + 1)
+    }
+}
+
+/// How many of `total` are due when `elapsed` of `within` has passed: all at the end, at least one at
+/// once, never more than all.
+#[must_use]
+pub fn due(total: usize, elapsed: Duration, within: Duration) -> usize {
+    if elapsed >= within {
+        return total;
+    }
+    let share = elapsed.as_nanos().saturating_mul(total as u128) / within.as_nanos().max(1);
+    usize::try_from(share).unwrap_or(total).saturating_add(1).min(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALONE: Situation = Situation {
+        connections: 1_000,
+        peers: false,
+        rate_per_s: 2_500,
+        notify_for: Duration::from_millis(400),
+        close_for: Duration::from_millis(2_300),
+        close_for_last: Duration::from_millis(1_000),
+        reconnect_ms_max: 15_000,
+    };
+
+    #[test]
+    fn alone_all_are_closed_within_half_a_second_and_spread_by_their_delay() {
+        let pace = Pace::plan(&ALONE);
+        assert_eq!(pace.notify_within, Duration::ZERO);
+        assert_eq!(pace.close_within, Duration::from_millis(400));
+        assert_eq!((pace.reconnect_ms_min, pace.reconnect_ms_max), (1_000, 15_000));
+        let crowd = Pace::plan(&Situation { connections: 100_000, ..ALONE });
+        assert_eq!(crowd.close_within, Duration::from_millis(500), "the budget wins over the rate");
+    }
+
+    #[test]
+    fn an_idle_gateway_does_not_wait() {
+        let pace = Pace::plan(&Situation { connections: 0, peers: true, ..ALONE });
+        assert_eq!((pace.notify_within, pace.close_within), (Duration::ZERO, Duration::ZERO));
+    }
+
+    proptest! {
+        #[test]
+        fn the_budget_is_kept_and_delays_stay_inside(
+            connections in 0..1_000_000_usize, peers: bool, rate_per_s in 1..100_000_u32, random: u64,
+        ) {
+            let situation = Situation { connections, peers, rate_per_s, ..ALONE };
+            let pace = Pace::plan(&situation);
+            let room = if peers { situation.close_for } else { situation.close_for_last };
+            prop_assert!(pace.close_within <= room / 2);
+            prop_assert!(pace.notify_within <= situation.notify_for);
+            let delay = pace.reconnect_ms(random);
+            prop_assert!((pace.reconnect_ms_min..=pace.reconnect_ms_max).contains(&delay));
+            prop_assert!(delay <= situation.reconnect_ms_max);
+        }
+
+        #[test]
+        fn due_grows_to_all(total in 0..10_000_usize, steps in 1..200_u32) {
+            let within = Duration::from_millis(500);
+            let mut last = 0;
+            for step in 0..=steps {
+                let now = due(total, within * step / steps, within);
+                prop_assert!(now >= last && now <= total);
+                last = now;
+            }
+            prop_assert_eq!(last, total);
+        }
+    }
+}

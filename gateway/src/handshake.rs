@@ -1,0 +1,306 @@
+//! The upgrade from HTTP to WebSocket: bytes of a request in, bytes of a response out.
+//!
+//! Decides who may come in (path, Origin, subprotocol, whether there is room) and finds the token. It does
+//! not look into the token: logic does that after the upgrade. Pure; the shard reads, writes and keeps the
+//! deadline.
+
+use http::header::{
+    AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
+use sluice_proto::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
+use tokio_tungstenite::tungstenite::Error as WsError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
+
+use crate::defaults::{HANDSHAKE_BYTES_MAX, RETRY_AFTER_S};
+
+/// Whether anybody may come in now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Yes.
+    Open,
+    /// No: this gateway stops.
+    Draining,
+    /// No: `connections_max` is reached.
+    Full,
+}
+
+/// What the bytes so far amount to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The header is not complete.
+    More,
+    /// Send this, then close. `why` is one line for the log, without tokens.
+    Refuse {
+        /// The whole response.
+        response: Vec<u8>,
+        /// HTTP status.
+        status: u16,
+        /// For the log.
+        why: String,
+    },
+    /// Send this, then it is a WebSocket.
+    Accept {
+        /// The whole response.
+        response: Vec<u8>,
+        /// The token that came with the request.
+        token: Option<String>,
+        /// How many bytes the request had; what follows are frames.
+        used: usize,
+    },
+}
+
+/// Judges a request whose first bytes are `bytes`. `origins` is the allow-list of the configuration.
+#[must_use]
+pub fn judge(bytes: &[u8], door: Door, origins: &[String]) -> Verdict {
+    match Request::try_parse(bytes) {
+        Ok(Some((used, request))) => match admit(&request, door, origins) {
+            Ok((response, token)) => Verdict::Accept { response, token, used },
+            Err(refusal) => refusal.into(),
+        },
+        Ok(None) if bytes.len() < HANDSHAKE_BYTES_MAX => Verdict::More,
+        Ok(None) => {
+            let body = format!("the request header is longer than {HANDSHAKE_BYTES_MAX} bytes");
+            Refusal::new(431, "Request Header Fields Too Large", body).into()
+        }
+        Err(WsError::Protocol(ProtocolError::WrongHttpMethod)) => {
+            let body = "only GET is understood here";
+            Refusal::new(405, "Method Not Allowed", body).with("Allow", "GET").into()
+        }
+        Err(error) => Refusal::new(400, "Bad Request", error.to_string()).into(),
+    }
+}
+
+struct Refusal {
+    status: u16,
+    reason: &'static str,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+}
+
+impl Refusal {
+    fn new(status: u16, reason: &'static str, body: impl Into<String>) -> Self {
+        Self { status, reason, headers: Vec::new(), body: body.into() }
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+impl From<Refusal> for Verdict {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { status, reason, headers, body } = refusal;
+        let mut text = format!("HTTP/1.1 {status} {reason}\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let length = body.len() + 1;
+        text.push_str(&format!("Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"));
+        text.push_str(&body);
+        text.push('\n');
+        Self::Refuse { response: text.into_bytes(), status, why: body }
+    }
+}
+
+fn admit(
+    request: &Request,
+    door: Door,
+    origins: &[String],
+) -> Result<(Vec<u8>, Option<String>), Refusal> {
+    let path = request.uri().path();
+    if !matches!(path, "/" | "/ws") {
+        let body = format!("nothing at {path:?}; connect to /ws");
+        return Err(Refusal::new(404, "Not Found", body));
+    }
+    if !request.headers().contains_key(UPGRADE) {
+        let body = "this is a WebSocket server: connect with a WebSocket client, for example `websocat ws://host:port/ws`, \
+                    and send {\"sub\":\"news\"}";
+        return Err(Refusal::new(426, "Upgrade Required", body).with("Upgrade", "websocket"));
+    }
+    admit_origin(request.headers(), origins)?;
+    match door {
+        Door::Open => {}
+        Door::Draining => return Err(come_back("this gateway restarts")),
+        Door::Full => return Err(come_back("this gateway has as many connections as it may have")),
+    }
+    let mut response = create_response(request).map_err(not_an_upgrade)?;
+    let offered = Offer::read(request.headers());
+    if offered.any {
+        if !offered.ours {
+            let body = format!("no known subprotocol offered; offer {SUBPROTOCOL} (or none)");
+            return Err(Refusal::new(400, "Bad Request", body));
+        }
+        let name = http::HeaderValue::from_static(SUBPROTOCOL);
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, name);
+    }
+    let token = bearer(request.headers()).or(offered.token);
+    let mut bytes = Vec::with_capacity(256);
+    write_response(&mut bytes, &response).map_err(not_an_upgrade)?;
+    Ok((bytes, token))
+}
+
+fn come_back(body: &str) -> Refusal {
+    Refusal::new(503, "Service Unavailable", body).with("Retry-After", RETRY_AFTER_S.to_string())
+}
+
+fn not_an_upgrade(error: WsError) -> Refusal {
+    if matches!(error, WsError::Protocol(ProtocolError::MissingSecWebSocketVersionHeader)) {
+        let body = "only version 13 of the WebSocket protocol is understood";
+        return Refusal::new(426, "Upgrade Required", body).with(SEC_WEBSOCKET_VERSION_NAME, "13");
+    }
+    Refusal::new(400, "Bad Request", error.to_string())
+}
+
+/// As people write it; header names are case-insensitive.
+const SEC_WEBSOCKET_VERSION_NAME: &str = "Sec-WebSocket-Version";
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// No Origin: not a browser. Otherwise the gateway's own host, or an exact match of the list.
+fn admit_origin(headers: &HeaderMap, origins: &[String]) -> Result<(), Refusal> {
+    let Some(origin) = text(headers, &ORIGIN) else { return Ok(()) };
+    if headers.get_all(ORIGIN).iter().count() == 1 {
+        let own = text(headers, &HOST).is_some_and(|host| {
+            origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host.as_str())
+        });
+        if own || origins.contains(&origin) {
+            return Ok(());
+        }
+    }
+    let body = format!(
+        "origin {origin:?} is not allowed; to allow it add it to the setting `origins` of the gateway, exactly as here"
+    );
+    Err(Refusal::new(403, "Forbidden", body))
+}
+
+/// What stands in `Sec-WebSocket-Protocol`.
+#[derive(Default)]
+struct Offer {
+    any: bool,
+    ours: bool,
+    token: Option<String>,
+}
+
+impl Offer {
+    fn read(headers: &HeaderMap) -> Self {
+        let mut offer = Self::default();
+        for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+            let Ok(value) = value.to_str() else { continue };
+            for entry in value.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+                offer.any = true;
+                if entry == SUBPROTOCOL {
+                    offer.ours = true;
+                } else if let Some(token) = entry.strip_prefix(BEARER_SUBPROTOCOL) {
+                    offer.token.get_or_insert_with(|| token.to_owned());
+                }
+            }
+        }
+        offer
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(lines: &[&str]) -> Vec<u8> {
+        let mut text = String::from("GET /ws HTTP/1.1\r\nHost: chat.example:8080\r\n");
+        for line in lines {
+            text.push_str(line);
+            text.push_str("\r\n");
+        }
+        text.push_str("\r\n");
+        text.into_bytes()
+    }
+
+    const UPGRADE_LINES: [&str; 4] = [
+        "Connection: keep-alive, Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+
+    fn upgrade(more: &[&str]) -> Vec<u8> {
+        request(&[&UPGRADE_LINES[..], more].concat())
+    }
+
+    fn refused(bytes: &[u8], door: Door, origins: &[String]) -> (u16, String) {
+        let verdict = judge(bytes, door, origins);
+        let Verdict::Refuse { response, status, .. } = verdict else { panic!("not refused: {verdict:?}") };
+        (status, String::from_utf8(response).unwrap())
+    }
+
+    fn accepted(bytes: &[u8], origins: &[String]) -> (String, Option<String>) {
+        let verdict = judge(bytes, Door::Open, origins);
+        let Verdict::Accept { response, token, used } = verdict else { panic!("not accepted: {verdict:?}") };
+        assert_eq!(used, bytes.len());
+        (String::from_utf8(response).unwrap(), token)
+    }
+
+    #[test]
+    fn a_plain_upgrade_is_accepted_in_whatever_pieces_it_comes() {
+        let bytes = upgrade(&[]);
+        for end in 0..bytes.len() {
+            assert_eq!(judge(&bytes[..end], Door::Open, &[]), Verdict::More);
+        }
+        let (response, token) = accepted(&bytes, &[]);
+        assert!(response.starts_with("HTTP/1.1 101"), "{response}");
+        assert!(response.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert!(!response.to_lowercase().contains("protocol:"));
+        assert_eq!(token, None);
+    }
+
+    #[test]
+    fn the_token_comes_by_header_or_subprotocol() {
+        let (_, token) = accepted(&upgrade(&["Authorization: Bearer a.b.c"]), &[]);
+        assert_eq!(token.as_deref(), Some("a.b.c"));
+        let lines = ["Sec-WebSocket-Protocol: sluice.v1.json, bearer.d.e.f"];
+        let (response, token) = accepted(&upgrade(&lines), &[]);
+        assert_eq!(token.as_deref(), Some("d.e.f"));
+        assert!(response.contains("sluice.v1.json") && !response.contains("d.e.f"));
+        let (status, _) = refused(&upgrade(&["Sec-WebSocket-Protocol: graphql-ws"]), Door::Open, &[]);
+        assert_eq!(status, 400);
+    }
+
+    #[test]
+    fn origins_match_exactly() {
+        let list = vec!["https://app.example".to_owned()];
+        for origin in ["https://app.example", "http://chat.example:8080"] {
+            accepted(&upgrade(&[&format!("Origin: {origin}")]), &list);
+        }
+        for origin in ["null", "https://APP.example", "https://app.example.evil", "http://chat.example", ""] {
+            let (status, response) = refused(&upgrade(&[&format!("Origin: {origin}")]), Door::Open, &list);
+            assert_eq!(status, 403, "{origin}");
+            assert!(response.contains(&format!("{origin:?}")) && response.contains("`origins`"), "{response}");
+        }
+    }
+
+    #[test]
+    fn people_and_tools_get_a_helpful_answer() {
+        assert_eq!(refused(&request(&[]), Door::Open, &[]).0, 426);
+        let (status, response) = refused(&upgrade(&[]), Door::Draining, &[]);
+        assert_eq!(status, 503);
+        assert!(response.contains("Retry-After: 2"));
+        assert_eq!(refused(&upgrade(&[]), Door::Full, &[]).0, 503);
+        assert_eq!(refused(b"POST /ws HTTP/1.1\r\nHost: a\r\n\r\n", Door::Open, &[]).0, 405);
+        assert_eq!(refused(b"GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n", Door::Open, &[]).0, 404);
+        assert_eq!(refused(b"\x16\x03\x01\x02\x00 hello", Door::Open, &[]).0, 400);
+        let old = request(&["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 8"]);
+        let (status, response) = refused(&old, Door::Open, &[]);
+        assert_eq!(status, 426);
+        assert!(response.contains("Sec-WebSocket-Version: 13"));
+        let long = format!("GET /ws HTTP/1.1\r\nCookie: {}", "x".repeat(HANDSHAKE_BYTES_MAX));
+        assert_eq!(refused(long.as_bytes(), Door::Open, &[]).0, 431);
+    }
+}

@@ -1,0 +1,264 @@
+//! What waits to be written to one connection. Encoded frames are shared, never copied while they wait;
+//! several are gathered into one write. Does no I/O itself.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+
+use crate::defaults::{WRITE_CHUNK_BYTES, WRITES_PER_TURN};
+
+/// Frames in order, the first perhaps partly written. An empty one holds no memory.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+/// How a flush ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing waits.
+    Empty,
+    /// The socket takes no more for now.
+    Blocked,
+    /// The socket would take more, but others have their turn first.
+    Yielded,
+}
+
+/// Buffers that connections of a shard use in turn: nothing is held by a connection that is idle.
+#[derive(Debug)]
+pub struct Spare {
+    queues: Vec<VecDeque<Bytes>>,
+    gather: Vec<u8>,
+}
+
+/// Queues kept for reuse; more than that many connections rarely have something queued in one turn.
+const SPARE_QUEUES_MAX: usize = 16 * 1024;
+/// A queue that has grown beyond this is not kept.
+const SPARE_FRAMES_MAX: usize = 64;
+
+impl Default for Spare {
+    fn default() -> Self {
+        Self { queues: Vec::new(), gather: Vec::with_capacity(WRITE_CHUNK_BYTES) }
+    }
+}
+
+impl Spare {
+    /// Gives kept queues back to the system, for instance after a mass disconnect.
+    pub fn trim(&mut self, keep: usize) {
+        self.queues.truncate(keep);
+        if keep == 0 {
+            self.queues.shrink_to_fit();
+        }
+    }
+}
+
+impl Outbound {
+    /// Appends one or more encoded frames.
+    pub fn push(&mut self, frames: Bytes, spare: &mut Spare) {
+        if frames.is_empty() {
+            return;
+        }
+        if self.frames.capacity() == 0 {
+            self.frames = spare.queues.pop().unwrap_or_default();
+        }
+        self.bytes += frames.len();
+        self.frames.push_back(frames);
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Forgets what waits, for a connection that is gone.
+    pub fn clear(&mut self, spare: &mut Spare) {
+        self.frames.clear();
+        self.bytes = 0;
+        self.release(spare);
+    }
+
+    /// Writes what waits, several frames in one write, until the socket blocks or it is others' turn.
+    ///
+    /// # Errors
+    /// What `write` says, besides `WouldBlock` and `Interrupted`.
+    pub fn flush(
+        &mut self,
+        spare: &mut Spare,
+        mut write: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<(Flushed, usize)> {
+        let mut written = 0;
+        for _ in 0..WRITES_PER_TURN {
+            let Some(front) = self.frames.front() else { break };
+            let chunk = if self.frames.len() == 1 || front.len() >= WRITE_CHUNK_BYTES {
+                &front[..front.len().min(WRITE_CHUNK_BYTES)]
+            } else {
+                gather(&self.frames, &mut spare.gather)
+            };
+            let offered = chunk.len();
+            match write(chunk) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.advance(count);
+                    written += count;
+                    if count < offered {
+                        return Ok((Flushed::Blocked, written));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok((Flushed::Blocked, written));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.frames.is_empty() {
+            self.release(spare);
+            return Ok((Flushed::Empty, written));
+        }
+        Ok((Flushed::Yielded, written))
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.bytes -= count;
+        while count > 0 {
+            let Some(front) = self.frames.front_mut() else { return };
+            if front.len() > count {
+                bytes::Buf::advance(front, count);
+                return;
+            }
+            count -= front.len();
+            self.frames.pop_front();
+        }
+    }
+
+    fn release(&mut self, spare: &mut Spare) {
+        let queue = std::mem::take(&mut self.frames);
+        let capacity = queue.capacity();
+        if capacity > 0 && capacity <= SPARE_FRAMES_MAX && spare.queues.len() < SPARE_QUEUES_MAX {
+            spare.queues.push(queue);
+        }
+    }
+}
+
+/// The first frames as one contiguous piece: cheaper than several slices for the system.
+fn gather<'a>(frames: &VecDeque<Bytes>, buffer: &'a mut Vec<u8>) -> &'a [u8] {
+    buffer.clear();
+    for frame in frames {
+        let space = WRITE_CHUNK_BYTES - buffer.len();
+        buffer.extend_from_slice(&frame[..frame.len().min(space)]);
+        if frame.len() >= space {
+            break;
+        }
+    }
+    buffer
+}
+
+fn header(opcode: OpCode, payload: usize, out: &mut Vec<u8>) {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    let written = header.format(payload as u64, out);
+    debug_assert!(written.is_ok(), "writing to memory cannot fail");
+}
+
+/// Appends a text frame of a server (unmasked, final) whose payload is `text`.
+pub fn text_frame(text: &[u8], out: &mut Vec<u8>) {
+    header(OpCode::Data(Data::Text), text.len(), out);
+    out.extend_from_slice(text);
+}
+
+/// A ping without payload.
+#[must_use]
+pub fn ping_frame() -> Bytes {
+    let mut out = Vec::with_capacity(2);
+    header(OpCode::Control(Control::Ping), 0, &mut out);
+    out.into()
+}
+
+/// Longest reason of a close frame, bytes: a control frame holds 125 and the code takes 2.
+const REASON_BYTES_MAX: usize = 123;
+
+/// A close frame. A reason that is too long is cut at a character.
+#[must_use]
+pub fn close_frame(code: u16, reason: &str) -> Bytes {
+    let mut end = reason.len().min(REASON_BYTES_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut out = Vec::with_capacity(4 + end);
+    header(OpCode::Control(Control::Close), 2 + end, &mut out);
+    out.extend_from_slice(&u16::from(CloseCode::from(code)).to_be_bytes());
+    out.extend_from_slice(&reason.as_bytes()[..end]);
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(sizes: &[usize], spare: &mut Spare) -> Outbound {
+        let mut queue = Outbound::default();
+        for (n, size) in sizes.iter().enumerate() {
+            queue.push(vec![u8::try_from(n).unwrap(); *size].into(), spare);
+        }
+        queue
+    }
+
+    #[test]
+    fn several_frames_are_one_write() {
+        let mut spare = Spare::default();
+        let mut queue = filled(&[3, 4, 5], &mut spare);
+        let mut writes = Vec::new();
+        let flushed = queue.flush(&mut spare, |bytes| {
+            writes.push(bytes.to_vec());
+            Ok(bytes.len())
+        });
+        assert_eq!(flushed.unwrap(), (Flushed::Empty, 12));
+        assert_eq!(writes, [[vec![0; 3], vec![1; 4], vec![2; 5]].concat()]);
+        assert_eq!((queue.bytes(), spare.queues.len()), (0, 1), "the empty queue went back");
+    }
+
+    #[test]
+    fn a_partial_write_continues_where_it_stopped() {
+        let mut spare = Spare::default();
+        let mut queue = filled(&[3, 4, 5], &mut spare);
+        let mut out = Vec::new();
+        for take in [2, 3, 100] {
+            let flushed = queue.flush(&mut spare, |bytes| {
+                let count = bytes.len().min(take);
+                out.extend_from_slice(&bytes[..count]);
+                Ok(count)
+            });
+            assert!(flushed.is_ok());
+        }
+        assert_eq!(out, [vec![0; 3], vec![1; 4], vec![2; 5]].concat());
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_long_queue_yields_and_a_full_socket_blocks() {
+        let mut spare = Spare::default();
+        let mut queue = filled(&[10 * WRITE_CHUNK_BYTES], &mut spare);
+        let flushed = queue.flush(&mut spare, |bytes| Ok(bytes.len()));
+        assert_eq!(flushed.unwrap(), (Flushed::Yielded, WRITES_PER_TURN * WRITE_CHUNK_BYTES));
+        let flushed = queue.flush(&mut spare, |_| Err(io::ErrorKind::WouldBlock.into()));
+        assert_eq!(flushed.unwrap(), (Flushed::Blocked, 0));
+        assert_eq!(queue.bytes(), (10 - WRITES_PER_TURN) * WRITE_CHUNK_BYTES);
+    }
+
+    #[test]
+    fn reasons_are_cut_at_a_character() {
+        let frame = close_frame(1012, &"ü".repeat(100));
+        assert_eq!(frame.len(), 2 + 2 + 122);
+        assert_eq!(&frame[..4], [0x88, 124, 0x03, 0xf4]);
+    }
+}

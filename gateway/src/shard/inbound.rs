@@ -1,0 +1,310 @@
+//! Reading frames of one connection with the WebSocket library, which is lent bytes and owns no socket.
+//!
+//! A connection that is between messages holds nothing here: the library's state is lent from the shard
+//! and stays with the connection only while it has half a message, or bytes that may not be taken yet.
+
+use std::io::{self, Cursor, Read, Write};
+
+use sluice_proto::limits::FRAME_BYTES_MAX;
+use sluice_proto::wire::close;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+pub use tokio_tungstenite::tungstenite::Message;
+
+use crate::defaults::FRAME_BUFFER_BYTES;
+
+/// Library states without any half message, used by the connections of a shard in turn.
+#[derive(Debug, Default)]
+pub struct Lender(Option<WebSocketContext>);
+
+/// What one connection keeps between two reads: nothing, or half a message.
+#[derive(Debug, Default)]
+pub struct Inbound(Option<Box<Half>>);
+
+#[derive(Debug)]
+struct Half {
+    context: WebSocketContext,
+    track: Track,
+    /// Read from the socket, not given to the library yet.
+    rest: Vec<u8>,
+}
+
+/// A connection being read: the library's state and the bytes of this turn.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    context: WebSocketContext,
+    track: Track,
+    pipe: Pipe<'a>,
+    dry: bool,
+}
+
+/// Why a connection cannot be read any further, as the close code and reason it gets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Fault {
+    /// Close code.
+    pub code: u16,
+    /// For people.
+    pub reason: String,
+}
+
+impl Inbound {
+    /// Whether bytes wait here that were read but not taken.
+    #[must_use]
+    pub fn has_rest(&self) -> bool {
+        self.0.as_ref().is_some_and(|half| !half.rest.is_empty())
+    }
+
+    /// Takes the bytes that wait here; read them before anything new.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        self.0.as_mut().map(|half| std::mem::take(&mut half.rest)).unwrap_or_default()
+    }
+
+    /// Starts to read `bytes`. The library's answers (pongs, close replies) are appended to `replies`.
+    pub fn open<'a>(
+        &mut self,
+        lender: &mut Lender,
+        bytes: &'a [u8],
+        replies: &'a mut Vec<u8>,
+    ) -> Reading<'a> {
+        let (context, track) = match self.0.take() {
+            Some(half) => (half.context, half.track),
+            None => (lender.0.take().unwrap_or_else(fresh), Track::default()),
+        };
+        Reading { context, track, pipe: Pipe { bytes, replies }, dry: false }
+    }
+
+    /// Ends a read: keeps half a message and what was not taken, gives everything else back.
+    pub fn close(&mut self, reading: Reading<'_>, lender: &mut Lender) {
+        let Reading { context, track, pipe, dry } = reading;
+        if dry && track.between_messages() && context.can_write() {
+            lender.0 = Some(context);
+        } else {
+            self.0 = Some(Box::new(Half { context, track, rest: pipe.bytes.to_vec() }));
+        }
+    }
+}
+
+fn fresh() -> WebSocketContext {
+    // Its writes go to memory that always takes them, so nothing is held back there.
+    let config = WebSocketConfig::default()
+        .read_buffer_size(FRAME_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(FRAME_BYTES_MAX)
+        .max_message_size(Some(FRAME_BYTES_MAX))
+        .max_frame_size(Some(FRAME_BYTES_MAX));
+    WebSocketContext::new(Role::Server, Some(config))
+}
+
+impl Reading<'_> {
+    /// The next message, or `None` when the bytes are used up.
+    ///
+    /// # Errors
+    /// [`Fault`] says how to close; nothing more may be read then.
+    pub fn next(&mut self) -> Result<Option<Message>, Fault> {
+        let before = self.pipe.bytes;
+        let result = self.context.read(&mut self.pipe);
+        self.track.consume(&before[..before.len() - self.pipe.bytes.len()]);
+        match result {
+            Ok(message) => Ok(Some(message)),
+            Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.dry = true;
+                Ok(None)
+            }
+            Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Ok(None),
+            Err(error) => Err(fault(&error)),
+        }
+    }
+}
+
+fn fault(error: &WsError) -> Fault {
+    let (code, reason) = match error {
+        WsError::Capacity(CapacityError::MessageTooLong { .. }) => {
+            (close::TOO_BIG, format!("frames may have at most {FRAME_BYTES_MAX} bytes"))
+        }
+        WsError::Utf8(_) => (close::INVALID_UTF8, "text must be UTF-8".to_owned()),
+        other => (close::PROTOCOL, other.to_string()),
+    };
+    Fault { code, reason }
+}
+
+/// Bytes to read, and a place for the library's own replies.
+#[derive(Debug)]
+struct Pipe<'a> {
+    bytes: &'a [u8],
+    replies: &'a mut Vec<u8>,
+}
+
+impl Read for Pipe<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = self.bytes.len().min(buffer.len());
+        let (now, later) = self.bytes.split_at(count);
+        buffer[..count].copy_from_slice(now);
+        self.bytes = later;
+        Ok(count)
+    }
+}
+
+impl Write for Pipe<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.replies.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Follows the frames' headers, as the library does not say whether it holds half a message.
+#[derive(Debug, Default)]
+struct Track {
+    head: [u8; HEADER_BYTES_MAX],
+    head_len: usize,
+    payload_left: u64,
+    fragments: bool,
+}
+
+/// Longest header of a client's frame: 2 + 8 for the length + 4 for the mask.
+const HEADER_BYTES_MAX: usize = 14;
+
+impl Track {
+    fn between_messages(&self) -> bool {
+        self.head_len == 0 && self.payload_left == 0 && !self.fragments
+    }
+
+    fn consume(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let payload = usize::try_from(self.payload_left).unwrap_or(usize::MAX).min(bytes.len());
+            self.payload_left -= payload as u64;
+            bytes = &bytes[payload..];
+            let Some((first, rest)) = bytes.split_first() else { return };
+            self.head[self.head_len] = *first;
+            self.head_len += 1;
+            bytes = rest;
+            let mut cursor = Cursor::new(&self.head[..self.head_len]);
+            match FrameHeader::parse(&mut cursor) {
+                Ok(Some((header, length))) => self.begin(&header, length),
+                Ok(None) if self.head_len < HEADER_BYTES_MAX => {}
+                // The library refuses it too and the connection is closed.
+                Ok(None) | Err(_) => self.head_len = 0,
+            }
+        }
+    }
+
+    fn begin(&mut self, header: &FrameHeader, length: u64) {
+        self.head_len = 0;
+        self.payload_left = length;
+        if let OpCode::Data(Data::Text | Data::Binary | Data::Continue) = header.opcode {
+            self.fragments = !header.is_final;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::Control;
+
+    /// A client's frame, masked.
+    fn client(opcode: OpCode, is_final: bool, payload: &[u8]) -> Vec<u8> {
+        let mask = [1, 2, 3, 4];
+        let header = FrameHeader { opcode, is_final, mask: Some(mask), ..FrameHeader::default() };
+        let mut out = Vec::new();
+        header.format(payload.len() as u64, &mut out).unwrap();
+        out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        out
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        client(OpCode::Data(Data::Text), true, text.as_bytes())
+    }
+
+    fn read(inbound: &mut Inbound, lender: &mut Lender, bytes: &[u8]) -> Result<(Vec<String>, Vec<u8>), Fault> {
+        let (mut texts, mut replies) = (Vec::new(), Vec::new());
+        let mut reading = inbound.open(lender, bytes, &mut replies);
+        while let Some(message) = reading.next()? {
+            if let Message::Text(text) = message {
+                texts.push(text.to_string());
+            }
+        }
+        inbound.close(reading, lender);
+        Ok((texts, replies))
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_pieces_the_messages_come_out_and_nothing_stays(
+            sizes in prop::collection::vec(0..3_000_usize, 1..8),
+            cuts in prop::collection::vec(1..700_usize, 1..40),
+            split: bool,
+        ) {
+            let mut bytes = Vec::new();
+            let mut expected = Vec::new();
+            for size in sizes {
+                let body = "x".repeat(size);
+                if split && size > 2 {
+                    bytes.extend(client(OpCode::Data(Data::Text), false, &body.as_bytes()[..size / 2]));
+                    bytes.extend(client(OpCode::Control(Control::Ping), true, b"p"));
+                    bytes.extend(client(OpCode::Data(Data::Continue), true, &body.as_bytes()[size / 2..]));
+                } else {
+                    bytes.extend(text(&body));
+                }
+                expected.push(body);
+            }
+            let (mut inbound, mut lender) = (Inbound::default(), Lender::default());
+            let mut seen = Vec::new();
+            let mut cuts = cuts.into_iter().cycle();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+                seen.extend(read(&mut inbound, &mut lender, now).unwrap().0);
+                rest = later;
+            }
+            prop_assert_eq!(seen, expected);
+            prop_assert!(inbound.0.is_none(), "an idle connection holds nothing");
+            prop_assert!(lender.0.is_some());
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_taken_yet_waits() {
+        let (mut inbound, mut lender) = (Inbound::default(), Lender::default());
+        let bytes = [text("a"), text(&"b".repeat(5_000)), text("c")].concat();
+        let mut replies = Vec::new();
+        let mut reading = inbound.open(&mut lender, &bytes, &mut replies);
+        assert!(matches!(reading.next(), Ok(Some(Message::Text(first))) if first == "a"));
+        inbound.close(reading, &mut lender);
+        assert!(inbound.has_rest());
+        let rest = inbound.take_rest();
+        let (texts, _) = read(&mut inbound, &mut lender, &rest).unwrap();
+        assert_eq!(texts, ["b".repeat(5_000), "c".to_owned()]);
+    }
+
+    #[test]
+    fn pings_are_answered_and_faults_have_their_code() {
+        let (mut inbound, mut lender) = (Inbound::default(), Lender::default());
+        let ping = client(OpCode::Control(Control::Ping), true, b"now");
+        let (_, replies) = read(&mut inbound, &mut lender, &ping).unwrap();
+        assert_eq!(replies, [&[0x8a, 3][..], b"now"].concat());
+
+        let code = |bytes: &[u8]| {
+            read(&mut Inbound::default(), &mut Lender::default(), bytes).expect_err("a fault").code
+        };
+        assert_eq!(code(&text(&"x".repeat(FRAME_BYTES_MAX + 1))), close::TOO_BIG);
+        assert_eq!(code(&client(OpCode::Data(Data::Text), true, b"\xff")), close::INVALID_UTF8);
+        assert_eq!(code(&client(OpCode::Data(Data::Continue), true, b"x")), close::PROTOCOL);
+        let unmasked = Frame::message("x", OpCode::Data(Data::Text), true);
+        let mut bytes = Vec::new();
+        unmasked.format(&mut bytes).unwrap();
+        assert_eq!(code(&bytes), close::PROTOCOL);
+    }
+}
