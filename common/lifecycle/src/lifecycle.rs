@@ -100,7 +100,11 @@ impl Lifecycle {
     /// Asks for a stop, from any thread. The first reason counts and the total time runs from here; false, and
     /// nothing but a line in the log, if a stop was asked for before.
     pub fn stop(&self, reason: StopReason) -> bool {
-        self.inner.stop(reason)
+        let first = self.inner.stop(&reason);
+        if !first {
+            tracing::info!(%reason, "Already stopping, the budget bounds the wait: ignored");
+        }
+        first
     }
 
     /// Cancelled as soon as a stop was asked for, before any stage begins.
@@ -235,7 +239,8 @@ impl Inner {
         self.stopping.is_cancelled()
     }
 
-    pub(crate) fn stop(&self, reason: StopReason) -> bool {
+    /// False if a stop was asked for before.
+    pub(crate) fn stop(&self, reason: &StopReason) -> bool {
         let total = self.total();
         let first = self.progress.send_if_modified(|progress| {
             let first = progress.reason.is_none();
@@ -246,11 +251,10 @@ impl Inner {
             first
         });
         if !first {
-            tracing::info!(%reason, "Already stopping, the budget bounds the wait: ignored");
             return false;
         }
         self.alarm.start(total);
-        if let StopReason::Failed(task, error) = &reason {
+        if let StopReason::Failed(task, error) = reason {
             tracing::error!(task, error, "Task died, stopping");
         } else {
             tracing::info!(%reason, total_ms = total.as_millis(), "Stopping");

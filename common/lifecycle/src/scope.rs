@@ -133,7 +133,7 @@ impl Scope {
             (Kind::Lasting | Kind::Hook, End::Failed(error)) => error,
             (Kind::Lasting | Kind::Hook, End::Panicked(error)) => format!("panicked: {error}"),
         };
-        if !self.inner.stop(StopReason::Failed(name.to_owned(), error.clone())) {
+        if !self.inner.stop(&StopReason::Failed(name.to_owned(), error.clone())) {
             self.inner.failed(name, error);
         }
     }

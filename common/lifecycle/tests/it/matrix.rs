@@ -144,7 +144,7 @@ const WAYS: &[Way] = &[
     Way {
         name: "slow task in time",
         plan: usual,
-        arrange: |lifecycle, stage| task(lifecycle, stage, sleep(STAGE / 2)),
+        arrange: |lifecycle, stage| task(lifecycle, stage, async { sleep(STAGE / 2).await }),
         act: signalled,
         expect: |_| expected(Outcome::Done, STAGE / 2),
     },
@@ -198,7 +198,7 @@ const WAYS: &[Way] = &[
     Way {
         name: "stopped during start",
         plan: usual,
-        arrange: |lifecycle, stage| task(lifecycle, stage, sleep(STAGE / 2)),
+        arrange: |lifecycle, stage| task(lifecycle, stage, async { sleep(STAGE / 2).await }),
         act: |lifecycle, engine, _| {
             Box::pin(async move {
                 let signal = lifecycle.clone();

@@ -31,6 +31,7 @@ async fn the_stages_are_public() {
             Ok(())
         });
     }
+    tokio::task::yield_now().await; // the watcher sees Ready
     let asked = Instant::now();
     lifecycle.stop(StopReason::Signal("SIGTERM"));
     assert!(!progress.borrow().is_ready(), "not ready as soon as a stop is asked for");
