@@ -157,7 +157,7 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
 
     /// Items that wait; the batch in flight is not counted.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.shared.state().queue.len()
     }
 

@@ -16,8 +16,9 @@ use sluice_lifecycle::Scope;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
@@ -32,6 +33,9 @@ use crate::listen::Bound;
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Connections served at once; the others wait in the kernel's queue. Peers are instances, not clients.
 const CONNECTIONS_MAX: usize = 4096;
+/// A connection without a call in flight is closed this long after GOAWAY, also when the other end is silent;
+/// a living one closes after a round trip.
+const IDLE_WITHIN: Duration = Duration::from_millis(250);
 /// Calls at once on one connection: 16 lanes, reads and heads of one gateway stay far below.
 const CALLS_MAX: u32 = 1024;
 
@@ -120,8 +124,9 @@ async fn connection(mut tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>)
             routes.clone().call(request)
         })
     };
+    let calls = TaskTracker::new();
     let mut connection = std::pin::pin!(
-        http2::Builder::new(Calls(serving.scope.clone()))
+        http2::Builder::new(Calls { scope: serving.scope.clone(), in_flight: calls.clone() })
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -130,27 +135,46 @@ async fn connection(mut tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>)
     );
     let ended = tokio::select! {
         biased;
-        ended = connection.as_mut() => Ok(ended),
+        ended = connection.as_mut() => ended,
         () = serving.going_away() => {
             connection.as_mut().graceful_shutdown();
-            timeout(serving.server.grace, connection).await
+            tokio::select! {
+                biased;
+                ended = connection => ended,
+                () = idle(&calls) => Ok(()),
+                // Leaves it given up.
+                () = sleep(serving.server.grace) => return,
+            }
         }
     };
-    if let Ok(ended) = ended {
-        open.given_up = false;
-        if let Err(error) = ended {
-            tracing::debug!(%from, %error, "A gRPC connection broke.");
+    open.given_up = false;
+    if let Err(error) = ended {
+        tracing::debug!(%from, %error, "A gRPC connection broke.");
+    }
+}
+
+/// Ends when no call has been in flight for a while, counted from now.
+async fn idle(calls: &TaskTracker) {
+    calls.close();
+    loop {
+        calls.wait().await;
+        sleep(IDLE_WITHIN).await;
+        if calls.is_empty() {
+            return;
         }
     }
 }
 
 /// Runs the calls of a connection as tasks of the stage, so that a late one is named.
 #[derive(Clone)]
-struct Calls(Scope);
+struct Calls {
+    scope: Scope,
+    in_flight: TaskTracker,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Calls {
     fn execute(&self, call: F) {
-        self.0.spawn_transient("grpc-call", call);
+        self.scope.spawn_transient("grpc-call", self.in_flight.track_future(call));
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use proptest::prelude::*;
+use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
 use sluice_service::batcher::{Batcher, Bounds, Full, SubmitError};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -149,6 +150,34 @@ async fn a_panic_or_a_wrong_count_is_lost_and_the_next_batch_runs() {
     }
     stop.cancel();
     tasks.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_a_lifecycle_it_flushes_when_its_stage_begins() {
+    let plan = Plan::new(Duration::from_secs(2)).stage(Stage::Flush, Duration::from_secs(1));
+    let (lifecycle, engine) = Lifecycle::new(plan);
+    let batcher = Batcher::spawn(
+        &lifecycle.scope(Stage::Flush),
+        "slow",
+        BOUNDS,
+        |_| 1,
+        |batch| async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            batch
+        },
+    );
+    for n in 1..=4 {
+        assert_eq!(batcher.offer(n), Ok(()));
+    }
+    let last = batcher.submit(5);
+    let stop = async {
+        lifecycle.stop(StopReason::Manual("test".into()));
+        engine.run().await
+    };
+    let (last, report) = tokio::join!(biased; last, stop);
+    // It waited for space when the stop came.
+    assert_eq!(last, Err(SubmitError::Closed));
+    assert!(report.is_clean() && batcher.is_idle(), "{report:?}");
 }
 
 proptest! {

@@ -1,0 +1,130 @@
+//! The admin pages over a real socket, and that no connection to them delays a stop.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
+use sluice_service::admin::Admin;
+use sluice_service::listen;
+use sluice_service::metrics::Registry;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// One request on a connection of its own: status line and headers, body.
+async fn get(address: &str, method: &str, path: &str) -> (String, String) {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_lowercase(), body.into())
+}
+
+fn parsed(body: &str) -> Value {
+    serde_json::from_str(body).unwrap()
+}
+
+struct Rig {
+    address: String,
+    lifecycle: Lifecycle,
+    engine: JoinSet<sluice_lifecycle::Report>,
+}
+
+async fn rig() -> Rig {
+    let plan = Plan::new(Duration::from_secs(3))
+        .stage(Stage::Drain, Duration::from_secs(1))
+        .stage(Stage::Gone, Duration::from_secs(1));
+    let (lifecycle, engine) = Lifecycle::new(plan);
+    let metrics = Registry::new("test");
+    metrics.counter("messages", "Messages").inc();
+    let admin = Admin {
+        instance: Arc::new(|| "test-1".into()),
+        status: Arc::new(|| json!({ "clients": 7, "stage": "not to be overwritten" })),
+        duties: Arc::new(|| json!([{ "duty": "sweep" }])),
+        ..Admin::new("test", lifecycle.clone(), metrics)
+    };
+    let bound = listen::bind("127.0.0.1:0").await.unwrap();
+    let address = bound.address().to_string();
+    admin.serve(bound, &lifecycle.scope(Stage::Gone));
+    let mut running = JoinSet::new();
+    running.spawn(engine.run());
+    Rig { address, lifecycle, engine: running }
+}
+
+#[tokio::test]
+async fn pages_answer_and_readiness_follows_the_stage() {
+    let mut rig = rig().await;
+    let at = rig.address.as_str();
+    let (head, body) = get(at, "GET", "/readyz").await;
+    assert!(head.starts_with("http/1.1 503"), "{head}");
+    assert_eq!(parsed(&body), json!({ "stage": "starting", "reason": "the service is starting" }));
+    rig.lifecycle.ready();
+    let (head, _) = get(at, "GET", "/readyz").await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("cache-control: no-store"), "{head}");
+    assert!(get(at, "HEAD", "/livez").await.0.starts_with("http/1.1 200"));
+    assert!(get(at, "POST", "/livez").await.0.starts_with("http/1.1 405"));
+    let (head, body) = get(at, "GET", "/nothing").await;
+    assert!(head.starts_with("http/1.1 404") && body.contains("/status"), "{body}");
+    assert!(get(at, "GET", "/metrics").await.1.contains("sluice_test_messages_total 1"));
+    assert_eq!(parsed(&get(at, "GET", "/admin/duties").await.1), json!([{ "duty": "sweep" }]));
+    assert_eq!(parsed(&get(at, "GET", "/admin/instances").await.1), json!([]));
+
+    let status = parsed(&get(at, "GET", "/status").await.1);
+    assert_eq!((&status["stage"], &status["state"]), (&json!("ready"), &json!("running")));
+    assert_eq!((&status["service"], &status["instance"]), (&json!("test"), &json!("test-1")));
+    assert_eq!((&status["clients"], &status["safe_to_kill"]), (&json!(7), &json!(false)));
+    assert_eq!(status["remaining_ms"], Value::Null);
+
+    let held = rig.lifecycle.scope(Stage::Drain).track("transfer");
+    rig.lifecycle.note("unknown", 2);
+    rig.lifecycle.stop(StopReason::Manual("test".into()));
+    rig.lifecycle.progress().wait_for(|now| now.stage == Stage::Drain).await.unwrap();
+    let status = parsed(&get(at, "GET", "/status").await.1);
+    assert_eq!((&status["stage"], &status["state"]), (&json!("drain"), &json!("draining")));
+    assert_eq!(status["blockers"], json!({ "transfer": 1 }));
+    assert_eq!(status["counts"], json!({ "unknown": 2 }));
+    assert!(status["remaining_ms"].as_u64().unwrap() > 1000);
+    let (head, body) = get(at, "GET", "/readyz").await;
+    assert!(head.starts_with("http/1.1 503") && body.contains("draining"), "{head} {body}");
+    drop(held);
+    assert!(rig.engine.join_next().await.unwrap().unwrap().is_clean());
+    assert!(TcpStream::connect(at).await.is_err());
+}
+
+#[tokio::test]
+async fn silent_and_half_open_connections_do_not_delay_a_stop() {
+    let mut rig = rig().await;
+    let mut open = Vec::new();
+    for said in ["", "GET /livez HTTP/1.1\r\nHo", "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut tcp = TcpStream::connect(&rig.address).await.unwrap();
+        tcp.write_all(said.as_bytes()).await.unwrap();
+        open.push(tcp);
+    }
+    get(&rig.address, "GET", "/livez").await;
+    let start = Instant::now();
+    rig.lifecycle.stop(StopReason::Admin);
+    let report = rig.engine.join_next().await.unwrap().unwrap();
+    assert!(report.is_clean() && start.elapsed() < Duration::from_millis(450), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_never_ends_is_cut_off() {
+    let rig = rig().await;
+    let start = tokio::time::Instant::now();
+    let mut tcp = TcpStream::connect(&rig.address).await.unwrap();
+    tcp.write_all(b"GET /livez HTTP/1.1\r\nHo").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = tcp.read_to_end(&mut rest).await;
+    assert!(start.elapsed() >= Duration::from_secs(5) && start.elapsed() < Duration::from_secs(8));
+}
+
+#[tokio::test]
+async fn a_taken_port_is_an_error_that_names_it() {
+    let rig = rig().await;
+    let error = listen::bind(&rig.address).await.unwrap_err();
+    assert!(error.to_string().contains(&rig.address), "{error}");
+    assert!(listen::bind("nonsense").await.unwrap_err().to_string().contains("nonsense"));
+}
