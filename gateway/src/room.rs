@@ -13,7 +13,7 @@
 //! | Subscribed | [`Room::subscribed`] | reply to [`Action::Subscribe`] |
 //! | Removed | [`Room::removed`] | reply to [`Action::Unsubscribe`] |
 //! | Page | [`Room::page`] | reply to [`Action::Read`] |
-//! | Head | [`Room::head_is`] | reply to [`Action::AskHead`], or to a Heads slice begun with [`Room::begin_heads`] |
+//! | Head | [`Room::head_is`] | reply to [`Action::AskHead`], or to a Heads slice that took its number from the same counter before it was sent |
 //! | Failed | [`Room::failed`] | any of these calls failed |
 //! | Space | [`Room::space`] | the queue to a shard that refused has space again |
 //! | Announce | [`Room::announce`] | the full interest is to be told again |
@@ -44,7 +44,7 @@ use ring::Ring;
 use rules::{Faithful, Rule, Rules};
 use settle::{Interest, Waited};
 
-/// Number of a call of one room: 1, 2, … over the room's whole life. It goes with the reply.
+/// Number of a call, from [`Outlet::number`]. It goes with the reply.
 pub type Call = u64;
 
 /// What the driver is to do for the room.
@@ -72,6 +72,9 @@ pub enum Action {
 
 /// Where a room's actions go. Called during an event, in order.
 pub trait Outlet {
+    /// 1, 2, …: a number never given before in this home shard, whatever the room, so that a late reply
+    /// never meets a room it was not meant for.
+    fn number(&mut self) -> Call;
     /// Does `action`.
     fn act(&mut self, action: Action);
     /// Appends a run to the queue to `shard`; the home's own shard takes it at once. `false` = no space:
@@ -134,8 +137,6 @@ pub struct Room<R = Faithful> {
     asking: Option<Waited>,
     interest: Interest,
     shards: Vec<ShardState>,
-    /// Last call number given out.
-    calls: Call,
     /// Calls up to this one were begun before the room took its epoch. Replies to the others are believed.
     epoch_after: Call,
     unattached_since: Option<Ms>,
@@ -171,7 +172,6 @@ impl<R: Rules> Room<R> {
             asking: None,
             interest: Interest::default(),
             shards: vec![ShardState::default(); shards],
-            calls: 0,
             epoch_after: 0,
             unattached_since: None,
             reannounced_at: None,
@@ -234,19 +234,13 @@ impl<R: Rules> Room<R> {
         self.settle(now, out);
     }
 
-    /// The number of a Heads slice that is about to be sent and covers this room.
-    pub fn begin_heads(&mut self) -> Call {
-        self.calls += 1;
-        self.calls
-    }
-
-    /// Heads answered. `call` is that of [`Action::AskHead`] or [`Room::begin_heads`].
+    /// Heads answered. `call` is that of [`Action::AskHead`] or of a slice.
     pub fn head_is(&mut self, now: Ms, call: Call, epoch: Epoch, head: Seq, out: &mut impl Outlet) {
         self.asking.take_if(|waited| waited.call == call);
         match self.epoch {
             None => {}
             Some(own) if own == epoch => self.raise_known(head),
-            Some(_) if call > self.epoch_after => self.reopen(epoch),
+            Some(_) if call > self.epoch_after => self.reopen(epoch, out),
             Some(_) => self.foreign(now, epoch, out),
         }
         self.settle(now, out);
@@ -266,7 +260,7 @@ impl<R: Rules> Room<R> {
                 shard.answered = shard.answered.max(answered);
             }
             if self.epoch.is_some_and(|own| own != reply.epoch) {
-                self.reopen(reply.epoch);
+                self.reopen(reply.epoch, out);
             }
             match self.phase {
                 Phase::Opening => self.opened(now, reply.epoch, reply.head, out),
@@ -294,7 +288,7 @@ impl<R: Rules> Room<R> {
         let Some(own) = self.epoch else { return };
         if own != page.epoch && R::keeps(Rule::RoomPageEpoch) {
             // Reads are begun in an open room only, so this one is later than the room's epoch.
-            self.reopen(page.epoch);
+            self.reopen(page.epoch, out);
         } else {
             self.take_page(now, own, page, out);
         }
@@ -400,7 +394,7 @@ impl<R: Rules> Room<R> {
     fn opened(&mut self, now: Ms, epoch: Epoch, head: Seq, out: &mut impl Outlet) {
         if self.epoch != Some(epoch) {
             self.epoch = Some(epoch);
-            self.epoch_after = self.calls;
+            self.epoch_after = out.number();
         }
         self.phase = Phase::Open;
         self.head = head;
@@ -449,20 +443,20 @@ impl<R: Rules> Room<R> {
     /// An event of another epoch that need not be news: dropped, and the truth is asked for.
     fn foreign(&mut self, now: Ms, epoch: Epoch, out: &mut impl Outlet) {
         if !R::keeps(Rule::EpochFromOwnCallsOnly) {
-            self.reopen(epoch);
+            self.reopen(epoch, out);
         } else if self.asking.is_none() {
-            let call = self.begin_heads();
+            let call = out.number();
             self.asking = Some(self.waited(now, call));
             out.act(Action::AskHead(call));
         }
     }
 
     /// The store has another history: forgets everything but who is attached.
-    fn reopen(&mut self, epoch: Epoch) {
+    fn reopen(&mut self, epoch: Epoch, out: &mut impl Outlet) {
         self.forget();
         self.phase = Phase::Opening;
         self.epoch = Some(epoch);
-        self.epoch_after = self.calls;
+        self.epoch_after = out.number();
     }
 
     fn forget(&mut self) {

@@ -110,7 +110,7 @@ impl<R: Rules> Room<R> {
         self.hand_over(out);
         self.hold.observe(now, self.phase == Phase::Open && self.known > self.head);
         if self.read_due().is_some_and(|due| due <= now) {
-            let call = self.begin_heads();
+            let call = out.number();
             self.reading = Some(self.waited(now, call));
             self.read_at_once = false;
             self.hold.read(now, self.head + 1);
@@ -124,7 +124,7 @@ impl<R: Rules> Room<R> {
         if self.add_due().is_some_and(|due| due <= now) {
             self.subscribe(now, out);
         } else if self.remove_due().is_some_and(|due| due <= now) {
-            let call = self.begin_heads();
+            let call = out.number();
             self.interest.remove = Some(self.waited(now, call));
             out.act(Action::Unsubscribe(call));
         } else if self.is_over() {
@@ -156,7 +156,7 @@ impl<R: Rules> Room<R> {
     }
 
     fn subscribe(&mut self, now: Ms, out: &mut impl Outlet) {
-        let call = self.begin_heads();
+        let call = out.number();
         self.interest.add = Some(self.waited(now, call));
         self.interest.owed = false;
         self.interest.present = true;
