@@ -1,1 +1,262 @@
 //! Presence on Redis.
+//!
+//! | Key | Holds |
+//! |---|---|
+//! | `<prefix>:interest:{room}` | set of instance ids |
+//! | `<prefix>:presence:r:{room}`, `<prefix>:presence:u:{user}` | hash connection → `instance\|since_ms\|user` |
+//! | `<prefix>:instance:{id}` | hash of everything the instance has in the others → generation that named it last |
+//! | `<prefix>:instances` | set of instances with such a hash |
+//! | `<prefix>:marker` | random number; lost with the data |
+//!
+//! A field and its entry in the instance's hash are written in one Lua call, so that whatever an instance
+//! has can be found without looking through rooms. The scripts build their keys, so on a Redis Cluster all
+//! of them have to be on one node: give the prefix a hash tag, `{sluice}`. Never sends a command that is not
+//! safe to repeat.
+
+mod link;
+mod scripts;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Cmd, Pipeline, RedisResult};
+use async_trait::async_trait;
+use sluice_proto::ids::{InstanceId, RoomId, UserId};
+
+use self::link::Link;
+use self::scripts::{Generation, Scripts};
+use crate::{Change, Leave, Presence, PresenceError, Present, Result};
+
+/// Changes of one Lua call: about a millisecond of Redis.
+const CHANGES_PER_CALL: usize = 256;
+/// Fields asked for in one step of a scan.
+const SCAN_STEP: usize = 512;
+/// Connections looked at for each user that a query of a room may return.
+const CONNECTIONS_PER_USER: usize = 4;
+/// Connections of one user that are looked at for the oldest.
+const CONNECTIONS_OF_USER_MAX: usize = 1_024;
+/// Most instances returned by one call.
+const INSTANCES_MAX: usize = 1_000;
+
+/// Where Redis is and what is ours in it.
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    /// `redis://host:port/db`.
+    pub url: String,
+    /// Begins all keys, so that two deployments can share a server.
+    pub prefix: String,
+    /// Longest wait for a call, connecting included.
+    pub response_timeout: Duration,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".into(),
+            prefix: "sluice".into(),
+            response_timeout: Duration::from_millis(500),
+        }
+    }
+}
+
+/// [`Presence`] on Redis.
+pub struct RedisPresence {
+    link: Link,
+    prefix: String,
+    scripts: Scripts,
+}
+
+impl RedisPresence {
+    /// Connects with the first call, and again whenever a connection was lost; returns at once.
+    ///
+    /// # Errors
+    /// [`PresenceError::Refused`] for a URL that is none.
+    pub fn connect(config: RedisConfig) -> Result<Self> {
+        let link = Link::new(&config.url, config.response_timeout)?;
+        Ok(Self { link, scripts: Scripts::new(&config.prefix), prefix: config.prefix })
+    }
+
+    async fn write(
+        &self,
+        instance: &InstanceId,
+        generation: Option<u64>,
+        changes: &[Change],
+    ) -> Result<Vec<Leave>> {
+        let mut leaves = Vec::new();
+        for part in changes.chunks(CHANGES_PER_CALL) {
+            leaves.extend(self.write_part(instance, generation, part).await?);
+        }
+        Ok(leaves)
+    }
+
+    async fn write_part(
+        &self,
+        instance: &InstanceId,
+        generation: Option<u64>,
+        changes: &[Change],
+    ) -> Result<Vec<Leave>> {
+        let mut call = self.scripts.write(instance, generation.map(Generation::from));
+        for change in changes {
+            call.change(change);
+        }
+        let left: Vec<(String, bool)> = self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
+        let leave =
+            |(user, goodbye): (String, bool)| Some(Leave { user: UserId::parse(&user).ok()?, goodbye });
+        Ok(left.into_iter().filter_map(leave).collect())
+    }
+
+    /// Removes what of this instance was named last before `below`. Bounded steps; may be dropped and
+    /// repeated at any time.
+    async fn remove(&self, instance: &InstanceId, below: Generation) -> Result<u64> {
+        let index = format!("{}:instance:{instance}", self.prefix);
+        let (mut cursor, mut removed) = (0, 0);
+        loop {
+            let (next, entries): (u64, Vec<(String, String)>) =
+                self.link.run(async |mut redis| scan("HSCAN", &index, cursor).query_async(&mut redis).await).await?;
+            let old = entries.into_iter().filter(|(what, named)| !what.is_empty() && *named < below.0);
+            let old: Vec<_> = old.map(|(what, _)| what).collect();
+            for part in old.chunks(CHANGES_PER_CALL) {
+                let call = self.scripts.remove(instance, &below, part);
+                removed += self.link.run(async |mut redis| call.invoke::<u64>(&mut redis).await).await?;
+            }
+            if next == 0 {
+                return Ok(removed);
+            }
+            cursor = next;
+        }
+    }
+
+    /// The connections in a hash, at most about `most`: connection → (user, since).
+    async fn connections(
+        redis: &mut MultiplexedConnection,
+        key: &str,
+        most: usize,
+    ) -> RedisResult<HashMap<String, (UserId, i64)>> {
+        let (mut cursor, mut found) = (0, HashMap::new());
+        loop {
+            let (next, fields): (u64, Vec<(String, String)>) = scan("HSCAN", key, cursor).query_async(redis).await?;
+            found.extend(fields.into_iter().filter_map(|(connection, value)| Some((connection, read_value(&value)?))));
+            if next == 0 || found.len() >= most {
+                return Ok(found);
+            }
+            cursor = next;
+        }
+    }
+}
+
+fn scan(command: &str, key: &str, cursor: u64) -> Cmd {
+    let mut command = ::redis::cmd(command);
+    command.arg(key).arg(cursor).arg("COUNT").arg(SCAN_STEP);
+    command
+}
+
+/// Reads `instance|since_ms|user`.
+fn read_value(value: &str) -> Option<(UserId, i64)> {
+    let mut parts = value.splitn(3, '|').skip(1);
+    let since = parts.next()?.parse().ok()?;
+    Some((UserId::parse(parts.next()?).ok()?, since))
+}
+
+/// Gathers connections by user.
+fn by_user(connections: impl Iterator<Item = (UserId, i64)>) -> HashMap<UserId, Present> {
+    let mut users = HashMap::<UserId, Present>::new();
+    for (user, since_ms) in connections {
+        users
+            .entry(user.clone())
+            .and_modify(|present| {
+                present.connections += 1;
+                present.since_ms = present.since_ms.min(since_ms);
+            })
+            .or_insert(Present { user, connections: 1, since_ms });
+    }
+    users
+}
+
+#[async_trait]
+impl Presence for RedisPresence {
+    async fn add_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()> {
+        let changes: Vec<_> = rooms.iter().cloned().map(Change::InterestAdded).collect();
+        self.write(instance, None, &changes).await.map(drop)
+    }
+
+    async fn remove_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()> {
+        let changes: Vec<_> = rooms.iter().cloned().map(Change::InterestRemoved).collect();
+        self.write(instance, None, &changes).await.map(drop)
+    }
+
+    async fn interested(&self, rooms: &[RoomId]) -> Result<Vec<Vec<InstanceId>>> {
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(rooms.len());
+        for room in rooms {
+            pipeline.cmd("SMEMBERS").arg(format!("{}:interest:{room}", self.prefix));
+        }
+        let sets: Vec<Vec<String>> =
+            self.link.run(async |mut redis| pipeline.query_async(&mut redis).await).await?;
+        let read = |set: Vec<String>| set.iter().filter_map(|id| InstanceId::parse(id).ok()).collect();
+        Ok(sets.into_iter().map(read).collect())
+    }
+
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<Leave>> {
+        self.write(instance, None, changes).await
+    }
+
+    async fn full_set(
+        &self,
+        instance: &InstanceId,
+        generation: u64,
+        changes: &[Change],
+        last: bool,
+    ) -> Result<()> {
+        // A call without changes makes the generation known, so that what is written meanwhile belongs to it.
+        self.write_part(instance, Some(generation), &[]).await?;
+        self.write(instance, Some(generation), changes).await?;
+        if last {
+            self.remove(instance, generation.into()).await?;
+        }
+        Ok(())
+    }
+
+    async fn marker(&self) -> Result<u64> {
+        let fresh = rand::random_range(1..=u64::MAX);
+        let call = self.scripts.marker(fresh);
+        let marker: String = self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
+        marker.parse().map_err(|_| PresenceError::Refused(format!("the marker is {marker:?}, not a number")))
+    }
+
+    async fn room(&self, room: &RoomId, limit: usize) -> Result<Vec<Present>> {
+        let key = format!("{}:presence:r:{room}", self.prefix);
+        let most = limit.saturating_mul(CONNECTIONS_PER_USER);
+        let found = self.link.run(async |mut redis| Self::connections(&mut redis, &key, most).await).await?;
+        Ok(by_user(found.into_values()).into_values().take(limit).collect())
+    }
+
+    async fn user(&self, user: &UserId) -> Result<Option<Present>> {
+        let key = format!("{}:presence:u:{user}", self.prefix);
+        let found = self
+            .link
+            .run(async |mut redis| Self::connections(&mut redis, &key, CONNECTIONS_OF_USER_MAX).await)
+            .await?;
+        Ok(by_user(found.into_values()).remove(user))
+    }
+
+    async fn instances(&self) -> Result<Vec<InstanceId>> {
+        let mut some = ::redis::cmd("SRANDMEMBER");
+        some.arg(format!("{}:instances", self.prefix)).arg(INSTANCES_MAX);
+        let ids: Vec<String> = self.link.run(async |mut redis| some.query_async(&mut redis).await).await?;
+        Ok(ids.iter().filter_map(|id| InstanceId::parse(id).ok()).collect())
+    }
+
+    async fn reap(&self, instance: &InstanceId) -> Result<u64> {
+        let removed = self.remove(instance, Generation::beyond_all()).await?;
+        let call = self.scripts.forget(instance);
+        self.link.run(async |mut redis| call.invoke::<()>(&mut redis).await).await?;
+        Ok(removed)
+    }
+
+    async fn close(&self) {
+        self.link.close();
+    }
+}

@@ -137,18 +137,14 @@ impl Shared {
             max_bytes: self.config.stream_bytes_max,
             ..Default::default()
         };
-        match link.context.create_stream(wanted).await.map(drop) {
-            Ok(()) => Ok(()),
-            Err(error) => match error.kind() {
-                CreateStreamErrorKind::JetStream(inner)
-                    if inner.error_code() == ErrorCode::STREAM_NAME_EXIST =>
-                {
-                    Ok(())
-                }
-                CreateStreamErrorKind::TimedOut => Err(QueueError::Timeout),
-                kind => Err(QueueError::Refused(kind.to_string())),
-            },
+        let Err(error) = link.context.create_stream(wanted).await else { return Ok(()) };
+        let kind = error.kind();
+        if let CreateStreamErrorKind::JetStream(inner) = &kind
+            && inner.error_code() == ErrorCode::STREAM_NAME_EXIST
+        {
+            return Ok(());
         }
+        Err(QueueError::Refused(kind.to_string()))
     }
 
     /// Makes sure that stream and consumer exist.
