@@ -1,0 +1,305 @@
+//! The cluster: its processes, started together, replaced one by one, stopped in order. It holds no knowledge of what
+//! the services do, only of how they are started, asked and stopped.
+
+mod event;
+mod start;
+mod stop;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::distr::{Alphanumeric, SampleString};
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+
+pub use event::Event;
+pub use stop::Stopped;
+
+use crate::defaults::{EVENTS, SERVICE_STOP, STORE_STOP};
+use crate::error::Error;
+use crate::folder::Folder;
+use crate::node::{Node, Service};
+use crate::options::{Options, Setting};
+use crate::port::Port;
+use crate::process::{Exit, Process};
+use crate::store::Store;
+use crate::token::{self, Grants};
+
+/// A private Sluice. Dropping it kills what still runs; [`Cluster::stop`] is the kind way.
+#[derive(Debug)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    token_secret: String,
+    folder: Folder,
+    events: broadcast::Sender<Event>,
+    state: Mutex<State>,
+    /// One watcher per process, and the starts asked for without waiting.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stopping: bool,
+    settings: Vec<Setting>,
+    stores: BTreeMap<Service, Arc<Store>>,
+    /// Client ports of gateways by index: a replacement listens where its predecessor did.
+    ports: BTreeMap<usize, Arc<Port>>,
+    /// The newest process of each place.
+    nodes: BTreeMap<(Service, usize), Node>,
+    /// Places whose next process is on its way.
+    starting: HashSet<(Service, usize)>,
+    /// All that may still run, replaced ones included.
+    processes: Vec<(Service, Arc<Process>)>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {} // forget what has ended
+        tasks.spawn(work);
+    }
+
+    fn emit(&self, event: Event) {
+        // an error means that nobody listens, which is fine
+        self.events.send(event).ok();
+    }
+}
+
+impl Cluster {
+    /// Prepares a cluster: nothing runs yet.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let secret = options.token_secret.clone();
+        let shared = Shared {
+            token_secret: secret.unwrap_or_else(|| Alphanumeric.sample_string(&mut rand::rng(), 40)),
+            folder: Folder::open(options.dir.as_deref())?,
+            events: broadcast::Sender::new(EVENTS),
+            state: Mutex::new(State { settings: options.settings.clone(), ..State::default() }),
+            tasks: Mutex::default(),
+            options,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Starts the servers, then the services, and returns when all are ready.
+    ///
+    /// # Errors
+    /// The first process that could not be found or started, or was not ready in time, with the end of its log.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let cluster = Self::new(options)?;
+        cluster.launch().await?;
+        Ok(cluster)
+    }
+
+    /// What [`Cluster::start`] does after [`Cluster::new`]; may be cancelled, [`Cluster::stop`] then stops what runs.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn launch(&self) -> Result<(), Error> {
+        start::launch(&self.shared).await
+    }
+
+    /// Where data and logs are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.shared.folder.path()
+    }
+
+    /// The secret that tokens are signed with.
+    #[must_use]
+    pub fn token_secret(&self) -> &str {
+        &self.shared.token_secret
+    }
+
+    /// A token for `user`, good for a day, with these grants to subscribe and to publish.
+    ///
+    /// # Errors
+    /// When the user is no valid name.
+    pub fn token(&self, user: &str, sub: &[&str], publish: &[&str]) -> Result<String, token::Refused> {
+        let rooms = |list: &[&str]| list.iter().map(|room| (*room).to_owned()).collect();
+        let grants = Grants { sub: rooms(sub), publish: rooms(publish) };
+        token::mint(self.token_secret(), user, grants, Duration::from_secs(24 * 3600))
+    }
+
+    /// The newest process of a place, running or not.
+    #[must_use]
+    pub fn node(&self, service: Service, index: usize) -> Option<Node> {
+        self.shared.state().nodes.get(&(service, index)).cloned()
+    }
+
+    /// All places of a service, in order of their index.
+    #[must_use]
+    pub fn nodes(&self, service: Service) -> Vec<Node> {
+        self.shared.state().nodes.values().filter(|node| node.service == service).cloned().collect()
+    }
+
+    fn expect(&self, service: Service, index: usize) -> Node {
+        let node = self.node(service, index);
+        node.unwrap_or_else(|| panic!("{}", Error::NoSuch(service, index)))
+    }
+
+    /// The gateway with this index.
+    ///
+    /// # Panics
+    /// When there is none; so do its siblings. [`Cluster::node`] asks politely.
+    #[must_use]
+    pub fn gateway(&self, index: usize) -> Node {
+        self.expect(Service::Gateway, index)
+    }
+
+    /// The logic with this index.
+    #[must_use]
+    pub fn logic(&self, index: usize) -> Node {
+        self.expect(Service::Logic, index)
+    }
+
+    /// The task with this index.
+    #[must_use]
+    pub fn task(&self, index: usize) -> Node {
+        self.expect(Service::Task, index)
+    }
+
+    /// NATS, etcd, Redis or PostgreSQL.
+    #[must_use]
+    pub fn store(&self, service: Service) -> Node {
+        self.expect(service, 0)
+    }
+
+    /// Events from now on: exits, and starts of replacements once they are ready.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// Adds a setting for processes started from now on; later settings win.
+    pub fn set(&self, setting: Setting) {
+        self.shared.state().settings.push(setting);
+    }
+
+    /// Starts a replacement and waits until it is ready: in the place of one that has ended or is stopping, else as
+    /// one more. A gateway listens on the client port of its predecessor. A store keeps port and data.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_replacement(&self, service: Service) -> Result<Node, Error> {
+        start::replacement(&self.shared, service, None).await
+    }
+
+    /// Starts a process in this very place, whatever its predecessor is doing.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_at(&self, service: Service, index: usize) -> Result<Node, Error> {
+        start::replacement(&self.shared, service, Some(index)).await
+    }
+
+    /// As [`Cluster::start_replacement`], without waiting: the outcome is an event.
+    pub fn request_start(&self, service: Service, index: Option<usize>) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.spawn(async move {
+            if let Err(error) = start::replacement(&shared, service, index).await {
+                shared.emit(Event::Failed { service, error: error.to_string() });
+            }
+        });
+    }
+
+    /// Stops one process kindly (killed when it takes too long) and waits for its end.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`].
+    pub async fn stop_node(&self, service: Service, index: usize) -> Result<Exit, Error> {
+        let node = self.node(service, index).ok_or(Error::NoSuch(service, index))?;
+        let (signal, limit) = stop::manner(&self.shared, service);
+        Ok(stop::end(&node.process, signal, limit).await.0)
+    }
+
+    /// Stops a store and leaves it down.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`].
+    pub async fn stop_store(&self, store: Service) -> Result<Exit, Error> {
+        self.stop_node(store, 0).await
+    }
+
+    /// Starts a store again, on its port and with its data.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_store(&self, store: Service) -> Result<Node, Error> {
+        self.start_at(store, 0).await
+    }
+
+    /// Stops a store and starts it again, on its port and with its data.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn restart_store(&self, store: Service) -> Result<Node, Error> {
+        self.stop_store(store).await?;
+        self.start_store(store).await
+    }
+
+    /// Stops a store, removes all it holds and starts it again, on its port.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn wipe_store(&self, store: Service) -> Result<Node, Error> {
+        self.stop_store(store).await?;
+        self.with_store(store)?.wipe()?;
+        self.start_store(store).await
+    }
+
+    /// Removes all keys of Redis while it runs.
+    ///
+    /// # Errors
+    /// When Redis does not answer as it should.
+    pub async fn flush_redis(&self) -> Result<(), Error> {
+        self.with_store(Service::Redis)?.flush(Duration::from_secs(2)).await
+    }
+
+    /// The folder with all data of a store: copy it while the store is stopped, put it back later.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`].
+    pub fn store_data(&self, store: Service) -> Result<std::path::PathBuf, Error> {
+        Ok(self.with_store(store)?.data().to_owned())
+    }
+
+    fn with_store(&self, store: Service) -> Result<Arc<Store>, Error> {
+        self.shared.state().stores.get(&store).cloned().ok_or(Error::NoSuch(store, 0))
+    }
+
+    /// Stops everything in order: gateways, tasks, logics, stores. Bounded: what does not stop is killed.
+    pub async fn stop(&self) -> Stopped {
+        stop::all(&self.shared).await
+    }
+
+    /// Longest time that [`Cluster::stop`] can take.
+    #[must_use]
+    pub fn stop_bound() -> Duration {
+        SERVICE_STOP * 3 + STORE_STOP
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shared.tasks().abort_all();
+        stop::now(&self.shared);
+    }
+}

@@ -1,0 +1,389 @@
+//! Starting: stores first, then services; each is started once its predecessor's place is known and counted as
+//! running only when it says that it is ready.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStdout, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Event, Shared, State};
+use crate::defaults::{
+    LINE_BYTES_MAX, POLL, PORT_FREE, PROBE, REPLACE_LOOK, RESTART_PAUSE, RESTART_SETTLED, SERVICE_READY,
+    STORE_READY, STORE_TRIES,
+};
+use crate::error::Error;
+use crate::find;
+use crate::node::{Addresses, Node, Service};
+use crate::options::env_name;
+use crate::port::Port;
+use crate::probe;
+use crate::process::Process;
+use crate::store::Store;
+
+/// Stores, then logics, then the rest: gateways and tasks find a logic at once.
+pub(super) async fn launch(shared: &Arc<Shared>) -> Result<(), Error> {
+    for service in Service::SERVICES.into_iter().filter(|service| shared.options.count(*service) > 0) {
+        find::service_binary(service, shared.options.bin_dir.as_deref())?; // before anything runs
+    }
+    try_join_all(Service::STORES.map(|store| first_start_of_store(shared, store))).await?;
+    let all = |service: Service| (0..shared.options.count(service)).map(move |index| (service, index));
+    for group in
+        [all(Service::Logic).collect(), all(Service::Task).chain(all(Service::Gateway)).collect::<Vec<_>>()]
+    {
+        try_join_all(group.into_iter().map(|(service, index)| start_service(shared, service, index))).await?;
+    }
+    Ok(())
+}
+
+/// A store finds its port on its first start: one that somebody else took meanwhile is exchanged.
+async fn first_start_of_store(shared: &Arc<Shared>, service: Service) -> Result<Node, Error> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let store = Arc::new(Store::prepare(service, &shared.folder)?);
+        shared.state().stores.insert(service, Arc::clone(&store));
+        match start_store(shared, &store).await {
+            Err(error) if tries < STORE_TRIES && !store.port_is_free() => {
+                tracing::warn!(%service, %error, "the port was taken, another one is tried");
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Starts what is missing: the given place, else that of one which has ended or is stopping, else one more.
+pub(super) async fn replacement(
+    shared: &Arc<Shared>,
+    service: Service,
+    index: Option<usize>,
+) -> Result<Node, Error> {
+    let place = match index {
+        Some(index) => Place::take(shared, service, |_| Some(index)),
+        None if service.is_store() => Place::take(shared, service, |_| Some(0)),
+        None => vacancy(shared, service).await,
+    };
+    let place = place.ok_or_else(|| Error::System(format!("{service} is being started already")))?;
+    let node = if service.is_store() {
+        let store = shared.state().stores.get(&service).cloned().ok_or(Error::NoSuch(service, 0))?;
+        if let Some(old) = shared.state().nodes.get(&(service, 0)).filter(|node| node.exited().is_none()) {
+            return Err(Error::System(format!("{service} runs already (pid {})", old.pid())));
+        }
+        start_store(shared, &store).await?
+    } else {
+        start_service(shared, service, place.index).await?
+    };
+    shared.emit(Event::Start {
+        service,
+        index: node.index,
+        pid: node.pid(),
+        addresses: node.addresses.clone(),
+    });
+    Ok(node)
+}
+
+/// A place reserved for one start at a time.
+struct Place<'a> {
+    shared: &'a Shared,
+    service: Service,
+    index: usize,
+}
+
+impl<'a> Place<'a> {
+    fn take(
+        shared: &'a Shared,
+        service: Service,
+        choose: impl FnOnce(&State) -> Option<usize>,
+    ) -> Option<Self> {
+        let mut state = shared.state();
+        let index = choose(&state)?;
+        state.starting.insert((service, index)).then_some(Self { shared, service, index })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.state().starting.remove(&(self.service, self.index));
+    }
+}
+
+/// The lowest place whose process has ended; else one whose process is stopping; else the next new one. A process
+/// killed a moment ago may not be reaped yet, one asked to stop may not show it yet: looks for a while.
+async fn vacancy<'a>(shared: &'a Shared, service: Service) -> Option<Place<'a>> {
+    let until = Instant::now() + REPLACE_LOOK;
+    loop {
+        let ended = |state: &State| {
+            let mut ended =
+                state.nodes.values().filter(|node| node.service == service && node.exited().is_some());
+            ended.find(|node| !state.starting.contains(&(service, node.index))).map(|node| node.index)
+        };
+        if let Some(place) = Place::take(shared, service, ended) {
+            return Some(place);
+        }
+        let living: Vec<Node> = {
+            let state = shared.state();
+            let free = |node: &&Node| !state.starting.contains(&(service, node.index));
+            state.nodes.values().filter(|node| node.service == service).filter(free).cloned().collect()
+        };
+        let stopping = join_all(living.iter().map(is_stopping)).await;
+        let stopping =
+            living.iter().zip(stopping).find(|(_, stopping)| *stopping).map(|(node, _)| node.index);
+        if let Some(place) = stopping.and_then(|index| Place::take(shared, service, |_| Some(index))) {
+            return Some(place);
+        }
+        if Instant::now() >= until {
+            let next = |state: &State| {
+                (0..).find(|index| {
+                    !state.nodes.contains_key(&(service, *index))
+                        && !state.starting.contains(&(service, *index))
+                })
+            };
+            return Place::take(shared, service, next);
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Whether a living process says that it is on its way out.
+async fn is_stopping(node: &Node) -> bool {
+    let status = probe::get(&format!("{}/status", node.admin()), PROBE).await;
+    let state = status.ok().and_then(|answer| serde_json::from_str::<serde_json::Value>(&answer.body).ok());
+    let state = state.as_ref().and_then(|status| status.get("state")).and_then(serde_json::Value::as_str);
+    matches!(state, Some("draining" | "cleaning" | "stopped"))
+}
+
+async fn start_store(shared: &Arc<Shared>, store: &Arc<Store>) -> Result<Node, Error> {
+    store.initialise().await?;
+    let service = store.service;
+    let name = service.name(0);
+    let (process, _) = begin(shared, service, 0, store.command(), false)?;
+    let addresses = Addresses { url: Some(store.url()), ..Addresses::default() };
+    let node = Node { service, index: 0, addresses, process };
+    wait_until(&node.process, &name, STORE_READY, || store.is_ready()).await?;
+    settle(shared, node)
+}
+
+async fn start_service(shared: &Arc<Shared>, service: Service, index: usize) -> Result<Node, Error> {
+    let binary = find::service_binary(service, shared.options.bin_dir.as_deref())?;
+    let name = service.name(index);
+    let mut command = Command::new(binary);
+    command.current_dir(shared.folder.path());
+    for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("SLUICE_")) {
+        command.env_remove(key); // what is meant for the launcher, or for another deployment
+    }
+    if service == Service::Gateway {
+        let port = client_port(shared, index)?;
+        wait_for_port(&port, &name).await?;
+        command.env(env_name("listen"), format!("127.0.0.1:{}", port.number()));
+    }
+    command.envs(environment(shared, service, index));
+    let (process, stdout) = begin(shared, service, index, command, true)?;
+    let stdout = stdout.ok_or_else(|| Error::System(format!("{name} has no standard output")))?;
+    let addresses = tokio::select! {
+        addresses = introduction(shared, &process, stdout) => addresses?,
+        _ = process.exit() => return Err(died(&process)),
+    };
+    let ready = format!("{}/readyz", addresses.admin.as_deref().unwrap_or_default());
+    let node = Node { service, index, addresses, process };
+    wait_until(&node.process, &name, SERVICE_READY, || async {
+        match probe::get(&ready, PROBE).await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(format!("{} {}", answer.status, answer.body.trim())),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await?;
+    settle(shared, node)
+}
+
+/// The environment a service is configured by: where the stores are, free ports, and the settings asked for.
+fn environment(shared: &Shared, service: Service, index: usize) -> Vec<(String, String)> {
+    let state = shared.state();
+    let url = |store: Service| state.stores.get(&store).map(|store| store.url()).unwrap_or_default();
+    let mut values = vec![("admin.listen", "127.0.0.1:0".to_owned()), ("etcd.endpoints", url(Service::Etcd))];
+    if matches!(service, Service::Gateway | Service::Logic) {
+        values.push(("grpc.listen", "127.0.0.1:0".to_owned()));
+    }
+    if matches!(service, Service::Logic | Service::Task) {
+        values.extend([("nats.url", url(Service::Nats)), ("redis.url", url(Service::Redis))]);
+    }
+    if service == Service::Logic {
+        values.push(("postgres.url", url(Service::Postgres)));
+        values.push(("token_secret", shared.token_secret.clone()));
+    }
+    let mut environment: Vec<(String, String)> =
+        values.into_iter().map(|(key, value)| (env_name(key), value)).collect();
+    for setting in state.settings.iter().filter(|setting| setting.applies(service, index)) {
+        let (name, value) = setting.env();
+        environment.push((name, value.to_owned()));
+    }
+    environment
+}
+
+fn client_port(shared: &Shared, index: usize) -> Result<Arc<Port>, Error> {
+    let mut state = shared.state();
+    if let Some(port) = state.ports.get(&index) {
+        return Ok(Arc::clone(port));
+    }
+    let port = Arc::new(Port::claim()?);
+    state.ports.insert(index, Arc::clone(&port));
+    Ok(port)
+}
+
+/// A predecessor that is draining lets go of its listener before it ends.
+async fn wait_for_port(port: &Port, name: &str) -> Result<(), Error> {
+    let until = Instant::now() + PORT_FREE;
+    while !port.is_free() {
+        if Instant::now() >= until {
+            let text = format!("client port {} of {name} is still in use after {PORT_FREE:?}", port.number());
+            return Err(Error::NoPort(text));
+        }
+        sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// Starts a process and its watcher. From here on a stop of the cluster reaches it.
+fn begin(
+    shared: &Arc<Shared>,
+    service: Service,
+    index: usize,
+    command: Command,
+    talks: bool,
+) -> Result<(Arc<Process>, Option<ChildStdout>), Error> {
+    let name = service.name(index);
+    let mut state = shared.state();
+    if state.stopping {
+        return Err(Error::Stopping);
+    }
+    let log = shared.folder.log(&name);
+    let (process, stdout) = Process::start(name, command, log, talks)?;
+    state.processes.retain(|(_, process)| process.exited().is_none());
+    state.processes.push((service, Arc::clone(&process)));
+    drop(state);
+    watch(shared, service, index, Arc::clone(&process));
+    Ok((process, stdout))
+}
+
+fn watch(shared: &Arc<Shared>, service: Service, index: usize, process: Arc<Process>) {
+    let started = Instant::now();
+    let keeper = Arc::clone(shared);
+    shared.spawn(async move {
+        let exit = process.watch().await;
+        let (code, signal) = (exit.code(), exit.signal());
+        keeper.emit(Event::Exit { service, pid: process.pid(), code, signal });
+        let ours =
+            keeper.state().nodes.get(&(service, index)).is_some_and(|node| node.pid() == process.pid());
+        // one that was stopped through this library was meant to stop; one that never got ready was reported already
+        if keeper.options.restart && ours && exit.elapsed.is_none() {
+            restart(&keeper, service, index, started.elapsed()).await;
+        }
+    });
+}
+
+/// `--restart`: again and again, slower and slower while it does not get ready.
+async fn restart(shared: &Arc<Shared>, service: Service, index: usize, lived: Duration) {
+    let (first, longest) = RESTART_PAUSE;
+    let mut pause = if lived < RESTART_SETTLED { first * 4 } else { first };
+    loop {
+        sleep(pause).await;
+        if shared.state().stopping {
+            return;
+        }
+        match replacement(shared, service, Some(index)).await {
+            Ok(_) | Err(Error::Stopping) => return,
+            Err(error) => shared.emit(Event::Failed { service, error: error.to_string() }),
+        }
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// Makes it the process of its place.
+fn settle(shared: &Shared, node: Node) -> Result<Node, Error> {
+    shared.state().nodes.insert((node.service, node.index), node.clone());
+    Ok(node)
+}
+
+fn died(process: &Process) -> Error {
+    let status = process.exited().map(|exit| exit.status).unwrap_or_default();
+    Error::Died { name: process.name().to_owned(), status, log: process.log_tail() }
+}
+
+/// Asks until the answer is yes; a process that is not ready in time is killed.
+async fn wait_until<F: Future<Output = Result<(), String>>>(
+    process: &Process,
+    name: &str,
+    limit: Duration,
+    is_ready: impl Fn() -> F,
+) -> Result<(), Error> {
+    let until = Instant::now() + limit;
+    loop {
+        let last = tokio::select! {
+            said = is_ready() => match said {
+                Ok(()) => return Ok(()),
+                Err(said) => said,
+            },
+            _ = process.exit() => return Err(died(process)),
+        };
+        if Instant::now() >= until {
+            process.kill();
+            return Err(Error::NotReady {
+                name: name.to_owned(),
+                after: limit,
+                last,
+                log: process.log_tail(),
+            });
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Reads the one line a service says about itself; what else it says goes to its log.
+async fn introduction(shared: &Shared, process: &Process, stdout: ChildStdout) -> Result<Addresses, Error> {
+    let name = process.name();
+    let mut reader = BufReader::new(stdout);
+    let mut line = Vec::new();
+    let mut bounded = (&mut reader).take(LINE_BYTES_MAX);
+    let parsed = match timeout(SERVICE_READY, bounded.read_until(b'\n', &mut line)).await {
+        Ok(Ok(_)) => Introduction::parse(&line),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("it said nothing within {SERVICE_READY:?}")),
+    };
+    let log = process.log().to_owned();
+    shared.spawn(async move {
+        let Ok(mut log) = tokio::fs::OpenOptions::new().append(true).open(log).await else { return };
+        if tokio::io::copy(&mut reader, &mut log).await.is_ok() {
+            log.flush().await.ok();
+        }
+    });
+    parsed.map_err(|error| {
+        process.kill();
+        let text = String::from_utf8_lossy(&line);
+        Error::System(format!("{name} did not introduce itself ({error}): {text:?}\n{}", process.log_tail()))
+    })
+}
+
+/// The line a service prints when its listeners are bound.
+#[derive(serde::Deserialize)]
+struct Introduction {
+    instance: Option<String>,
+    ws: Option<String>,
+    grpc: Option<String>,
+    admin: String,
+}
+
+impl Introduction {
+    fn parse(line: &[u8]) -> Result<Addresses, String> {
+        let said: Self = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        Ok(Addresses {
+            // a gateway's gRPC port is for its own kind, not part of the public list
+            api: if said.ws.is_some() { None } else { said.grpc },
+            ws: said.ws,
+            admin: Some(said.admin),
+            url: None,
+            instance: said.instance,
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! Stopping: in order and bounded, or at once when the cluster is dropped. Signals processes by their own pid only.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use nix::sys::signal::Signal;
+
+use super::Shared;
+use crate::defaults::{SERVICE_STOP, STORE_STOP};
+use crate::node::Service;
+use crate::process::{Exit, Process};
+
+/// How everything ended.
+#[derive(Debug, Clone, Default)]
+pub struct Stopped {
+    /// How each process ended that still ran: its name and its exit.
+    pub exits: Vec<(String, Exit)>,
+    /// Names of those that had to be killed because they did not stop in time.
+    pub killed: Vec<String>,
+}
+
+/// How long a dropped cluster waits for its killed children.
+const DROP_WAIT: Duration = Duration::from_secs(2);
+
+/// The order in which nobody waits for one that is gone.
+const ORDER: [&[Service]; 4] = [&[Service::Gateway], &[Service::Task], &[Service::Logic], &Service::STORES];
+
+pub(super) async fn all(shared: &Shared) -> Stopped {
+    shared.state().stopping = true;
+    let mut stopped = Stopped::default();
+    for group in ORDER {
+        let processes = shared.state().processes.clone();
+        let living = processes
+            .into_iter()
+            .filter(|(service, process)| group.contains(service) && process.exited().is_none());
+        let ends = living.map(|(service, process)| async move {
+            let (signal, limit) = manner(shared, service);
+            (process.name().to_owned(), end(&process, signal, limit).await)
+        });
+        for (name, (exit, killed)) in join_all(ends).await {
+            if killed {
+                stopped.killed.push(name.clone());
+            }
+            stopped.exits.push((name, exit));
+        }
+    }
+    stopped
+}
+
+/// Which signal asks it to stop, and how long it may take.
+pub(super) fn manner(shared: &Shared, service: Service) -> (Signal, Duration) {
+    match shared.state().stores.get(&service) {
+        Some(store) => (store.stop_signal(), STORE_STOP),
+        None => (Signal::SIGTERM, SERVICE_STOP),
+    }
+}
+
+/// Asks, waits, kills. A frozen process is thawed, else it could not hear the question. Says whether it was killed.
+pub(super) async fn end(process: &Arc<Process>, signal: Signal, limit: Duration) -> (Exit, bool) {
+    process.signal(signal);
+    process.thaw();
+    if let Ok(exit) = process.wait_exit(limit).await {
+        return (exit, false);
+    }
+    process.kill();
+    (process.exit().await, true)
+}
+
+/// Kills everything without a runtime. PostgreSQL is told to drop everything (SIGQUIT), so that its own children end
+/// with it; it is killed when even that takes too long.
+pub(super) fn now(shared: &Shared) {
+    let mut state = shared.state();
+    state.stopping = true;
+    let mut living: Vec<(Service, Arc<Process>)> = std::mem::take(&mut state.processes);
+    drop(state);
+    living.retain(|(_, process)| !process.reap_now());
+    for (service, process) in &living {
+        process.signal(if *service == Service::Postgres { Signal::SIGQUIT } else { Signal::SIGKILL });
+        process.thaw();
+    }
+    let until = Instant::now() + DROP_WAIT;
+    while !living.is_empty() {
+        if Instant::now() >= until {
+            for (_, process) in &living {
+                process.kill();
+            }
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+        living.retain(|(_, process)| !process.reap_now());
+    }
+}

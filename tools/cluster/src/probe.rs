@@ -1,0 +1,79 @@
+//! One short question to a server: an HTTP GET, or a line over TCP. No connection is kept, no redirect followed.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::defaults::PROBE_BYTES_MAX;
+
+/// An HTTP answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// The body as text.
+    pub body: String,
+}
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// Not `http://host:port/…`.
+    #[error("{0:?} is no address of the form http://host:port/path")]
+    Address(String),
+    /// Connecting, writing or reading failed.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// Nothing in time.
+    #[error("no answer within {0:?}")]
+    Late(Duration),
+    /// Not HTTP.
+    #[error("the answer is not HTTP")]
+    NotHttp,
+}
+
+/// GETs `http://host:port/path`.
+///
+/// # Errors
+/// [`ProbeError`] when there is no HTTP answer within `timeout`; every status code is an answer.
+pub async fn get(url: &str, timeout: Duration) -> Result<Answer, ProbeError> {
+    let rest = url.strip_prefix("http://").ok_or_else(|| ProbeError::Address(url.to_owned()))?;
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let path = if path.is_empty() { "/" } else { path };
+    // HTTP/1.0: the answer is neither chunked nor kept alive
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: */*\r\n\r\n");
+    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    let bytes = within(timeout, exchange(&address, request.as_bytes(), None)).await?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, body) = text.split_once("\r\n\r\n").ok_or(ProbeError::NotHttp)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(ProbeError::NotHttp)?;
+    Ok(Answer { status, body: body.to_owned() })
+}
+
+/// Sends `request` (may be empty) and returns the first line of the answer.
+pub(crate) async fn line(address: &str, request: &str, timeout: Duration) -> Result<String, ProbeError> {
+    let bytes = within(timeout, exchange(address, request.as_bytes(), Some(b'\n'))).await?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
+async fn within(
+    timeout: Duration,
+    work: impl Future<Output = std::io::Result<Vec<u8>>>,
+) -> Result<Vec<u8>, ProbeError> {
+    Ok(tokio::time::timeout(timeout, work).await.map_err(|_| ProbeError::Late(timeout))??)
+}
+
+/// Reads up to and with `until`, else to the end.
+async fn exchange(address: &str, request: &[u8], until: Option<u8>) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(request).await?;
+    let mut stream = stream.take(PROBE_BYTES_MAX);
+    let mut answer = Vec::new();
+    while stream.read_buf(&mut answer).await? > 0 {
+        if until.is_some_and(|end| answer.contains(&end)) {
+            break;
+        }
+    }
+    Ok(answer)
+}

@@ -1,0 +1,143 @@
+//! Tokens of clients: minted for people and tests, and explained when a server refuses them. The services verify
+//! tokens with their own code; what is accepted here and refused there would be a fault worth finding.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::dangerous::insecure_decode;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+use serde::{Deserialize, Serialize};
+
+/// Seconds by which clocks may differ.
+const LEEWAY_S: u64 = 30;
+
+/// Which rooms: exact names, or a prefix ending in `*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// Rooms to read.
+    #[serde(default)]
+    pub sub: Vec<String>,
+    /// Rooms to write.
+    #[serde(default, rename = "pub")]
+    pub publish: Vec<String>,
+}
+
+/// What a token says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// The user.
+    pub sub: String,
+    /// End of life, seconds since 1970.
+    pub exp: u64,
+    /// What the user may do.
+    #[serde(default)]
+    pub grants: Grants,
+}
+
+/// Why a token is refused, in words for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// Signs a token (HS256; the secret is the UTF-8 bytes of `secret`) that lives for `ttl`.
+///
+/// # Errors
+/// [`Refused`] when the user is no valid name.
+pub fn mint(secret: &str, user: &str, grants: Grants, ttl: Duration) -> Result<String, Refused> {
+    let claims = Claims { sub: user.to_owned(), exp: now_s() + ttl.as_secs(), grants };
+    check_user(&claims.sub)?;
+    encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))
+        .map_err(|error| Refused(format!("cannot be signed: {error}")))
+}
+
+/// Reads and verifies a token.
+///
+/// # Errors
+/// [`Refused`] says what is wrong with it and, where that helps, what it contains.
+pub fn check(secret: &str, token: &str) -> Result<Claims, Refused> {
+    let header = decode_header(token).map_err(|error| {
+        Refused(format!("this is no JWT (three base64url parts joined by dots): {error}"))
+    })?;
+    if header.alg != Algorithm::HS256 {
+        return Err(Refused(format!("signed with {:?}, only HS256 is accepted", header.alg)));
+    }
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.leeway = LEEWAY_S;
+    validation.set_required_spec_claims(&["exp", "sub"]);
+    validation.validate_aud = false;
+    let claims = decode::<Claims>(token, &DecodingKey::from_secret(secret.as_bytes()), &validation);
+    let claims = claims.map_err(|error| explain(error.kind(), token))?.claims;
+    check_user(&claims.sub)?;
+    let rooms = claims.grants.sub.iter().chain(&claims.grants.publish);
+    match rooms.into_iter().find(|room| room.trim_end_matches('*').contains('*') || room.is_empty()) {
+        Some(room) => Err(Refused(format!("grant {room:?} is neither a name nor a prefix ending in one *"))),
+        None => Ok(claims),
+    }
+}
+
+fn explain(kind: &ErrorKind, token: &str) -> Refused {
+    let unverified = insecure_decode::<Claims>(token).map(|data| data.claims);
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the library's list is open; its own text serves for the rest"
+    )]
+    Refused(match (kind, unverified) {
+        (ErrorKind::ExpiredSignature, Ok(claims)) => {
+            format!("expired {} s ago, {LEEWAY_S} s are tolerated", now_s().saturating_sub(claims.exp))
+        }
+        (ErrorKind::InvalidSignature, Ok(claims)) => {
+            format!("the signature does not fit the secret (the token claims to be for {:?})", claims.sub)
+        }
+        (ErrorKind::MissingRequiredClaim(claim), _) => format!("the claim {claim:?} is missing"),
+        (ErrorKind::Json(error), _) => format!("its claims are not as they should be: {error}"),
+        (kind, _) => format!("{kind:?}"),
+    })
+}
+
+fn check_user(user: &str) -> Result<(), Refused> {
+    sluice_proto::ids::UserId::parse(user).map(drop).map_err(|error| Refused(error.to_string()))
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Grants {
+        Grants { sub: vec!["*".into()], publish: vec!["news.*".into()] }
+    }
+
+    #[test]
+    fn a_minted_token_is_accepted() {
+        let token = mint("secret", "ann", all(), Duration::from_secs(60)).unwrap();
+        let claims = check("secret", &token).unwrap();
+        assert_eq!((claims.sub.as_str(), claims.grants), ("ann", all()));
+    }
+
+    #[test]
+    fn refusals_say_what_is_wrong() {
+        let token = mint("secret", "ann", all(), Duration::from_secs(60)).unwrap();
+        let why = |secret: &str, token: &str| check(secret, token).unwrap_err().0;
+        assert!(why("other", &token).contains("signature"), "{}", why("other", &token));
+        assert!(why("other", &token).contains("ann"));
+        assert!(why("secret", "abc").contains("no JWT"));
+        let signed = |claims: serde_json::Value| {
+            encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(b"secret")).unwrap()
+        };
+        let old = signed(serde_json::json!({"sub": "ann", "exp": now_s() - 100}));
+        assert!(why("secret", &old).contains("expired 1"), "{}", why("secret", &old));
+        let leeway = signed(serde_json::json!({"sub": "ann", "exp": now_s() - 10}));
+        assert!(check("secret", &leeway).is_ok());
+        let eternal = signed(serde_json::json!({"sub": "ann"}));
+        assert!(why("secret", &eternal).contains("exp"), "{}", why("secret", &eternal));
+        let odd = signed(serde_json::json!({"sub": "ann", "exp": now_s() + 9, "grants": {"sub": ["a*b"]}}));
+        assert!(why("secret", &odd).contains("a*b"));
+        assert!(mint("secret", "", all(), Duration::from_secs(1)).is_err());
+        let other =
+            encode(&Header::new(Algorithm::HS512), &serde_json::json!({}), &EncodingKey::from_secret(b"s"));
+        assert!(why("s", &other.unwrap()).contains("HS256"));
+    }
+}
