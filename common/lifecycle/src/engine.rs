@@ -1,7 +1,7 @@
 //! The engine: waits for a stop, runs the stages of the plan one after the other, reports.
 //!
-//! It never waits without a deadline once a stop was asked for, and never lets one stage take the time of the total
-//! from those who come behind it unless the plan says so.
+//! It never waits without a deadline once a stop was asked for, and nothing of a stage outlives the engine, but for
+//! code that never yields.
 
 use std::mem;
 use std::sync::Arc;

@@ -5,14 +5,15 @@
 //!            running └────── draining ───────┘   └─ cleaning ──┘   stopped
 //! ```
 //!
-//! The plan is data ([`Plan`]). Whoever starts work says in which stage it dies ([`Lifecycle::scope`]); whoever has
-//! something to do at a stage registers a [hook](Lifecycle::hook). When a stop is asked for, the [`Engine`] goes
-//! through the stages. Each begins by running its hooks and cancelling the token of its scope, and is over when hooks and
-//! tasks are done, or at its deadline: `min(its own time, what is left of the total)`. Then whoever is late is named,
-//! aborted and left behind. Time not used is there for the stages behind; a stage for which nothing is left is skipped.
+//! The plan is data ([`Plan`]). Whoever starts work says in which stage it dies ([`Lifecycle::scope`]); whoever
+//! has something to do at a stage registers a [hook](Lifecycle::hook). When a stop is asked for, the [`Engine`]
+//! goes through the stages. Each begins by running its hooks and cancelling the token of its scope, and is over
+//! when hooks and tasks are done, or at its deadline: `min(its own time, what is left of the total)`. Then whoever
+//! is late is named, aborted and left behind. Time not used is there for the stages behind; a stage for which
+//! nothing is left is skipped.
 //!
-//! Depends on tokio, tokio-util and tracing only. Knows nothing of sockets, stores or configuration; no global, and
-//! nobody but the [`Watchdog`] ends the process.
+//! Depends on tokio, tokio-util and tracing only. Knows nothing of sockets, stores or configuration; no global,
+//! and nobody but the [`Watchdog`] ends the process.
 //!
 //! # Example
 //!
@@ -72,7 +73,7 @@
 //!         lifecycle.ready();
 //!     }
 //!     let report = engine.run().await; // also after a stop during start-up: what was started is stopped
-//!     std::process::exit(report.exit_code()) // does not wait for blocking threads, as the end of a runtime would
+//!     std::process::exit(report.exit_code()) // the end of a runtime would wait for blocking threads
 //! }
 //! ```
 //!
@@ -82,10 +83,10 @@
 //! |---|---|
 //! | SIGTERM, SIGINT, SIGQUIT ([`Signals`]), an operator, the program itself ([`Lifecycle::stop`]) | 0, also with stages late, failed or skipped: the report says so |
 //! | a task of [`Scope::spawn`] ended before its stage: error, panic or plain return | 1 |
-//! | the stop took longer than its total and a margin ([`Watchdog`]) | 1, from a thread, also when the runtime is wedged |
+//! | the stop took longer than its total and a margin ([`Watchdog`]) | 1, also when the runtime is wedged |
 //!
-//! The first reason counts; a second signal, or a task that dies during a stop, changes neither the stop nor its exit
-//! code. Stopping twice, during start-up, or something that never started is harmless.
+//! The first reason counts; a second signal, or a task that dies during a stop, changes neither the stop nor its
+//! exit code. Stopping twice, during start-up, or something that never started is harmless.
 //!
 //! # Which tool for which work
 //!
@@ -107,9 +108,9 @@
 //!
 //! # Limits
 //!
-//! Code that never yields cannot be aborted: such a task is named in [`Report::abandoned`] and left behind; if it holds up
-//! the whole runtime, the watchdog ends the process. All time is tokio's, so tests run on a paused clock; only the watchdog
-//! counts real time.
+//! Code that never yields cannot be aborted: such a task is named in [`Report::abandoned`] and left behind; if it
+//! holds up the whole runtime, the watchdog ends the process. All time is tokio's, so tests run on a paused clock;
+//! only the watchdog counts real time.
 
 mod engine;
 mod gate;

@@ -1,19 +1,24 @@
 //! What an operator reads: one INFO line for each stage, one summary.
 
+use std::cell::RefCell;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 use std::time::Duration;
 
 use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
 
 use crate::{STAGE, plan};
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What this thread, and so this test, has logged.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
-impl Write for Lines {
+struct ToThread;
+
+impl Write for ToThread {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LOGGED.with_borrow_mut(|logged| logged.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 
@@ -22,25 +27,24 @@ impl Write for Lines {
     }
 }
 
+struct Lines(String);
+
 impl Lines {
-    fn containing(&self, text: &str) -> Vec<String> {
-        let bytes = self.0.lock().unwrap();
-        let all = String::from_utf8_lossy(&bytes);
-        all.lines().filter(|line| line.contains(text)).map(ToOwned::to_owned).collect()
+    fn containing(&self, text: &str) -> Vec<&str> {
+        self.0.lines().filter(|line| line.contains(text)).collect()
     }
 }
 
+/// What a stop logs. One subscriber for all threads, because a scoped one races with the tests beside it.
 async fn logged(plan: Plan, arrange: impl FnOnce(&Lifecycle)) -> Lines {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _installed = tracing::subscriber::set_default(subscriber);
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_writer(|| ToThread).init());
     let (lifecycle, engine) = Lifecycle::new(plan);
     arrange(&lifecycle);
     lifecycle.stop(StopReason::Signal("SIGTERM"));
     lifecycle.stop(StopReason::Signal("SIGINT"));
     engine.run().await;
-    lines
+    Lines(String::from_utf8(LOGGED.take()).unwrap())
 }
 
 #[tokio::test(start_paused = true)]
