@@ -2,6 +2,7 @@
 //!
 //! Starts first and stops last. A connection that does not speak, or never finishes, holds nothing up.
 
+mod stage_metric;
 mod status;
 
 use std::fmt;
@@ -62,13 +63,13 @@ impl Admin {
     /// Pages with nothing of their own: fill in what the service has.
     #[must_use]
     pub fn new(service: &'static str, lifecycle: Lifecycle, metrics: Registry) -> Self {
-        let empty: Page = Arc::new(|| json!({}));
+        stage_metric::register(&metrics, lifecycle.clone());
         Self {
             service,
             instance: Arc::new(String::new),
             lifecycle,
             metrics,
-            status: Arc::clone(&empty),
+            status: Arc::new(|| json!({})),
             instances: Arc::new(|| json!([])),
             duties: Arc::new(|| json!([])),
             ready: Arc::new(|| Ok(())),

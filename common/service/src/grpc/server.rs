@@ -39,7 +39,16 @@ const IDLE_WITHIN: Duration = Duration::from_millis(250);
 /// Calls at once on one connection: 16 lanes, reads and heads of one gateway stay far below.
 const CALLS_MAX: u32 = 1024;
 
+/// Bytes a client may send on one call before it waits for us: one message of the largest size.
+const CALL_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// The same for a connection: publish batches of several lanes travel at once.
+const CONNECTION_WINDOW_BYTES: u32 = 4 * CALL_WINDOW_BYTES;
+
 /// What is served, and how it ends.
+///
+/// A call lives as long as its client waits for it: when the client gives up, or its connection breaks, the
+/// handler's future is dropped. What must come to its end whatever the client does belongs in a task or a
+/// [`Batcher`](crate::batcher::Batcher).
 #[derive(Debug, Clone)]
 pub struct Server {
     /// The services, without the health service.
@@ -131,6 +140,8 @@ async fn connection(mut tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>)
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .max_concurrent_streams(CALLS_MAX)
+            .initial_stream_window_size(CALL_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .serve_connection(TokioIo::new(Stream::new(tcp, PREFACE, ())), service)
     );
     let ended = tokio::select! {

@@ -68,7 +68,15 @@ async fn pages_answer_and_readiness_follows_the_stage() {
     assert!(get(at, "POST", "/livez").await.0.starts_with("http/1.1 405"));
     let (head, body) = get(at, "GET", "/nothing").await;
     assert!(head.starts_with("http/1.1 404") && body.contains("/status"), "{body}");
-    assert!(get(at, "GET", "/metrics").await.1.contains("sluice_test_messages_total 1"));
+    let metrics = get(at, "GET", "/metrics").await.1;
+    for line in [
+        "sluice_test_messages_total 1",
+        "sluice_test_stage{stage=\"ready\"} 1",
+        "sluice_test_stage{stage=\"drain\"} 0",
+        "sluice_test_build_info{version=",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
     assert_eq!(parsed(&get(at, "GET", "/admin/duties").await.1), json!([{ "duty": "sweep" }]));
     assert_eq!(parsed(&get(at, "GET", "/admin/instances").await.1), json!([]));
 
