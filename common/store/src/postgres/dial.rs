@@ -83,6 +83,9 @@ impl Dialer {
 
 /// Reads a URL; what is wrong with it is said without its password.
 pub(super) fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(StoreError::Misconfigured("postgres.url must begin with postgres://".to_owned()));
+    }
     let options = PgConnectOptions::from_str(url)
         .map_err(|e| StoreError::Misconfigured(format!("postgres.url cannot be read: {e}")))?;
     Ok(options.application_name("sluice").disable_statement_logging())

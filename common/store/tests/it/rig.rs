@@ -66,7 +66,7 @@ impl Table {
             let rows = by_room.remove(room.as_str()).unwrap_or_default();
             let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
             if seqs != (1..=head).collect::<Vec<_>>() {
-                faults.push(format!("{room}: head {head}, but seqs {seqs:?}"));
+                faults.push(format!("{room}: head {head}, but seqs {}", brief(&seqs)));
             }
             if !rows.is_sorted_by_key(|row| row.at_ms) {
                 faults.push(format!("{room}: times run backwards"));
@@ -74,7 +74,7 @@ impl Table {
             let mut owed = owed.remove(room.as_str()).unwrap_or_default();
             owed.sort_unstable();
             if owed != seqs {
-                faults.push(format!("{room}: seqs {seqs:?}, but owed {owed:?}"));
+                faults.push(format!("{room}: seqs {}, but owed {}", brief(&seqs), brief(&owed)));
             }
         }
         faults.extend(by_room.keys().map(|room| format!("messages without a room row: {room}")));
@@ -83,6 +83,12 @@ impl Table {
         }
         faults
     }
+}
+
+/// The seqs up to the first break, and what follows it.
+fn brief(seqs: &[u64]) -> String {
+    let run = seqs.iter().zip(1..).take_while(|&(&seq, n)| seq == n).count();
+    format!("1…{run} then {:?} ({} in all)", &seqs[run..seqs.len().min(run + 3)], seqs.len())
 }
 
 pub struct PgRig(pub PgServer);
@@ -120,7 +126,7 @@ impl Rig for PgRig {
     async fn table(&self) -> Table {
         let heads = self.0.run("select room, head::text from rooms").await;
         let rows = "select room, seq::text, sender, key, encode(hash, 'hex') as hash, ms_v1(at)::text as at \
-                    from messages order by room, seq";
+                    from messages m order by m.room, m.seq";
         let owed = "select unnest(rooms) as room, unnest(firsts)::text as first, unnest(lasts)::text as last \
                     from outbox";
         let dead = self.0.run("select sum(deadlocks)::text from pg_stat_database").await;

@@ -189,7 +189,9 @@ fn own(path: &Path) {
 }
 
 fn initdb(data: &Path) {
-    run(tool("initdb").args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N", "-D"]).arg(data));
+    run(tool("initdb")
+        .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N", "-D"])
+        .arg(data));
 }
 
 /// A data directory made once for all tests of this build and copied for each.
