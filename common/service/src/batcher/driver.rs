@@ -35,13 +35,15 @@ struct Entry<T, R> {
 struct State<T, R> {
     queue: Queue<Entry<T, R>>,
     closed: bool,
+    /// Submitters that found no space and stand in line; nobody overtakes them.
+    in_line: usize,
 }
 
 struct Shared<T, R> {
     name: &'static str,
     cost: fn(&T) -> usize,
     state: Mutex<State<T, R>>,
-    /// Held by the one submitter that is next in line: who waits is served in order.
+    /// Held by the first in line: who waits is served in order.
     turn: tokio::sync::Mutex<()>,
     space: Notify,
     work: Notify,
@@ -115,7 +117,7 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         let shared = Arc::new(Shared {
             name,
             cost,
-            state: Mutex::new(State { queue: Queue::new(bounds), closed: false }),
+            state: Mutex::new(State { queue: Queue::new(bounds), closed: false, in_line: 0 }),
             turn: tokio::sync::Mutex::new(()),
             space: Notify::new(),
             work: Notify::new(),
@@ -143,8 +145,7 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// # Errors
     /// [`Full`] gives the item back, also when the batcher is closed.
     pub fn offer(&self, item: T) -> Result<(), Full<T>> {
-        let Ok(_turn) = self.shared.turn.try_lock() else { return Err(Full(item)) };
-        self.push(Entry { item, answer: None }).map_err(|refused| match refused {
+        self.push(Entry { item, answer: None }, false).map_err(|refused| match refused {
             Refused::Full(entry) | Refused::Closed(entry) => Full(entry.item),
         })
     }
@@ -167,10 +168,16 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         self.shared.state().queue.is_idle()
     }
 
-    async fn enqueue(&self, mut entry: Entry<T, R>) -> Result<(), SubmitError> {
+    async fn enqueue(&self, entry: Entry<T, R>) -> Result<(), SubmitError> {
+        let mut entry = match self.push(entry, false) {
+            Ok(()) => return Ok(()),
+            Err(Refused::Closed(_)) => return Err(SubmitError::Closed),
+            Err(Refused::Full(back)) => back,
+        };
+        let _line = InLine::join(&self.shared);
         let _turn = self.shared.turn.lock().await;
         loop {
-            match self.push(entry) {
+            match self.push(entry, true) {
                 Ok(()) => return Ok(()),
                 Err(Refused::Closed(_)) => return Err(SubmitError::Closed),
                 Err(Refused::Full(back)) => entry = back,
@@ -179,16 +186,35 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         }
     }
 
-    fn push(&self, entry: Entry<T, R>) -> Result<(), Refused<Entry<T, R>>> {
+    fn push(&self, entry: Entry<T, R>, first_in_line: bool) -> Result<(), Refused<Entry<T, R>>> {
         let bytes = (self.shared.cost)(&entry.item);
         let mut state = self.shared.state();
         if state.closed {
             return Err(Refused::Closed(entry));
         }
+        if state.in_line > 0 && !first_in_line {
+            return Err(Refused::Full(entry));
+        }
         state.queue.push(entry, bytes).map_err(|Full(entry)| Refused::Full(entry))?;
         drop(state);
         self.shared.work.notify_one();
         Ok(())
+    }
+}
+
+/// A place in line, left by dropping it.
+struct InLine<'a, T, R>(&'a Shared<T, R>);
+
+impl<'a, T, R> InLine<'a, T, R> {
+    fn join(shared: &'a Shared<T, R>) -> Self {
+        shared.state().in_line += 1;
+        Self(shared)
+    }
+}
+
+impl<T, R> Drop for InLine<'_, T, R> {
+    fn drop(&mut self) {
+        self.0.state().in_line -= 1;
     }
 }
 

@@ -152,6 +152,49 @@ async fn a_panic_or_a_wrong_count_is_lost_and_the_next_batch_runs() {
     tasks.join_next().await.unwrap().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn on_many_threads_nothing_is_refused_while_there_is_space_and_each_gets_its_own() {
+    const EACH: u64 = 5_000;
+    let bounds =
+        Bounds { items_max: 64, bytes_max: 1 << 20, queue_items_max: 40_000, queue_bytes_max: 1 << 20 };
+    let ran = Arc::new(Mutex::new(Vec::new()));
+    let stop = CancellationToken::new();
+    let (batcher, driver) = Batcher::new("threads", bounds, |_| 1, stop.clone(), {
+        let ran = Arc::clone(&ran);
+        move |batch: Vec<u64>| {
+            ran.lock().unwrap().extend_from_slice(&batch);
+            async move { batch }
+        }
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(driver);
+    let mut submitters = JoinSet::new();
+    for submitter in 0..8 {
+        let batcher = batcher.clone();
+        submitters.spawn(async move {
+            for n in submitter * EACH..(submitter + 1) * EACH {
+                if n % 7 == 0 {
+                    assert_eq!(batcher.submit(n).await, Ok(n));
+                } else {
+                    assert_eq!(batcher.offer(n), Ok(()));
+                }
+            }
+        });
+    }
+    while let Some(ended) = submitters.join_next().await {
+        ended.unwrap();
+    }
+    batcher.close().await;
+    stop.cancel();
+    tasks.join_next().await.unwrap().unwrap();
+    let mut ran = ran.lock().unwrap().clone();
+    for submitter in 0..8 {
+        assert!(ran.iter().filter(|n| **n / EACH == submitter).is_sorted());
+    }
+    ran.sort_unstable();
+    assert!(ran.into_iter().eq(0..8 * EACH));
+}
+
 #[tokio::test(start_paused = true)]
 async fn under_a_lifecycle_it_flushes_when_its_stage_begins() {
     let plan = Plan::new(Duration::from_secs(2)).stage(Stage::Flush, Duration::from_secs(1));
