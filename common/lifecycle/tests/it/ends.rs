@@ -115,6 +115,7 @@ async fn a_task_spawned_in_its_stage_is_waited_for_and_behind_it_refused() {
             sleep(STAGE / 2).await;
         });
         inside.scope(Stage::Notify).spawn("too late", async { panic!("polled") });
+        assert!(inside.tasks().iter().all(|(name, _)| name != "too late"));
         assert!(!inside.hook(Stage::Drain, "too late", || async { Ok(()) }));
         assert!(inside.hook(Stage::Flush, "in time", || async { Ok(()) }));
         Ok(())
