@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Logic: authenticates, authorises, commits. The only writer of rooms and messages, and the only SQL client.
+//!
+//! Stateless, any number of them. Knows no sockets of clients, keeps nothing that the store does not have, and
+//! makes no publish wait for the fan-out.
+
+pub mod app;
+pub mod auth;
+pub mod config;
+pub mod defaults;
+pub mod deps;
+pub mod error;
+mod last;
+pub mod metrics;
+mod notices;
+mod pages;
+mod presence;
+mod publish;
+mod read;
+mod rpc;
+pub mod stages;
+mod sweep;
+mod vitals;

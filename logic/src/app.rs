@@ -1,0 +1,296 @@
+//! Puts logic together: `build` binds its sockets, `serve` starts everything on them and registers what
+//! the stop has to do. Holds no rule of its own.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use sluice_cluster::{Cluster, Registration, Service, State};
+use sluice_lifecycle::{Lifecycle, Stage, bounded};
+use sluice_presence::Presence;
+use sluice_proto::ids::InstanceId;
+use sluice_queue::Queue;
+use sluice_service::admin::Admin;
+use sluice_service::clock::Clock;
+use sluice_service::grpc::health::Health;
+use sluice_service::grpc::peers::Peers;
+use sluice_service::grpc::server::Server;
+use sluice_service::listen::{Bound, bind};
+use sluice_service::metrics::Registry;
+use sluice_store::{Store, StoreError};
+use tonic::service::Routes;
+
+use crate::auth::Auth;
+use crate::config::Config;
+use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN};
+use crate::error::StartError;
+use crate::metrics::{Metrics, OutcomeLabel};
+use crate::notices::Notices;
+use crate::presence::{Alive, Reports};
+use crate::publish::Publisher;
+use crate::read::Reader;
+use crate::rpc::{Core, Rpc};
+use crate::sweep::Sweeper;
+use crate::vitals::Vitals;
+use crate::{last, pages, stages};
+
+/// Opens the store; called again, with a pause, until it succeeds.
+pub type OpenStore = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> + Send + Sync>;
+
+/// What logic stands on: the real parts, or in-process ones.
+pub struct Deps {
+    /// The store.
+    pub store: OpenStore,
+    /// The fan-out queue.
+    pub queue: Arc<dyn Queue>,
+    /// Interest and presence.
+    pub presence: Arc<dyn Presence>,
+    /// Who is there.
+    pub cluster: Arc<dyn Cluster>,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// A logic whose sockets are bound; nothing is accepted yet.
+pub struct App {
+    config: Config,
+    lifecycle: Lifecycle,
+    admin: Bound,
+    grpc: Bound,
+}
+
+impl App {
+    /// Binds the sockets.
+    ///
+    /// # Errors
+    /// An address that is taken or not ours, named in the text.
+    pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
+        let admin = bind(&config.admin.listen.to_string()).await?;
+        let grpc = bind(&config.grpc.listen.to_string()).await?;
+        Ok(Self { config, lifecycle, admin, grpc })
+    }
+
+    /// Where gRPC listens.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc.address()
+    }
+
+    /// Where the admin page listens.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// What the others are told.
+    #[must_use]
+    pub fn registration(&self) -> Registration {
+        let advertise = &self.config.grpc.advertise;
+        Registration {
+            service: Service::Logic,
+            address: if advertise.is_empty() { self.grpc.address().to_string() } else { advertise.clone() },
+            url: None,
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// The line on stdout that says where everything is.
+    #[must_use]
+    pub fn announcement(&self, instance: &InstanceId) -> Value {
+        let grpc = self.registration().address;
+        json!({
+            "service": "logic",
+            "instance": instance.as_str(),
+            "grpc": grpc,
+            "api": grpc,
+            "admin": format!("http://{}", self.admin.address()),
+            "pid": std::process::id(),
+        })
+    }
+
+    /// Starts everything and returns when it is ready, or when a stop was asked for. Until the store was
+    /// reached calls are answered UNAVAILABLE, and `/readyz` says why.
+    ///
+    /// # Errors
+    /// [`StartError::Store`] when the store is there but cannot be used as it is configured.
+    pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
+        let Self { config, lifecycle, admin, grpc } = self;
+        let registry = Registry::new("logic");
+        let metrics = Metrics::register(&registry);
+        let (vitals, peers, core) = (Vitals::default(), Peers::new(), Arc::new(OnceLock::new()));
+        let (health, health_service) = Health::new().await;
+        let running = Running { config, lifecycle, deps, metrics, vitals, peers, core, health };
+        running.pages(registry).serve(admin, &running.lifecycle.scope(Stage::Gone));
+        running.on_stop();
+        let routes = Routes::new(health_service).add_service(running.rpc().into_server());
+        running.server(routes).serve(grpc, &running.lifecycle.scope(Stage::Drain));
+        let Some(store) = running.open_store().await? else { return Ok(()) };
+        running.start(store);
+        running.lifecycle.ready();
+        running.health.serving().await;
+        running.deps.cluster.set_state(State::Serving).await;
+        Ok(())
+    }
+}
+
+/// Everything, once the sockets are served.
+struct Running {
+    config: Config,
+    lifecycle: Lifecycle,
+    deps: Deps,
+    metrics: Metrics,
+    vitals: Vitals,
+    peers: Peers,
+    core: Arc<OnceLock<Core>>,
+    health: Health,
+}
+
+impl Running {
+    fn rpc(&self) -> Rpc {
+        let anonymous = self.config.anonymous.then(|| self.config.anonymous_grants.clone());
+        Rpc {
+            core: Arc::clone(&self.core),
+            auth: Auth::new(&self.config.token_secret, anonymous),
+            vitals: self.vitals.clone(),
+            clock: self.deps.clock.clone(),
+        }
+    }
+
+    fn server(&self, routes: Routes) -> Server {
+        Server {
+            routes,
+            health: self.health.clone(),
+            peers: self.peers.clone(),
+            goaway: self.lifecycle.scope(Stage::Notify).token(),
+            grace: stages::DRAIN,
+        }
+    }
+
+    fn pages(&self, registry: Registry) -> Admin {
+        let mut admin = Admin::new("logic", self.lifecycle.clone(), registry);
+        let (cluster, vitals) = (Arc::clone(&self.deps.cluster), self.vitals.clone());
+        let me = cluster.me();
+        admin.instance = Arc::new(move || me.borrow().to_string());
+        let view = cluster.view();
+        admin.instances = Arc::new(move || pages::instances(&view.borrow()));
+        admin.duties = Arc::new(move || pages::duties(&cluster.duties()));
+        admin.ready = Arc::new(move || vitals.store());
+        let (core, queue) = (Arc::clone(&self.core), Arc::clone(&self.deps.queue));
+        let (peers, metrics, vitals) = (self.peers.clone(), self.metrics.clone(), self.vitals.clone());
+        admin.status = Arc::new(move || {
+            json!({
+                "store": vitals.store().err().unwrap_or_else(|| "answers".into()),
+                "epoch": format!("{:016x}", vitals.epoch()),
+                "nats": if queue.connected() { "connected" } else { "away" },
+                "publishes": metrics.publishes().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+                "calls_waiting": core.get().map_or(0, |core| core.publisher.waiting()),
+                "peers": pages::peers(&peers.watch().borrow()),
+            })
+        });
+        admin
+    }
+
+    /// Asks again and again, unless a stop comes or asking again cannot help. `None` = stopped.
+    async fn open_store(&self) -> Result<Option<Arc<dyn Store>>, StartError> {
+        let mut pause = STORE_BACKOFF_MIN;
+        loop {
+            let error = match self.lifecycle.until_stopping((self.deps.store)()).await {
+                None => return Ok(None),
+                Some(Ok(store)) => return Ok(Some(store)),
+                Some(Err(error @ StoreError::Misconfigured(_))) => return Err(error.into()),
+                Some(Err(error)) => error,
+            };
+            tracing::warn!(%error, again_in_ms = pause.as_millis(), "The store was not reached.");
+            self.vitals.saw_store(Err(error.to_string()));
+            if self.lifecycle.until_stopping(tokio::time::sleep(pause)).await.is_none() {
+                return Ok(None);
+            }
+            pause = (pause * 2).min(STORE_BACKOFF_MAX);
+        }
+    }
+
+    /// Starts what needs the store, and says how it ends.
+    fn start(&self, store: Arc<dyn Store>) {
+        let Deps { queue, presence, clock, .. } = &self.deps;
+        let scope = self.lifecycle.scope(Stage::Flush);
+        let (queue, presence, clock) = (Arc::clone(queue), Arc::clone(presence), clock.clone());
+        let (vitals, metrics) = (self.vitals.clone(), self.metrics.clone());
+        let notices = Notices::start(&scope, Arc::clone(&queue), Arc::clone(&store), metrics.clone());
+        let notices = Arc::new(notices);
+        let publisher =
+            Publisher::start(&scope, Arc::clone(&store), Arc::clone(&notices), clock, metrics.clone());
+        let publisher = Arc::new(publisher);
+        let pulse =
+            vitals.clone().run(Arc::clone(&store), Arc::clone(&presence), metrics.clone(), scope.token());
+        scope.spawn("pulse", pulse);
+        self.flush_with(Arc::clone(&publisher), notices);
+        self.release("store", Arc::clone(&store), |store| async move { store.close().await });
+        let retention = self.config.retention.policy();
+        let core = Core {
+            publisher,
+            reader: Reader::new(Arc::clone(&store), Arc::clone(&presence), vitals.clone(), metrics.clone()),
+            reports: Reports::new(presence, vitals.clone(), self.alive(), metrics.clone()),
+            sweeper: Sweeper::new(store, queue, retention, self.config.repair_bound(), metrics),
+        };
+        vitals.saw_store(Ok(()));
+        // Only once in a life: `serve` takes the app.
+        let _ = self.core.set(core);
+    }
+
+    /// Connected here, or seen by a registry that also sees me.
+    fn alive(&self) -> Alive {
+        let (peers, view) = (self.peers.clone(), self.deps.cluster.view());
+        Box::new(move |instance| {
+            let connected =
+                peers.watch().borrow().values().any(|peer| peer.instance.as_ref() == Some(instance));
+            let view = view.borrow();
+            connected || (view.sees_me && view.instances.contains_key(instance))
+        })
+    }
+
+    /// What a stop does whether or not the store was ever reached.
+    fn on_stop(&self) {
+        let (health, cluster, peers) =
+            (self.health.clone(), Arc::clone(&self.deps.cluster), self.peers.clone());
+        self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
+            health.not_serving().await;
+            let stay = last::stay(&peers, cluster.view(), cluster.me());
+            tokio::join!(cluster.set_state(State::Draining), stay);
+            Ok(())
+        });
+        let Deps { cluster, queue, presence, .. } = &self.deps;
+        self.release("lease", Arc::clone(cluster), |cluster| async move { cluster.close().await });
+        self.release("nats", Arc::clone(queue), |queue| async move { queue.close().await });
+        self.release("redis", Arc::clone(presence), |presence| async move { presence.close().await });
+    }
+
+    /// Commits are through, then their notices; says how many publishes stayed unknown meanwhile.
+    fn flush_with(&self, publisher: Arc<Publisher>, notices: Arc<Notices>) {
+        let unknown = self.metrics.publish(OutcomeLabel::Unknown).clone();
+        let before = Arc::new(OnceLock::new());
+        let (count, at_stop) = (unknown.clone(), Arc::clone(&before));
+        self.lifecycle.hook(Stage::NotReady, "count", move || async move {
+            at_stop.get_or_init(|| count.get());
+            Ok(())
+        });
+        let lifecycle = self.lifecycle.clone();
+        self.lifecycle.hook(Stage::Flush, "hand-over", move || async move {
+            publisher.close().await;
+            let all = unknown.get();
+            lifecycle.note("publishes_unknown", all - before.get().copied().unwrap_or(all));
+            notices.close().await;
+            Ok(())
+        });
+    }
+
+    /// Gives a resource back in stage release, bounded; they all close at the same time.
+    fn release<T, F>(&self, name: &'static str, resource: T, close: impl FnOnce(T) -> F + Send + 'static)
+    where
+        T: Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let hook = move || async move { Ok(bounded(CLOSE_WITHIN, name, close(resource)).await?) };
+        self.lifecycle.hook(Stage::Release, name, hook);
+    }
+}

@@ -1,0 +1,215 @@
+//! Who a client is and what it may do: reads signed tokens, names anonymous users.
+//!
+//! Tokens are JWTs signed with HS256; the secret is the UTF-8 bytes of `token_secret`. Claims: `sub` (the
+//! user), `exp` and `nbf` (seconds, [`LEEWAY_S`] of leeway, both optional), `grants: {"sub":[…],"pub":[…]}`.
+//! A token without `grants`, or without one of its lists, grants nothing of it; the user's own room
+//! `@<user>` may always be subscribed to. No other algorithm is accepted, above all not `none`.
+//! Nothing here keeps a session: the same token gives the same answer on every instance.
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use sluice_proto::ids::{InvalidName, RoomId, UserId};
+use sluice_proto::limits::NAME_BYTES_MAX;
+
+use crate::defaults::{GRANTS_MAX, LEEWAY_S, TOKEN_BYTES_MAX};
+
+/// What a user may do: exact room names, or prefixes ending in `*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grants {
+    /// Rooms to subscribe to, read and look into.
+    pub sub: Vec<String>,
+    /// Rooms to publish to.
+    #[serde(rename = "pub")]
+    pub publish: Vec<String>,
+}
+
+impl Grants {
+    /// Every room, both ways.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { sub: vec!["*".into()], publish: vec!["*".into()] }
+    }
+}
+
+/// The claims of a token that are looked at; others are ignored.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Claims {
+    /// The user.
+    pub sub: String,
+    /// Not valid from this second on; absent: valid for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exp: Option<f64>,
+    /// Not valid before this second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<f64>,
+    /// What the user may do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grants: Option<Grants>,
+    /// Set in tokens of anonymous users: their grants come from the configuration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anon: bool,
+}
+
+/// Who a client is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub user: UserId,
+    /// Whether nobody vouched for it.
+    pub anonymous: bool,
+    /// For a new anonymous user: proves this identity at the next connection.
+    pub token: Option<String>,
+    /// When the token ends, leeway included, in milliseconds since 1970.
+    pub expires_at_ms: Option<i64>,
+    /// What it may do, its own room included.
+    pub grants: Grants,
+}
+
+/// Why a token was refused. The text is shown to the client and names the rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No token, and anonymous users are not allowed here.
+    #[error(
+        "a token is needed: send {{\"connect\":{{\"token\":\"…\"}}}} or the header Authorization: Bearer …"
+    )]
+    Missing,
+    /// Not a JWT, or its claims have the wrong shape.
+    #[error("the token cannot be read: {0}")]
+    Malformed(String),
+    /// Signed by somebody else.
+    #[error("the token's signature is wrong: it must be signed with the server's secret (HS256)")]
+    Signature,
+    /// Another algorithm, or none.
+    #[error("the token's algorithm is not HS256")]
+    Algorithm,
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` is yet to come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// `sub` is no user name.
+    #[error("the token's sub is not usable: {0}")]
+    User(#[from] InvalidName),
+    /// A grant is empty or longer than any room, or there are too many.
+    #[error("the token's grants are not usable: {0}")]
+    Grants(&'static str),
+    /// An anonymous user's token where anonymous users are not allowed (any more).
+    #[error("anonymous users are not allowed here")]
+    AnonymousOff,
+}
+
+/// Reads and writes tokens.
+pub struct Auth {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    validation: Validation,
+    anonymous: Option<Grants>,
+}
+
+impl Auth {
+    /// Tokens signed with `secret`; `anonymous` = what anonymous users may do, if they are allowed.
+    #[must_use]
+    pub fn new(secret: &str, anonymous: Option<Grants>) -> Self {
+        let mut validation = Validation::new(Algorithm::HS256);
+        // Times are judged in `authenticate`, by the clock it is given; `aud` has no meaning here.
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        Self {
+            encoding: EncodingKey::from_secret(secret.as_bytes()),
+            decoding: DecodingKey::from_secret(secret.as_bytes()),
+            validation,
+            anonymous,
+        }
+    }
+
+    /// Reads a token, or makes a new anonymous user when there is none.
+    ///
+    /// # Errors
+    /// [`AuthError`] says which rule the token breaks.
+    pub fn authenticate(&self, token: &str, now_ms: i64) -> Result<Identity, AuthError> {
+        if token.is_empty() {
+            return self.new_anonymous();
+        }
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(AuthError::Malformed(format!("it has more than {TOKEN_BYTES_MAX} bytes")));
+        }
+        let claims = self.decode(token)?;
+        let expires_at_ms = judge_times(&claims, now_ms)?;
+        let user = UserId::parse(&claims.sub)?;
+        let grants = match (claims.anon, &self.anonymous) {
+            (true, None) => return Err(AuthError::AnonymousOff),
+            (true, Some(grants)) => grants.clone(),
+            (false, _) => checked(claims.grants.unwrap_or_default())?,
+        };
+        let grants = with_own_room(grants, &user);
+        Ok(Identity { user, anonymous: claims.anon, token: None, expires_at_ms, grants })
+    }
+
+    /// Signs claims.
+    ///
+    /// # Errors
+    /// Only when the claims cannot be written as JSON (a time that is not finite).
+    pub fn sign(&self, claims: &Claims) -> Result<String, AuthError> {
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.encoding)
+            .map_err(|error| AuthError::Malformed(error.to_string()))
+    }
+
+    fn new_anonymous(&self) -> Result<Identity, AuthError> {
+        let Some(grants) = &self.anonymous else { return Err(AuthError::Missing) };
+        // 128 random bits: two anonymous users never share a dedupe space.
+        let user = UserId::parse(&format!("anon-{:032x}", rand::random::<u128>()))?;
+        let token = self.sign(&Claims { sub: user.to_string(), anon: true, ..Claims::default() })?;
+        let grants = with_own_room(grants.clone(), &user);
+        Ok(Identity { user, anonymous: true, token: Some(token), expires_at_ms: None, grants })
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not named is malformed")]
+    fn decode(&self, token: &str) -> Result<Claims, AuthError> {
+        jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
+            .map(|decoded| decoded.claims)
+            .map_err(|error| match error.kind() {
+                ErrorKind::InvalidSignature => AuthError::Signature,
+                ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => AuthError::Algorithm,
+                _ => AuthError::Malformed(error.to_string()),
+            })
+    }
+}
+
+/// When the token ends, leeway included; an error when that is past, or its beginning is yet to come.
+fn judge_times(claims: &Claims, now_ms: i64) -> Result<Option<i64>, AuthError> {
+    #[expect(clippy::cast_possible_truncation, reason = "saturates, which is what is wanted")]
+    let to_ms = |seconds: f64| (seconds * 1000.0) as i64;
+    let leeway_ms = LEEWAY_S.saturating_mul(1000);
+    if claims.nbf.is_some_and(|nbf| to_ms(nbf).saturating_sub(leeway_ms) > now_ms) {
+        return Err(AuthError::NotYetValid);
+    }
+    match claims.exp.map(|exp| to_ms(exp).saturating_add(leeway_ms)) {
+        Some(end) if end <= now_ms => Err(AuthError::Expired),
+        end => Ok(end),
+    }
+}
+
+fn checked(grants: Grants) -> Result<Grants, AuthError> {
+    if grants.sub.len() + grants.publish.len() > GRANTS_MAX {
+        return Err(AuthError::Grants("there are too many; use prefixes ending in \"*\""));
+    }
+    // A prefix is at most a whole room name and its "*".
+    let usable = |grant: &String| (1..=NAME_BYTES_MAX + 1).contains(&grant.len());
+    if !grants.sub.iter().chain(&grants.publish).all(usable) {
+        return Err(AuthError::Grants("one is empty or longer than a room name"));
+    }
+    Ok(grants)
+}
+
+/// Adds the user's own room, where that is a room and would not be read as a prefix.
+fn with_own_room(mut grants: Grants, user: &UserId) -> Grants {
+    let own = RoomId::own_room_of(user);
+    if RoomId::parse(&own).is_ok() && !own.ends_with('*') && !grants.sub.contains(&own) {
+        grants.sub.push(own);
+    }
+    grants
+}

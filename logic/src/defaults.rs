@@ -1,0 +1,83 @@
+//! Every limit and time of logic, with its arithmetic. Limits that all services share are in
+//! `sluice_proto::limits`.
+
+use std::time::Duration;
+
+use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, GRPC_BYTES_MAX, NOTICE_INLINE_BYTES_MAX};
+
+/// Clocks of token issuers may be this far off, seconds.
+pub const LEEWAY_S: i64 = 30;
+/// Longest token. A header line of HTTP is 8 KiB at most proxies.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Most grants in a token: both lists together.
+pub const GRANTS_MAX: usize = 1_000;
+
+/// An item counts at least this much in a commit group, so that one bound in bytes also bounds the items:
+/// 256 items × 4 KiB = 1 MiB.
+pub const ITEM_COST_MIN: usize = BATCH_BYTES_MAX / BATCH_ITEMS_MAX;
+/// Calls that may wait for one lane: each gateway has one in flight, and its retries.
+pub const LANE_CALLS_MAX: usize = 1_024;
+/// Bytes that may wait for one lane; 16 lanes hold 128 MiB at most.
+pub const LANE_BYTES_MAX: usize = 8 * BATCH_BYTES_MAX;
+
+/// Notices that may wait for NATS, per lane: above that they are dropped, the outbox keeps them.
+pub const NOTICES_QUEUED_MAX: usize = 64;
+/// Bytes of notices that may wait, per lane; 16 lanes hold 64 MiB at most.
+pub const NOTICES_QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Groups announced by one NATS message.
+pub const NOTICE_GROUPS_MAX: usize = 64;
+/// Bytes of one NATS message, which NATS limits to 1 MiB: the inline messages of one group, the names of
+/// 256 of them (3 × 128 bytes and framing each, together at most 128 KiB), and some more small groups.
+pub const NOTICE_BYTES_MAX: usize = 768 * 1024;
+/// Outbox rows are deleted at most this often, so that one statement takes many.
+pub const NOTED_EVERY: Duration = Duration::from_millis(100);
+/// Outbox rows deleted by one statement.
+pub const NOTED_BATCH_MAX: usize = 1_000;
+/// Outbox rows that may wait for their deletion; above that the sweep finds them.
+pub const NOTED_QUEUED_MAX: usize = 20_000;
+
+/// No call is worth more: gateways give a try of a publish 2 s, a whole batch 10 s.
+pub const CALL_WITHIN: Duration = Duration::from_secs(10);
+
+/// Reads under way at once: their pool is smaller, so a few wait there, and each holds up to 1 MiB.
+pub const READS_MAX: usize = 32;
+
+/// How often the store is probed and the marker read.
+pub const PULSE_EVERY: Duration = Duration::from_secs(1);
+/// A store that does not answer the probe within this is unreachable.
+pub const PROBE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Outbox rows older than this were not handed over, or their deletion was lost. Ten times
+/// [`NOTED_EVERY`], or the sweep would announce what was announced.
+pub const STALE_NOTE: Duration = Duration::from_secs(1);
+/// Outbox rows one sweep announces.
+pub const SWEEP_NOTES_MAX: usize = 512;
+/// Outbox rows one sweep deletes as too old.
+pub const SWEEP_DROP_MAX: usize = 10_000;
+/// Messages one sweep deletes by retention.
+pub const SWEEP_TRIM_MAX: usize = 2_000;
+/// Users in one answer about presence.
+pub const PRESENT_MAX: usize = 1_000;
+/// Instances one call may reap.
+pub const REAP_MAX: usize = 64;
+
+/// The longest a gateway retries a publish: its batch horizon of 10 s and the try under way then.
+pub const RETRY_HORIZON: Duration = Duration::from_secs(12);
+
+/// First wait between attempts to reach the store at start; doubles.
+pub const STORE_BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// Longest wait between them.
+pub const STORE_BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// How long a stopping logic looks whether it is the last and a gateway drains.
+pub const LAST_LOOK: Duration = Duration::from_millis(200);
+/// How long the last logic stays for draining gateways, the look included. They need 4 s at most.
+pub const LAST_STAY: Duration = Duration::from_secs(5);
+
+/// Time given to each resource to close, in parallel.
+pub const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+
+const _: () = assert!(NOTICE_INLINE_BYTES_MAX + 128 * 1024 < NOTICE_BYTES_MAX);
+const _: () = assert!(NOTICE_BYTES_MAX < 1024 * 1024, "NATS's default max_payload");
+const _: () = assert!(BATCH_BYTES_MAX * 3 / 2 < GRPC_BYTES_MAX);
+const _: () = assert!(STALE_NOTE.as_millis() >= 10 * NOTED_EVERY.as_millis());

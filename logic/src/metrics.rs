@@ -1,0 +1,130 @@
+//! The names of logic's metrics. Base units; never a user or a room as a label.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use sluice_service::metrics::{ITEMS, Registry, SECONDS};
+use sluice_store::Class;
+
+/// Labels in the order of [`OutcomeLabel`].
+const OUTCOMES: [&str; 6] = ["stored", "duplicate", "conflict", "refused", "not_stored", "unknown"];
+/// Labels in the order of [`Metrics::store_failed`].
+const CLASSES: [&str; 4] = ["retry", "reject", "unknown", "too_late"];
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeLabel {
+    /// Stored now.
+    Stored,
+    /// Was stored before.
+    Duplicate,
+    /// Key used for other data.
+    Conflict,
+    /// Can never be stored.
+    Refused,
+    /// Certainly not stored by this call.
+    NotStored,
+    /// Stored or not.
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failure {
+    class: &'static str,
+}
+
+/// All metrics of one logic; clones share them.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+/// The metrics by name.
+pub struct Inner {
+    publishes: [Counter; 6],
+    store_failures: [Counter; 4],
+    /// Items of a committed group.
+    pub group_items: Histogram,
+    /// Time from taking a group to its answers, seconds.
+    pub group_seconds: Histogram,
+    /// Groups handed to NATS.
+    pub notices_sent: Counter,
+    /// Groups not handed to NATS; the sweep announces them.
+    pub notices_dropped: Counter,
+    /// Subscribes and status reports that Redis did not take.
+    pub presence_failures: Counter,
+    /// Changes of a status report that made no sense.
+    pub changes_ignored: Counter,
+    /// Outbox rows announced again.
+    pub renoticed: Counter,
+    /// Messages deleted by retention.
+    pub trimmed: Counter,
+    /// 1 while the store answers.
+    pub store_up: Gauge,
+}
+
+impl std::ops::Deref for Metrics {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Metrics {
+    /// Registers everything, as `sluice_logic_…`.
+    #[must_use]
+    pub fn register(registry: &Registry) -> Self {
+        let outcomes = registry.counters("publishes", "Publishes answered, by outcome");
+        let failures = registry.counters("store_failures", "Commit groups that failed, by class");
+        let publishes = OUTCOMES.map(|outcome| outcomes.get_or_create_owned(&Outcome { outcome }));
+        let store_failures = CLASSES.map(|class| failures.get_or_create_owned(&Failure { class }));
+        Self(Arc::new(Inner {
+            publishes,
+            store_failures,
+            group_items: registry.histogram("group_items", "Items of a committed group", &ITEMS),
+            group_seconds: registry.histogram(
+                "group_seconds",
+                "From taking a group to its answers",
+                &SECONDS,
+            ),
+            notices_sent: registry.counter("notices_sent", "Groups handed to NATS"),
+            notices_dropped: registry.counter("notices_dropped", "Groups left to the sweep"),
+            presence_failures: registry.counter("presence_failures", "Calls that Redis did not take"),
+            changes_ignored: registry.counter("changes_ignored", "Malformed status changes"),
+            renoticed: registry.counter("renoticed", "Outbox rows announced again"),
+            trimmed: registry.counter("messages_trimmed", "Messages deleted by retention"),
+            store_up: registry.gauge("store_up", "1 while the store answers"),
+        }))
+    }
+
+    /// Counts publishes of this outcome.
+    #[must_use]
+    pub fn publish(&self, label: OutcomeLabel) -> &Counter {
+        &self.publishes[label as usize]
+    }
+
+    /// Publishes by outcome, for `/status`.
+    #[must_use]
+    pub fn publishes(&self) -> Vec<(&'static str, u64)> {
+        OUTCOMES.into_iter().zip(self.publishes.iter().map(Counter::get)).collect()
+    }
+
+    /// Counts failed groups of this class.
+    #[must_use]
+    pub fn store_failed(&self, class: Class) -> &Counter {
+        let at = match class {
+            Class::Retry => 0,
+            Class::Reject => 1,
+            Class::Unknown => 2,
+            Class::TooLate => 3,
+        };
+        &self.store_failures[at]
+    }
+}

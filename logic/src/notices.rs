@@ -1,0 +1,254 @@
+//! Hands committed groups to the fan-out queue. Never waits and never fails a publish: what does not fit
+//! is dropped and counted, its outbox row stays, and the sweep announces it again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use sluice_lifecycle::Scope;
+use sluice_proto::grpc::{self, Notice, RoomRun};
+use sluice_proto::ids::{Epoch, RoomId, Seq};
+use sluice_proto::limits::{LANES, NOTICE_INLINE_BYTES_MAX};
+use sluice_queue::Queue;
+use sluice_service::batcher::{Batcher, Bounds};
+use sluice_store::{Committed, NewMessage, NoteId, Outcome, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::defaults::{
+    NOTED_BATCH_MAX, NOTED_EVERY, NOTED_QUEUED_MAX, NOTICE_BYTES_MAX, NOTICE_GROUPS_MAX,
+    NOTICES_QUEUED_BYTES_MAX, NOTICES_QUEUED_MAX,
+};
+use crate::metrics::Metrics;
+
+/// The notice of one group, encoded. Notices of one epoch may be joined end to end: that is how Protobuf
+/// merges repeated fields.
+struct Outgoing {
+    epoch: Epoch,
+    bytes: Bytes,
+    note: Option<NoteId>,
+}
+
+/// The hand-over: one batcher per lane, and one that forgets outbox rows afterwards.
+pub struct Notices {
+    lanes: Vec<Batcher<Outgoing, ()>>,
+    noted: Batcher<NoteId, ()>,
+    /// Cancelled when everything is handed over.
+    handed_over: CancellationToken,
+    /// Cancelled when nothing more is to be forgotten.
+    done: CancellationToken,
+    metrics: Metrics,
+}
+
+impl Notices {
+    /// Starts the batchers; as tasks of `scope`; they end by [`Notices::close`].
+    pub fn start(scope: &Scope, queue: Arc<dyn Queue>, store: Arc<dyn Store>, metrics: Metrics) -> Self {
+        let (handed_over, done) = (CancellationToken::new(), CancellationToken::new());
+        let noted = start_noted(scope, store, done.clone());
+        let bounds = Bounds {
+            items_max: NOTICE_GROUPS_MAX,
+            bytes_max: NOTICE_BYTES_MAX,
+            queue_items_max: NOTICES_QUEUED_MAX,
+            queue_bytes_max: NOTICES_QUEUED_BYTES_MAX,
+        };
+        let lane = |lane: u8| {
+            let (queue, noted, metrics) = (Arc::clone(&queue), noted.clone(), metrics.clone());
+            let run = move |batch| publish(Arc::clone(&queue), noted.clone(), metrics.clone(), lane, batch);
+            let (batcher, drive) =
+                Batcher::new("notices", bounds, |out: &Outgoing| out.bytes.len(), handed_over.clone(), run);
+            scope.spawn("notices", drive);
+            batcher
+        };
+        let lanes = (0..LANES).map(lane).collect();
+        Self { lanes, noted, handed_over, done, metrics }
+    }
+
+    /// Hands over a committed group, or drops it.
+    pub fn offer(&self, lane: u8, items: &[&NewMessage], committed: &Committed) {
+        let runs = runs(items, committed);
+        if runs.is_empty() {
+            return;
+        }
+        let notice = Notice { epoch: committed.epoch.0, runs };
+        let bytes = notice.encode_to_vec().into();
+        let out = Outgoing { epoch: committed.epoch, bytes, note: committed.note };
+        if self.lanes[usize::from(lane % LANES)].offer(out).is_err() {
+            self.metrics.notices_dropped.inc();
+        }
+    }
+
+    /// Sends what waits, then forgets what was sent. Harmless when repeated.
+    pub async fn close(&self) {
+        futures::future::join_all(self.lanes.iter().map(Batcher::close)).await;
+        self.handed_over.cancel();
+        self.done.cancel();
+        self.noted.close().await;
+    }
+}
+
+/// Deletes outbox rows lazily: as many as gather in [`NOTED_EVERY`] with one statement.
+fn start_noted(scope: &Scope, store: Arc<dyn Store>, done: CancellationToken) -> Batcher<NoteId, ()> {
+    let bounds = Bounds {
+        items_max: NOTED_BATCH_MAX,
+        bytes_max: usize::MAX,
+        queue_items_max: NOTED_QUEUED_MAX,
+        queue_bytes_max: usize::MAX,
+    };
+    let hurry = done.clone();
+    let run = move |notes: Vec<NoteId>| {
+        let (store, hurry) = (Arc::clone(&store), hurry.clone());
+        async move {
+            if let Err(error) = store.noted(&notes).await {
+                tracing::debug!(%error, notes = notes.len(), "Outbox rows stay and will be announced again.");
+            }
+            // The rest gathers meanwhile.
+            let _ = tokio::time::timeout(NOTED_EVERY, hurry.cancelled()).await;
+            vec![(); notes.len()]
+        }
+    };
+    let (batcher, drive) = Batcher::new("outbox", bounds, |_| 1, done, run);
+    scope.spawn("outbox", drive);
+    batcher
+}
+
+/// One or, when the epoch changed in between, a few messages to the queue.
+async fn publish(
+    queue: Arc<dyn Queue>,
+    noted: Batcher<NoteId, ()>,
+    metrics: Metrics,
+    lane: u8,
+    batch: Vec<Outgoing>,
+) -> Vec<()> {
+    for same in batch.chunk_by(|a, b| a.epoch == b.epoch) {
+        match queue.publish(lane, join(same)).await {
+            Ok(()) => {
+                metrics.notices_sent.inc_by(same.len() as u64);
+                same.iter().filter_map(|out| out.note).for_each(|note| forget(&noted, note));
+            }
+            Err(error) => {
+                metrics.notices_dropped.inc_by(same.len() as u64);
+                tracing::debug!(%error, lane, groups = same.len(), "Notices were not handed over; the sweep will.");
+            }
+        }
+    }
+    vec![(); batch.len()]
+}
+
+fn join(parts: &[Outgoing]) -> Bytes {
+    if let [one] = parts {
+        return one.bytes.clone();
+    }
+    let mut joined = BytesMut::with_capacity(parts.iter().map(|part| part.bytes.len()).sum());
+    parts.iter().for_each(|part| joined.extend_from_slice(&part.bytes));
+    joined.freeze()
+}
+
+fn forget(noted: &Batcher<NoteId, ()>, note: NoteId) {
+    // A row that does not fit stays, and the sweep finds it.
+    let _ = noted.offer(note);
+}
+
+/// What a group stored, by room; messages inline as far as [`NOTICE_INLINE_BYTES_MAX`] allows.
+fn runs(items: &[&NewMessage], committed: &Committed) -> Vec<RoomRun> {
+    let mut runs: Vec<RoomRun> = Vec::new();
+    let mut run_of: HashMap<&RoomId, usize> = HashMap::new();
+    for (item, row) in items.iter().zip(&committed.rows) {
+        let Outcome::Stored { seq, at_ms } = row.outcome else { continue };
+        let message = grpc::Message {
+            seq,
+            sender: item.sender.as_str().to_owned(),
+            key: item.key.as_str().to_owned(),
+            at_ms,
+            data: item.data.clone(),
+        };
+        match run_of.get(&item.room).and_then(|&at| runs.get_mut(at)) {
+            Some(run) if run.last + 1 == seq => {
+                run.last = seq;
+                run.messages.push(message);
+            }
+            Some(_) | None => {
+                run_of.insert(&item.room, runs.len());
+                runs.push(RoomRun {
+                    room: item.room.as_str().to_owned(),
+                    first: seq,
+                    last: seq,
+                    messages: vec![message],
+                });
+            }
+        }
+    }
+    let mut left = NOTICE_INLINE_BYTES_MAX;
+    for run in &mut runs {
+        let bytes = run.messages.iter().map(|message| message.data.len()).sum();
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => run.messages.clear(),
+        }
+    }
+    runs
+}
+
+/// A run without its messages, for what is announced again.
+#[must_use]
+pub fn bare_run(room: &str, first: Seq, last: Seq) -> RoomRun {
+    RoomRun { room: room.to_owned(), first, last, messages: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_proto::ids::{Key, UserId};
+    use sluice_store::Row;
+
+    fn message(room: &str, bytes: usize) -> NewMessage {
+        NewMessage {
+            room: RoomId::parse(room).expect("valid"),
+            sender: UserId::parse("ann").expect("valid"),
+            key: Key::parse("k").expect("valid"),
+            hash: [0; 32],
+            data: Bytes::from(vec![b'1'; bytes]),
+        }
+    }
+
+    fn committed(outcomes: &[Outcome]) -> Committed {
+        let rows = outcomes.iter().map(|&outcome| Row { outcome }).collect();
+        Committed { epoch: Epoch(7), rows, note: Some(NoteId(1)) }
+    }
+
+    fn stored(seq: Seq) -> Outcome {
+        Outcome::Stored { seq, at_ms: 5 }
+    }
+
+    #[test]
+    fn runs_hold_what_is_new_by_room() {
+        let items = [message("a", 1), message("b", 1), message("a", 1), message("a", 1)];
+        let group = committed(&[stored(4), stored(1), Outcome::Duplicate { seq: 2 }, stored(5)]);
+        let runs = runs(&items.iter().collect::<Vec<_>>(), &group);
+        let shape: Vec<_> =
+            runs.iter().map(|run| (run.room.as_str(), run.first, run.last, run.messages.len())).collect();
+        assert_eq!(shape, [("a", 4, 5, 2), ("b", 1, 1, 1)]);
+    }
+
+    #[test]
+    fn a_run_is_inline_as_a_whole_or_not_at_all() {
+        let large = 60 * 1024;
+        let items: Vec<_> =
+            (0..8).map(|_| message("a", large)).chain([message("b", large), message("c", 100)]).collect();
+        let outcomes: Vec<_> = (1..=8).map(stored).chain([stored(1), stored(1)]).collect();
+        let runs = runs(&items.iter().collect::<Vec<_>>(), &committed(&outcomes));
+        assert_eq!(runs.iter().map(|run| run.messages.len()).collect::<Vec<_>>(), [8, 0, 1]);
+        let notice = Notice { epoch: 7, runs };
+        assert!(notice.encoded_len() < NOTICE_BYTES_MAX);
+    }
+
+    #[test]
+    fn notices_of_one_epoch_join_end_to_end() {
+        let part = |room: &str| Outgoing {
+            epoch: Epoch(7),
+            bytes: Notice { epoch: 7, runs: vec![bare_run(room, 1, 2)] }.encode_to_vec().into(),
+            note: None,
+        };
+        let joined = Notice::decode(join(&[part("a"), part("b")])).expect("valid");
+        assert_eq!(joined, Notice { epoch: 7, runs: vec![bare_run("a", 1, 2), bare_run("b", 1, 2)] });
+    }
+}

@@ -1,0 +1,200 @@
+//! The publish path: judge the items, commit them in their lane, answer each.
+//!
+//! One batcher per lane, each over one connection of the store: while one group commits, calls gather for
+//! the next. A call is never split over two groups. Nothing here waits for the fan-out.
+
+pub mod group;
+pub mod validate;
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use sluice_lifecycle::Scope;
+use sluice_proto::grpc::{self, PublishReply, PublishRequest, PublishResult};
+use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, LANES};
+use sluice_proto::wire::ErrorCode;
+use sluice_service::batcher::{Batcher, Bounds, SubmitError};
+use sluice_service::clock::Clock;
+use sluice_store::{Class, Committed, NewMessage, Store, StoreError};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::defaults::{ITEM_COST_MIN, LANE_BYTES_MAX, LANE_CALLS_MAX};
+use crate::metrics::{Metrics, OutcomeLabel};
+use crate::notices::Notices;
+use group::{Answer, Call, Group, Outcome, Watch};
+use validate::{InvalidCall, Refusal};
+
+/// The lanes.
+pub struct Publisher {
+    lanes: Vec<Batcher<Call, Answer>>,
+    /// Cancelled when every lane is through.
+    stop: CancellationToken,
+    metrics: Metrics,
+}
+
+impl Publisher {
+    /// Starts the lanes as tasks of `scope`; they end by [`Publisher::close`].
+    pub fn start(
+        scope: &Scope,
+        store: Arc<dyn Store>,
+        notices: Arc<Notices>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
+        let bounds = Bounds {
+            items_max: BATCH_ITEMS_MAX,
+            bytes_max: BATCH_BYTES_MAX,
+            queue_items_max: LANE_CALLS_MAX,
+            queue_bytes_max: LANE_BYTES_MAX,
+        };
+        let stop = CancellationToken::new();
+        let lane = |lane: u8| {
+            let parts = Arc::new(Lane {
+                lane,
+                store: Arc::clone(&store),
+                notices: Arc::clone(&notices),
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+            });
+            let run = move |calls: Vec<Call>| Lane::commit(Arc::clone(&parts), calls);
+            let (batcher, drive) = Batcher::new("publish", bounds, cost, stop.clone(), run);
+            scope.spawn("publish", drive);
+            batcher
+        };
+        Self { lanes: (0..LANES).map(lane).collect(), stop: stop.clone(), metrics: metrics.clone() }
+    }
+
+    /// Answers every item of a call. `deadline`: when its caller stops waiting.
+    ///
+    /// # Errors
+    /// Only when the call as a whole is malformed; then nothing of it was looked at.
+    pub async fn publish(
+        &self,
+        request: PublishRequest,
+        deadline: Option<Instant>,
+    ) -> Result<PublishReply, InvalidCall> {
+        validate::call(&request)?;
+        let mut items = Vec::with_capacity(request.items.len());
+        let mut refusals = Vec::with_capacity(request.items.len());
+        for item in request.items {
+            match validate::item(item) {
+                Ok(message) => {
+                    items.push(message);
+                    refusals.push(None);
+                }
+                Err(refusal) => refusals.push(Some(refusal)),
+            }
+        }
+        let answer = self.commit(Call { items, deadline, not_after_ms: request.not_after_ms }).await;
+        let epoch = answer.epoch.map_or(0, |epoch| epoch.0);
+        let mut outcomes = answer.outcomes.into_iter();
+        let results = refusals.into_iter().map(|refusal| match refusal {
+            Some(refusal) => self.counted(OutcomeLabel::Refused, refused(refusal)),
+            None => self.result(outcomes.next().unwrap_or(Outcome::Unknown)),
+        });
+        Ok(PublishReply { results: results.collect(), epoch })
+    }
+
+    /// Refuses new calls and waits until the accepted ones are through. Harmless when repeated.
+    pub async fn close(&self) {
+        join_all(self.lanes.iter().map(Batcher::close)).await;
+        self.stop.cancel();
+    }
+
+    /// Calls waiting in all lanes.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lanes.iter().map(Batcher::waiting).sum()
+    }
+
+    async fn commit(&self, call: Call) -> Answer {
+        let all = |outcome, items| Answer { epoch: None, outcomes: vec![outcome; items] };
+        let Some(first) = call.items.first() else { return all(Outcome::NotStored, 0) };
+        let (lane, items) = (usize::from(first.room.lane()), call.items.len());
+        match self.lanes[lane].submit(call).await {
+            Ok(answer) => answer,
+            Err(SubmitError::Closed) => all(Outcome::NotStored, items),
+            Err(SubmitError::Lost) => all(Outcome::Unknown, items),
+        }
+    }
+
+    fn result(&self, outcome: Outcome) -> PublishResult {
+        let plain = |outcome: grpc::Outcome| PublishResult { outcome: outcome.into(), ..Default::default() };
+        let at = |outcome: grpc::Outcome, seq, at_ms| PublishResult { seq, at_ms, ..plain(outcome) };
+        let (label, result) = match outcome {
+            Outcome::Stored { seq, at_ms } => (OutcomeLabel::Stored, at(grpc::Outcome::Stored, seq, at_ms)),
+            Outcome::Duplicate { seq } => (OutcomeLabel::Duplicate, at(grpc::Outcome::Duplicate, seq, 0)),
+            // Where the other message is, is nobody's business.
+            Outcome::Conflict => (OutcomeLabel::Conflict, plain(grpc::Outcome::Conflict)),
+            Outcome::Poison => {
+                let message = "the store cannot hold this message".into();
+                (OutcomeLabel::Refused, refused(Refusal { code: ErrorCode::BadRequest, message }))
+            }
+            Outcome::NotStored => (OutcomeLabel::NotStored, plain(grpc::Outcome::NotStored)),
+            Outcome::Unknown => (OutcomeLabel::Unknown, plain(grpc::Outcome::Unknown)),
+        };
+        self.counted(label, result)
+    }
+
+    fn counted(&self, label: OutcomeLabel, result: PublishResult) -> PublishResult {
+        self.metrics.publish(label).inc();
+        result
+    }
+}
+
+/// What a call counts in its lane's bounds: bytes, or its items at their least weight.
+fn cost(call: &Call) -> usize {
+    let bytes = call.items.iter().map(|item| item.data.len()).sum::<usize>();
+    bytes.max(call.items.len() * ITEM_COST_MIN)
+}
+
+fn refused(refusal: Refusal) -> PublishResult {
+    PublishResult {
+        outcome: grpc::Outcome::Refused.into(),
+        code: refusal.code.as_str().into(),
+        message: refusal.message,
+        ..Default::default()
+    }
+}
+
+/// What the groups of one lane share.
+struct Lane {
+    lane: u8,
+    store: Arc<dyn Store>,
+    notices: Arc<Notices>,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl Lane {
+    async fn commit(self: Arc<Self>, calls: Vec<Call>) -> Vec<Answer> {
+        let started = Instant::now();
+        let answers = Group::new(&*self.store, &*self, &self.clock, self.lane, calls).run().await;
+        self.metrics.group_seconds.observe(started.elapsed().as_secs_f64());
+        answers
+    }
+}
+
+impl Watch for Lane {
+    fn committed(&self, items: &[&NewMessage], committed: &Committed) {
+        self.metrics.group_items.observe(f64::from(u32::try_from(items.len()).unwrap_or(u32::MAX)));
+        self.notices.offer(self.lane, items, committed);
+    }
+
+    fn failed(&self, error: &StoreError, items: usize) {
+        self.metrics.store_failed(error.class()).inc();
+        match error.class() {
+            Class::Reject => {
+                tracing::warn!(%error, items, lane = self.lane, "The store rejects a group; its items are tried singly.");
+            }
+            Class::Unknown => {
+                tracing::warn!(%error, items, lane = self.lane, "Whether a group is stored is unknown; its gateways ask again.");
+            }
+            // Whether the store is there is said by whoever probes it.
+            Class::Retry | Class::TooLate => {
+                tracing::debug!(%error, items, lane = self.lane, "A group was not stored; its gateways try again.");
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Commits a group of calls, and when that fails finds out by whose fault.
+//!
+//! A call is in one group as a whole (hazard A6). When the store rejects a group for one item (A7), the
+//! items are run singly, in order; the culprit is refused, and at the first failure of another kind the
+//! rest is left alone, or a later item of the same sender would overtake. Never answers "not stored" on a
+//! guess, never retries: the gateway has the keys that make a retry safe.
+
+use sluice_proto::ids::{Epoch, Seq};
+use sluice_service::clock::Clock;
+use sluice_store::{Class, Committed, NewMessage, Store, StoreError};
+use tokio::time::Instant;
+
+/// One `Publish` call: valid items in order, and until when they may be stored.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What to store.
+    pub items: Vec<NewMessage>,
+    /// The caller waits until then; later, executing only burns time.
+    pub deadline: Option<Instant>,
+    /// Wall time in milliseconds since 1970: past it retention may have forgotten the keys.
+    pub not_after_ms: i64,
+}
+
+/// What became of one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stored now.
+    Stored {
+        /// Position.
+        seq: Seq,
+        /// Store clock, milliseconds since 1970.
+        at_ms: i64,
+    },
+    /// Was stored before.
+    Duplicate {
+        /// Position of the first storing.
+        seq: Seq,
+    },
+    /// The key was used for other data.
+    Conflict,
+    /// The store can never hold it.
+    Poison,
+    /// Certainly not stored by this call.
+    NotStored,
+    /// Stored or not.
+    Unknown,
+}
+
+impl From<sluice_store::Outcome> for Outcome {
+    fn from(outcome: sluice_store::Outcome) -> Self {
+        match outcome {
+            sluice_store::Outcome::Stored { seq, at_ms } => Self::Stored { seq, at_ms },
+            sluice_store::Outcome::Duplicate { seq } => Self::Duplicate { seq },
+            sluice_store::Outcome::Conflict => Self::Conflict,
+        }
+    }
+}
+
+/// The answer to a call: one outcome per item, and the epoch their positions belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Absent when nothing was committed.
+    pub epoch: Option<Epoch>,
+    /// In the order of the items.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Told of every commit and failure, in order.
+pub trait Watch: Send + Sync {
+    /// These items were committed together.
+    fn committed(&self, items: &[&NewMessage], committed: &Committed);
+    /// The store failed.
+    fn failed(&self, error: &StoreError, items: usize);
+}
+
+/// Where an item stands: call, item of the call.
+type Slot = (usize, usize);
+
+/// How one try ended.
+enum Tried {
+    Committed,
+    Poison,
+    TooLate,
+    Failed,
+}
+
+/// A group on its way through one lane of the store.
+pub struct Group<'a> {
+    store: &'a dyn Store,
+    watch: &'a dyn Watch,
+    clock: &'a Clock,
+    lane: u8,
+    calls: Vec<Call>,
+    answers: Vec<Answer>,
+}
+
+impl<'a> Group<'a> {
+    /// A group of whole calls, in order; at least one.
+    pub fn new(
+        store: &'a dyn Store,
+        watch: &'a dyn Watch,
+        clock: &'a Clock,
+        lane: u8,
+        calls: Vec<Call>,
+    ) -> Self {
+        let nothing =
+            |call: &Call| Answer { epoch: None, outcomes: vec![Outcome::NotStored; call.items.len()] };
+        let answers = calls.iter().map(nothing).collect();
+        Self { store, watch, clock, lane, calls, answers }
+    }
+
+    /// Commits what is in time; one answer per call, in order.
+    pub async fn run(mut self) -> Vec<Answer> {
+        let calls: Vec<usize> = (0..self.calls.len()).filter(|call| self.in_time(*call)).collect();
+        let all = self.slots(&calls);
+        match self.attempt(&all).await {
+            Tried::Committed | Tried::Failed => {}
+            Tried::Poison => {
+                self.singly(&all).await;
+            }
+            Tried::TooLate if calls.len() == 1 => {}
+            Tried::TooLate => self.call_by_call(&calls).await,
+        }
+        self.answers
+    }
+
+    /// Whether a call may still be executed: looked at immediately before each try.
+    fn in_time(&self, call: usize) -> bool {
+        let call = &self.calls[call];
+        call.deadline.is_none_or(|deadline| Instant::now() < deadline)
+            && self.clock.now_ms() <= call.not_after_ms
+    }
+
+    fn slots(&self, calls: &[usize]) -> Vec<Slot> {
+        calls
+            .iter()
+            .flat_map(|&call| (0..self.calls[call].items.len()).map(move |item| (call, item)))
+            .collect()
+    }
+
+    /// The group was too late for one of its calls: each by its own `not_after`.
+    async fn call_by_call(&mut self, calls: &[usize]) {
+        for &call in calls {
+            if !self.in_time(call) {
+                continue;
+            }
+            let slots = self.slots(&[call]);
+            let go_on = match self.attempt(&slots).await {
+                Tried::Committed | Tried::TooLate => true,
+                Tried::Poison => self.singly(&slots).await,
+                Tried::Failed => false,
+            };
+            if !go_on {
+                return;
+            }
+        }
+    }
+
+    /// One item at a time, in order. False when it had to stop: the rest is not stored.
+    async fn singly(&mut self, slots: &[Slot]) -> bool {
+        let mut ended = None;
+        for &(call, item) in slots {
+            if ended == Some(call) {
+                continue;
+            }
+            if !self.in_time(call) {
+                ended = Some(call);
+                continue;
+            }
+            match self.attempt(&[(call, item)]).await {
+                Tried::Committed => {}
+                Tried::Poison => self.answers[call].outcomes[item] = Outcome::Poison,
+                Tried::TooLate => ended = Some(call),
+                Tried::Failed => return false,
+            }
+        }
+        true
+    }
+
+    /// One round trip: all of `slots` or nothing. Fills in their outcomes where they are known.
+    async fn attempt(&mut self, slots: &[Slot]) -> Tried {
+        let Some(not_after_ms) = slots.iter().map(|(call, _)| self.calls[*call].not_after_ms).min() else {
+            return Tried::Committed;
+        };
+        let items: Vec<&NewMessage> =
+            slots.iter().map(|(call, item)| &self.calls[*call].items[*item]).collect();
+        let group = items.iter().map(|&item| item.clone()).collect();
+        match self.store.publish(self.lane, not_after_ms, group).await {
+            Ok(committed) if committed.rows.len() == slots.len() => {
+                self.watch.committed(&items, &committed);
+                self.take(slots, &committed)
+            }
+            Ok(committed) => {
+                let (items, rows) = (slots.len(), committed.rows.len());
+                tracing::error!(
+                    items,
+                    rows,
+                    "The store answered with another number of rows: outcomes unknown."
+                );
+                self.fill(slots, Outcome::Unknown);
+                Tried::Failed
+            }
+            Err(error) => {
+                self.watch.failed(&error, slots.len());
+                match error.class() {
+                    Class::Reject => Tried::Poison,
+                    Class::TooLate => Tried::TooLate,
+                    Class::Retry => Tried::Failed,
+                    Class::Unknown => {
+                        self.fill(slots, Outcome::Unknown);
+                        Tried::Failed
+                    }
+                }
+            }
+        }
+    }
+
+    fn fill(&mut self, slots: &[Slot], outcome: Outcome) {
+        for &(call, item) in slots {
+            self.answers[call].outcomes[item] = outcome;
+        }
+    }
+
+    /// Takes the rows over. A call whose earlier items belong to another epoch cannot say both: what came
+    /// now is unknown to its caller, who will ask again, and nothing later of the group may follow.
+    fn take(&mut self, slots: &[Slot], committed: &Committed) -> Tried {
+        let mut mixed = false;
+        for (&(call, item), row) in slots.iter().zip(&committed.rows) {
+            let answer = &mut self.answers[call];
+            if *answer.epoch.get_or_insert(committed.epoch) == committed.epoch {
+                answer.outcomes[item] = row.outcome.into();
+            } else {
+                answer.outcomes[item] = Outcome::Unknown;
+                mixed = true;
+            }
+        }
+        if mixed { Tried::Failed } else { Tried::Committed }
+    }
+}

@@ -1,0 +1,118 @@
+//! Judges publishes by their bytes alone, with the limits of the wire version: the gateway did the same
+//! before, and two instances that judge differently would reorder a sender. Never looks into `data`.
+
+use sluice_proto::grpc::{PublishItem, PublishRequest};
+use sluice_proto::ids::{InvalidName, Key, RoomId, UserId};
+use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, DATA_BYTES_MAX};
+use sluice_proto::wire::ErrorCode;
+use sluice_store::{NewMessage, hash_of};
+
+/// Why an item can never be stored; `code` and `message` go to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Wire code.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: String,
+}
+
+impl From<InvalidName> for Refusal {
+    fn from(error: InvalidName) -> Self {
+        Self { code: ErrorCode::BadRequest, message: error.to_string() }
+    }
+}
+
+/// A call that no gateway of ours sends: a mistake in the caller, not in a client's input.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCall {
+    /// More items than a commit group may hold.
+    #[error("a Publish call has {0} items, at most {BATCH_ITEMS_MAX} are allowed")]
+    Items(usize),
+    /// More data than a commit group may hold.
+    #[error("a Publish call has {0} bytes of data, at most {BATCH_BYTES_MAX} are allowed")]
+    Bytes(usize),
+    /// `not_after_ms` is missing: nothing could ever be stored.
+    #[error("not_after_ms is missing: say until when (milliseconds since 1970) this may be stored")]
+    NotAfter,
+}
+
+/// Checks what concerns the call as a whole, so that it fits into one commit group.
+pub fn call(request: &PublishRequest) -> Result<(), InvalidCall> {
+    if request.items.len() > BATCH_ITEMS_MAX {
+        return Err(InvalidCall::Items(request.items.len()));
+    }
+    let bytes = request.items.iter().map(|item| item.data.len()).sum();
+    if bytes > BATCH_BYTES_MAX {
+        return Err(InvalidCall::Bytes(bytes));
+    }
+    if request.not_after_ms <= 0 {
+        return Err(InvalidCall::NotAfter);
+    }
+    Ok(())
+}
+
+/// Checks one item and hashes its data.
+pub fn item(item: PublishItem) -> Result<NewMessage, Refusal> {
+    let room = RoomId::parse(&item.room)?;
+    let sender = UserId::parse(&item.sender)?;
+    // Minted keys come from gateways, which have refused the prefix from clients.
+    let key = Key::parse(&item.key)?;
+    let bytes = item.data.len();
+    if bytes > DATA_BYTES_MAX {
+        let message = format!("data has {bytes} bytes, at most {DATA_BYTES_MAX} are allowed");
+        return Err(Refusal { code: ErrorCode::TooLarge, message });
+    }
+    if bytes == 0 {
+        return Err(Refusal { code: ErrorCode::BadRequest, message: "data is empty".into() });
+    }
+    // The bytes go into every subscriber's text frame as they are.
+    if std::str::from_utf8(&item.data).is_err() {
+        return Err(Refusal { code: ErrorCode::BadRequest, message: "data is not UTF-8".into() });
+    }
+    let hash = hash_of(&item.data);
+    Ok(NewMessage { room, sender, key, hash, data: item.data })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn input(room: &str, key: &str, data: impl Into<Bytes>) -> PublishItem {
+        PublishItem { room: room.into(), sender: "ann".into(), key: key.into(), data: data.into() }
+    }
+
+    fn code(refused: Result<NewMessage, Refusal>) -> ErrorCode {
+        refused.expect_err("must be refused").code
+    }
+
+    #[test]
+    fn good_items_pass() {
+        let message = item(input("news", "~0/1", "{}")).expect("valid");
+        assert_eq!((message.room.as_str(), message.key.as_str()), ("news", "~0/1"));
+        assert_eq!(message.hash, hash_of(b"{}"));
+        assert!(item(input("news", "k", vec![b'1'; DATA_BYTES_MAX])).is_ok());
+    }
+
+    #[test]
+    fn bad_items_are_refused_with_wire_codes() {
+        assert_eq!(code(item(input("a\0b", "k", "1"))), ErrorCode::BadRequest);
+        assert_eq!(code(item(input("a", "", "1"))), ErrorCode::BadRequest);
+        assert_eq!(code(item(input("a", &"k".repeat(129), "1"))), ErrorCode::BadRequest);
+        assert_eq!(code(item(input("a", "k", ""))), ErrorCode::BadRequest);
+        assert_eq!(code(item(input("a", "k", &b"\"\xff\""[..]))), ErrorCode::BadRequest);
+        assert_eq!(code(item(input("a", "k", vec![b'1'; DATA_BYTES_MAX + 1]))), ErrorCode::TooLarge);
+    }
+
+    #[test]
+    fn calls_fit_into_one_group() {
+        let many = |items: usize, bytes: usize| PublishRequest {
+            items: vec![input("a", "k", vec![b'1'; bytes]); items],
+            not_after_ms: 1,
+        };
+        assert_eq!(call(&many(BATCH_ITEMS_MAX, 4096)), Ok(()));
+        assert_eq!(call(&many(BATCH_ITEMS_MAX + 1, 1)), Err(InvalidCall::Items(BATCH_ITEMS_MAX + 1)));
+        assert_eq!(call(&many(17, 65_536)), Err(InvalidCall::Bytes(17 * 65_536)));
+        assert_eq!(call(&PublishRequest::default()), Err(InvalidCall::NotAfter));
+    }
+}

@@ -1,0 +1,133 @@
+//! Reads for gateways: pages, heads, and the first look at a room. Never on the connections of the
+//! commits, and never more at once than [`READS_MAX`].
+
+use std::sync::Arc;
+
+use sluice_presence::Presence;
+use sluice_proto::grpc::{
+    HeadsReply, Message, ReadRange, ReadReply, ReadRequest, RoomPage, SubscribeReply, SubscribeRequest,
+};
+use sluice_proto::ids::{InstanceId, RoomId};
+use sluice_proto::limits::{BATCH_BYTES_MAX, PAGE_MESSAGES_MAX, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
+use sluice_store::{Heads, Page, Range, Store, StoredMessage};
+use tokio::sync::Semaphore;
+
+use crate::defaults::READS_MAX;
+use crate::error::CallError;
+use crate::metrics::Metrics;
+use crate::vitals::Vitals;
+
+/// Answers `Read`, `Heads` and `Subscribe`.
+pub struct Reader {
+    store: Arc<dyn Store>,
+    presence: Arc<dyn Presence>,
+    vitals: Vitals,
+    permits: Semaphore,
+    metrics: Metrics,
+}
+
+impl Reader {
+    /// A reader over these parts.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, presence: Arc<dyn Presence>, vitals: Vitals, metrics: Metrics) -> Self {
+        Self { store, presence, vitals, permits: Semaphore::new(READS_MAX), metrics }
+    }
+
+    /// One page per range, in order.
+    ///
+    /// # Errors
+    /// A malformed request, or the store.
+    pub async fn read(&self, request: ReadRequest) -> Result<ReadReply, CallError> {
+        let asked = request.ranges.len();
+        if !(1..=RANGES_PER_CALL_MAX).contains(&asked) {
+            return Err(CallError::Invalid(format!("{asked} ranges, it must be 1…{RANGES_PER_CALL_MAX}")));
+        }
+        let ranges = request.ranges.iter().map(range).collect::<Result<Vec<_>, _>>()?;
+        let _permit = self.permits.acquire().await;
+        let pages = self.store.read(&ranges, BATCH_BYTES_MAX).await?;
+        self.vitals.saw_epoch(pages.epoch);
+        let pages_out =
+            pages.pages.into_iter().zip(&ranges).map(|(page, range)| room_page(page, range.after));
+        Ok(ReadReply { epoch: pages.epoch.0, pages: pages_out.collect() })
+    }
+
+    /// Heads of rooms, in order.
+    ///
+    /// # Errors
+    /// A malformed request, or the store.
+    pub async fn heads(&self, rooms: &[String]) -> Result<HeadsReply, CallError> {
+        let heads = self.heads_of(&parse_rooms(rooms)?).await?;
+        Ok(HeadsReply { epoch: heads.epoch.0, marker: self.vitals.marker(), heads: heads.heads })
+    }
+
+    /// Stores interest first and reads the heads then: what is committed in between is pushed, what was
+    /// before is below the head. Without Redis the room opens all the same and lives on repair.
+    ///
+    /// # Errors
+    /// A malformed request, or the store.
+    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<SubscribeReply, CallError> {
+        let instance = InstanceId::parse(&request.instance)?;
+        let rooms = parse_rooms(&request.rooms)?;
+        let interest = self.presence.add_interest(&instance, &rooms).await;
+        if let Err(error) = &interest {
+            self.metrics.presence_failures.inc();
+            tracing::debug!(%error, rooms = rooms.len(), "Interest was not stored; the gateway says it again.");
+        }
+        let heads = self.heads_of(&rooms).await?;
+        Ok(SubscribeReply {
+            epoch: heads.epoch.0,
+            marker: self.vitals.marker(),
+            heads: heads.heads,
+            interest_stored: interest.is_ok(),
+        })
+    }
+
+    async fn heads_of(&self, rooms: &[RoomId]) -> Result<Heads, CallError> {
+        let _permit = self.permits.acquire().await;
+        let heads = self.store.heads(rooms).await?;
+        self.vitals.saw_epoch(heads.epoch);
+        Ok(heads)
+    }
+}
+
+fn parse_rooms(rooms: &[String]) -> Result<Vec<RoomId>, CallError> {
+    if rooms.len() > ROOMS_PER_CALL_MAX {
+        let text = format!("{} rooms, at most {ROOMS_PER_CALL_MAX} are allowed", rooms.len());
+        return Err(CallError::Invalid(text));
+    }
+    Ok(rooms.iter().map(|room| RoomId::parse(room)).collect::<Result<_, _>>()?)
+}
+
+fn range(range: &ReadRange) -> Result<Range, CallError> {
+    let limit = if range.limit == 0 { PAGE_MESSAGES_MAX } else { range.limit as usize };
+    if limit > PAGE_MESSAGES_MAX {
+        return Err(CallError::Invalid(format!("limit is {limit}, at most {PAGE_MESSAGES_MAX} are allowed")));
+    }
+    Ok(Range {
+        room: RoomId::parse(&range.room)?,
+        after: range.after,
+        before: (range.before > 0).then_some(range.before),
+        limit: u32::try_from(limit).unwrap_or(u32::MAX),
+    })
+}
+
+fn room_page(page: Page, after: u64) -> RoomPage {
+    RoomPage {
+        room: page.room.as_str().to_owned(),
+        after,
+        oldest: page.oldest,
+        head: page.head,
+        messages: page.messages.into_iter().map(message).collect(),
+        deferred: page.deferred,
+    }
+}
+
+fn message(message: StoredMessage) -> Message {
+    Message {
+        seq: message.seq,
+        sender: message.sender.as_str().to_owned(),
+        key: message.key.as_str().to_owned(),
+        at_ms: message.at_ms,
+        data: message.data,
+    }
+}
