@@ -5,6 +5,7 @@
 //! declared gone by an observer who cannot see itself.
 
 pub mod etcd;
+mod known;
 mod view;
 
 use std::collections::BTreeSet;
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use sluice_proto::ids::InstanceId;
 use tokio::sync::watch;
 
-pub use view::{Duty, DutyInfo, Instance, Registration, Service, State, View};
+pub use view::{Duty, DutyInfo, Instance, Registration, Service, State, UnknownDuty, UnknownService, View};
 
 /// This process's place among the instances. Cheap to share as `Arc<dyn Cluster>`.
 ///
@@ -42,10 +43,10 @@ pub trait Cluster: Send + Sync + 'static {
     /// All duties this process is a candidate for or has seen owned, in order.
     fn duties(&self) -> Vec<DutyInfo>;
 
-    /// Gives all duties back and takes no more; [`Cluster::owned`] is empty at once, the registry is told
-    /// within 500 ms.
+    /// Gives all duties back and takes no more, for ever: the process is draining from now on. Returns within
+    /// 500 ms; [`Cluster::owned`] is empty at once.
     async fn release_duties(&self);
 
-    /// Gives the lease back, within 500 ms also when the registry is away. Harmless when repeated.
+    /// Gives duties and lease back, within 500 ms also when the registry is away. Harmless when repeated.
     async fn close(&self);
 }

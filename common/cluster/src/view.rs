@@ -37,6 +37,23 @@ impl fmt::Display for Service {
     }
 }
 
+/// The text names no service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no service: gateway, logic, task")]
+pub struct UnknownService(String);
+
+impl FromStr for Service {
+    type Err = UnknownService;
+
+    fn from_str(text: &str) -> Result<Self, UnknownService> {
+        let named = |service: &Self| service.as_str() == text;
+        [Self::Gateway, Self::Logic, Self::Task]
+            .into_iter()
+            .find(named)
+            .ok_or_else(|| UnknownService(text.into()))
+    }
+}
+
 /// Whether an instance wants new work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -92,7 +109,7 @@ impl Instance {
 /// All instances as last known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// By id, this process included, seeds included while no instance has their address.
+    /// By id: this process too, once it is registered; seeds while no instance has their address.
     pub instances: HashMap<InstanceId, Instance>,
     /// Whether this process is in the registry's list: only then absence of others means anything.
     pub sees_me: bool,

@@ -100,7 +100,8 @@ impl RedisPresence {
         for change in changes {
             call.change(change);
         }
-        let left: Vec<(String, bool)> = self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
+        let left: Vec<(String, bool)> =
+            self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
         let leave =
             |(user, goodbye): (String, bool)| Some(Leave { user: UserId::parse(&user).ok()?, goodbye });
         Ok(left.into_iter().filter_map(leave).collect())
@@ -112,8 +113,10 @@ impl RedisPresence {
         let index = format!("{}:instance:{instance}", self.prefix);
         let (mut cursor, mut removed) = (0, 0);
         loop {
-            let (next, entries): (u64, Vec<(String, String)>) =
-                self.link.run(async |mut redis| scan("HSCAN", &index, cursor).query_async(&mut redis).await).await?;
+            let (next, entries): (u64, Vec<(String, String)>) = self
+                .link
+                .run(async |mut redis| scan("HSCAN", &index, cursor).query_async(&mut redis).await)
+                .await?;
             let old = entries.into_iter().filter(|(what, named)| !what.is_empty() && *named < below.0);
             let old: Vec<_> = old.map(|(what, _)| what).collect();
             for part in old.chunks(CHANGES_PER_CALL) {
@@ -135,8 +138,11 @@ impl RedisPresence {
     ) -> RedisResult<HashMap<String, (UserId, i64)>> {
         let (mut cursor, mut found) = (0, HashMap::new());
         loop {
-            let (next, fields): (u64, Vec<(String, String)>) = scan("HSCAN", key, cursor).query_async(redis).await?;
-            found.extend(fields.into_iter().filter_map(|(connection, value)| Some((connection, read_value(&value)?))));
+            let (next, fields): (u64, Vec<(String, String)>) =
+                scan("HSCAN", key, cursor).query_async(redis).await?;
+            found.extend(
+                fields.into_iter().filter_map(|(connection, value)| Some((connection, read_value(&value)?))),
+            );
             if next == 0 || found.len() >= most {
                 return Ok(found);
             }

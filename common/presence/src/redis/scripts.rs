@@ -180,7 +180,10 @@ impl Call<'_> {
         self.0.arg(what).arg(connection).arg(user).arg(room).arg(extra);
     }
 
-    pub(super) async fn invoke<T: FromRedisValue>(&self, redis: &mut MultiplexedConnection) -> RedisResult<T> {
+    pub(super) async fn invoke<T: FromRedisValue>(
+        &self,
+        redis: &mut MultiplexedConnection,
+    ) -> RedisResult<T> {
         self.0.invoke_async(redis).await
     }
 }

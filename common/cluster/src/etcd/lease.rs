@@ -1,0 +1,110 @@
+//! Registers this process and renews its lease; a lost lease means a new id.
+//!
+//! Only etcd's word counts as a loss: while it is silent the id stays, because after an outage the lease is
+//! usually still there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_proto::ids::InstanceId;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Shared;
+use super::registry::RegistryError;
+use crate::State;
+
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The pause before the next attempt: longer each time, up to a second.
+pub(super) struct Pause(Duration);
+
+impl Pause {
+    pub(super) fn new() -> Self {
+        Self(PAUSE_MIN)
+    }
+
+    pub(super) fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(PAUSE_MAX);
+        pause
+    }
+}
+
+/// Registers, renews, and begins again after each loss. Never ends.
+pub(super) async fn hold(shared: Arc<Shared>) {
+    loop {
+        let mut pause = Pause::new();
+        let (lease, sent) = loop {
+            match register(&shared).await {
+                Ok(registered) => break registered,
+                Err(error) => tracing::debug!(%error, "Not registered yet."),
+            }
+            sleep(pause.next()).await;
+        };
+        tracing::info!(instance = %*shared.me.borrow(), "Registered.");
+        renew(&shared, lease, sent).await;
+        shared.lease.send_replace(None);
+        shared.written.send_replace(None);
+        let fresh = InstanceId::fresh(shared.registration.service.as_str(), &shared.host);
+        tracing::warn!(instance = %fresh, "The lease was lost; a new id begins.");
+        shared.learn(|known, _| known.rename(fresh));
+    }
+}
+
+/// A new lease with this process under it.
+async fn register(shared: &Shared) -> Result<(i64, Instant), RegistryError> {
+    let sent = Instant::now();
+    let lease = shared.registry.grant(shared.ttl).await?;
+    write(shared, lease).await?;
+    shared.lease.send_replace(Some(lease));
+    shared.learn(|known, _| known.renewed(sent));
+    Ok((lease, sent))
+}
+
+async fn write(shared: &Shared, lease: i64) -> Result<State, RegistryError> {
+    let state = *shared.state.borrow();
+    let me = shared.me.borrow().clone();
+    shared.registry.put(&shared.instance(me, state), lease).await?;
+    shared.written.send_replace(Some(state));
+    Ok(state)
+}
+
+/// Renews until etcd says that the lease is gone.
+async fn renew(shared: &Shared, lease: i64, mut sent: Instant) {
+    let mut state = shared.state.subscribe();
+    let mut pause = Pause::new();
+    let mut due = sent + shared.ttl / 3;
+    // Written at once when the state was changed between the registration and now.
+    let mut to_write = *shared.written.borrow() != Some(*state.borrow_and_update());
+    loop {
+        if !to_write {
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = shared.doubt.notified() => to_write = true,
+                changed = state.changed() => to_write = changed.is_ok(),
+            }
+        }
+        let asked = Instant::now();
+        let outcome = async {
+            if to_write {
+                write(shared, lease).await?;
+            }
+            shared.registry.renew(lease).await
+        };
+        match outcome.await {
+            Ok(()) => {
+                (sent, to_write, pause) =
+                    (asked, *shared.written.borrow() != Some(*state.borrow()), Pause::new());
+                due = sent + shared.ttl / 3;
+                shared.learn(|known, _| known.renewed(sent));
+            }
+            Err(RegistryError::LeaseGone) => return,
+            Err(error) => {
+                tracing::debug!(%error, "The lease is not renewed yet.");
+                sleep(pause.next()).await;
+                due = Instant::now();
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What is asked of etcd, typed. Every call ends within [`ANSWER`]; nothing here tries twice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use etcd_client::{
+    Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions, KeyValue, PutOptions, Txn,
+    TxnOp, WatchOptions, WatchStream,
+};
+use serde::{Deserialize, Serialize};
+use sluice_proto::ids::InstanceId;
+use tokio::time::timeout;
+
+use crate::{Duty, Instance, Service, State};
+
+/// Longest wait for an answer. A third of the shortest useful lease time.
+const ANSWER: Duration = Duration::from_secs(1);
+/// A connection is dead when it does not answer a ping for as long.
+const PING: Duration = Duration::from_secs(2);
+
+/// Why etcd did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The lease has expired or was lost: register anew.
+    #[error("the lease is gone")]
+    LeaseGone,
+    /// No answer: done or not.
+    #[error("etcd did not answer in time")]
+    Timeout,
+    /// Anything else.
+    #[error("etcd: {0}")]
+    Etcd(#[from] Error),
+}
+
+type Result<T, E = RegistryError> = std::result::Result<T, E>;
+
+pub(super) struct Registry {
+    client: Client,
+    prefix: String,
+}
+
+/// All that is registered.
+pub(super) struct Listing {
+    pub(super) instances: HashMap<InstanceId, Instance>,
+    pub(super) owners: BTreeMap<Duty, InstanceId>,
+    pub(super) revision: i64,
+}
+
+/// One change of what is registered.
+pub(super) enum Change {
+    Put(Instance),
+    Removed(InstanceId),
+    Owner(Duty, InstanceId),
+    NoOwner(Duty),
+}
+
+/// The value of an instance's key; id and service are in the key.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    version: String,
+    started_ms: i64,
+    state: State,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    headroom: Option<u32>,
+}
+
+/// What a key is about.
+enum Key {
+    Instance(Service, InstanceId),
+    Duty(Duty),
+}
+
+impl Registry {
+    /// Connects with the first call.
+    pub(super) async fn open(endpoints: &[String], prefix: &str) -> Result<Self> {
+        let options = ConnectOptions::new()
+            .with_connect_timeout(ANSWER)
+            .with_keep_alive(PING, PING)
+            .with_keep_alive_while_idle(true)
+            .with_require_leader(true);
+        let client = Client::connect(endpoints, Some(options)).await?;
+        Ok(Self { client, prefix: format!("/{}/", prefix.trim_matches('/')) })
+    }
+
+    /// A new lease.
+    pub(super) async fn grant(&self, ttl: Duration) -> Result<i64> {
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        let mut client = self.client.clone();
+        Ok(answer(client.lease_grant(seconds, None)).await?.id())
+    }
+
+    /// One renewal on a stream of its own: its answer is the only evidence that it happened.
+    pub(super) async fn renew(&self, lease: i64) -> Result<()> {
+        let mut client = self.client.clone();
+        answer(client.lease_keep_alive(lease)).await.map(drop)
+    }
+
+    pub(super) async fn revoke(&self, lease: i64) -> Result<()> {
+        let mut client = self.client.clone();
+        answer(client.lease_revoke(lease)).await.map(drop)
+    }
+
+    pub(super) async fn put(&self, instance: &Instance, lease: i64) -> Result<()> {
+        let record = Record {
+            address: instance.address.clone(),
+            url: instance.url.clone(),
+            version: instance.version.clone(),
+            started_ms: instance.started_ms,
+            state: instance.state,
+            headroom: instance.headroom,
+        };
+        let value = serde_json::to_vec(&record).map_err(|error| Error::Internal(error.to_string()))?;
+        let mut client = self.client.clone();
+        let options = PutOptions::new().with_lease(lease);
+        answer(client.put(self.instance_key(instance), value, Some(options))).await.map(drop)
+    }
+
+    /// Takes a duty that belongs to nobody, or to `from`. False: it belongs to somebody else.
+    pub(super) async fn claim(
+        &self,
+        duty: Duty,
+        from: Option<&InstanceId>,
+        me: &InstanceId,
+        lease: i64,
+    ) -> Result<bool> {
+        let key = self.duty_key(duty);
+        let condition = match from {
+            None => Compare::create_revision(key.clone(), CompareOp::Equal, 0),
+            Some(owner) => Compare::value(key.clone(), CompareOp::Equal, owner.as_str()),
+        };
+        let put = TxnOp::put(key, me.as_str(), Some(PutOptions::new().with_lease(lease)));
+        let mut client = self.client.clone();
+        Ok(answer(client.txn(Txn::new().when([condition]).and_then([put]))).await?.succeeded())
+    }
+
+    /// Gives a duty back if it is still ours.
+    pub(super) async fn release(&self, duty: Duty, me: &InstanceId) -> Result<()> {
+        let key = self.duty_key(duty);
+        let ours = Compare::value(key.clone(), CompareOp::Equal, me.as_str());
+        let mut client = self.client.clone();
+        answer(client.txn(Txn::new().when([ours]).and_then([TxnOp::delete(key, None)]))).await.map(drop)
+    }
+
+    pub(super) async fn list(&self) -> Result<Listing> {
+        let mut client = self.client.clone();
+        let all = answer(client.get(self.prefix.as_str(), Some(GetOptions::new().with_prefix()))).await?;
+        let revision = all.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let mut listing = Listing { instances: HashMap::new(), owners: BTreeMap::new(), revision };
+        for change in all.kvs().iter().filter_map(|pair| self.read_put(pair)) {
+            match change {
+                Change::Put(instance) => drop(listing.instances.insert(instance.id.clone(), instance)),
+                Change::Owner(duty, owner) => drop(listing.owners.insert(duty, owner)),
+                Change::Removed(_) | Change::NoOwner(_) => {}
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Follows all changes after a revision.
+    pub(super) async fn watch(&self, after: i64) -> Result<WatchStream> {
+        let options = WatchOptions::new().with_prefix().with_start_revision(after + 1);
+        let mut client = self.client.clone();
+        answer(client.watch(self.prefix.as_str(), Some(options))).await
+    }
+
+    /// The changes of a watch's event, if it is about anything of ours.
+    pub(super) fn read(&self, event: &etcd_client::Event) -> Option<Change> {
+        let pair = event.kv()?;
+        match event.event_type() {
+            EventType::Put => self.read_put(pair),
+            EventType::Delete => match self.read_key(pair.key())? {
+                Key::Instance(_, id) => Some(Change::Removed(id)),
+                Key::Duty(duty) => Some(Change::NoOwner(duty)),
+            },
+        }
+    }
+
+    fn read_put(&self, pair: &KeyValue) -> Option<Change> {
+        match self.read_key(pair.key())? {
+            Key::Duty(duty) => Some(Change::Owner(duty, InstanceId::parse(pair.value_str().ok()?).ok()?)),
+            Key::Instance(service, id) => {
+                let record: Record = serde_json::from_slice(pair.value())
+                    .inspect_err(
+                        |error| tracing::warn!(instance = %id, %error, "A registration is unreadable."),
+                    )
+                    .ok()?;
+                let Record { address, url, version, started_ms, state, headroom } = record;
+                Some(Change::Put(Instance {
+                    id,
+                    service,
+                    address,
+                    url,
+                    version,
+                    started_ms,
+                    state,
+                    headroom,
+                }))
+            }
+        }
+    }
+
+    fn read_key(&self, key: &[u8]) -> Option<Key> {
+        let (kind, name) = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?.split_once('/')?;
+        match kind {
+            "duties" => Some(Key::Duty(name.parse().ok()?)),
+            "instances" => {
+                let (service, id) = name.split_once('/')?;
+                Some(Key::Instance(service.parse().ok()?, InstanceId::parse(id).ok()?))
+            }
+            _ => None,
+        }
+    }
+
+    fn instance_key(&self, instance: &Instance) -> String {
+        format!("{}instances/{}/{}", self.prefix, instance.service, instance.id)
+    }
+
+    fn duty_key(&self, duty: Duty) -> String {
+        format!("{}duties/{duty}", self.prefix)
+    }
+}
+
+/// Bounds a call, and tells a lost lease from all else.
+async fn answer<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T> {
+    let error = match timeout(ANSWER, call).await {
+        Err(_) => return Err(RegistryError::Timeout),
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+    };
+    // The client says it in words, the server (tonic's NotFound) too.
+    if error.to_string().contains("lease not found") {
+        Err(RegistryError::LeaseGone)
+    } else {
+        Err(error.into())
+    }
+}

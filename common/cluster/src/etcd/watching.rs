@@ -1,0 +1,74 @@
+//! Follows the registry: list, then watch from there, and list again at the latest after [`TRUST`].
+//!
+//! A watch alone is never believed for long: it can starve or die silently. On errors the last known set
+//! stays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Shared;
+use super::lease::Pause;
+use super::registry::{Change, RegistryError};
+use crate::known::Known;
+
+/// How long a watch is believed.
+const TRUST: Duration = Duration::from_secs(15);
+
+/// Never ends.
+pub(super) async fn follow(shared: Arc<Shared>) {
+    let mut pause = Pause::new();
+    loop {
+        match session(&shared, &mut pause).await {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::debug!(%error, "The registry cannot be followed; the last known set stays.");
+                sleep(pause.next()).await;
+            }
+        }
+    }
+}
+
+async fn session(shared: &Shared, pause: &mut Pause) -> Result<(), RegistryError> {
+    let listing = shared.registry.list().await?;
+    shared.learn(|known, now| known.list(listing.instances, listing.owners, now));
+    doubt_if_unlisted(shared);
+    let mut watch = shared.registry.watch(listing.revision).await?;
+    *pause = Pause::new();
+    let end = Instant::now() + TRUST;
+    loop {
+        let Ok(message) = timeout_at(end, watch.message()).await else { return Ok(()) };
+        let Some(message) = message? else { return Err(closed("the stream ended")) };
+        if message.canceled() {
+            // Compacted, or the member lost its leader.
+            return Err(closed(message.cancel_reason()));
+        }
+        let changes: Vec<_> =
+            message.events().iter().filter_map(|event| shared.registry.read(event)).collect();
+        if !changes.is_empty() {
+            shared.learn(|known, now| changes.into_iter().for_each(|change| apply(known, change, now)));
+            doubt_if_unlisted(shared);
+        }
+    }
+}
+
+fn closed(why: &str) -> RegistryError {
+    etcd_client::Error::WatchError(why.into()).into()
+}
+
+fn apply(known: &mut Known, change: Change, now: Instant) {
+    match change {
+        Change::Put(instance) => known.put(instance),
+        Change::Removed(id) => known.remove(&id, now),
+        Change::Owner(duty, owner) => known.put_owner(duty, owner),
+        Change::NoOwner(duty) => known.remove_owner(duty),
+    }
+}
+
+/// Registered, but not there: etcd came back empty, or somebody removed the key.
+fn doubt_if_unlisted(shared: &Shared) {
+    if shared.lease.borrow().is_some() && !shared.look(Known::is_listed) {
+        shared.doubt.notify_one();
+    }
+}

@@ -1,0 +1,196 @@
+use super::*;
+
+const TTL: Duration = Duration::from_secs(10);
+
+fn id(name: &str) -> InstanceId {
+    InstanceId::parse(name).unwrap()
+}
+
+fn task(name: &str) -> Instance {
+    Instance {
+        id: id(name),
+        service: Service::Task,
+        address: format!("{name}:7072"),
+        url: None,
+        version: "1".into(),
+        started_ms: 1,
+        state: State::Serving,
+        headroom: None,
+    }
+}
+
+fn all_duties() -> BTreeSet<Duty> {
+    (0..8).map(Duty::Due).chain([Duty::Sweep, Duty::Reap]).collect()
+}
+
+/// A registry in memory and the tasks that look at it.
+struct Model {
+    now: Instant,
+    tasks: BTreeMap<InstanceId, Known>,
+    owners: BTreeMap<Duty, InstanceId>,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self { now: Instant::now(), tasks: BTreeMap::new(), owners: BTreeMap::new() }
+    }
+
+    fn start(&mut self, name: &str) {
+        self.tasks.insert(id(name), Known::new(TTL, id(name), Vec::new(), all_duties(), self.now));
+    }
+
+    /// Everybody renews, lists and takes one round of steps, one after the other. Returns how many changed.
+    fn round(&mut self) -> usize {
+        let ids: Vec<_> = self.tasks.keys().cloned().collect();
+        let mut changed = 0;
+        for me in &ids {
+            let listed: HashMap<_, _> = ids.iter().map(|id| (id.clone(), task(id.as_str()))).collect();
+            let known = self.tasks.get_mut(me).unwrap();
+            known.renewed(self.now);
+            known.list(listed, self.owners.clone(), self.now);
+            known.tick(self.now);
+            for step in known.steps(self.now) {
+                changed += 1;
+                match step {
+                    Step::Claim { duty, from } => {
+                        assert_eq!(self.owners.get(&duty), from.as_ref());
+                        self.owners.insert(duty, me.clone());
+                    }
+                    Step::Release(duty) => assert_eq!(self.owners.remove(&duty).as_ref(), Some(me)),
+                }
+            }
+        }
+        changed
+    }
+
+    fn settle(&mut self) {
+        assert!((0..50).any(|_| self.round() == 0), "it does not settle: {:?}", self.owners);
+        let mut load: BTreeMap<&InstanceId, usize> = self.tasks.keys().map(|id| (id, 0)).collect();
+        self.owners.values().for_each(|owner| *load.get_mut(owner).unwrap() += 1);
+        assert_eq!(self.owners.len(), 10);
+        assert!(load.values().max().unwrap() - load.values().min().unwrap() <= 1, "{load:?}");
+    }
+}
+
+#[test]
+fn duties_are_spread_evenly_and_little_moves() {
+    let mut model = Model::new();
+    model.start("a");
+    model.settle();
+    for name in ["b", "c", "d"] {
+        let before = model.owners.clone();
+        model.start(name);
+        model.settle();
+        let moved = before.iter().filter(|(duty, owner)| model.owners.get(duty) != Some(owner)).count();
+        assert!(moved <= 5, "{name} moved {moved}");
+    }
+    let before = model.owners.clone();
+    model.tasks.remove(&id("b"));
+    model.owners.retain(|_, owner| *owner != id("b"));
+    model.settle();
+    assert!(
+        before
+            .iter()
+            .filter(|(_, owner)| **owner != id("b"))
+            .all(|(duty, owner)| model.owners[duty] == *owner)
+    );
+}
+
+fn watcher(now: Instant) -> Known {
+    let mut known = Known::new(TTL, id("me"), Vec::new(), [Duty::Sweep].into(), now);
+    known.renewed(now);
+    known.list([("me", task("me")), ("x", task("x"))].map(|(n, t)| (id(n), t)).into(), BTreeMap::new(), now);
+    known.tick(now);
+    known
+}
+
+fn pass(known: &mut Known, now: &mut Instant, time: Duration, in_contact: bool) {
+    let end = *now + time;
+    while *now < end {
+        *now += Duration::from_secs(1);
+        if in_contact {
+            known.renewed(*now);
+        }
+        known.tick(*now);
+    }
+}
+
+#[test]
+fn gone_is_who_was_absent_for_two_lease_times_while_i_saw_myself() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    known.remove(&id("x"), now);
+    pass(&mut known, &mut now, Duration::from_secs(19), true);
+    assert_eq!(known.gone(), []);
+    // Blind for a while: the count begins again.
+    pass(&mut known, &mut now, Duration::from_secs(60), false);
+    assert_eq!(known.gone(), []);
+    pass(&mut known, &mut now, Duration::from_secs(19), true);
+    assert_eq!(known.gone(), []);
+    pass(&mut known, &mut now, Duration::from_secs(2), true);
+    assert_eq!(known.gone(), [id("x")]);
+    // And it stays so, whatever is seen, for an hour.
+    pass(&mut known, &mut now, Duration::from_secs(100), false);
+    assert_eq!(known.gone(), [id("x")]);
+    pass(&mut known, &mut now, Duration::from_secs(3_600), true);
+    assert_eq!(known.gone(), []);
+}
+
+#[test]
+fn an_empty_registry_declares_nobody_gone() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    known.list(HashMap::new(), BTreeMap::new(), now);
+    pass(&mut known, &mut now, Duration::from_secs(100), true);
+    assert_eq!(known.gone(), []);
+    assert!(!known.view(now).sees_me);
+}
+
+#[test]
+fn only_what_belongs_to_nobody_or_to_the_gone_is_taken() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    known.remove(&id("x"), now);
+    known.put_owner(Duty::Sweep, id("x"));
+    assert_eq!(known.steps(now), [], "its lease may live");
+    pass(&mut known, &mut now, Duration::from_secs(21), true);
+    assert_eq!(known.steps(now), [Step::Claim { duty: Duty::Sweep, from: Some(id("x")) }]);
+    known.remove_owner(Duty::Sweep);
+    assert_eq!(known.steps(now), [Step::Claim { duty: Duty::Sweep, from: None }]);
+}
+
+#[test]
+fn an_owner_without_contact_stops_and_after_two_lease_times_anyone_begins() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    known.put_owner(Duty::Sweep, id("me"));
+    known.tick(now);
+    assert_eq!(known.owned(now), [Duty::Sweep].into());
+    pass(&mut known, &mut now, Duration::from_secs(11), false);
+    assert_eq!(known.owned(now), BTreeSet::new(), "the lease may be over");
+    pass(&mut known, &mut now, Duration::from_secs(20), false);
+    assert_eq!(known.owned(now), [Duty::Sweep].into(), "etcd is away: anyone");
+    known.put_owner(Duty::Sweep, id("x"));
+    known.renewed(now);
+    known.tick(now);
+    assert_eq!(known.owned(now), BTreeSet::new(), "it has an owner who lives");
+    pass(&mut known, &mut now, Duration::from_secs(40), false);
+    known.release();
+    assert_eq!(known.owned(now), BTreeSet::new());
+}
+
+#[test]
+fn seeds_stand_in_until_somebody_has_their_address() {
+    let now = Instant::now();
+    let seed = Instance {
+        id: id("seed-l:1"),
+        service: Service::Logic,
+        address: "l:1".into(),
+        started_ms: 0,
+        ..task("-")
+    };
+    let mut known = Known::new(TTL, id("me"), vec![seed], BTreeSet::new(), now);
+    assert!(known.view(now).instances.contains_key("seed-l:1"));
+    known.put(Instance { service: Service::Logic, address: "l:1".into(), ..task("logic") });
+    assert_eq!(known.view(now).instances.into_keys().collect::<Vec<_>>(), [id("logic")]);
+}
