@@ -3,6 +3,7 @@
 //! [`Publish`] is one accepted publish, [`Link`] what it shares with its connection, [`lane::Lane`] the
 //! machine that batches, sends and retries. No I/O here.
 
+pub mod credit;
 pub mod lane;
 
 #[cfg(test)]
@@ -37,6 +38,12 @@ impl Link {
     /// Sets the fence: nothing of this connection that is not yet handed to logic may be stored.
     pub fn fence(&self) {
         self.fenced.store(true, Ordering::SeqCst);
+    }
+
+    /// Undoes the fence, for the mutant that has none on closed connections.
+    #[cfg(test)]
+    pub(crate) fn clear_fence(&self) {
+        self.fenced.store(false, Ordering::SeqCst);
     }
 
     /// Whether the fence is set.

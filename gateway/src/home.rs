@@ -1,0 +1,524 @@
+//! The home half of a shard: the rooms and lanes whose home it is. Feeds events to their machines, gathers
+//! what they ask of logic into few calls, and hands runs and outcomes to the shards.
+//!
+//! No I/O and no clock: calls and messages leave through [`Ports`], replies and time come in as events.
+
+pub mod asked;
+mod entry;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use sluice_proto::grpc::{HeadsReply, Message, PublishReply, ReadReply, RoomPage, RoomRun, SubscribeReply};
+use sluice_proto::ids::{Epoch, RoomId, Seq};
+use sluice_proto::limits::{LANES, PAGE_MESSAGES_MAX, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
+use sluice_proto::wire::codec;
+use sluice_service::batcher::{Bounds, Queue};
+
+use crate::repair::{Question, Repair, RepairTimes};
+use crate::room::limits::RoomLimits;
+use crate::room::link::{Frame, HandOver, Ms, Need, Page, Run, ShardId};
+use crate::room::{Call, Subscribed};
+use crate::session::outbound::text_frame;
+use crate::subscription::Ask;
+use crate::subscription::pages::Pages;
+use crate::uplink::lane::{CallFailed, Lane, LaneLimits};
+use crate::uplink::{Answered, Outcome, Publish};
+use asked::{Asked, PublishAsked, RangeAsked, ReadAsked, Reader, RoomsAsked};
+use entry::{Entry, Out};
+
+/// Where a home's messages and calls go. Called during an event, in order.
+pub trait Ports {
+    /// Appends a run to the queue to `shard`. `false` = no space: a hand-over will be owed instead.
+    fn run(&mut self, shard: ShardId, room: &RoomId, run: &Run) -> bool;
+    /// Appends a hand-over to the queue to `shard`. `false` = no space: call [`Home::space`] when there is.
+    fn hand_over(&mut self, shard: ShardId, room: &RoomId, hand_over: HandOver) -> bool;
+    /// The outcome of a publish, for the shard of its connection. Never dropped: publishes are bounded
+    /// by the shards' credit.
+    fn answer(&mut self, answered: Answered);
+    /// A page for a subscription; `None` = it failed. Never dropped: a subscription has at most one ask.
+    fn page(&mut self, to: PageTo, page: Option<Page>);
+    /// Makes a call on logic.
+    fn ask(&mut self, asked: Asked);
+    /// So many repairs found something that every room of this gateway, in all homes, is to announce its
+    /// interest again: call [`Home::announce_all`] on each.
+    fn announce_all(&mut self);
+}
+
+/// The subscription a page is for.
+#[derive(Debug, Clone)]
+pub struct PageTo {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its room.
+    pub room: RoomId,
+    /// Its ask.
+    pub ask: Ask,
+}
+
+/// Bounds and times of a home.
+#[derive(Debug, Clone)]
+pub struct HomeLimits {
+    /// Of each room.
+    pub room: Arc<RoomLimits>,
+    /// Of each lane.
+    pub lane: LaneLimits,
+    /// Of the repair.
+    pub repair: RepairTimes,
+}
+
+/// The home half of a shard.
+#[derive(Debug)]
+pub struct Home {
+    limits: HomeLimits,
+    shards: usize,
+    rooms: IndexMap<RoomId, Entry>,
+    lanes: HashMap<u8, Lane>,
+    /// Number of the last call of any room.
+    calls: Call,
+    /// Rooms by the time they want to be looked at; an entry that is no longer true is passed over.
+    due: BinaryHeap<Reverse<(Ms, RoomId)>>,
+    repair: Repair,
+    /// Where the last slice of all rooms ended.
+    slice: usize,
+    subscribes: Queue<(RoomId, Call)>,
+    removes: Queue<(RoomId, Call)>,
+    heads: Queue<(RoomId, Option<Call>)>,
+    reads: Queue<RangeAsked>,
+    pages: Pages<(RoomId, Epoch, Seq), PageTo>,
+}
+
+/// Questions are bounded by the rooms (one of a kind each) and subscriptions (one page each).
+fn questions<T>(items_max: usize) -> Queue<T> {
+    Queue::new(Bounds {
+        items_max,
+        bytes_max: usize::MAX,
+        queue_items_max: usize::MAX,
+        queue_bytes_max: usize::MAX,
+    })
+}
+
+impl Home {
+    /// The home half of shard `me` of `shards`.
+    #[must_use]
+    pub fn new(limits: HomeLimits, me: ShardId, shards: usize, now: Ms) -> Self {
+        let mine = (0..LANES).filter(|lane| usize::from(*lane) % shards.max(1) == me);
+        Self {
+            lanes: mine.map(|lane| (lane, Lane::new(limits.lane))).collect(),
+            repair: Repair::new(limits.repair, now),
+            limits,
+            shards,
+            rooms: IndexMap::new(),
+            calls: 0,
+            due: BinaryHeap::new(),
+            slice: 0,
+            subscribes: questions(ROOMS_PER_CALL_MAX),
+            removes: questions(ROOMS_PER_CALL_MAX),
+            heads: questions(ROOMS_PER_CALL_MAX),
+            reads: questions(RANGES_PER_CALL_MAX),
+            pages: Pages::default(),
+        }
+    }
+
+    /// A shard says what it wants of a room.
+    pub fn need(&mut self, now: Ms, shard: ShardId, room: &RoomId, need: Need, ports: &mut impl Ports) {
+        if !self.rooms.contains_key(room) {
+            if !need.attached {
+                return;
+            }
+            let entry = Entry::new(Arc::clone(&self.limits.room), self.shards);
+            self.rooms.insert(room.clone(), entry);
+        }
+        self.active(now, room);
+        self.with(now, room, ports, |entry, out| entry.room.need(now, shard, need, out));
+    }
+
+    /// A task's push: runs of rooms, with or without their messages. Rooms nobody wants are passed over.
+    pub fn pushed(&mut self, now: Ms, epoch: Epoch, runs: &[RoomRun], ports: &mut impl Ports) {
+        for run in runs {
+            let Ok(room) = RoomId::parse(&run.room) else { continue };
+            self.active(now, &room);
+            self.with(now, &room, ports, |entry, out| {
+                if run.messages.is_empty() {
+                    entry.room.hint(now, epoch, run.last, out);
+                } else {
+                    let messages =
+                        run.messages.iter().map(|message| (message.seq, || encode(&room, message)));
+                    entry.room.push(now, epoch, messages, out);
+                }
+            });
+        }
+    }
+
+    /// A publish from a shard, within its credit.
+    pub fn publish(&mut self, publish: Publish, (now, wall_ms): (Instant, i64), ports: &mut impl Ports) {
+        let lane = publish.room.lane();
+        let mut answers = Vec::new();
+        match self.lanes.get_mut(&lane) {
+            Some(machine) => {
+                if let Err(publish) = machine.push(publish, &mut answers) {
+                    publish.link.fence();
+                    answers.push(Answered { publish, outcome: Outcome::NotSent });
+                }
+            }
+            None => debug_assert!(false, "a publish for a lane of another home"),
+        }
+        answers.into_iter().for_each(|answered| ports.answer(answered));
+        self.turn(lane, (now, wall_ms), ports);
+    }
+
+    /// The reply to [`Asked::Publish`].
+    pub fn published(
+        &mut self,
+        asked: &PublishAsked,
+        reply: Result<PublishReply, CallFailed>,
+        now: Ms,
+        clock: (Instant, i64),
+        ports: &mut impl Ports,
+    ) {
+        let epoch = reply.as_ref().ok().and_then(|reply| Epoch::from_wire(reply.epoch));
+        let mut answers = Vec::new();
+        if let Some(machine) = self.lanes.get_mut(&asked.lane) {
+            machine.replied(asked.call.number, reply, clock.0, &mut answers);
+        }
+        for answered in answers {
+            if let Some(epoch) = epoch {
+                self.own(now, epoch, &answered, ports);
+            }
+            ports.answer(answered);
+        }
+        self.turn(asked.lane, clock, ports);
+    }
+
+    /// The answer to an own publish carries seq and time, so it is a push.
+    fn own(&mut self, now: Ms, epoch: Epoch, answered: &Answered, ports: &mut impl Ports) {
+        let Answered { publish, outcome } = answered;
+        let room = &publish.room;
+        self.active(now, room);
+        match *outcome {
+            Outcome::Stored { seq, at_ms } => {
+                let encode = || encode(room, &stored(publish, seq, at_ms));
+                self.with(now, room, ports, |entry, out| {
+                    entry.room.push(now, epoch, [(seq, encode)], out);
+                });
+            }
+            Outcome::Duplicate { seq } => {
+                self.with(now, room, ports, |entry, out| entry.room.hint(now, epoch, seq, out));
+            }
+            Outcome::Conflict | Outcome::Refused { .. } | Outcome::NotSent | Outcome::Unknown => {}
+        }
+    }
+
+    /// Lets a lane send what it has.
+    fn turn(&mut self, lane: u8, (now, wall_ms): (Instant, i64), ports: &mut impl Ports) {
+        let mut answers = Vec::new();
+        let call = self.lanes.get_mut(&lane).and_then(|machine| machine.next(now, wall_ms, &mut answers));
+        answers.into_iter().for_each(|answered| ports.answer(answered));
+        if let Some(call) = call {
+            ports.ask(Asked::Publish(PublishAsked { lane, call }));
+        }
+    }
+
+    /// Answers every publish as it stands: the end of a drain, or the gateway was frozen.
+    pub fn give_up(&mut self, ports: &mut impl Ports) {
+        let mut answers = Vec::new();
+        self.lanes.values_mut().for_each(|lane| lane.give_up(&mut answers));
+        answers.into_iter().for_each(|answered| ports.answer(answered));
+    }
+
+    /// A subscription asks for a page.
+    pub fn wants_page(&mut self, to: PageTo, ports: &mut impl Ports) {
+        if let Some(page) = self.recent(&to) {
+            ports.page(to, Some(page));
+            return;
+        }
+        let (room, after) = (to.room.clone(), to.ask.after);
+        let reader = if to.ask.shared {
+            let epoch = to.ask.epoch;
+            if !self.pages.join((room.clone(), epoch, after), to) {
+                return;
+            }
+            Reader::Aligned(epoch)
+        } else {
+            Reader::Single(to)
+        };
+        drop(self.reads.push(RangeAsked { room, after, reader }, 0));
+        self.send(ports);
+    }
+
+    /// A page without the store, if the room still has it.
+    fn recent(&self, to: &PageTo) -> Option<Page> {
+        let room = &self.rooms.get(&to.room)?.room;
+        let (epoch, frames) = room.recent(to.ask.after, PAGE_MESSAGES_MAX)?;
+        let frames: Arc<[Frame]> = frames.cloned().collect();
+        let usable = epoch == to.ask.epoch && !frames.is_empty();
+        usable.then(|| Page { epoch, oldest: to.ask.after + 1, store_head: room.known(), frames })
+    }
+
+    /// The queue to a shard that had refused a hand-over of `room` has space again.
+    pub fn space(&mut self, now: Ms, room: &RoomId, ports: &mut impl Ports) {
+        self.with(now, room, ports, |entry, out| entry.room.space(now, out));
+    }
+
+    /// The reply to [`Asked::Subscribe`].
+    pub fn subscribed(
+        &mut self,
+        now: Ms,
+        asked: RoomsAsked,
+        reply: Option<SubscribeReply>,
+        ports: &mut impl Ports,
+    ) {
+        self.subscribes.done();
+        let reply = reply.filter(|reply| reply.heads.len() == asked.0.len());
+        let epoch = reply.as_ref().and_then(|reply| Epoch::from_wire(reply.epoch));
+        for (n, (room, call)) in asked.0.into_iter().enumerate() {
+            let reply = reply.as_ref().zip(epoch).and_then(|(reply, epoch)| {
+                Some(Subscribed { epoch, head: *reply.heads.get(n)?, stored: reply.interest_stored })
+            });
+            self.with(now, &room, ports, |entry, out| match reply {
+                Some(reply) => entry.room.subscribed(now, call, reply, out),
+                None => entry.room.failed(now, call, out),
+            });
+        }
+        self.send(ports);
+    }
+
+    /// The reply to [`Asked::Remove`]: whether the interest is removed; `None` = no answer.
+    pub fn removed(&mut self, now: Ms, asked: RoomsAsked, stored: Option<bool>, ports: &mut impl Ports) {
+        self.removes.done();
+        for (room, call) in asked.0 {
+            self.with(now, &room, ports, |entry, out| match stored {
+                Some(stored) => entry.room.removed(now, call, stored, out),
+                None => entry.room.failed(now, call, out),
+            });
+        }
+        self.send(ports);
+    }
+
+    /// The reply to [`Asked::Heads`].
+    pub fn heads(&mut self, now: Ms, asked: RoomsAsked, reply: Option<HeadsReply>, ports: &mut impl Ports) {
+        self.heads.done();
+        let reply = reply.filter(|reply| reply.heads.len() == asked.0.len());
+        let epoch = reply.as_ref().and_then(|reply| Epoch::from_wire(reply.epoch));
+        for (n, (room, call)) in asked.0.into_iter().enumerate() {
+            let head = reply.as_ref().and_then(|reply| reply.heads.get(n).copied());
+            if let Some(entry) = self.rooms.get_mut(&room) {
+                entry.asked_head = false;
+            }
+            self.with(now, &room, ports, |entry, out| match epoch.zip(head) {
+                Some((epoch, head)) => entry.room.head_is(now, call, epoch, head, out),
+                None => entry.room.failed(now, call, out),
+            });
+        }
+        self.send(ports);
+    }
+
+    /// The reply to [`Asked::Read`].
+    pub fn read(&mut self, now: Ms, asked: ReadAsked, reply: Option<ReadReply>, ports: &mut impl Ports) {
+        self.reads.done();
+        let reply = reply.filter(|reply| reply.pages.len() == asked.0.len());
+        let epoch = reply.as_ref().and_then(|reply| Epoch::from_wire(reply.epoch));
+        let mut pages = reply.map(|reply| reply.pages.into_iter());
+        for range in asked.0 {
+            let page = pages.as_mut().and_then(Iterator::next);
+            if page.as_ref().is_some_and(|page| page.deferred) {
+                drop(self.reads.push(range, 0));
+                continue;
+            }
+            let page = page.zip(epoch).map(|(page, epoch)| paged(&range.room, epoch, &page));
+            self.read_range(now, range, page, ports);
+        }
+        self.send(ports);
+    }
+
+    fn read_range(&mut self, now: Ms, range: RangeAsked, page: Option<Page>, ports: &mut impl Ports) {
+        let RangeAsked { room, after, reader } = range;
+        let waiters = match reader {
+            Reader::Room(call) => {
+                return self.with(now, &room, ports, |entry, out| match &page {
+                    Some(page) => entry.room.page(now, call, page, out),
+                    None => entry.room.failed(now, call, out),
+                });
+            }
+            Reader::Aligned(epoch) => self.pages.end(&(room.clone(), epoch, after)),
+            Reader::Single(to) => vec![to],
+        };
+        if let Some(page) = &page {
+            self.with(now, &room, ports, |entry, out| {
+                entry.room.hint(now, page.epoch, page.store_head, out);
+            });
+        }
+        for to in waiters {
+            ports.page(to, page.clone());
+        }
+    }
+
+    /// A push stream ended, or pushes were dropped: the heads of active rooms (`all`: of every room) are
+    /// asked at once.
+    pub fn missed(&mut self, now: Ms, all: bool, ports: &mut impl Ports) {
+        if all {
+            self.repair.alarm(now);
+        } else {
+            self.repair.hurry(now);
+        }
+        self.question(now, ports);
+        self.send(ports);
+    }
+
+    /// Every room announces its interest again.
+    pub fn announce_all(&mut self, now: Ms, ports: &mut impl Ports) {
+        let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
+        for room in rooms {
+            self.with(now, &room, ports, |entry, out| entry.room.announce(now, out));
+        }
+        self.send(ports);
+    }
+
+    /// Time has passed. Call it at least every 20 ms while [`Home::is_busy`], else every 100 ms.
+    pub fn on_tick(&mut self, now: Ms, clock: (Instant, i64), ports: &mut impl Ports) {
+        while let Some(Reverse((due, _))) = self.due.peek()
+            && *due <= now
+        {
+            let Some(Reverse((due, room))) = self.due.pop() else { break };
+            if self.rooms.get_mut(&room).is_some_and(|entry| entry.due.take_if(|at| *at == due).is_some()) {
+                self.with(now, &room, ports, |entry, out| entry.room.on_tick(now, out));
+            }
+        }
+        let waiting = |lane: &Lane| lane.wake_at().is_some_and(|at| at <= clock.0);
+        let lanes: Vec<u8> = self.lanes.iter().filter(|(_, l)| waiting(l)).map(|(n, _)| *n).collect();
+        for lane in lanes {
+            self.turn(lane, clock, ports);
+        }
+        self.question(now, ports);
+        self.send(ports);
+    }
+
+    /// Whether something is due soon.
+    #[must_use]
+    pub fn is_busy(&self, now: Ms) -> bool {
+        self.pending() > 0 || self.due.peek().is_some_and(|Reverse((due, _))| *due <= now + 100)
+    }
+
+    /// Publishes without outcome.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.lanes.values().map(Lane::pending).sum()
+    }
+
+    /// Bytes of publishes that wait for logic.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.lanes.values().map(Lane::queued_bytes).sum()
+    }
+
+    /// Rooms with state here.
+    #[must_use]
+    pub fn rooms_len(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// The rooms whose interest this gateway has announced or is about to, for the full set.
+    pub fn interested(&self) -> impl Iterator<Item = &RoomId> {
+        self.rooms.keys()
+    }
+
+    fn active(&mut self, now: Ms, room: &RoomId) {
+        if let Some(entry) = self.rooms.get_mut(room) {
+            entry.active_until = self.repair.active_until(now);
+        }
+    }
+
+    /// Asks the heads that are due.
+    fn question(&mut self, now: Ms, ports: &mut impl Ports) {
+        let Some(question) = self.repair.due(now, self.rooms.len()) else { return };
+        let len = self.rooms.len();
+        let others = match question {
+            Question::All => len,
+            Question::Slice { others } => others.min(len),
+        };
+        let slice = (self.slice..self.slice + others).map(|n| n % len.max(1));
+        let active = (0..len).filter(|n| self.rooms.get_index(*n).is_some_and(|(_, e)| e.active_until > now));
+        let picked: Vec<usize> = slice.chain(active).collect();
+        self.slice = (self.slice + others) % len.max(1);
+        for n in picked {
+            if let Some((room, entry)) = self.rooms.get_index_mut(n)
+                && !std::mem::replace(&mut entry.asked_head, true)
+            {
+                drop(self.heads.push((room.clone(), None), 0));
+            }
+        }
+        if len == 0 {
+            // No room to ask about, but the reply also tells the epoch and whether Redis forgot.
+            ports.ask(Asked::Heads(RoomsAsked::default()));
+        }
+    }
+
+    /// Makes the calls that can be made now: one of a kind at a time, with all that has gathered.
+    fn send(&mut self, ports: &mut impl Ports) {
+        if let Some(batch) = self.subscribes.take() {
+            ports.ask(Asked::Subscribe(RoomsAsked(batch)));
+        }
+        if let Some(batch) = self.removes.take() {
+            ports.ask(Asked::Remove(RoomsAsked(batch)));
+        }
+        if let Some(batch) = self.reads.take() {
+            ports.ask(Asked::Read(ReadAsked(batch)));
+        }
+        if let Some(batch) = self.heads.take() {
+            let mut number = || {
+                self.calls += 1;
+                self.calls
+            };
+            let batch = batch.into_iter().map(|(room, call)| (room, call.unwrap_or_else(&mut number)));
+            ports.ask(Asked::Heads(RoomsAsked(batch.collect())));
+        }
+    }
+
+    /// Runs an event of one room, then does what it asked for and notes when it wants to be looked at.
+    fn with<P: Ports>(
+        &mut self,
+        now: Ms,
+        room: &RoomId,
+        ports: &mut P,
+        event: impl FnOnce(&mut Entry, &mut Out<'_, P>),
+    ) {
+        let Some((_, name, entry)) = self.rooms.get_full_mut(room) else { return };
+        let mut out = Out::new(name, &mut self.calls, ports);
+        event(entry, &mut out);
+        let wishes = out.wishes;
+        if let Some(due) = entry.room.next_deadline()
+            && entry.due.is_none_or(|at| due < at)
+        {
+            entry.due = Some(due);
+            self.due.push(Reverse((due, name.clone())));
+        }
+        if wishes.is_empty() {
+            return;
+        }
+        self.wish(now, &room.clone(), wishes, ports);
+    }
+}
+
+/// A message as `{"msg":…}` in a text frame, ready for every socket.
+#[must_use]
+pub fn encode(room: &RoomId, message: &Message) -> Bytes {
+    let mut text = Vec::with_capacity(message.data.len() + 128);
+    codec::msg(&mut text, room, message);
+    let mut frame = Vec::with_capacity(text.len() + 4);
+    text_frame(&text, &mut frame);
+    frame.into()
+}
+
+fn stored(publish: &Publish, seq: Seq, at_ms: i64) -> Message {
+    let (sender, key) = (publish.sender.as_str().to_owned(), publish.key.as_str().to_owned());
+    Message { seq, sender, key, at_ms, data: publish.data.clone() }
+}
+
+fn paged(room: &RoomId, epoch: Epoch, page: &RoomPage) -> Page {
+    let frames = page.messages.iter().map(|message| Frame { seq: message.seq, bytes: encode(room, message) });
+    Page { epoch, oldest: page.oldest, store_head: page.head, frames: frames.collect() }
+}

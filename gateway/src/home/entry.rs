@@ -1,0 +1,88 @@
+//! One room of a home, and what it wishes during an event. Pure.
+
+use std::sync::Arc;
+
+use sluice_proto::ids::RoomId;
+
+use super::asked::{RangeAsked, Reader};
+use super::{Home, Ports};
+use crate::room::limits::RoomLimits;
+use crate::room::link::{HandOver, Ms, Run, ShardId};
+use crate::room::{Action, Call, Outlet, Room};
+
+/// A room with what the home keeps about it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) room: Room,
+    /// A message or a new subscriber was seen less than the activity time ago.
+    pub(super) active_until: Ms,
+    /// Its head is being asked by a slice.
+    pub(super) asked_head: bool,
+    /// The deadline that stands in the home's heap.
+    pub(super) due: Option<Ms>,
+}
+
+impl Entry {
+    pub(super) fn new(limits: Arc<RoomLimits>, shards: usize) -> Self {
+        Self { room: Room::new(limits, shards), active_until: 0, asked_head: false, due: None }
+    }
+}
+
+/// The outlet of one room during one event: messages go out at once, actions are kept for the home.
+pub(super) struct Out<'a, P> {
+    room: &'a RoomId,
+    calls: &'a mut Call,
+    ports: &'a mut P,
+    pub(super) wishes: Vec<Action>,
+}
+
+impl<'a, P: Ports> Out<'a, P> {
+    pub(super) fn new(room: &'a RoomId, calls: &'a mut Call, ports: &'a mut P) -> Self {
+        Self { room, calls, ports, wishes: Vec::new() }
+    }
+}
+
+impl<P: Ports> Outlet for Out<'_, P> {
+    fn number(&mut self) -> Call {
+        *self.calls += 1;
+        *self.calls
+    }
+
+    fn act(&mut self, action: Action) {
+        self.wishes.push(action);
+    }
+
+    fn run(&mut self, shard: ShardId, run: &Run) -> bool {
+        self.ports.run(shard, self.room, run)
+    }
+
+    fn hand_over(&mut self, shard: ShardId, hand_over: HandOver) -> bool {
+        self.ports.hand_over(shard, self.room, hand_over)
+    }
+}
+
+impl Home {
+    /// Does what a room wished, gathered with the wishes of others.
+    pub(super) fn wish(&mut self, now: Ms, room: &RoomId, wishes: Vec<Action>, ports: &mut impl Ports) {
+        for wish in wishes {
+            let name = room.clone();
+            match wish {
+                Action::Subscribe(call) => drop(self.subscribes.push((name, call), 0)),
+                Action::Unsubscribe(call) => drop(self.removes.push((name, call), 0)),
+                Action::AskHead(call) => drop(self.heads.push((name, Some(call)), 0)),
+                Action::Read { call, after } => {
+                    drop(self.reads.push(RangeAsked { room: name, after, reader: Reader::Room(call) }, 0));
+                }
+                Action::Reannounced => {
+                    if self.repair.found(now) {
+                        ports.announce_all();
+                    }
+                }
+                Action::Forget => {
+                    self.rooms.swap_remove(room);
+                }
+            }
+        }
+        self.send(ports);
+    }
+}
