@@ -41,7 +41,9 @@ struct Heard {
 
 /// Sends a group to one handle again and again until it has an answer.
 async fn insist(stores: &[Arc<dyn Store>], first: usize, group: &[NewMessage], heard: &Heard) {
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
     for attempt in first.. {
+        assert!(tokio::time::Instant::now() < patience, "a group without an answer for a minute");
         let lane = u8::try_from(attempt % 16).unwrap();
         match stores[attempt % stores.len()].publish(lane, LATER, group.to_vec()).await {
             Ok(committed) => {

@@ -103,7 +103,10 @@ async fn b6_nothing_younger_than_dedupe_min_goes_whatever_the_policy_says() {
     assert_eq!(trim_all(&*store, &greedy, 1000).await, 0);
     assert_eq!(publish(&*store, messages("a", 20)).await.last(), Some(&Is::Old(20)), "the key is known");
     rig.age("a", 1000).await;
-    assert_eq!(trim_all(&*store, &greedy, 1000).await, 20);
+    publish(&*store, vec![message("a", "bob", "young", "1")]).await;
+    publish(&*store, vec![message("a", "bob", "younger", "1")]).await;
+    assert_eq!(trim_all(&*store, &greedy, 1000).await, 20, "young ones behind old ones stay too");
+    assert_eq!(page(&*store, after("a", 0, 0)).await, (21, 22, vec![21, 22]));
 }
 
 #[tokio::test]
