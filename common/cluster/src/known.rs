@@ -230,7 +230,7 @@ impl Known {
             }
         }
         if steps.is_empty() && self.is_overloaded(&load) {
-            steps.extend(mine().last().map(Step::Release));
+            steps.extend(mine().next_back().map(Step::Release));
         }
         steps
     }
