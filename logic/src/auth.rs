@@ -213,3 +213,108 @@ fn with_own_room(mut grants: Grants, user: &UserId) -> Grants {
     }
     grants
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: i64 = 1_763_719_200_000;
+    const NOW_S: f64 = 1_763_719_200.0;
+
+    fn auth() -> Auth {
+        Auth::new("correct horse battery staple", None)
+    }
+
+    fn ann() -> Claims {
+        Claims { sub: "ann".into(), ..Claims::default() }
+    }
+
+    fn judge(claims: &Claims) -> Result<Identity, AuthError> {
+        auth().authenticate(&auth().sign(claims).expect("signed"), NOW_MS)
+    }
+
+    #[test]
+    fn a_token_without_grants_opens_the_own_room_only() {
+        let identity = judge(&ann()).expect("valid");
+        assert_eq!(identity.user.as_str(), "ann");
+        assert_eq!(identity.grants, Grants { sub: vec!["@ann".into()], publish: Vec::new() });
+        assert_eq!((identity.anonymous, identity.token, identity.expires_at_ms), (false, None, None));
+    }
+
+    #[test]
+    fn grants_are_taken_over() {
+        let grants = Grants { sub: vec!["news.*".into(), "@ann".into()], publish: vec!["*".into()] };
+        let identity = judge(&Claims { grants: Some(grants.clone()), ..ann() }).expect("valid");
+        assert_eq!(identity.grants, grants, "the own room is not named twice");
+    }
+
+    #[test]
+    fn the_own_room_is_never_read_as_a_prefix() {
+        let identity = judge(&Claims { sub: "a*".into(), ..Claims::default() }).expect("valid");
+        assert_eq!(identity.grants, Grants::default());
+        let long = "u".repeat(NAME_BYTES_MAX);
+        assert_eq!(
+            judge(&Claims { sub: long, ..Claims::default() }).expect("valid").grants,
+            Grants::default()
+        );
+    }
+
+    #[test]
+    fn times_have_thirty_seconds_of_leeway() {
+        let exp = |exp| Claims { exp: Some(exp), ..ann() };
+        let identity = judge(&exp(NOW_S - 29.0)).expect("within the leeway");
+        assert_eq!(identity.expires_at_ms, Some(NOW_MS + 1_000));
+        assert_eq!(judge(&exp(NOW_S - 30.0)), Err(AuthError::Expired));
+        assert_eq!(judge(&exp(0.0)), Err(AuthError::Expired));
+        assert!(judge(&exp(1e300)).is_ok(), "far away, and no overflow");
+        let nbf = |nbf| Claims { nbf: Some(nbf), ..ann() };
+        assert!(judge(&nbf(NOW_S + 30.0)).is_ok());
+        assert_eq!(judge(&nbf(NOW_S + 31.0)), Err(AuthError::NotYetValid));
+    }
+
+    #[test]
+    fn another_secret_or_algorithm_is_refused() {
+        let other = Auth::new("another secret", None).sign(&ann()).expect("signed");
+        assert_eq!(auth().authenticate(&other, NOW_MS), Err(AuthError::Signature));
+        let key = EncodingKey::from_secret(b"correct horse battery staple");
+        let hs512 = jsonwebtoken::encode(&Header::new(Algorithm::HS512), &ann(), &key).expect("signed");
+        assert_eq!(auth().authenticate(&hs512, NOW_MS), Err(AuthError::Algorithm));
+        // {"alg":"none","typ":"JWT"} . {"sub":"ann"} . nothing
+        let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJhbm4ifQ.";
+        assert!(matches!(auth().authenticate(none, NOW_MS), Err(AuthError::Malformed(_))));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_reason() {
+        for text in ["x", "a.b.c", "..", "\0", &"a".repeat(TOKEN_BYTES_MAX + 1)] {
+            assert!(matches!(auth().authenticate(text, NOW_MS), Err(AuthError::Malformed(_))), "{text}");
+        }
+        assert_eq!(auth().authenticate("", NOW_MS), Err(AuthError::Missing));
+        assert!(matches!(judge(&Claims::default()), Err(AuthError::User(_))), "an empty sub");
+        assert!(matches!(
+            judge(&Claims { sub: "a\nb".into(), ..Claims::default() }),
+            Err(AuthError::User(_))
+        ));
+        let grants = |sub| Claims { grants: Some(Grants { sub, publish: Vec::new() }), ..ann() };
+        assert!(matches!(judge(&grants(vec![String::new()])), Err(AuthError::Grants(_))));
+        assert!(matches!(judge(&grants(vec!["r".repeat(NAME_BYTES_MAX + 2)])), Err(AuthError::Grants(_))));
+        assert!(matches!(
+            judge(&grants(vec!["r".into(); GRANTS_MAX + 1])),
+            Err(AuthError::Malformed(_) | AuthError::Grants(_))
+        ));
+    }
+
+    #[test]
+    fn anonymous_users_are_each_their_own_and_come_back_by_token() {
+        let auth = Auth::new("correct horse battery staple", Some(Grants::all()));
+        let new = || auth.authenticate("", NOW_MS).expect("allowed");
+        let (one, two) = (new(), new());
+        assert_ne!(one.user, two.user, "or they would share a dedupe space");
+        assert_eq!(one.user.as_str().len(), "anon-".len() + 32);
+        assert!(one.anonymous && one.grants.publish == ["*"]);
+        let token = one.token.expect("a token");
+        let back = auth.authenticate(&token, NOW_MS).expect("valid");
+        assert_eq!((back.user, back.anonymous, back.token), (one.user, true, None));
+        assert_eq!(self::auth().authenticate(&token, NOW_MS), Err(AuthError::AnonymousOff));
+    }
+}

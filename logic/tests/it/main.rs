@@ -1,0 +1,15 @@
+//! Logic as its callers see it: over gRPC, on stores that fail on purpose and on the real ones.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod fake;
+mod process;
+mod publish;
+mod rig;
+mod stop;
+mod stores;
