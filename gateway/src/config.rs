@@ -5,8 +5,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluice_proto::wire::close;
 
+use sluice_service::cli::Args;
+use sluice_service::config::masked_toml;
+use sluice_service::telemetry::{self, Format};
+
 use crate::defaults;
-use crate::error::ConfigProblem;
+use crate::error::StartError;
 
 /// All settings. Keys of the file are the field names; environment `SLUICE_…`, `__` between levels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +18,8 @@ use crate::error::ConfigProblem;
 pub struct Config {
     /// Where clients connect, `address:port`; port 0 takes a free one.
     pub listen: String,
-    /// The `ws://` or `wss://` URL clients reach this gateway by; absent: made from the bound address.
-    pub advertise: Option<String>,
+    /// The `ws://` or `wss://` URL clients reach this gateway by; empty: made from the bound address.
+    pub advertise: String,
     /// Browser origins that may connect besides the gateway's own host, exactly as browsers send them.
     pub origins: Vec<String>,
     /// Shards; 0 = one per core.
@@ -56,8 +60,8 @@ pub struct Config {
 pub struct Grpc {
     /// Where it listens, `address:port`.
     pub listen: String,
-    /// Where tasks reach it, `host:port`; absent: the bound address.
-    pub advertise: Option<String>,
+    /// Where tasks reach it, `host:port`; empty: the bound address.
+    pub advertise: String,
 }
 
 /// Admin HTTP.
@@ -98,8 +102,8 @@ pub struct Retention {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// `auto`, `json` or `text`.
-    pub format: String,
+    /// How lines look.
+    pub format: Format,
     /// Filter as of `tracing`, for example `info` or `info,sluice_gateway=debug`.
     pub level: String,
 }
@@ -128,11 +132,14 @@ pub struct Drain {
     pub reconnect_ms_max: u64,
 }
 
+/// A stop with a drain of a second needs this much.
+const TOTAL_MIN_MS: u64 = 2_000;
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".into(),
-            advertise: None,
+            advertise: String::new(),
             origins: Vec::new(),
             shards: 0,
             connections_max: defaults::CONNECTIONS_MAX,
@@ -155,7 +162,7 @@ impl Default for Config {
 
 impl Default for Grpc {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:7080".into(), advertise: None }
+        Self { listen: "127.0.0.1:7080".into(), advertise: String::new() }
     }
 }
 
@@ -179,7 +186,7 @@ impl Default for Retention {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: "auto".into(), level: "info".into() }
+        Self { format: Format::Auto, level: "info".into() }
     }
 }
 
@@ -202,42 +209,68 @@ impl Default for Drain {
 }
 
 impl Config {
-    /// Finds contradictions between settings.
+    /// Loads and checks the configuration and starts the log; `None` when only a question was asked
+    /// (`--print-config`, `--check`) and answered.
     ///
     /// # Errors
-    /// [`ConfigProblem`] names the settings and says what would be right.
-    pub fn check(&self) -> Result<(), ConfigProblem> {
-        let drain = &self.drain;
-        if drain.close_code == close::NORMAL {
-            return Err(ConfigProblem::CloseCode(drain.close_code));
+    /// Names the source of what is wrong, or every contradiction.
+    pub fn prepare(args: &Args) -> Result<Option<Self>, StartError> {
+        let config: Self = args.load("gateway")?;
+        if args.print_config {
+            print!("{}", masked_toml(&config));
+            return Ok(None);
         }
-        if !matches!(drain.close_code, 1001 | 1008..=1014 | 3000..=4999) {
-            return Err(ConfigProblem::CloseCode(drain.close_code));
+        config.check().map_err(StartError::Contradictions)?;
+        telemetry::init("gateway", config.log.format, &config.log.level)?;
+        Ok((!args.check).then_some(config))
+    }
+
+    /// Finds what contradicts itself or a promise.
+    ///
+    /// # Errors
+    /// One sentence per mistake, each with its fix.
+    pub fn check(&self) -> Result<(), Vec<String>> {
+        let mut wrong = Vec::new();
+        let code = self.drain.close_code;
+        if !matches!(code, 1001 | 1008..=1014 | 3000..=4999) {
+            wrong.push(format!(
+                "drain.close_code is {code}; it must be 1001, 1008…1014 or 3000…4999, for example 1012 \
+                 (1000 tells many clients not to come back)"
+            ));
         }
-        if drain.rate_per_s == 0 {
-            return Err(ConfigProblem::Zero("drain.rate_per_s"));
-        }
-        if self.connections_max == 0 {
-            return Err(ConfigProblem::Zero("connections_max"));
-        }
-        for (key, value) in [
+        let numbers = [
+            ("drain.rate_per_s", u64::from(self.drain.rate_per_s)),
+            ("connections_max", self.connections_max as u64),
             ("ping_every_s", self.ping_every_s),
             ("ping_timeout_s", self.ping_timeout_s),
             ("slow_timeout_s", self.slow_timeout_s),
-            ("etcd.lease_ttl_s", self.etcd.lease_ttl_s),
             ("max_behind", self.max_behind),
-        ] {
-            if value == 0 {
-                return Err(ConfigProblem::Zero(key));
-            }
+        ];
+        for (key, _) in numbers.into_iter().filter(|(_, value)| *value == 0) {
+            wrong.push(format!("{key} is 0, it must be at least 1"));
         }
-        if drain.accept_grace_ms + 2_000 > self.shutdown.total_ms {
-            return Err(ConfigProblem::Grace {
-                grace_ms: drain.accept_grace_ms,
-                total_ms: self.shutdown.total_ms,
-            });
+        if self.etcd.lease_ttl_s < 2 {
+            wrong.push(format!("etcd.lease_ttl_s is {}, etcd grants no less than 2", self.etcd.lease_ttl_s));
         }
-        Ok(())
+        if self.etcd.endpoints.is_empty() {
+            wrong.push("etcd.endpoints is empty: name at least one URL".into());
+        }
+        let (grace, total) = (self.drain.accept_grace_ms, self.shutdown.total_ms);
+        if grace.saturating_add(TOTAL_MIN_MS) > total {
+            wrong.push(format!(
+                "shutdown.total_ms is {total} and drain.accept_grace_ms {grace}: the total must be larger by at least {TOTAL_MIN_MS}"
+            ));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// A loud warning when the platform would kill the process before its stop is over.
+    #[must_use]
+    pub fn kill_warning(&self) -> Option<String> {
+        let Shutdown { total_ms, kill_after_ms } = self.shutdown;
+        (kill_after_ms > 0 && kill_after_ms <= total_ms).then(|| {
+            format!("a stop may take {total_ms} ms, but the process is killed after {kill_after_ms} ms")
+        })
     }
 
     /// How many shards to run.
@@ -273,18 +306,19 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_never_closes_with_1000() {
-        let mut config = Config::default();
+    fn contradictions_are_all_named() {
+        let mut config = Config { connections_max: 0, ..Config::default() };
         config.drain.close_code = 1000;
-        assert_eq!(config.check(), Err(ConfigProblem::CloseCode(1000)));
-        config.drain.close_code = 1005;
-        assert!(config.check().is_err());
+        config.drain.accept_grace_ms = 7_000;
+        config.etcd.lease_ttl_s = 1;
+        assert_eq!(config.check().expect_err("four mistakes").len(), 4);
     }
 
     #[test]
-    fn grace_has_to_fit_into_the_budget() {
+    fn a_platform_that_kills_too_early_is_warned_about() {
         let mut config = Config::default();
-        config.drain.accept_grace_ms = 7_000;
-        assert!(matches!(config.check(), Err(ConfigProblem::Grace { .. })));
+        assert_eq!(config.kill_warning(), None);
+        config.shutdown.kill_after_ms = 5_000;
+        assert!(config.kill_warning().is_some());
     }
 }

@@ -1,7 +1,13 @@
 //! Every limit and time of the gateway with its arithmetic. What an operator may change stands in
 //! [`crate::config`]; limits of the wire version stand in `sluice_proto::limits`.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::home::HomeLimits;
+use crate::repair::RepairTimes;
+use crate::room::limits::RoomLimits;
+use crate::uplink::lane::LaneLimits;
 
 /// Connections waiting to be accepted: a burst of reconnects must not lose SYNs (tokio's own is 128).
 pub const BACKLOG: u32 = 4_096;
@@ -11,8 +17,6 @@ pub const CONNECTIONS_MAX: usize = 100_000;
 pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// From accept to the end of the request's header: half a request must not hold a place for long.
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
-/// Handshakes under way at once per shard; further sockets wait in the backlog.
-pub const HANDSHAKES_MAX: usize = 1_024;
 /// Seconds a refused client is asked to wait (503 while draining or full).
 pub const RETRY_AFTER_S: u64 = 2;
 
@@ -32,8 +36,15 @@ pub const QUEUE_LOW_BYTES: usize = 64 * 1024;
 pub const UNANSWERED_ITEMS_MAX: usize = 256;
 /// The same in bytes.
 pub const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;
+/// Publishes of all connections of a shard without outcome; then none of its sockets is read. What logic
+/// stores in a second, so that an outage of 10 s is waited out by the clients, not in our memory.
+pub const SHARD_UNANSWERED_ITEMS_MAX: usize = 32 * 1024;
+/// The same in bytes.
+pub const SHARD_UNANSWERED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Requests of one connection (history, presence, connect) without answer; then its socket is not read.
 pub const REQUESTS_MAX: usize = 8;
+/// Frames in a row that are not understood before a connection is closed.
+pub const BAD_FRAMES_MAX: u8 = 10;
 /// Rooms one connection may be subscribed to.
 pub const ROOMS_PER_CONNECTION_MAX: usize = 1_000;
 
@@ -55,8 +66,16 @@ pub const LINGER_WITHIN: Duration = Duration::from_millis(500);
 
 /// Deadline of `Read`, `Heads`, `Subscribe`, `Presence`: the room or the client asks again.
 pub const CALL_WITHIN: Duration = Duration::from_secs(2);
+/// How long ago an answer of logic makes a gateway ready: homes ask every second.
+pub const HEARD_WITHIN: Duration = Duration::from_secs(4);
+/// Deadline of the first question to logic, and the pause before the next.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// See [`ANSWER_WITHIN`].
+pub const ANSWER_AGAIN: Duration = Duration::from_millis(50);
 /// Between two tries of `Authenticate` while no logic answers.
 pub const AUTHENTICATE_AGAIN: Duration = Duration::from_millis(200);
+/// `Authenticate` calls under way at once; a crowd that reconnects waits here, not in logic.
+pub const AUTHENTICATIONS_MAX: usize = 512;
 /// Calls on logic under way per shard besides publishes; above it they fail at once and are asked again.
 pub const CALLS_MAX: usize = 1_024;
 /// Runs of a push batch handed to one shard at once.
@@ -66,6 +85,8 @@ pub const PUSH_STREAMS_MAX: usize = 256;
 pub const STATUS_ITEMS_MAX: usize = 1_000;
 /// Bytes in one report.
 pub const STATUS_BYTES_MAX: usize = 512 * 1024;
+/// Batches of changes between shards and the reporter.
+pub const REPORTER_QUEUE_MAX: usize = 64;
 /// Changes that may wait for logic; above it they are forgotten and the next full set says it all.
 pub const STATUS_QUEUE_MAX: usize = 200_000;
 /// Between two tries of a report that failed.
@@ -98,6 +119,14 @@ pub mod budget {
     pub const GONE: Duration = Duration::from_millis(200);
 }
 
+/// Before the end of the drain publishes without outcome are given up: then bye, close and its answer.
+pub const GIVE_UP_BEFORE_END: Duration = Duration::from_millis(500);
+/// Before the end of the drain whoever is still there is dropped.
+pub const DROP_BEFORE_END: Duration = Duration::from_millis(100);
+/// For telling logics that we drain.
+pub const SAY_SO_WITHIN: Duration = Duration::from_millis(300);
+/// For giving the lease back.
+pub const CLOSE_CLUSTER_WITHIN: Duration = Duration::from_millis(450);
 /// Closes per second while other gateways serve: 2,300 ms of drain move 5,000 clients without haste.
 pub const DRAIN_RATE_PER_S: u32 = 2_500;
 /// Between two slices of a paced drain.
@@ -106,3 +135,27 @@ pub const DRAIN_SLICE: Duration = Duration::from_millis(20);
 pub const RECONNECT_MS_MAX: u64 = 15_000;
 /// Shortest delay when nobody is there to come back to yet.
 pub const RECONNECT_MS_MIN_LAST: u64 = 1_000;
+
+/// Bounds and times of the home half of each of `shards` shards.
+#[must_use]
+pub fn home_limits(shards: usize) -> HomeLimits {
+    HomeLimits {
+        room: Arc::new(RoomLimits::default()),
+        lane: LaneLimits {
+            // All publishes of all shards may be for one lane, each shard over its bound by one read's worth.
+            queue_items_max: shards * 2 * SHARD_UNANSWERED_ITEMS_MAX,
+            queue_bytes_max: shards * 2 * SHARD_UNANSWERED_BYTES_MAX,
+            horizon: Duration::from_secs(10),
+            try_for: Duration::from_secs(2),
+            backoff_min: Duration::from_millis(20),
+            backoff_max: Duration::from_millis(500),
+        },
+        repair: RepairTimes {
+            every_ms: 1_000,
+            period_ms: 30_000,
+            active_ms: 60_000,
+            alarm_ms: 10_000,
+            finds_per_min: 20,
+        },
+    }
+}

@@ -1,3 +1,98 @@
 //! How clients leave when the gateway stops. The arithmetic is in [`pace`]; the shards carry it out.
 
 pub mod pace;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sluice_cluster::{Cluster, Service, State};
+use sluice_lifecycle::{Lifecycle, Stage};
+use tokio::time::{Instant, sleep};
+
+use self::pace::{Pace, Situation};
+use crate::app::connections;
+use crate::defaults::{DROP_BEFORE_END, GIVE_UP_BEFORE_END, SAY_SO_WITHIN, budget};
+use crate::shard::handle::{Close, Order, Shards};
+use crate::shard::surroundings::Shared;
+
+/// The parts of a stop that concern clients, one per stage.
+#[derive(Clone)]
+pub struct Drains {
+    /// To count what stayed unknown.
+    pub lifecycle: Lifecycle,
+    /// Shared with the shards.
+    pub around: Shared,
+    /// Where the clients are.
+    pub shards: Shards,
+    /// Whether somebody else serves.
+    pub cluster: Arc<dyn Cluster>,
+}
+
+impl Drains {
+    /// Stage not-ready: everybody who has to know hears that this gateway drains, and balancers get their
+    /// grace. Nobody is waited for: a registry that is away must not hold up the stop.
+    pub async fn say_so(&self) {
+        let scope = self.lifecycle.scope(Stage::Flush);
+        let cluster = Arc::clone(&self.cluster);
+        scope.spawn_transient("say-draining", async move { cluster.set_state(State::Draining).await });
+        let around = Arc::clone(&self.around);
+        scope.spawn_transient("tell-logics", async move { around.calls.tell_draining(SAY_SO_WITHIN).await });
+        sleep(Duration::from_millis(self.around.config.drain.accept_grace_ms)).await;
+    }
+
+    /// Stage notify: upgrades are refused, all clients are told.
+    pub async fn notify(&self) {
+        self.around.entrance.close();
+        let total = connections(&self.around);
+        self.around.stats.drain_total.store(total, Ordering::Relaxed);
+        let pace = Pace::plan(&self.situation());
+        tracing::info!(
+            connections = total,
+            reconnect_ms_max = pace.reconnect_ms_max,
+            "Clients are told to reconnect."
+        );
+        self.shards.ask_all(|told| Order::Notify(pace, told)).await;
+    }
+
+    /// Stage drain: every accepted publish gets its outcome, every connection is closed.
+    pub async fn close(&self) {
+        let situation = self.situation();
+        let unknown = self.around.stats.unknown.load(Ordering::Relaxed);
+        let now = Instant::now();
+        let stage = if situation.peers { budget::DRAIN } else { budget::DRAIN_LAST };
+        let end = self.lifecycle.progress().borrow().deadline.map_or(now + stage, |end| end.min(now + stage));
+        let close = Close {
+            pace: Pace::plan(&situation),
+            code: self.around.config.drain.close_code,
+            give_up_at: before(end, GIVE_UP_BEFORE_END, now),
+            drop_at: before(end, DROP_BEFORE_END, now),
+        };
+        self.shards.ask_all(|empty| Order::Close(close, empty)).await;
+        let unknown = self.around.stats.unknown.load(Ordering::Relaxed) - unknown;
+        self.lifecycle.note("publishes_unknown", unknown);
+    }
+
+    fn situation(&self) -> Situation {
+        let view = self.cluster.view();
+        let me = self.cluster.me();
+        let peers = view
+            .borrow()
+            .of(Service::Gateway)
+            .any(|gateway| gateway.state == State::Serving && gateway.id != *me.borrow());
+        let drain = &self.around.config.drain;
+        Situation {
+            connections: connections(&self.around),
+            peers,
+            rate_per_s: drain.rate_per_s,
+            notify_for: budget::NOTIFY,
+            close_for: budget::DRAIN,
+            close_for_last: budget::DRAIN_LAST,
+            reconnect_ms_max: drain.reconnect_ms_max,
+        }
+    }
+}
+
+fn before(end: Instant, margin: Duration, now: Instant) -> Instant {
+    end.checked_sub(margin).unwrap_or(now).max(now)
+}

@@ -1,44 +1,27 @@
-//! What can go wrong in a gateway as a process. What goes wrong for one client is told to that client.
+//! Why a gateway does not start. The texts are for people and name the fix; what goes wrong for one client
+//! is told to that client.
 
-/// Settings that contradict each other or make no sense.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigProblem {
-    /// A close code that clients would misread.
-    #[error(
-        "drain.close_code is {0}; it must be 1001, 1008…1014 or 3000…4999, for example 1012 (1000 tells many clients not to come back)"
-    )]
-    CloseCode(u16),
-    /// A number that must be at least 1.
-    #[error("{0} is 0, it must be at least 1")]
-    Zero(&'static str),
-    /// The grace leaves no time to drain.
-    #[error(
-        "drain.accept_grace_ms is {grace_ms} and shutdown.total_ms {total_ms}: the total must be larger by at least 2000"
-    )]
-    Grace {
-        /// `drain.accept_grace_ms`
-        grace_ms: u64,
-        /// `shutdown.total_ms`
-        total_ms: u64,
-    },
-}
+use sluice_service::config::ConfigError;
+use sluice_service::telemetry::BadLevel;
 
-/// Why a gateway could not be built.
+/// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// Settings that contradict each other.
+pub enum StartError {
+    /// A source of the configuration is wrong.
     #[error(transparent)]
-    Config(#[from] ConfigProblem),
-    /// An address could not be used.
-    #[error("cannot listen on {address} (setting {setting}): {source}")]
-    Listen {
-        /// As configured.
-        address: String,
-        /// The key to change.
-        setting: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    Config(#[from] ConfigError),
+    /// The configuration contradicts itself: one sentence each.
+    #[error("{}", .0.join("\n"))]
+    Contradictions(Vec<String>),
+    /// The log level cannot be read.
+    #[error(transparent)]
+    Log(#[from] BadLevel),
+    /// An address of etcd is none.
+    #[error("{0}")]
+    Url(String),
+    /// A socket cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] std::io::Error),
     /// A shard's thread or runtime did not start.
     #[error("cannot start shard {shard}: {source}")]
     Shard {
@@ -47,4 +30,15 @@ pub enum BuildError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl StartError {
+    /// 2 when somebody has to change the configuration, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Config(_) | Self::Contradictions(_) | Self::Log(_) | Self::Url(_) => 2,
+            Self::Bind(_) | Self::Shard { .. } => 1,
+        }
+    }
 }

@@ -4,9 +4,7 @@
 //! not look into the token: logic does that after the upgrade. Pure; the shard reads, writes and keeps the
 //! deadline.
 
-use http::header::{
-    AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use sluice_proto::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -98,18 +96,16 @@ impl From<Refusal> for Verdict {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         let length = body.len() + 1;
-        text.push_str(&format!("Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"));
+        text.push_str(&format!(
+            "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"
+        ));
         text.push_str(&body);
         text.push('\n');
         Self::Refuse { response: text.into_bytes(), status, why: body }
     }
 }
 
-fn admit(
-    request: &Request,
-    door: Door,
-    origins: &[String],
-) -> Result<(Vec<u8>, Option<String>), Refusal> {
+fn admit(request: &Request, door: Door, origins: &[String]) -> Result<(Vec<u8>, Option<String>), Refusal> {
     let path = request.uri().path();
     if !matches!(path, "/" | "/ws") {
         let body = format!("nothing at {path:?}; connect to /ws");
@@ -282,7 +278,10 @@ mod tests {
         for origin in ["null", "https://APP.example", "https://app.example.evil", "http://chat.example", ""] {
             let (status, response) = refused(&upgrade(&[&format!("Origin: {origin}")]), Door::Open, &list);
             assert_eq!(status, 403, "{origin}");
-            assert!(response.contains(&format!("{origin:?}")) && response.contains("`origins`"), "{response}");
+            assert!(
+                response.contains(&format!("{origin:?}")) && response.contains("`origins`"),
+                "{response}"
+            );
         }
     }
 

@@ -1,20 +1,26 @@
 //! The gateway: holds client sockets. No business rules, no durable state: everything it knows can be
 //! rebuilt. It speaks gRPC and etcd only, never SQL, Redis or NATS.
 
+pub mod app;
 pub mod calls;
 pub mod config;
 pub mod defaults;
+pub mod deps;
 pub mod drain;
 pub mod error;
 pub mod exchange;
 pub mod handshake;
 pub mod home;
+pub mod listener;
 pub mod metrics;
+pub mod pages;
+pub mod push;
 pub mod repair;
 pub mod room;
 pub mod session;
 pub mod shard;
 pub mod stages;
+pub mod status;
 pub mod subscription;
 pub mod uplink;
 pub mod view;

@@ -15,6 +15,8 @@ use crate::defaults::{WRITE_CHUNK_BYTES, WRITES_PER_TURN};
 pub struct Outbound {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// The first one is written in part: what is left of it has to follow.
+    begun: bool,
 }
 
 /// How a flush ended.
@@ -85,7 +87,14 @@ impl Outbound {
     pub fn clear(&mut self, spare: &mut Spare) {
         self.frames.clear();
         self.bytes = 0;
+        self.begun = false;
         self.release(spare);
+    }
+
+    /// Forgets what waits but for the rest of a frame of which a part was written.
+    pub fn give_up(&mut self) {
+        self.frames.truncate(usize::from(self.begun));
+        self.bytes = self.frames.front().map_or(0, Bytes::len);
     }
 
     /// Writes what waits, several frames in one write, until the socket blocks or it is others' turn.
@@ -135,10 +144,12 @@ impl Outbound {
             let Some(front) = self.frames.front_mut() else { return };
             if front.len() > count {
                 bytes::Buf::advance(front, count);
+                self.begun = true;
                 return;
             }
             count -= front.len();
             self.frames.pop_front();
+            self.begun = false;
         }
     }
 
@@ -241,6 +252,20 @@ mod tests {
             assert!(flushed.is_ok());
         }
         assert_eq!(out, [vec![0; 3], vec![1; 4], vec![2; 5]].concat());
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_no_half_frame() {
+        let mut spare = Spare::default();
+        let mut queue = filled(&[3, 4, 5], &mut spare);
+        let flushed = queue.flush(&mut spare, |_| Ok(5));
+        assert_eq!(flushed.unwrap(), (Flushed::Blocked, 5));
+        queue.give_up();
+        assert_eq!(queue.bytes(), 2, "the rest of the second frame");
+        queue.clear(&mut spare);
+        let mut queue = filled(&[3, 4], &mut spare);
+        queue.give_up();
         assert!(queue.is_empty());
     }
 

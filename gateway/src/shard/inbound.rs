@@ -52,6 +52,16 @@ pub struct Fault {
 }
 
 impl Inbound {
+    /// A connection that already sent bytes, together with its upgrade.
+    #[must_use]
+    pub fn with_rest(rest: Vec<u8>, lender: &mut Lender) -> Self {
+        if rest.is_empty() {
+            return Self::default();
+        }
+        let context = lender.0.take().unwrap_or_else(fresh);
+        Self(Some(Box::new(Half { context, track: Track::default(), rest })))
+    }
+
     /// Whether bytes wait here that were read but not taken.
     #[must_use]
     pub fn has_rest(&self) -> bool {
@@ -228,7 +238,11 @@ mod tests {
         client(OpCode::Data(Data::Text), true, text.as_bytes())
     }
 
-    fn read(inbound: &mut Inbound, lender: &mut Lender, bytes: &[u8]) -> Result<(Vec<String>, Vec<u8>), Fault> {
+    fn read(
+        inbound: &mut Inbound,
+        lender: &mut Lender,
+        bytes: &[u8],
+    ) -> Result<(Vec<String>, Vec<u8>), Fault> {
         let (mut texts, mut replies) = (Vec::new(), Vec::new());
         let mut reading = inbound.open(lender, bytes, &mut replies);
         while let Some(message) = reading.next()? {

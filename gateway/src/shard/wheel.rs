@@ -39,10 +39,11 @@ impl Wheel {
         self.now
     }
 
-    /// Puts an entry in; one that is due already comes with the next tick.
-    pub fn insert(&mut self, entry: Entry) {
+    /// Puts an entry in and says when it comes: one that is due already, with the next tick.
+    pub fn insert(&mut self, entry: Entry) -> Tick {
         let at = entry.at.max(self.now + 1);
         self.slots[at as usize % WHEEL_SLOTS].push(Entry { at, ..entry });
+        at
     }
 
     /// Goes on to `tick` and appends what is due to `due`.
@@ -75,7 +76,7 @@ mod tests {
         ) {
             let mut wheel = Wheel::default();
             for (slot, at) in ats.iter().enumerate() {
-                wheel.insert(Entry { slot: u32::try_from(slot).unwrap(), generation: 0, at: *at });
+                let _ = wheel.insert(Entry { slot: u32::try_from(slot).unwrap(), generation: 0, at: *at });
             }
             let mut seen = Vec::new();
             let mut tick = 0;

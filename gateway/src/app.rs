@@ -1,0 +1,310 @@
+//! Puts a gateway together: `build` binds its sockets, `serve` starts everything on them and registers what
+//! the stop has to do. Holds no rule of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluice_cluster::{Cluster, Registration, Service, State, View};
+use sluice_lifecycle::{Lifecycle, Stage, bounded};
+use sluice_proto::ids::InstanceId;
+use sluice_service::admin::Admin;
+use sluice_service::clock::Clock;
+use sluice_service::grpc::channels::{Caller, Channels, Target};
+use sluice_service::grpc::health::Health;
+use sluice_service::grpc::peers::Peers;
+use sluice_service::grpc::server::Server;
+use sluice_service::listen::{Bound, bind};
+use sluice_service::metrics::Registry;
+use tokio::sync::{mpsc, watch};
+use tonic::service::Routes;
+
+use crate::calls::Calls;
+use crate::config::Config;
+use crate::defaults::{ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, REPORTER_QUEUE_MAX, budget};
+use crate::drain::Drains;
+use crate::error::StartError;
+use crate::metrics::{Metrics, Stats};
+use crate::push::{Missed, Push};
+use crate::shard::handle::Shards;
+use crate::shard::surroundings::{Entrance, Shared, Surroundings};
+use crate::shard::thread::{self, Start};
+use crate::status::{Reporter, Told, Until};
+use crate::{listener, pages};
+
+/// What a gateway stands on: the real registry, or an in-process one.
+pub struct Deps {
+    /// Who is there.
+    pub cluster: Arc<dyn Cluster>,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// A gateway whose sockets are bound; nothing is accepted yet.
+pub struct App {
+    config: Config,
+    lifecycle: Lifecycle,
+    admin: Bound,
+    grpc: Bound,
+    clients: Bound,
+}
+
+impl App {
+    /// Binds the sockets.
+    ///
+    /// # Errors
+    /// An address that is taken or not ours, named in the text.
+    pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
+        let admin = bind(&config.admin.listen).await?;
+        let grpc = bind(&config.grpc.listen).await?;
+        let clients = bind(&config.listen).await?;
+        Ok(Self { config, lifecycle, admin, grpc, clients })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn client_address(&self) -> SocketAddr {
+        self.clients.address()
+    }
+
+    /// Where the admin page listens.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// The URL clients use.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match self.config.advertise.as_str() {
+            "" => format!("ws://{}/ws", self.clients.address()),
+            advertised => advertised.to_owned(),
+        }
+    }
+
+    /// What the others are told.
+    #[must_use]
+    pub fn registration(&self) -> Registration {
+        let address = match self.config.grpc.advertise.as_str() {
+            "" => self.grpc.address().to_string(),
+            advertised => advertised.to_owned(),
+        };
+        Registration {
+            service: Service::Gateway,
+            address,
+            url: Some(self.url()),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// The line on stdout that says where everything is.
+    #[must_use]
+    pub fn announcement(&self, instance: &InstanceId) -> Value {
+        json!({
+            "service": "gateway",
+            "instance": instance.as_str(),
+            "ws": self.url(),
+            "grpc": self.registration().address,
+            "admin": format!("http://{}", self.admin.address()),
+            "pid": std::process::id(),
+        })
+    }
+
+    /// Starts everything. Returns at once: `/readyz` says 200 as soon as a logic answers.
+    ///
+    /// # Errors
+    /// [`StartError::Shard`] when the system refuses a thread.
+    pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
+        let Self { config, lifecycle, admin, grpc, clients } = self;
+        let registry = Registry::new("gateway");
+        let me = deps.cluster.me();
+        let caller = Caller::new(me.clone());
+        let targets = targets(&lifecycle, &*deps.cluster);
+        let around = Arc::new(Surroundings {
+            calls: Calls::new(Channels::new(targets, caller.clone()), me.clone()),
+            config,
+            stats: Stats::default(),
+            metrics: Metrics::new(&registry),
+            clock: deps.clock.clone(),
+            entrance: Entrance::default(),
+        });
+        pages(&lifecycle, registry, &deps, &around).serve(admin, &lifecycle.scope(Stage::Gone));
+        let (told, inbox) = mpsc::channel(REPORTER_QUEUE_MAX);
+        let missed = watch::Sender::new(Missed::default());
+        let start = || Start {
+            around: Arc::clone(&around),
+            reporter: told.clone(),
+            missed: missed.subscribe(),
+        };
+        let count = around.config.shard_count();
+        let shards = thread::start(count, &lifecycle.scope(Stage::Release), start)?;
+        let running = Running { lifecycle, deps, around, shards, me };
+        running.report(inbox);
+        let (health, draining) = running.serve_tasks(grpc, missed).await;
+        running.accept(clients);
+        running.on_stop(health.clone(), draining, caller);
+        running.ask_until_answered();
+        running.lifecycle.ready();
+        health.serving().await;
+        Ok(())
+    }
+}
+
+/// Everything, once the shards run.
+struct Running {
+    lifecycle: Lifecycle,
+    deps: Deps,
+    around: Shared,
+    shards: Shards,
+    me: watch::Receiver<InstanceId>,
+}
+
+impl Running {
+    fn report(&self, inbox: mpsc::Receiver<Told>) {
+        let reporter =
+            Reporter::new(Arc::clone(&self.around), self.shards.clone(), inbox, self.me.clone());
+        let scope = self.lifecycle.scope(Stage::Flush);
+        // A little less than the stage, so that it ends by itself.
+        let until = Until { flush: scope.token(), within: budget::FLUSH - Duration::from_millis(50) };
+        scope.spawn("status", reporter.run(until));
+    }
+
+    /// The gRPC server that tasks push to.
+    async fn serve_tasks(
+        &self,
+        grpc: Bound,
+        missed: watch::Sender<Missed>,
+    ) -> (Health, watch::Sender<bool>) {
+        let scope = self.lifecycle.scope(Stage::Release);
+        let (health, health_service) = Health::new().await;
+        let draining = watch::Sender::new(false);
+        let push = Push {
+            shards: self.shards.clone(),
+            me: self.me.clone(),
+            draining: draining.subscribe(),
+            missed,
+            stop: scope.token(),
+            metrics: self.around.metrics.clone(),
+        };
+        let server = Server {
+            routes: Routes::new(health_service).add_service(push.service()),
+            health: health.clone(),
+            peers: Peers::new(),
+            goaway: scope.token(),
+            grace: budget::RELEASE,
+        };
+        server.serve(grpc, &scope);
+        (health, draining)
+    }
+
+    fn accept(&self, clients: Bound) {
+        let scope = self.lifecycle.scope(Stage::Drain);
+        let (around, shards) = (Arc::clone(&self.around), self.shards.clone());
+        scope.spawn("accept", listener::accept(clients, around, shards, scope.token()));
+    }
+
+    fn on_stop(&self, health: Health, draining: watch::Sender<bool>, caller: Caller) {
+        let drains = Drains {
+            lifecycle: self.lifecycle.clone(),
+            around: Arc::clone(&self.around),
+            shards: self.shards.clone(),
+            cluster: Arc::clone(&self.deps.cluster),
+        };
+        let not_ready = drains.clone();
+        self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
+            health.not_serving().await;
+            caller.drains();
+            draining.send_replace(true);
+            not_ready.say_so().await;
+            Ok(())
+        });
+        let notify = drains.clone();
+        self.lifecycle.hook(Stage::Notify, "clients-told", move || async move {
+            notify.notify().await;
+            Ok(())
+        });
+        self.lifecycle.hook(Stage::Drain, "connections", move || async move {
+            drains.close().await;
+            Ok(())
+        });
+        let cluster = Arc::clone(&self.deps.cluster);
+        self.lifecycle.hook(Stage::Release, "lease", move || async move {
+            Ok(bounded(CLOSE_CLUSTER_WITHIN, "lease", async { cluster.close().await }).await?)
+        });
+    }
+
+    /// Looks for a logic that answers, at first often; later the homes' own calls tell.
+    fn ask_until_answered(&self) {
+        let scope = self.lifecycle.scope(Stage::NotReady);
+        let around = Arc::clone(&self.around);
+        let stop = scope.token();
+        scope.spawn("first-answer", async move {
+            let asking = async {
+                while !around.calls.answers(ANSWER_WITHIN).await {
+                    tokio::time::sleep(ANSWER_AGAIN).await;
+                }
+                tracing::info!("A logic answers.");
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = asking => {}
+            }
+        });
+    }
+}
+
+fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, around: &Shared) -> Admin {
+    let mut admin = Admin::new("gateway", lifecycle.clone(), registry);
+    let me = deps.cluster.me();
+    admin.instance = Arc::new(move || me.borrow().to_string());
+    let view = deps.cluster.view();
+    admin.instances = Arc::new(move || pages::instances(&view.borrow()));
+    let cluster = Arc::clone(&deps.cluster);
+    admin.duties = Arc::new(move || pages::duties(&cluster.duties()));
+    let stats = Arc::clone(around);
+    admin.status = Arc::new(move || stats.stats.to_json());
+    let heard = Arc::clone(around);
+    admin.ready = Arc::new(move || {
+        if heard.calls.heard_lately() { Ok(()) } else { Err("no logic answers".into()) }
+    });
+    admin
+}
+
+/// The logics of the cluster as targets of calls, followed until the release.
+fn targets(lifecycle: &Lifecycle, cluster: &dyn Cluster) -> watch::Receiver<Arc<Vec<Target>>> {
+    let mut view = cluster.view();
+    let (sender, receiver) = watch::channel(Arc::new(logics(&view.borrow_and_update())));
+    let scope = lifecycle.scope(Stage::Release);
+    let stop = scope.token();
+    scope.spawn("targets", async move {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Ok(()) = view.changed() => {
+                    sender.send_replace(Arc::new(logics(&view.borrow_and_update())));
+                }
+            }
+        }
+    });
+    receiver
+}
+
+fn logics(view: &View) -> Vec<Target> {
+    view.of(Service::Logic)
+        .map(|logic| Target {
+            id: logic.id.clone(),
+            address: logic.address.clone(),
+            draining: logic.state == State::Draining,
+        })
+        .collect()
+}
+
+/// How many clients there are, for the drain.
+pub(crate) fn connections(around: &Shared) -> usize {
+    around.stats.connections.load(Ordering::Relaxed)
+}

@@ -1,0 +1,34 @@
+//! The real registry. It does not have to be up for this to return.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sluice_cluster::Registration;
+use sluice_cluster::etcd::{EtcdCluster, EtcdConfig};
+use sluice_lifecycle::{Lifecycle, Stage};
+use sluice_service::clock::Clock;
+
+use crate::app::Deps;
+use crate::config::Config;
+use crate::error::StartError;
+
+/// Begins to connect and registers this process.
+///
+/// # Errors
+/// A URL that is none.
+pub async fn connect(
+    config: &Config,
+    lifecycle: &Lifecycle,
+    registration: Registration,
+) -> Result<Deps, StartError> {
+    let etcd = EtcdConfig {
+        endpoints: config.etcd.endpoints.clone(),
+        prefix: config.prefix.clone(),
+        lease_ttl: config.lease_ttl(),
+    };
+    let scope = lifecycle.scope(Stage::Release);
+    let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, BTreeSet::new())
+        .await
+        .map_err(|error| StartError::Url(format!("etcd.endpoints: {error}")))?;
+    Ok(Deps { cluster: Arc::new(cluster), clock: Clock::system() })
+}

@@ -1,0 +1,41 @@
+//! Accepts client connections and hands them to shards. Reads nothing itself: the handshake is the shard's.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sluice_service::listen::Bound;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::shard::handle::Shards;
+use crate::shard::surroundings::Shared;
+
+/// Sockets above the limit that may be told 503: beyond them the kernel's queue has to wait.
+const REFUSALS_MAX: usize = 1_024;
+/// Between two looks whether there is room again.
+const FULL_WAIT: Duration = Duration::from_millis(20);
+
+/// Accepts until `stop`; then the listening socket is closed.
+pub async fn accept(bound: Bound, around: Shared, shards: Shards, stop: CancellationToken) {
+    loop {
+        let next = async {
+            while around.stats.connections.load(Ordering::Relaxed) >= around.config.connections_max + REFUSALS_MAX
+            {
+                sleep(FULL_WAIT).await;
+            }
+            bound.accept().await
+        };
+        let (stream, from) = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            next = next => next,
+        };
+        match stream.into_std() {
+            Ok(socket) => {
+                around.stats.connections.fetch_add(1, Ordering::Relaxed);
+                shards.hand(socket).await;
+            }
+            Err(error) => tracing::debug!(%from, %error, "A new connection could not be handed on."),
+        }
+    }
+}

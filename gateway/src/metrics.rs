@@ -1,0 +1,108 @@
+//! Names and numbers of a gateway: metrics for machines, [`Stats`] for `/status` and the drain. Shards add
+//! to them once a tick, never per message.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use serde_json::{Value, json};
+use sluice_service::metrics::Registry;
+
+/// What is counted.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Upgrades accepted.
+    pub accepted: Counter,
+    /// Upgrades refused.
+    pub refused: Counter,
+    /// Frames received.
+    pub frames_in: Counter,
+    /// Messages appended to queues of subscribers.
+    pub deliveries: Counter,
+    /// Bytes written to clients.
+    pub bytes_out: Counter,
+    /// Publishes accepted.
+    pub publishes: Counter,
+    /// Publishes answered `retry:true`.
+    pub retries: Counter,
+    /// Connections closed because they took no byte in time.
+    pub slow: Counter,
+    /// Connections closed because a ping was not answered.
+    pub silent: Counter,
+    /// Freezes noticed.
+    pub freezes: Counter,
+    /// Batches pushed by tasks.
+    pub pushes: Counter,
+    /// Connections now.
+    pub connections: Gauge,
+    /// Subscriptions now.
+    pub subscriptions: Gauge,
+}
+
+impl Metrics {
+    /// Registers all.
+    #[must_use]
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            accepted: registry.counter("upgrades_accepted", "Upgrades accepted"),
+            refused: registry.counter("upgrades_refused", "Upgrades refused"),
+            frames_in: registry.counter("frames_received", "Frames received from clients"),
+            deliveries: registry.counter("deliveries", "Messages put into queues of subscribers"),
+            bytes_out: registry.counter("written_bytes", "Bytes written to clients"),
+            publishes: registry.counter("publishes", "Publishes accepted"),
+            retries: registry.counter("publishes_to_retry", "Publishes answered with retry true"),
+            slow: registry.counter("slow_closed", "Connections closed because they took no byte in time"),
+            silent: registry.counter("silent_closed", "Connections closed because a ping was not answered"),
+            freezes: registry.counter("freezes", "Times the process stood still for longer than its lease"),
+            pushes: registry.counter("pushes", "Batches pushed by tasks"),
+            connections: registry.gauge("connections", "Connections"),
+            subscriptions: registry.gauge("subscriptions", "Subscriptions"),
+        }
+    }
+}
+
+/// Levels of the whole gateway, as sums over its shards.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Sockets, from accept to the end.
+    pub connections: AtomicUsize,
+    /// Subscriptions.
+    pub subscriptions: AtomicI64,
+    /// Rooms in their home shards.
+    pub rooms: AtomicI64,
+    /// Publishes without outcome.
+    pub publishes: AtomicI64,
+    /// Bytes waiting for sockets.
+    pub queued_bytes: AtomicI64,
+    /// Publishes accepted since the start.
+    pub accepted: AtomicU64,
+    /// Publishes answered `ok`.
+    pub completed: AtomicU64,
+    /// Publishes refused for good.
+    pub rejected: AtomicU64,
+    /// Publishes answered "unknown, send again".
+    pub unknown: AtomicU64,
+    /// Connections at the start of the drain.
+    pub drain_total: AtomicUsize,
+}
+
+impl Stats {
+    /// For `/status`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let connections = self.connections.load(Ordering::Relaxed);
+        let total = self.drain_total.load(Ordering::Relaxed);
+        json!({
+            "connections": connections,
+            "subscriptions": self.subscriptions.load(Ordering::Relaxed),
+            "rooms": self.rooms.load(Ordering::Relaxed),
+            "publishes_in_flight": self.publishes.load(Ordering::Relaxed),
+            "queued_bytes": self.queued_bytes.load(Ordering::Relaxed),
+            "accepted": self.accepted.load(Ordering::Relaxed),
+            "completed": self.completed.load(Ordering::Relaxed),
+            "rejected": self.rejected.load(Ordering::Relaxed),
+            "unknown": self.unknown.load(Ordering::Relaxed),
+            "drained": format!("{}/{total}", total.saturating_sub(connections)),
+        })
+    }
+}

@@ -1,0 +1,129 @@
+//! The gRPC server of a gateway: tasks push committed messages here. A batch is acknowledged when the home
+//! shards of its rooms have accepted it. First of all and at every change the stream is told who we are.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use sluice_proto::grpc::gateway_server::{Gateway, GatewayServer};
+use sluice_proto::grpc::{GatewayState, PushReply, PushRequest, push_reply, push_request};
+use sluice_proto::ids::{Epoch, InstanceId};
+use sluice_proto::limits::GRPC_BYTES_MAX;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::metrics::Metrics;
+use crate::shard::handle::Shards;
+
+/// How often pushes may have been missed: homes ask heads when a number grows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// A stream has ended: heads of active rooms.
+    pub ended: u64,
+    /// A task said that it dropped some: heads of all rooms.
+    pub resync: u64,
+}
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Push {
+    /// Where pushes go.
+    pub shards: Shards,
+    /// Who we are.
+    pub me: watch::Receiver<InstanceId>,
+    /// Whether we drain.
+    pub draining: watch::Receiver<bool>,
+    /// What homes have to know.
+    pub missed: watch::Sender<Missed>,
+    /// When cancelled, streams end.
+    pub stop: CancellationToken,
+    /// To count.
+    pub metrics: Metrics,
+}
+
+impl Push {
+    /// As a service for the gRPC server.
+    #[must_use]
+    pub fn service(self) -> GatewayServer<Self> {
+        GatewayServer::new(self)
+            .max_decoding_message_size(GRPC_BYTES_MAX)
+            .max_encoding_message_size(GRPC_BYTES_MAX)
+    }
+}
+
+/// One stream of a task.
+struct Pushing {
+    push: Push,
+    requests: Streaming<PushRequest>,
+    told: Option<(InstanceId, bool)>,
+}
+
+impl Drop for Pushing {
+    fn drop(&mut self) {
+        self.push.missed.send_modify(|missed| missed.ended += 1);
+    }
+}
+
+impl Pushing {
+    /// The next reply; `None` ends the stream.
+    async fn next(&mut self) -> Option<Result<PushReply, Status>> {
+        loop {
+            let now = (self.push.me.borrow_and_update().clone(), *self.push.draining.borrow_and_update());
+            if self.told.as_ref() != Some(&now) {
+                let state = GatewayState { instance: now.0.to_string(), draining: now.1 };
+                self.told = Some(now);
+                return Some(Ok(PushReply { kind: Some(push_reply::Kind::State(state)) }));
+            }
+            let Push { me, draining, stop, .. } = &mut self.push;
+            let request = tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                Ok(()) = me.changed() => continue,
+                Ok(()) = draining.changed() => continue,
+                request = self.requests.message() => request,
+            };
+            match request {
+                Ok(Some(PushRequest { kind: Some(kind) })) => {
+                    if let Some(reply) = self.take(kind).await {
+                        return Some(Ok(reply));
+                    }
+                }
+                Ok(Some(PushRequest { kind: None })) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
+    async fn take(&mut self, kind: push_request::Kind) -> Option<PushReply> {
+        match kind {
+            push_request::Kind::Batch(batch) => {
+                self.push.metrics.pushes.inc();
+                if let Some(epoch) = Epoch::from_wire(batch.epoch) {
+                    self.push.shards.push(epoch, batch.runs).await;
+                }
+                Some(PushReply { kind: Some(push_reply::Kind::Acked(batch.id)) })
+            }
+            push_request::Kind::Resync(_) => {
+                self.push.missed.send_modify(|missed| missed.resync += 1);
+                None
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Gateway for Push {
+    type PushStream = Pin<Box<dyn Stream<Item = Result<PushReply, Status>> + Send>>;
+
+    async fn push(
+        &self,
+        request: Request<Streaming<PushRequest>>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        let pushing = Pushing { push: self.clone(), requests: request.into_inner(), told: None };
+        let replies = futures::stream::unfold(pushing, |mut pushing| async move {
+            let reply = pushing.next().await?;
+            Some((reply, pushing))
+        });
+        Ok(Response::new(Box::pin(replies)))
+    }
+}

@@ -1,0 +1,154 @@
+//! One connection: its socket, its session and what waits for it. State only; the shard acts.
+
+use std::cell::RefCell;
+use std::task::Waker;
+
+use tokio::net::TcpStream;
+
+use super::inbound::Inbound;
+use super::wheel::Tick;
+use crate::defaults::{QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES, REQUESTS_MAX};
+use crate::exchange::Address;
+use crate::session::machine::{RequestId, Session};
+use crate::session::outbound::Outbound;
+use crate::subscription::{SubKey, Subscriptions};
+
+/// How far a connection's life has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Frames are taken and messages are sent.
+    Serving,
+    /// A close frame is queued or was sent, by us or by the client; nothing else is sent any more.
+    Closing,
+    /// Our end of the TCP connection is closed; what still comes is thrown away, so that no reset
+    /// overtakes what the client has not read yet.
+    Lingering,
+    /// To be dropped.
+    Gone,
+}
+
+/// Where a subscription of this connection is.
+#[derive(Debug)]
+pub struct Subscribed {
+    /// Key of the room's view in this shard.
+    pub view: u32,
+    /// The subscription in that view.
+    pub sub: SubKey,
+    /// The `id` of its `sub`, until answered.
+    pub id: RefCell<RequestId>,
+}
+
+/// Deadlines, in ticks of the shard; `NEVER` where there is none.
+#[derive(Debug)]
+pub struct Deadlines {
+    /// Next ping.
+    pub ping_at: Tick,
+    /// The answer to the last ping.
+    pub pong_by: Tick,
+    /// `connect` or a verdict on the token.
+    pub connect_by: Tick,
+    /// The end of the token.
+    pub expires_at: Tick,
+    /// The end of the closing handshake.
+    pub close_by: Tick,
+    /// When the socket last took a byte, or something was queued first.
+    pub progress_at: Tick,
+    /// What the wheel holds an entry for; `NEVER` = nothing.
+    pub armed_at: Tick,
+}
+
+/// No deadline.
+pub const NEVER: Tick = Tick::MAX;
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket.
+    pub stream: TcpStream,
+    /// Who it is.
+    pub address: Address,
+    /// The client's life here.
+    pub session: Session,
+    /// Rooms.
+    pub subscriptions: Subscriptions<Subscribed>,
+    /// Half a message, rarely.
+    pub inbound: Inbound,
+    /// What waits to be written.
+    pub outbound: Outbound,
+    /// Its task.
+    pub waker: Option<Waker>,
+    /// How far it has come.
+    pub phase: Phase,
+    /// When what is due.
+    pub deadlines: Deadlines,
+    /// Subscriptions that are catching up.
+    pub behind: u32,
+    /// Requests to logic without answer.
+    pub requests: usize,
+    /// In the list of those to write to in this turn.
+    pub dirty: bool,
+    /// The socket takes no more: its task waits until it does.
+    pub blocked: bool,
+    /// The socket is not read for now.
+    pub paused: bool,
+    /// Input is thrown away unread by the library, as it can no longer be understood.
+    pub deaf: bool,
+    /// The client's close frame came.
+    pub peer_closed: bool,
+    /// Its session has ended: rooms left, status reported.
+    pub detached: bool,
+    /// Since when, milliseconds since 1970.
+    pub since_ms: i64,
+}
+
+impl Connection {
+    /// Whether to read from the socket, given whether its shard is starved. Once paused by a long queue it
+    /// stays so until the queue is short.
+    pub fn wants_bytes(&self, starved: bool) -> bool {
+        match self.phase {
+            Phase::Serving if starved => false,
+            Phase::Serving => {
+                let most = if self.paused { QUEUE_LOW_BYTES } else { QUEUE_HIGH_BYTES };
+                self.session.wants_frames() && self.outbound.bytes() < most && self.requests < REQUESTS_MAX
+            }
+            Phase::Closing => !self.peer_closed,
+            Phase::Lingering => true,
+            Phase::Gone => false,
+        }
+    }
+
+    /// Wakes its task.
+    pub fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Has its task look again if it may read now and did not before.
+    pub fn resume(&mut self, starved: bool) {
+        if self.paused && self.wants_bytes(starved) {
+            self.paused = false;
+            self.wake();
+        }
+    }
+
+    /// When the next deadline is, given the time without progress that is allowed.
+    pub fn next_deadline(&self, slow: Tick) -> Tick {
+        let deadlines = &self.deadlines;
+        let stuck =
+            if self.outbound.is_empty() { NEVER } else { deadlines.progress_at.saturating_add(slow) };
+        let serving = match self.phase {
+            Phase::Serving => [
+                deadlines.ping_at,
+                deadlines.pong_by,
+                deadlines.connect_by,
+                deadlines.expires_at,
+            ]
+            .into_iter()
+            .min()
+            .unwrap_or(NEVER),
+            Phase::Closing | Phase::Lingering | Phase::Gone => NEVER,
+        };
+        serving.min(stuck).min(deadlines.close_by)
+    }
+}

@@ -1,0 +1,148 @@
+//! How the connections of a shard leave: told in slices, closed at a pace, given up at the end.
+
+use rand::seq::SliceRandom;
+use sluice_proto::wire::codec;
+use sluice_proto::wire::{Drain, close};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use super::handle::Close;
+use super::{Cell, Shard};
+use crate::defaults::DRAIN_SLICE;
+use crate::drain::pace::{Pace, due};
+use crate::exchange::Address;
+use crate::session::machine::Leaving;
+
+/// A shard that is left.
+#[derive(Debug)]
+pub(super) struct Leave {
+    pace: Pace,
+    /// Set when closing has begun.
+    close: Option<Close>,
+    /// Told when nobody is left.
+    empty: Option<oneshot::Sender<()>>,
+}
+
+const REASON: &str = "restart";
+
+impl Shard {
+    /// Tells all clients that this gateway stops.
+    pub(super) fn notify_all(&mut self, pace: Pace, told: oneshot::Sender<()>) {
+        self.leaving = Some(Leave { pace, close: None, empty: None });
+        let all = self.everybody();
+        self.local(async move |cell: Cell| {
+            in_slices(all, pace.notify_within, |who| cell.borrow_mut().notify(who, pace)).await;
+            // Whoever asked may have run out of time.
+            let _ = told.send(());
+        });
+    }
+
+    /// Closes all connections, each after its publishes have their outcome.
+    pub(super) fn close_all(&mut self, close: Close, empty: oneshot::Sender<()>) {
+        self.leaving = Some(Leave { pace: close.pace, close: Some(close), empty: Some(empty) });
+        self.look_whether_left();
+        let all = self.everybody();
+        self.local(async move |cell: Cell| {
+            in_slices(all, close.pace.close_within, |who| cell.borrow_mut().close(who, close)).await;
+            sleep_until(close.give_up_at).await;
+            cell.borrow_mut().give_up();
+            sleep_until(close.drop_at).await;
+            cell.borrow_mut().drop_all();
+        });
+    }
+
+    /// Somebody came in while all others leave.
+    pub(super) fn late_comer(&mut self, who: Address) {
+        let Some(leave) = &self.leaving else { return };
+        let (pace, closing) = (leave.pace, leave.close);
+        self.notify(who, pace);
+        if let Some(close) = closing {
+            self.close(who, close);
+        }
+    }
+
+    fn notify(&mut self, who: Address, pace: Pace) {
+        if self.floor.get(who).is_none_or(|connection| connection.detached) {
+            return;
+        }
+        let drain = Drain {
+            reason: REASON.to_owned(),
+            within_ms: u64::try_from((pace.notify_within + pace.close_within).as_millis()).unwrap_or(u64::MAX),
+            reconnect_ms: pace.reconnect_ms(rand::random()),
+        };
+        self.floor.text(who.slot, |out| codec::drain(out, &drain));
+    }
+
+    fn close(&mut self, who: Address, close: Close) {
+        let reconnect_ms = Some(close.pace.reconnect_ms(rand::random()));
+        let leaving = Leaving { code: close.code, reason: REASON.to_owned(), reconnect_ms };
+        if let Some(connection) = self.floor.get(who) {
+            connection.session.leave(leaving);
+            self.settle(who);
+        }
+    }
+
+    /// The process stood still for longer than its lease: nothing of what was read may be stored later, and
+    /// nothing more is read.
+    pub(super) fn thaw(&mut self) {
+        for who in self.everybody() {
+            let reconnect_ms = Some(self.resend_ms());
+            let Some(connection) = self.floor.get(who) else { continue };
+            connection.session.link().fence();
+            connection.deaf = true;
+            let reason = "the gateway stood still for too long".to_owned();
+            connection.session.leave(Leaving { code: close::FROZEN, reason, reconnect_ms });
+        }
+        self.give_up();
+        for who in self.everybody() {
+            self.settle(who);
+        }
+    }
+
+    /// Drops what is still there.
+    fn drop_all(&mut self) {
+        for who in self.everybody() {
+            self.gone(who);
+        }
+    }
+
+    /// Answers whoever waits for the last connection to end.
+    pub(super) fn look_whether_left(&mut self) {
+        if !self.floor.connections.is_empty() {
+            return;
+        }
+        let empty = self.leaving.as_mut().and_then(|leave| leave.empty.take());
+        if let Some(empty) = empty {
+            self.count();
+            // Whoever asked may have run out of time.
+            let _ = empty.send(());
+        }
+    }
+
+    /// A delay before coming back that spreads clients who were closed together.
+    pub(super) fn resend_ms(&self) -> u64 {
+        rand::random_range(0..=500)
+    }
+
+    /// All connections in random order: nobody is always the first.
+    fn everybody(&self) -> Vec<Address> {
+        let mut all: Vec<Address> =
+            self.floor.connections.iter().map(|(_, connection)| connection.address).collect();
+        all.shuffle(&mut rand::rng());
+        all
+    }
+}
+
+/// Does `act` for all, spread over `within`.
+async fn in_slices(all: Vec<Address>, within: std::time::Duration, mut act: impl FnMut(Address)) {
+    let start = Instant::now();
+    let mut done = 0;
+    while done < all.len() {
+        let until = due(all.len(), start.elapsed(), within);
+        all[done..until].iter().for_each(|who| act(*who));
+        done = until;
+        if done < all.len() {
+            sleep_until(Instant::now() + DRAIN_SLICE).await;
+        }
+    }
+}

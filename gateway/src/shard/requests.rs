@@ -1,0 +1,278 @@
+//! What a client asks for: publishes and subscriptions go to the home of their room, questions go to logic.
+
+use std::time::Duration;
+
+use sluice_proto::grpc::{AuthenticateReply, Grants as WireGrants, PresenceRequest, ReadRange, ReadRequest};
+use sluice_proto::grpc::{StatusChange, presence_request};
+use sluice_proto::ids::{Epoch, RoomId, Seq, UserId};
+use sluice_proto::wire::codec::{self, PresentUser};
+use sluice_proto::wire::{ErrorCode, WireError};
+use tokio::time::{Instant, sleep};
+
+use super::connection::NEVER;
+use super::surroundings::{Shared, ticks};
+use super::{Cell, Shard};
+use crate::calls::Authenticated;
+use crate::defaults::{AUTHENTICATE_AGAIN, CALL_WITHIN, CONNECT_WITHIN, ROOMS_PER_CONNECTION_MAX};
+use crate::exchange::Address;
+use crate::session::grants::Grants;
+use crate::session::machine::{Identity, NotIdentified, RequestId, Todo};
+use crate::status;
+
+/// After the end of a token that its clock and ours may differ, seconds of JWT leeway.
+const EXPIRY_LEEWAY_MS: i64 = 30_000;
+
+/// An epoch that differs from every store's.
+const NO_EPOCH: Epoch = Epoch(0);
+
+/// What an answer of logic does to the shard.
+type Apply = Box<dyn FnOnce(&mut Shard)>;
+
+fn apply(effect: impl FnOnce(&mut Shard) + 'static) -> Apply {
+    Box::new(effect)
+}
+
+impl Shard {
+    /// Does what a session asks for.
+    pub(super) fn perform(&mut self, who: Address, todo: Todo) {
+        match todo {
+            Todo::Nothing => {}
+            Todo::Authenticate { token } => self.authenticate(who, token),
+            Todo::Publish(publish) => self.publish(publish),
+            Todo::Subscribe { room, after, epoch, id } => self.subscribe(who, room, after, epoch, id),
+            Todo::Unsubscribe { room, id } => self.unsubscribe(who, &room, id),
+            Todo::History { room, before, limit, id } => self.history(who, room, before, limit, id),
+            Todo::Presence { room, id } => self.presence(who, room, id),
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        who: Address,
+        room: RoomId,
+        after: Option<Seq>,
+        epoch: Option<Result<Epoch, ()>>,
+        id: RequestId,
+    ) {
+        let Some(connection) = self.floor.get(who) else { return };
+        if connection.subscriptions.get(room.as_str()).is_none()
+            && connection.subscriptions.len() >= ROOMS_PER_CONNECTION_MAX
+        {
+            let text = format!("a connection may subscribe to {ROOMS_PER_CONNECTION_MAX} rooms");
+            self.refuse(who, ErrorCode::BadRequest, text, false, id);
+            return;
+        }
+        let epoch = epoch.map(|read| read.unwrap_or(NO_EPOCH));
+        let echo = id.clone();
+        if !self.hub.subscribe(&mut self.floor, who, room.clone(), (after, epoch), id) {
+            let text = format!("already subscribed to {:?}; unsub first", room.as_str());
+            self.refuse(who, ErrorCode::AlreadySubscribed, text, false, echo);
+            return;
+        }
+        if let Some(change) = self.change(who, |about| status::joined(about, &room)) {
+            self.report(change);
+        }
+        self.send_wants();
+    }
+
+    fn unsubscribe(&mut self, who: Address, room: &RoomId, id: RequestId) {
+        if !self.hub.unsubscribe(&mut self.floor, who, room.as_str()) {
+            let text = format!("not subscribed to {:?}", room.as_str());
+            self.refuse(who, ErrorCode::NotSubscribed, text, false, id);
+            return;
+        }
+        self.floor.text(who.slot, |out| codec::ok_unsub(out, room, id.as_deref()));
+        if let Some(change) = self.change(who, |about| status::left(about, room, false)) {
+            self.report(change);
+        }
+        self.send_wants();
+    }
+
+    fn history(&mut self, who: Address, room: RoomId, before: Option<Seq>, limit: u32, id: RequestId) {
+        // Without `before`: the newest; the largest position a store can hold.
+        let before = before.unwrap_or(i64::MAX as Seq);
+        self.ask_logic(who, async move |around| {
+            let range = ReadRange { room: room.to_string(), after: 0, before, limit };
+            let request = ReadRequest { ranges: vec![range] };
+            let reply = around.calls.read(room.lane(), request).await;
+            let page = reply.ok().and_then(|reply| reply.pages.into_iter().next()).filter(|page| !page.deferred);
+            apply(move |shard| match page {
+                Some(page) => {
+                    shard.floor.text(who.slot, |out| {
+                        codec::ok_history(out, &room, &page.messages, id.as_deref());
+                    });
+                }
+                None => shard.unavailable(who, id),
+            })
+        });
+    }
+
+    fn presence(&mut self, who: Address, room: RoomId, id: RequestId) {
+        self.ask_logic(who, async move |around| {
+            let of = presence_request::Of::Room(room.to_string());
+            let request = PresenceRequest { of: Some(of), limit: 0 };
+            let reply = around.calls.presence(room.lane(), request).await;
+            apply(move |shard| match reply {
+                Ok(reply) => {
+                    let users: Vec<PresentUser> = reply
+                        .users
+                        .into_iter()
+                        .map(|user| PresentUser {
+                            user: user.user,
+                            connections: user.connections,
+                            since: user.since_ms,
+                        })
+                        .collect();
+                    shard.floor.text(who.slot, |out| {
+                        codec::ok_presence(out, &room, &users, id.as_deref());
+                    });
+                }
+                Err(_) => shard.unavailable(who, id),
+            })
+        });
+    }
+
+    /// Asks logic for a connection; the answer is applied while the connection is still the same one.
+    fn ask_logic<F>(&mut self, who: Address, ask: F)
+    where
+        F: AsyncFnOnce(Shared) -> Apply + 'static,
+    {
+        let Some(connection) = self.floor.get(who) else { return };
+        connection.requests += 1;
+        let around = self.around.clone();
+        self.local(async move |cell: Cell| {
+            let effect = ask(around).await;
+            let shard = &mut *cell.borrow_mut();
+            if let Some(connection) = shard.floor.get(who) {
+                connection.requests -= 1;
+                if !connection.detached {
+                    effect(shard);
+                }
+                shard.settle(who);
+            }
+        });
+    }
+
+    fn unavailable(&mut self, who: Address, id: RequestId) {
+        self.refuse(who, ErrorCode::Unavailable, "no answer in time, ask again".to_owned(), true, id);
+    }
+
+    fn refuse(&mut self, who: Address, code: ErrorCode, message: String, retry: bool, id: RequestId) {
+        let error = WireError { code, message, retry };
+        self.floor.text(who.slot, |out| codec::error(out, &error, id.as_deref()));
+    }
+
+    /// Asks logic about a token; an empty one asks for a new anonymous user.
+    pub(super) fn authenticate(&mut self, who: Address, token: String) {
+        let by = self.floor.wheel.now().saturating_add(ticks(CONNECT_WITHIN));
+        if let Some(connection) = self.floor.get(who) {
+            // The call itself ends in time; this is for what it may leave open.
+            connection.deadlines.connect_by = by.saturating_add(ticks(CONNECT_WITHIN));
+        }
+        self.floor.arm(who.slot);
+        let around = self.around.clone();
+        let anonymous_try = token.is_empty();
+        self.local(async move |cell: Cell| {
+            let result = around.calls.authenticate(token, CONNECT_WITHIN).await;
+            let epoch = until_epoch(&around).await;
+            cell.borrow_mut().authenticated(who, result, anonymous_try, epoch);
+        });
+    }
+
+    fn authenticated(
+        &mut self,
+        who: Address,
+        result: Authenticated,
+        anonymous_try: bool,
+        epoch: Option<Epoch>,
+    ) {
+        let former = self.change(who, status::disconnected_by_change);
+        let result = if epoch.is_some() { identity(result) } else { Err(NotIdentified::Unavailable) };
+        let greeting = self.around.greeting(epoch.unwrap_or(NO_EPOCH));
+        let expires_ms = result.as_ref().ok().and_then(|identity| identity.expires_at_ms);
+        let known = result.is_ok();
+        self.floor.with_session(who.slot, |session, out| {
+            if session.link().address == who {
+                session.identified(result, anonymous_try, &greeting, out);
+            }
+        });
+        let wall_ms = self.around.clock.now_ms();
+        let now = self.floor.wheel.now();
+        let Some(connection) = self.floor.get(who) else { return };
+        if known {
+            connection.deadlines.connect_by = NEVER;
+            connection.deadlines.expires_at = expires_ms.map_or(NEVER, |at| {
+                let left = (at.saturating_add(EXPIRY_LEEWAY_MS) - wall_ms).max(0);
+                now.saturating_add(ticks(Duration::from_millis(left.unsigned_abs())))
+            });
+            let rooms: Vec<RoomId> = connection.subscriptions.iter().map(|(room, _)| room.clone()).collect();
+            for change in former.into_iter().chain(self.change(who, status::connected)) {
+                self.report(change);
+            }
+            for room in rooms {
+                if let Some(change) = self.change(who, |about| status::joined(about, &room)) {
+                    self.report(change);
+                }
+            }
+        } else {
+            connection.deadlines.connect_by = now.saturating_add(ticks(CONNECT_WITHIN));
+        }
+        // It waited for this.
+        if let Some(connection) = self.floor.get(who) {
+            connection.paused = true;
+        }
+        self.settle(who);
+    }
+
+    /// A change of this connection for presence, if it is known who it is.
+    pub(super) fn change(
+        &mut self,
+        who: Address,
+        change: impl FnOnce(&status::About<'_>) -> StatusChange,
+    ) -> Option<StatusChange> {
+        let connection = self.floor.get(who)?;
+        let identity = connection.session.identity()?;
+        let about = status::About {
+            session: connection.session.link().session,
+            user: &identity.user,
+            since_ms: connection.since_ms,
+        };
+        Some(change(&about))
+    }
+}
+
+fn identity(result: Authenticated) -> Result<Identity, NotIdentified> {
+    match result {
+        Authenticated::Known(reply) => known(reply).ok_or(NotIdentified::Unavailable),
+        Authenticated::Invalid(text) => Err(NotIdentified::Invalid(text)),
+        Authenticated::Unavailable => Err(NotIdentified::Unavailable),
+    }
+}
+
+fn known(reply: AuthenticateReply) -> Option<Identity> {
+    let AuthenticateReply { user, anonymous, token, expires_at_ms, grants } = reply;
+    let grants: WireGrants = grants.unwrap_or_default();
+    Some(Identity {
+        user: UserId::parse(&user).ok()?,
+        grants: Grants::from(grants),
+        anonymous,
+        token: (!token.is_empty()).then_some(token),
+        expires_at_ms: (expires_at_ms != 0).then_some(expires_at_ms),
+    })
+}
+
+/// A `welcome` needs the store's epoch: the first one of a gateway's life may have to ask for it.
+async fn until_epoch(around: &Shared) -> Option<Epoch> {
+    let by = Instant::now() + CONNECT_WITHIN;
+    loop {
+        if let Some(epoch) = around.calls.epoch().get() {
+            return Some(epoch);
+        }
+        if Instant::now() >= by {
+            return None;
+        }
+        if !around.calls.answers(CALL_WITHIN).await {
+            sleep(AUTHENTICATE_AGAIN).await;
+        }
+    }
+}

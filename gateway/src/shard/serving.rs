@@ -1,0 +1,361 @@
+//! What a shard does with a connection: bytes in, frames out, deadlines, and the end in its right order:
+//! outcomes, `bye`, close frame, the client's answer, end of TCP.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use sluice_proto::wire::codec;
+use sluice_proto::wire::{Bye, close};
+
+use super::Shard;
+use super::connection::{NEVER, Phase};
+use super::floor::Written;
+use super::inbound::{Fault, Message, Reading};
+use super::surroundings::ticks;
+use super::wheel::Entry;
+use crate::defaults::{CLOSE_WITHIN, LINGER_WITHIN, QUEUE_LOW_BYTES};
+use crate::exchange::Address;
+use crate::session::machine::Leaving;
+use crate::session::outbound::{close_frame, ping_frame};
+
+/// Reads of one connection in one turn of the loop.
+const READS_PER_TURN: usize = 2;
+
+impl Shard {
+    /// One turn of a connection's task: writes what the socket now takes, reads what it brought.
+    pub(super) fn poll_connection(&mut self, who: Address, context: &mut Context<'_>) -> Poll<()> {
+        self.look_at_clock();
+        let Some(connection) = self.floor.get(who) else { return Poll::Ready(()) };
+        if !connection.waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+            connection.waker = Some(context.waker().clone());
+        }
+        while let Some(connection) = self.floor.get(who).filter(|connection| connection.blocked) {
+            match connection.stream.poll_write_ready(context) {
+                Poll::Pending => break,
+                Poll::Ready(Err(_)) => self.gone(who),
+                Poll::Ready(Ok(())) => {
+                    connection.blocked = false;
+                    self.write(who.slot);
+                }
+            }
+        }
+        for _ in 0..READS_PER_TURN {
+            match self.read_some(who, context) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return self.rest(who),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        // There may be more, but others have their turn first.
+        context.waker().wake_by_ref();
+        self.rest(who)
+    }
+
+    fn rest(&mut self, who: Address) -> Poll<()> {
+        if self.floor.get(who).is_some() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// One read, unless back-pressure forbids it: `Ready(true)` = something was read.
+    fn read_some(&mut self, who: Address, context: &mut Context<'_>) -> Poll<bool> {
+        let Some(connection) = self.floor.get(who) else { return Poll::Ready(false) };
+        if !connection.wants_bytes(self.starved) {
+            connection.paused = true;
+            return Poll::Pending;
+        }
+        connection.paused = false;
+        if connection.inbound.has_rest() {
+            let rest = connection.inbound.take_rest();
+            self.take_bytes(who, &rest);
+            return Poll::Ready(true);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut buffer = ReadBuf::new(&mut scratch);
+        let result = Pin::new(&mut connection.stream).poll_read(context, &mut buffer);
+        let count = buffer.filled().len();
+        let result = match result {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) if count > 0 => {
+                self.take_bytes(who, &scratch[..count]);
+                Poll::Ready(true)
+            }
+            Poll::Ready(Ok(()) | Err(_)) => {
+                self.gone(who);
+                Poll::Ready(false)
+            }
+        };
+        self.scratch = scratch;
+        result
+    }
+
+    /// Bytes of a client: frames, or what is thrown away because nothing more is taken from it.
+    fn take_bytes(&mut self, who: Address, bytes: &[u8]) {
+        let Some(connection) = self.floor.get(who) else { return };
+        connection.deadlines.pong_by = NEVER;
+        if connection.deaf || connection.phase == Phase::Lingering {
+            return;
+        }
+        let mut replies = std::mem::take(&mut self.replies);
+        let mut reading = connection.inbound.open(&mut self.lender, bytes, &mut replies);
+        let outcome = self.take_frames(who, &mut reading);
+        let Some(connection) = self.floor.get(who) else { return };
+        match outcome {
+            Ok(()) => connection.inbound.close(reading, &mut self.lender),
+            Err(fault) => self.fault(who, fault),
+        }
+        if !replies.is_empty() {
+            // After our own close frame nothing may follow.
+            if self.floor.get(who).is_some_and(|connection| !connection.detached || connection.peer_closed) {
+                self.floor.append(who.slot, replies.as_slice().to_vec().into());
+            }
+            replies.clear();
+        }
+        self.replies = replies;
+        self.settle(who);
+    }
+
+    fn take_frames(&mut self, who: Address, reading: &mut Reading<'_>) -> Result<(), Fault> {
+        loop {
+            let starved = self.starved;
+            let Some(connection) = self.floor.get(who) else { return Ok(()) };
+            if connection.deaf || !connection.wants_bytes(starved) {
+                return Ok(());
+            }
+            let serving = connection.phase == Phase::Serving;
+            match reading.next()? {
+                None => return Ok(()),
+                Some(Message::Text(text)) if serving => {
+                    self.frames_in += 1;
+                    self.on_text(who, &text);
+                }
+                Some(Message::Binary(_)) if serving => {
+                    let reason = "text frames with JSON only, no binary frames".to_owned();
+                    return Err(Fault { code: close::UNSUPPORTED, reason });
+                }
+                Some(Message::Close(frame)) => {
+                    let goodbye = frame.is_some_and(|frame| frame.code == CloseCode::Normal);
+                    // The library's answer to it.
+                    reading.next()?;
+                    self.peer_closed(who, goodbye);
+                }
+                Some(
+                    Message::Text(_)
+                    | Message::Binary(_)
+                    | Message::Ping(_)
+                    | Message::Pong(_)
+                    | Message::Frame(_),
+                ) => {}
+            }
+        }
+    }
+
+    fn on_text(&mut self, who: Address, text: &str) {
+        let wall_ms = self.around.clock.now_ms();
+        let todo = self.floor.with_session(who.slot, |session, out| session.on_text(text, wall_ms, out));
+        if let Some(todo) = todo {
+            self.perform(who, todo);
+        }
+    }
+
+    /// The client cannot be understood any more: what it was promised is still answered.
+    fn fault(&mut self, who: Address, fault: Fault) {
+        let Some(connection) = self.floor.get(who) else { return };
+        connection.deaf = true;
+        if connection.phase == Phase::Serving {
+            let Fault { code, reason } = fault;
+            connection.session.leave(Leaving { code, reason, reconnect_ms: None });
+        }
+    }
+
+    /// The client closes: with 1000 it says goodbye for good.
+    fn peer_closed(&mut self, who: Address, goodbye: bool) {
+        let Some(connection) = self.floor.get(who) else { return };
+        let ours = connection.phase == Phase::Closing;
+        connection.peer_closed = true;
+        connection.phase = Phase::Closing;
+        self.detach(who, goodbye);
+        if !ours {
+            // The library has appended the answer; it has to be written before TCP ends.
+            self.floor.mark(who.slot);
+        }
+    }
+
+    /// After anything that happened to a session: leaves if it is time, reads on if it may.
+    pub(super) fn settle(&mut self, who: Address) {
+        let (resend_ms, starved) = (self.resend_ms(), self.starved);
+        let Some(connection) = self.floor.get(who) else { return };
+        match connection.phase {
+            Phase::Serving => {
+                if let Some(bye) = connection.session.farewell(resend_ms) {
+                    self.say_bye(who, &bye);
+                } else {
+                    connection.resume(starved);
+                }
+            }
+            Phase::Closing => {
+                if connection.outbound.is_empty() {
+                    self.closed_to_the_socket(who);
+                }
+            }
+            Phase::Lingering | Phase::Gone => {}
+        }
+        self.floor.arm(who.slot);
+    }
+
+    fn say_bye(&mut self, who: Address, bye: &Bye) {
+        self.detach(who, false);
+        self.floor.text(who.slot, |out| codec::bye(out, bye));
+        self.floor.append(who.slot, close_frame(bye.code, &bye.reason));
+        if let Some(connection) = self.floor.get(who) {
+            connection.phase = Phase::Closing;
+            // What was held back may hold the client's own close frame.
+            connection.paused = false;
+            connection.wake();
+        }
+    }
+
+    /// Writes to a connection and does what follows from its queue being shorter.
+    pub(super) fn write(&mut self, slot: u32) {
+        let written = self.floor.write(slot);
+        let starved = self.starved;
+        let Some(connection) = self.floor.at(slot) else { return };
+        let who = connection.address;
+        if written == Written::Broken {
+            self.gone(who);
+            return;
+        }
+        if connection.phase == Phase::Closing && written == Written::All {
+            self.closed_to_the_socket(who);
+            return;
+        }
+        connection.resume(starved);
+        let behind = connection.behind > 0 && connection.outbound.bytes() < QUEUE_LOW_BYTES;
+        if behind {
+            let now = self.now();
+            self.hub.advance(&mut self.floor, now, slot);
+            self.send_wants();
+        }
+        self.floor.arm(slot);
+    }
+
+    /// The close frame is with the system: now the client has its time to answer.
+    fn closed_to_the_socket(&mut self, who: Address) {
+        let at = self.floor.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
+        let Some(connection) = self.floor.get(who) else { return };
+        if connection.peer_closed {
+            self.linger(who);
+        } else if connection.deadlines.close_by == NEVER {
+            connection.deadlines.close_by = at;
+            self.floor.arm(who.slot);
+        }
+    }
+
+    /// Ends our half of TCP and reads what still comes: closing with unread bytes would reset the
+    /// connection and take away what the client has not read yet.
+    fn linger(&mut self, who: Address) {
+        let at = self.floor.wheel.now().saturating_add(ticks(LINGER_WITHIN));
+        let Some(connection) = self.floor.get(who) else { return };
+        if SockRef::from(&connection.stream).shutdown(std::net::Shutdown::Write).is_err() {
+            self.gone(who);
+            return;
+        }
+        connection.phase = Phase::Lingering;
+        connection.deadlines.close_by = at;
+        connection.wake();
+        self.floor.arm(who.slot);
+    }
+
+    /// The connection is over, whatever its state.
+    pub(super) fn gone(&mut self, who: Address) {
+        self.detach(who, false);
+        if let Some(connection) = self.floor.get(who) {
+            connection.phase = Phase::Gone;
+            connection.wake();
+            self.floor.remove(who.slot);
+            self.left_the_floor();
+        }
+    }
+
+    /// A deadline of a connection may have come.
+    pub(super) fn on_deadline(&mut self, entry: Entry) {
+        let (now, slow) = (self.floor.wheel.now(), self.floor.slow);
+        let Some(connection) = self.floor.due(entry) else { return };
+        let who = connection.address;
+        let deadlines = &mut connection.deadlines;
+        if deadlines.close_by <= now {
+            if connection.phase == Phase::Closing && connection.outbound.is_empty() {
+                self.linger(who);
+            } else {
+                self.gone(who);
+            }
+            return;
+        }
+        if !connection.outbound.is_empty() && deadlines.progress_at.saturating_add(slow) <= now {
+            self.too_slow(who);
+            return;
+        }
+        if connection.phase == Phase::Serving {
+            self.on_serving_deadline(who);
+        }
+        self.settle(who);
+    }
+
+    fn on_serving_deadline(&mut self, who: Address) {
+        let now = self.floor.wheel.now();
+        let (every, within) = (self.ping_every, self.ping_within);
+        let spread_ms = self.resend_ms();
+        let Some(connection) = self.floor.get(who) else { return };
+        let paused = connection.paused;
+        let (session, deadlines) = (&mut connection.session, &mut connection.deadlines);
+        let mut leave = |code, reason: &str, reconnect_ms| {
+            session.leave(Leaving { code, reason: reason.to_owned(), reconnect_ms });
+        };
+        if deadlines.expires_at <= now {
+            deadlines.expires_at = NEVER;
+            leave(close::UNAUTHORIZED, "token expired", None);
+        }
+        if deadlines.connect_by <= now {
+            deadlines.connect_by = NEVER;
+            leave(close::CONNECT_TIMEOUT, "no `connect` in time", Some(spread_ms));
+        }
+        if paused && deadlines.pong_by != NEVER {
+            // We are the ones who do not read: the client's answer may be there.
+            deadlines.pong_by = now.saturating_add(within);
+        } else if deadlines.pong_by <= now {
+            deadlines.pong_by = NEVER;
+            leave(close::PING_TIMEOUT, "no answer to a ping", Some(spread_ms));
+            self.silent += 1;
+        }
+        if deadlines.ping_at <= now {
+            deadlines.ping_at = now.saturating_add(every);
+            if !paused {
+                deadlines.pong_by = deadlines.pong_by.min(now.saturating_add(within));
+                self.floor.append(who.slot, ping_frame());
+            }
+        }
+    }
+
+    /// The socket has not taken a byte for too long: what waits is given up, the reason is offered, and
+    /// the connection ends whether or not it is taken.
+    fn too_slow(&mut self, who: Address) {
+        self.slow += 1;
+        let Some(connection) = self.floor.get(who) else { return };
+        if connection.phase != Phase::Serving {
+            self.gone(who);
+            return;
+        }
+        self.detach(who, false);
+        self.floor.give_up_queue(who.slot);
+        let reason = "no byte was taken in time".to_owned();
+        let bye = Bye { code: close::SLOW, reason, reconnect: true, reconnect_ms: Some(self.resend_ms()) };
+        self.say_bye(who, &bye);
+        let at = self.floor.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
+        if let Some(connection) = self.floor.get(who) {
+            connection.deadlines.close_by = at;
+        }
+        self.floor.arm(who.slot);
+    }
+}

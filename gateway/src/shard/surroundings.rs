@@ -1,0 +1,112 @@
+//! What all shards of a gateway share: settings, counters, the way to logic. Read-mostly; nothing in it is
+//! waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use sluice_proto::ids::{Epoch, InstanceId};
+use sluice_proto::limits::{DATA_BYTES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX};
+use sluice_proto::wire::WireLimits;
+use sluice_service::clock::Clock;
+
+use super::wheel::Tick;
+use crate::calls::Calls;
+use crate::config::Config;
+use crate::defaults::{
+    BAD_FRAMES_MAX, ROOMS_PER_CONNECTION_MAX, TICK, UNANSWERED_BYTES_MAX, UNANSWERED_ITEMS_MAX,
+};
+use crate::handshake::Door;
+use crate::metrics::{Metrics, Stats};
+use crate::session::machine::{Greeting, SessionLimits};
+
+/// Shared by all shards.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Settings.
+    pub config: Config,
+    /// Calls on logic.
+    pub calls: Calls,
+    /// Sums for `/status`.
+    pub stats: Stats,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Wall clock.
+    pub clock: Clock,
+    /// Whether anybody may come in.
+    pub entrance: Entrance,
+}
+
+/// The door, as all shards and the listener see it.
+#[derive(Debug, Default)]
+pub struct Entrance(AtomicU8);
+
+impl Entrance {
+    /// From now on upgrades are refused.
+    pub fn close(&self) {
+        self.0.store(1, Ordering::SeqCst);
+    }
+
+    /// Whether upgrades are refused because the gateway stops.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 1
+    }
+}
+
+impl Surroundings {
+    /// Whether a new connection may come in now.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        if self.entrance.is_closed() {
+            Door::Draining
+        } else if self.stats.connections.load(Ordering::Relaxed) > self.config.connections_max {
+            Door::Full
+        } else {
+            Door::Open
+        }
+    }
+
+    /// What stands in `welcome`.
+    #[must_use]
+    pub fn greeting(&self, epoch: Epoch) -> Greeting {
+        Greeting {
+            instance: self.me(),
+            epoch,
+            ping_s: self.config.ping_every_s,
+            limits: WireLimits {
+                frame_bytes: FRAME_BYTES_MAX,
+                data_bytes: DATA_BYTES_MAX,
+                name_bytes: NAME_BYTES_MAX,
+                rooms: ROOMS_PER_CONNECTION_MAX,
+            },
+        }
+    }
+
+    /// This gateway's instance id.
+    #[must_use]
+    pub fn me(&self) -> InstanceId {
+        self.calls.me()
+    }
+
+    /// Bounds of every session.
+    #[must_use]
+    pub fn session_limits(&self) -> SessionLimits {
+        SessionLimits {
+            unanswered_max: UNANSWERED_ITEMS_MAX,
+            unanswered_bytes_max: UNANSWERED_BYTES_MAX,
+            bad_frames_max: BAD_FRAMES_MAX,
+            not_after_ms: i64::try_from(self.config.not_after().as_millis()).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+/// Whole ticks in a span, at least one.
+#[must_use]
+pub fn ticks(span: Duration) -> Tick {
+    let ticks = span.as_millis().div_ceil(TICK.as_millis().max(1)).max(1);
+    Tick::try_from(ticks).unwrap_or(Tick::MAX / 2)
+}
+
+/// Shared.
+pub type Shared = Arc<Surroundings>;

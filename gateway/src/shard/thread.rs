@@ -1,0 +1,150 @@
+//! The thread of a shard: its runtime, its queue, its timers. Ends at the stop token; whatever is still in
+//! it is dropped then.
+
+use std::rc::Rc;
+use std::sync::mpsc::sync_channel;
+use std::task::Poll;
+use std::thread;
+
+use sluice_lifecycle::{Scope, TaskGuard};
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use super::handle::Shards;
+use super::surroundings::Shared;
+use super::{Cell, Incoming, Shard};
+use crate::defaults::{INBOX_MESSAGES_MAX, INBOX_PER_TURN};
+use crate::error::StartError;
+use crate::exchange::ShardIx;
+use crate::push::Missed;
+use crate::status::Told;
+
+/// What a shard's thread is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// Shared by all shards.
+    pub around: Shared,
+    /// The reporter's queue.
+    pub reporter: mpsc::Sender<Told>,
+    /// Whether pushes may have been missed.
+    pub missed: watch::Receiver<Missed>,
+}
+
+/// Starts `count` shards; each is a task of `scope` until its stage begins.
+///
+/// # Errors
+/// [`StartError::Shard`] when the system refuses a thread or a runtime.
+pub fn start(count: usize, scope: &Scope, start: impl Fn() -> Start) -> Result<Shards, StartError> {
+    let (inboxes, queues): (Vec<_>, Vec<_>) =
+        (0..count).map(|_| mpsc::channel(INBOX_MESSAGES_MAX)).unzip();
+    let shards = Shards::new(inboxes);
+    for (index, inbox) in queues.into_iter().enumerate() {
+        let failed = |source| StartError::Shard { shard: index, source };
+        let (ready, result) = sync_channel(1);
+        let thread = Thread {
+            me: ShardIx::try_from(index).unwrap_or(ShardIx::MAX),
+            start: start(),
+            shards: shards.clone(),
+            inbox,
+            stop: scope.token(),
+            guard: scope.track("shard"),
+        };
+        let builder = thread::Builder::new().name(format!("shard-{index}"));
+        builder
+            .spawn(move || match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    drop(ready.send(Ok(())));
+                    LocalSet::new().block_on(&runtime, thread.run());
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            })
+            .map_err(failed)?;
+        result.recv().unwrap_or_else(|_| Err(std::io::Error::other("the thread died"))).map_err(failed)?;
+    }
+    Ok(shards)
+}
+
+struct Thread {
+    me: ShardIx,
+    start: Start,
+    shards: Shards,
+    inbox: mpsc::Receiver<Incoming>,
+    stop: CancellationToken,
+    guard: TaskGuard,
+}
+
+impl Thread {
+    async fn run(self) {
+        let Self { me, start: Start { around, reporter, mut missed }, shards, mut inbox, stop, guard } = self;
+        let cell = Shard::new(me, around, &shards);
+        start_tasks(&cell, reporter);
+        let mut messages = Vec::with_capacity(INBOX_PER_TURN);
+        let mut before = *missed.borrow_and_update();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Ok(()) = missed.changed() => {
+                    let now = *missed.borrow_and_update();
+                    cell.borrow_mut().missed(std::mem::replace(&mut before, now), now);
+                }
+                count = inbox.recv_many(&mut messages, INBOX_PER_TURN) => {
+                    if count == 0 {
+                        break;
+                    }
+                    let shard = &mut *cell.borrow_mut();
+                    shard.look_at_clock();
+                    for message in messages.drain(..) {
+                        shard.take(message);
+                    }
+                    shard.rearm();
+                }
+            }
+        }
+        cell.borrow_mut().count();
+        drop(guard);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "they die with the shard's thread, which is tracked")]
+fn start_tasks(cell: &Cell, reporter: mpsc::Sender<Told>) {
+    let writer = Rc::clone(cell);
+    drop(tokio::task::spawn_local(std::future::poll_fn(move |context| {
+        writer.borrow_mut().write_all(context.waker());
+        Poll::<()>::Pending
+    })));
+    drop(tokio::task::spawn_local(keep_time(Rc::clone(cell))));
+    drop(tokio::task::spawn_local(tell(Rc::clone(cell), reporter)));
+}
+
+/// Wakes the shard at its next deadline.
+async fn keep_time(cell: Cell) {
+    let earlier = Rc::clone(&cell.borrow().earlier);
+    loop {
+        let at = cell.borrow_mut().arm();
+        tokio::select! {
+            biased;
+            () = sleep_until(at) => cell.borrow_mut().on_time(),
+            () = earlier.notified() => {}
+        }
+    }
+}
+
+/// Hands what this shard has to tell to the reporter, in order, as it takes it.
+async fn tell(cell: Cell, reporter: mpsc::Sender<Told>) {
+    let more = Rc::clone(&cell.borrow().more_reports);
+    loop {
+        let next = cell.borrow_mut().next_report();
+        match next {
+            Some(told) => {
+                if reporter.send(told).await.is_err() {
+                    return;
+                }
+            }
+            None => more.notified().await,
+        }
+    }
+}
