@@ -255,7 +255,8 @@ impl<R: Rules> Room<R> {
         self.interest.added(now, believed, reply.stored || !R::keeps(Rule::InterestRepeated), self.backoff());
         if believed && self.phase != Phase::Closed {
             for shard in &mut self.shards {
-                let answered = if R::keeps(Rule::AnswersOnlyEarlierSubs) { shard.asked } else { shard.wanted };
+                let answered =
+                    if R::keeps(Rule::AnswersOnlyEarlierSubs) { shard.asked } else { shard.wanted };
                 shard.owed |= shard.attached && answered > shard.answered;
                 shard.answered = shard.answered.max(answered);
             }
@@ -444,6 +445,8 @@ impl<R: Rules> Room<R> {
     fn foreign(&mut self, now: Ms, epoch: Epoch, out: &mut impl Outlet) {
         if !R::keeps(Rule::EpochFromOwnCallsOnly) {
             self.reopen(epoch, out);
+            self.phase = Phase::Open;
+            self.owe_all();
         } else if self.asking.is_none() {
             let call = out.number();
             self.asking = Some(self.waited(now, call));

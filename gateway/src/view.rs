@@ -337,7 +337,10 @@ impl<R: Rules> View<R> {
 }
 
 /// Indices fit: a shard holds far fewer than 2³² subscriptions.
-#[expect(clippy::cast_possible_truncation, reason = "bounded by the connections of a shard times their rooms")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "bounded by the connections of a shard times their rooms"
+)]
 fn key(index: usize) -> u32 {
     index as u32
 }

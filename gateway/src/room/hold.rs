@@ -78,3 +78,33 @@ impl Hold {
             if wanted > self.hold_ms { wanted } else { self.hold_ms - (self.hold_ms - wanted) / 8 };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_follows_the_inversion_seen() {
+        let limits = RoomLimits::default();
+        let mut hold = Hold::new(&limits);
+        hold.observe(100, true);
+        assert_eq!(hold.due(), Some(120));
+        hold.filled(115, &limits);
+        assert_eq!(hold.hold_ms(), 30, "twice the 15 ms that the push was late");
+        hold.observe(200, true);
+        hold.read(230, 7);
+        hold.answered(&limits);
+        hold.duplicate(500, 6, &limits);
+        assert!(hold.hold_ms() < 30, "another message says nothing");
+        hold.duplicate(500, 7, &limits);
+        assert_eq!(hold.hold_ms(), 600, "the message that was read came 300 ms late");
+        hold.observe(1_000, true);
+        hold.filled(9_000, &limits);
+        assert_eq!(hold.hold_ms(), limits.hold_max_ms);
+        for _ in 0..100 {
+            hold.observe(10_000, true);
+            hold.filled(10_000, &limits);
+        }
+        assert!(hold.hold_ms() < limits.hold_min_ms + 8, "and it shrinks again");
+    }
+}

@@ -42,11 +42,17 @@ pub enum Rule {
     InterestRepeated,
     /// A view's ring is cleared when its head jumps.
     RingClearedAtJump,
+    /// Who is at the head is Live, whatever the queue holds.
+    LiveWhateverTheQueue,
+    /// Only a subscriber that was Live is cut short for being far behind.
+    CutShortAfterLive,
+    /// Only the page waited for is taken.
+    OnlyTheAskWaitedFor,
 }
 
 impl Rule {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::HintRaisesOnlyKnown,
         Self::TailRepair,
         Self::NoGapPassed,
@@ -66,6 +72,9 @@ impl Rule {
         Self::AskDeadline,
         Self::InterestRepeated,
         Self::RingClearedAtJump,
+        Self::LiveWhateverTheQueue,
+        Self::CutShortAfterLive,
+        Self::OnlyTheAskWaitedFor,
     ];
 }
 

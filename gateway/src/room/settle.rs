@@ -64,7 +64,8 @@ impl<R: Rules> Room<R> {
     pub fn next_deadline(&self) -> Option<Ms> {
         let calls = [self.interest.add, self.interest.remove, self.reading, self.asking];
         let waited = calls.into_iter().flatten().map(|waited| waited.deadline).min();
-        let close = self.unattached_since.filter(|_| self.phase != Phase::Closed && self.interest.add.is_none());
+        let close =
+            self.unattached_since.filter(|_| self.phase != Phase::Closed && self.interest.add.is_none());
         let close = close.map(|since| since + self.limits.linger_ms);
         [waited, self.add_due(), self.remove_due(), self.read_due(), close].into_iter().flatten().min()
     }

@@ -51,11 +51,15 @@ impl<R: Rules> View<R> {
         let Some(Waiting { conn, stage: Stage::CatchingUp(state), .. }) = self.waiting.get(at) else {
             return Step::Stay;
         };
+        let full = shard.outbound(*conn).level() >= self.limits.queue_low;
+        if state.cursor == self.head && full && !R::keeps(Rule::LiveWhateverTheQueue) {
+            return Step::Stay;
+        }
         if state.cursor == self.head || (!R::keeps(Rule::LiveOnlyAtHead) && state.cursor + 1 == self.head) {
             return Step::Live;
         }
         // Beyond the head: the room repairs itself up to here, and the runs come.
-        if state.cursor > self.head || shard.outbound(*conn).level() >= self.limits.queue_low {
+        if state.cursor > self.head || full {
             return Step::Stay;
         }
         if self.ring.from(state.cursor + 1).is_some() {
@@ -64,7 +68,8 @@ impl<R: Rules> View<R> {
         if state.asked.is_some() {
             return Step::Stay;
         }
-        if state.was_live && self.head - state.cursor > self.limits.max_behind {
+        let cut_short = state.was_live || !R::keeps(Rule::CutShortAfterLive);
+        if cut_short && self.head - state.cursor > self.limits.max_behind {
             return Step::Skip;
         }
         if state.backoff.until() > now { Step::Stay } else { Step::Ask }
@@ -99,7 +104,7 @@ impl<R: Rules> View<R> {
     pub(super) fn end_ask(&mut self, sub: SubKey, number: u64) -> Option<usize> {
         let Place::Waiting(at) = *self.places.get(sub as usize)? else { return None };
         let state = self.catching_up(at as usize)?;
-        state.asked.take_if(|(asked, _)| *asked == number)?;
+        state.asked.take_if(|(asked, _)| *asked == number || !R::keeps(Rule::OnlyTheAskWaitedFor))?;
         Some(at as usize)
     }
 

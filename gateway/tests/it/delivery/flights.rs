@@ -1,0 +1,147 @@
+//! What becomes of the things under way in the model: executed late, answered late, failed, or lost.
+
+use sluice_gateway::room::rules::Rules;
+use sluice_gateway::room::{Call, Subscribed};
+
+use super::calls::{Flying, In, PageOf};
+use super::world::World;
+
+impl<R: Rules> World<R> {
+    /// Takes one of the things under way a step further.
+    pub fn fly(&mut self) {
+        if self.around.flying.is_empty() {
+            return;
+        }
+        let at = self.rng.below(self.around.flying.len());
+        let flying = self.around.flying.swap_remove(at);
+        match flying {
+            Flying::Notice { epoch, first, last } => {
+                if self.interest && !self.trouble(12) {
+                    self.around.flying.push(Flying::Push { epoch, first, last });
+                }
+            }
+            Flying::Push { epoch, first, last } => {
+                if self.trouble(10) {
+                    self.around.flying.push(Flying::Push { epoch, first, last });
+                }
+                self.with_room(|room, around, store| {
+                    let messages = (first..=last).map(|seq| (seq, move || store.bytes(epoch, seq)));
+                    room.push(around.now, epoch, messages, around);
+                });
+            }
+            Flying::Hint { epoch, seq } => {
+                self.with_room(|room, around, _| room.hint(around.now, epoch, seq, around));
+            }
+            page @ Flying::Page { .. } => self.page(page),
+            Flying::Subscribe { call, .. }
+            | Flying::Unsubscribe { call, .. }
+            | Flying::Read { call, .. }
+            | Flying::Heads { call, .. } => {
+                if !self.fails(call) {
+                    self.call(flying);
+                }
+            }
+        }
+    }
+
+    fn trouble(&mut self, percent: usize) -> bool {
+        self.trouble && self.rng.chance(percent)
+    }
+
+    /// A call of the room failed: before or after it had its effect, told or silent.
+    fn fails(&mut self, call: Call) -> bool {
+        let fails = self.trouble(8);
+        if fails && self.rng.chance(60) {
+            self.with_room(|room, around, _| room.failed(around.now, call, around));
+        }
+        fails
+    }
+
+    fn call(&mut self, flying: Flying) {
+        let now = self.around.now;
+        match flying {
+            // Calls carry their deadline: past it they have no effect any more.
+            Flying::Subscribe { sent, stored: None, .. } if sent + self.around.call_ms <= now => {}
+            Flying::Unsubscribe { sent, reply: None, .. } if sent + self.around.call_ms <= now => {}
+            Flying::Subscribe { call, sent, stored: None, reply } => {
+                let stored = !self.trouble(12);
+                self.interest |= stored;
+                self.around.flying.push(Flying::Subscribe { call, sent, stored: Some(stored), reply });
+            }
+            Flying::Subscribe { call, sent, stored: Some(stored), reply: None } => {
+                let epoch = self.store.epoch();
+                let reply = Some(Subscribed { epoch, head: self.store.head(epoch), stored });
+                self.around.flying.push(Flying::Subscribe { call, sent, stored: Some(stored), reply });
+            }
+            Flying::Subscribe { call, reply: Some(reply), .. } => {
+                self.with_room(|room, around, _| room.subscribed(around.now, call, reply, around));
+            }
+            Flying::Unsubscribe { call, sent, reply: None } => {
+                let removed = !self.trouble(12);
+                self.interest &= !removed;
+                self.around.flying.push(Flying::Unsubscribe { call, sent, reply: Some(removed) });
+            }
+            Flying::Unsubscribe { call, reply: Some(removed), .. } => {
+                self.with_room(|room, around, _| room.removed(around.now, call, removed, around));
+            }
+            Flying::Read { call, after, reply: None } => {
+                let reply = Some(self.store.read(after, self.read_max));
+                self.around.flying.push(Flying::Read { call, after, reply });
+            }
+            Flying::Read { call, reply: Some(page), .. } => {
+                self.with_room(|room, around, _| room.page(around.now, call, &page, around));
+            }
+            Flying::Heads { call, reply: None } => {
+                let epoch = self.store.epoch();
+                let reply = Some((epoch, self.store.head(epoch)));
+                self.around.flying.push(Flying::Heads { call, reply });
+            }
+            Flying::Heads { call, reply: Some((epoch, head)) } => {
+                self.with_room(|room, around, _| room.head_is(around.now, call, epoch, head, around));
+            }
+            Flying::Notice { .. } | Flying::Push { .. } | Flying::Hint { .. } | Flying::Page { .. } => {}
+        }
+    }
+
+    fn page(&mut self, flying: Flying) {
+        let Flying::Page { of, after, reply } = flying else { return };
+        if self.trouble(6) {
+            return self.page_failed(of);
+        }
+        let Some(page) = reply else {
+            let limit = self.read_max.min(4);
+            let reply = Some(self.store.read(after, limit));
+            return self.around.flying.push(Flying::Page { of, after, reply });
+        };
+        if self.rng.chance(50) {
+            self.around.flying.push(Flying::Hint { epoch: page.epoch, seq: page.store_head });
+        }
+        for (shard, sub, number) in self.around.pages.end(&of) {
+            if self.trouble(10) {
+                continue;
+            }
+            self.asked_no_more(shard, sub, number);
+            if let Some(view) = &mut self.views[shard] {
+                view.page(self.around.now, sub, number, &page, &mut In(shard, &mut self.around));
+            }
+        }
+    }
+
+    fn page_failed(&mut self, of: PageOf) {
+        for (shard, sub, number) in self.around.pages.end(&of) {
+            if self.rng.chance(40) {
+                continue;
+            }
+            self.asked_no_more(shard, sub, number);
+            if let Some(view) = &mut self.views[shard] {
+                view.page_failed(self.around.now, sub, number, &mut In(shard, &mut self.around));
+            }
+        }
+    }
+
+    fn asked_no_more(&mut self, shard: usize, sub: u32, number: u64) {
+        if self.around.asks.get(&(shard, sub)).is_some_and(|(asked, ..)| *asked == number) {
+            self.around.asks.remove(&(shard, sub));
+        }
+    }
+}
