@@ -301,5 +301,6 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.shared.tasks().abort_all();
         stop::now(&self.shared);
+        self.shared.folder.discard(); // an aborted task may hold the rest a little longer
     }
 }

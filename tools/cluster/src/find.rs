@@ -61,7 +61,9 @@ fn hint_with_make(hint: &'static str) -> &'static str {
 }
 
 fn first(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
-    folders.iter().map(|folder| folder.join(name)).find(|path| is_program(path))?.canonicalize().ok()
+    let found = folders.iter().map(|folder| folder.join(name)).find(|path| is_program(path))?;
+    // PostgreSQL finds its companions beside itself; Debian's redis-server is a link and looks at its own name
+    if name == "postgres" { found.canonicalize().ok() } else { std::path::absolute(found).ok() }
 }
 
 /// An executable file that is no script: shims of version managers are scripts.

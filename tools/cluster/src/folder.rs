@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{User, chown, geteuid};
@@ -15,8 +16,9 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
-    /// Removed when dropped; `None` for a folder the user gave.
-    _temporary: Option<TempDir>,
+    /// `None` for a folder the user gave.
+    temporary: Mutex<Option<TempDir>>,
+    is_temporary: bool,
     _lock: Flock<File>,
 }
 
@@ -39,7 +41,7 @@ impl Folder {
         let file = File::create(&lock).map_err(Error::file("cannot create", &lock))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|_| Error::FolderInUse(path.clone()))?;
-        Ok(Self { path, _temporary: temporary, _lock: lock })
+        Ok(Self { path, is_temporary: temporary.is_some(), temporary: Mutex::new(temporary), _lock: lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -48,7 +50,12 @@ impl Folder {
 
     /// Whether the data need not survive this cluster.
     pub(crate) fn is_temporary(&self) -> bool {
-        self._temporary.is_some()
+        self.is_temporary
+    }
+
+    /// Removes a temporary folder now, whoever still holds this value.
+    pub(crate) fn discard(&self) {
+        drop(self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     pub(crate) fn log(&self, name: &str) -> PathBuf {

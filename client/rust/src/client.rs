@@ -1,0 +1,202 @@
+//! The handle that programs hold, and the stream of events beside it.
+
+use std::sync::Arc;
+
+use rand::distr::{Alphanumeric, SampleString};
+use serde::Serialize;
+use serde_json::value::to_raw_value;
+use sluice_proto::ids::{Key, RoomId};
+use sluice_proto::limits::DATA_BYTES_MAX;
+use sluice_proto::wire::codec::PresentUser;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::defaults::COMMANDS_MAX;
+use crate::driver::{Command, Driver};
+use crate::error::Error;
+use crate::event::{Event, Message, Subscribed};
+use crate::options::{Options, Position};
+use crate::state::{Publish, Request};
+
+/// A stored publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its position in the room.
+    pub seq: u64,
+    /// Its key.
+    pub key: String,
+}
+
+/// A publish on its way. It is sent, and sent again, whether this is awaited or not.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<Stored, Error>>);
+
+impl Receipt {
+    /// The final outcome.
+    ///
+    /// # Errors
+    /// [`Error::Answer`] when the server refused it for good, [`Error::Closed`] or [`Error::Refused`] when the client
+    /// ended before there was an answer: it may or may not be stored.
+    pub async fn outcome(self) -> Result<Stored, Error> {
+        self.0.await.unwrap_or(Err(Error::Closed))
+    }
+}
+
+/// A client. Clones share one connection, which ends with the last of them.
+#[derive(Debug, Clone)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+    outbox: Arc<Semaphore>,
+    /// The connection's task: aborted when the last handle is dropped.
+    _task: Arc<JoinSet<()>>,
+}
+
+/// What happens, in order. Read it: when it is full, the socket is not read.
+#[derive(Debug)]
+pub struct Events(mpsc::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` when the client has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.recv().await
+    }
+
+    /// The next event if there is one now.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.0.try_recv().ok()
+    }
+}
+
+impl Client {
+    /// Connects and waits for the server's `welcome`. From then on reconnects happen by themselves.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] or [`Error::Refused`] when this first connection fails; each URL is tried once.
+    pub async fn connect(options: Options) -> Result<(Self, Events), Error> {
+        let (commands, received) = mpsc::channel(COMMANDS_MAX);
+        let (sent, events) = mpsc::channel(options.events_max);
+        let outbox = Arc::new(Semaphore::new(options.outbox_max));
+        let driver = Driver::connect(options, received, sent).await?;
+        let mut task = JoinSet::new();
+        task.spawn(driver.run());
+        Ok((Self { commands, outbox, _task: Arc::new(task) }, Events(events)))
+    }
+
+    /// Publishes under a random key and waits until the message is stored.
+    ///
+    /// # Errors
+    /// As [`Receipt::outcome`]; [`Error::Invalid`] when the room breaks a rule or `data` cannot be written as JSON.
+    pub async fn publish<T: Serialize + ?Sized>(&self, room: &str, data: &T) -> Result<Stored, Error> {
+        let key = Alphanumeric.sample_string(&mut rand::rng(), 22);
+        self.submit(room, &key, data).await?.outcome().await
+    }
+
+    /// Publishes under this key and waits until the message is stored. The same key stores the same message once.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn publish_as<T: Serialize + ?Sized>(
+        &self,
+        room: &str,
+        key: &str,
+        data: &T,
+    ) -> Result<Stored, Error> {
+        self.submit(room, key, data).await?.outcome().await
+    }
+
+    /// Puts a publish into the outbox, waiting for space: the order of these calls is the order of sending, across
+    /// reconnects. The receipt gives the outcome.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::Closed`].
+    pub async fn submit<T: Serialize + ?Sized>(
+        &self,
+        room: &str,
+        key: &str,
+        data: &T,
+    ) -> Result<Receipt, Error> {
+        let invalid = |error: &dyn std::fmt::Display| Error::Invalid(error.to_string());
+        RoomId::parse(room).map_err(|error| invalid(&error))?;
+        Key::parse_from_client(key).map_err(|error| invalid(&error))?;
+        let data = to_raw_value(data).map_err(|error| invalid(&error))?;
+        if data.get().len() > DATA_BYTES_MAX {
+            return Err(Error::Invalid(format!(
+                "data has {} bytes, at most {DATA_BYTES_MAX} are allowed",
+                data.get().len()
+            )));
+        }
+        let place = Arc::clone(&self.outbox).acquire_owned().await.map_err(|_| Error::Closed)?;
+        let (reply, receipt) = oneshot::channel();
+        let publish = Publish { room: room.to_owned(), key: key.to_owned(), data, reply, _place: place };
+        self.send(Command::Publish(publish)).await?;
+        Ok(Receipt(receipt))
+    }
+
+    /// Subscribes. Messages come as events, after this answer; reconnects resume by themselves.
+    ///
+    /// # Errors
+    /// [`Error::Answer`] when refused.
+    pub async fn subscribe(&self, room: &str, from: Position) -> Result<Subscribed, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Subscribe(room.to_owned(), from, reply)).await?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Ends a subscription.
+    ///
+    /// # Errors
+    /// [`Error::Answer`] when there was none.
+    pub async fn unsubscribe(&self, room: &str) -> Result<(), Error> {
+        self.request(|reply| Request::Unsubscribe(room.to_owned(), reply)).await
+    }
+
+    /// Messages before a position (`None`: the newest), oldest first, at most `limit` (256).
+    ///
+    /// # Errors
+    /// [`Error::Answer`], or [`Error::Disconnected`]: ask again.
+    pub async fn history(
+        &self,
+        room: &str,
+        before: Option<u64>,
+        limit: Option<u32>,
+    ) -> Result<Vec<Message>, Error> {
+        self.request(|reply| Request::History { room: room.to_owned(), before, limit, reply }).await
+    }
+
+    /// Who is in a room.
+    ///
+    /// # Errors
+    /// As [`Client::history`].
+    pub async fn presence(&self, room: &str) -> Result<Vec<PresentUser>, Error> {
+        self.request(|reply| Request::Presence(room.to_owned(), reply)).await
+    }
+
+    /// Returns when the server has answered.
+    ///
+    /// # Errors
+    /// As [`Client::history`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.request(Request::Ping).await
+    }
+
+    /// Says goodbye and ends; publishes without an answer are given up.
+    pub async fn close(self) {
+        let (reply, done) = oneshot::channel();
+        if self.send(Command::Close(reply)).await.is_ok() {
+            done.await.ok(); // the task has ended, which is what was asked for
+        }
+    }
+
+    async fn request<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Request,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Request(make(reply))).await?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    async fn send(&self, command: Command) -> Result<(), Error> {
+        self.commands.send(command).await.map_err(|_| Error::Closed)
+    }
+}

@@ -1,0 +1,325 @@
+//! The task behind a client: owns the connections, lets [`crate::state`] decide. A `select!` arm only waits; the work
+//! is in its body. It ends when it is told to close, when nobody can tell it anything, or when the server refuses for good.
+
+mod dial;
+
+use std::time::Duration;
+
+use sluice_proto::wire::Bye;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::backoff::Backoff;
+use crate::defaults::{CLOSE_WAIT, FENCE_WAIT, OLD_WAIT, SENDING_MAX};
+use crate::error::Error;
+use crate::event::{Event, Subscribed};
+use crate::options::{Options, Position};
+use crate::raw::Frame;
+use crate::state::{Publish, Request, Source, State, Then};
+use crate::wire::Wire;
+use dial::{Dialer, Standing};
+
+/// What a handle asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Publish(Publish),
+    Subscribe(String, Position, oneshot::Sender<Result<Subscribed, Error>>),
+    Request(Request),
+    Close(oneshot::Sender<()>),
+}
+
+/// The connection in use.
+#[derive(Debug)]
+struct Active {
+    wire: Wire,
+    /// It is silent for longer than this: gone.
+    patience: Duration,
+    heard: Instant,
+    /// The server said that it would close by then.
+    until: Option<Instant>,
+    bye: Option<Bye>,
+}
+
+/// A connection left behind by a move: read for answers until none is missing.
+#[derive(Debug)]
+struct Old {
+    wire: Wire,
+    until: Instant,
+    leaving: bool,
+}
+
+pub(crate) struct Driver {
+    state: State,
+    active: Option<Active>,
+    old: Option<Old>,
+    dialer: Dialer,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    /// Events in `state` above which the socket is not read.
+    events_max: usize,
+}
+
+/// What woke the driver.
+enum Woken {
+    Command(Option<Command>),
+    Delivered,
+    ReaderGone,
+    Frame(Option<Frame>),
+    OldFrame(Option<Frame>),
+    Dialled(Result<Standing, Error>),
+    Timer,
+}
+
+impl Driver {
+    /// Makes the first connection.
+    pub(crate) async fn connect(
+        options: Options,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self, Error> {
+        let events_max = options.events_max;
+        let backoff = Backoff::new(options.backoff);
+        let mut dialer = Dialer::new(options, backoff);
+        let standing = dialer.first().await?;
+        let state = State::default();
+        let mut driver = Self { state, active: None, old: None, dialer, commands, events, events_max };
+        driver.attach(standing);
+        Ok(driver)
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.pump();
+            let outcome = match self.wait().await {
+                Woken::Command(Some(Command::Close(done))) => {
+                    self.goodbye().await;
+                    drop(done);
+                    Err(Error::Closed)
+                }
+                Woken::Command(None) => Err(Error::Closed),
+                Woken::Command(Some(command)) => {
+                    self.command(command);
+                    Ok(())
+                }
+                Woken::Frame(Some(frame)) => self.frame(frame),
+                Woken::OldFrame(Some(frame)) => {
+                    self.old_frame(&frame);
+                    Ok(())
+                }
+                Woken::Dialled(result) => self.dialled(result),
+                Woken::Timer => self.timer(),
+                Woken::ReaderGone => {
+                    self.state.events.clear();
+                    Ok(())
+                }
+                Woken::Delivered | Woken::Frame(None) | Woken::OldFrame(None) => Ok(()),
+            };
+            if let Err(error) = outcome {
+                return self.end(&error).await;
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let reading = self.state.events.len() < self.events_max;
+        let timer = self.next_timer();
+        let full = self.active.as_ref().is_some_and(|active| active.wire.unsent() >= SENDING_MAX * 2);
+        let (active, old) = (self.active.as_mut(), self.old.as_mut());
+        let front = self.state.events.front().is_some();
+        tokio::select! {
+            biased;
+            permit = self.events.reserve(), if front => match (permit, self.state.events.pop_front()) {
+                (Ok(permit), Some(event)) => {
+                    permit.send(event);
+                    Woken::Delivered
+                }
+                (Ok(_), None) => Woken::Delivered,
+                (Err(_), _) => Woken::ReaderGone,
+            },
+            frame = step(active.map(|active| &mut active.wire), reading) => Woken::Frame(frame),
+            frame = step(old.map(|old| &mut old.wire), true) => Woken::OldFrame(frame),
+            command = self.commands.recv(), if !full => Woken::Command(command),
+            result = self.dialer.dial() => Woken::Dialled(result),
+            () = sleep_until(timer) => Woken::Timer,
+        }
+    }
+
+    /// Moves publishes from the outbox to the socket, a few at a time.
+    fn pump(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        while active.wire.unsent() < SENDING_MAX
+            && let Some(text) = self.state.next_publish()
+        {
+            active.wire.push(text);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let text = match command {
+            Command::Publish(publish) => {
+                self.state.publish(publish);
+                None
+            }
+            Command::Subscribe(room, from, reply) => self.state.subscribe(room, from, reply),
+            Command::Request(request) if self.active.is_none() => {
+                request.fail(&Error::Disconnected);
+                None
+            }
+            Command::Request(request) => self.state.request(request),
+            Command::Close(_) => None, // handled where the loop can end
+        };
+        if let (Some(active), Some(text)) = (&mut self.active, text) {
+            active.wire.push(text);
+        }
+    }
+
+    fn frame(&mut self, frame: Frame) -> Result<(), Error> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        active.heard = Instant::now();
+        match frame {
+            Frame::Text(text) => match self.state.frame(&text, Source::Active) {
+                Then::Nothing => {}
+                Then::Fenced => active.until = Some(active.heard + FENCE_WAIT),
+                Then::Leave(bye) => active.bye = Some(bye),
+                Then::Move(drain) => self.dialer.begin_within(drain.reconnect_ms),
+                Then::Reconnect(why) => return self.lost(None, why),
+            },
+            Frame::Binary(_) | Frame::Ping | Frame::Pong => {}
+            Frame::Close { code, reason } => return self.lost(Some(code), reason),
+            Frame::End(reason) => return self.lost(None, reason),
+        }
+        Ok(())
+    }
+
+    fn old_frame(&mut self, frame: &Frame) {
+        match frame {
+            Frame::Text(text) => {
+                self.state.frame(text, Source::Old);
+            }
+            Frame::Close { .. } | Frame::End(_) => self.forget_old(),
+            Frame::Binary(_) | Frame::Ping | Frame::Pong => {}
+        }
+        if let Some(old) = &mut self.old
+            && !old.leaving
+            && !self.state.needs_old()
+        {
+            old.leaving = true;
+            old.wire.push_close();
+        }
+    }
+
+    fn forget_old(&mut self) {
+        self.old = None;
+        self.state.detach_old();
+    }
+
+    /// The active connection is gone.
+    fn lost(&mut self, code: Option<u16>, reason: String) -> Result<(), Error> {
+        let Some(active) = self.active.take() else { return Ok(()) };
+        self.old = None;
+        self.state.detach();
+        let may_return = active.bye.as_ref().is_none_or(|bye| bye.reconnect);
+        let reconnects = may_return && !code.is_some_and(|code| (4500..5000).contains(&code));
+        self.state.events.push_back(Event::Closed { code, reason: reason.clone(), reconnects });
+        if !reconnects {
+            let why = active.bye.map_or(reason, |bye| bye.reason);
+            return Err(Error::Refused(why));
+        }
+        match active.bye.and_then(|bye| bye.reconnect_ms) {
+            Some(window) => self.dialer.begin_within(window),
+            None => self.dialer.begin(),
+        }
+        self.state.events.extend(self.dialer.announcement());
+        Ok(())
+    }
+
+    fn dialled(&mut self, result: Result<Standing, Error>) -> Result<(), Error> {
+        match result {
+            Ok(standing) => self.attach(standing),
+            Err(error @ Error::Refused(_)) if self.active.is_none() => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "no connection");
+                self.dialer.failed();
+                if self.active.is_none() {
+                    self.state.events.extend(self.dialer.announcement());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a new connection the active one. What was active is kept for the answers it may still bring.
+    fn attach(&mut self, standing: Standing) {
+        let now = Instant::now();
+        let Standing { mut wire, welcome, patience } = standing;
+        for text in self.state.attach(welcome) {
+            wire.push(text);
+        }
+        let active = Active { wire, patience, heard: now, until: None, bye: None };
+        let before = self.active.replace(active);
+        self.old = before.map(|before| Old { wire: before.wire, until: now + OLD_WAIT, leaving: false });
+    }
+
+    fn next_timer(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let active = self.active.as_ref().map(|active| {
+            let silent = active.heard + active.patience;
+            active.until.map_or(silent, |until| until.min(silent))
+        });
+        let old = self.old.as_ref().map(|old| old.until);
+        [active, old].into_iter().flatten().min().unwrap_or(far)
+    }
+
+    fn timer(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        if self.old.as_ref().is_some_and(|old| old.until <= now) {
+            self.forget_old();
+        }
+        let Some(active) = &mut self.active else { return Ok(()) };
+        if self.state.events.len() >= self.events_max {
+            active.heard = now; // it is we who do not listen
+        }
+        if active.until.is_some_and(|until| until <= now) {
+            return self.lost(None, "the server did not close after retry:true".into());
+        }
+        if active.heard + active.patience <= now {
+            let why = format!("nothing heard for {:?}", active.patience);
+            return self.lost(None, why);
+        }
+        Ok(())
+    }
+
+    async fn goodbye(&mut self) {
+        let Some(mut active) = self.active.take() else { return };
+        active.wire.push_close();
+        let answered = async {
+            while !matches!(active.wire.step(true).await, Some(Frame::Close { .. } | Frame::End(_))) {}
+        };
+        timeout(CLOSE_WAIT, answered).await.ok(); // one that does not answer has had its time
+    }
+
+    /// Answers whoever waits, and hands over the last events as far as the reader takes them at once.
+    async fn end(mut self, error: &Error) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            self.command(command);
+        }
+        self.state.end(error);
+        let deliver = async {
+            for event in self.state.events.drain(..) {
+                if self.events.send(event).await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(CLOSE_WAIT, deliver).await.ok(); // a reader that is away does not keep the task alive
+    }
+}
+
+/// The next frame of a connection, if there is one; else waits for ever.
+async fn step(wire: Option<&mut Wire>, read: bool) -> Option<Frame> {
+    match wire {
+        Some(wire) => wire.step(read).await,
+        None => std::future::pending().await,
+    }
+}

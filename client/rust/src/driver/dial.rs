@@ -1,0 +1,150 @@
+//! Making connections: one attempt at a time, to each gateway in turn, after a random pause. It stops dialling when a
+//! connection stands and begins again when it is told to.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use sluice_proto::wire::Welcome;
+use tokio::time::{sleep, timeout};
+
+use crate::backoff::Backoff;
+use crate::defaults::SILENT_PINGS;
+use crate::error::Error;
+use crate::event::Event;
+use crate::frame::ServerFrame;
+use crate::options::Options;
+use crate::raw::{self, ConnectError, Frame, Handshake};
+use crate::wire::Wire;
+
+/// A connection on which the server said `welcome`.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub wire: Wire,
+    pub welcome: Welcome,
+    /// How long it may be silent.
+    pub patience: Duration,
+}
+
+type Attempt = Pin<Box<dyn Future<Output = Result<Standing, Error>> + Send>>;
+
+pub(super) struct Dialer {
+    options: Options,
+    backoff: Backoff,
+    /// Which URL is next.
+    next: usize,
+    attempt: Option<Attempt>,
+    pause: Duration,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").field("next", &self.next).field("dialling", &self.attempt.is_some()).finish()
+    }
+}
+
+impl Dialer {
+    pub(super) fn new(options: Options, backoff: Backoff) -> Self {
+        Self { options, backoff, next: 0, attempt: None, pause: Duration::ZERO }
+    }
+
+    /// Tries each gateway once, without a pause.
+    pub(super) async fn first(&mut self) -> Result<Standing, Error> {
+        let mut last = Error::Closed;
+        for _ in 0..self.options.urls.len() {
+            self.begin_after(Duration::ZERO);
+            match self.dial().await {
+                Err(error) => last = error,
+                standing => return standing,
+            }
+        }
+        Err(last)
+    }
+
+    /// Begins to dial after the usual pause, unless it dials already.
+    pub(super) fn begin(&mut self) {
+        if self.attempt.is_none() {
+            let pause = self.backoff.pause();
+            self.begin_after(pause);
+        }
+    }
+
+    /// Begins to dial within the window the server gave, unless it dials already.
+    pub(super) fn begin_within(&mut self, reconnect_ms: u64) {
+        if self.attempt.is_none() {
+            self.backoff.tell(reconnect_ms);
+            self.begin();
+        }
+    }
+
+    pub(super) fn failed(&mut self) {
+        self.backoff.failed();
+        self.begin();
+    }
+
+    /// What to tell the reader about the attempt that was begun.
+    pub(super) fn announcement(&self) -> Option<Event> {
+        self.attempt.as_ref()?;
+        Some(Event::Reconnecting { attempt: self.backoff.attempt(), pause: self.pause })
+    }
+
+    fn begin_after(&mut self, pause: Duration) {
+        let url =
+            self.options.urls.get(self.next % self.options.urls.len().max(1)).cloned().unwrap_or_default();
+        self.next = self.next.wrapping_add(1);
+        self.pause = pause;
+        let (token, limit) = (self.options.token.clone(), self.options.connect_timeout);
+        self.attempt = Some(Box::pin(async move {
+            sleep(pause).await;
+            let reason = format!("no welcome within {limit:?}");
+            let made = timeout(limit, stand(url.clone(), token)).await;
+            made.unwrap_or(Err(Error::Connect { url, reason }))
+        }));
+    }
+
+    /// The outcome of the attempt that is under way; waits for ever when there is none. Cancel-safe.
+    pub(super) async fn dial(&mut self) -> Result<Standing, Error> {
+        let Some(attempt) = &mut self.attempt else { return std::future::pending().await };
+        let result = attempt.await;
+        self.attempt = None;
+        if let Ok(standing) = &result {
+            self.backoff.connected();
+            if let Some(token) = &standing.welcome.token {
+                self.options.token = Some(token.clone()); // anonymous users stay who they are
+            }
+        }
+        result
+    }
+}
+
+async fn stand(url: String, token: Option<String>) -> Result<Standing, Error> {
+    let handshake = Handshake { token, ..Handshake::new(&url) };
+    let socket = raw::connect(&handshake).await.map_err(|error| match error {
+        ConnectError::Status { status: 401 | 403, body, .. } => Error::Refused(body),
+        error => Error::Connect { url: url.clone(), reason: error.to_string() },
+    })?;
+    let mut wire = Wire::new(socket);
+    let failed = |reason: String| Error::Connect { url: url.clone(), reason };
+    loop {
+        match wire.step(true).await {
+            Some(Frame::Text(text)) => {
+                let frame = ServerFrame::parse(&text).map_err(failed)?;
+                if let Some(welcome) = frame.welcome {
+                    let patience = Duration::from_secs(welcome.ping_s.max(1)) * SILENT_PINGS;
+                    return Ok(Standing { wire, welcome, patience });
+                }
+                match (frame.bye, frame.error) {
+                    (Some(bye), _) if !bye.reconnect => return Err(Error::Refused(bye.reason)),
+                    (_, Some(error)) if !error.retry => return Err(Error::Refused(error.message)),
+                    (Some(_), _) | (None, _) => {}
+                }
+            }
+            Some(Frame::Close { code, reason }) if (4500..5000).contains(&code) => {
+                return Err(Error::Refused(reason));
+            }
+            Some(Frame::Close { reason, .. } | Frame::End(reason)) => return Err(failed(reason)),
+            Some(Frame::Binary(_) | Frame::Ping | Frame::Pong) | None => {}
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the server, or the connection's fate, has to tell.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sluice_proto::wire::{Bye, Drain, Welcome, WireError};
+
+/// A message of a room.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Which room.
+    pub room: String,
+    /// Its position: one more than that of the message before it.
+    pub seq: u64,
+    /// Who published it.
+    pub from: String,
+    /// The publisher's key, when it chose one.
+    pub key: Option<String>,
+    /// When it was stored, milliseconds since 1970.
+    pub at_ms: i64,
+    /// The payload as published.
+    pub data: Box<RawValue>,
+}
+
+/// Where a subscription stands.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Subscribed {
+    /// Which room.
+    pub room: String,
+    /// The position in force: the next message is `after + 1`.
+    pub after: u64,
+    /// Last seq known to exist.
+    pub head: u64,
+    /// The store's epoch, 16 hex digits.
+    pub epoch: String,
+    /// Whether the position asked for was kept. `false`: something may be missing between it and `after`.
+    pub recovered: bool,
+}
+
+/// Something that happened, in order.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// A connection stands; subscriptions and unanswered publishes follow by themselves.
+    Connected(Welcome),
+    /// A message, in the order of its room.
+    Message(Message),
+    /// Messages `from…to` of `room` are gone and will not come.
+    Skipped {
+        /// Which room.
+        room: String,
+        /// First of them.
+        from: u64,
+        /// Last of them.
+        to: u64,
+    },
+    /// A subscription was resumed, or its room's epoch changed; look at `recovered`.
+    Resumed(Subscribed),
+    /// A subscription cannot be resumed and is over.
+    Unsubscribed {
+        /// Which room.
+        room: String,
+        /// Why.
+        error: WireError,
+    },
+    /// The server broke its promise: this is not the next message of the room.
+    OutOfOrder {
+        /// Which seq should have come.
+        expected: u64,
+        /// What came.
+        message: Message,
+    },
+    /// The gateway will close this connection; the client moves to another.
+    Drain(Drain),
+    /// Last words before a close.
+    Bye(Bye),
+    /// The connection has ended.
+    Closed {
+        /// Close code; `None`: it broke off.
+        code: Option<u16>,
+        /// Reason given, or what broke.
+        reason: String,
+        /// Whether the client comes back by itself.
+        reconnects: bool,
+    },
+    /// The next attempt begins after `pause`.
+    Reconnecting {
+        /// How many attempts have failed since the last connection.
+        attempt: u32,
+        /// Until the attempt.
+        pause: Duration,
+    },
+    /// An error that answers no request of this client.
+    Error(WireError),
+}

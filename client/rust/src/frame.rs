@@ -1,0 +1,140 @@
+//! Frames of the JSON protocol as a client writes and reads them. Pure.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sluice_proto::wire::codec::PresentUser;
+use sluice_proto::wire::{Bye, Drain, Welcome, WireError};
+
+use crate::event::Message;
+use crate::options::Position;
+
+/// What a client sends: one verb, its fields, an id.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct ClientFrame<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsub: Option<&'a str>,
+    #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
+    pub publish: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ping: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<&'a RawValue>,
+    pub id: u64,
+}
+
+impl ClientFrame<'_> {
+    pub(crate) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default() // strings and numbers alone: cannot fail
+    }
+}
+
+/// `{"sub":…}` from a position.
+pub(crate) fn subscribe(room: &str, position: &Position, id: u64) -> String {
+    let (after, epoch) = match position {
+        Position::Now => (None, None),
+        Position::After(after) => (Some(*after), None),
+        Position::In { after, epoch } => (Some(*after), Some(epoch.as_str())),
+    };
+    ClientFrame { sub: Some(room), after, epoch, id, ..ClientFrame::default() }.text()
+}
+
+/// What a server sends, flat: exactly one of the first fields is there.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ServerFrame {
+    pub welcome: Option<Welcome>,
+    pub ok: Option<String>,
+    pub error: Option<WireError>,
+    pub msg: Option<String>,
+    pub skipped: Option<String>,
+    pub drain: Option<Drain>,
+    pub bye: Option<Bye>,
+    pub id: Option<u64>,
+    pub room: Option<String>,
+    pub seq: Option<u64>,
+    /// The sender's name in `msg`, a seq in `skipped`.
+    pub from: Option<serde_json::Value>,
+    pub to: Option<u64>,
+    pub key: Option<String>,
+    pub at: Option<i64>,
+    pub data: Option<Box<RawValue>>,
+    pub after: Option<u64>,
+    pub head: Option<u64>,
+    pub epoch: Option<String>,
+    pub recovered: Option<bool>,
+    pub messages: Vec<ServerFrame>,
+    pub users: Vec<PresentUser>,
+}
+
+impl ServerFrame {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| format!("a frame of the server cannot be read: {error}"))
+    }
+
+    /// This frame as a message, if it is one.
+    pub(crate) fn message(self) -> Option<Message> {
+        Some(Message {
+            room: self.msg?,
+            seq: self.seq?,
+            from: self.from.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned(),
+            key: self.key,
+            at_ms: self.at.unwrap_or_default(),
+            data: self.data.unwrap_or_else(|| RawValue::NULL.to_owned()), // null reads as absent
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_understood_by_the_server() {
+        use sluice_proto::wire::codec::{Request, decode};
+        let position = Position::In { after: 41, epoch: "000000000000001f".into() };
+        let text = subscribe("news", &position, 7);
+        let decoded = decode(&text);
+        assert_eq!(decoded.id.map(RawValue::get), Some("7"));
+        assert!(matches!(
+            decoded.request,
+            Ok(Request::Subscribe { after: Some(41), epoch: Some(Ok(_)), .. })
+        ));
+        let data = RawValue::from_string("{\"a\": 1}".into()).unwrap();
+        let text = ClientFrame {
+            publish: Some("news"),
+            key: Some("k"),
+            data: Some(&data),
+            id: 1,
+            ..ClientFrame::default()
+        };
+        let text = text.text();
+        let Ok(Request::Publish { data: read, .. }) = decode(&text).request else { panic!("{text}") };
+        assert_eq!(read.get(), data.get(), "the payload keeps its bytes");
+    }
+
+    #[test]
+    fn messages_and_skips_are_read() {
+        let text = r#"{"msg":"news","seq":58,"from":"alice","at":1763719200123,"data":null}"#;
+        let message = ServerFrame::parse(text).unwrap().message().unwrap();
+        assert_eq!((message.seq, message.from.as_str(), message.data.get()), (58, "alice", "null"));
+        let skipped = ServerFrame::parse(r#"{"skipped":"news","from":42,"to":77}"#).unwrap();
+        assert_eq!((skipped.from.and_then(|n| n.as_u64()), skipped.to), (Some(42), Some(77)));
+        assert!(ServerFrame::parse("hello").is_err());
+    }
+}

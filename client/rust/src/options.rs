@@ -1,0 +1,89 @@
+//! What a client is told at its start.
+
+use std::time::Duration;
+
+use crate::defaults;
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(crate) urls: Vec<String>,
+    pub(crate) token: Option<String>,
+    pub(crate) outbox_max: usize,
+    pub(crate) events_max: usize,
+    pub(crate) backoff: (Duration, Duration),
+    pub(crate) connect_timeout: Duration,
+}
+
+impl Options {
+    /// Connects to this gateway, `ws://host:port/ws`.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            urls: vec![url.into()],
+            token: None,
+            outbox_max: defaults::OUTBOX_MAX,
+            events_max: defaults::EVENTS_MAX,
+            backoff: defaults::BACKOFF,
+            connect_timeout: defaults::CONNECT_TIMEOUT,
+        }
+    }
+
+    /// One more gateway; each attempt goes to the next.
+    #[must_use]
+    pub fn or(mut self, url: impl Into<String>) -> Self {
+        self.urls.push(url.into());
+        self
+    }
+
+    /// Presents this token; without one the server may give an anonymous user, who is kept across reconnects.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Most publishes without an answer, 4096 unless told; further ones wait.
+    #[must_use]
+    pub fn outbox_max(mut self, publishes: usize) -> Self {
+        self.outbox_max = publishes.max(1);
+        self
+    }
+
+    /// Most events kept for the reader, 1024 unless told; above it the socket is not read.
+    #[must_use]
+    pub fn events_max(mut self, events: usize) -> Self {
+        self.events_max = events.max(1);
+        self
+    }
+
+    /// Windows of the random pause before a reconnect: the first, doubled at each failure up to the longest.
+    #[must_use]
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.backoff = (first, longest.max(first));
+        self
+    }
+
+    /// Longest time for handshake and `welcome`, 10 s unless told.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Position {
+    /// With the next message.
+    #[default]
+    Now,
+    /// After this seq; 0 = with the first message.
+    After(u64),
+    /// After this seq of this epoch (from an earlier [`crate::Subscribed`]); a store with another history says so.
+    In {
+        /// Last seq seen.
+        after: u64,
+        /// The epoch it belongs to.
+        epoch: String,
+    },
+}

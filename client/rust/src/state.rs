@@ -1,0 +1,289 @@
+//! What the client must remember across connections: publishes without an answer, in order; subscriptions and how far
+//! each has come. Pure: frames in, frames and events out. It never touches a socket or a clock.
+
+mod rooms;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use serde_json::value::RawValue;
+use sluice_proto::wire::codec::PresentUser;
+use sluice_proto::wire::{Bye, Drain, Welcome};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::client::Stored;
+use crate::defaults::REQUESTS_MAX;
+use crate::error::Error;
+use crate::event::{Event, Message, Subscribed};
+use crate::frame::{ClientFrame, ServerFrame};
+use crate::options::Position;
+use rooms::Rooms;
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// A publish without a final answer.
+#[derive(Debug)]
+pub(crate) struct Publish {
+    pub room: String,
+    pub key: String,
+    pub data: Box<RawValue>,
+    pub reply: Reply<Stored>,
+    /// Its place in the outbox, given back with the answer.
+    pub _place: OwnedSemaphorePermit,
+}
+
+/// A request that is not repeated when the connection ends.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Unsubscribe(String, Reply<()>),
+    History { room: String, before: Option<u64>, limit: Option<u32>, reply: Reply<Vec<Message>> },
+    Presence(String, Reply<Vec<PresentUser>>),
+    Ping(Reply<()>),
+}
+
+/// Which connection a frame came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The one that is used.
+    Active,
+    /// One that was left behind by a move: only answers count.
+    Old,
+}
+
+/// What a frame asks the driver to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Nothing more.
+    Nothing,
+    /// A publish was answered `retry:true`: send nothing new, a `bye` will follow.
+    Fenced,
+    /// Move to another gateway.
+    Move(Drain),
+    /// A close will follow.
+    Leave(Bye),
+    /// The server says what makes no sense, or cannot serve a subscription now: connect anew.
+    Reconnect(String),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    last_id: u64,
+    /// By id, which is the order of sending.
+    outbox: BTreeMap<u64, Publish>,
+    /// All ids up to this one were sent on the active connection.
+    sent_to: u64,
+    /// Ids up to this one may have been sent on a connection before.
+    old_to: u64,
+    fenced: bool,
+    rooms: Rooms,
+    requests: HashMap<u64, Request>,
+    /// Waiting for the reader.
+    pub events: VecDeque<Event>,
+}
+
+impl State {
+    fn id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(crate) fn publish(&mut self, publish: Publish) {
+        let id = self.id();
+        self.outbox.insert(id, publish);
+    }
+
+    /// The next publish to send on the active connection, oldest first.
+    pub(crate) fn next_publish(&mut self) -> Option<String> {
+        if self.fenced {
+            return None;
+        }
+        let (id, publish) = self.outbox.range(self.sent_to + 1..).next()?;
+        self.sent_to = *id;
+        let (room, key, data) = (Some(&*publish.room), Some(&*publish.key), Some(&*publish.data));
+        Some(ClientFrame { publish: room, key, data, id: *id, ..ClientFrame::default() }.text())
+    }
+
+    /// A new subscription; the frame to send when connected.
+    pub(crate) fn subscribe(
+        &mut self,
+        room: String,
+        at: Position,
+        reply: Reply<Subscribed>,
+    ) -> Option<String> {
+        let id = self.id();
+        self.rooms.open(room, at, id, reply)
+    }
+
+    /// The frame of a request. One too many is answered at once.
+    pub(crate) fn request(&mut self, request: Request) -> Option<String> {
+        if self.requests.len() >= REQUESTS_MAX {
+            request.fail(&Error::Busy);
+            return None;
+        }
+        let id = self.id();
+        if let Request::Unsubscribe(room, _) = &request {
+            self.rooms.close(room);
+        }
+        let text = request.frame(id);
+        self.requests.insert(id, request);
+        Some(text)
+    }
+
+    /// A connection stands: everything unanswered is to be sent on it again; returns the subscriptions' frames.
+    pub(crate) fn attach(&mut self, welcome: Welcome) -> Vec<String> {
+        self.sent_to = 0;
+        self.old_to = self.last_id;
+        self.fenced = false;
+        self.events.push_back(Event::Connected(welcome));
+        let mut next = self.last_id;
+        let frames = self.rooms.ask_all(|| {
+            next += 1;
+            next
+        });
+        self.last_id = next;
+        frames
+    }
+
+    /// The last connection ended: requests have lost their answers.
+    pub(crate) fn detach(&mut self) {
+        for (_, request) in self.requests.drain() {
+            request.fail(&Error::Disconnected);
+        }
+    }
+
+    /// A connection left behind ended: so have the requests that it was to answer.
+    pub(crate) fn detach_old(&mut self) {
+        let old_to = self.old_to;
+        for (_, request) in self.requests.extract_if(|id, _| *id <= old_to) {
+            request.fail(&Error::Disconnected);
+        }
+    }
+
+    /// Nothing will ever be answered.
+    pub(crate) fn end(&mut self, error: &Error) {
+        for (_, publish) in std::mem::take(&mut self.outbox) {
+            publish.reply.send(Err(error.clone())).ok();
+        }
+        for (_, request) in self.requests.drain() {
+            request.fail(error);
+        }
+        self.rooms.end(error);
+    }
+
+    /// Whether a connection left behind may still bring something: publishes without an answer, requests,
+    /// subscriptions that the new connection has not confirmed.
+    pub(crate) fn needs_old(&self) -> bool {
+        let request = self.requests.keys().any(|id| *id <= self.old_to);
+        request || self.rooms.any_asked() || self.outbox.range(..=self.old_to).next().is_some()
+    }
+
+    pub(crate) fn frame(&mut self, text: &str, source: Source) -> Then {
+        let frame = match ServerFrame::parse(text) {
+            Ok(frame) => frame,
+            Err(error) => return Then::Reconnect(error),
+        };
+        if frame.ok.is_some() || frame.error.is_some() {
+            return self.answer(frame, source);
+        }
+        if source == Source::Old {
+            return Then::Nothing;
+        }
+        if let Some(drain) = frame.drain {
+            self.events.push_back(Event::Drain(drain.clone()));
+            return Then::Move(drain);
+        }
+        if let Some(bye) = frame.bye {
+            self.events.push_back(Event::Bye(bye.clone()));
+            return Then::Leave(bye);
+        }
+        if frame.skipped.is_some() || frame.msg.is_some() {
+            self.events.extend(self.rooms.delivery(frame));
+        }
+        Then::Nothing
+    }
+
+    fn answer(&mut self, frame: ServerFrame, source: Source) -> Then {
+        let Some(id) = frame.id else { return self.unsolicited(frame, source) };
+        if self.outbox.contains_key(&id) {
+            return self.published(id, frame, source);
+        }
+        if let Some(request) = self.requests.remove(&id) {
+            request.answer(frame);
+            return Then::Nothing;
+        }
+        match self.rooms.answer(id, frame) {
+            Ok(event) => {
+                self.events.extend(event);
+                Then::Nothing
+            }
+            Err(why) => Then::Reconnect(why),
+        }
+    }
+
+    fn published(&mut self, id: u64, frame: ServerFrame, source: Source) -> Then {
+        if let Some(error) = &frame.error
+            && error.retry
+        {
+            // still unanswered; a move has sent it again already
+            let fences = source == Source::Active && !std::mem::replace(&mut self.fenced, true);
+            return if fences { Then::Fenced } else { Then::Nothing };
+        }
+        let Some(publish) = self.outbox.remove(&id) else { return Then::Nothing };
+        let outcome = match frame.error {
+            Some(error) => Err(Error::Answer(error)),
+            None => Ok(Stored { seq: frame.seq.unwrap_or_default(), key: publish.key }),
+        };
+        publish.reply.send(outcome).ok(); // nobody may be waiting: then nobody cares
+        Then::Nothing
+    }
+
+    fn unsolicited(&mut self, frame: ServerFrame, source: Source) -> Then {
+        if source == Source::Active {
+            let event = match frame.error {
+                Some(error) => Some(Event::Error(error)),
+                None => self.rooms.moved(frame),
+            };
+            self.events.extend(event);
+        }
+        Then::Nothing
+    }
+}
+
+impl Request {
+    fn frame(&self, id: u64) -> String {
+        let frame = match self {
+            Self::Unsubscribe(room, _) => ClientFrame { unsub: Some(room), ..ClientFrame::default() },
+            Self::History { room, before, limit, .. } => {
+                ClientFrame { history: Some(room), before: *before, limit: *limit, ..ClientFrame::default() }
+            }
+            Self::Presence(room, _) => ClientFrame { presence: Some(room), ..ClientFrame::default() },
+            Self::Ping(_) => ClientFrame { ping: Some(1), ..ClientFrame::default() },
+        };
+        ClientFrame { id, ..frame }.text()
+    }
+
+    fn answer(self, frame: ServerFrame) {
+        if let Some(error) = frame.error {
+            return self.fail(&Error::Answer(error));
+        }
+        // whoever asked may have gone
+        match self {
+            Self::Unsubscribe(_, reply) | Self::Ping(reply) => reply.send(Ok(())).ok(),
+            Self::History { reply, .. } => {
+                let messages = frame.messages.into_iter().filter_map(ServerFrame::message);
+                reply.send(Ok(messages.collect())).map_err(drop).ok()
+            }
+            Self::Presence(_, reply) => reply.send(Ok(frame.users)).map_err(drop).ok(),
+        };
+    }
+
+    pub(crate) fn fail(self, error: &Error) {
+        match self {
+            Self::Unsubscribe(_, reply) | Self::Ping(reply) => reply.send(Err(error.clone())).ok(),
+            Self::History { reply, .. } => reply.send(Err(error.clone())).map_err(drop).ok(),
+            Self::Presence(_, reply) => reply.send(Err(error.clone())).map_err(drop).ok(),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;

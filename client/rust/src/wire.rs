@@ -1,0 +1,86 @@
+//! A connection that reads and writes at once: a server that does not take our frames must not keep us from reading
+//! its own. Everything here is cancel-safe, because nothing lives in a future.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::{Sink, Stream};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
+
+use crate::raw::{Frame, translate};
+
+#[derive(Debug)]
+pub(crate) struct Wire {
+    socket: WebSocketStream<TcpStream>,
+    unsent: VecDeque<Message>,
+    dirty: bool,
+}
+
+impl Wire {
+    pub(crate) fn new(socket: WebSocketStream<TcpStream>) -> Self {
+        Self { socket, unsent: VecDeque::new(), dirty: false }
+    }
+
+    /// Queues a frame; the owner keeps the queue short by looking at [`Wire::unsent`].
+    pub(crate) fn push(&mut self, text: String) {
+        self.unsent.push_back(Message::text(text));
+    }
+
+    /// Queues a goodbye.
+    pub(crate) fn push_close(&mut self) {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        self.unsent.push_back(Message::Close(Some(frame)));
+    }
+
+    pub(crate) fn unsent(&self) -> usize {
+        self.unsent.len()
+    }
+
+    /// Writes what is queued and, with `read`, returns the next frame. Without `read`, or when the queue was taken,
+    /// returns `None` as soon as everything is written and there was something to write.
+    pub(crate) async fn step(&mut self, read: bool) -> Option<Frame> {
+        let had = self.unsent.len();
+        poll_fn(|context| self.poll(context, read, had)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, read: bool, had: usize) -> Poll<Option<Frame>> {
+        if let Poll::Ready(Err(error)) = self.poll_write(context) {
+            return Poll::Ready(Some(Frame::End(error)));
+        }
+        if read && let Poll::Ready(item) = Pin::new(&mut self.socket).poll_next(context) {
+            return Poll::Ready(Some(translate(item)));
+        }
+        // room for more from the outbox
+        if had > 0 && self.unsent.is_empty() { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
+        let mut socket = Pin::new(&mut self.socket);
+        while !self.unsent.is_empty() {
+            match socket.as_mut().poll_ready(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
+                Poll::Pending => return Poll::Pending,
+            }
+            if let Some(message) = self.unsent.pop_front() {
+                self.dirty = true;
+                if let Err(error) = socket.as_mut().start_send(message) {
+                    return Poll::Ready(Err(error.to_string()));
+                }
+            }
+        }
+        if self.dirty {
+            match socket.poll_flush(context) {
+                Poll::Ready(Ok(())) => self.dirty = false,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

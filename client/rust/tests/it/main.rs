@@ -1,0 +1,202 @@
+//! The client against scripted gateways: what it does when it is drained, cut off, fenced, refused.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
+
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use sluice_client::{Client, Error, Event, Events, Options, Position, Stored};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+/// A gateway whose every word is in the test.
+struct Gateway(TcpListener);
+
+impl Gateway {
+    async fn bind() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    fn url(&self) -> String {
+        format!("ws://{}/ws", self.0.local_addr().unwrap())
+    }
+
+    async fn accept(&self) -> Session {
+        let (stream, _) = self.0.accept().await.unwrap();
+        let mut session = Session(tokio_tungstenite::accept_async(stream).await.unwrap());
+        let limits = json!({"frame_bytes": 1, "data_bytes": 1, "name_bytes": 1, "rooms": 1});
+        session
+            .say(json!({"welcome": {"session": "s", "instance": "g", "user": "ann", "epoch": "000000000000001f", "ping_s": 25, "limits": limits}}))
+            .await;
+        session
+    }
+}
+
+struct Session(WebSocketStream<TcpStream>);
+
+impl Session {
+    async fn say(&mut self, value: Value) {
+        self.0.send(Message::text(value.to_string())).await.unwrap();
+    }
+
+    /// The next text frame; a close is `{"close": code}`.
+    async fn hear(&mut self) -> Value {
+        loop {
+            match self.0.next().await.unwrap().unwrap() {
+                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+                Message::Close(frame) => return json!({"close": frame.map(|frame| u16::from(frame.code))}),
+                _ => {}
+            }
+        }
+    }
+
+    async fn bye(mut self, code: u16, reconnect: bool) {
+        self.say(
+            json!({"bye": {"code": code, "reason": "because", "reconnect": reconnect, "reconnect_ms": 1}}),
+        )
+        .await;
+        let frame = CloseFrame { code: code.into(), reason: "because".into() };
+        self.0.close(Some(frame)).await.unwrap();
+        while self.0.next().await.is_some() {}
+    }
+
+    async fn confirm(&mut self, after: u64) -> Value {
+        let sub = self.hear().await;
+        assert_eq!(sub["sub"], "news", "{sub}");
+        self.say(json!({"ok": "sub", "room": "news", "after": after, "head": after, "epoch": "000000000000001f", "recovered": true, "id": sub["id"]})).await;
+        sub
+    }
+}
+
+async fn until(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
+    tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            let event = events.next().await.expect("the client ended");
+            if wanted(&event) {
+                return event;
+            }
+        }
+    })
+    .await
+    .expect("it did not happen")
+}
+
+fn quick(options: Options) -> Options {
+    options.backoff(Duration::from_millis(1), Duration::from_millis(20))
+}
+
+#[tokio::test]
+async fn a_drained_client_moves_before_the_old_connection_ends() {
+    let (first, second) = (Gateway::bind().await, Gateway::bind().await);
+    let options = quick(Options::new(first.url()).or(second.url()));
+    let (connected, mut old) = tokio::join!(Client::connect(options), first.accept());
+    let (client, mut events) = connected.unwrap();
+    let (subscribed, _) = tokio::join!(client.subscribe("news", Position::After(41)), old.confirm(41));
+    assert_eq!(subscribed.unwrap().after, 41);
+
+    let receipts =
+        [client.submit("news", "a", &1).await.unwrap(), client.submit("news", "b", &2).await.unwrap()];
+    let sent = [old.hear().await, old.hear().await];
+    assert_eq!((&sent[0]["key"], &sent[1]["key"]), (&json!("a"), &json!("b")));
+    old.say(json!({"msg": "news", "seq": 42, "from": "bob", "at": 1, "data": 0})).await;
+    old.say(json!({"drain": {"reason": "restart", "within_ms": 6000, "reconnect_ms": 5}})).await;
+
+    let mut new = second.accept().await;
+    let sub = new.confirm(42).await;
+    assert_eq!((&sub["after"], &sub["epoch"]), (&json!(42), &json!("000000000000001f")));
+    let again = [new.hear().await, new.hear().await];
+    assert_eq!((&again[0], &again[1]), (&sent[0], &sent[1]), "the same frames, in order");
+    // the first final answer counts, whoever gives it
+    old.say(json!({"ok": "pub", "room": "news", "seq": 43, "key": "a", "id": sent[0]["id"]})).await;
+    new.say(json!({"ok": "pub", "room": "news", "seq": 43, "key": "a", "id": sent[0]["id"]})).await;
+    new.say(json!({"ok": "pub", "room": "news", "seq": 44, "key": "b", "id": sent[1]["id"]})).await;
+    let [a, b] = receipts;
+    assert_eq!(a.outcome().await.unwrap(), Stored { seq: 43, key: "a".into() });
+    assert_eq!(b.outcome().await.unwrap().seq, 44);
+    // what the old one still delivers is the new one's to deliver
+    old.say(json!({"msg": "news", "seq": 43, "from": "ann", "at": 1, "data": 1})).await;
+    new.say(json!({"msg": "news", "seq": 43, "from": "ann", "at": 1, "data": 1})).await;
+    assert_eq!(old.hear().await, json!({"close": 1000}));
+    let seen =
+        until(&mut events, |event| matches!(event, Event::Message(message) if message.seq == 43)).await;
+    assert!(matches!(seen, Event::Message(_)));
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_fenced_client_comes_back_and_sends_everything_again_in_order() {
+    let gateway = Gateway::bind().await;
+    let (connected, mut session) =
+        tokio::join!(Client::connect(quick(Options::new(gateway.url()))), gateway.accept());
+    let (client, mut events) = connected.unwrap();
+    let mut receipts = Vec::new();
+    let mut ids = Vec::new();
+    for key in ["a", "b", "c"] {
+        receipts.push(client.submit("news", key, &1).await.unwrap());
+        ids.push(session.hear().await["id"].clone());
+    }
+    session.say(json!({"error": {"code": "unavailable", "message": "m", "retry": true}, "id": ids[0]})).await;
+    session.say(json!({"ok": "pub", "room": "news", "seq": 1, "id": ids[1]})).await;
+    let ((), mut session) = tokio::join!(session.bye(4001, true), gateway.accept());
+    let closed = until(&mut events, |event| matches!(event, Event::Closed { .. })).await;
+    assert!(matches!(closed, Event::Closed { code: Some(4001), reconnects: true, .. }), "{closed:?}");
+    receipts.push(client.submit("news", "d", &1).await.unwrap());
+    for (seq, key) in [(2, "a"), (3, "c"), (4, "d")] {
+        let frame = session.hear().await;
+        assert_eq!(frame["key"], key);
+        session.say(json!({"ok": "pub", "room": "news", "seq": seq, "id": frame["id"]})).await;
+    }
+    let mut seqs = Vec::new();
+    for receipt in receipts {
+        seqs.push(receipt.outcome().await.unwrap().seq);
+    }
+    assert_eq!(seqs, [2, 1, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_wanted_ends_and_says_so() {
+    let gateway = Gateway::bind().await;
+    let (connected, mut session) =
+        tokio::join!(Client::connect(quick(Options::new(gateway.url()))), gateway.accept());
+    let (client, mut events) = connected.unwrap();
+    let receipt = client.submit("news", "a", &1).await.unwrap();
+    session.hear().await;
+    session.bye(4501, false).await;
+    assert!(matches!(receipt.outcome().await, Err(Error::Refused(reason)) if reason == "because"));
+    until(&mut events, |event| matches!(event, Event::Closed { reconnects: false, .. })).await;
+    while events.next().await.is_some() {}
+    assert!(matches!(client.ping().await, Err(Error::Closed)));
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_replaced_and_requests_on_it_fail() {
+    let gateway = Gateway::bind().await;
+    let (connected, mut session) =
+        tokio::join!(Client::connect(quick(Options::new(gateway.url()))), gateway.accept());
+    let (client, mut events) = connected.unwrap();
+    let asked = client.clone();
+    let (answer, ()) = tokio::join!(asked.ping(), async {
+        session.hear().await;
+        drop(session);
+    });
+    assert!(matches!(answer, Err(Error::Disconnected)));
+    let mut session = gateway.accept().await;
+    until(&mut events, |event| matches!(event, Event::Closed { code: None, reconnects: true, .. })).await;
+    until(&mut events, |event| matches!(event, Event::Connected(_))).await;
+    let (answer, ()) = tokio::join!(client.ping(), async {
+        let id = session.hear().await["id"].clone();
+        session.say(json!({"ok": "ping", "id": id})).await;
+    });
+    answer.unwrap();
+    let (_, goodbye) = tokio::join!(client.close(), session.hear());
+    assert_eq!(goodbye, json!({"close": 1000}));
+}
+
+#[tokio::test]
+async fn an_address_that_makes_no_sense_is_an_error_at_once() {
+    for url in ["http://127.0.0.1:1/ws", "wss://127.0.0.1:1/ws", "", "ws://127.0.0.1:1/ws"] {
+        assert!(matches!(Client::connect(Options::new(url)).await, Err(Error::Connect { .. })), "{url}");
+    }
+}
