@@ -1,0 +1,210 @@
+//! Puts task together: `build` binds its socket, `serve` starts everything and registers what the stop has to
+//! do. Holds no rule of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sluice_cluster::{Cluster, Registration, Service, State};
+use sluice_lifecycle::{Lifecycle, Stage, bounded};
+use sluice_presence::Presence;
+use sluice_proto::ids::InstanceId;
+use sluice_queue::Queue;
+use sluice_service::admin::Admin;
+use sluice_service::grpc::channels::{Caller, Channels};
+use sluice_service::grpc::peers::Peers;
+use sluice_service::listen::{Bound, bind};
+use sluice_service::metrics::Registry;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::defaults::CLOSE_WITHIN;
+use crate::duties::{self, Duties};
+use crate::error::StartError;
+use crate::fanout::FanOut;
+use crate::metrics::Metrics;
+use crate::outlet::Outlets;
+use crate::{consumer, last, pages};
+
+/// What task stands on: the real parts, or in-process ones.
+pub struct Deps {
+    /// The fan-out queue.
+    pub queue: Arc<dyn Queue>,
+    /// Interest.
+    pub presence: Arc<dyn Presence>,
+    /// Who is there, and who owns which duty.
+    pub cluster: Arc<dyn Cluster>,
+}
+
+/// A task whose socket is bound; nothing is accepted yet.
+pub struct App {
+    config: Config,
+    lifecycle: Lifecycle,
+    admin: Bound,
+}
+
+impl App {
+    /// Binds the socket.
+    ///
+    /// # Errors
+    /// An address that is taken or not ours, named in the text.
+    pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
+        let admin = bind(&config.admin.listen.to_string()).await?;
+        Ok(Self { config, lifecycle, admin })
+    }
+
+    /// Where the admin page listens.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// What the others are told. Nobody calls a task: its address is that of its admin page.
+    #[must_use]
+    pub fn registration(&self) -> Registration {
+        Registration {
+            service: Service::Task,
+            address: self.admin.address().to_string(),
+            url: None,
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// The line on stdout that says where everything is.
+    #[must_use]
+    pub fn announcement(&self, instance: &InstanceId) -> Value {
+        json!({
+            "service": "task",
+            "instance": instance.as_str(),
+            "admin": format!("http://{}", self.admin.address()),
+            "pid": std::process::id(),
+        })
+    }
+
+    /// Starts everything; nothing has to be up for that. Until NATS is, `/readyz` says so.
+    pub fn serve(self, deps: Deps) {
+        let Self { config, lifecycle, admin } = self;
+        let registry = Registry::new("task");
+        let metrics = Metrics::register(&registry);
+        let (caller, peers) = (Caller::new(deps.cluster.me()), Peers::new());
+        let scope = lifecycle.scope(Stage::Flush);
+        let outlets =
+            Outlets::new(scope, caller.clone(), peers.clone(), metrics.clone(), &config.gateway.seeds);
+        let running = Running { config, lifecycle, deps, metrics, caller, peers, outlets };
+        running.pages(registry).serve(admin, &running.lifecycle.scope(Stage::Gone));
+        running.on_stop();
+        running.fan_out();
+        running.duties();
+        running.lifecycle.ready();
+    }
+}
+
+/// Everything, once the socket is bound.
+struct Running {
+    config: Config,
+    lifecycle: Lifecycle,
+    deps: Deps,
+    metrics: Metrics,
+    caller: Caller,
+    peers: Peers,
+    outlets: Outlets,
+}
+
+impl Running {
+    fn pages(&self, registry: Registry) -> Admin {
+        let mut admin = Admin::new("task", self.lifecycle.clone(), registry);
+        let Deps { cluster, queue, .. } = &self.deps;
+        let (me, view, duties) = (cluster.me(), cluster.view(), Arc::clone(cluster));
+        admin.instance = Arc::new(move || me.borrow().to_string());
+        admin.instances = Arc::new(move || pages::instances(&view.borrow()));
+        admin.duties = Arc::new(move || pages::duties(&duties.duties()));
+        let (nats, outlets) = (Arc::clone(queue), self.outlets.clone());
+        admin.ready = Arc::new(move || {
+            if !nats.connected() {
+                return Err("NATS is not connected".into());
+            }
+            if !outlets.is_known() {
+                return Err("etcd was not reached yet and there are no gateway.seeds".into());
+            }
+            Ok(())
+        });
+        let (nats, outlets, view, owned) =
+            (Arc::clone(queue), self.outlets.clone(), cluster.view(), cluster.owned());
+        let metrics = self.metrics.clone();
+        admin.status = Arc::new(move || {
+            json!({
+                "nats": if nats.connected() { "connected" } else { "away" },
+                "etcd": if view.borrow().sees_me { "registered" } else { "away" },
+                "logics": view.borrow().of(Service::Logic).count(),
+                "notices": metrics.notices.get(),
+                "notices_in_flight": metrics.notices_in_flight.get(),
+                "outlets": outlets.status(),
+                "lagging": outlets.lagging(),
+                "duties": owned.borrow().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            })
+        });
+        admin
+    }
+
+    /// Queue → interest → outlets. Each part outlives the one before it.
+    fn fan_out(&self) {
+        let Deps { queue, presence, cluster } = &self.deps;
+        let flush = self.lifecycle.scope(Stage::Flush);
+        flush.spawn("outlets", self.outlets.clone().follow(cluster.view()));
+        let metrics = self.metrics.clone();
+        let fanout = FanOut::start(&flush, Arc::clone(presence), self.outlets.clone(), metrics.clone());
+        let finish = self.lifecycle.scope(Stage::Notify).token();
+        let (queue, outlets) = (Arc::clone(queue), self.outlets.clone());
+        self.lifecycle.scope(Stage::Drain).spawn("consumer", async move {
+            // Who knows no gateway would take notices away from those who do.
+            match finish.run_until_cancelled(outlets.known()).await {
+                Some(()) => consumer::run(queue, fanout, metrics, finish).await,
+                None => Ok(()),
+            }
+        });
+    }
+
+    /// The first to stop.
+    fn duties(&self) {
+        let scope = self.lifecycle.scope(Stage::NotReady);
+        let Deps { presence, cluster, .. } = &self.deps;
+        let targets = watch::Sender::new(duties::logics(&cluster.view().borrow()));
+        let logics = Channels::new(targets.subscribe(), self.caller.clone());
+        scope.spawn("logics", duties::follow_logics(cluster.view(), targets, scope.token()));
+        let duties = Arc::new(Duties {
+            cluster: Arc::clone(cluster),
+            logics,
+            presence: Arc::clone(presence),
+            outlets: self.outlets.clone(),
+            lease_ttl: self.config.lease_ttl(),
+            metrics: self.metrics.clone(),
+        });
+        scope.spawn("sweep", Arc::clone(&duties).sweep(scope.token()));
+        scope.spawn("reap", duties.reap(scope.token()));
+    }
+
+    fn on_stop(&self) {
+        let Deps { cluster, queue, presence } = &self.deps;
+        let (caller, peers, leaving) = (self.caller.clone(), self.peers.clone(), Arc::clone(cluster));
+        self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
+            caller.drains();
+            let stay = last::stay(&peers, leaving.view(), leaving.me());
+            // In this order: a successor is to have the duties within a second.
+            tokio::join!(leaving.release_duties(), leaving.set_state(State::Draining), stay);
+            Ok(())
+        });
+        self.release("lease", Arc::clone(cluster), |cluster| async move { cluster.close().await });
+        self.release("nats", Arc::clone(queue), |queue| async move { queue.close().await });
+        self.release("redis", Arc::clone(presence), |presence| async move { presence.close().await });
+    }
+
+    /// Gives a resource back in stage release, bounded; they all close at the same time.
+    fn release<T, F>(&self, name: &'static str, resource: T, close: impl FnOnce(T) -> F + Send + 'static)
+    where
+        T: Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let hook = move || async move { Ok(bounded(CLOSE_WITHIN, name, close(resource)).await?) };
+        self.lifecycle.hook(Stage::Release, name, hook);
+    }
+}

@@ -1,0 +1,56 @@
+//! Takes notices from the queue and has several of them carried at once, bounded by number and bytes. A slow
+//! notice holds no other one up.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use sluice_queue::{Delivery, Queue, QueueError};
+use tokio_util::sync::CancellationToken;
+
+use crate::defaults::{NOTICES_BYTES_MAX, NOTICES_MAX};
+use crate::fanout::FanOut;
+use crate::metrics::Metrics;
+
+/// Carries notices until `finish`, then those in hand to their end.
+///
+/// # Errors
+/// When the queue was closed before.
+pub async fn run(
+    queue: Arc<dyn Queue>,
+    fanout: FanOut,
+    metrics: Metrics,
+    finish: CancellationToken,
+) -> Result<(), QueueError> {
+    let mut reader = queue.consumer().await?;
+    let mut in_hand = FuturesUnordered::new();
+    let (mut bytes, mut finishing, mut ended) = (0, false, false);
+    while !(ended && in_hand.is_empty()) {
+        let room = in_hand.len() < NOTICES_MAX && bytes < NOTICES_BYTES_MAX;
+        tokio::select! {
+            biased;
+            () = finish.cancelled(), if !finishing => {
+                finishing = true;
+                reader.finish();
+            }
+            Some(done) = in_hand.next(), if !in_hand.is_empty() => bytes -= done,
+            next = reader.next(), if !ended && room => match next {
+                Ok(delivery) => {
+                    bytes += delivery.payload.len();
+                    in_hand.push(carry(&fanout, delivery));
+                }
+                Err(_) if finishing => ended = true,
+                Err(error) => return Err(error),
+            },
+        }
+        metrics.notices_in_flight.set(i64::try_from(in_hand.len()).unwrap_or(i64::MAX));
+    }
+    Ok(())
+}
+
+/// Returns the bytes that are no longer held.
+async fn carry(fanout: &FanOut, delivery: Delivery) -> usize {
+    let bytes = delivery.payload.len();
+    fanout.carry(delivery).await;
+    bytes
+}

@@ -1,0 +1,48 @@
+//! The real parts: NATS, Redis, etcd. None of them has to be up for this to return.
+
+use std::sync::Arc;
+
+use sluice_cluster::etcd::{EtcdCluster, EtcdConfig};
+use sluice_cluster::{Duty, Registration};
+use sluice_lifecycle::{Lifecycle, Stage};
+use sluice_presence::redis::{RedisConfig, RedisPresence};
+use sluice_queue::jetstream::{JetStream, NatsConfig};
+
+use crate::app::Deps;
+use crate::config::Config;
+use crate::error::StartError;
+
+/// Begins to connect to everything and registers this process.
+///
+/// # Errors
+/// A URL that is none.
+pub async fn connect(
+    config: &Config,
+    lifecycle: &Lifecycle,
+    registration: Registration,
+) -> Result<Deps, StartError> {
+    let nats =
+        NatsConfig { url: config.nats.url.clone(), prefix: config.prefix.clone(), ..NatsConfig::default() };
+    let queue = JetStream::connect(nats).await.map_err(|error| wrong_url("nats.url", &error))?;
+    let redis = RedisConfig {
+        url: config.redis.url.clone(),
+        prefix: config.prefix.clone(),
+        ..RedisConfig::default()
+    };
+    let presence = RedisPresence::connect(redis).map_err(|error| wrong_url("redis.url", &error))?;
+    let etcd = EtcdConfig {
+        endpoints: config.etcd.endpoints.clone(),
+        prefix: config.prefix.clone(),
+        lease_ttl: config.lease_ttl(),
+    };
+    let scope = lifecycle.scope(Stage::Release);
+    let duties = [Duty::Sweep, Duty::Reap].into();
+    let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, duties)
+        .await
+        .map_err(|error| wrong_url("etcd.endpoints", &error))?;
+    Ok(Deps { queue: Arc::new(queue), presence: Arc::new(presence), cluster: Arc::new(cluster) })
+}
+
+fn wrong_url(key: &str, error: &impl std::fmt::Display) -> StartError {
+    StartError::Url(format!("{key}: {error}"))
+}

@@ -1,0 +1,173 @@
+//! Owed work, driven by calls on logic while this task owns the duty: the sweep of the outbox, and the reaping of
+//! what gone instances left. Effects are exact whoever does them, so a duty done twice does no harm.
+
+mod absent;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_cluster::{Cluster, Duty, Service, State, View};
+use sluice_presence::Presence;
+use sluice_proto::grpc::logic_client::LogicClient;
+use sluice_proto::grpc::{ReapRequest, SweepRequest};
+use sluice_proto::ids::InstanceId;
+use sluice_service::grpc::channels::{Calls, Channels, Target};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status};
+
+use self::absent::Absent;
+use crate::defaults::{CALL_WITHIN, REAP_EVERY, REAP_MAX, SWEEP_EVERY};
+use crate::metrics::Metrics;
+use crate::outlet::Outlets;
+
+/// What the duties stand on.
+pub struct Duties {
+    /// Says who owns what.
+    pub cluster: Arc<dyn Cluster>,
+    /// The logics.
+    pub logics: Channels,
+    /// Says who has something stored.
+    pub presence: Arc<dyn Presence>,
+    /// Say whose stream works.
+    pub outlets: Outlets,
+    /// How long a silent instance counts as there.
+    pub lease_ttl: Duration,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+impl Duties {
+    /// Sweeps once a second, and again at once while there is more, until `stop`.
+    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
+        let owned = self.cluster.owned();
+        let mut ticks = ticks(SWEEP_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            while owns(&owned, Duty::Sweep) && !stop.is_cancelled() {
+                let swept =
+                    self.call(0, async |mut logic| logic.sweep(SweepRequest {}).await.map(Response::into_inner));
+                match swept.await {
+                    Some(swept) => {
+                        self.metrics.sweeps.inc();
+                        if swept.renoticed + swept.outbox_removed + swept.messages_trimmed > 0 {
+                            tracing::debug!(?swept, "Swept.");
+                        }
+                        if !swept.more {
+                            break;
+                        }
+                    }
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// Looks every other second for what gone instances left, until `stop`.
+    pub async fn reap(self: Arc<Self>, stop: CancellationToken) {
+        let owned = self.cluster.owned();
+        let mut absent = Absent::default();
+        let mut ticks = ticks(REAP_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if !owns(&owned, Duty::Reap) {
+                absent.forget();
+                continue;
+            }
+            let gone = self.gone(&mut absent).await;
+            for gone in gone.chunks(REAP_MAX) {
+                if stop.is_cancelled() || !owns(&owned, Duty::Reap) {
+                    break;
+                }
+                self.reap_these(gone).await;
+            }
+        }
+    }
+
+    /// Who has something stored and is gone; nobody when this process does not see itself, or Redis is away.
+    async fn gone(&self, absent: &mut Absent) -> Vec<InstanceId> {
+        let view = Arc::clone(&self.cluster.view().borrow());
+        if !view.sees_me {
+            absent.forget();
+            return Vec::new();
+        }
+        let Ok(stored) = self.presence.instances().await else { return Vec::new() };
+        let living = self.outlets.living();
+        let lives = |id: &InstanceId| view.instances.contains_key(id) || living.contains(id);
+        absent.gone(&stored, lives, &self.cluster.gone(), Instant::now(), 2 * self.lease_ttl)
+    }
+
+    async fn reap_these(&self, gone: &[InstanceId]) {
+        let names: Vec<String> = gone.iter().map(ToString::to_string).collect();
+        let reaped = self.call(1, async |mut logic| {
+            let request = ReapRequest { gone: names.clone() };
+            logic.reap(request).await.map(Response::into_inner)
+        });
+        if let Some(reaped) = reaped.await {
+            self.metrics.fields_reaped.inc_by(reaped.fields_removed);
+            tracing::info!(instances = names.join(" "), fields = reaped.fields_removed, "Reaped gone instances.");
+        }
+    }
+
+    /// One call, once: the next tick is the retry.
+    async fn call<R>(&self, lane: u8, ask: impl AsyncFnOnce(LogicClient<Calls>) -> Result<R, Status>) -> Option<R> {
+        let logic = self.logics.pick(lane)?;
+        let answer = timeout(CALL_WITHIN, ask(LogicClient::new(logic.calls()))).await;
+        let error = match answer {
+            Ok(Ok(answer)) => {
+                logic.succeeded();
+                return Some(answer);
+            }
+            Ok(Err(status)) => status.to_string(),
+            Err(_) => "no answer in time".into(),
+        };
+        logic.failed();
+        self.metrics.duties_failed.inc();
+        tracing::debug!(logic = %logic.target().id, error, "A call of a duty failed.");
+        None
+    }
+}
+
+fn owns(owned: &watch::Receiver<BTreeSet<Duty>>, duty: Duty) -> bool {
+    owned.borrow().contains(&duty)
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// The logics of a view, as targets of calls.
+pub fn logics(view: &View) -> Arc<Vec<Target>> {
+    let target = |logic: &sluice_cluster::Instance| Target {
+        id: logic.id.clone(),
+        address: logic.address.clone(),
+        draining: logic.state == State::Draining,
+    };
+    Arc::new(view.of(Service::Logic).map(target).collect())
+}
+
+/// Keeps `targets` like the view, until `stop`.
+pub async fn follow_logics(
+    mut view: watch::Receiver<Arc<View>>,
+    targets: watch::Sender<Arc<Vec<Target>>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let now = logics(&view.borrow_and_update());
+        targets.send_if_modified(|last| {
+            let changed = *last != now;
+            if changed {
+                *last = now;
+            }
+            changed
+        });
+        match stop.run_until_cancelled(view.changed()).await {
+            Some(Ok(())) => {}
+            // The last known set stays.
+            Some(Err(_)) => return stop.cancelled().await,
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! From a notice to the gateways that want it. A notice is done when each of them has acknowledged, has gone or
+//! lags; then, and only then, NATS hears so.
+
+mod interest;
+mod notice;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sluice_lifecycle::Scope;
+use sluice_presence::Presence;
+use sluice_proto::ids::InstanceId;
+use sluice_queue::Delivery;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use self::interest::{Interest, Lookups};
+use self::notice::Notice;
+use crate::metrics::Metrics;
+use crate::outlet::{Directory, Outlets, Push};
+
+/// Carries notices to outlets.
+pub struct FanOut {
+    lookups: Lookups,
+    outlets: Outlets,
+    metrics: Metrics,
+}
+
+impl FanOut {
+    /// Carries to `outlets` what is wanted according to `presence`, until the stage of `scope`.
+    #[must_use]
+    pub fn start(scope: &Scope, presence: Arc<dyn Presence>, outlets: Outlets, metrics: Metrics) -> Self {
+        Self { lookups: Lookups::start(scope, presence, metrics.clone()), outlets, metrics }
+    }
+
+    /// Brings one notice to its end. Dropped before, the notice is delivered again.
+    pub async fn carry(&self, delivery: Delivery) {
+        let begun = Instant::now();
+        match Notice::read(delivery.payload.clone()) {
+            Ok(notice) => {
+                let rooms = notice.runs.iter().map(|run| run.room.clone()).collect();
+                let interest = self.lookups.of(rooms).await;
+                self.push(notice, interest).await;
+                self.metrics.notices.inc();
+            }
+            Err(error) => {
+                self.metrics.notices_bad.inc();
+                tracing::error!(%error, bytes = delivery.payload.len(), "A notice is unreadable and dropped.");
+            }
+        }
+        delivery.ack().await;
+        self.metrics.notice_seconds.observe(begun.elapsed().as_secs_f64());
+    }
+
+    /// Hands every outlet its part and waits until no outlet holds one.
+    async fn push(&self, notice: Notice, interest: Interest) {
+        let directory = self.outlets.directory();
+        let (ticket, mut done) = mpsc::channel(1);
+        for (place, runs) in parts(notice.runs.len(), interest.as_deref(), &*directory) {
+            let runs: Vec<Bytes> = runs.into_iter().map(|run| notice.runs[run].bytes.clone()).collect();
+            directory.offer(place, Push { epoch: notice.epoch, runs, ticket: ticket.clone() });
+        }
+        drop(ticket);
+        // Nothing is ever sent: the channel ends when the last ticket is dropped.
+        let _: Option<std::convert::Infallible> = done.recv().await;
+    }
+}
+
+/// Who knows which outlet leads to an instance.
+pub trait Places {
+    /// The outlet of an instance, if there is one.
+    fn of(&self, instance: &InstanceId) -> Option<usize>;
+    /// How many outlets there are.
+    fn count(&self) -> usize;
+}
+
+impl Places for Directory {
+    fn of(&self, instance: &InstanceId) -> Option<usize> {
+        self.place(instance)
+    }
+
+    fn count(&self) -> usize {
+        self.len()
+    }
+}
+
+/// Which runs of a notice go to which outlet, by index, in order, each once. Without interest all go everywhere.
+fn parts(
+    runs: usize,
+    interest: Option<&[Vec<InstanceId>]>,
+    places: &impl Places,
+) -> BTreeMap<usize, Vec<usize>> {
+    let Some(interest) = interest else {
+        return (0..places.count()).map(|place| (place, (0..runs).collect())).collect();
+    };
+    let mut parts: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (run, instances) in interest.iter().enumerate().take(runs) {
+        for place in instances.iter().filter_map(|instance| places.of(instance)) {
+            let part = parts.entry(place).or_default();
+            // Two ids of one gateway lead to one outlet.
+            if part.last() != Some(&run) {
+                part.push(run);
+            }
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Map(HashMap<InstanceId, usize>, usize);
+
+    impl Places for Map {
+        fn of(&self, instance: &InstanceId) -> Option<usize> {
+            self.0.get(instance).copied()
+        }
+
+        fn count(&self) -> usize {
+            self.1
+        }
+    }
+
+    fn id(n: usize) -> InstanceId {
+        InstanceId::parse(&format!("gateway-{n}")).expect("valid")
+    }
+
+    proptest! {
+        #[test]
+        fn each_run_goes_once_and_in_order_to_all_who_want_it_and_to_no_other(
+            interest in prop::collection::vec(prop::collection::vec(0..8_usize, 0..6), 0..12),
+            // Instances 0…5 have outlets, two of them the same; 6 and 7 are gone.
+            outlets in prop::collection::vec(0..4_usize, 6),
+        ) {
+            let map = Map(outlets.iter().enumerate().map(|(n, place)| (id(n), *place)).collect(), 4);
+            let ids: Vec<Vec<InstanceId>> =
+                interest.iter().map(|room| room.iter().copied().map(id).collect()).collect();
+            let parts = parts(ids.len(), Some(&ids), &map);
+            for place in 0..4 {
+                let wanted: Vec<usize> = (0..interest.len())
+                    .filter(|run| interest[*run].iter().any(|n| outlets.get(*n) == Some(&place)))
+                    .collect();
+                prop_assert_eq!(parts.get(&place).cloned().unwrap_or_default(), wanted);
+            }
+            prop_assert!(parts.values().all(|part| !part.is_empty()));
+        }
+
+        #[test]
+        fn without_interest_everybody_gets_everything(runs in 0..5_usize, count in 0..5_usize) {
+            let parts = parts(runs, None, &Map(HashMap::new(), count));
+            prop_assert_eq!(parts.keys().copied().collect::<BTreeSet<_>>(), (0..count).collect());
+            prop_assert!(parts.values().all(|part| part.len() == runs));
+        }
+    }
+}

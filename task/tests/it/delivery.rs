@@ -1,0 +1,163 @@
+//! Notices reach the gateways that want them, and nobody waits for one that does not answer.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use sluice_task::defaults::LAGS_AFTER;
+use tokio::time::{Instant, timeout};
+
+use crate::gateway::{Gateway, Got};
+use crate::rig::{Rig, SOON};
+use crate::servers::eventually;
+
+#[tokio::test]
+async fn a_notice_goes_to_the_interested_and_to_no_other() {
+    let mut rig = Rig::start().await;
+    let (a, b, c) = (Gateway::start("gateway-a").await, Gateway::start("gateway-b").await, Gateway::start("gateway-c").await);
+    rig.interest(&a, &["news"]).await;
+    rig.interest(&b, &["news", "sport"]).await;
+    rig.interest(&c, &["else"]).await;
+    let task = rig.task(&[&a, &b, &c]).await;
+    let one = rig.publish(&["news", "sport", "nobody's"]).await;
+    let two = rig.publish(&["sport"]).await;
+    eventually("the messages arrive", SOON, async || b.runs().len() == 3).await;
+    rig.settled().await;
+    assert_eq!(a.runs(), [one[0].clone()]);
+    assert_eq!(b.runs().iter().filter(|run| [&one[0], &one[1], &two[0]].contains(run)).count(), 3);
+    assert_eq!(c.got(), [Got::Opened]);
+    assert_eq!(task.in_flight().await, 0);
+    assert!(task.stop().await.is_clean());
+}
+
+#[tokio::test]
+async fn a_wedged_gateway_delays_nobody_and_is_told_resync_on_its_return() {
+    let mut rig = Rig::start().await;
+    let (wedged, well) = (Gateway::start("gateway-a").await, Gateway::start("gateway-b").await);
+    rig.interest(&wedged, &["news"]).await;
+    rig.interest(&well, &["news"]).await;
+    let task = rig.task(&[&wedged, &well]).await;
+    wedged.wedge(true);
+    for n in 1..=300 {
+        rig.publish(&["news"]).await;
+        // Each at once, whether the breaker is still waiting, trips now, or has tripped.
+        let took = eventually("it arrives", SOON, async || well.runs().len() == n).await;
+        assert!(took < LAGS_AFTER / 2, "message {n} took {took:?}");
+    }
+    eventually("it lags", SOON, async || task.status().await["lagging"] == serde_json::json!(["gateway-a"])).await;
+    rig.publish(&["news"]).await;
+    rig.settled().await;
+    assert_eq!(task.in_flight().await, 0);
+    let before = wedged.runs().len();
+    assert!(before < 301 && wedged.count(&Got::Resync) == 0, "{before}");
+    wedged.wedge(false);
+    eventually("it is told", SOON, async || wedged.count(&Got::Resync) == 1).await;
+    let after = rig.publish(&["news"]).await;
+    eventually("pushes go on", SOON, async || wedged.runs().last() == after.last()).await;
+    assert_eq!((wedged.count(&Got::Resync), wedged.count(&Got::Opened), well.count(&Got::Resync)), (1, 1, 0));
+    assert!(task.stop().await.is_clean());
+}
+
+#[tokio::test]
+async fn the_end_of_a_stream_releases_what_waited_for_it() {
+    let mut rig = Rig::start().await;
+    let gateway = Gateway::start("gateway-a").await;
+    rig.interest(&gateway, &["news"]).await;
+    let task = rig.task(&[&gateway]).await;
+    gateway.wedge(true);
+    let begun = Instant::now();
+    rig.publish(&["news"]).await;
+    eventually("it is pushed", SOON, async || gateway.runs().len() == 1).await;
+    assert_eq!(task.in_flight().await, 1);
+    gateway.cut();
+    eventually("nobody waits", SOON, async || task.in_flight().await == 0).await;
+    assert!(begun.elapsed() < LAGS_AFTER, "not by the breaker: {:?}", begun.elapsed());
+    gateway.wedge(false);
+    eventually("it is told on its return", SOON, async || gateway.count(&Got::Resync) == 1).await;
+    rig.settled().await;
+    assert_eq!(gateway.runs().len(), 1);
+}
+
+#[tokio::test]
+async fn a_new_id_on_an_open_stream_is_the_only_one_that_counts() {
+    let mut rig = Rig::start().await;
+    let gateway = Gateway::start("gateway-a").await;
+    rig.interest(&gateway, &["old"]).await;
+    let task = rig.task(&[&gateway]).await;
+    gateway.says("gateway-b", false);
+    rig.interest(&gateway, &["new"]).await;
+    eventually("it is known", SOON, async || task.status().await["outlets"][0]["instance"] == "gateway-b").await;
+    rig.publish(&["old"]).await;
+    let new = rig.publish(&["new"]).await;
+    eventually("it arrives", SOON, async || !gateway.runs().is_empty()).await;
+    rig.settled().await;
+    assert_eq!((gateway.runs(), gateway.count(&Got::Opened)), (new, 1));
+}
+
+#[tokio::test]
+async fn without_redis_every_gateway_gets_everything() {
+    let mut rig = Rig::start().await;
+    let (a, b) = (Gateway::start("gateway-a").await, Gateway::start("gateway-b").await);
+    let task = rig.task(&[&a, &b]).await;
+    rig.redis.signal(Signal::SIGSTOP);
+    for n in 1..=5 {
+        rig.publish(&["news"]).await;
+        eventually("it arrives", SOON, async || a.runs().len() == n && b.runs().len() == n).await;
+    }
+    rig.redis.signal(Signal::SIGCONT);
+    rig.settled().await;
+    assert!(task.stop().await.is_clean());
+}
+
+#[tokio::test]
+async fn what_is_no_notice_is_acknowledged_and_counted() {
+    use sluice_queue::Queue;
+    let mut rig = Rig::start().await;
+    let gateway = Gateway::start("gateway-a").await;
+    rig.interest(&gateway, &["news"]).await;
+    let task = rig.task(&[&gateway]).await;
+    rig.queue.publish(3, "junk".into()).await.unwrap();
+    rig.publish(&["news"]).await;
+    eventually("the other one arrives", SOON, async || gateway.runs().len() == 1).await;
+    rig.settled().await;
+    let (_, metrics) = crate::rig::get(&task.admin, "/metrics").await;
+    assert!(metrics.contains("sluice_task_notices_bad_total 1"), "{metrics}");
+}
+
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_task_had_in_hand_is_delivered_again() {
+    let mut rig = Rig::start().await;
+    let gateway = Gateway::start("gateway-a").await;
+    rig.interest(&gateway, &["news"]).await;
+    let config = rig.config(&[&gateway]);
+    let process = Command::new(env!("CARGO_BIN_EXE_sluice-task"))
+        .args(["--set", "admin.listen=127.0.0.1:0", "--set", &format!("nats.url={}", config.nats.url)])
+        .args(["--set", &format!("redis.url={}", config.redis.url)])
+        .env("SLUICE_GATEWAY__SEEDS", format!("[\"{}\"]", gateway.address))
+        .env("SLUICE_ETCD__ENDPOINTS", format!("[\"{}\"]", config.etcd.endpoints[0]))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let process = Process(process);
+    eventually("it pushes", SOON, async || gateway.count(&Got::Opened) == 1).await;
+    gateway.wedge(true);
+    let notice = rig.publish(&["news"]).await;
+    eventually("it is pushed", SOON, async || gateway.runs() == notice).await;
+    drop(process);
+    gateway.wedge(false);
+    let task = rig.task(&[&gateway]).await;
+    let again = eventually("it is pushed again", SOON, async || gateway.runs().len() == 2);
+    timeout(Duration::from_secs(10), again).await.unwrap();
+    assert_eq!(gateway.runs()[1], notice[0]);
+    rig.settled().await;
+    assert!(task.stop().await.is_clean());
+}

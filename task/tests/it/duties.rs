@@ -1,0 +1,42 @@
+//! Sweep and reap: done by one, given back first, taken over at once.
+
+use std::time::Duration;
+
+use sluice_presence::Presence;
+use sluice_proto::ids::{InstanceId, RoomId};
+
+use crate::gateway::Gateway;
+use crate::logic::Logic;
+use crate::rig::{Rig, SOON, Task};
+use crate::servers::{Server, eventually};
+
+async fn duties(task: &Task) -> usize {
+    task.status().await["duties"].as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn duties_are_spread_done_and_handed_over() {
+    let (rig, etcd, logic) = tokio::join!(Rig::start(), Server::etcd(), Logic::start());
+    let gateway = Gateway::start("gateway-alive").await;
+    // Neither is in the registry; one has a working stream.
+    let room = [RoomId::parse("news").unwrap()];
+    let gone = InstanceId::parse("gateway-gone").unwrap();
+    rig.presence.add_interest(&gone, &room).await.unwrap();
+    rig.interest(&gateway, &["news"]).await;
+    let mut config = rig.config(&[&gateway]);
+    config.etcd.endpoints = vec![format!("http://127.0.0.1:{}", etcd.port)];
+    config.logic.seeds = vec![logic.address.clone()];
+    let one = Task::start(config.clone()).await;
+    eventually("the first has both", SOON, async || duties(&one).await == 2).await;
+    let two = Task::start(config).await;
+    eventually("each has one", SOON, async || duties(&one).await == 1 && duties(&two).await == 1).await;
+    eventually("it sweeps", SOON, async || logic.sweeps() > 1).await;
+    eventually("it reaps", SOON, async || !logic.reaped().is_empty()).await;
+    assert!(logic.reaped().iter().all(|id| id == "gateway-gone"), "{:?}", logic.reaped());
+    let stop = one.stop();
+    let taken = eventually("the other takes over", SOON, async || duties(&two).await == 2);
+    let (report, taken) = tokio::join!(stop, taken);
+    assert!(report.is_clean(), "{report:?}");
+    assert!(taken < Duration::from_secs(1), "{taken:?}");
+    assert!(two.stop().await.is_clean());
+}
