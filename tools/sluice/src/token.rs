@@ -1,0 +1,97 @@
+//! `sluice token`: makes and explains tokens.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use sluice_launcher::token::{self, Grants};
+
+/// Make a token for a user, or explain one
+#[derive(clap::Args)]
+#[command(
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  SLUICE_TOKEN_SECRET=… sluice token --user ann --sub 'news.*' --sub @ann --pub 'news.*'
+  sluice token --user admin --sub '*' --pub '*' --ttl 10m --secret …
+  sluice token check eyJ…"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// The user the token is for
+    #[arg(long, required = true)]
+    user: Option<String>,
+    /// Rooms to subscribe to: a name, or a prefix ending in *; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    sub: Vec<String>,
+    /// Rooms to publish to: a name, or a prefix ending in *; may be repeated
+    #[arg(long = "pub", value_name = "PATTERN")]
+    publish: Vec<String>,
+    /// How long it is good for: 90s, 15m, 1h, 7d
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    ttl: Duration,
+    #[command(flatten)]
+    secret: Secret,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Say whether a token would be accepted, and if not, why
+    Check {
+        /// The token
+        jwt: String,
+        #[command(flatten)]
+        secret: Secret,
+    },
+}
+
+#[derive(clap::Args)]
+struct Secret {
+    /// The secret that tokens are signed with, as the services have it
+    #[arg(long, env = "SLUICE_TOKEN_SECRET", hide_env_values = true)]
+    secret: Option<String>,
+}
+
+impl Secret {
+    fn get(self) -> anyhow::Result<String> {
+        match self.secret.filter(|secret| !secret.is_empty()) {
+            Some(secret) => Ok(secret),
+            None => bail!("the secret is missing: give --secret or set SLUICE_TOKEN_SECRET"),
+        }
+    }
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(Verb::Check { jwt, secret }) = arguments.verb {
+        return match token::check(&secret.get()?, jwt.trim()) {
+            Ok(claims) => {
+                println!("{}", serde_json::to_string_pretty(&claims)?);
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(refused) => bail!("this token would be refused: {refused}"),
+        };
+    }
+    let user = arguments.user.unwrap_or_default();
+    if arguments.sub.is_empty() && arguments.publish.is_empty() {
+        eprintln!("note: without --sub and --pub this token is good for the user's own room @{user} alone");
+    }
+    let grants = Grants { sub: arguments.sub, publish: arguments.publish };
+    println!("{}", token::mint(&arguments.secret.get()?, &user, grants, arguments.ttl)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("use a number and s, m, h or d, for example 15m".into()),
+    };
+    let number: u64 =
+        number.parse().map_err(|_| "use a number and s, m, h or d, for example 15m".to_owned())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long".into())
+}
