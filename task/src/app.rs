@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_cluster::{Cluster, Registration, Service, State};
@@ -16,6 +17,7 @@ use sluice_service::grpc::peers::Peers;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::defaults::CLOSE_WITHIN;
@@ -189,8 +191,11 @@ impl Running {
         self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
             caller.drains();
             let stay = last::stay(&peers, leaving.view(), leaving.me());
+            // Nobody sees what is written while the registry does not list us.
+            let written = if leaving.view().borrow().sees_me { CLOSE_WITHIN } else { Duration::ZERO };
+            let state = timeout(written, leaving.set_state(State::Draining));
             // In this order: a successor is to have the duties within a second.
-            tokio::join!(leaving.release_duties(), leaving.set_state(State::Draining), stay);
+            let ((), _, ()) = tokio::join!(leaving.release_duties(), state, stay);
             Ok(())
         });
         self.release("lease", Arc::clone(cluster), |cluster| async move { cluster.close().await });

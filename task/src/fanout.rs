@@ -71,6 +71,8 @@ impl FanOut {
 pub trait Places {
     /// The outlet of an instance, if there is one.
     fn of(&self, instance: &InstanceId) -> Option<usize>;
+    /// Outlets that may be anybody's: they get everything.
+    fn unnamed(&self) -> &[usize];
     /// How many outlets there are.
     fn count(&self) -> usize;
 }
@@ -78,6 +80,10 @@ pub trait Places {
 impl Places for Directory {
     fn of(&self, instance: &InstanceId) -> Option<usize> {
         self.place(instance)
+    }
+
+    fn unnamed(&self) -> &[usize] {
+        self.unnamed()
     }
 
     fn count(&self) -> usize {
@@ -91,10 +97,9 @@ fn parts(
     interest: Option<&[Vec<InstanceId>]>,
     places: &impl Places,
 ) -> BTreeMap<usize, Vec<usize>> {
-    let Some(interest) = interest else {
-        return (0..places.count()).map(|place| (place, (0..runs).collect())).collect();
-    };
-    let mut parts: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let everything = |place| (place, (0..runs).collect());
+    let Some(interest) = interest else { return (0..places.count()).map(everything).collect() };
+    let mut parts: BTreeMap<usize, Vec<usize>> = places.unnamed().iter().copied().map(everything).collect();
     for (run, instances) in interest.iter().enumerate().take(runs) {
         for place in instances.iter().filter_map(|instance| places.of(instance)) {
             let part = parts.entry(place).or_default();
@@ -115,15 +120,19 @@ mod tests {
 
     use super::*;
 
-    struct Map(HashMap<InstanceId, usize>, usize);
+    struct Map(HashMap<InstanceId, usize>, Vec<usize>, usize);
 
     impl Places for Map {
         fn of(&self, instance: &InstanceId) -> Option<usize> {
             self.0.get(instance).copied()
         }
 
+        fn unnamed(&self) -> &[usize] {
+            &self.1
+        }
+
         fn count(&self) -> usize {
-            self.1
+            self.2
         }
     }
 
@@ -138,7 +147,8 @@ mod tests {
             // Instances 0…5 have outlets, two of them the same; 6 and 7 are gone.
             outlets in prop::collection::vec(0..4_usize, 6),
         ) {
-            let map = Map(outlets.iter().enumerate().map(|(n, place)| (id(n), *place)).collect(), 4);
+            let named = outlets.iter().enumerate().map(|(n, place)| (id(n), *place)).collect();
+            let map = Map(named, vec![4], 5);
             let ids: Vec<Vec<InstanceId>> =
                 interest.iter().map(|room| room.iter().copied().map(id).collect()).collect();
             let parts = parts(ids.len(), Some(&ids), &map);
@@ -148,12 +158,13 @@ mod tests {
                     .collect();
                 prop_assert_eq!(parts.get(&place).cloned().unwrap_or_default(), wanted);
             }
-            prop_assert!(parts.values().all(|part| !part.is_empty()));
+            prop_assert_eq!(parts.get(&4), Some(&(0..interest.len()).collect()));
+            prop_assert!(parts.iter().all(|(place, part)| *place == 4 || !part.is_empty()));
         }
 
         #[test]
         fn without_interest_everybody_gets_everything(runs in 0..5_usize, count in 0..5_usize) {
-            let parts = parts(runs, None, &Map(HashMap::new(), count));
+            let parts = parts(runs, None, &Map(HashMap::new(), Vec::new(), count));
             prop_assert_eq!(parts.keys().copied().collect::<BTreeSet<_>>(), (0..count).collect());
             prop_assert!(parts.values().all(|part| part.len() == runs));
         }

@@ -51,12 +51,18 @@ struct Entry {
 pub struct Directory {
     outlets: Vec<Arc<Outlet>>,
     places: HashMap<InstanceId, usize>,
+    unnamed: Vec<usize>,
 }
 
 impl Directory {
     /// Where an instance's outlet is, if it has one.
     pub fn place(&self, instance: &InstanceId) -> Option<usize> {
         self.places.get(instance).copied()
+    }
+
+    /// Outlets whose gateway has not said who it is, and nobody else has.
+    pub fn unnamed(&self) -> &[usize] {
+        &self.unnamed
     }
 
     /// How many outlets there are.
@@ -235,6 +241,9 @@ impl Book {
             }
             let place = directory.outlets.len();
             directory.outlets.push(Arc::clone(&entry.outlet));
+            if ids.is_empty() {
+                directory.unnamed.push(place);
+            }
             for id in ids {
                 directory.places.entry(id.clone()).or_insert(place);
             }

@@ -47,7 +47,8 @@ impl Task {
         let (lifecycle, engine) = Lifecycle::new(stages::plan(config.total()));
         let app = App::build(config.clone(), lifecycle.clone()).await.unwrap();
         let admin = app.admin_address().to_string();
-        app.serve(deps::connect(&config, &lifecycle, app.registration()).await.unwrap());
+        let deps = deps::connect(&config, &lifecycle, app.registration()).await.unwrap();
+        app.serve(deps);
         let mut tasks = JoinSet::new();
         tasks.spawn(engine.run());
         Self { lifecycle, admin, engine: tasks }
