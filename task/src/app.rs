@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Registration, Service, State};
+use sluice_cluster::{Cluster, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Stage, bounded};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
@@ -191,11 +191,9 @@ impl Running {
         self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
             caller.drains();
             let stay = last::stay(&peers, leaving.view(), leaving.me());
-            // Nobody sees what is written while the registry does not list us.
-            let written = if leaving.view().borrow().sees_me { CLOSE_WITHIN } else { Duration::ZERO };
-            let state = timeout(written, leaving.set_state(State::Draining));
-            // In this order: a successor is to have the duties within a second.
-            let ((), _, ()) = tokio::join!(leaving.release_duties(), state, stay);
+            // Says `draining` too. Nobody reads it while the registry does not list us: then it is only noted.
+            let within = if leaving.view().borrow().sees_me { CLOSE_WITHIN } else { Duration::ZERO };
+            let (_, ()) = tokio::join!(timeout(within, leaving.release_duties()), stay);
             Ok(())
         });
         self.release("lease", Arc::clone(cluster), |cluster| async move { cluster.close().await });

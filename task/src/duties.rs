@@ -46,8 +46,8 @@ impl Duties {
         let mut ticks = ticks(SWEEP_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             while owns(&owned, Duty::Sweep) && !stop.is_cancelled() {
-                let swept =
-                    self.call(0, async |mut logic| logic.sweep(SweepRequest {}).await.map(Response::into_inner));
+                let swept = self
+                    .call(0, async |mut logic| logic.sweep(SweepRequest {}).await.map(Response::into_inner));
                 match swept.await {
                     Some(swept) => {
                         self.metrics.sweeps.inc();
@@ -105,12 +105,20 @@ impl Duties {
         });
         if let Some(reaped) = reaped.await {
             self.metrics.fields_reaped.inc_by(reaped.fields_removed);
-            tracing::info!(instances = names.join(" "), fields = reaped.fields_removed, "Reaped gone instances.");
+            tracing::info!(
+                instances = names.join(" "),
+                fields = reaped.fields_removed,
+                "Reaped gone instances."
+            );
         }
     }
 
     /// One call, once: the next tick is the retry.
-    async fn call<R>(&self, lane: u8, ask: impl AsyncFnOnce(LogicClient<Calls>) -> Result<R, Status>) -> Option<R> {
+    async fn call<R>(
+        &self,
+        lane: u8,
+        ask: impl AsyncFnOnce(LogicClient<Calls>) -> Result<R, Status>,
+    ) -> Option<R> {
         let logic = self.logics.pick(lane)?;
         let answer = timeout(CALL_WITHIN, ask(LogicClient::new(logic.calls()))).await;
         let error = match answer {

@@ -106,7 +106,10 @@ impl Outlet {
         drop(line);
         match (before, after) {
             (State::Lagging, State::Open) => {
-                tracing::info!(gateway = &*self.address, "A gateway has caught up and is told to ask for heads.");
+                tracing::info!(
+                    gateway = &*self.address,
+                    "A gateway has caught up and is told to ask for heads."
+                );
             }
             (State::Connecting | State::Open | State::Away, State::Lagging) => {
                 self.metrics.lags.inc();

@@ -37,4 +37,3 @@ pub fn duties(duties: &[DutyInfo]) -> Value {
     };
     duties.iter().map(one).collect()
 }
-

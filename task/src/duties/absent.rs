@@ -29,12 +29,11 @@ impl Absent {
         long: Duration,
     ) -> Vec<InstanceId> {
         let absent: Vec<&InstanceId> = stored.iter().filter(|id| !lives(id)).collect();
-        self.since = absent
-            .iter()
-            .map(|id| ((*id).clone(), self.since.get(*id).copied().unwrap_or(now)))
-            .collect();
+        self.since =
+            absent.iter().map(|id| ((*id).clone(), self.since.get(*id).copied().unwrap_or(now))).collect();
         let gone = |id: &&InstanceId| {
-            called_gone.contains(id) || self.since.get(*id).is_some_and(|since| now.duration_since(*since) >= long)
+            called_gone.contains(id)
+                || self.since.get(*id).is_some_and(|since| now.duration_since(*since) >= long)
         };
         absent.into_iter().filter(gone).cloned().collect()
     }

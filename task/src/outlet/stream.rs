@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::Outlet;
 use super::book::Outlets;
 use super::wire::{self, PushRequest};
-use super::Outlet;
 use crate::defaults::{GOODBYE, OPEN_WITHIN, PUSHES_IN_FLIGHT_MAX, REOPEN_MAX, REOPEN_MIN};
 
 /// Room for all that may be in flight and a resync before it; more would be a mistake of ours.
@@ -57,7 +57,8 @@ pub(super) async fn keep(outlet: Arc<Outlet>, outlets: Outlets, stop: Cancellati
 
 /// Dials and waits for the gateway's first word.
 async fn open<'a>(outlet: &'a Outlet, outlets: &'a Outlets) -> Result<Stream<'a>, Status> {
-    let calls = dial(&outlet.address, outlets.caller()).map_err(|error| Status::internal(error.to_string()))?;
+    let calls =
+        dial(&outlet.address, outlets.caller()).map_err(|error| Status::internal(error.to_string()))?;
     let (sends, requests) = mpsc::channel(SENDS_MAX);
     let mut replies = wire::push(calls, requests).await?;
     let peer = outlets.peers().connect(outlet.address.to_string());
@@ -119,7 +120,8 @@ impl Stream<'_> {
     }
 
     fn says(&self, state: &GatewayState) -> Result<(), Status> {
-        let instance = InstanceId::parse(&state.instance).map_err(|error| Status::internal(error.to_string()))?;
+        let instance =
+            InstanceId::parse(&state.instance).map_err(|error| Status::internal(error.to_string()))?;
         self.peer.says(&instance, state.draining);
         self.outlets.says(self.outlet, instance);
         Ok(())

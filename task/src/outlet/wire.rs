@@ -49,7 +49,10 @@ impl From<Next> for PushRequest {
 }
 
 /// Calls `Gateway.Push`.
-pub async fn push(calls: Calls, requests: mpsc::Receiver<PushRequest>) -> Result<Streaming<PushReply>, Status> {
+pub async fn push(
+    calls: Calls,
+    requests: mpsc::Receiver<PushRequest>,
+) -> Result<Streaming<PushReply>, Status> {
     let mut client = tonic::client::Grpc::new(calls);
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = PathAndQuery::from_static("/sluice.v1.Gateway/Push");

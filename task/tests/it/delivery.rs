@@ -1,20 +1,27 @@
 //! Notices reach the gateways that want them, and nobody waits for one that does not answer.
 
-use std::process::{Child, Command, Stdio};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use sluice_cluster::etcd::{EtcdCluster, EtcdConfig};
+use sluice_cluster::{Cluster, Registration, Service};
+use sluice_lifecycle::{Lifecycle, Stage, StopReason};
 use sluice_task::defaults::LAGS_AFTER;
 use tokio::time::{Instant, timeout};
 
 use crate::gateway::{Gateway, Got};
-use crate::rig::{Rig, SOON};
-use crate::servers::eventually;
+use crate::rig::{Process, Rig, SOON, Task};
+use crate::servers::{Server, eventually};
 
 #[tokio::test]
 async fn a_notice_goes_to_the_interested_and_to_no_other() {
     let mut rig = Rig::start().await;
-    let (a, b, c) = (Gateway::start("gateway-a").await, Gateway::start("gateway-b").await, Gateway::start("gateway-c").await);
+    let (a, b, c) = (
+        Gateway::start("gateway-a").await,
+        Gateway::start("gateway-b").await,
+        Gateway::start("gateway-c").await,
+    );
     rig.interest(&a, &["news"]).await;
     rig.interest(&b, &["news", "sport"]).await;
     rig.interest(&c, &["else"]).await;
@@ -44,7 +51,8 @@ async fn a_wedged_gateway_delays_nobody_and_is_told_resync_on_its_return() {
         let took = eventually("it arrives", SOON, async || well.runs().len() == n).await;
         assert!(took < LAGS_AFTER / 2, "message {n} took {took:?}");
     }
-    eventually("it lags", SOON, async || task.status().await["lagging"] == serde_json::json!(["gateway-a"])).await;
+    eventually("it lags", SOON, async || task.status().await["lagging"] == serde_json::json!(["gateway-a"]))
+        .await;
     rig.publish(&["news"]).await;
     rig.settled().await;
     assert_eq!(task.in_flight().await, 0);
@@ -86,7 +94,8 @@ async fn a_new_id_on_an_open_stream_is_the_only_one_that_counts() {
     let task = rig.task(&[&gateway]).await;
     gateway.says("gateway-b", false);
     rig.interest(&gateway, &["new"]).await;
-    eventually("it is known", SOON, async || task.status().await["outlets"][0]["instance"] == "gateway-b").await;
+    eventually("it is known", SOON, async || task.status().await["outlets"][0]["instance"] == "gateway-b")
+        .await;
     rig.publish(&["old"]).await;
     let new = rig.publish(&["new"]).await;
     eventually("it arrives", SOON, async || !gateway.runs().is_empty()).await;
@@ -124,30 +133,13 @@ async fn what_is_no_notice_is_acknowledged_and_counted() {
     assert!(metrics.contains("sluice_task_notices_bad_total 1"), "{metrics}");
 }
 
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
 #[tokio::test]
 async fn what_a_killed_task_had_in_hand_is_delivered_again() {
     let mut rig = Rig::start().await;
     let gateway = Gateway::start("gateway-a").await;
     rig.interest(&gateway, &["news"]).await;
     let config = rig.config(&[&gateway]);
-    let process = Command::new(env!("CARGO_BIN_EXE_sluice-task"))
-        .args(["--set", "admin.listen=127.0.0.1:0", "--set", &format!("nats.url={}", config.nats.url)])
-        .args(["--set", &format!("redis.url={}", config.redis.url)])
-        .env("SLUICE_GATEWAY__SEEDS", format!("[\"{}\"]", gateway.address))
-        .env("SLUICE_ETCD__ENDPOINTS", format!("[\"{}\"]", config.etcd.endpoints[0]))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let process = Process(process);
+    let process = Process::start(&config);
     eventually("it pushes", SOON, async || gateway.count(&Got::Opened) == 1).await;
     gateway.wedge(true);
     let notice = rig.publish(&["news"]).await;
@@ -160,4 +152,38 @@ async fn what_a_killed_task_had_in_hand_is_delivered_again() {
     assert_eq!(gateway.runs()[1], notice[0]);
     rig.settled().await;
     assert!(task.stop().await.is_clean());
+}
+
+#[tokio::test]
+async fn a_working_stream_is_life_whatever_the_registry_says() {
+    let (mut rig, etcd) = tokio::join!(Rig::start(), Server::etcd());
+    let gateway = Gateway::start("gateway-a").await;
+    rig.interest(&gateway, &["news"]).await;
+    let mut config = rig.config(&[]);
+    config.etcd.endpoints = vec![format!("http://127.0.0.1:{}", etcd.port)];
+    let (lifecycle, engine) = Lifecycle::new(sluice_task::stages::plan(Duration::from_secs(8)));
+    let registration = Registration {
+        service: Service::Gateway,
+        address: gateway.address.clone(),
+        url: None,
+        version: String::new(),
+    };
+    let registry = EtcdConfig { endpoints: config.etcd.endpoints.clone(), ..EtcdConfig::default() };
+    let scope = lifecycle.scope(Stage::Gone);
+    let listed = EtcdCluster::start(&scope, registry, registration, &[], BTreeSet::new()).await.unwrap();
+    let task = Task::start(config).await;
+    eventually("it is found", SOON, async || gateway.count(&Got::Opened) == 1).await;
+    listed.close().await;
+    eventually("it is listed no more", SOON, async || task.status().await["outlets"][0]["listed"] == false)
+        .await;
+    let notice = rig.publish(&["news"]).await;
+    eventually("it arrives all the same", SOON, async || gateway.runs() == notice).await;
+    gateway.cut();
+    eventually("its end is the end", SOON, async || {
+        task.status().await["outlets"].as_array().unwrap().is_empty()
+    })
+    .await;
+    lifecycle.stop(StopReason::Admin);
+    assert!(tokio::join!(engine.run(), task.stop()).1.is_clean());
+    assert_eq!(gateway.count(&Got::Opened), 1);
 }

@@ -1,7 +1,11 @@
 //! Servers, a task in this process, and what logic and gateways would do beside it.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use prost::Message as _;
 use serde_json::Value;
 use sluice_lifecycle::{Lifecycle, Report, StopReason};
@@ -84,6 +88,48 @@ impl Task {
     }
 }
 
+/// A task as a process of its own; killed when dropped.
+pub struct Process(Child);
+
+impl Process {
+    pub fn start(config: &Config) -> Self {
+        let list = |list: &[String]| format!("{list:?}");
+        let child = Command::new(env!("CARGO_BIN_EXE_sluice-task"))
+            .args(["--set", &format!("admin.listen={}", config.admin.listen)])
+            .args(["--set", &format!("nats.url={}", config.nats.url)])
+            .args(["--set", &format!("redis.url={}", config.redis.url)])
+            .env("SLUICE_GATEWAY__SEEDS", list(&config.gateway.seeds))
+            .env("SLUICE_ETCD__ENDPOINTS", list(&config.etcd.endpoints))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// The line it introduces itself with.
+    pub fn announcement(&mut self) -> Value {
+        let mut line = String::new();
+        BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    pub async fn exited(&mut self) -> ExitStatus {
+        eventually("it exits", SOON, async || self.0.try_wait().unwrap().is_some()).await;
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// Head and body of a page.
 pub async fn get(address: &str, path: &str) -> (String, String) {
     let mut tcp = TcpStream::connect(address).await.unwrap();
@@ -135,7 +181,8 @@ impl Rig {
     /// One notice with a message of each room, as logic would publish it.
     pub async fn publish(&mut self, rooms: &[&str]) -> Vec<RoomRun> {
         self.seq += 1;
-        let message = || Message { seq: self.seq, sender: "ann".into(), data: "{}".into(), ..Message::default() };
+        let message =
+            || Message { seq: self.seq, sender: "ann".into(), data: "{}".into(), ..Message::default() };
         let run = |room: &&str| RoomRun {
             room: (*room).into(),
             first: self.seq,

@@ -56,7 +56,8 @@ impl Server {
 
     pub async fn etcd() -> Self {
         Self::start("etcd", |port, dir| {
-            let (url, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()));
+            let (url, peer) =
+                (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()));
             let mut command = Command::new("etcd");
             command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);

@@ -3,11 +3,12 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use sluice_lifecycle::{Outcome, Stage};
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
-use crate::rig::{Rig, SOON, Task, config};
+use crate::rig::{Process, Rig, SOON, Task, config, get};
 use crate::servers::{eventually, free_port};
 
 #[tokio::test]
@@ -82,4 +83,23 @@ async fn a_notice_in_hand_is_brought_to_its_end() {
     assert!(report.is_clean(), "{report:?}");
     rig.settled().await;
     assert_eq!(gateway.runs().len(), 1);
+}
+
+#[tokio::test]
+async fn a_process_obeys_signals_also_with_its_servers_black_holed() {
+    let holes: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let hole = |n: usize| holes[n].local_addr().unwrap().port();
+    let config = config(hole(0), hole(1), hole(2), &[]);
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+        let mut process = Process::start(&config);
+        let said = process.announcement();
+        assert_eq!(said["service"], "task");
+        let admin = said["admin"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+        let alive = async || get(&admin, "/livez").await.0.starts_with("HTTP/1.1 200");
+        assert!(alive().await);
+        let begun = Instant::now();
+        process.signal(signal);
+        assert_eq!(process.exited().await.code(), Some(0));
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
 }
