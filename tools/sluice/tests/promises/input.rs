@@ -1,0 +1,181 @@
+//! Bad input: a clear error or a close, and the connections of others stay untouched.
+
+use std::time::Duration;
+
+use sluice_client::raw::{ConnectError, Handshake, Socket};
+use sluice_launcher::Options;
+use sluice_launcher::token::{self, Grants};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::kit::{SOON, close_of, cluster, cluster_with, json, socket_of};
+
+/// Frames with the error code each one gets; the connection goes on.
+const REFUSED: [(&str, &str); 14] = [
+    ("hello", "bad_frame"),
+    ("{\"hello\":1}", "bad_frame"),
+    ("{\"sub\":\"a\",\"unsub\":\"a\"}", "bad_frame"),
+    ("[]", "bad_frame"),
+    ("{\"sub\":17}", "bad_frame"),
+    ("{\"sub\":\"\"}", "bad_request"),
+    ("{\"sub\":\"a\\u0000b\"}", "bad_request"),
+    ("{\"pub\":\"a\\nb\",\"data\":1}", "bad_request"),
+    ("{\"pub\":\"a\"}", "bad_request"),
+    ("{\"pub\":\"a\",\"data\":1,\"key\":\"~mine\"}", "bad_request"),
+    ("{\"pub\":\"a\",\"data\":1,\"key\":\"\"}", "bad_request"),
+    ("{\"unsub\":\"never\"}", "not_subscribed"),
+    ("{\"history\":\"a\",\"limit\":1000}", "bad_request"),
+    ("{\"connect\":{\"token\":\"x\"}}", "bad_request"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_frames_are_answered_and_others_are_untouched() {
+    let cluster = cluster(1, 1, 1).await;
+    let mut other = socket_of(&cluster, "other", 0).await;
+    other.send(r#"{"sub":"a"}"#).await.unwrap();
+    assert_eq!(json(&mut other).await["ok"], "sub");
+
+    let mut socket = socket_of(&cluster, "ann", 0).await;
+    for (frame, code) in REFUSED {
+        socket.send(frame).await.unwrap();
+        let error = json(&mut socket).await;
+        assert_eq!((&error["error"]["code"], &error["error"]["retry"]), (&code.into(), &false.into()), "{frame}: {error}");
+        assert!(error["error"]["message"].as_str().unwrap().len() > 10, "{frame}: {error}");
+    }
+    let large = format!(r#"{{"pub":"a","data":"{}","id":1}}"#, "x".repeat(64 * 1024));
+    socket.send(large).await.unwrap();
+    let error = json(&mut socket).await;
+    assert_eq!((&error["error"]["code"], &error["id"]), (&"too_large".into(), &1.into()), "{error}");
+    socket.send(r#"{"sub":"b"}"#).await.unwrap();
+    assert_eq!(json(&mut socket).await["ok"], "sub");
+    socket.send(r#"{"sub":"b","id":[1]}"#).await.unwrap();
+    let error = json(&mut socket).await;
+    assert_eq!((&error["error"]["code"], &error["id"]), (&"already_subscribed".into(), &serde_json::json!([1])));
+
+    for _ in 0..10 {
+        socket.send("nonsense").await.unwrap();
+    }
+    assert_eq!(close_of(&mut socket).await.0, 4502, "ten bad frames in a row");
+
+    let mut binary = socket_of(&cluster, "ann", 0).await;
+    binary.send_binary(vec![1, 2, 3]).await.unwrap();
+    assert_eq!(close_of(&mut binary).await.0, 1003);
+
+    let mut huge = socket_of(&cluster, "ann", 0).await;
+    // The server may close before all of it is written.
+    drop(huge.send("x".repeat(2 * 1024 * 1024)).await);
+    assert_eq!(close_of(&mut huge).await.0, 1009);
+
+    let mut sender = socket_of(&cluster, "ann", 0).await;
+    sender.send(r#"{"pub":"a","data":{"still":"here"}}"#).await.unwrap();
+    let message = json(&mut other).await;
+    assert_eq!((&message["msg"], &message["data"]["still"]), (&"a".into(), &"here".into()), "{message}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_that_is_not_utf8_closes_with_1007() {
+    let cluster = cluster(1, 1, 1).await;
+    let address = address_of(cluster.gateway(0).ws());
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let request = format!(
+        "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // A masked text frame (mask 0) with the bytes C3 28.
+    stream.write_all(&[0x81, 0x82, 0, 0, 0, 0, 0xc3, 0x28]).await.unwrap();
+    let mut all = Vec::new();
+    tokio::time::timeout(SOON, stream.read_to_end(&mut all)).await.expect("closed in time").unwrap();
+    let close = [0x03, 0xef];
+    assert!(all.windows(2).any(|pair| pair == close), "close code 1007 in {all:?}");
+    cluster.stop().await;
+}
+
+fn address_of(url: &str) -> String {
+    url.trim_start_matches("ws://").split('/').next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_grants_and_origins_are_enforced() {
+    let options = Options::default().set("gateway.origins=[\"https://app.example\"]").unwrap();
+    let cluster = cluster_with(options).await;
+    let url = cluster.gateway(0).ws().to_owned();
+
+    let grants = Grants { sub: vec!["news.*".into()], publish: vec!["news.a".into()] };
+    let limited = token::mint(cluster.token_secret(), "ann", grants, Duration::from_secs(600)).unwrap();
+    let mut socket = Socket::connect(&Handshake::new(&url).subprotocol(format!("bearer.{limited}"))).await.unwrap();
+    assert_eq!(json(&mut socket).await["welcome"]["user"], "ann");
+    for (frame, allowed) in [
+        (r#"{"sub":"news.a"}"#, true),
+        (r#"{"sub":"@ann"}"#, true),
+        (r#"{"sub":"@bob"}"#, false),
+        (r#"{"sub":"admin"}"#, false),
+        (r#"{"history":"admin"}"#, false),
+        (r#"{"presence":"admin"}"#, false),
+        (r#"{"pub":"news.b","data":1}"#, false),
+        (r#"{"pub":"news.a","data":1}"#, true),
+    ] {
+        socket.send(frame).await.unwrap();
+        let answer = json(&mut socket).await;
+        if allowed {
+            assert!(answer.get("ok").is_some(), "{frame}: {answer}");
+        } else {
+            assert_eq!(answer["error"]["code"], "forbidden", "{frame}: {answer}");
+        }
+    }
+
+    for (bad, why) in [
+        (token::mint("another secret, long enough to be one", "ann", Grants::default(), SOON).unwrap(), "signature"),
+        ("not.a.token".to_owned(), ""),
+    ] {
+        let mut socket = Socket::connect(&Handshake::new(&url).token(&bad)).await.unwrap();
+        let error = json(&mut socket).await;
+        assert_eq!(error["error"]["code"], "unauthorized", "{error}");
+        assert!(error.to_string().to_lowercase().contains(why), "{error}");
+        let bye = json(&mut socket).await;
+        assert_eq!((&bye["bye"]["code"], &bye["bye"]["reconnect"]), (&4501.into(), &false.into()), "{bye}");
+        assert_eq!(close_of(&mut socket).await.0, 4501);
+    }
+
+    let wrong = Handshake::new(&url).header("Origin", "https://evil.example");
+    match Socket::connect(&wrong).await {
+        Err(ConnectError::Status { status, body, .. }) => {
+            assert_eq!(status, 403);
+            assert!(body.contains("https://evil.example") && body.contains("origins"), "{body}");
+        }
+        other => panic!("a wrong origin was let in: {other:?}"),
+    }
+    let right = Handshake::new(&url).header("Origin", "https://app.example");
+    assert!(Socket::connect(&right).await.is_ok());
+    cluster.stop().await;
+}
+
+/// `connect` as the first frame, and a handshake that is never finished.
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_comes_first_and_half_handshakes_end() {
+    let options = Options::default().set("logic.anonymous=false").unwrap();
+    let options = options.set("all.etcd.lease_ttl_s=3").unwrap();
+    let cluster = sluice_launcher::Cluster::start(options).await.unwrap();
+    let url = cluster.gateway(0).ws().to_owned();
+    let mut half = TcpStream::connect(address_of(&url)).await.unwrap();
+    half.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+
+    let mut socket = Socket::connect(&Handshake::new(&url)).await.unwrap();
+    socket.send(r#"{"sub":"a","id":1}"#).await.unwrap();
+    let error = json(&mut socket).await;
+    assert_eq!((&error["error"]["code"], &error["id"]), (&"unauthorized".into(), &1.into()), "{error}");
+    let token = cluster.token("ann", &["*"], &["*"]).unwrap();
+    socket.send(format!(r#"{{"connect":{{"token":"{token}"}},"id":2}}"#)).await.unwrap();
+    socket.send(r#"{"sub":"a","id":3}"#).await.unwrap();
+    let welcome = json(&mut socket).await;
+    assert_eq!((&welcome["welcome"]["user"], &welcome["id"]), (&"ann".into(), &2.into()), "{welcome}");
+    assert_eq!(json(&mut socket).await["id"], 3);
+
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(8), half.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "half a handshake is held open for 5 s at most");
+    socket.send(r#"{"ping":1}"#).await.unwrap();
+    assert_eq!(json(&mut socket).await["ok"], "ping");
+    cluster.stop().await;
+}
