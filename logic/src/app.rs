@@ -125,11 +125,16 @@ impl App {
         running.on_stop();
         let routes = Routes::new(health_service).add_service(running.rpc().into_server());
         running.server(routes).serve(grpc, &running.lifecycle.scope(Stage::Drain));
-        let Some(store) = running.open_store().await? else { return Ok(()) };
-        running.start(store);
+        // Known to the others from the start, but asked only when nobody else is there.
+        let reached = async {
+            let draining = running.deps.cluster.set_state(State::Draining);
+            tokio::join!(running.open_store(), draining).0
+        };
+        let Some(store) = running.lifecycle.until_stopping(reached).await else { return Ok(()) };
+        running.start(store?);
         running.lifecycle.ready();
         running.health.serving().await;
-        running.deps.cluster.set_state(State::Serving).await;
+        running.lifecycle.until_stopping(running.deps.cluster.set_state(State::Serving)).await;
         Ok(())
     }
 }
@@ -191,21 +196,19 @@ impl Running {
         admin
     }
 
-    /// Asks again and again, unless a stop comes or asking again cannot help. `None` = stopped.
-    async fn open_store(&self) -> Result<Option<Arc<dyn Store>>, StartError> {
+    /// Asks again and again, unless asking again cannot help.
+    async fn open_store(&self) -> Result<Arc<dyn Store>, StartError> {
         let mut pause = STORE_BACKOFF_MIN;
         loop {
-            let error = match self.lifecycle.until_stopping((self.deps.store)()).await {
-                None => return Ok(None),
-                Some(Ok(store)) => return Ok(Some(store)),
-                Some(Err(error @ StoreError::Misconfigured(_))) => return Err(error.into()),
-                Some(Err(error)) => error,
+            let error = match (self.deps.store)().await {
+                Ok(store) => return Ok(store),
+                Err(error @ StoreError::Misconfigured(_)) => return Err(error.into()),
+                Err(error) => error,
             };
-            tracing::warn!(%error, again_in_ms = pause.as_millis(), "The store was not reached.");
+            let again_in_ms = pause.as_millis();
+            tracing::warn!(%error, again_in_ms, "The store was not reached.");
             self.vitals.saw_store(Err(error.to_string()));
-            if self.lifecycle.until_stopping(tokio::time::sleep(pause)).await.is_none() {
-                return Ok(None);
-            }
+            tokio::time::sleep(pause).await;
             pause = (pause * 2).min(STORE_BACKOFF_MAX);
         }
     }

@@ -38,7 +38,7 @@ async fn an_idle_logic_stops_at_once_also_with_a_silent_tcp_connection() {
     let report = faked.rig.stop().await;
     assert!(report.is_clean(), "{report:?}");
     assert!(began.elapsed() < Duration::from_millis(500), "{report:?}");
-    assert_eq!(*neighbours.states.lock().unwrap(), [State::Serving, State::Draining]);
+    assert_eq!(*neighbours.states.lock().unwrap(), [State::Draining, State::Serving, State::Draining]);
     drop(silent);
 }
 
