@@ -85,7 +85,6 @@ pub(crate) struct Rules {
     pub(crate) fence: bool,
     pub(crate) fence_at_forming: bool,
     pub(crate) retry_in_place: bool,
-    pub(crate) refusal_after_unknown_is_retry: bool,
 }
 
 impl Rules {
@@ -93,7 +92,6 @@ impl Rules {
         fence: true,
         fence_at_forming: true,
         retry_in_place: true,
-        refusal_after_unknown_is_retry: true,
     };
 }
 
@@ -203,7 +201,7 @@ impl Lane {
         };
         let items = std::mem::take(&mut flight.items);
         for (mut item, result) in items.into_iter().zip(results) {
-            match self.judge(&mut item, result) {
+            match judge(&mut item, result) {
                 Some(outcome) => answer(item.publish, outcome, answers),
                 None => flight.items.push(item),
             }
@@ -230,28 +228,6 @@ impl Lane {
         flight.next_try_at = Some(now + flight.backoff);
         flight.backoff = (flight.backoff * 2).min(self.limits.backoff_max);
         self.flight = Some(flight);
-    }
-
-    /// The final outcome of an item, or `None` if it has to be tried again.
-    fn judge(&self, item: &mut Flying, result: PublishResult) -> Option<Outcome> {
-        match result.outcome() {
-            grpc::Outcome::Stored => Some(Outcome::Stored { seq: result.seq, at_ms: result.at_ms }),
-            grpc::Outcome::Duplicate => Some(Outcome::Duplicate { seq: result.seq }),
-            grpc::Outcome::Conflict => Some(Outcome::Conflict),
-            // The refusal speaks for this try; a former one may have stored it.
-            grpc::Outcome::Refused if item.unknown && self.rules.refusal_after_unknown_is_retry => {
-                Some(Outcome::Unknown)
-            }
-            grpc::Outcome::Refused => {
-                let code = serde_json::from_value(result.code.into()).unwrap_or(ErrorCode::BadRequest);
-                Some(Outcome::Refused { code, message: result.message })
-            }
-            grpc::Outcome::Unknown => {
-                item.unknown = true;
-                None
-            }
-            grpc::Outcome::NotStored => None,
-        }
     }
 
     /// Answers everything: the batch in flight as it stands, what waits as not sent. A reply that still
@@ -295,6 +271,26 @@ impl Flight {
     }
 }
 
+/// The final outcome of an item, or `None` if it has to be tried again.
+fn judge(item: &mut Flying, result: PublishResult) -> Option<Outcome> {
+    match result.outcome() {
+        grpc::Outcome::Stored => Some(Outcome::Stored { seq: result.seq, at_ms: result.at_ms }),
+        grpc::Outcome::Duplicate => Some(Outcome::Duplicate { seq: result.seq }),
+        grpc::Outcome::Conflict => Some(Outcome::Conflict),
+        // The refusal speaks for this try; a former one may have stored it.
+        grpc::Outcome::Refused if item.unknown => Some(Outcome::Unknown),
+        grpc::Outcome::Refused => {
+            let code = serde_json::from_value(result.code.into()).unwrap_or(ErrorCode::BadRequest);
+            Some(Outcome::Refused { code, message: result.message })
+        }
+        grpc::Outcome::Unknown => {
+            item.unknown = true;
+            None
+        }
+        grpc::Outcome::NotStored => None,
+    }
+}
+
 /// Gives up all items of a batch together, so that none is passed by a later one.
 fn give_up(flight: Flight, answers: &mut Vec<Answered>) {
     for item in flight.items {
@@ -309,4 +305,96 @@ fn answer(publish: Publish, outcome: Outcome, answers: &mut Vec<Answered>) {
         publish.link.fence();
     }
     answers.push(Answered { publish, outcome });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Address;
+    use crate::uplink::Link;
+    use bytes::Bytes;
+    use sluice_proto::ids::{Key, RoomId, SessionId, UserId};
+
+    const LIMITS: LaneLimits = LaneLimits {
+        queue_items_max: 10,
+        queue_bytes_max: 1_000_000,
+        horizon: Duration::from_secs(10),
+        try_for: Duration::from_secs(2),
+        backoff_min: Duration::from_millis(10),
+        backoff_max: Duration::from_millis(250),
+    };
+
+    fn publish(link: &std::sync::Arc<Link>, n: u64) -> Publish {
+        Publish {
+            link: std::sync::Arc::clone(link),
+            room: RoomId::parse("news").unwrap(),
+            sender: UserId::parse("ann").unwrap(),
+            key: Key::mint(link.session, n),
+            data: Bytes::from_static(b"1"),
+            id: None,
+            not_after_ms: 1_000_000,
+        }
+    }
+
+    fn link() -> std::sync::Arc<Link> {
+        Link::new(SessionId(1), Address { shard: 0, slot: 0, generation: 0 })
+    }
+
+    fn replied_with(outcome: grpc::Outcome) -> Result<PublishReply, CallFailed> {
+        let result = PublishResult { outcome: outcome.into(), ..PublishResult::default() };
+        Ok(PublishReply { results: vec![result], epoch: 1 })
+    }
+
+    /// A lane with one publish in its first call.
+    fn calling() -> (Lane, Instant, Vec<Answered>) {
+        let (mut lane, now, mut answers) = (Lane::new(LIMITS), Instant::now(), Vec::new());
+        lane.push(publish(&link(), 1), &mut answers).unwrap();
+        assert_eq!(lane.next(now, 0, &mut answers).unwrap().number, 1);
+        (lane, now, answers)
+    }
+
+    #[test]
+    fn a_refusal_after_an_unknown_try_is_no_final_answer() {
+        for (first, told) in [
+            (Err(CallFailed::Unknown), Outcome::Unknown),
+            (
+                Err(CallFailed::NotSent),
+                Outcome::Refused { code: ErrorCode::BadRequest, message: String::new() },
+            ),
+        ] {
+            let (mut lane, now, mut answers) = calling();
+            lane.replied(1, first, now, &mut answers);
+            let later = now + LIMITS.backoff_min;
+            assert_eq!(lane.next(later, 0, &mut answers).unwrap().number, 2);
+            lane.replied(2, replied_with(grpc::Outcome::Refused), later, &mut answers);
+            assert_eq!(answers.last().unwrap().outcome, told);
+        }
+    }
+
+    #[test]
+    fn a_late_reply_to_a_former_call_is_dropped() {
+        let (mut lane, now, mut answers) = calling();
+        lane.replied(1, Err(CallFailed::Unknown), now, &mut answers);
+        lane.next(now + LIMITS.backoff_min, 0, &mut answers).unwrap();
+        lane.replied(1, replied_with(grpc::Outcome::Stored), now, &mut answers);
+        assert!(answers.is_empty() && lane.pending() == 1);
+    }
+
+    #[test]
+    fn a_batch_is_given_up_together_at_its_horizon_and_sets_the_fence() {
+        let (mut lane, now, mut answers) = calling();
+        lane.push(publish(&link(), 1), &mut answers).unwrap();
+        lane.replied(1, Err(CallFailed::NotSent), now + LIMITS.horizon, &mut answers);
+        assert_eq!(answers.last().unwrap().outcome, Outcome::NotSent);
+        assert!(answers.last().unwrap().publish.link.fenced());
+        assert!(lane.next(now + LIMITS.horizon, 0, &mut answers).is_some(), "the next batch goes out");
+    }
+
+    #[test]
+    fn what_waited_too_long_is_not_sent() {
+        let (mut lane, now, mut answers) = (Lane::new(LIMITS), Instant::now(), Vec::new());
+        lane.push(publish(&link(), 1), &mut answers).unwrap();
+        assert!(lane.next(now, 2_000_000, &mut answers).is_none());
+        assert_eq!(answers.last().unwrap().outcome, Outcome::NotSent);
+    }
 }

@@ -21,8 +21,6 @@ enum Mutant {
     NoFence,
     /// A failed batch goes to the end of its lane.
     RetryAtTheEnd,
-    /// After an unknown try, a refusal is told as final.
-    RefusalSpeaksForAll,
     /// A client sends new publishes before the unanswered ones.
     NewBeforeUnanswered,
     /// An anonymous client comes back as somebody else.
@@ -39,13 +37,12 @@ enum Mutant {
     DrainDropsOutcomes,
 }
 
-const MUTANTS: [Mutant; 13] = [
+const MUTANTS: [Mutant; 12] = [
     Mutant::FenceHeardLate,
     Mutant::NoFenceWhenClosed,
     Mutant::WaitingForgotten,
     Mutant::NoFence,
     Mutant::RetryAtTheEnd,
-    Mutant::RefusalSpeaksForAll,
     Mutant::NewBeforeUnanswered,
     Mutant::NewIdentity,
     Mutant::OverloadRefused,
@@ -62,7 +59,7 @@ fn schedules(default: u64) -> u64 {
 
 #[test]
 fn every_schedule_keeps_the_promises() {
-    for seed in 0..schedules(3_000) {
+    for seed in 0..schedules(2_000) {
         let broken = World::new(seed, None).run();
         assert_eq!(broken, None, "seed {seed}");
     }
@@ -70,7 +67,7 @@ fn every_schedule_keeps_the_promises() {
 
 #[test]
 fn every_mutant_is_caught() {
-    let most = schedules(10_000);
+    let most = schedules(3_000);
     let mut missed = Vec::new();
     for mutant in MUTANTS {
         let caught = (0..most).find_map(|seed| Some((seed, World::new(seed, Some(mutant)).run()?)));

@@ -117,7 +117,6 @@ impl World {
             fence: !self.has(Mutant::NoFence),
             fence_at_forming: !self.has(Mutant::FenceHeardLate),
             retry_in_place: !self.has(Mutant::RetryAtTheEnd),
-            refusal_after_unknown_is_retry: !self.has(Mutant::RefusalSpeaksForAll),
         };
         let lanes = ROOMS.iter().map(|room| (lane_of(room), Lane::with_rules(limits(), rules))).collect();
         Gateway { lanes, connections: Vec::new(), draining: false, incarnation }

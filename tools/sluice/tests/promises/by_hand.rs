@@ -10,14 +10,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn python() -> PathBuf {
-    let own = root().join("target/tools/bin/python3");
-    if own.exists() { own } else { PathBuf::from("python3") }
-}
-
 fn run(script: &str, arguments: &[&str]) -> Output {
     let script = root().join("tools/sluice/tests/promises").join(script);
-    let output = Command::new(python()).arg(script).args(arguments).output().expect("python3 is installed: make deps");
+    let output = Command::new("python3").arg(script).args(arguments).output().expect("python3 is installed: make deps");
     print!("{}", String::from_utf8_lossy(&output.stdout));
     output
 }
