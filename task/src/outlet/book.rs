@@ -227,10 +227,12 @@ impl Entry {
 }
 
 impl Book {
-    /// Draws the directory anew. Two addresses of one gateway count once.
+    /// Draws the directory anew. Two addresses of one gateway count once: the one with a working stream.
     fn draw(&mut self) {
         let mut directory = Directory::default();
-        for (address, entry) in &self.entries {
+        let (working, others): (Vec<_>, Vec<_>) =
+            self.entries.iter().partition(|(_, entry)| entry.said.is_some());
+        for (address, entry) in working.into_iter().chain(others) {
             let listed = self.listed.get(address);
             let ids: Vec<&InstanceId> = match &entry.said {
                 Some(said) => vec![said],

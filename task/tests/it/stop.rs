@@ -60,8 +60,8 @@ async fn the_last_task_pushes_until_draining_gateways_are_gone() {
         Instant::now()
     };
     let (report, left) = tokio::join!(task.stop(), others);
-    // It opens another stream at once: a gateway that is cut is not gone. It says that it drains, and is waited for.
-    assert!(left.elapsed() < Duration::from_secs(5), "{report:?}");
+    // The end of its stream is the end of the gateway; the stay alone would be longer.
+    assert!(left.elapsed() < Duration::from_secs(2), "{report:?}");
     assert_eq!(report.exit_code(), 0);
 }
 
