@@ -60,6 +60,7 @@ pub(crate) struct Driver {
 }
 
 /// What woke the driver.
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, on the stack")]
 enum Woken {
     Command(Option<Command>),
     Delivered,

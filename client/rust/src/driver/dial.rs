@@ -120,10 +120,11 @@ impl Dialer {
 
 async fn stand(url: String, token: Option<String>) -> Result<Standing, Error> {
     let handshake = Handshake { token, ..Handshake::new(&url) };
-    let socket = raw::connect(&handshake).await.map_err(|error| match error {
-        ConnectError::Status { status: 401 | 403, body, .. } => Error::Refused(body),
-        error => Error::Connect { url: url.clone(), reason: error.to_string() },
-    })?;
+    let socket = match raw::connect(&handshake).await {
+        Ok(socket) => socket,
+        Err(ConnectError::Status { status: 401 | 403, body, .. }) => return Err(Error::Refused(body)),
+        Err(error) => return Err(Error::Connect { url, reason: error.to_string() }),
+    };
     let mut wire = Wire::new(socket);
     let failed = |reason: String| Error::Connect { url: url.clone(), reason };
     loop {

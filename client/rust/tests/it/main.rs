@@ -47,7 +47,7 @@ impl Session {
             match self.0.next().await.unwrap().unwrap() {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
                 Message::Close(frame) => return json!({"close": frame.map(|frame| u16::from(frame.code))}),
-                _ => {}
+                Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_) => {}
             }
         }
     }
