@@ -1,6 +1,7 @@
 //! The real parts: PostgreSQL, NATS, Redis, etcd. None of them has to be up for this to return.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +15,23 @@ use sluice_service::clock::Clock;
 use sluice_store::Store;
 use sluice_store::postgres::{PgConfig, PgStore};
 
-use crate::app::{Deps, OpenStore};
+use crate::app::{App, Deps, OpenStore};
 use crate::config::Config;
 use crate::error::StartError;
+
+/// Starts logic on the real parts and says on stdout where it listens. Returns when it is ready, or when
+/// a stop was asked for.
+///
+/// # Errors
+/// [`StartError`] names what has to be changed.
+pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<(), StartError> {
+    let app = App::build(config.clone(), lifecycle.clone()).await?;
+    let deps = connect(&config, lifecycle, app.registration()).await?;
+    let line = app.announcement(&deps.cluster.me().borrow());
+    // Whoever started us may not listen.
+    let _ = writeln!(std::io::stdout(), "{line}");
+    app.serve(deps).await
+}
 
 /// Begins to connect to everything and registers this process.
 ///

@@ -1,10 +1,7 @@
 //! The logic process: signals first, then configuration, then the life of the app. Only wires.
 
-use std::io::Write as _;
-
 use clap::Parser;
 use sluice_lifecycle::{Lifecycle, Signals, StopReason, WATCHDOG_MARGIN, Watchdog};
-use sluice_logic::app::App;
 use sluice_logic::config::Config;
 use sluice_logic::error::StartError;
 use sluice_logic::{deps, stages};
@@ -32,27 +29,22 @@ fn main() -> anyhow::Result<()> {
 
 fn live(config: Config, signals: Signals) -> anyhow::Result<i32> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (lifecycle, engine) = Lifecycle::new(stages::plan(config.total()));
+    let plan = stages::plan(config.total());
+    stages::compare_with_kill_timer(&plan, std::env::var(stages::KILL_TIMER).ok().as_deref());
+    let (lifecycle, engine) = Lifecycle::new(plan);
     signals.drive(&lifecycle);
     let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN)?;
     let started = async {
-        let started = start(config, &lifecycle).await;
+        let started = deps::start(config, &lifecycle).await;
         if let Err(error) = &started {
             lifecycle.stop(StopReason::Manual(error.to_string()));
         }
         started
     };
     let (report, started) = runtime.block_on(async { tokio::join!(engine.run(), started) });
+    // Dropping it would wait without limit for a name that is being looked up.
+    runtime.shutdown_background();
     Ok(started.err().map_or(report.exit_code(), |error| refuse(&error)))
-}
-
-async fn start(config: Config, lifecycle: &Lifecycle) -> Result<(), StartError> {
-    let app = App::build(config.clone(), lifecycle.clone()).await?;
-    let deps = deps::connect(&config, lifecycle, app.registration()).await?;
-    let line = app.announcement(&deps.cluster.me().borrow());
-    // Whoever started us may not listen.
-    let _ = writeln!(std::io::stdout(), "{line}");
-    app.serve(deps).await
 }
 
 fn refuse(error: &StartError) -> i32 {
