@@ -84,8 +84,9 @@ impl Process {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the end and publishes it. Exactly one task runs this for each process.
-    pub(crate) async fn watch(&self) -> Exit {
+    /// Waits for the end, tells it, then publishes it: who has seen the exit finds its event told already. Exactly one
+    /// task runs this for each process.
+    pub(crate) async fn watch(&self, tell: impl FnOnce(&Exit)) -> Exit {
         let status = poll_fn(|context| {
             let mut child = self.child();
             let wait = pin!(child.wait());
@@ -96,6 +97,7 @@ impl Process {
         let at = Instant::now();
         let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let exit = Exit { status, at, elapsed: asked.map(|asked| at - asked) };
+        tell(&exit);
         self.exit.send_replace(Some(exit));
         exit
     }

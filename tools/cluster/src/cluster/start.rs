@@ -20,7 +20,7 @@ use crate::node::{Addresses, Node, Service};
 use crate::options::env_name;
 use crate::port::Port;
 use crate::probe;
-use crate::process::Process;
+use crate::process::{Exit, Process};
 use crate::store::Store;
 
 /// Stores, then logics, then the rest: gateways and tasks find a logic at once.
@@ -68,7 +68,11 @@ pub(super) async fn replacement(
     let place = place.ok_or_else(|| Error::System(format!("{service} is being started already")))?;
     let node = if service.is_store() {
         let store = shared.state().stores.get(&service).cloned().ok_or(Error::NoSuch(service, 0))?;
-        if let Some(old) = shared.state().nodes.get(&(service, 0)).filter(|node| node.exited().is_none()) {
+        // one that was killed a moment ago may not be reaped yet
+        let old = shared.state().nodes.get(&(service, 0)).cloned();
+        if let Some(old) = old
+            && old.wait_exit(REPLACE_LOOK).await.is_err()
+        {
             return Err(Error::System(format!("{service} runs already (pid {})", old.pid())));
         }
         start_store(shared, &store).await?
@@ -271,9 +275,11 @@ fn watch(shared: &Arc<Shared>, service: Service, index: usize, process: Arc<Proc
     let started = Instant::now();
     let keeper = Arc::clone(shared);
     shared.spawn(async move {
-        let exit = process.watch().await;
-        let (code, signal) = (exit.code(), exit.signal());
-        keeper.emit(Event::Exit { service, pid: process.pid(), code, signal });
+        let tell = |exit: &Exit| {
+            let (code, signal) = (exit.code(), exit.signal());
+            keeper.emit(Event::Exit { service, pid: process.pid(), code, signal });
+        };
+        let exit = process.watch(tell).await;
         let ours =
             keeper.state().nodes.get(&(service, index)).is_some_and(|node| node.pid() == process.pid());
         // one that was stopped through this library was meant to stop; one that never got ready was reported already
