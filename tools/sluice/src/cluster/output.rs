@@ -51,7 +51,7 @@ impl Output {
                 format!("{service} (pid {pid}) ended, exit code {code}")
             }
             Event::Exit { service, pid, signal, .. } => {
-                format!("{service} (pid {pid}) was killed, signal {}", signal.unwrap_or_default())
+                format!("{service} (pid {pid}) was ended by signal {}", signal.unwrap_or_default())
             }
             Event::Start { service, index, pid, .. } => format!("{service}-{index} (pid {pid}) is ready"),
             Event::Failed { service, error } => format!("{service} could not be started: {error}"),

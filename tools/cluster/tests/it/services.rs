@@ -1,1 +1,0 @@
-//! Real services join here.
