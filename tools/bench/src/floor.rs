@@ -1,0 +1,199 @@
+//! The bare loop that a gateway is compared with: it writes frames that were encoded once to as many sockets, puts
+//! what waits into one write, and does nothing else. It answers the upgrade without reading what is asked.
+
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::timerfd::TimerFd;
+use socket2::{Domain, Socket, Type};
+
+use crate::control::{self, Control, INPUT, TICK};
+use crate::spec::{self, Command, Ready, Snapshot};
+use crate::ws;
+
+const LISTENER: Token = Token(usize::MAX - 3);
+const BACKLOG: i32 = 4096;
+
+/// One subscriber.
+struct Reader {
+    stream: TcpStream,
+    /// Frames it has not got yet, and how many bytes of the first one went out.
+    owed: u64,
+    offset: usize,
+    /// Whether it is among those that wait for a write.
+    waits: bool,
+}
+
+struct Floor {
+    spec: spec::Floor,
+    poll: Poll,
+    listener: TcpListener,
+    readers: Vec<Reader>,
+    /// Those that are owed something and whose sockets may have room.
+    waiting: Vec<usize>,
+    /// The same frame, as often as one write may carry it.
+    frames: Vec<u8>,
+    frame_bytes: usize,
+    greeting: Vec<u8>,
+    going: Option<(Instant, u64, Option<TimerFd>)>,
+    written: u64,
+    start: Instant,
+}
+
+/// Runs until the input ends.
+pub(crate) fn run(mut control: Control, spec: spec::Floor) -> anyhow::Result<()> {
+    control::raise_file_limit()?;
+    let mut floor = Floor::bind(spec)?;
+    control::say(&Ready { took_s: 0.0, address: Some(floor.listener.local_addr()?) })?;
+    control.register(&floor.poll)?;
+    let mut events = Events::with_capacity(1024);
+    loop {
+        let limit = (!floor.waiting.is_empty()).then_some(Duration::ZERO);
+        if let Err(error) = floor.poll.poll(&mut events, limit)
+            && error.kind() != ErrorKind::Interrupted
+        {
+            return Err(error.into());
+        }
+        for event in &events {
+            match event.token() {
+                INPUT => match control.commands()? {
+                    Some(commands) => floor.obey(&commands)?,
+                    None => return Ok(()),
+                },
+                LISTENER => floor.accept()?,
+                TICK => floor.tick(),
+                Token(at) => floor.waits(at),
+            }
+        }
+        floor.write_all();
+    }
+}
+
+impl Floor {
+    fn bind(spec: spec::Floor) -> anyhow::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+        socket.listen(BACKLOG)?;
+        let mut listener = TcpListener::from_std(socket.into());
+        let poll = Poll::new()?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let mut greeting = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
+        ws::server_frame(&mut greeting, ws::TEXT, br#"{"welcome":{}}"#);
+        ws::server_frame(&mut greeting, ws::TEXT, br#"{"ok":"sub","after":0}"#);
+        let mut frame = Vec::new();
+        let data = "x".repeat(spec.data_bytes.saturating_sub(2));
+        // as long as a gateway's: room, sender, key and time included
+        let text = format!(
+            r#"{{"msg":"floor-1.0","seq":10000,"from":"floor-1-10","key":"{:032}","at":1763719200123,"data":"{data}"}}"#,
+            0
+        );
+        ws::server_frame(&mut frame, ws::TEXT, text.as_bytes());
+        Ok(Self {
+            poll,
+            listener,
+            readers: Vec::new(),
+            waiting: Vec::new(),
+            frames: frame.repeat(spec.coalesce.max(1)),
+            frame_bytes: frame.len(),
+            greeting,
+            going: None,
+            written: 0,
+            start: Instant::now(),
+            spec,
+        })
+    }
+
+    fn accept(&mut self) -> anyhow::Result<()> {
+        loop {
+            let (mut stream, _) = match self.listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            stream.set_nodelay(true)?;
+            stream.write_all(&self.greeting)?; // a new socket has room for it
+            self.poll.registry().register(&mut stream, Token(self.readers.len()), Interest::WRITABLE)?;
+            self.readers.push(Reader { stream, owed: 0, offset: 0, waits: false });
+        }
+    }
+
+    /// Messages are owed to the subscribers of their rooms, one room after the other.
+    fn tick(&mut self) {
+        let (Some((since, sent, Some(timer))), Some(per_s)) = (&mut self.going, self.spec.per_s) else {
+            return;
+        };
+        timer.wait().ok(); // how often it expired is told by the clock
+        let due = (since.elapsed().as_secs_f64() * f64::from(per_s)) as u64;
+        let (from, rooms) = (*sent, self.spec.rooms);
+        *sent = due;
+        for message in from..due {
+            let room = (message % rooms as u64) as usize;
+            for at in (room..self.readers.len()).step_by(rooms) {
+                let reader = &mut self.readers[at];
+                reader.owed += 1;
+                if reader.owed == 1 {
+                    self.waits(at); // if it was owed some before, it waits here or for its socket
+                }
+            }
+        }
+    }
+
+    /// Its turn comes, once.
+    fn waits(&mut self, at: usize) {
+        if let Some(reader) = self.readers.get_mut(at)
+            && reader.owed > 0
+            && !std::mem::replace(&mut reader.waits, true)
+        {
+            self.waiting.push(at);
+        }
+    }
+
+    /// One write to each that waits.
+    fn write_all(&mut self) {
+        for at in std::mem::take(&mut self.waiting) {
+            let reader = &mut self.readers[at];
+            reader.waits = false;
+            let frames = usize::try_from(reader.owed).unwrap_or(usize::MAX).min(self.spec.coalesce);
+            match reader.stream.write(&self.frames[reader.offset..frames * self.frame_bytes]) {
+                Ok(count) => {
+                    let bytes = reader.offset + count;
+                    reader.offset = bytes % self.frame_bytes;
+                    let done = (bytes / self.frame_bytes) as u64;
+                    reader.owed -= done;
+                    self.written += done;
+                    self.waits(at);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {} // the poll says when there is room
+                Err(_) => reader.owed = 0,                                // it left
+            }
+        }
+    }
+
+    fn obey(&mut self, commands: &[Command]) -> anyhow::Result<()> {
+        for command in commands {
+            match command {
+                Command::Go => {
+                    let timer =
+                        self.spec.per_s.map(|per_s| control::ticker(&self.poll, per_s)).transpose()?;
+                    if timer.is_none() {
+                        for at in 0..self.readers.len() {
+                            self.readers[at].owed = u64::MAX;
+                            self.waits(at);
+                        }
+                    }
+                    self.going = Some((Instant::now(), 0, timer));
+                }
+                Command::Peek | Command::Mark => control::say(&Snapshot {
+                    at_s: self.start.elapsed().as_secs_f64(),
+                    published: self.written,
+                    ..Snapshot::default()
+                })?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! What /proc says: CPU time of processes and their children, and what machine this is. Linux only.
+
+use std::fs;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+/// CPU seconds of a process and its living children so far (PostgreSQL works in children).
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
+    let own = stat(pid).map_or(0, |(_, cpu)| cpu);
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let children = pids.filter_map(stat).filter(|(parent, _)| *parent == pid);
+    (own + children.map(|(_, cpu)| cpu).sum::<u64>()) as f64 / ticks
+}
+
+/// Parent and CPU ticks: own, and of children that have ended.
+fn stat(pid: u32) -> Option<(u32, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?; // the name may hold anything
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    Some((fields.get(1)?.parse().ok()?, (11..15).filter_map(ticks).sum()))
+}
+
+/// One line about the machine, for the report.
+pub(crate) fn describe() -> String {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("unknown processor", |(_, model)| model);
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
+    let load = load.split(' ').next().unwrap_or_default();
+    format!("{cores} cores of {model}, Linux {}, load {load} before the start", kernel.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_used_some_time() {
+        let me = std::process::id();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while cpu_seconds(me) == 0.0 {
+            assert!(std::time::Instant::now() < until, "10 s of work are not seen");
+        }
+    }
+}

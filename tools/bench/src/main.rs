@@ -1,0 +1,107 @@
+//! `sluice-bench` measures Sluice: real services, real stores, clients in processes of their own. Each figure comes
+//! from several windows after a warm-up. It judges nothing and fails only when it could not measure.
+
+mod control;
+mod floor;
+mod load;
+mod machine;
+mod measure;
+mod report;
+mod spec;
+mod worker;
+mod ws;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, Parser, Subcommand};
+use sluice_launcher::Setting;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Measures Sluice: durable publishes, deliveries, idle connections, latency end to end
+#[derive(Parser)]
+#[command(name = "sluice-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What all measurements share.
+#[derive(Debug, Clone, Args)]
+struct Common {
+    /// Windows measured of each figure; the table shows the least, the median and the most
+    #[arg(long, global = true, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Length of a window, seconds
+    #[arg(long, global = true, default_value_t = 5, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Load before the first window, seconds
+    #[arg(long, global = true, default_value_t = 3, value_name = "S")]
+    warmup: u32,
+    /// Where the service binaries are, unless beside this one or on PATH
+    #[arg(long, global = true, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Folder for the data of the stores; without it a temporary one, removed at the end
+    #[arg(long, global = true)]
+    dir: Option<PathBuf>,
+    /// Configuration of the services, as of `sluice cluster`; may be repeated
+    #[arg(long = "set", global = true, value_name = "SERVICE.KEY=VALUE")]
+    settings: Vec<Setting>,
+    /// Write one JSON object instead of the table
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum What {
+    /// All of them with their defaults (also without a subcommand)
+    All,
+    Publish(measure::publish::Arguments),
+    Fanout(measure::fanout::Arguments),
+    Idle(measure::idle::Arguments),
+    Latency(measure::latency::Arguments),
+    /// Clients or a floor, told on standard input what to do
+    #[command(hide = true)]
+    Worker,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.what {
+        Some(What::Worker) => work(),
+        what => measure(what.unwrap_or(What::All), &arguments.common),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sluice-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work() -> anyhow::Result<()> {
+    let (control, job) = control::Control::open()?;
+    match job {
+        spec::Job::Load(spec) => load::run(control, spec),
+        spec::Job::Floor(spec) => floor::run(control, spec),
+    }
+}
+
+fn measure(what: What, common: &Common) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            report = measure::run(what, common) => {
+                let report = report?;
+                if common.json { report.print_json() } else { report.print_table() }
+            }
+            _ = term.recv() => bail!("stopped by SIGTERM"),
+            _ = int.recv() => bail!("stopped by SIGINT"),
+        }
+    })
+}

@@ -1,0 +1,146 @@
+//! Deliveries of one gateway, at saturation and under a steady load, and beside each the same by the floor: a loop
+//! that only writes. Compared is CPU time per delivery, because on a small machine everybody shares the cores.
+
+use sluice_launcher::Service;
+
+use super::{Bed, Window, notes, windows};
+use crate::Common;
+use crate::report::Section;
+use crate::spec::{Floor, Job, Load, Pace, Publishers, Subscribers};
+use crate::worker::Worker;
+
+/// Most frames the floor puts into one write.
+const COALESCE: usize = 32;
+
+/// Deliveries a second of one gateway, beside a loop that only writes
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// Rooms
+    #[arg(long, default_value_t = 1)]
+    rooms: usize,
+    /// Subscribers of each room
+    #[arg(long, default_value_t = 1_000)]
+    subscribers: usize,
+    /// Publishing connections at saturation
+    #[arg(long, default_value_t = 16)]
+    publishers: usize,
+    /// Publishes each of them keeps unanswered
+    #[arg(long, default_value_t = 64)]
+    depth: usize,
+    /// Bytes of data
+    #[arg(long, default_value_t = 128)]
+    data: usize,
+    /// Deliveries a second of the steady load
+    #[arg(long, default_value_t = 100_000)]
+    rate: u32,
+}
+
+impl Arguments {
+    pub(crate) fn new(rooms: usize, subscribers: usize) -> Self {
+        Self { rooms, subscribers, publishers: 16, depth: 64, data: 128, rate: 100_000 }
+    }
+
+    fn subscribers(&self, bed: &Bed, tag: &str) -> anyhow::Result<Job> {
+        let connections = self.rooms * self.subscribers;
+        let subscribers = Subscribers { address: bed.gateway(0)?, connections, check: true, timed: false };
+        let (secret, tag) = (bed.secret(), tag.to_owned());
+        Ok(Job::Load(Load {
+            secret,
+            tag,
+            rooms: self.rooms,
+            subscribers: Some(subscribers),
+            publishers: None,
+        }))
+    }
+
+    fn publishers(&self, bed: &Bed, tag: &str, pace: Pace) -> anyhow::Result<Job> {
+        let (connections, data_bytes) = (self.publishers, self.data);
+        let publishers = Publishers { address: bed.gateway(0)?, connections, data_bytes, pace };
+        let (secret, tag) = (bed.secret(), tag.to_owned());
+        Ok(Job::Load(Load {
+            secret,
+            tag,
+            rooms: self.rooms,
+            publishers: Some(publishers),
+            subscribers: None,
+        }))
+    }
+}
+
+pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Result<Section> {
+    let Arguments { rooms, subscribers, publishers, depth, data, rate } = arguments;
+    let command = format!(
+        "sluice-bench fanout --rooms {rooms} --subscribers {subscribers} --publishers {publishers} --depth {depth} \
+         --data {data} --rate {rate}"
+    );
+    let mut section = Section::new(command);
+    let steady = rate / u32::try_from(*subscribers)?.max(1);
+    let bed = Bed::start(common, 1).await?;
+    let mut at = [0.0, 0.0];
+    let loads = [("saturated", Pace::Closed { depth: *depth }), ("steady", Pace::Open { per_s: steady })];
+    let mut costs = Vec::new();
+    for (n, (tag, pace)) in loads.into_iter().enumerate() {
+        let mut readers = Worker::start(&arguments.subscribers(&bed, tag)?).await?;
+        let mut writers = Worker::start(&arguments.publishers(&bed, tag, pace)?).await?;
+        let label = format!("{rooms} × {subscribers}, {tag}");
+        let all = windows(&label, common, Some(&bed), &mut [&mut readers, &mut writers]).await?;
+        readers.end().await?;
+        writers.end().await?;
+        let cpu = figures(&mut section, tag, &all, |window| window.cpu(Service::Gateway));
+        section.figure(format!("{tag}: publishes/s"), all.iter().map(|window| window.acked_per_s));
+        notes(&mut section, tag, &["subscribers", "publishers"], &all);
+        at[n] = all.iter().map(|window| window.published_per_s).sum::<f64>() / all.len() as f64;
+        costs.push(cpu);
+    }
+    bed.cluster.stop().await;
+    drop(bed);
+    let floors =
+        [("floor as saturated", Some(at[0])), ("floor as steady", Some(at[1])), ("floor flat out", None)];
+    for (n, (tag, per_s)) in floors.into_iter().enumerate() {
+        let all = floor(arguments, common, tag, per_s.map(|per_s| per_s.round().max(1.0) as u32)).await?;
+        let floor =
+            figures(&mut section, tag, &all, |window| window.workers_cpu.last().copied().unwrap_or_default());
+        if let Some(gateway) = costs.get(n) {
+            let name = format!("CPU of gateway / floor, {}", loads[n].0);
+            section.figure(name, gateway.iter().zip(&floor).map(|(gateway, floor)| gateway / floor));
+        }
+        notes(&mut section, tag, &["subscribers", "floor"], &all);
+    }
+    Ok(section)
+}
+
+/// The same subscribers at a server that only writes.
+async fn floor(
+    arguments: &Arguments,
+    common: &Common,
+    tag: &str,
+    per_s: Option<u32>,
+) -> anyhow::Result<Vec<Window>> {
+    let Arguments { rooms, subscribers, data, .. } = *arguments;
+    let job = Floor { rooms, data_bytes: data, coalesce: COALESCE, per_s };
+    let mut floor = Worker::start(&Job::Floor(job)).await?;
+    let Some(address) = floor.ready.address else { anyhow::bail!("the floor does not say where it listens") };
+    let readers = Subscribers { address, connections: rooms * subscribers, check: false, timed: false };
+    let load = Load {
+        secret: "none".into(),
+        tag: "floor".into(),
+        rooms,
+        subscribers: Some(readers),
+        publishers: None,
+    };
+    let mut readers = Worker::start(&Job::Load(load)).await?;
+    let label = format!("{rooms} × {subscribers}, {tag}");
+    let all = windows(&label, common, None, &mut [&mut readers, &mut floor]).await?;
+    readers.end().await?;
+    floor.end().await?;
+    Ok(all)
+}
+
+/// Deliveries, their cost and how many came at once; returns the cost of each window.
+fn figures(section: &mut Section, tag: &str, all: &[Window], cpu: impl Fn(&Window) -> f64) -> Vec<f64> {
+    let costs: Vec<f64> = all.iter().map(|window| cpu(window) / window.delivered * 1e6).collect();
+    section.figure(format!("{tag}: deliveries/s"), all.iter().map(|window| window.delivered_per_s));
+    section.figure(format!("{tag}: CPU seconds per million"), costs.iter().copied());
+    section.figure(format!("{tag}: messages in one read"), all.iter().map(|window| window.coalesced));
+    costs
+}
