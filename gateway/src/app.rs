@@ -163,12 +163,11 @@ struct Running {
 
 impl Running {
     fn report(&self, inbox: mpsc::Receiver<Told>) {
-        let reporter =
-            Reporter::new(Arc::clone(&self.around), self.shards.clone(), inbox, self.me.clone());
         let scope = self.lifecycle.scope(Stage::Flush);
         // A little less than the stage, so that it ends by itself.
         let until = Until { flush: scope.token(), within: budget::FLUSH - Duration::from_millis(50) };
-        scope.spawn("status", reporter.run(until));
+        let (around, shards) = (Arc::clone(&self.around), self.shards.clone());
+        scope.spawn("status", Reporter::new(around, shards, inbox, self.me.clone(), until).run());
     }
 
     /// The gRPC server that tasks push to.

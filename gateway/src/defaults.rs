@@ -62,7 +62,7 @@ pub const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// For the answer to a close frame; then the TCP connection ends.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// For the end of what the client still sends after our end of the connection was closed.
-pub const LINGER_WITHIN: Duration = Duration::from_millis(500);
+pub const LINGER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Deadline of `Read`, `Heads`, `Subscribe`, `Presence`: the room or the client asks again.
 pub const CALL_WITHIN: Duration = Duration::from_secs(2);

@@ -196,6 +196,7 @@ pub struct Reporter {
     /// The marker at the last full set; 0 = none seen yet.
     marker: u64,
     report_at: Instant,
+    until: Until,
 }
 
 /// How much longer the reporter may go on.
@@ -215,6 +216,7 @@ impl Reporter {
         shards: Shards,
         inbox: mpsc::Receiver<Told>,
         me: watch::Receiver<InstanceId>,
+        until: Until,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -228,19 +230,21 @@ impl Reporter {
             full_at: now + FULL_SET_EVERY,
             marker: 0,
             report_at: now + STATUS_EVERY,
+            until,
         }
     }
 
     /// Reports until told to flush, then what is left.
-    pub async fn run(mut self, until: Until) {
+    pub async fn run(mut self) {
         let mut again_at = Instant::now();
+        let flush = self.until.flush.clone();
         loop {
             let idle = self.book.queue.is_empty();
             let next = if idle { self.report_at } else { again_at };
             let (shards, around) = (self.shards.clone(), Arc::clone(&self.around));
             tokio::select! {
                 biased;
-                () = until.flush.cancelled() => break,
+                () = flush.cancelled() => break,
                 changed = self.me.changed(), if self.me.has_changed().is_ok() => {
                     if changed.is_ok() {
                         // Under a new id nothing of what was told holds.
@@ -269,7 +273,7 @@ impl Reporter {
                 self.begin_full_set(&shards).await;
             }
         }
-        self.flush(until.within).await;
+        self.flush().await;
     }
 
     async fn hear(&mut self, told: Told) {
@@ -335,6 +339,19 @@ impl Reporter {
     }
 
     async fn report(&self, changes: Vec<StatusChange>, full: Option<FullSet>, within: Duration) -> bool {
+        let flush = self.until.flush.clone();
+        if flush.is_cancelled() {
+            return self.call(changes, full, within).await;
+        }
+        // A report under way must not take the time of the flush: it counts as failed and is repeated.
+        tokio::select! {
+            biased;
+            () = flush.cancelled() => false,
+            told = self.call(changes, full, within) => told,
+        }
+    }
+
+    async fn call(&self, changes: Vec<StatusChange>, full: Option<FullSet>, within: Duration) -> bool {
         let draining = self.around.entrance.is_closed();
         let instance = self.me.borrow().to_string();
         let request = StatusRequest { instance, draining, changes, full };
@@ -342,8 +359,8 @@ impl Reporter {
     }
 
     /// What waits is told once more, batch after batch, while there is time.
-    async fn flush(mut self, within: Duration) {
-        let by = Instant::now() + within;
+    async fn flush(mut self) {
+        let by = Instant::now() + self.until.within;
         while let Ok(told) = self.inbox.try_recv() {
             if let Told::Changes(changes) = told {
                 self.book.add(changes);

@@ -3,7 +3,6 @@
 
 pub mod pages;
 
-use indexmap::IndexMap;
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 
 use crate::room::limits::Backoff;
@@ -108,13 +107,17 @@ pub struct AlreadySubscribed;
 /// [`SubKey`], the subscription.
 #[derive(Debug)]
 pub struct Subscriptions<V> {
-    by_room: IndexMap<RoomId, V>,
+    /// In the order of the names. Most connections have one or two rooms: no table, no spare places.
+    by_room: Vec<(RoomId, V)>,
     start: usize,
 }
 
+/// Below this many rooms no place is kept in reserve.
+const EXACT_MAX: usize = 8;
+
 impl<V> Default for Subscriptions<V> {
     fn default() -> Self {
-        Self { by_room: IndexMap::new(), start: 0 }
+        Self { by_room: Vec::new(), start: 0 }
     }
 }
 
@@ -124,22 +127,28 @@ impl<V> Subscriptions<V> {
     /// # Errors
     /// The room is in the table.
     pub fn insert(&mut self, room: RoomId, at: V) -> Result<(), AlreadySubscribed> {
-        if self.by_room.contains_key(room.as_str()) {
-            return Err(AlreadySubscribed);
+        let Err(place) = self.find(room.as_str()) else { return Err(AlreadySubscribed) };
+        if self.by_room.len() < EXACT_MAX {
+            self.by_room.reserve_exact(1);
         }
-        self.by_room.insert(room, at);
+        self.by_room.insert(place, (room, at));
         Ok(())
+    }
+
+    /// Where a room is, or would be.
+    fn find(&self, room: &str) -> Result<usize, usize> {
+        self.by_room.binary_search_by(|(name, _)| name.as_str().cmp(room))
     }
 
     /// Takes a subscription out.
     pub fn remove(&mut self, room: &str) -> Option<V> {
-        self.by_room.swap_remove(room)
+        self.find(room).ok().map(|place| self.by_room.remove(place).1)
     }
 
     /// The subscription of a room.
     #[must_use]
     pub fn get(&self, room: &str) -> Option<&V> {
-        self.by_room.get(room)
+        self.find(room).ok().and_then(|place| self.by_room.get(place)).map(|(_, at)| at)
     }
 
     /// How many.
@@ -156,7 +165,7 @@ impl<V> Subscriptions<V> {
 
     /// All, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&RoomId, &V)> {
-        self.by_room.iter()
+        self.by_room.iter().map(|(room, at)| (room, at))
     }
 
     /// All, once each, starting one further with every call: whoever comes first when the queue has
@@ -165,7 +174,7 @@ impl<V> Subscriptions<V> {
         let len = self.by_room.len();
         self.start = if len == 0 { 0 } else { (self.start + 1) % len };
         let start = self.start;
-        (start..len).chain(0..start).filter_map(|at| self.by_room.get_index(at))
+        (start..len).chain(0..start).filter_map(|at| self.by_room.get(at)).map(|(room, at)| (room, at))
     }
 }
 

@@ -36,6 +36,12 @@ pub trait Outbound {
     fn level(&self) -> usize;
     /// Appends a message.
     fn append(&mut self, frame: &Bytes);
+    /// Appends a whole run, whose messages the driver may have joined into one piece.
+    fn append_run(&mut self, run: &Run) {
+        for frame in run.frames.iter() {
+            self.append(&frame.bytes);
+        }
+    }
 }
 
 /// The shard a view lives in. The driver wraps it with the view's room.
@@ -164,9 +170,7 @@ impl<R: Rules> View<R> {
         while let Some(live) = self.live.get(at) {
             let out = shard.outbound(live.conn);
             if out.level() < high {
-                for frame in run.frames.iter() {
-                    out.append(&frame.bytes);
-                }
+                out.append_run(run);
                 at += 1;
             } else {
                 self.leave_live(at, shard);

@@ -38,7 +38,7 @@ pub struct Spare {
 }
 
 /// Queues kept for reuse; more than that many connections rarely have something queued in one turn.
-const SPARE_QUEUES_MAX: usize = 16 * 1024;
+const SPARE_QUEUES_MAX: usize = 4 * 1024;
 /// A queue that has grown beyond this is not kept.
 const SPARE_FRAMES_MAX: usize = 64;
 

@@ -96,6 +96,8 @@ impl Hub {
         };
         let Some((placed, mut stand)) = self.stand(floor, key) else { return true };
         let sub = placed.view.sub(who.slot, after, epoch, &mut stand);
+        // The name as the room has it: one copy for all.
+        let room = placed.room.clone();
         let entry = Subscribed { view: key, sub, id: RefCell::new(id) };
         if let Some(connection) = floor.get(who)
             && connection.subscriptions.insert(room, entry).is_ok()
@@ -124,7 +126,10 @@ impl Hub {
 
     /// The next messages of a room from its home.
     pub fn run(&mut self, floor: &mut Floor, now: Ms, room: &RoomId, run: &Run) {
-        self.with(floor, room, |view, stand| view.run(now, run, stand));
+        self.with(floor, room, |view, stand| {
+            stand.joined = join(run, view.live_len());
+            view.run(now, run, stand);
+        });
     }
 
     /// Where a room stands, from its home.
@@ -200,7 +205,7 @@ impl Hub {
         let room = room.clone();
         let placed = self.views.get_mut(key as usize)?;
         let stand =
-            Stand { floor, room, current: 0, number: &mut self.number, wants: &mut self.wants };
+            Stand { floor, room, current: 0, joined: None, number: &mut self.number, wants: &mut self.wants };
         Some((placed, stand))
     }
 
@@ -214,6 +219,8 @@ struct Stand<'a> {
     floor: &'a mut Floor,
     room: RoomId,
     current: ConnKey,
+    /// The messages of a run in one piece.
+    joined: Option<Bytes>,
     number: &'a mut u64,
     wants: &'a mut Vec<Want>,
 }
@@ -228,6 +235,24 @@ impl view::Outbound for Stand<'_> {
         self.floor.delivered += 1;
         self.floor.append(self.current, frame.clone());
     }
+
+    fn append_run(&mut self, run: &Run) {
+        self.floor.delivered += run.frames.len() as u64;
+        match &self.joined {
+            Some(joined) => self.floor.append(self.current, joined.clone()),
+            None => run.frames.iter().for_each(|frame| self.floor.append(self.current, frame.bytes.clone())),
+        }
+    }
+}
+
+/// A burst is joined once for all who get it; for a single one it would only be a copy more.
+fn join(run: &Run, subscribers: usize) -> Option<Bytes> {
+    if run.frames.len() < 2 || subscribers < 2 {
+        return None;
+    }
+    let mut joined = Vec::with_capacity(run.frames.iter().map(|frame| frame.bytes.len()).sum());
+    run.frames.iter().for_each(|frame| joined.extend_from_slice(&frame.bytes));
+    Some(joined.into())
 }
 
 impl view::Shard for Stand<'_> {

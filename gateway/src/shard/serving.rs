@@ -245,7 +245,8 @@ impl Shard {
     fn closed_to_the_socket(&mut self, who: Address) {
         let at = self.floor.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
         let Some(connection) = self.floor.get(who) else { return };
-        if connection.peer_closed {
+        // Who is not understood any more cannot be heard to answer either.
+        if connection.peer_closed || connection.deaf {
             self.linger(who);
         } else if connection.deadlines.close_by == NEVER {
             connection.deadlines.close_by = at;

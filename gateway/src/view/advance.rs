@@ -8,6 +8,9 @@ use crate::room::link::{Frame, Ms, Page};
 use crate::room::rules::{Rule, Rules};
 use crate::subscription::{Ask, CatchingUp, Stage, SubKey, Told, Waiting};
 
+/// Places kept for subscriptions that fall behind.
+const WAITING_KEPT: usize = 4;
+
 /// What the row says about one subscription.
 enum Step {
     Live,
@@ -145,6 +148,10 @@ impl<R: Rules> View<R> {
             && let Some(place) = self.places.get_mut(moved.sub as usize)
         {
             *place = Place::Waiting(at);
+        }
+        if self.waiting.is_empty() {
+            // A crowd that caught up leaves no empty places behind.
+            self.waiting.shrink_to(WAITING_KEPT);
         }
         taken
     }
