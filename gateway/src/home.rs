@@ -5,6 +5,7 @@
 
 pub mod asked;
 mod entry;
+mod reading;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -13,22 +14,22 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use indexmap::IndexMap;
-use sluice_proto::grpc::{HeadsReply, Message, PublishReply, ReadReply, RoomPage, RoomRun, SubscribeReply};
+use sluice_proto::grpc::{HeadsReply, Message, PublishReply, RoomRun, SubscribeReply};
 use sluice_proto::ids::{Epoch, RoomId, Seq};
-use sluice_proto::limits::{LANES, PAGE_MESSAGES_MAX, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
+use sluice_proto::limits::{LANES, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
 use sluice_proto::wire::codec;
 use sluice_service::batcher::{Bounds, Queue};
 
 use crate::repair::{Question, Repair, RepairTimes};
 use crate::room::limits::RoomLimits;
-use crate::room::link::{Frame, HandOver, Ms, Need, Page, Run, ShardId};
+use crate::room::link::{HandOver, Ms, Need, Page, Run, ShardId};
 use crate::room::{Call, Subscribed};
 use crate::session::outbound::text_frame;
 use crate::subscription::Ask;
 use crate::subscription::pages::Pages;
 use crate::uplink::lane::{CallFailed, Lane, LaneLimits};
 use crate::uplink::{Answered, Outcome, Publish};
-use asked::{Asked, PublishAsked, RangeAsked, ReadAsked, Reader, RoomsAsked};
+use asked::{Asked, PublishAsked, RangeAsked, ReadAsked, RoomsAsked};
 use entry::{Entry, Out};
 
 /// Where a home's messages and calls go. Called during an event, in order.
@@ -185,31 +186,35 @@ impl Home {
         if let Some(machine) = self.lanes.get_mut(&asked.lane) {
             machine.replied(asked.call.number, reply, clock.0, &mut answers);
         }
-        for answered in answers {
-            if let Some(epoch) = epoch {
-                self.own(now, epoch, &answered, ports);
-            }
-            ports.answer(answered);
+        if let Some(epoch) = epoch {
+            self.own(now, epoch, &answers, ports);
         }
+        answers.into_iter().for_each(|answered| ports.answer(answered));
         self.turn(asked.lane, clock, ports);
     }
 
-    /// The answer to an own publish carries seq and time, so it is a push.
-    fn own(&mut self, now: Ms, epoch: Epoch, answered: &Answered, ports: &mut impl Ports) {
-        let Answered { publish, outcome } = answered;
-        let room = &publish.room;
-        self.active(now, room);
-        match *outcome {
-            Outcome::Stored { seq, at_ms } => {
-                let encode = || encode(room, &stored(publish, seq, at_ms));
-                self.with(now, room, ports, |entry, out| {
-                    entry.room.push(now, epoch, [(seq, encode)], out);
-                });
+    /// The answer to an own publish carries seq and time, so it is a push: one run for all of a room.
+    fn own(&mut self, now: Ms, epoch: Epoch, answers: &[Answered], ports: &mut impl Ports) {
+        let mut by_room: IndexMap<&RoomId, Vec<&Answered>> = IndexMap::new();
+        for answered in answers {
+            by_room.entry(&answered.publish.room).or_default().push(answered);
+        }
+        for (room, answers) in by_room {
+            self.active(now, room);
+            let stored = answers.iter().filter_map(|Answered { publish, outcome }| match *outcome {
+                Outcome::Stored { seq, at_ms } => Some((seq, move || encode(room, &stored(publish, seq, at_ms)))),
+                Outcome::Duplicate { .. }
+                | Outcome::Conflict
+                | Outcome::Refused { .. }
+                | Outcome::NotSent
+                | Outcome::Unknown => None,
+            });
+            self.with(now, room, ports, |entry, out| entry.room.push(now, epoch, stored, out));
+            for Answered { outcome, .. } in &answers {
+                if let Outcome::Duplicate { seq } = *outcome {
+                    self.with(now, room, ports, |entry, out| entry.room.hint(now, epoch, seq, out));
+                }
             }
-            Outcome::Duplicate { seq } => {
-                self.with(now, room, ports, |entry, out| entry.room.hint(now, epoch, seq, out));
-            }
-            Outcome::Conflict | Outcome::Refused { .. } | Outcome::NotSent | Outcome::Unknown => {}
         }
     }
 
@@ -228,35 +233,6 @@ impl Home {
         let mut answers = Vec::new();
         self.lanes.values_mut().for_each(|lane| lane.give_up(&mut answers));
         answers.into_iter().for_each(|answered| ports.answer(answered));
-    }
-
-    /// A subscription asks for a page.
-    pub fn wants_page(&mut self, to: PageTo, ports: &mut impl Ports) {
-        if let Some(page) = self.recent(&to) {
-            ports.page(to, Some(page));
-            return;
-        }
-        let (room, after) = (to.room.clone(), to.ask.after);
-        let reader = if to.ask.shared {
-            let epoch = to.ask.epoch;
-            if !self.pages.join((room.clone(), epoch, after), to) {
-                return;
-            }
-            Reader::Aligned(epoch)
-        } else {
-            Reader::Single(to)
-        };
-        drop(self.reads.push(RangeAsked { room, after, reader }, 0));
-        self.send(ports);
-    }
-
-    /// A page without the store, if the room still has it.
-    fn recent(&self, to: &PageTo) -> Option<Page> {
-        let room = &self.rooms.get(&to.room)?.room;
-        let (epoch, frames) = room.recent(to.ask.after, PAGE_MESSAGES_MAX)?;
-        let frames: Arc<[Frame]> = frames.cloned().collect();
-        let usable = epoch == to.ask.epoch && !frames.is_empty();
-        usable.then(|| Page { epoch, oldest: to.ask.after + 1, store_head: room.known(), frames })
     }
 
     /// The queue to a shard that had refused a hand-over of `room` has space again.
@@ -315,46 +291,6 @@ impl Home {
             });
         }
         self.send(ports);
-    }
-
-    /// The reply to [`Asked::Read`].
-    pub fn read(&mut self, now: Ms, asked: ReadAsked, reply: Option<ReadReply>, ports: &mut impl Ports) {
-        self.reads.done();
-        let reply = reply.filter(|reply| reply.pages.len() == asked.0.len());
-        let epoch = reply.as_ref().and_then(|reply| Epoch::from_wire(reply.epoch));
-        let mut pages = reply.map(|reply| reply.pages.into_iter());
-        for range in asked.0 {
-            let page = pages.as_mut().and_then(Iterator::next);
-            if page.as_ref().is_some_and(|page| page.deferred) {
-                drop(self.reads.push(range, 0));
-                continue;
-            }
-            let page = page.zip(epoch).map(|(page, epoch)| paged(&range.room, epoch, &page));
-            self.read_range(now, range, page, ports);
-        }
-        self.send(ports);
-    }
-
-    fn read_range(&mut self, now: Ms, range: RangeAsked, page: Option<Page>, ports: &mut impl Ports) {
-        let RangeAsked { room, after, reader } = range;
-        let waiters = match reader {
-            Reader::Room(call) => {
-                return self.with(now, &room, ports, |entry, out| match &page {
-                    Some(page) => entry.room.page(now, call, page, out),
-                    None => entry.room.failed(now, call, out),
-                });
-            }
-            Reader::Aligned(epoch) => self.pages.end(&(room.clone(), epoch, after)),
-            Reader::Single(to) => vec![to],
-        };
-        if let Some(page) = &page {
-            self.with(now, &room, ports, |entry, out| {
-                entry.room.hint(now, page.epoch, page.store_head, out);
-            });
-        }
-        for to in waiters {
-            ports.page(to, page.clone());
-        }
     }
 
     /// A push stream ended, or pushes were dropped: the heads of active rooms (`all`: of every room) are
@@ -516,9 +452,4 @@ pub fn encode(room: &RoomId, message: &Message) -> Bytes {
 fn stored(publish: &Publish, seq: Seq, at_ms: i64) -> Message {
     let (sender, key) = (publish.sender.as_str().to_owned(), publish.key.as_str().to_owned());
     Message { seq, sender, key, at_ms, data: publish.data.clone() }
-}
-
-fn paged(room: &RoomId, epoch: Epoch, page: &RoomPage) -> Page {
-    let frames = page.messages.iter().map(|message| Frame { seq: message.seq, bytes: encode(room, message) });
-    Page { epoch, oldest: page.oldest, store_head: page.head, frames: frames.collect() }
 }

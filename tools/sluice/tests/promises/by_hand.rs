@@ -33,7 +33,8 @@ async fn the_transcript_of_wire_md_is_true() {
 async fn websocat_publishes_and_subscribes() {
     let cluster = cluster(1, 1, 1).await;
     let token = cluster.token("alice", &["*"], &["*"]).unwrap();
-    let arguments = [cluster.gateway(0).ws(), &token];
+    let gateway = cluster.gateway(0);
+    let arguments = [gateway.ws(), &token];
     let output = tokio::task::block_in_place(|| run("websocat.py", &arguments));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     cluster.stop().await;

@@ -98,7 +98,7 @@ async fn the_only_logic_and_the_only_task_are_replaced_without_a_failed_publish(
 async fn everything_is_signalled_at_once_and_starts_again() {
     let cluster = cluster(2, 2, 2).await;
     let (_, _) = under_load(&cluster, 2_000, async |cluster| {
-        let services = [Service::Gateway, Service::Logic, Service::Task];
+        let services = [Service::Gateway, Service::Task, Service::Logic];
         let stores = [Service::Postgres, Service::Nats, Service::Etcd, Service::Redis];
         let nodes: Vec<Node> = services.iter().flat_map(|service| cluster.nodes(*service)).collect();
         let mut all: Vec<Node> = nodes.clone();
@@ -117,7 +117,8 @@ async fn everything_is_signalled_at_once_and_starts_again() {
         for store in stores {
             cluster.start_store(store).await.unwrap();
         }
-        for node in &nodes {
+        // A gateway is ready when a logic answers, so logics come first.
+        for node in nodes.iter().rev() {
             cluster.start_at(node.service, node.index).await.unwrap();
         }
     })

@@ -104,7 +104,8 @@ async fn tokens_grants_and_origins_are_enforced() {
 
     let grants = Grants { sub: vec!["news.*".into()], publish: vec!["news.a".into()] };
     let limited = token::mint(cluster.token_secret(), "ann", grants, Duration::from_secs(600)).unwrap();
-    let mut socket = Socket::connect(&Handshake::new(&url).subprotocol(format!("bearer.{limited}"))).await.unwrap();
+    let offer = Handshake::new(&url).subprotocol("sluice.v1.json").subprotocol(format!("bearer.{limited}"));
+    let mut socket = Socket::connect(&offer).await.unwrap();
     assert_eq!(json(&mut socket).await["welcome"]["user"], "ann");
     for (frame, allowed) in [
         (r#"{"sub":"news.a"}"#, true),

@@ -65,7 +65,7 @@ pub async fn json_with(socket: &mut Socket, field: &str) -> serde_json::Value {
 pub async fn close_of(socket: &mut Socket) -> (u16, String) {
     loop {
         match timeout(SOON, socket.next()).await.expect("a close frame in time") {
-            Frame::Close { code, reason } => return (code.unwrap_or_default(), reason),
+            Frame::Close { code, reason } => return (code, reason),
             Frame::End(why) => panic!("ended without a close frame: {why}"),
             Frame::Text(_) | Frame::Binary(_) | Frame::Ping | Frame::Pong => {}
         }

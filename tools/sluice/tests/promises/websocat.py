@@ -21,7 +21,7 @@ def websocat():
 
 def talk(url, token, lines, answers):
     """Sends the lines, returns that many frames after `welcome`."""
-    command = [websocat(), "-H", f"Authorization: Bearer {token}", url]
+    command = [websocat(), url, "-H", f"Authorization: Bearer {token}"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         frames = [json.loads(process.stdout.readline())]

@@ -1,0 +1,87 @@
+//! Pages: what the room still has is given at once, else one aligned read serves all who wait for it. Pure.
+
+use std::sync::Arc;
+
+use sluice_proto::grpc::{ReadReply, RoomPage};
+use sluice_proto::ids::{Epoch, RoomId};
+use sluice_proto::limits::PAGE_MESSAGES_MAX;
+
+use super::asked::{RangeAsked, ReadAsked, Reader};
+use super::{Home, PageTo, Ports, encode};
+use crate::room::link::{Frame, Ms, Page};
+
+impl Home {
+    /// A subscription asks for a page.
+    pub fn wants_page(&mut self, to: PageTo, ports: &mut impl Ports) {
+        if let Some(page) = self.recent(&to) {
+            ports.page(to, Some(page));
+            return;
+        }
+        let (room, after) = (to.room.clone(), to.ask.after);
+        let reader = if to.ask.shared {
+            let epoch = to.ask.epoch;
+            if !self.pages.join((room.clone(), epoch, after), to) {
+                return;
+            }
+            Reader::Aligned(epoch)
+        } else {
+            Reader::Single(to)
+        };
+        drop(self.reads.push(RangeAsked { room, after, reader }, 0));
+        self.send(ports);
+    }
+
+    /// A page without the store, if the room still has it.
+    fn recent(&self, to: &PageTo) -> Option<Page> {
+        let room = &self.rooms.get(&to.room)?.room;
+        let (epoch, frames) = room.recent(to.ask.after, PAGE_MESSAGES_MAX)?;
+        let frames: Arc<[Frame]> = frames.cloned().collect();
+        let usable = epoch == to.ask.epoch && !frames.is_empty();
+        usable.then(|| Page { epoch, oldest: to.ask.after + 1, store_head: room.known(), frames })
+    }
+
+    /// The reply to [`Asked::Read`].
+    pub fn read(&mut self, now: Ms, asked: ReadAsked, reply: Option<ReadReply>, ports: &mut impl Ports) {
+        self.reads.done();
+        let reply = reply.filter(|reply| reply.pages.len() == asked.0.len());
+        let epoch = reply.as_ref().and_then(|reply| Epoch::from_wire(reply.epoch));
+        let mut pages = reply.map(|reply| reply.pages.into_iter());
+        for range in asked.0 {
+            let page = pages.as_mut().and_then(Iterator::next);
+            if page.as_ref().is_some_and(|page| page.deferred) {
+                drop(self.reads.push(range, 0));
+                continue;
+            }
+            let page = page.zip(epoch).map(|(page, epoch)| paged(&range.room, epoch, &page));
+            self.read_range(now, range, page, ports);
+        }
+        self.send(ports);
+    }
+
+    fn read_range(&mut self, now: Ms, range: RangeAsked, page: Option<Page>, ports: &mut impl Ports) {
+        let RangeAsked { room, after, reader } = range;
+        let waiters = match reader {
+            Reader::Room(call) => {
+                return self.with(now, &room, ports, |entry, out| match &page {
+                    Some(page) => entry.room.page(now, call, page, out),
+                    None => entry.room.failed(now, call, out),
+                });
+            }
+            Reader::Aligned(epoch) => self.pages.end(&(room.clone(), epoch, after)),
+            Reader::Single(to) => vec![to],
+        };
+        if let Some(page) = &page {
+            self.with(now, &room, ports, |entry, out| {
+                entry.room.hint(now, page.epoch, page.store_head, out);
+            });
+        }
+        for to in waiters {
+            ports.page(to, page.clone());
+        }
+    }
+}
+
+fn paged(room: &RoomId, epoch: Epoch, page: &RoomPage) -> Page {
+    let frames = page.messages.iter().map(|message| Frame { seq: message.seq, bytes: encode(room, message) });
+    Page { epoch, oldest: page.oldest, store_head: page.head, frames: frames.collect() }
+}
