@@ -133,11 +133,8 @@ impl App {
         pages(&lifecycle, registry, &deps, &around).serve(admin, &lifecycle.scope(Stage::Gone));
         let (told, inbox) = mpsc::channel(REPORTER_QUEUE_MAX);
         let missed = watch::Sender::new(Missed::default());
-        let start = || Start {
-            around: Arc::clone(&around),
-            reporter: told.clone(),
-            missed: missed.subscribe(),
-        };
+        let start =
+            || Start { around: Arc::clone(&around), reporter: told.clone(), missed: missed.subscribe() };
         let count = around.config.shard_count();
         let shards = thread::start(count, &lifecycle.scope(Stage::Release), start)?;
         let running = Running { lifecycle, deps, around, shards, me };
@@ -171,11 +168,7 @@ impl Running {
     }
 
     /// The gRPC server that tasks push to.
-    async fn serve_tasks(
-        &self,
-        grpc: Bound,
-        missed: watch::Sender<Missed>,
-    ) -> (Health, watch::Sender<bool>) {
+    async fn serve_tasks(&self, grpc: Bound, missed: watch::Sender<Missed>) -> (Health, watch::Sender<bool>) {
         let scope = self.lifecycle.scope(Stage::Release);
         let (health, health_service) = Health::new().await;
         let draining = watch::Sender::new(false);
@@ -267,9 +260,8 @@ fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, around: &Shared
     let stats = Arc::clone(around);
     admin.status = Arc::new(move || stats.stats.to_json());
     let heard = Arc::clone(around);
-    admin.ready = Arc::new(move || {
-        if heard.calls.heard_lately() { Ok(()) } else { Err("no logic answers".into()) }
-    });
+    admin.ready =
+        Arc::new(move || if heard.calls.heard_lately() { Ok(()) } else { Err("no logic answers".into()) });
     admin
 }
 

@@ -98,7 +98,15 @@ impl Calls {
     #[must_use]
     pub fn new(channels: Channels, me: watch::Receiver<InstanceId>) -> Self {
         let authentications = Semaphore::new(AUTHENTICATIONS_MAX);
-        Self { channels, me, marker: Marker::default(), epoch: LastEpoch::default(), began: Instant::now(), heard_ms: AtomicU64::new(0), authentications }
+        Self {
+            channels,
+            me,
+            marker: Marker::default(),
+            epoch: LastEpoch::default(),
+            began: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            authentications,
+        }
     }
 
     /// Redis' marker.

@@ -146,7 +146,7 @@ impl Default for Config {
             prefix: "sluice".into(),
             ping_every_s: 25,
             ping_timeout_s: 10,
-            slow_timeout_s: 10,
+            slow_timeout_s: 30,
             max_behind: 100_000,
             grpc: Grpc::default(),
             admin: Admin::default(),

@@ -19,7 +19,8 @@ const FULL_WAIT: Duration = Duration::from_millis(20);
 pub async fn accept(bound: Bound, around: Shared, shards: Shards, stop: CancellationToken) {
     loop {
         let next = async {
-            while around.stats.connections.load(Ordering::Relaxed) >= around.config.connections_max + REFUSALS_MAX
+            while around.stats.connections.load(Ordering::Relaxed)
+                >= around.config.connections_max + REFUSALS_MAX
             {
                 sleep(FULL_WAIT).await;
             }

@@ -197,7 +197,6 @@ impl Shard {
         F: Future<Output = ()> + 'static,
     {
         if let Some(cell) = self.cell.upgrade() {
-            #[expect(clippy::disallowed_methods, reason = "dies with the shard's thread, which is tracked")]
             drop(spawn_local(task(cell)));
         }
     }
@@ -207,7 +206,6 @@ impl Shard {
         let who = cell.borrow_mut().enter(admitted);
         let cell = Rc::clone(cell);
         let task = poll_fn(move |context| cell.borrow_mut().poll_connection(who, context));
-        #[expect(clippy::disallowed_methods, reason = "dies with the shard's thread, which is tracked")]
         drop(spawn_local(task));
     }
 
@@ -281,7 +279,11 @@ impl Shard {
         let now = Instant::now();
         let gap = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
         if gap > self.around.config.lease_ttl() {
-            tracing::warn!(gap_ms = gap.as_millis(), shard = self.me, "This process stood still; its connections are closed.");
+            tracing::warn!(
+                gap_ms = gap.as_millis(),
+                shard = self.me,
+                "This process stood still; its connections are closed."
+            );
             self.around.metrics.freezes.inc();
             self.thaw();
         }

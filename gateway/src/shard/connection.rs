@@ -135,18 +135,14 @@ impl Connection {
     /// When the next deadline is, given the time without progress that is allowed.
     pub fn next_deadline(&self, slow: Tick) -> Tick {
         let deadlines = &self.deadlines;
-        let stuck =
-            if self.outbound.is_empty() { NEVER } else { deadlines.progress_at.saturating_add(slow) };
+        let stuck = if self.outbound.is_empty() { NEVER } else { deadlines.progress_at.saturating_add(slow) };
         let serving = match self.phase {
-            Phase::Serving => [
-                deadlines.ping_at,
-                deadlines.pong_by,
-                deadlines.connect_by,
-                deadlines.expires_at,
-            ]
-            .into_iter()
-            .min()
-            .unwrap_or(NEVER),
+            Phase::Serving => {
+                [deadlines.ping_at, deadlines.pong_by, deadlines.connect_by, deadlines.expires_at]
+                    .into_iter()
+                    .min()
+                    .unwrap_or(NEVER)
+            }
             Phase::Closing | Phase::Lingering | Phase::Gone => NEVER,
         };
         serving.min(stuck).min(deadlines.close_by)

@@ -128,11 +128,13 @@ impl Shard {
         self.following = false;
         self.rearm();
         for (to, inbox) in self.post.take_full() {
-            self.local(async move |cell: Cell| loop {
-                let Ok(permit) = inbox.reserve().await else { return };
-                drop(permit);
-                if !cell.borrow_mut().space(to) {
-                    return;
+            self.local(async move |cell: Cell| {
+                loop {
+                    let Ok(permit) = inbox.reserve().await else { return };
+                    drop(permit);
+                    if !cell.borrow_mut().space(to) {
+                        return;
+                    }
                 }
             });
         }

@@ -186,12 +186,7 @@ impl Hub {
         }
     }
 
-    fn with(
-        &mut self,
-        floor: &mut Floor,
-        room: &RoomId,
-        act: impl FnOnce(&mut View, &mut Stand<'_>),
-    ) {
+    fn with(&mut self, floor: &mut Floor, room: &RoomId, act: impl FnOnce(&mut View, &mut Stand<'_>)) {
         let Some(key) = self.by_room.get(room).copied() else { return };
         let Some((placed, mut stand)) = self.stand(floor, key) else { return };
         act(&mut placed.view, &mut stand);

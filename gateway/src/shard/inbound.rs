@@ -114,7 +114,7 @@ impl Reading<'_> {
     ///
     /// # Errors
     /// [`Fault`] says how to close; nothing more may be read then.
-    pub fn next(&mut self) -> Result<Option<Message>, Fault> {
+    pub fn message(&mut self) -> Result<Option<Message>, Fault> {
         let before = self.pipe.bytes;
         let result = self.context.read(&mut self.pipe);
         self.track.consume(&before[..before.len() - self.pipe.bytes.len()]);
@@ -136,7 +136,17 @@ fn fault(error: &WsError) -> Fault {
             (close::TOO_BIG, format!("frames may have at most {FRAME_BYTES_MAX} bytes"))
         }
         WsError::Utf8(_) => (close::INVALID_UTF8, "text must be UTF-8".to_owned()),
-        other => (close::PROTOCOL, other.to_string()),
+        WsError::Capacity(_)
+        | WsError::Protocol(_)
+        | WsError::ConnectionClosed
+        | WsError::AlreadyClosed
+        | WsError::AttackAttempt
+        | WsError::WriteBufferFull(_)
+        | WsError::Io(_)
+        | WsError::Tls(_)
+        | WsError::Url(_)
+        | WsError::Http(_)
+        | WsError::HttpFormat(_) => (close::PROTOCOL, error.to_string()),
     };
     Fault { code, reason }
 }
@@ -245,7 +255,7 @@ mod tests {
     ) -> Result<(Vec<String>, Vec<u8>), Fault> {
         let (mut texts, mut replies) = (Vec::new(), Vec::new());
         let mut reading = inbound.open(lender, bytes, &mut replies);
-        while let Some(message) = reading.next()? {
+        while let Some(message) = reading.message()? {
             if let Message::Text(text) = message {
                 texts.push(text.to_string());
             }
@@ -295,7 +305,7 @@ mod tests {
         let bytes = [text("a"), text(&"b".repeat(5_000)), text("c")].concat();
         let mut replies = Vec::new();
         let mut reading = inbound.open(&mut lender, &bytes, &mut replies);
-        assert!(matches!(reading.next(), Ok(Some(Message::Text(first))) if first == "a"));
+        assert!(matches!(reading.message(), Ok(Some(Message::Text(first))) if first == "a"));
         inbound.close(reading, &mut lender);
         assert!(inbound.has_rest());
         let rest = inbound.take_rest();

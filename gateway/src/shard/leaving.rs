@@ -67,7 +67,8 @@ impl Shard {
         }
         let drain = Drain {
             reason: REASON.to_owned(),
-            within_ms: u64::try_from((pace.notify_within + pace.close_within).as_millis()).unwrap_or(u64::MAX),
+            within_ms: u64::try_from((pace.notify_within + pace.close_within).as_millis())
+                .unwrap_or(u64::MAX),
             reconnect_ms: pace.reconnect_ms(rand::random()),
         };
         self.floor.text(who.slot, |out| codec::drain(out, &drain));

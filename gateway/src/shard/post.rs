@@ -8,8 +8,8 @@ use sluice_proto::ids::RoomId;
 use tokio::sync::mpsc;
 
 use super::Incoming;
-use crate::room::link::{HandOver, Need, Page, Run};
 use crate::home::PageTo;
+use crate::room::link::{HandOver, Need, Page, Run};
 use crate::uplink::{Answered, Publish};
 
 /// From a shard to another.
@@ -125,9 +125,7 @@ impl Post {
     /// Ways somebody has to wait for: call [`Post::clear`] as soon as each has space.
     pub fn take_full(&mut self) -> Vec<(usize, mpsc::Sender<Incoming>)> {
         let full = std::mem::take(&mut self.full);
-        full.into_iter()
-            .filter_map(|to| self.ways.get(to).map(|way| (to, way.inbox.clone())))
-            .collect()
+        full.into_iter().filter_map(|to| self.ways.get(to).map(|way| (to, way.inbox.clone()))).collect()
     }
 
     /// There is space: sends what waits. Gives the rooms whose home has to offer its hand-over again, and

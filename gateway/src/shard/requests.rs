@@ -95,7 +95,8 @@ impl Shard {
             let range = ReadRange { room: room.to_string(), after: 0, before, limit };
             let request = ReadRequest { ranges: vec![range] };
             let reply = around.calls.read(room.lane(), request).await;
-            let page = reply.ok().and_then(|reply| reply.pages.into_iter().next()).filter(|page| !page.deferred);
+            let page =
+                reply.ok().and_then(|reply| reply.pages.into_iter().next()).filter(|page| !page.deferred);
             apply(move |shard| match page {
                 Some(page) => {
                     shard.floor.text(who.slot, |out| {

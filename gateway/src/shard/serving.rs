@@ -125,7 +125,7 @@ impl Shard {
                 return Ok(());
             }
             let serving = connection.phase == Phase::Serving;
-            match reading.next()? {
+            match reading.message()? {
                 None => return Ok(()),
                 Some(Message::Text(text)) if serving => {
                     self.frames_in += 1;
@@ -138,7 +138,7 @@ impl Shard {
                 Some(Message::Close(frame)) => {
                     let goodbye = frame.is_some_and(|frame| frame.code == CloseCode::Normal);
                     // The library's answer to it.
-                    reading.next()?;
+                    reading.message()?;
                     self.peer_closed(who, goodbye);
                 }
                 Some(
@@ -309,7 +309,8 @@ impl Shard {
         let (every, within) = (self.ping_every, self.ping_within);
         let spread_ms = self.resend_ms();
         let Some(connection) = self.floor.get(who) else { return };
-        let paused = connection.paused;
+        // A ping behind a queue says nothing about the client; `slow_timeout` watches that one.
+        let paused = connection.paused || !connection.outbound.is_empty();
         let (session, deadlines) = (&mut connection.session, &mut connection.deadlines);
         let mut leave = |code, reason: &str, reconnect_ms| {
             session.leave(Leaving { code, reason: reason.to_owned(), reconnect_ms });
@@ -323,7 +324,7 @@ impl Shard {
             leave(close::CONNECT_TIMEOUT, "no `connect` in time", Some(spread_ms));
         }
         if paused && deadlines.pong_by != NEVER {
-            // We are the ones who do not read: the client's answer may be there.
+            // We do not read, so the client's answer may be there; or our ping may still be here.
             deadlines.pong_by = now.saturating_add(within);
         } else if deadlines.pong_by <= now {
             deadlines.pong_by = NEVER;

@@ -145,7 +145,9 @@ impl Shard {
         self.announced.clear();
         let mut all: Vec<StatusChange> = self.home.interested().map(status::interested).collect();
         for (_, connection) in &self.floor.connections {
-            let Some(identity) = connection.session.identity().filter(|_| !connection.detached) else { continue };
+            let Some(identity) = connection.session.identity().filter(|_| !connection.detached) else {
+                continue;
+            };
             let about = status::About {
                 session: connection.session.link().session,
                 user: &identity.user,

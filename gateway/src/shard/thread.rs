@@ -38,8 +38,7 @@ pub struct Start {
 /// # Errors
 /// [`StartError::Shard`] when the system refuses a thread or a runtime.
 pub fn start(count: usize, scope: &Scope, start: impl Fn() -> Start) -> Result<Shards, StartError> {
-    let (inboxes, queues): (Vec<_>, Vec<_>) =
-        (0..count).map(|_| mpsc::channel(INBOX_MESSAGES_MAX)).unzip();
+    let (inboxes, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(INBOX_MESSAGES_MAX)).unzip();
     let shards = Shards::new(inboxes);
     for (index, inbox) in queues.into_iter().enumerate() {
         let failed = |source| StartError::Shard { shard: index, source };
@@ -109,7 +108,6 @@ impl Thread {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "they die with the shard's thread, which is tracked")]
 fn start_tasks(cell: &Cell, reporter: mpsc::Sender<Told>) {
     let writer = Rc::clone(cell);
     drop(tokio::task::spawn_local(std::future::poll_fn(move |context| {
