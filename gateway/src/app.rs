@@ -112,11 +112,12 @@ impl App {
         })
     }
 
-    /// Starts everything. Returns at once: `/readyz` says 200 as soon as a logic answers.
+    /// Starts everything. Returns at once: `/readyz` says 200 as soon as a logic answers. Gives what the
+    /// shards share, for whoever wants to look at it.
     ///
     /// # Errors
     /// [`StartError::Shard`] when the system refuses a thread.
-    pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
+    pub async fn serve(self, deps: Deps) -> Result<Shared, StartError> {
         let Self { config, lifecycle, admin, grpc, clients } = self;
         let registry = Registry::new("gateway");
         let me = deps.cluster.me();
@@ -145,7 +146,7 @@ impl App {
         running.ask_until_answered();
         running.lifecycle.ready();
         health.serving().await;
-        Ok(())
+        Ok(running.around)
     }
 }
 

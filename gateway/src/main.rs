@@ -56,7 +56,7 @@ async fn start(config: Config, lifecycle: &Lifecycle) -> Result<(), StartError> 
     let line = app.announcement(&deps.cluster.me().borrow());
     // Whoever started us may not listen.
     let _ = writeln!(std::io::stdout(), "{line}");
-    app.serve(deps).await
+    app.serve(deps).await.map(drop)
 }
 
 fn refuse(error: &StartError) -> i32 {

@@ -244,6 +244,7 @@ impl Shard {
             paused: true,
             deaf: false,
             peer_closed: false,
+            closed: false,
             detached: false,
             since_ms: self.around.clock.now_ms(),
         }));

@@ -95,6 +95,8 @@ pub struct Connection {
     pub deaf: bool,
     /// The client's close frame came.
     pub peer_closed: bool,
+    /// Our own close frame is queued: nothing may follow it.
+    pub closed: bool,
     /// Its session has ended: rooms left, status reported.
     pub detached: bool,
     /// Since when, milliseconds since 1970.

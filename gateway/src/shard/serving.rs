@@ -107,8 +107,8 @@ impl Shard {
             Err(fault) => self.fault(who, fault),
         }
         if !replies.is_empty() {
-            // After our own close frame nothing may follow.
-            if self.floor.get(who).is_some_and(|connection| !connection.detached || connection.peer_closed) {
+            // After our own close frame nothing may follow, not even the answer to the client's.
+            if self.floor.get(who).is_some_and(|connection| !connection.closed) {
                 self.floor.append(who.slot, replies.as_slice().to_vec().into());
             }
             replies.clear();
@@ -210,6 +210,7 @@ impl Shard {
         self.floor.text(who.slot, |out| codec::bye(out, bye));
         self.floor.append(who.slot, close_frame(bye.code, &bye.reason));
         if let Some(connection) = self.floor.get(who) {
+            connection.closed = true;
             connection.phase = Phase::Closing;
             // What was held back may hold the client's own close frame.
             connection.paused = false;
@@ -245,8 +246,11 @@ impl Shard {
     fn closed_to_the_socket(&mut self, who: Address) {
         let at = self.floor.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
         let Some(connection) = self.floor.get(who) else { return };
-        // Who is not understood any more cannot be heard to answer either.
-        if connection.peer_closed || connection.deaf {
+        if connection.peer_closed {
+            // Both close frames are on their way and nothing may follow them: the server ends TCP.
+            self.gone(who);
+        } else if connection.deaf {
+            // Who is not understood any more cannot be heard to answer either.
             self.linger(who);
         } else if connection.deadlines.close_by == NEVER {
             connection.deadlines.close_by = at;

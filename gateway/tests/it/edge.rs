@@ -1,0 +1,189 @@
+//! A whole gateway on real sockets, with a scripted logic: what real servers cannot be made to do at will
+//! (withhold an outcome, forget a marker), and the order in which clients leave.
+
+mod logic;
+mod rig;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sluice_lifecycle::{Outcome, Stage, StopReason};
+use sluice_proto::grpc::ChangeKind;
+use tokio_tungstenite::tungstenite::Message;
+
+use self::rig::{Client, Rig};
+
+#[tokio::test]
+async fn an_idle_gateway_stops_at_once() {
+    let rig = Rig::start(2, false).await;
+    let began = Instant::now();
+    let report = rig.stop().await;
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(report.is_clean(), "{report:?}");
+}
+
+/// Refuse what is read from now on, outcome of what was accepted, bye, close frame, end of TCP.
+#[tokio::test]
+async fn a_client_leaves_in_order() {
+    let rig = Rig::start(2, true).await;
+    let mut client = Client::connect(&rig).await;
+    rig.logic.hold(true);
+    client.say(json!({"pub": "news", "data": 1, "key": "first", "id": 1})).await;
+    rig.logic.until_called().await;
+    let stopping = tokio::spawn(rig.clone().stop());
+    assert!(client.hear().await["drain"]["reconnect_ms"].is_u64());
+    rig.lifecycle_at(Stage::Drain).await;
+    // The close of this one client begins at once: the pace has only one to close.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.say(json!({"pub": "news", "data": 2, "key": "second", "id": 2})).await;
+    let refused = client.hear().await;
+    assert_eq!((&refused["error"]["code"], &refused["id"]), (&json!("not_sent"), &json!(2)));
+    rig.logic.hold(false);
+    let stored = client.hear().await;
+    assert_eq!((&stored["ok"], &stored["id"]), (&json!("pub"), &json!(1)));
+    let bye = client.hear().await;
+    assert_eq!((&bye["bye"]["code"], &bye["bye"]["reconnect"]), (&json!(1012), &json!(true)));
+    assert_eq!(client.end().await, Some((1012, "restart".to_owned())));
+    let report = stopping.await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+/// Nobody can answer: the client hears so, in time, and the report counts it.
+#[tokio::test]
+async fn an_outcome_that_never_comes_is_unknown_in_time() {
+    let rig = Rig::start(1, false).await;
+    let mut client = Client::connect(&rig).await;
+    rig.logic.hold(true);
+    client.say(json!({"pub": "news", "data": 1, "key": "k", "id": 1})).await;
+    rig.logic.until_called().await;
+    let began = Instant::now();
+    let stopping = tokio::spawn(rig.clone().stop());
+    assert!(client.hear().await["drain"].is_object());
+    let unknown = client.hear().await;
+    assert_eq!(
+        (&unknown["error"]["code"], &unknown["error"]["retry"]),
+        (&json!("unavailable"), &json!(true))
+    );
+    let bye = client.hear().await;
+    assert_eq!(bye["bye"]["code"], json!(1012));
+    let wait = bye["bye"]["reconnect_ms"].as_u64().unwrap();
+    assert!((1_000..=15_000).contains(&wait), "the last gateway spreads the return, {wait}");
+    assert_eq!(client.end().await.unwrap().0, 1012);
+    let report = stopping.await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(report.outcome(Stage::Drain), Some(&Outcome::Done));
+    assert_eq!(report.counts.get("publishes_unknown"), Some(&1));
+}
+
+/// Thousands are told and closed within the budget although nobody of them answers the close.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
+    let rig = Rig::start(2, true).await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(Client::connect(&rig).await);
+    }
+    let began = Instant::now();
+    let report = rig.clone().stop().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(report.outcome(Stage::Drain), Some(&Outcome::Done));
+    for client in &mut silent {
+        assert!(client.hear().await["drain"].is_object());
+        assert_eq!(client.hear().await["bye"]["code"], json!(1012));
+        assert_eq!(client.end().await.unwrap().0, 1012);
+    }
+}
+
+#[tokio::test]
+async fn new_upgrades_are_refused_while_clients_are_told() {
+    let rig = Rig::start(1, true).await;
+    let client = Client::connect(&rig).await;
+    rig.around_closed();
+    let refused = tokio_tungstenite::connect_async(&rig.url).await.unwrap_err();
+    let tokio_tungstenite::tungstenite::Error::Http(response) = refused else { panic!("{refused}") };
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers().get("retry-after").unwrap(), "2");
+    drop(client);
+    rig.stop().await;
+}
+
+/// Presence: connects, joins, leaves; everything again when Redis has forgotten.
+#[tokio::test]
+async fn a_new_marker_brings_the_full_set() {
+    let rig = Rig::start(2, false).await;
+    let mut client = Client::connect(&rig).await;
+    client.say(json!({"sub": "news", "id": 1})).await;
+    assert_eq!(client.hear().await["ok"], json!("sub"));
+    let seen = |kind: ChangeKind, full: bool| {
+        move |report: &sluice_proto::grpc::StatusRequest| {
+            report.full.is_some() == full && report.changes.iter().any(|change| change.kind() == kind)
+        }
+    };
+    rig.logic.until_report(seen(ChangeKind::Connected, false)).await;
+    rig.logic.until_report(seen(ChangeKind::Joined, false)).await;
+    rig.logic.forget();
+    for kind in [ChangeKind::InterestAdded, ChangeKind::Connected, ChangeKind::Joined] {
+        rig.logic.until_report(seen(kind, true)).await;
+    }
+    rig.logic.until_report(|report| report.full.is_some_and(|full| full.last)).await;
+    client.goodbye().await;
+    rig.logic
+        .until_report(|report| {
+            report.changes.iter().any(|change| change.kind() == ChangeKind::Disconnected && change.goodbye)
+        })
+        .await;
+    assert!(rig.stop().await.is_clean());
+}
+
+/// Ten frames that are not understood close the connection; a binary frame and a giant do at once.
+#[tokio::test]
+async fn each_bad_frame_has_its_end() {
+    let rig = Rig::start(1, false).await;
+    let mut rude = Client::connect(&rig).await;
+    for _ in 0..10 {
+        rude.send(Message::text("hello")).await;
+        assert_eq!(rude.hear().await["error"]["code"], json!("bad_frame"));
+    }
+    assert_eq!(rude.hear().await["bye"]["reconnect"], json!(false));
+    assert_eq!(rude.end().await.unwrap().0, 4502);
+
+    let mut binary = Client::connect(&rig).await;
+    binary.send(Message::binary(vec![1, 2, 3])).await;
+    assert_eq!(binary.hear().await["bye"]["code"], json!(1003));
+    assert_eq!(binary.end().await.unwrap().0, 1003);
+
+    let mut giant = Client::connect(&rig).await;
+    giant.send(Message::text("x".repeat(200_000))).await;
+    assert_eq!(giant.hear().await["bye"]["code"], json!(1009));
+    assert!(rig.stop().await.is_clean());
+}
+
+/// Who accepts no more publishes is not read: nothing is lost, nothing is refused, memory is bounded.
+#[tokio::test]
+async fn overload_is_answered_by_not_reading() {
+    let rig = Rig::start(1, false).await;
+    let mut client = Client::connect(&rig).await;
+    rig.logic.hold(true);
+    for n in 0..600 {
+        client.say(json!({"pub": "news", "data": n, "key": format!("k{n}"), "id": n})).await;
+    }
+    rig.logic.until_called().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(rig.status()["publishes_in_flight"], json!(256), "the credit of one connection");
+    rig.logic.hold(false);
+    for n in 0..600 {
+        let answer = client.hear().await;
+        assert_eq!((&answer["ok"], &answer["id"]), (&json!("pub"), &json!(n)));
+    }
+    assert!(rig.stop().await.is_clean());
+}
+
+#[tokio::test]
+async fn a_stop_during_start_up_is_a_stop() {
+    let rig = Rig::unstarted();
+    let began = Instant::now();
+    rig.lifecycle.stop(StopReason::Manual("test".into()));
+    let report = rig.report().await;
+    assert!(began.elapsed() < Duration::from_millis(500));
+    assert_eq!(report.exit_code(), 0);
+}

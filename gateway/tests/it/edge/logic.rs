@@ -1,0 +1,174 @@
+//! A scripted logic: keeps messages in memory and does what a test tells it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sluice_proto::grpc::logic_server::{Logic, LogicServer};
+use sluice_proto::grpc::{
+    AuthenticateReply, AuthenticateRequest, Grants, HeadsReply, HeadsRequest, Message, Outcome,
+    PresenceReply, PresenceRequest, PublishReply, PublishRequest, PublishResult, ReadReply, ReadRequest,
+    ReapReply, ReapRequest, RoomPage, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
+    SweepReply, SweepRequest,
+};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status};
+
+const EPOCH: u64 = 7;
+
+#[derive(Debug, Default)]
+struct Book {
+    rooms: HashMap<String, Vec<Message>>,
+    reports: Vec<StatusRequest>,
+    users: u64,
+}
+
+/// The script; clones share it.
+#[derive(Debug, Clone)]
+pub struct Scripted {
+    book: Arc<Mutex<Book>>,
+    hold: watch::Sender<bool>,
+    called: watch::Sender<u64>,
+    marker: watch::Sender<u64>,
+    reported: watch::Sender<u64>,
+}
+
+impl Default for Scripted {
+    fn default() -> Self {
+        Self {
+            book: Arc::default(),
+            hold: watch::Sender::new(false),
+            called: watch::Sender::new(0),
+            marker: watch::Sender::new(1),
+            reported: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Scripted {
+    pub fn service(&self) -> LogicServer<Self> {
+        LogicServer::new(self.clone())
+    }
+
+    /// Publishes are stored, and their outcomes withheld.
+    pub fn hold(&self, hold: bool) {
+        self.hold.send_replace(hold);
+    }
+
+    /// Redis forgets.
+    pub fn forget(&self) {
+        self.marker.send_modify(|marker| *marker += 1);
+    }
+
+    /// Until a publish has arrived here.
+    pub async fn until_called(&self) {
+        let mut called = self.called.subscribe();
+        timeout(Duration::from_secs(5), called.wait_for(|called| *called > 0)).await.unwrap().unwrap();
+    }
+
+    /// Until a report like this has come.
+    pub async fn until_report(&self, wanted: impl Fn(&StatusRequest) -> bool) {
+        let mut reported = self.reported.subscribe();
+        let look = async {
+            while !self.book.lock().unwrap().reports.iter().any(&wanted) {
+                reported.changed().await.unwrap();
+            }
+        };
+        let found = timeout(Duration::from_secs(10), look).await;
+        assert!(found.is_ok(), "not reported: {:#?}", self.book.lock().unwrap().reports);
+    }
+
+    fn head(&self, room: &str) -> u64 {
+        self.book.lock().unwrap().rooms.get(room).map_or(0, |messages| messages.len() as u64)
+    }
+}
+
+#[tonic::async_trait]
+impl Logic for Scripted {
+    async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishReply>, Status> {
+        let mut results = Vec::new();
+        for item in request.into_inner().items {
+            let mut book = self.book.lock().unwrap();
+            let room = book.rooms.entry(item.room).or_default();
+            let known = room.iter().find(|kept| kept.key == item.key).map(|kept| kept.seq);
+            let (outcome, seq) = match known {
+                Some(seq) => (Outcome::Duplicate, seq),
+                None => {
+                    let seq = room.len() as u64 + 1;
+                    room.push(Message { seq, sender: item.sender, key: item.key, at_ms: 1, data: item.data });
+                    (Outcome::Stored, seq)
+                }
+            };
+            results.push(PublishResult {
+                outcome: outcome.into(),
+                seq,
+                at_ms: 1,
+                ..PublishResult::default()
+            });
+        }
+        self.called.send_modify(|called| *called += 1);
+        self.hold.subscribe().wait_for(|hold| !hold).await.unwrap();
+        Ok(Response::new(PublishReply { results, epoch: EPOCH }))
+    }
+
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadReply>, Status> {
+        let page = |range: sluice_proto::grpc::ReadRange| {
+            let book = self.book.lock().unwrap();
+            let all = book.rooms.get(&range.room).cloned().unwrap_or_default();
+            let head = all.len() as u64;
+            let messages = all.into_iter().filter(|message| message.seq > range.after).take(256).collect();
+            RoomPage { room: range.room, after: range.after, oldest: 1, head, messages, deferred: false }
+        };
+        let pages = request.into_inner().ranges.into_iter().map(page).collect();
+        Ok(Response::new(ReadReply { epoch: EPOCH, pages }))
+    }
+
+    async fn subscribe(
+        &self,
+        request: Request<SubscribeRequest>,
+    ) -> Result<Response<SubscribeReply>, Status> {
+        let heads = request.into_inner().rooms.iter().map(|room| self.head(room)).collect();
+        let marker = *self.marker.borrow();
+        Ok(Response::new(SubscribeReply { epoch: EPOCH, marker, heads, interest_stored: true }))
+    }
+
+    async fn heads(&self, request: Request<HeadsRequest>) -> Result<Response<HeadsReply>, Status> {
+        let heads = request.into_inner().rooms.iter().map(|room| self.head(room)).collect();
+        Ok(Response::new(HeadsReply { epoch: EPOCH, marker: *self.marker.borrow(), heads }))
+    }
+
+    async fn report_status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        self.book.lock().unwrap().reports.push(request.into_inner());
+        self.reported.send_modify(|reported| *reported += 1);
+        Ok(Response::new(StatusReply { epoch: EPOCH, marker: *self.marker.borrow(), stored: true }))
+    }
+
+    async fn presence(&self, _: Request<PresenceRequest>) -> Result<Response<PresenceReply>, Status> {
+        Ok(Response::new(PresenceReply::default()))
+    }
+
+    async fn authenticate(
+        &self,
+        _: Request<AuthenticateRequest>,
+    ) -> Result<Response<AuthenticateReply>, Status> {
+        let mut book = self.book.lock().unwrap();
+        book.users += 1;
+        let all = vec!["*".to_owned()];
+        Ok(Response::new(AuthenticateReply {
+            user: format!("anon-{}", book.users),
+            anonymous: true,
+            token: "t".into(),
+            expires_at_ms: 0,
+            grants: Some(Grants { sub: all.clone(), r#pub: all }),
+        }))
+    }
+
+    async fn sweep(&self, _: Request<SweepRequest>) -> Result<Response<SweepReply>, Status> {
+        Err(Status::unimplemented("a gateway never sweeps"))
+    }
+
+    async fn reap(&self, _: Request<ReapRequest>) -> Result<Response<ReapReply>, Status> {
+        Err(Status::unimplemented("a gateway never reaps"))
+    }
+}

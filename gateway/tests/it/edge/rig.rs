@@ -1,0 +1,213 @@
+//! A gateway in this process, its logic, and clients.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::{SinkExt, StreamExt};
+use serde_json::Value;
+use sluice_cluster::{Cluster, Duty, DutyInfo, Instance, Service, State, View};
+use sluice_gateway::app::{App, Deps};
+use sluice_gateway::config::Config;
+use sluice_gateway::stages;
+use sluice_lifecycle::{Engine, Lifecycle, Report, Stage, StopReason};
+use sluice_proto::ids::InstanceId;
+use sluice_service::clock::Clock;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::logic::Scripted;
+
+/// Longest wait for anything that is to happen.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A cluster of one logic, this gateway, and perhaps another one.
+struct Fixed {
+    view: watch::Sender<Arc<View>>,
+    me: watch::Sender<InstanceId>,
+    duties: watch::Sender<BTreeSet<Duty>>,
+}
+
+fn instance(service: Service, id: &str, address: String) -> (InstanceId, Instance) {
+    let id = InstanceId::parse(id).unwrap();
+    let instance = Instance {
+        id: id.clone(),
+        service,
+        address,
+        url: None,
+        version: String::new(),
+        started_ms: 1,
+        state: State::Serving,
+        headroom: None,
+    };
+    (id, instance)
+}
+
+impl Fixed {
+    fn new(logic: String, peer: bool) -> Self {
+        let mut all = vec![instance(Service::Logic, "logic-1", logic)];
+        if peer {
+            all.push(instance(Service::Gateway, "gateway-2", "127.0.0.1:1".into()));
+        }
+        let view = View { instances: all.into_iter().collect(), sees_me: true };
+        Self {
+            view: watch::Sender::new(Arc::new(view)),
+            me: watch::Sender::new(InstanceId::parse("gateway-1").unwrap()),
+            duties: watch::Sender::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Cluster for Fixed {
+    fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+    fn me(&self) -> watch::Receiver<InstanceId> {
+        self.me.subscribe()
+    }
+    async fn set_state(&self, _: State) {}
+    fn gone(&self) -> Vec<InstanceId> {
+        Vec::new()
+    }
+    fn owned(&self) -> watch::Receiver<BTreeSet<Duty>> {
+        self.duties.subscribe()
+    }
+    fn duties(&self) -> Vec<DutyInfo> {
+        Vec::new()
+    }
+    async fn release_duties(&self) {}
+    async fn close(&self) {}
+}
+
+/// A running gateway; clones share it.
+#[derive(Clone)]
+pub struct Rig {
+    pub logic: Scripted,
+    pub lifecycle: Lifecycle,
+    pub url: String,
+    status: Arc<dyn Fn() -> Value + Send + Sync>,
+    close: Arc<dyn Fn() + Send + Sync>,
+    engine: Arc<Mutex<Option<Engine>>>,
+}
+
+impl Rig {
+    /// A gateway with so many shards; `peer`: another gateway serves.
+    pub async fn start(shards: usize, peer: bool) -> Self {
+        let logic = Scripted::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let server = tonic::transport::Server::builder().add_service(logic.service());
+        tokio::spawn(server.serve_with_incoming(incoming));
+
+        let mut rig = Self { logic, ..Self::unstarted() };
+        let any = || "127.0.0.1:0".to_owned();
+        let mut config = Config { listen: any(), shards, ..Config::default() };
+        config.grpc.listen = any();
+        config.admin.listen = any();
+        let app = App::build(config, rig.lifecycle.clone()).await.unwrap();
+        rig.url = app.url();
+        let around = app
+            .serve(Deps { cluster: Arc::new(Fixed::new(address, peer)), clock: Clock::system() })
+            .await
+            .unwrap();
+        let (entrance, stats) = (Arc::clone(&around), around);
+        rig.status = Arc::new(move || stats.stats.to_json());
+        rig.close = Arc::new(move || entrance.entrance.close());
+        rig
+    }
+
+    /// Nothing is started yet.
+    pub fn unstarted() -> Self {
+        let (lifecycle, engine) = Lifecycle::new(stages::plan(&Config::default()));
+        Self {
+            logic: Scripted::default(),
+            lifecycle,
+            url: String::new(),
+            status: Arc::new(|| Value::Null),
+            close: Arc::new(|| {}),
+            engine: Arc::new(Mutex::new(Some(engine))),
+        }
+    }
+
+    /// Stops it as a signal would.
+    pub async fn stop(self) -> Report {
+        self.lifecycle.stop(StopReason::Signal("SIGTERM"));
+        self.report().await
+    }
+
+    /// Runs the stop that was asked for.
+    pub async fn report(&self) -> Report {
+        let engine = self.engine.lock().unwrap().take().unwrap();
+        timeout(Duration::from_secs(10), engine.run()).await.unwrap()
+    }
+
+    pub async fn lifecycle_at(&self, stage: Stage) {
+        let mut progress = self.lifecycle.progress();
+        timeout(SOON, progress.wait_for(|now| now.stage >= stage)).await.unwrap().unwrap();
+    }
+
+    pub fn status(&self) -> Value {
+        (self.status)()
+    }
+
+    /// As stage notify does first.
+    pub fn around_closed(&self) {
+        (self.close)();
+    }
+}
+
+/// A client that has its welcome.
+pub struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Client {
+    pub async fn connect(rig: &Rig) -> Self {
+        let (socket, _) = timeout(SOON, tokio_tungstenite::connect_async(&rig.url)).await.unwrap().unwrap();
+        let mut client = Self(socket);
+        assert!(client.hear().await["welcome"]["user"].is_string());
+        client
+    }
+
+    pub async fn send(&mut self, message: Message) {
+        self.0.send(message).await.unwrap();
+    }
+
+    pub async fn say(&mut self, frame: Value) {
+        self.send(Message::text(frame.to_string())).await;
+    }
+
+    /// The next text frame.
+    pub async fn hear(&mut self) -> Value {
+        loop {
+            let message = timeout(SOON, self.0.next()).await.expect("a frame in time");
+            match message.expect("not the end").expect("no error") {
+                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => panic!("{other:?} instead of text"),
+            }
+        }
+    }
+
+    /// The close frame, then a clean end of TCP.
+    pub async fn end(&mut self) -> Option<(u16, String)> {
+        let message = timeout(SOON, self.0.next()).await.expect("a close in time");
+        let Some(Ok(Message::Close(frame))) = message else { panic!("{message:?} instead of a close") };
+        // Answers the close, then the server ends TCP without a reset.
+        let rest = timeout(SOON, self.0.next()).await.expect("an end in time");
+        assert!(rest.is_none(), "{rest:?}");
+        frame.map(|frame| (frame.code.into(), frame.reason.to_string()))
+    }
+
+    /// Leaves for good.
+    pub async fn goodbye(mut self) {
+        let frame =
+            tokio_tungstenite::tungstenite::protocol::CloseFrame { code: 1000.into(), reason: "".into() };
+        self.0.close(Some(frame)).await.unwrap();
+        while let Some(Ok(_)) = timeout(SOON, self.0.next()).await.unwrap() {}
+    }
+}
