@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
 mod cluster;
+mod reference;
 mod token;
 
 use std::process::{Command, Output};

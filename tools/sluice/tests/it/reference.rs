@@ -1,0 +1,66 @@
+//! The configuration reference names every key of every service with its default, and no other.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sluice_launcher::{Service, service_binary};
+
+/// A file of the folder with the examples.
+fn deploy(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name)
+}
+
+/// A service's binary, with nothing in its environment.
+fn service(service: Service) -> Command {
+    let mut command = Command::new(service_binary(service, None).unwrap());
+    command.env_clear();
+    command
+}
+
+/// What `--print-config` says, as key → value as written.
+fn printed(command: &mut Command) -> BTreeMap<String, String> {
+    let output = command.arg("--print-config").output().unwrap();
+    let (mut table, mut all) = (String::new(), BTreeMap::new());
+    for line in crate::text(&output.stdout).lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            table = format!("{name}.");
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            all.insert(format!("{table}{key}"), value.to_owned());
+        }
+    }
+    assert!(all.contains_key("shutdown.total_ms"), "{command:?} printed no configuration");
+    all
+}
+
+#[test]
+fn the_reference_is_complete_and_true() {
+    let reference = std::fs::read_to_string(deploy("config.md")).unwrap();
+    for of in Service::SERVICES {
+        let (_, section) = reference.split_once(&format!("\n## {of}\n")).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let defaults = printed(&mut service(of));
+        for (key, value) in &defaults {
+            let variable = format!("SLUICE_{}", key.to_uppercase().replace('.', "__"));
+            let row = format!("\n| `{key}` | `{value}` | `{variable}` | ");
+            assert!(section.contains(&row), "{of}: deploy/config.md lacks the row{row}…");
+        }
+        let rows = section.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, defaults.len(), "{of}: deploy/config.md has a row for a key that is none");
+    }
+}
+
+#[test]
+fn the_example_files_are_usable() {
+    for of in Service::SERVICES {
+        let file = deploy(&format!("{of}.toml"));
+        let with_file = || {
+            let mut command = service(of);
+            command.env("SLUICE_TOKEN_SECRET", "0123456789abcdef").arg("--config").arg(&file);
+            command
+        };
+        let output = with_file().arg("--check").output().unwrap();
+        assert!(output.status.success(), "{of}: {}", crate::text(&output.stderr));
+        assert_ne!(printed(&mut with_file()), printed(&mut service(of)), "{of}: the file changes nothing");
+    }
+}
