@@ -93,7 +93,7 @@ pub(crate) struct Snapshot {
     pub published: u64,
     pub acked: u64,
     pub delivered: u64,
-    /// Reads that brought something: delivered / reads is how much was coalesced on the way.
+    /// Reads of subscribers that brought something: delivered / reads is how much was coalesced on the way.
     pub reads: u64,
     /// Breaks in the order of seq that were not announced by `skipped`.
     pub gaps: u64,

@@ -101,7 +101,7 @@ impl Connection {
             match self.stream.read(&mut buffer[kept..]) {
                 Ok(0) => self.gone(tally, "the server closed the connection"),
                 Ok(count) => {
-                    tally.reads += 1;
+                    tally.reads += u64::from(matches!(self.role, Role::Subscriber { .. }));
                     let bytes = &buffer[..kept + count];
                     let used = self.consume(bytes, tally);
                     self.rest.clear();
