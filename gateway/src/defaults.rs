@@ -109,7 +109,9 @@ pub mod budget {
     pub const NOTIFY: Duration = Duration::from_millis(400);
     /// Outcomes, bye, close, answer.
     pub const DRAIN: Duration = Duration::from_millis(2_300);
-    /// The same when no other gateway serves: nobody can take the clients, so waiting buys nothing.
+    /// Of it, for clients that move by themselves: connect elsewhere, subscribe, send again.
+    pub const MOVE: Duration = Duration::from_millis(700);
+    /// [`DRAIN`] when no other gateway serves: nobody can take the clients, so waiting buys nothing.
     pub const DRAIN_LAST: Duration = Duration::from_millis(1_000);
     /// Status reports.
     pub const FLUSH: Duration = Duration::from_millis(500);

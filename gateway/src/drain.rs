@@ -86,6 +86,7 @@ impl Drains {
             peers,
             rate_per_s: drain.rate_per_s,
             notify_for: budget::NOTIFY,
+            move_for: budget::MOVE,
             close_for: budget::DRAIN,
             close_for_last: budget::DRAIN_LAST,
             reconnect_ms_max: drain.reconnect_ms_max,

@@ -35,6 +35,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn live(config: Config, signals: Signals) -> anyhow::Result<i32> {
+    if let Some(warning) = config.kill_warning() {
+        tracing::warn!("{warning}; raise the platform's timer or lower shutdown.total_ms");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (lifecycle, engine) = Lifecycle::new(stages::plan(&config));
     signals.drive(&lifecycle);

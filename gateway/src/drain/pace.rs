@@ -10,7 +10,9 @@ use crate::defaults::RECONNECT_MS_MIN_LAST;
 pub struct Pace {
     /// From the first `drain` frame to the last.
     pub notify_within: Duration,
-    /// From the start of closing to the last close.
+    /// Time for clients to move by themselves before the first close.
+    pub close_after: Duration,
+    /// From the first close to the last.
     pub close_within: Duration,
     /// Shortest delay before reconnecting, milliseconds.
     pub reconnect_ms_min: u64,
@@ -29,7 +31,9 @@ pub struct Situation {
     pub rate_per_s: u32,
     /// Time for `drain` frames.
     pub notify_for: Duration,
-    /// Time for closing while peers serve.
+    /// Time for clients to move by themselves while peers serve.
+    pub move_for: Duration,
+    /// Time for closing while peers serve, moving included.
     pub close_for: Duration,
     /// Time for closing without peers.
     pub close_for_last: Duration,
@@ -47,12 +51,15 @@ impl Pace {
         let connections = u32::try_from(situation.connections).unwrap_or(u32::MAX);
         let at_rate = Duration::from_secs(1).saturating_mul(connections) / situation.rate_per_s.max(1);
         let room = if situation.peers { situation.close_for } else { situation.close_for_last };
-        let close_within = at_rate.min(room / AFTER_LAST_CLOSE);
+        let close_after =
+            if situation.peers && connections > 0 { situation.move_for } else { Duration::ZERO };
+        let close_within = at_rate.min(room.saturating_sub(close_after) / AFTER_LAST_CLOSE);
         if situation.peers {
             // They can come back as soon as they are closed: spread them over the pace once more.
             let spread = u64::try_from(at_rate.as_millis()).unwrap_or(u64::MAX);
             Self {
                 notify_within: at_rate.min(situation.notify_for / AFTER_LAST_CLOSE),
+                close_after,
                 close_within,
                 reconnect_ms_min: 0,
                 reconnect_ms_max: spread.clamp(200, situation.reconnect_ms_max.max(200)),
@@ -61,6 +68,7 @@ impl Pace {
             let most = situation.reconnect_ms_max.max(RECONNECT_MS_MIN_LAST);
             Self {
                 notify_within: Duration::ZERO,
+                close_after,
                 close_within,
                 reconnect_ms_min: RECONNECT_MS_MIN_LAST.min(most),
                 reconnect_ms_max: most,
@@ -96,6 +104,7 @@ mod tests {
         peers: false,
         rate_per_s: 2_500,
         notify_for: Duration::from_millis(400),
+        move_for: Duration::from_millis(700),
         close_for: Duration::from_millis(2_300),
         close_for_last: Duration::from_millis(1_000),
         reconnect_ms_max: 15_000,
@@ -114,7 +123,8 @@ mod tests {
     #[test]
     fn an_idle_gateway_does_not_wait() {
         let pace = Pace::plan(&Situation { connections: 0, peers: true, ..ALONE });
-        assert_eq!((pace.notify_within, pace.close_within), (Duration::ZERO, Duration::ZERO));
+        let spans = [pace.notify_within, pace.close_after, pace.close_within];
+        assert_eq!(spans, [Duration::ZERO; 3]);
     }
 
     proptest! {
@@ -125,7 +135,7 @@ mod tests {
             let situation = Situation { connections, peers, rate_per_s, ..ALONE };
             let pace = Pace::plan(&situation);
             let room = if peers { situation.close_for } else { situation.close_for_last };
-            prop_assert!(pace.close_within <= room / 2);
+            prop_assert!(pace.close_after + pace.close_within * 2 <= room);
             prop_assert!(pace.notify_within <= situation.notify_for);
             let delay = pace.reconnect_ms(random);
             prop_assert!((pace.reconnect_ms_min..=pace.reconnect_ms_max).contains(&delay));

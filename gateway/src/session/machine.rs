@@ -237,9 +237,11 @@ impl Session {
         }
         let id = self.connect.take().flatten();
         match result {
-            Ok(identity) => {
+            Ok(mut identity) => {
                 let welcome = self.welcome(&identity, greeting);
                 out.frame(|buf| codec::welcome(buf, &welcome, id.as_deref()));
+                // Said once; it would be the largest part of an idle connection.
+                identity.token = None;
                 self.identity = Some(Arc::new(identity));
                 self.phase = Phase::Open;
             }
@@ -312,7 +314,13 @@ impl Session {
             return Todo::Nothing;
         }
         let Some(token) = token.filter(|token| !token.is_empty()) else {
-            refuse(out, ErrorCode::BadRequest, r#"connect needs a token: {"connect":{"token":"<jwt>"}}"#, false, id);
+            refuse(
+                out,
+                ErrorCode::BadRequest,
+                r#"connect needs a token: {"connect":{"token":"<jwt>"}}"#,
+                false,
+                id,
+            );
             return Todo::Nothing;
         };
         self.connect = Some(id.map(Box::from));
@@ -412,7 +420,13 @@ impl Session {
                 out.frame(|buf| codec::ok_pub(buf, &publish.room, *seq, key, id));
             }
             Outcome::Conflict => {
-                refuse(out, ErrorCode::Conflict, "this key was used for other data; choose another", false, id);
+                refuse(
+                    out,
+                    ErrorCode::Conflict,
+                    "this key was used for other data; choose another",
+                    false,
+                    id,
+                );
             }
             Outcome::Refused { code, message } => refuse(out, *code, message, false, id),
             Outcome::NotSent => refuse(out, ErrorCode::NotSent, NOT_SENT, true, id),

@@ -4,7 +4,7 @@ use rand::seq::SliceRandom;
 use sluice_proto::wire::codec;
 use sluice_proto::wire::{Drain, close};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::handle::Close;
 use super::{Cell, Shard};
@@ -41,8 +41,9 @@ impl Shard {
     pub(super) fn close_all(&mut self, close: Close, empty: oneshot::Sender<()>) {
         self.leaving = Some(Leave { pace: close.pace, close: Some(close), empty: Some(empty) });
         self.look_whether_left();
-        let all = self.everybody();
         self.local(async move |cell: Cell| {
+            sleep(close.pace.close_after).await;
+            let all = cell.borrow().everybody();
             in_slices(all, close.pace.close_within, |who| cell.borrow_mut().close(who, close)).await;
             sleep_until(close.give_up_at).await;
             cell.borrow_mut().give_up();
@@ -67,7 +68,7 @@ impl Shard {
         }
         let drain = Drain {
             reason: REASON.to_owned(),
-            within_ms: u64::try_from((pace.notify_within + pace.close_within).as_millis())
+            within_ms: u64::try_from((pace.notify_within + pace.close_after + pace.close_within).as_millis())
                 .unwrap_or(u64::MAX),
             reconnect_ms: pace.reconnect_ms(rand::random()),
         };

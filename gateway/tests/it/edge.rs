@@ -1,12 +1,15 @@
 //! A whole gateway on real sockets, with a scripted logic: what real servers cannot be made to do at will
 //! (withhold an outcome, forget a marker), and the order in which clients leave.
 
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+
 mod logic;
 mod rig;
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sluice_gateway::defaults::budget;
 use sluice_lifecycle::{Outcome, Stage, StopReason};
 use sluice_proto::grpc::ChangeKind;
 use tokio_tungstenite::tungstenite::Message;
@@ -33,8 +36,8 @@ async fn a_client_leaves_in_order() {
     let stopping = tokio::spawn(rig.clone().stop());
     assert!(client.hear().await["drain"]["reconnect_ms"].is_u64());
     rig.lifecycle_at(Stage::Drain).await;
-    // The close of this one client begins at once: the pace has only one to close.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Time to move by itself, then its close begins: the pace has only one to close.
+    tokio::time::sleep(budget::MOVE + Duration::from_millis(200)).await;
     client.say(json!({"pub": "news", "data": 2, "key": "second", "id": 2})).await;
     let refused = client.hear().await;
     assert_eq!((&refused["error"]["code"], &refused["id"]), (&json!("not_sent"), &json!(2)));
@@ -92,6 +95,20 @@ async fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
         assert_eq!(client.hear().await["bye"]["code"], json!(1012));
         assert_eq!(client.end().await.unwrap().0, 1012);
     }
+}
+
+/// Who moves by itself is not waited for any longer.
+#[tokio::test]
+async fn a_gateway_ends_when_its_clients_have_moved() {
+    let rig = Rig::start(1, true).await;
+    let mut client = Client::connect(&rig).await;
+    let began = Instant::now();
+    let stopping = tokio::spawn(rig.clone().stop());
+    let drain = client.hear().await;
+    assert!(drain["drain"]["within_ms"].as_u64().unwrap() >= 700, "{drain}");
+    client.goodbye().await;
+    assert!(stopping.await.unwrap().is_clean());
+    assert!(began.elapsed() < budget::MOVE, "{:?}", began.elapsed());
 }
 
 #[tokio::test]

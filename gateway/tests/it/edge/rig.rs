@@ -188,7 +188,9 @@ impl Client {
             match message.expect("not the end").expect("no error") {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
                 Message::Ping(_) | Message::Pong(_) => {}
-                other => panic!("{other:?} instead of text"),
+                other @ (Message::Binary(_) | Message::Close(_) | Message::Frame(_)) => {
+                    panic!("{other:?} instead of text")
+                }
             }
         }
     }
