@@ -30,6 +30,8 @@ struct Half {
     track: Track,
     /// Read from the socket, not given to the library yet.
     rest: Vec<u8>,
+    /// The library may hold whole messages that were not taken.
+    untaken: bool,
 }
 
 /// A connection being read: the library's state and the bytes of this turn.
@@ -59,13 +61,14 @@ impl Inbound {
             return Self::default();
         }
         let context = lender.0.take().unwrap_or_else(fresh);
-        Self(Some(Box::new(Half { context, track: Track::default(), rest })))
+        Self(Some(Box::new(Half { context, track: Track::default(), rest, untaken: true })))
     }
 
-    /// Whether bytes wait here that were read but not taken.
+    /// Whether something waits here that was read from the socket but not taken: look at it before reading
+    /// anything new, as no byte may ever come again.
     #[must_use]
     pub fn has_rest(&self) -> bool {
-        self.0.as_ref().is_some_and(|half| !half.rest.is_empty())
+        self.0.as_ref().is_some_and(|half| half.untaken)
     }
 
     /// Takes the bytes that wait here; read them before anything new.
@@ -93,7 +96,7 @@ impl Inbound {
         if dry && track.between_messages() && context.can_write() {
             lender.0 = Some(context);
         } else {
-            self.0 = Some(Box::new(Half { context, track, rest: pipe.bytes.to_vec() }));
+            self.0 = Some(Box::new(Half { context, track, rest: pipe.bytes.to_vec(), untaken: !dry }));
         }
     }
 }
@@ -311,6 +314,21 @@ mod tests {
         let rest = inbound.take_rest();
         let (texts, _) = read(&mut inbound, &mut lender, &rest).unwrap();
         assert_eq!(texts, ["b".repeat(5_000), "c".to_owned()]);
+    }
+
+    /// Small frames are inside the library already when the first of them is taken.
+    #[test]
+    fn what_the_library_holds_waits_too() {
+        let (mut inbound, mut lender) = (Inbound::default(), Lender::default());
+        let bytes = [text("connect"), text("sub")].concat();
+        let mut replies = Vec::new();
+        let mut reading = inbound.open(&mut lender, &bytes, &mut replies);
+        assert!(matches!(reading.message(), Ok(Some(Message::Text(first))) if first == "connect"));
+        inbound.close(reading, &mut lender);
+        assert!(inbound.has_rest(), "no further byte may come");
+        let rest = inbound.take_rest();
+        assert_eq!(read(&mut inbound, &mut lender, &rest).unwrap().0, ["sub"]);
+        assert!(!inbound.has_rest());
     }
 
     #[test]

@@ -53,10 +53,9 @@ async fn sigterm_to_each_service_one_after_the_other() {
     .await;
     sent.iter().for_each(Sent::all_ok);
     let told = observers[0].look(|seen| seen.farewells.clone());
-    let words: Vec<&str> = told.iter().map(|word| word.split(' ').next().unwrap()).collect();
-    assert_eq!(words, ["drain", "bye", "close"], "{told:?}");
-    assert!(told[1].starts_with("bye 1012") && told[2].starts_with("close 1012 "), "{told:?}");
-    assert!(told[2].len() > "close 1012 ".len(), "the close has a reason: {told:?}");
+    // The client moves at `drain` and closes the old connection itself as soon as it is done there.
+    assert_eq!(told.first().map(String::as_str), Some("drain restart"), "{told:?}");
+    assert!(told[1..].iter().all(|word| word.starts_with("bye 1012") || word.starts_with("close 1")), "{told:?}");
     cluster.stop().await;
 }
 
@@ -151,7 +150,8 @@ async fn a_gateway_stops_in_time_whatever_its_clients_do() {
     assert!(drain["drain"]["reconnect_ms"].is_u64(), "{drain}");
     let bye = json_with(&mut polite, "bye").await;
     assert_eq!((&bye["bye"]["code"], &bye["bye"]["reconnect"]), (&1012.into(), &true.into()), "{bye}");
-    assert_eq!(close_of(&mut polite).await.0, 1012);
+    let (code, reason) = close_of(&mut polite).await;
+    assert!(code == 1012 && !reason.is_empty(), "{code} {reason}");
     exits_well(&node).await;
     drop(silent);
     let mut rest = Vec::new();
