@@ -55,6 +55,8 @@ pub const INBOX_PER_TURN: usize = 256;
 
 /// Between two looks at deadlines of connections.
 pub const TICK: Duration = Duration::from_millis(100);
+/// The slowest reader that is put up with: 1 kB/s, per [`TICK`].
+pub const READ_BYTES_PER_TICK_MIN: u32 = 100;
 /// Slots of the deadline wheel: 51 s at [`TICK`], above every period in it; longer ones go round again.
 pub const WHEEL_SLOTS: usize = 512;
 /// Without `connect` or a usable token for this long: bye 4005.
@@ -101,8 +103,6 @@ pub const FULL_SET_EVERY: Duration = Duration::from_secs(600);
 pub mod budget {
     use std::time::Duration;
 
-    /// All of it.
-    pub const TOTAL: Duration = Duration::from_secs(8);
     /// Besides the configured `drain.accept_grace_ms`.
     pub const NOT_READY: Duration = Duration::from_millis(100);
     /// `drain` frames to all.

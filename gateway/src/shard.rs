@@ -236,6 +236,7 @@ impl Shard {
                 close_by: NEVER,
                 progress_at: now,
                 armed_at: NEVER,
+                unheard: 0,
             },
             behind: 0,
             requests: 0,
@@ -279,7 +280,7 @@ impl Shard {
     fn look_at_clock(&mut self) {
         let now = Instant::now();
         let gap = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
-        if gap > self.around.config.lease_ttl() {
+        if gap > self.around.config.etcd.lease_ttl() {
             tracing::warn!(
                 gap_ms = gap.as_millis(),
                 shard = self.me,

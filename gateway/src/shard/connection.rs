@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::inbound::Inbound;
 use super::wheel::Tick;
-use crate::defaults::{QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES, REQUESTS_MAX};
+use crate::defaults::{QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES, READ_BYTES_PER_TICK_MIN, REQUESTS_MAX};
 use crate::exchange::Address;
 use crate::session::machine::{RequestId, Session};
 use crate::session::outbound::Outbound;
@@ -55,6 +55,17 @@ pub struct Deadlines {
     pub progress_at: Tick,
     /// What the wheel holds an entry for; `NEVER` = nothing.
     pub armed_at: Tick,
+    /// Bytes the socket took since the client was last heard: its answer to a ping stands behind them.
+    pub unheard: u32,
+}
+
+impl Deadlines {
+    /// By when a ping sent at `now` is to be answered: `within`, and the time the slowest reader that is
+    /// put up with needs for what is on its way to it.
+    pub fn pong_due(&self, now: Tick, within: Tick) -> Tick {
+        let reading = self.unheard / READ_BYTES_PER_TICK_MIN;
+        now.saturating_add(within).saturating_add(reading)
+    }
 }
 
 /// No deadline.

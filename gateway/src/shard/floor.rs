@@ -150,7 +150,9 @@ impl Floor {
         let Ok((flushed, count)) = result else { return Written::Broken };
         self.written += count as u64;
         if count > 0 {
-            connection.deadlines.progress_at = now;
+            let deadlines = &mut connection.deadlines;
+            deadlines.progress_at = now;
+            deadlines.unheard = deadlines.unheard.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         }
         match flushed {
             Flushed::Empty => {

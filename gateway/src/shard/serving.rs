@@ -95,6 +95,7 @@ impl Shard {
     fn take_bytes(&mut self, who: Address, bytes: &[u8]) {
         let Some(connection) = self.floor.get(who) else { return };
         connection.deadlines.pong_by = NEVER;
+        connection.deadlines.unheard = 0;
         if connection.deaf || connection.phase == Phase::Lingering {
             return;
         }
@@ -329,7 +330,7 @@ impl Shard {
         }
         if paused && deadlines.pong_by != NEVER {
             // We do not read, so the client's answer may be there; or our ping may still be here.
-            deadlines.pong_by = now.saturating_add(within);
+            deadlines.pong_by = deadlines.pong_due(now, within);
         } else if deadlines.pong_by <= now {
             deadlines.pong_by = NEVER;
             leave(close::PING_TIMEOUT, "no answer to a ping", Some(spread_ms));
@@ -338,7 +339,7 @@ impl Shard {
         if deadlines.ping_at <= now {
             deadlines.ping_at = now.saturating_add(every);
             if !paused {
-                deadlines.pong_by = deadlines.pong_by.min(now.saturating_add(within));
+                deadlines.pong_by = deadlines.pong_by.min(deadlines.pong_due(now, within));
                 self.floor.append(who.slot, ping_frame());
             }
         }

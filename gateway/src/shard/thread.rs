@@ -1,12 +1,14 @@
 //! The thread of a shard: its runtime, its queue, its timers. Ends at the stop token; whatever is still in
 //! it is dropped then.
 
+use std::io::Error;
 use std::rc::Rc;
 use std::sync::mpsc::sync_channel;
 use std::task::Poll;
 use std::thread;
 
 use sluice_lifecycle::{Scope, TaskGuard};
+use sluice_service::process::StartError;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -17,7 +19,6 @@ use super::handle::Shards;
 use super::surroundings::Shared;
 use super::{Cell, Incoming, Shard};
 use crate::defaults::{INBOX_MESSAGES_MAX, INBOX_PER_TURN};
-use crate::error::StartError;
 use crate::exchange::ShardIx;
 use crate::push::Missed;
 use crate::status::Told;
@@ -36,12 +37,13 @@ pub struct Start {
 /// Starts `count` shards; each is a task of `scope` until its stage begins.
 ///
 /// # Errors
-/// [`StartError::Shard`] when the system refuses a thread or a runtime.
+/// [`StartError::System`] when the system refuses a thread or a runtime.
 pub fn start(count: usize, scope: &Scope, start: impl Fn() -> Start) -> Result<Shards, StartError> {
     let (inboxes, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(INBOX_MESSAGES_MAX)).unzip();
     let shards = Shards::new(inboxes);
     for (index, inbox) in queues.into_iter().enumerate() {
-        let failed = |source| StartError::Shard { shard: index, source };
+        let failed =
+            |error: Error| Error::new(error.kind(), format!("cannot start shard {index}: {error}"));
         let (ready, result) = sync_channel(1);
         let thread = Thread {
             me: ShardIx::try_from(index).unwrap_or(ShardIx::MAX),
@@ -61,7 +63,7 @@ pub fn start(count: usize, scope: &Scope, start: impl Fn() -> Start) -> Result<S
                 Err(error) => drop(ready.send(Err(error))),
             })
             .map_err(failed)?;
-        result.recv().unwrap_or_else(|_| Err(std::io::Error::other("the thread died"))).map_err(failed)?;
+        result.recv().unwrap_or_else(|_| Err(Error::other("the thread died"))).map_err(failed)?;
     }
     Ok(shards)
 }

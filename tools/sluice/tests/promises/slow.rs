@@ -20,9 +20,6 @@ async fn a_slow_reader_ends_complete_and_costs_little() {
     let fast = Observer::start(client_of(&cluster, "fast", 0), "busy", Position::After(0)).await;
     let token = cluster.token("slow", &["*"], &["*"]).unwrap();
     let mut slow = Socket::connect(&Handshake::new(cluster.gateway(0).ws()).token(token)).await.unwrap();
-    // A small receive buffer: on loopback the system would tell the server of space every 64 KiB only, once a
-    // minute at this pace.
-    socket2::SockRef::from(slow.tcp()).set_recv_buffer_size(8 * 1024).unwrap();
     json(&mut slow).await;
     slow.send(r#"{"sub":"busy","after":0}"#).await.unwrap();
     let before = cluster.gateway(0).memory_bytes().unwrap();
