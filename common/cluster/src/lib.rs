@@ -6,6 +6,7 @@
 
 pub mod etcd;
 mod known;
+pub mod pages;
 mod view;
 
 use std::collections::BTreeSet;

@@ -3,8 +3,10 @@
 //! Errors name the source and the nearest known key. A value is checked where it enters, so that the
 //! message points at the line or the variable that is wrong. Never logs a value.
 
+mod address;
 mod masked;
 mod merge;
+pub mod sections;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,12 +15,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+pub use address::{Address, BadAddress};
 pub use masked::masked_toml;
 
 /// Environment variables with this prefix are configuration; `__` stands between levels.
 pub const ENV_PREFIX: &str = "SLUICE_";
-/// Variables with the prefix that are read elsewhere.
-const ENV_OTHERS: [&str; 2] = ["SLUICE_CONFIG", "SLUICE_STOP_GRACE_MS"];
+/// A variable with the prefix that names the file.
+const ENV_FILE: &str = "SLUICE_CONFIG";
 
 /// Why there is no configuration. The texts are for people and complete.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +66,8 @@ pub struct Loaded<T> {
 
 /// Loads a configuration and prints its warnings on stderr (logging is not up yet).
 ///
-/// `T` should be `#[serde(default, deny_unknown_fields)]` at every level.
+/// `T` should be `#[serde(default, deny_unknown_fields)]` at every level. What counts are the defaults in
+/// `T::default()`, also for a section of which only some keys are given.
 ///
 /// # Errors
 /// [`ConfigError`] names the source of what is wrong.
@@ -93,14 +97,10 @@ pub fn load_with_warnings<T: Serialize + DeserializeOwned + Default>(
     let mut config = T::default();
     let mut tree = defaults.clone();
     if let Some(path) = file {
-        let (table, parsed) = read_file(path, &defaults)?;
-        merge::overlay(&mut tree, table);
-        config = parsed;
+        config = read_file(path, &mut tree)?;
     }
     let mut warnings = Vec::new();
-    let mut env: Vec<_> = env
-        .filter(|(name, _)| name.starts_with(ENV_PREFIX) && !ENV_OTHERS.contains(&name.as_str()))
-        .collect();
+    let mut env: Vec<_> = env.filter(|(name, _)| name.starts_with(ENV_PREFIX) && name != ENV_FILE).collect();
     env.sort();
     for (name, text) in env {
         let path = name[ENV_PREFIX.len()..].to_lowercase().replace("__", ".");
@@ -125,19 +125,22 @@ pub fn load_with_warnings<T: Serialize + DeserializeOwned + Default>(
     Ok(Loaded { config, warnings })
 }
 
-fn read_file<T: DeserializeOwned>(path: &Path, defaults: &Table) -> Result<(Table, T), ConfigError> {
+/// Lays the file over `tree`, which holds the defaults. The file is also read by itself, because only then
+/// mistakes have a line.
+fn read_file<T: DeserializeOwned>(path: &Path, tree: &mut Table) -> Result<T, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let names = last_names(tree);
     let failed = |error: toml::de::Error| {
         let mut text = error.to_string();
-        if let Some(near) = unknown_in(error.message()).and_then(|key| near(key, &last_names(defaults))) {
+        if let Some(near) = unknown_in(error.message()).and_then(|key| near(key, &names)) {
             let _ = write!(text, "did you mean `{near}`?");
         }
         ConfigError::File { path: path.into(), text }
     };
-    let parsed = toml::from_str(&text).map_err(failed)?;
-    let table = toml::from_str(&text).map_err(failed)?;
-    Ok((table, parsed))
+    toml::from_str::<T>(&text).map_err(failed)?;
+    merge::overlay(tree, toml::from_str(&text).map_err(failed)?);
+    T::deserialize(Value::Table(tree.clone())).map_err(failed)
 }
 
 /// The key in serde's text about an unknown field.

@@ -1,5 +1,6 @@
-//! What every Sluice service stands on: configuration, telemetry, metrics, the admin page, gRPC with our
-//! deadlines, natural batching, the wall clock. Knows no rooms, no messages and no service by name.
+//! What every Sluice service stands on: the life of its process, configuration, telemetry, metrics, the admin
+//! page, gRPC with our deadlines, natural batching, the wall clock. Knows no rooms, no messages and no service
+//! by name.
 
 pub mod admin;
 pub mod batcher;
@@ -9,4 +10,5 @@ pub mod config;
 pub mod grpc;
 pub mod listen;
 pub mod metrics;
+pub mod process;
 pub mod telemetry;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderMap;
+use serde_json::{Value, json};
 use sluice_proto::ids::InstanceId;
 use tokio::sync::watch;
 
@@ -73,6 +74,19 @@ impl Peers {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// All of them, for a status page.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let one = |peer: &PeerState| {
+            json!({
+                "address": peer.address,
+                "instance": peer.instance.as_ref().map(InstanceId::as_str),
+                "draining": peer.draining,
+            })
+        };
+        self.connections.borrow().values().map(one).collect()
     }
 
     /// Waits until somebody who drains is connected.

@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde::{Deserialize, Serialize};
+use sluice_service::config::sections::Grpc;
 use sluice_service::config::{ConfigError, Loaded, load_with_warnings, masked_toml};
 use sluice_service::telemetry::Format;
 
@@ -18,6 +19,7 @@ struct Config {
     limit: Option<u32>,
     drain: Drain,
     log: Log,
+    grpc: Grpc,
 }
 
 impl Default for Config {
@@ -32,6 +34,7 @@ impl Default for Config {
             limit: None,
             drain: Drain::default(),
             log: Log::default(),
+            grpc: Grpc::at(7070),
         }
     }
 }
@@ -135,6 +138,22 @@ fn a_mistake_in_the_file_is_shown_with_caret_and_near_match() {
         .unwrap_err()
         .to_string();
     assert!(text.starts_with("cannot read the configuration file /nowhere/x.toml:"), "{text}");
+}
+
+#[test]
+fn a_section_given_in_part_keeps_the_defaults_of_the_service() {
+    let file = "[grpc]\nadvertise = \"logic-0:7070\"\n";
+    let expected = Grpc { advertise: "logic-0:7070".into(), ..Grpc::at(7070) };
+    assert_eq!(load(Some(file), &[], &[]).unwrap().config.grpc, expected);
+    assert_eq!(load(Some(file), &[("SLUICE_PREFIX", "x")], &[]).unwrap().config.grpc, expected);
+}
+
+#[test]
+fn an_address_is_checked_where_it_is_written() {
+    let text = refused(Some("[grpc]\nlisten = \"nowhere\"\n"), &[], &[]);
+    assert!(text.contains("line 2") && text.contains("\"nowhere\" is no address"), "{text}");
+    let text = refused(None, &[("SLUICE_GRPC__LISTEN", "7070")], &[]);
+    assert!(text.contains("SLUICE_GRPC__LISTEN: \"7070\" is no address"), "{text}");
 }
 
 #[test]

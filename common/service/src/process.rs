@@ -1,0 +1,161 @@
+//! The life of a service's process, the same for all: configuration, log, lifecycle, exit code. Knows nothing
+//! of what the service does, and does not end the process: that is the last line of `main`.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sluice_lifecycle::{Lifecycle, Plan, PlanError, Signals, StopReason, WATCHDOG_MARGIN, Watchdog};
+use tokio::runtime::Builder;
+
+use crate::cli::Args;
+use crate::config::sections::{Log, Shutdown};
+use crate::config::{ConfigError, masked_toml};
+use crate::telemetry::{self, BadLevel};
+
+/// The configuration of a service, as far as its process has to know it.
+pub trait Settings: Serialize + DeserializeOwned + Default {
+    /// `gateway`, `logic` or `task`.
+    const SERVICE: &'static str;
+
+    /// Threads of the runtime; `None`: one per core.
+    const WORKERS: Option<usize> = None;
+
+    /// How to log.
+    fn log(&self) -> &Log;
+
+    /// How long the stop may take.
+    fn shutdown(&self) -> &Shutdown;
+
+    /// The stop.
+    fn plan(&self) -> Plan;
+
+    /// Finds what contradicts itself or a promise.
+    ///
+    /// # Errors
+    /// One sentence per mistake, each with its fix.
+    fn check(&self) -> Result<(), Vec<String>>;
+}
+
+/// Why a service does not start. The texts are for people and name the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A source of the configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The configuration contradicts itself: one sentence each.
+    #[error("{}", .0.join("\n"))]
+    Contradictions(Vec<String>),
+    /// The log level cannot be read.
+    #[error(transparent)]
+    Log(#[from] BadLevel),
+    /// An address of a server is none: the key, and why.
+    #[error("{0}: {1}")]
+    Url(&'static str, String),
+    /// A server is there but cannot be used as it is configured.
+    #[error(transparent)]
+    Unusable(Box<dyn std::error::Error + Send + Sync>),
+    /// The system refuses a socket or a thread.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl StartError {
+    /// For `map_err`: the address under `key` is none.
+    pub fn url<E: std::fmt::Display>(key: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Url(key, error.to_string())
+    }
+
+    /// 2 when somebody has to change the configuration, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Config(_) | Self::Contradictions(_) | Self::Log(_) | Self::Url(..) | Self::Unusable(_) => 2,
+            Self::System(_) => 1,
+        }
+    }
+}
+
+/// Reads the configuration, answers what was only a question (`--print-config`, `--check`), else lives:
+/// `start` starts the service and returns, the process goes on until the stop is over. Gives the exit code;
+/// what was wrong is on stderr by then.
+///
+/// # Errors
+/// The system refuses a thread of the process itself.
+pub fn run<C: Settings>(
+    signals: Signals,
+    args: &Args,
+    start: impl AsyncFnOnce(C, &Lifecycle) -> Result<(), StartError>,
+) -> io::Result<i32> {
+    match prepare::<C>(args) {
+        Ok(Some(config)) => live(config, signals, start),
+        Ok(None) => Ok(0),
+        Err(error) => Ok(refuse::<C>(&error)),
+    }
+}
+
+/// Says on stdout where the service listens: one line, for whoever started it.
+pub fn announce(line: &Value) {
+    // Whoever started us may not listen.
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Loads and checks the configuration and starts the log; `None` when only a question was asked and answered.
+fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
+    let config: C = args.load(C::SERVICE)?;
+    if args.print_config {
+        print!("{}", masked_toml(&config));
+        return Ok(None);
+    }
+    config.check().map_err(StartError::Contradictions)?;
+    telemetry::init(C::SERVICE, config.log().format, &config.log().level)?;
+    if !args.check {
+        return Ok(Some(config));
+    }
+    if let Err(error) = kill_timer(&config) {
+        eprintln!("sluice-{}: warning: {error}; {KILL_TIMER_FIX}", C::SERVICE);
+    }
+    Ok(None)
+}
+
+fn live<C: Settings>(
+    config: C,
+    signals: Signals,
+    start: impl AsyncFnOnce(C, &Lifecycle) -> Result<(), StartError>,
+) -> io::Result<i32> {
+    let mut runtime = Builder::new_multi_thread();
+    if let Some(workers) = C::WORKERS {
+        runtime.worker_threads(workers);
+    }
+    let runtime = runtime.enable_all().build()?;
+    if let Err(error) = kill_timer(&config) {
+        tracing::warn!(%error, "The stop will be cut: {KILL_TIMER_FIX}.");
+    }
+    let (lifecycle, engine) = Lifecycle::new(config.plan());
+    signals.drive(&lifecycle);
+    let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN)?;
+    let started = async {
+        let started = start(config, &lifecycle).await;
+        if let Err(error) = &started {
+            lifecycle.stop(StopReason::Manual(error.to_string()));
+        }
+        started
+    };
+    let (report, started) = runtime.block_on(async { tokio::join!(engine.run(), started) });
+    // Dropping it would wait without limit for a name that is being looked up.
+    runtime.shutdown_background();
+    Ok(started.err().map_or(report.exit_code(), |error| refuse::<C>(&error)))
+}
+
+const KILL_TIMER_FIX: &str = "raise the kill timer and shutdown.kill_after_ms, or lower shutdown.total_ms";
+
+/// Whether the stop is over before the platform kills, as far as that is known.
+fn kill_timer<C: Settings>(config: &C) -> Result<(), PlanError> {
+    config.shutdown().kill_after().map_or(Ok(()), |after| config.plan().check_kill_timer(after))
+}
+
+fn refuse<C: Settings>(error: &StartError) -> i32 {
+    eprintln!("sluice-{}: {error}", C::SERVICE);
+    error.exit_code()
+}
