@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Registration, Service, State};
+use sluice_cluster::{Cluster, Registration, Service, State, pages};
 use sluice_lifecycle::{Lifecycle, Stage, bounded};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
@@ -18,13 +18,13 @@ use sluice_service::grpc::peers::Peers;
 use sluice_service::grpc::server::Server;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
+use sluice_service::process::StartError;
 use sluice_store::{Store, StoreError};
 use tonic::service::Routes;
 
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN};
-use crate::error::StartError;
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::notices::Notices;
 use crate::presence::{Alive, Reports};
@@ -33,7 +33,7 @@ use crate::read::Reader;
 use crate::rpc::{Core, Rpc};
 use crate::sweep::Sweeper;
 use crate::vitals::Vitals;
-use crate::{last, pages, stages};
+use crate::{last, stages};
 
 /// Opens the store; called again, with a pause, until it succeeds.
 pub type OpenStore = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> + Send + Sync>;
@@ -66,8 +66,8 @@ impl App {
     /// # Errors
     /// An address that is taken or not ours, named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
-        let admin = bind(&config.admin.listen.to_string()).await?;
-        let grpc = bind(&config.grpc.listen.to_string()).await?;
+        let admin = bind(config.admin.listen.as_str()).await?;
+        let grpc = bind(config.grpc.listen.as_str()).await?;
         Ok(Self { config, lifecycle, admin, grpc })
     }
 
@@ -113,7 +113,7 @@ impl App {
     /// reached calls are answered UNAVAILABLE, and `/readyz` says why.
     ///
     /// # Errors
-    /// [`StartError::Store`] when the store is there but cannot be used as it is configured.
+    /// [`StartError::Unusable`] when the store is there but cannot be used as it is configured.
     pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
         let Self { config, lifecycle, admin, grpc } = self;
         let registry = Registry::new("logic");
@@ -190,7 +190,7 @@ impl Running {
                 "nats": if queue.connected() { "connected" } else { "away" },
                 "publishes": metrics.publishes().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
                 "calls_waiting": core.get().map_or(0, |core| core.publisher.waiting()),
-                "peers": pages::peers(&peers.watch().borrow()),
+                "peers": peers.to_json(),
             })
         });
         admin
@@ -202,7 +202,7 @@ impl Running {
         loop {
             let error = match (self.deps.store)().await {
                 Ok(store) => return Ok(store),
-                Err(error @ StoreError::Misconfigured(_)) => return Err(error.into()),
+                Err(error @ StoreError::Misconfigured(_)) => return Err(StartError::Unusable(error.into())),
                 Err(error) => error,
             };
             let again_in_ms = pause.as_millis();

@@ -1,17 +1,16 @@
 //! What logic can be told, and the contradictions that are found before anything starts.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sluice_service::cli::Args;
-use sluice_service::config::masked_toml;
-use sluice_service::telemetry::{self, Format};
+use sluice_lifecycle::Plan;
+use sluice_service::config::sections::{Admin, Etcd, Grpc, Log, Seeds, Server, Shutdown};
+use sluice_service::process::Settings;
 use sluice_store::{DEDUPE_MIN, Retention};
 
 use crate::auth::Grants;
 use crate::defaults::RETRY_HORIZON;
-use crate::error::StartError;
+use crate::stages;
 
 /// The whole configuration; keys as in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,7 +33,7 @@ pub struct Config {
     /// Where instances find each other.
     pub etcd: Etcd,
     /// Other logics.
-    pub logic: Logic,
+    pub logic: Seeds,
     /// The fan-out queue.
     pub nats: Server,
     /// Interest and presence.
@@ -47,50 +46,6 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// The log on stderr.
     pub log: Log,
-}
-
-/// `[admin]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// Address to listen on.
-    pub listen: SocketAddr,
-}
-
-/// `[grpc]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Grpc {
-    /// Address to listen on.
-    pub listen: SocketAddr,
-    /// `host:port` under which others reach it; empty: the address it is bound to.
-    pub advertise: String,
-}
-
-/// `[etcd]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Etcd {
-    /// URLs of the servers.
-    pub endpoints: Vec<String>,
-    /// How long a silent instance counts as there, seconds.
-    pub lease_ttl_s: u64,
-}
-
-/// `[logic]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Logic {
-    /// `host:port` of logics to use while etcd is away.
-    pub seeds: Vec<String>,
-}
-
-/// `[nats]` and `[redis]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Server {
-    /// Where it is.
-    pub url: String,
 }
 
 /// `[postgres]`
@@ -117,24 +72,6 @@ pub struct Keep {
     pub dedupe_min_s: u64,
 }
 
-/// `[shutdown]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Shutdown {
-    /// The whole stop, milliseconds; whoever stops the process must wait longer before it kills.
-    pub total_ms: u64,
-}
-
-/// `[log]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// `auto` (text on a terminal, else JSON), `json`, `text`.
-    pub format: Format,
-    /// As in `RUST_LOG`.
-    pub level: String,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -143,35 +80,17 @@ impl Default for Config {
             anonymous: false,
             anonymous_grants: Grants::all(),
             repair_bound_s: 60,
-            admin: Admin::default(),
-            grpc: Grpc::default(),
+            admin: Admin::at(7071),
+            grpc: Grpc::at(7070),
             etcd: Etcd::default(),
-            logic: Logic::default(),
-            nats: Server { url: "nats://127.0.0.1:4222".into() },
-            redis: Server { url: "redis://127.0.0.1:6379".into() },
+            logic: Seeds::default(),
+            nats: Server::at("nats://127.0.0.1:4222"),
+            redis: Server::at("redis://127.0.0.1:6379"),
             postgres: Postgres::default(),
             retention: Keep::default(),
             shutdown: Shutdown::default(),
             log: Log::default(),
         }
-    }
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7071)) }
-    }
-}
-
-impl Default for Grpc {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7070)), advertise: String::new() }
-    }
-}
-
-impl Default for Etcd {
-    fn default() -> Self {
-        Self { endpoints: vec!["http://127.0.0.1:2379".into()], lease_ttl_s: 10 }
     }
 }
 
@@ -192,41 +111,22 @@ impl Default for Keep {
     }
 }
 
-impl Default for Shutdown {
-    fn default() -> Self {
-        let total = sluice_lifecycle::TOTAL_DEFAULT;
-        Self { total_ms: u64::try_from(total.as_millis()).unwrap_or(u64::MAX) }
-    }
-}
+impl Settings for Config {
+    const SERVICE: &'static str = "logic";
 
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: Format::Auto, level: "info".into() }
-    }
-}
-
-impl Config {
-    /// Loads and checks the configuration and starts the log; `None` when only a question was asked
-    /// (`--print-config`, `--check`) and answered.
-    ///
-    /// # Errors
-    /// Names the source of what is wrong, or every contradiction.
-    pub fn prepare(args: &Args) -> Result<Option<Self>, StartError> {
-        let config: Self = args.load("logic")?;
-        if args.print_config {
-            print!("{}", masked_toml(&config));
-            return Ok(None);
-        }
-        config.check().map_err(StartError::Contradictions)?;
-        telemetry::init("logic", config.log.format, &config.log.level)?;
-        Ok((!args.check).then_some(config))
+    fn log(&self) -> &Log {
+        &self.log
     }
 
-    /// Finds what contradicts itself or a promise.
-    ///
-    /// # Errors
-    /// One sentence per mistake, each with its fix.
-    pub fn check(&self) -> Result<(), Vec<String>> {
+    fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    fn plan(&self) -> Plan {
+        stages::plan(self.shutdown.total())
+    }
+
+    fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
         if self.token_secret.is_empty() && !self.anonymous {
             wrong.push("token_secret is empty, so nobody could connect: set SLUICE_TOKEN_SECRET, or SLUICE_ANONYMOUS=true".to_owned());
@@ -241,36 +141,18 @@ impl Config {
             let text = "it must be at least 10: gateways look for lost messages of quiet rooms that seldom";
             wrong.push(format!("repair_bound_s is {}, {text}", self.repair_bound_s));
         }
-        if self.grpc.advertise.is_empty() && self.grpc.listen.ip().is_unspecified() {
-            wrong.push(format!(
-                "grpc.listen is {}, which others cannot dial: set grpc.advertise to this machine's host:port",
-                self.grpc.listen
-            ));
-        }
-        if self.etcd.endpoints.is_empty() {
-            wrong.push("etcd.endpoints is empty: name at least one URL".into());
-        }
-        let (min, total) = (crate::stages::TOTAL_MIN, self.total());
-        if total < min {
-            wrong.push(format!(
-                "shutdown.total_ms is {}, at least {} are needed",
-                total.as_millis(),
-                min.as_millis()
-            ));
-        }
+        wrong.extend(self.grpc.check());
+        wrong.extend(self.etcd.check());
+        wrong.extend(self.shutdown.check(stages::TOTAL_MIN));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
+}
 
+impl Config {
     /// Outbox rows older than this are deleted.
     #[must_use]
     pub fn repair_bound(&self) -> Duration {
         Duration::from_secs(self.repair_bound_s)
-    }
-
-    /// The whole stop.
-    #[must_use]
-    pub fn total(&self) -> Duration {
-        Duration::from_millis(self.shutdown.total_ms)
     }
 }
 
@@ -303,9 +185,9 @@ mod tests {
         let config = Config {
             token_secret: "short".into(),
             repair_bound_s: 1,
-            grpc: Grpc { listen: SocketAddr::from(([0, 0, 0, 0], 7070)), advertise: String::new() },
+            grpc: Grpc { listen: "0.0.0.0:7070".parse().expect("an address"), advertise: String::new() },
             retention: Keep { age_s: 10, count: 0, dedupe_min_s: 60 },
-            shutdown: Shutdown { total_ms: 100 },
+            shutdown: Shutdown { total_ms: 100, kill_after_ms: 0 },
             ..Config::default()
         };
         assert_eq!(config.check().expect_err("five mistakes").len(), 5);

@@ -1,9 +1,7 @@
 //! The real parts: PostgreSQL, NATS, Redis, etcd. None of them has to be up for this to return.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use sluice_cluster::Registration;
@@ -12,26 +10,12 @@ use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_presence::redis::{RedisConfig, RedisPresence};
 use sluice_queue::jetstream::{JetStream, NatsConfig};
 use sluice_service::clock::Clock;
+use sluice_service::process::StartError;
 use sluice_store::Store;
 use sluice_store::postgres::{PgConfig, PgStore};
 
-use crate::app::{App, Deps, OpenStore};
+use crate::app::{Deps, OpenStore};
 use crate::config::Config;
-use crate::error::StartError;
-
-/// Starts logic on the real parts and says on stdout where it listens. Returns when it is ready, or when
-/// a stop was asked for.
-///
-/// # Errors
-/// [`StartError`] names what has to be changed.
-pub async fn start(config: Config, lifecycle: &Lifecycle) -> Result<(), StartError> {
-    let app = App::build(config.clone(), lifecycle.clone()).await?;
-    let deps = connect(&config, lifecycle, app.registration()).await?;
-    let line = app.announcement(&deps.cluster.me().borrow());
-    // Whoever started us may not listen.
-    let _ = writeln!(std::io::stdout(), "{line}");
-    app.serve(deps).await
-}
 
 /// Begins to connect to everything and registers this process.
 ///
@@ -44,22 +28,22 @@ pub async fn connect(
 ) -> Result<Deps, StartError> {
     let nats =
         NatsConfig { url: config.nats.url.clone(), prefix: config.prefix.clone(), ..NatsConfig::default() };
-    let queue = JetStream::connect(nats).await.map_err(|error| wrong_url("nats.url", &error))?;
+    let queue = JetStream::connect(nats).await.map_err(StartError::url("nats.url"))?;
     let redis = RedisConfig {
         url: config.redis.url.clone(),
         prefix: config.prefix.clone(),
         ..RedisConfig::default()
     };
-    let presence = RedisPresence::connect(redis).map_err(|error| wrong_url("redis.url", &error))?;
+    let presence = RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?;
     let etcd = EtcdConfig {
         endpoints: config.etcd.endpoints.clone(),
         prefix: config.prefix.clone(),
-        lease_ttl: Duration::from_secs(config.etcd.lease_ttl_s),
+        lease_ttl: config.etcd.lease_ttl(),
     };
     let scope = lifecycle.scope(Stage::Release);
     let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, BTreeSet::new())
         .await
-        .map_err(|error| wrong_url("etcd.endpoints", &error))?;
+        .map_err(StartError::url("etcd.endpoints"))?;
     Ok(Deps {
         store: open_store(config),
         queue: Arc::new(queue),
@@ -79,8 +63,4 @@ fn open_store(config: &Config) -> OpenStore {
         let config = config.clone();
         async move { Ok(Arc::new(PgStore::connect(config).await?) as Arc<dyn Store>) }.boxed()
     })
-}
-
-fn wrong_url(key: &str, error: &impl std::fmt::Display) -> StartError {
-    StartError::Url(format!("{key}: {error}"))
 }

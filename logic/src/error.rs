@@ -3,8 +3,6 @@
 
 use sluice_presence::PresenceError;
 use sluice_proto::ids::InvalidName;
-use sluice_service::config::ConfigError;
-use sluice_service::telemetry::BadLevel;
 use sluice_store::{Class, StoreError};
 use tonic::Status;
 
@@ -54,40 +52,6 @@ impl From<CallError> for Status {
                 Class::Reject => Self::invalid_argument(text),
                 Class::Retry | Class::Unknown | Class::TooLate => Self::unavailable(text),
             },
-        }
-    }
-}
-
-/// Why logic does not start. The texts are for people and name the fix.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A source of the configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The configuration contradicts itself: one sentence each.
-    #[error("{}", .0.join("\n"))]
-    Contradictions(Vec<String>),
-    /// The log level cannot be read.
-    #[error(transparent)]
-    Log(#[from] BadLevel),
-    /// An address of NATS, Redis or etcd is none.
-    #[error("{0}")]
-    Url(String),
-    /// The store cannot be used as it is configured.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A socket cannot be bound.
-    #[error(transparent)]
-    Bind(#[from] std::io::Error),
-}
-
-impl StartError {
-    /// 2 when somebody has to change the configuration, else 1.
-    #[must_use]
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            Self::Config(_) | Self::Contradictions(_) | Self::Log(_) | Self::Url(_) | Self::Store(_) => 2,
-            Self::Bind(_) => 1,
         }
     }
 }

@@ -12,7 +12,6 @@ pub mod error;
 mod last;
 pub mod metrics;
 mod notices;
-mod pages;
 mod presence;
 mod publish;
 mod read;

@@ -43,32 +43,9 @@ pub fn plan(total: Duration) -> Plan {
         .stage(Stage::Gone, total)
 }
 
-/// Tells how long whoever stops this process waits before it kills, in milliseconds.
-pub const KILL_TIMER: &str = "SLUICE_STOP_GRACE_MS";
-
-/// Warns when the process would be killed before its stop is over; true when it warned.
-pub fn compare_with_kill_timer(plan: &Plan, grace_ms: Option<&str>) -> bool {
-    let Some(grace) = grace_ms.and_then(|text| text.parse().ok()).map(Duration::from_millis) else {
-        return false;
-    };
-    let checked = plan.check_kill_timer(grace);
-    if let Err(error) = &checked {
-        tracing::warn!(%error, "The stop will be cut: raise the kill timer, or lower shutdown.total_ms.");
-    }
-    checked.is_err()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_short_kill_timer_is_noticed() {
-        let plan = plan(sluice_lifecycle::TOTAL_DEFAULT);
-        assert!(compare_with_kill_timer(&plan, Some("5000")));
-        assert!(!compare_with_kill_timer(&plan, Some("10000")));
-        assert!(!compare_with_kill_timer(&plan, None));
-    }
 
     #[test]
     fn the_default_total_has_room_for_every_stage() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Registration, Service};
+use sluice_cluster::{Cluster, Registration, Service, pages};
 use sluice_lifecycle::{Lifecycle, Stage, bounded};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
@@ -16,17 +16,17 @@ use sluice_service::grpc::channels::{Caller, Channels};
 use sluice_service::grpc::peers::Peers;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
+use sluice_service::process::StartError;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::defaults::CLOSE_WITHIN;
 use crate::duties::{self, Duties};
-use crate::error::StartError;
 use crate::fanout::FanOut;
 use crate::metrics::Metrics;
 use crate::outlet::Outlets;
-use crate::{consumer, last, pages};
+use crate::{consumer, last};
 
 /// What task stands on: the real parts, or in-process ones.
 pub struct Deps {
@@ -51,7 +51,7 @@ impl App {
     /// # Errors
     /// An address that is taken or not ours, named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
-        let admin = bind(&config.admin.listen.to_string()).await?;
+        let admin = bind(config.admin.listen.as_str()).await?;
         Ok(Self { config, lifecycle, admin })
     }
 
@@ -178,7 +178,7 @@ impl Running {
             logics,
             presence: Arc::clone(presence),
             outlets: self.outlets.clone(),
-            lease_ttl: self.config.lease_ttl(),
+            lease_ttl: self.config.etcd.lease_ttl(),
             metrics: self.metrics.clone(),
         });
         scope.spawn("sweep", Arc::clone(&duties).sweep(scope.token()));

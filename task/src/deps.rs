@@ -7,10 +7,10 @@ use sluice_cluster::{Duty, Registration};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_presence::redis::{RedisConfig, RedisPresence};
 use sluice_queue::jetstream::{JetStream, NatsConfig};
+use sluice_service::process::StartError;
 
 use crate::app::Deps;
 use crate::config::Config;
-use crate::error::StartError;
 
 /// Begins to connect to everything and registers this process.
 ///
@@ -23,26 +23,22 @@ pub async fn connect(
 ) -> Result<Deps, StartError> {
     let nats =
         NatsConfig { url: config.nats.url.clone(), prefix: config.prefix.clone(), ..NatsConfig::default() };
-    let queue = JetStream::connect(nats).await.map_err(|error| wrong_url("nats.url", &error))?;
+    let queue = JetStream::connect(nats).await.map_err(StartError::url("nats.url"))?;
     let redis = RedisConfig {
         url: config.redis.url.clone(),
         prefix: config.prefix.clone(),
         ..RedisConfig::default()
     };
-    let presence = RedisPresence::connect(redis).map_err(|error| wrong_url("redis.url", &error))?;
+    let presence = RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?;
     let etcd = EtcdConfig {
         endpoints: config.etcd.endpoints.clone(),
         prefix: config.prefix.clone(),
-        lease_ttl: config.lease_ttl(),
+        lease_ttl: config.etcd.lease_ttl(),
     };
     let scope = lifecycle.scope(Stage::Release);
     let duties = [Duty::Sweep, Duty::Reap].into();
     let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, duties)
         .await
-        .map_err(|error| wrong_url("etcd.endpoints", &error))?;
+        .map_err(StartError::url("etcd.endpoints"))?;
     Ok(Deps { queue: Arc::new(queue), presence: Arc::new(presence), cluster: Arc::new(cluster) })
-}
-
-fn wrong_url(key: &str, error: &impl std::fmt::Display) -> StartError {
-    StartError::Url(format!("{key}: {error}"))
 }

@@ -12,6 +12,7 @@ use sluice_logic::stages;
 use sluice_proto::grpc::logic_client::LogicClient;
 use sluice_proto::grpc::{Outcome, PublishItem, PublishReply, PublishRequest};
 use sluice_service::clock::Clock;
+use sluice_service::config::Address;
 use sluice_store::Store;
 use tokio::task::JoinHandle;
 use tonic::Request;
@@ -35,7 +36,7 @@ pub struct Rig {
 impl Rig {
     /// Serves with these parts; returns when ready.
     pub async fn start(config: Config, deps: impl AsyncFnOnce(&Lifecycle, &App) -> Deps) -> Self {
-        let (lifecycle, engine) = Lifecycle::new(stages::plan(config.total()));
+        let (lifecycle, engine) = Lifecycle::new(stages::plan(config.shutdown.total()));
         let app = App::build(config, lifecycle.clone()).await.unwrap();
         let (grpc, admin) = (app.grpc_address(), app.admin_address());
         let end = tokio::spawn(engine.run());
@@ -59,8 +60,8 @@ impl Rig {
 /// A configuration with free ports.
 pub fn config() -> Config {
     let mut config = Config { token_secret: SECRET.into(), ..Config::default() };
-    config.grpc.listen.set_port(0);
-    config.admin.listen.set_port(0);
+    config.grpc.listen = Address::local(0);
+    config.admin.listen = Address::local(0);
     config
 }
 

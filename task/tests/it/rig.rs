@@ -15,8 +15,9 @@ use sluice_proto::grpc::{Message, Notice, RoomRun};
 use sluice_proto::ids::{RoomId, lane_of};
 use sluice_queue::Queue;
 use sluice_queue::jetstream::{JetStream, NatsConfig};
+use sluice_service::config::sections::{Admin, Etcd, Seeds, Server as Url};
 use sluice_task::app::App;
-use sluice_task::config::{Admin, Config, Etcd, Seeds, Server as Url};
+use sluice_task::config::Config;
 use sluice_task::{deps, stages};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,9 +31,9 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// A configuration for servers at these ports.
 pub fn config(nats: u16, redis: u16, etcd: u16, gateways: &[&Gateway]) -> Config {
     Config {
-        admin: Admin { listen: ([127, 0, 0, 1], 0).into() },
-        nats: Url { url: format!("nats://127.0.0.1:{nats}") },
-        redis: Url { url: format!("redis://127.0.0.1:{redis}") },
+        admin: Admin::at(0),
+        nats: Url::at(&format!("nats://127.0.0.1:{nats}")),
+        redis: Url::at(&format!("redis://127.0.0.1:{redis}")),
         etcd: Etcd { endpoints: vec![format!("http://127.0.0.1:{etcd}")], lease_ttl_s: 2 },
         gateway: Seeds { seeds: gateways.iter().map(|gateway| gateway.address.clone()).collect() },
         ..Config::default()
@@ -48,7 +49,7 @@ pub struct Task {
 
 impl Task {
     pub async fn start(config: Config) -> Self {
-        let (lifecycle, engine) = Lifecycle::new(stages::plan(config.total()));
+        let (lifecycle, engine) = Lifecycle::new(stages::plan(config.shutdown.total()));
         let app = App::build(config.clone(), lifecycle.clone()).await.unwrap();
         let admin = app.admin_address().to_string();
         let deps = deps::connect(&config, &lifecycle, app.registration()).await.unwrap();
