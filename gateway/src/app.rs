@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Registration, Service, State, View};
+use sluice_cluster::{Cluster, Registration, Service, State, View, pages};
 use sluice_lifecycle::{Lifecycle, Stage, bounded};
 use sluice_proto::ids::InstanceId;
 use sluice_service::admin::Admin;
@@ -18,6 +18,7 @@ use sluice_service::grpc::peers::Peers;
 use sluice_service::grpc::server::Server;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
+use sluice_service::process::StartError;
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 
@@ -25,14 +26,13 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::defaults::{ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, REPORTER_QUEUE_MAX, budget};
 use crate::drain::Drains;
-use crate::error::StartError;
+use crate::listener;
 use crate::metrics::{Metrics, Stats};
 use crate::push::{Missed, Push};
 use crate::shard::handle::Shards;
 use crate::shard::surroundings::{Entrance, Shared, Surroundings};
 use crate::shard::thread::{self, Start};
 use crate::status::{Reporter, Told, Until};
-use crate::{listener, pages};
 
 /// What a gateway stands on: the real registry, or an in-process one.
 pub struct Deps {
@@ -57,9 +57,9 @@ impl App {
     /// # Errors
     /// An address that is taken or not ours, named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
-        let admin = bind(&config.admin.listen).await?;
-        let grpc = bind(&config.grpc.listen).await?;
-        let clients = bind(&config.listen).await?;
+        let admin = bind(config.admin.listen.as_str()).await?;
+        let grpc = bind(config.grpc.listen.as_str()).await?;
+        let clients = bind(config.listen.as_str()).await?;
         Ok(Self { config, lifecycle, admin, grpc, clients })
     }
 
@@ -116,7 +116,7 @@ impl App {
     /// shards share, for whoever wants to look at it.
     ///
     /// # Errors
-    /// [`StartError::Shard`] when the system refuses a thread.
+    /// [`StartError::System`] when the system refuses a thread.
     pub async fn serve(self, deps: Deps) -> Result<Shared, StartError> {
         let Self { config, lifecycle, admin, grpc, clients } = self;
         let registry = Registry::new("gateway");

@@ -3,21 +3,20 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sluice_lifecycle::Plan;
 use sluice_proto::wire::close;
+use sluice_service::config::Address;
+use sluice_service::config::sections::{Admin, Etcd, Grpc, Log, Seeds, Shutdown};
+use sluice_service::process::Settings;
 
-use sluice_service::cli::Args;
-use sluice_service::config::masked_toml;
-use sluice_service::telemetry::{self, Format};
-
-use crate::defaults;
-use crate::error::StartError;
+use crate::{defaults, stages};
 
 /// All settings. Keys of the file are the field names; environment `SLUICE_…`, `__` between levels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where clients connect, `address:port`; port 0 takes a free one.
-    pub listen: String,
+    pub listen: Address,
     /// The `ws://` or `wss://` URL clients reach this gateway by; empty: made from the bound address.
     pub advertise: String,
     /// Browser origins that may connect besides the gateway's own host, exactly as browsers send them.
@@ -32,7 +31,8 @@ pub struct Config {
     pub ping_every_s: u64,
     /// Seconds to wait for a pong.
     pub ping_timeout_s: u64,
-    /// Seconds a client may take no byte while something is queued for it.
+    /// Seconds a client may take no byte while something is queued for it. Systems tell a sender of free
+    /// space in large steps only: a 64 KiB step is a minute for a client that reads 1 kB/s.
     pub slow_timeout_s: u64,
     /// Messages a subscriber that was up to date may fall behind before it is told `skipped`.
     pub max_behind: u64,
@@ -43,7 +43,7 @@ pub struct Config {
     /// Discovery.
     pub etcd: Etcd,
     /// Logics known without discovery.
-    pub logic: Logic,
+    pub logic: Seeds,
     /// What must be equal to logic's setting.
     pub retention: Retention,
     /// Logging.
@@ -54,68 +54,12 @@ pub struct Config {
     pub drain: Drain,
 }
 
-/// gRPC server, for tasks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Grpc {
-    /// Where it listens, `address:port`.
-    pub listen: String,
-    /// Where tasks reach it, `host:port`; empty: the bound address.
-    pub advertise: String,
-}
-
-/// Admin HTTP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// Where it listens, `address:port`.
-    pub listen: String,
-}
-
-/// Discovery.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Etcd {
-    /// URLs of etcd.
-    pub endpoints: Vec<String>,
-    /// Life of the registration without renewal, seconds; also how long a freeze goes unpunished.
-    pub lease_ttl_s: u64,
-}
-
-/// Logics known without discovery.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Logic {
-    /// `host:port` of each.
-    pub seeds: Vec<String>,
-}
-
 /// What must be equal to logic's setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
     /// Seconds that keys are kept at least; publishes older than a quarter of it are given up.
     pub dedupe_min_s: u64,
-}
-
-/// Logging.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// How lines look.
-    pub format: Format,
-    /// Filter as of `tracing`, for example `info` or `info,sluice_gateway=debug`.
-    pub level: String,
-}
-
-/// Stopping.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Shutdown {
-    /// Milliseconds from the signal to the end of the process.
-    pub total_ms: u64,
-    /// When the platform kills (`TimeoutStopSec`, `stop_grace_period`, …), milliseconds; 0 = unknown.
-    pub kill_after_ms: u64,
 }
 
 /// How clients leave.
@@ -138,7 +82,7 @@ const TOTAL_MIN_MS: u64 = 2_000;
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: "127.0.0.1:8080".into(),
+            listen: Address::local(8080),
             advertise: String::new(),
             origins: Vec::new(),
             shards: 0,
@@ -146,12 +90,12 @@ impl Default for Config {
             prefix: "sluice".into(),
             ping_every_s: 25,
             ping_timeout_s: 10,
-            slow_timeout_s: 30,
+            slow_timeout_s: 120,
             max_behind: 100_000,
-            grpc: Grpc::default(),
-            admin: Admin::default(),
+            grpc: Grpc::at(7080),
+            admin: Admin::at(8081),
             etcd: Etcd::default(),
-            logic: Logic::default(),
+            logic: Seeds::default(),
             retention: Retention::default(),
             log: Log::default(),
             shutdown: Shutdown::default(),
@@ -160,40 +104,9 @@ impl Default for Config {
     }
 }
 
-impl Default for Grpc {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:7080".into(), advertise: String::new() }
-    }
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:8081".into() }
-    }
-}
-
-impl Default for Etcd {
-    fn default() -> Self {
-        Self { endpoints: vec!["http://127.0.0.1:2379".into()], lease_ttl_s: 10 }
-    }
-}
-
 impl Default for Retention {
     fn default() -> Self {
         Self { dedupe_min_s: 3_600 }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: Format::Auto, level: "info".into() }
-    }
-}
-
-impl Default for Shutdown {
-    fn default() -> Self {
-        let total_ms = u64::try_from(defaults::budget::TOTAL.as_millis()).unwrap_or(u64::MAX);
-        Self { total_ms, kill_after_ms: 0 }
     }
 }
 
@@ -208,28 +121,24 @@ impl Default for Drain {
     }
 }
 
-impl Config {
-    /// Loads and checks the configuration and starts the log; `None` when only a question was asked
-    /// (`--print-config`, `--check`) and answered.
-    ///
-    /// # Errors
-    /// Names the source of what is wrong, or every contradiction.
-    pub fn prepare(args: &Args) -> Result<Option<Self>, StartError> {
-        let config: Self = args.load("gateway")?;
-        if args.print_config {
-            print!("{}", masked_toml(&config));
-            return Ok(None);
-        }
-        config.check().map_err(StartError::Contradictions)?;
-        telemetry::init("gateway", config.log.format, &config.log.level)?;
-        Ok((!args.check).then_some(config))
+impl Settings for Config {
+    const SERVICE: &'static str = "gateway";
+    // Clients are served by the shards' own threads.
+    const WORKERS: Option<usize> = Some(2);
+
+    fn log(&self) -> &Log {
+        &self.log
     }
 
-    /// Finds what contradicts itself or a promise.
-    ///
-    /// # Errors
-    /// One sentence per mistake, each with its fix.
-    pub fn check(&self) -> Result<(), Vec<String>> {
+    fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    fn plan(&self) -> Plan {
+        stages::plan(self)
+    }
+
+    fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
         let code = self.drain.close_code;
         if !matches!(code, 1001 | 1008..=1014 | 3000..=4999) {
@@ -249,12 +158,7 @@ impl Config {
         for (key, _) in numbers.into_iter().filter(|(_, value)| *value == 0) {
             wrong.push(format!("{key} is 0, it must be at least 1"));
         }
-        if self.etcd.lease_ttl_s < 2 {
-            wrong.push(format!("etcd.lease_ttl_s is {}, etcd grants no less than 2", self.etcd.lease_ttl_s));
-        }
-        if self.etcd.endpoints.is_empty() {
-            wrong.push("etcd.endpoints is empty: name at least one URL".into());
-        }
+        wrong.extend(self.etcd.check());
         let (grace, total) = (self.drain.accept_grace_ms, self.shutdown.total_ms);
         if grace.saturating_add(TOTAL_MIN_MS) > total {
             wrong.push(format!(
@@ -263,16 +167,9 @@ impl Config {
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
+}
 
-    /// A loud warning when the platform would kill the process before its stop is over.
-    #[must_use]
-    pub fn kill_warning(&self) -> Option<String> {
-        let Shutdown { total_ms, kill_after_ms } = self.shutdown;
-        (kill_after_ms > 0 && kill_after_ms <= total_ms).then(|| {
-            format!("a stop may take {total_ms} ms, but the process is killed after {kill_after_ms} ms")
-        })
-    }
-
+impl Config {
     /// How many shards to run.
     #[must_use]
     pub fn shard_count(&self) -> usize {
@@ -287,12 +184,6 @@ impl Config {
     #[must_use]
     pub const fn not_after(&self) -> Duration {
         Duration::from_secs(self.retention.dedupe_min_s / 4)
-    }
-
-    /// Life of the lease; a loop that stood still for longer has been declared dead by others.
-    #[must_use]
-    pub const fn lease_ttl(&self) -> Duration {
-        Duration::from_secs(self.etcd.lease_ttl_s)
     }
 }
 
@@ -312,13 +203,5 @@ mod tests {
         config.drain.accept_grace_ms = 7_000;
         config.etcd.lease_ttl_s = 1;
         assert_eq!(config.check().expect_err("four mistakes").len(), 4);
-    }
-
-    #[test]
-    fn a_platform_that_kills_too_early_is_warned_about() {
-        let mut config = Config::default();
-        assert_eq!(config.kill_warning(), None);
-        config.shutdown.kill_after_ms = 5_000;
-        assert!(config.kill_warning().is_some());
     }
 }

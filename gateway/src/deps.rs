@@ -7,10 +7,10 @@ use sluice_cluster::Registration;
 use sluice_cluster::etcd::{EtcdCluster, EtcdConfig};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_service::clock::Clock;
+use sluice_service::process::StartError;
 
 use crate::app::Deps;
 use crate::config::Config;
-use crate::error::StartError;
 
 /// Begins to connect and registers this process.
 ///
@@ -24,11 +24,11 @@ pub async fn connect(
     let etcd = EtcdConfig {
         endpoints: config.etcd.endpoints.clone(),
         prefix: config.prefix.clone(),
-        lease_ttl: config.lease_ttl(),
+        lease_ttl: config.etcd.lease_ttl(),
     };
     let scope = lifecycle.scope(Stage::Release);
     let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, BTreeSet::new())
         .await
-        .map_err(|error| StartError::Url(format!("etcd.endpoints: {error}")))?;
+        .map_err(StartError::url("etcd.endpoints"))?;
     Ok(Deps { cluster: Arc::new(cluster), clock: Clock::system() })
 }

@@ -20,7 +20,7 @@ use crate::defaults::budget;
 #[must_use]
 pub fn plan(config: &Config) -> Plan {
     let grace = Duration::from_millis(config.drain.accept_grace_ms);
-    Plan::new(Duration::from_millis(config.shutdown.total_ms))
+    Plan::new(config.shutdown.total())
         .stage(Stage::NotReady, budget::NOT_READY + grace)
         .stage(Stage::Notify, budget::NOTIFY)
         .stage(Stage::Drain, budget::DRAIN)

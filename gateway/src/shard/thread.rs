@@ -42,8 +42,7 @@ pub fn start(count: usize, scope: &Scope, start: impl Fn() -> Start) -> Result<S
     let (inboxes, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(INBOX_MESSAGES_MAX)).unzip();
     let shards = Shards::new(inboxes);
     for (index, inbox) in queues.into_iter().enumerate() {
-        let failed =
-            |error: Error| Error::new(error.kind(), format!("cannot start shard {index}: {error}"));
+        let failed = |error: Error| Error::new(error.kind(), format!("cannot start shard {index}: {error}"));
         let (ready, result) = sync_channel(1);
         let thread = Thread {
             me: ShardIx::try_from(index).unwrap_or(ShardIx::MAX),

@@ -14,6 +14,7 @@ use sluice_gateway::stages;
 use sluice_lifecycle::{Engine, Lifecycle, Report, Stage, StopReason};
 use sluice_proto::ids::InstanceId;
 use sluice_service::clock::Clock;
+use sluice_service::config::Address;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -106,7 +107,7 @@ impl Rig {
         tokio::spawn(server.serve_with_incoming(incoming));
 
         let mut rig = Self { logic, ..Self::unstarted() };
-        let any = || "127.0.0.1:0".to_owned();
+        let any = || Address::local(0);
         let mut config = Config { listen: any(), shards, ..Config::default() };
         config.grpc.listen = any();
         config.admin.listen = any();
