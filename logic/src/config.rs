@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
+use sluice_proto::limits::LANES;
 use sluice_service::config::sections::{Admin, Etcd, Grpc, Log, Seeds, Server, Shutdown};
 use sluice_service::process::Settings;
 use sluice_store::{DEDUPE_MIN, Retention};
 
 use crate::auth::Grants;
-use crate::defaults::RETRY_HORIZON;
+use crate::defaults::{RETRY_HORIZON, TOKEN_SECRET_BYTES_MIN};
 use crate::stages;
 
 /// The whole configuration; keys as in the file.
@@ -18,7 +19,7 @@ use crate::stages;
 pub struct Config {
     /// Begins all names in etcd, Redis and NATS, so that two deployments can share servers.
     pub prefix: String,
-    /// HMAC secret of tokens (HS256), its UTF-8 bytes. Needed unless only anonymous users exist.
+    /// HMAC secret of tokens (HS256), its UTF-8 bytes. At least 16; anonymous users' names are signed with it too.
     pub token_secret: String,
     /// Whether clients without a token are let in.
     pub anonymous: bool,
@@ -128,11 +129,20 @@ impl Settings for Config {
 
     fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
-        if self.token_secret.is_empty() && !self.anonymous {
-            wrong.push("token_secret is empty, so nobody could connect: set SLUICE_TOKEN_SECRET, or SLUICE_ANONYMOUS=true".to_owned());
+        // Needed with anonymous users too: their names are proved by tokens, and an empty secret is known to all.
+        if self.token_secret.len() < TOKEN_SECRET_BYTES_MIN {
+            let bytes = self.token_secret.len();
+            wrong.push(format!(
+                "token_secret has {bytes} bytes, fewer than {TOKEN_SECRET_BYTES_MIN} can be guessed: \
+                 export SLUICE_TOKEN_SECRET=$(openssl rand -hex 32), the same for every logic"
+            ));
         }
-        if !self.token_secret.is_empty() && self.token_secret.len() < 16 {
-            wrong.push("token_secret has fewer than 16 bytes and can be guessed: use for example `openssl rand -hex 32`".into());
+        let Postgres { lane_connections, read_connections, .. } = self.postgres;
+        if !(1..=usize::from(LANES)).contains(&lane_connections) {
+            wrong.push(format!("postgres.lane_connections is {lane_connections}, it must be 1…{LANES}, one a lane at most"));
+        }
+        if read_connections == 0 {
+            wrong.push("postgres.read_connections is 0, at least 1 is needed for replay and heads".to_owned());
         }
         if let Err(error) = self.retention.policy().check(RETRY_HORIZON) {
             wrong.push(error.to_string());
@@ -177,7 +187,10 @@ mod tests {
         let wrong = Config::default().check().expect_err("no secret");
         assert_eq!(wrong.len(), 1);
         assert!(wrong[0].contains("SLUICE_TOKEN_SECRET"));
-        assert_eq!(Config { anonymous: true, ..Config::default() }.check(), Ok(()));
+        let anonymous = Config { anonymous: true, ..Config::default() };
+        assert!(anonymous.check().is_err(), "with an empty secret anybody could sign tokens");
+        let token_secret = "0123456789abcdef".to_owned();
+        assert_eq!(Config { token_secret, ..Config::default() }.check(), Ok(()));
     }
 
     #[test]
@@ -188,8 +201,9 @@ mod tests {
             grpc: Grpc { listen: "0.0.0.0:7070".parse().expect("an address"), advertise: String::new() },
             retention: Keep { age_s: 10, count: 0, dedupe_min_s: 60 },
             shutdown: Shutdown { total_ms: 100, kill_after_ms: 0 },
+            postgres: Postgres { lane_connections: 99, read_connections: 0, ..Postgres::default() },
             ..Config::default()
         };
-        assert_eq!(config.check().expect_err("five mistakes").len(), 5);
+        assert_eq!(config.check().expect_err("seven mistakes").len(), 7);
     }
 }

@@ -7,6 +7,8 @@ use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, GRPC_BYTES_MAX, NOT
 
 /// Clocks of token issuers may be this far off, seconds.
 pub const LEEWAY_S: i64 = 30;
+/// Shortest secret of tokens, bytes: 128 bits if they are random.
+pub const TOKEN_SECRET_BYTES_MIN: usize = 16;
 /// Longest token. A header line of HTTP is 8 KiB at most proxies.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Most grants in a token: both lists together.

@@ -1,6 +1,6 @@
 //! The publish path: judge the items, commit them in their lane, answer each.
 //!
-//! One batcher per lane, each over one connection of the store: while one group commits, calls gather for
+//! One batcher per lane: while one of its groups commits, calls gather for
 //! the next. A call is never split over two groups. Nothing here waits for the fan-out.
 
 pub mod group;

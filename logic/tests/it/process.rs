@@ -94,9 +94,13 @@ async fn an_idle_process_exits_within_half_a_second() {
         let logic = Logic::start(&urls(&cluster)).await;
         logic.ready().await;
         assert!(logic.line["instance"].as_str().unwrap().starts_with("logic-"));
-        let (_, instances) = get(logic.admin(), "/admin/instances").await;
         let me = logic.line["instance"].as_str().unwrap();
-        assert!(instances.contains(me) && instances.contains("serving"), "{instances}");
+        // Ready by itself comes first, the registry hears of it after.
+        eventually("it is listed as serving", async || {
+            let (_, instances) = get(logic.admin(), "/admin/instances").await;
+            instances.contains(me) && instances.contains("serving")
+        })
+        .await;
         assert!(get(logic.admin(), "/metrics").await.1.contains("sluice_logic_publishes_total"));
         let silent = TcpStream::connect(logic.grpc()).await.unwrap();
         let ended = logic.signal(signal).await;
