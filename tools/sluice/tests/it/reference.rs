@@ -64,3 +64,18 @@ fn the_example_files_are_usable() {
         assert_ne!(printed(&mut with_file()), printed(&mut service(of)), "{of}: the file changes nothing");
     }
 }
+
+#[test]
+fn a_platform_that_kills_too_early_is_warned_about() {
+    for of in Service::SERVICES {
+        let warned = |kill_after_ms: &str| {
+            let mut command = service(of);
+            command.env("SLUICE_TOKEN_SECRET", "0123456789abcdef").arg("--check");
+            let output = command.env("SLUICE_SHUTDOWN__KILL_AFTER_MS", kill_after_ms).output().unwrap();
+            assert!(output.status.success(), "{of}: {}", crate::text(&output.stderr));
+            crate::text(&output.stderr).contains("8s, but the process is killed after")
+        };
+        assert!(warned("8000"), "{of}");
+        assert!(!warned("10000") && !warned("0"), "{of}");
+    }
+}

@@ -75,6 +75,23 @@ async fn sigkill_to_each_service_one_after_the_other() {
     cluster.stop().await;
 }
 
+/// Frozen and thawed: a logic beyond the deadline of a call, a task beyond `ack_wait`, a gateway beyond its lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn freezing_each_service_breaks_nothing() {
+    let cluster = cluster(2, 2, 2).await;
+    let (_, sent) = under_load(&cluster, 6_000, async |cluster| {
+        for (service, seconds) in [(Service::Logic, 3), (Service::Task, 3), (Service::Gateway, 6)] {
+            let node = cluster.node(service, 0).unwrap();
+            assert!(node.freeze());
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            assert!(node.thaw());
+        }
+    })
+    .await;
+    sent.iter().for_each(Sent::all_ok);
+    cluster.stop().await;
+}
+
 /// The only logic and the only task are replaced: gateways hold publishes until the replacement answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_only_logic_and_the_only_task_are_replaced_without_a_failed_publish() {

@@ -28,8 +28,14 @@ async fn a_slow_reader_ends_complete_and_costs_little() {
     let filling = "x".repeat(4_000);
     let (client, _events) = sluice_client::Client::connect(client_of(&cluster, "ann", 0)).await.unwrap();
     let busy = tokio::spawn(async move {
+        let mut clock = tokio::time::interval(Duration::from_millis(4));
+        let mut receipts = Vec::new();
         for n in 0..3_000 {
-            client.publish("busy", &(n, &filling)).await.unwrap();
+            clock.tick().await;
+            receipts.push(client.submit("busy", &format!("busy-{n}"), &(n, &filling)).await.unwrap());
+        }
+        for receipt in receipts {
+            receipt.outcome().await.unwrap();
         }
     });
     let mut seen = Vec::new();
