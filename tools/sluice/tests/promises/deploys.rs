@@ -1,9 +1,11 @@
 //! Stops and kills under load: nothing lost, doubled or reordered, and nobody hardly notices.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sluice_client::Position;
-use sluice_launcher::{Cluster, Node, Service};
+use sluice_launcher::{Cluster, Node, Service, service_binary};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -177,17 +179,64 @@ async fn a_gateway_stops_in_time_whatever_its_clients_do() {
     cluster.stop().await;
 }
 
-/// SIGTERM during start-up, and while a store hangs or is gone: in budget, and named.
+const STORES: [Service; 4] = [Service::Nats, Service::Etcd, Service::Redis, Service::Postgres];
+const SERVICES: [Service; 3] = [Service::Gateway, Service::Task, Service::Logic];
+
+/// SIGTERM while a store hangs: in budget.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_needs_no_store() {
-    for store in [Service::Nats, Service::Etcd, Service::Redis, Service::Postgres] {
+    for store in STORES {
         let cluster = cluster(1, 1, 1).await;
         assert!(cluster.store(store).freeze());
-        for service in [Service::Gateway, Service::Task, Service::Logic] {
+        for service in SERVICES {
             let exit = term(&cluster.node(service, 0).unwrap()).await;
             println!("{service} with a frozen {store}: {:?}", exit.elapsed);
         }
         assert!(cluster.store(store).thaw());
         cluster.stop().await;
+    }
+}
+
+/// Starts a service whose stores refuse every connection, and stops it as soon as its ports are bound.
+fn stopped_while_starting(service: Service) -> (Option<i32>, Duration) {
+    let binary = service_binary(service, None).unwrap();
+    let mut child = Command::new(binary)
+        .envs(["ETCD__ENDPOINTS=[\"http://127.0.0.1:1\"]", "NATS__URL=nats://127.0.0.1:1"].map(setting))
+        .envs(["REDIS__URL=redis://127.0.0.1:1", "POSTGRES__URL=postgres://sluice@127.0.0.1:1/x"].map(setting))
+        .envs(["LISTEN=127.0.0.1:0", "GRPC__LISTEN=127.0.0.1:0", "ADMIN__LISTEN=127.0.0.1:0"].map(setting))
+        .envs(["TOKEN_SECRET=0123456789abcdef"].map(setting))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("admin"), "{service} says where it listens: {line:?}");
+    let start = std::time::Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    (child.wait().unwrap().code(), start.elapsed())
+}
+
+fn setting(text: &str) -> (String, String) {
+    let (key, value) = text.split_once('=').unwrap();
+    (format!("SLUICE_{key}"), value.to_owned())
+}
+
+/// SIGTERM while all stores are gone, and during a start-up without any of them: in budget, saying what is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_and_a_start_up_without_any_store_end_in_budget() {
+    let cluster = cluster(1, 1, 1).await;
+    for store in STORES {
+        cluster.stop_store(store).await.unwrap();
+    }
+    for service in SERVICES {
+        let exit = term(&cluster.node(service, 0).unwrap()).await;
+        println!("{service} without stores: {:?}", exit.elapsed);
+    }
+    cluster.stop().await;
+    for service in SERVICES {
+        let (code, took) = tokio::task::block_in_place(|| stopped_while_starting(service));
+        assert_eq!(code, Some(0), "{service}");
+        assert!(took < Duration::from_secs(8), "{service} took {took:?}");
     }
 }

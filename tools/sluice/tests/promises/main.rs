@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
 mod by_hand;
+mod command;
 mod deploys;
 mod history;
 mod input;
