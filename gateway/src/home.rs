@@ -202,7 +202,9 @@ impl Home {
         for (room, answers) in by_room {
             self.active(now, room);
             let stored = answers.iter().filter_map(|Answered { publish, outcome }| match *outcome {
-                Outcome::Stored { seq, at_ms } => Some((seq, move || encode(room, &stored(publish, seq, at_ms)))),
+                Outcome::Stored { seq, at_ms } => {
+                    Some((seq, move || encode(room, &stored(publish, seq, at_ms))))
+                }
                 Outcome::Duplicate { .. }
                 | Outcome::Conflict
                 | Outcome::Refused { .. }
@@ -357,9 +359,15 @@ impl Home {
         self.rooms.len()
     }
 
-    /// The rooms whose interest this gateway has announced or is about to, for the full set.
-    pub fn interested(&self) -> impl Iterator<Item = &RoomId> {
-        self.rooms.keys()
+    /// The rooms whose interest this gateway has announced or is announcing, with their numbers, downwards
+    /// from `below`: for a full set told in parts. A room that goes is replaced by the last one, which then
+    /// was told; one that comes is the last, and is announced by its own call.
+    pub fn interested(&self, below: usize) -> impl Iterator<Item = (usize, &RoomId)> {
+        let numbers = (0..below.min(self.rooms.len())).rev();
+        numbers.filter_map(|number| {
+            let (room, entry) = self.rooms.get_index(number)?;
+            entry.room.is_announced().then_some((number, room))
+        })
     }
 
     fn active(&mut self, now: Ms, room: &RoomId) {

@@ -14,6 +14,7 @@ pub mod hub;
 pub mod inbound;
 mod leaving;
 pub mod post;
+mod reports;
 mod requests;
 mod serving;
 mod standing;
@@ -22,14 +23,13 @@ pub mod thread;
 pub mod wheel;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sluice_proto::ids::{RoomId, SessionId};
+use sluice_proto::ids::SessionId;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
@@ -41,6 +41,7 @@ use self::handle::Shards;
 use self::hub::Hub;
 use self::inbound::{Inbound, Lender};
 use self::post::Post;
+use self::reports::Reports;
 use self::surroundings::{Shared, ticks};
 use self::wheel::Tick;
 use crate::defaults::{QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES, READ_CHUNK_BYTES, home_limits};
@@ -50,7 +51,7 @@ use crate::room::limits::ViewLimits;
 use crate::room::link::Ms;
 use crate::session::machine::Session;
 use crate::session::outbound::Outbound;
-use crate::status::{self, Told};
+use crate::status;
 use crate::subscription::Subscriptions;
 use crate::uplink::Link;
 
@@ -115,13 +116,8 @@ pub(crate) struct Shard {
     generation: u32,
     ping_every: Tick,
     ping_within: Tick,
-    /// For the reporter, in order.
-    reports: VecDeque<Told>,
-    reports_waiting: usize,
-    more_reports: Rc<Notify>,
-    /// A full set is being told; rooms announced meanwhile are told once more after it.
-    telling: bool,
-    announced: Vec<RoomId>,
+    /// For the reporter.
+    reports: Reports,
     leaving: Option<leaving::Leave>,
     /// Its own handle, for the tasks it starts.
     cell: std::rc::Weak<RefCell<Shard>>,
@@ -168,11 +164,7 @@ impl Shard {
                 generation: 0,
                 ping_every: seconds(every),
                 ping_within: seconds(within),
-                reports: VecDeque::new(),
-                reports_waiting: 0,
-                more_reports: Rc::default(),
-                telling: false,
-                announced: Vec::new(),
+                reports: Reports::default(),
                 leaving: None,
                 cell: cell.clone(),
                 tally: Tally::default(),

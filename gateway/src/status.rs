@@ -98,15 +98,17 @@ pub fn uninterested(room: &RoomId) -> StatusChange {
 pub enum Told {
     /// Something changed.
     Changes(Vec<StatusChange>),
-    /// A part of everything this shard has.
-    Part(Vec<StatusChange>),
-    /// That was everything.
-    Whole,
+    /// A part of everything this shard has, for the full set of this generation.
+    Part(u64, Vec<StatusChange>),
+    /// That was everything, for the full set of this generation.
+    Whole(u64),
     /// Changes were forgotten, as there were too many: only a full set can tell.
     Lost,
+    /// The end of what waited, as was asked.
+    Rest,
 }
 
-/// What distinguishes changes: a newer one of the same key makes the older one void.
+/// What a change is about: the newest of each is what holds. Who is in a room is known by the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     connection: String,
@@ -114,33 +116,23 @@ struct Key {
     room: String,
 }
 
-/// A change that waits, and whether logic may have seen it in a report that failed.
-#[derive(Debug, Clone, PartialEq)]
-struct Waiting {
-    change: StatusChange,
-    maybe_told: bool,
-}
-
-fn is_removal(change: &StatusChange) -> bool {
-    match change.kind() {
-        ChangeKind::Disconnected | ChangeKind::Left | ChangeKind::InterestRemoved => true,
-        ChangeKind::None | ChangeKind::Connected | ChangeKind::Joined | ChangeKind::InterestAdded => false,
+impl Key {
+    fn of(change: &StatusChange) -> Self {
+        let user = if change.room.is_empty() { change.user.clone() } else { String::new() };
+        Self { connection: change.connection.clone(), user, room: change.room.clone() }
     }
 }
 
-/// The newer one counts; what came and went before logic heard of it is not told.
-fn merge(old: Waiting, new: Waiting) -> Option<Waiting> {
-    let never_told = !old.maybe_told && !is_removal(&old.change);
-    if never_told && is_removal(&new.change) {
-        return None;
-    }
-    Some(Waiting { maybe_told: old.maybe_told || new.maybe_told, change: new.change })
+/// The newer one counts. What came and went is told as gone: whether an older report, one that seemed to
+/// fail or a part of a full set has told that it came, nobody knows here, and saying so twice is harmless.
+fn merge(_old: StatusChange, new: StatusChange) -> Option<StatusChange> {
+    Some(new)
 }
 
 /// The book of changes not told yet. Pure.
 #[derive(Debug)]
 struct Book {
-    queue: Merged<Key, Waiting>,
+    queue: Merged<Key, StatusChange>,
     /// Too many changes: a full set has to tell.
     lost: bool,
 }
@@ -153,30 +145,22 @@ impl Book {
             queue_items_max: STATUS_QUEUE_MAX,
             queue_bytes_max: usize::MAX,
         };
-        let cost = |waiting: &Waiting| {
-            let change = &waiting.change;
-            32 + change.connection.len() + change.user.len() + change.room.len()
-        };
+        let cost =
+            |change: &StatusChange| 32 + change.connection.len() + change.user.len() + change.room.len();
         Self { queue: Merged::new(bounds, cost), lost: false }
     }
 
     fn add(&mut self, changes: Vec<StatusChange>) {
         for change in changes {
-            let key = Key {
-                connection: change.connection.clone(),
-                user: change.user.clone(),
-                room: change.room.clone(),
-            };
-            self.lost |= self.queue.push(key, Waiting { change, maybe_told: false }, merge).is_err();
+            self.lost |= self.queue.push(Key::of(&change), change, merge).is_err();
         }
     }
 
-    fn take(&mut self) -> Option<Vec<(Key, Waiting)>> {
+    fn take(&mut self) -> Option<Vec<(Key, StatusChange)>> {
         self.queue.take()
     }
 
-    fn failed(&mut self, mut batch: Vec<(Key, Waiting)>) {
-        batch.iter_mut().for_each(|(_, waiting)| waiting.maybe_told = true);
+    fn failed(&mut self, batch: Vec<(Key, StatusChange)>) {
         self.queue.failed(batch, merge);
     }
 }
@@ -249,6 +233,7 @@ impl Reporter {
                     if changed.is_ok() {
                         // Under a new id nothing of what was told holds.
                         self.book.queue.clear();
+                        self.telling = None;
                         self.begin_full_set(&shards).await;
                     }
                 }
@@ -257,6 +242,7 @@ impl Reporter {
                     let former = std::mem::replace(&mut self.marker, seen);
                     if former != 0 && former != seen {
                         tracing::info!("Redis has forgotten what it knew: telling it everything again.");
+                        self.telling = None;
                         self.begin_full_set(&shards).await;
                     }
                 }
@@ -279,18 +265,30 @@ impl Reporter {
     async fn hear(&mut self, told: Told) {
         match told {
             Told::Changes(changes) => self.book.add(changes),
-            Told::Part(changes) => {
-                self.tell_part(changes, false).await;
+            Told::Part(generation, changes) if self.is_telling(generation) => {
+                if !self.tell_part(changes, false).await {
+                    self.end_full_set().await;
+                } else if !self.book.queue.is_empty() {
+                    // A large set is no reason for changes to wait.
+                    self.report_some(CALL_WITHIN).await;
+                }
             }
-            Told::Whole => {
-                let left = self.telling.map_or(0, |left| left.saturating_sub(1));
-                self.telling = (left > 0).then_some(left);
-                if left == 0 && self.tell_part(Vec::new(), true).await {
-                    self.shards.tell_all(|| Order::FullSetTold).await;
+            Told::Whole(generation) if self.is_telling(generation) => {
+                self.telling = self.telling.map(|left| left.saturating_sub(1));
+                if self.telling == Some(0) {
+                    self.tell_part(Vec::new(), true).await;
+                    self.end_full_set().await;
                 }
             }
             Told::Lost => self.book.lost = true,
+            // Of a full set that was given up.
+            Told::Part(..) | Told::Whole(_) => {}
+            Told::Rest => debug_assert!(false, "asked for in the flush only"),
         }
+    }
+
+    fn is_telling(&self, generation: u64) -> bool {
+        self.telling.is_some() && self.generation == generation
     }
 
     async fn begin_full_set(&mut self, shards: &Shards) {
@@ -301,11 +299,21 @@ impl Reporter {
             return;
         }
         self.generation += 1;
-        self.telling = Some(shards.len());
-        shards.tell_all(|| Order::TellAll).await;
+        let generation = self.generation;
+        // The generation begins before anything is collected: what is announced from now on, by whatever
+        // call, belongs to it, and what was announced before is there to be collected.
+        if self.tell_part(Vec::new(), false).await {
+            self.telling = Some(shards.len());
+            shards.tell_all(|| Order::TellAll { generation }).await;
+        }
     }
 
-    /// A part of a full set; if it cannot be told now the whole set is repeated later.
+    async fn end_full_set(&mut self) {
+        self.telling = None;
+        self.shards.tell_all(|| Order::FullSetEnded).await;
+    }
+
+    /// A part of a full set; if it cannot be told now the whole set is repeated soon.
     async fn tell_part(&mut self, changes: Vec<StatusChange>, last: bool) -> bool {
         let full = Some(FullSet { generation: self.generation, last });
         let told = self.report(changes, full, CALL_WITHIN).await;
@@ -320,16 +328,8 @@ impl Reporter {
         let Some(batch) = self.book.take() else {
             return self.report(Vec::new(), None, within).await;
         };
-        let changes: Vec<StatusChange> = batch.iter().map(|(_, waiting)| waiting.change.clone()).collect();
-        // While a full set is told, what is added belongs to it, or its end would remove it.
-        let told = if self.telling.is_some() {
-            let (removed, added): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_removal);
-            let full = Some(FullSet { generation: self.generation, last: false });
-            let told = added.is_empty() || self.report(added, full, within).await;
-            told && (removed.is_empty() || self.report(removed, None, within).await)
-        } else {
-            self.report(changes, None, within).await
-        };
+        let changes = batch.iter().map(|(_, change)| change.clone()).collect();
+        let told = self.report(changes, None, within).await;
         if told {
             self.book.queue.done();
         } else {
@@ -361,12 +361,9 @@ impl Reporter {
     /// What waits is told once more, batch after batch, while there is time.
     async fn flush(mut self) {
         let by = Instant::now() + self.until.within;
-        while let Ok(told) = self.inbox.try_recv() {
-            if let Told::Changes(changes) = told {
-                self.book.add(changes);
-            }
-        }
-        self.telling = None;
+        // A shard that has died does not answer: that must not take the time of the others' changes.
+        let heard_by = Instant::now() + self.until.within / 2;
+        drop(timeout_at(heard_by, self.hear_the_rest()).await);
         while !self.book.queue.is_empty() {
             let left = by.saturating_duration_since(Instant::now());
             if !matches!(timeout_at(by, self.report_some(left)).await, Ok(true)) {
@@ -378,34 +375,109 @@ impl Reporter {
             }
         }
     }
+
+    /// Takes over what still waits in the shards.
+    async fn hear_the_rest(&mut self) {
+        self.shards.tell_all(|| Order::TellRest).await;
+        let mut left = self.shards.len();
+        while left > 0 {
+            match self.inbox.recv().await {
+                Some(Told::Changes(changes)) => self.book.add(changes),
+                Some(Told::Rest) => left -= 1,
+                Some(Told::Part(..) | Told::Whole(_) | Told::Lost) => {}
+                None => return,
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn changes(book: &mut Book) -> Vec<(ChangeKind, String)> {
-        let batch = book.take().unwrap_or_default();
-        book.queue.done();
-        batch.into_iter().map(|(_, waiting)| (waiting.change.kind(), waiting.change.room)).collect()
+    fn room(n: u8) -> RoomId {
+        RoomId::parse(&format!("room{n}")).unwrap()
+    }
+
+    /// Who is in which room: of each connection its user.
+    type There = BTreeMap<(String, String), String>;
+
+    fn apply(there: &mut There, change: &StatusChange) {
+        let key = (change.connection.clone(), change.room.clone());
+        match change.kind() {
+            ChangeKind::Joined => drop(there.insert(key, change.user.clone())),
+            ChangeKind::Left => drop(there.remove(&key)),
+            ChangeKind::None
+            | ChangeKind::Connected
+            | ChangeKind::Disconnected
+            | ChangeKind::InterestAdded
+            | ChangeKind::InterestRemoved => {}
+        }
+    }
+
+    fn told(book: &mut Book, redis: &mut There, arrives: bool, answered: bool) {
+        let Some(batch) = book.take() else { return };
+        if arrives {
+            batch.iter().for_each(|(_, change)| apply(redis, change));
+        }
+        if arrives && answered { book.queue.done() } else { book.failed(batch) }
     }
 
     #[test]
-    fn what_came_and_went_is_not_told_unless_it_may_have_been() {
+    fn who_left_is_told_so_whatever_came_between() {
         let user = UserId::parse("ann").unwrap();
-        let room = RoomId::parse("news").unwrap();
         let about = About { session: SessionId(1), user: &user, since_ms: 5 };
-        let mut book = Book::new();
-        book.add(vec![connected(&about), joined(&about, &room), left(&about, &room, false)]);
-        assert_eq!(changes(&mut book), [(ChangeKind::Connected, String::new())]);
+        let (mut book, mut redis) = (Book::new(), There::new());
+        book.add(vec![joined(&about, &room(1))]);
+        told(&mut book, &mut redis, true, true);
+        assert_eq!(redis.len(), 1);
+        book.add(vec![
+            left(&about, &room(1), false),
+            joined(&about, &room(1)),
+            left(&about, &room(1), false),
+        ]);
+        told(&mut book, &mut redis, true, true);
+        assert!(redis.is_empty());
+    }
 
-        book.add(vec![joined(&about, &room)]);
-        let batch = book.take().unwrap();
-        book.failed(batch);
-        book.add(vec![left(&about, &room, false)]);
-        assert_eq!(changes(&mut book), [(ChangeKind::Left, "news".to_owned())]);
-
-        book.add(vec![left(&about, &room, false), joined(&about, &room)]);
-        assert_eq!(changes(&mut book), [(ChangeKind::Joined, "news".to_owned())]);
+    proptest! {
+        /// Connections come to and leave rooms, also as another user; reports are lost, or only their
+        /// answers are; parts of full sets pass by: in the end what was told is what is.
+        #[test]
+        fn in_the_end_what_was_told_is_what_is(
+            steps in prop::collection::vec((0..9_u8, 0..2_u8, 0..2_u8, 0..2_u8), 0..80),
+        ) {
+            let (mut book, mut redis, mut real) = (Book::new(), There::new(), There::new());
+            for (step, connection, user, number) in steps {
+                let user = UserId::parse(&format!("user{user}")).unwrap();
+                let about = About { session: SessionId(u64::from(connection).into()), user: &user, since_ms: 1 };
+                let change = match step {
+                    0..=2 => joined(&about, &room(number)),
+                    3 | 4 => left(&about, &room(number), false),
+                    5 => {
+                        // A part holds what is true now and overtakes what waits in the book.
+                        let all: BTreeSet<_> = real.keys().cloned().collect();
+                        for key in all {
+                            let user = real[&key].clone();
+                            redis.insert(key, user);
+                        }
+                        continue;
+                    }
+                    6 => { told(&mut book, &mut redis, false, false); continue }
+                    7 => { told(&mut book, &mut redis, true, false); continue }
+                    _ => { told(&mut book, &mut redis, true, true); continue }
+                };
+                apply(&mut real, &change);
+                book.add(vec![change]);
+            }
+            while !book.queue.is_empty() {
+                told(&mut book, &mut redis, true, true);
+            }
+            prop_assert_eq!(redis, real);
+        }
     }
 }

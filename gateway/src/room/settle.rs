@@ -106,6 +106,11 @@ impl<R: Rules> Room<R> {
         }
     }
 
+    /// Whether its interest may be stored, and is not being removed.
+    pub fn is_announced(&self) -> bool {
+        self.interest.present && self.interest.remove.is_none()
+    }
+
     /// Does all that is due at `now`.
     pub(super) fn settle(&mut self, now: Ms, out: &mut impl Outlet) {
         self.hand_over(out);

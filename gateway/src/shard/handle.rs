@@ -25,10 +25,15 @@ pub enum Order {
         /// The runs.
         runs: Vec<RoomRun>,
     },
-    /// Tell the reporter everything.
-    TellAll,
-    /// The reporter has told everything of all shards.
-    FullSetTold,
+    /// Tell the reporter everything, as this generation; until it is told no interest is removed.
+    TellAll {
+        /// Names the full set.
+        generation: u64,
+    },
+    /// Everything of all shards is told, or the full set is given up.
+    FullSetEnded,
+    /// Tell the reporter what waits, and where it ends.
+    TellRest,
     /// Tell all clients that this gateway stops, at this pace; answer when all are told.
     Notify(Pace, oneshot::Sender<()>),
     /// Close all connections; answer when all are gone.

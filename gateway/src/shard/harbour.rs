@@ -284,9 +284,6 @@ impl Shard {
     fn call_subscribe(&mut self, asked: RoomsAsked) {
         let around = self.around.clone();
         let rooms: Vec<RoomId> = asked.rooms().cloned().collect();
-        if self.telling {
-            self.announced.extend(rooms.iter().cloned());
-        }
         self.local(async move |cell: Cell| {
             let reply = around.calls.subscribe(lane_for(&rooms), &rooms).await.ok();
             cell.borrow_mut().home(|home, now, ports| home.subscribed(now, asked, reply, ports));
@@ -295,6 +292,13 @@ impl Shard {
 
     fn call_remove(&mut self, asked: RoomsAsked) {
         let around = self.around.clone();
+        if self.reports.is_telling() {
+            // A part of the full set may be adding them: not now.
+            self.local(async move |cell: Cell| {
+                cell.borrow_mut().home(|home, now, ports| home.removed(now, asked, Some(false), ports));
+            });
+            return;
+        }
         self.local(async move |cell: Cell| {
             let request = StatusRequest {
                 instance: around.me().to_string(),

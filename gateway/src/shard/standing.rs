@@ -9,11 +9,9 @@ use tokio::time::Instant;
 use super::handle::Order;
 use super::wheel::Tick;
 use super::{Cell, Incoming, Levels, Shard, greeting};
-use crate::defaults::{
-    SHARD_UNANSWERED_BYTES_MAX, SHARD_UNANSWERED_ITEMS_MAX, STATUS_ITEMS_MAX, STATUS_QUEUE_MAX, TICK,
-};
+use crate::defaults::{SHARD_UNANSWERED_BYTES_MAX, SHARD_UNANSWERED_ITEMS_MAX, TICK};
 use crate::push::Missed;
-use crate::status::{self, Told};
+use crate::status::Told;
 
 /// Between two looks at rooms and lanes while something is under way.
 const BUSY_TICK: Duration = Duration::from_millis(20);
@@ -36,13 +34,9 @@ impl Shard {
             Order::Pushed { epoch, runs } => {
                 self.home(|home, now, ports| home.pushed(now, epoch, &runs, ports));
             }
-            Order::TellAll => self.tell_all(),
-            Order::FullSetTold => {
-                self.telling = false;
-                for room in std::mem::take(&mut self.announced) {
-                    self.report(status::interested(&room));
-                }
-            }
+            Order::TellAll { generation } => self.reports.begin(generation),
+            Order::FullSetEnded => self.reports.end(),
+            Order::TellRest => self.reports.finish(),
             Order::Notify(pace, told) => self.notify_all(pace, told),
             Order::Close(close, empty) => self.close_all(close, empty),
         }
@@ -113,55 +107,15 @@ impl Shard {
         }
     }
 
-    /// A change for logic; too many that wait are forgotten, and a full set is told instead.
+    /// A change for logic.
     pub(super) fn report(&mut self, change: StatusChange) {
-        if self.reports_waiting >= STATUS_QUEUE_MAX {
-            self.reports.clear();
-            self.reports_waiting = 0;
-            self.reports.push_back(Told::Lost);
-        }
-        self.reports_waiting += 1;
-        match self.reports.back_mut() {
-            Some(Told::Changes(changes)) if changes.len() < STATUS_ITEMS_MAX => changes.push(change),
-            Some(Told::Changes(_) | Told::Part(_) | Told::Whole | Told::Lost) | None => {
-                self.reports.push_back(Told::Changes(vec![change]));
-            }
-        }
-        self.more_reports.notify_one();
+        self.reports.push(change);
     }
 
     /// The next thing for the reporter.
     pub(super) fn next_report(&mut self) -> Option<Told> {
-        let told = self.reports.pop_front()?;
-        if let Told::Changes(changes) = &told {
-            self.reports_waiting = self.reports_waiting.saturating_sub(changes.len());
-        }
-        Some(told)
-    }
-
-    /// Tells the reporter everything: connections, their rooms, interest.
-    fn tell_all(&mut self) {
-        self.telling = true;
-        self.announced.clear();
-        let mut all: Vec<StatusChange> = self.home.interested().map(status::interested).collect();
-        for (_, connection) in &self.floor.connections {
-            let Some(identity) = connection.session.identity().filter(|_| !connection.detached) else {
-                continue;
-            };
-            let about = status::About {
-                session: connection.session.link().session,
-                user: &identity.user,
-                since_ms: connection.since_ms,
-            };
-            all.push(status::connected(&about));
-            all.extend(connection.subscriptions.iter().map(|(room, _)| status::joined(&about, room)));
-        }
-        while !all.is_empty() {
-            let rest = all.split_off(all.len().min(STATUS_ITEMS_MAX));
-            self.reports.push_back(Told::Part(std::mem::replace(&mut all, rest)));
-        }
-        self.reports.push_back(Told::Whole);
-        self.more_reports.notify_one();
+        let (home, connections) = (&self.home, &self.floor.connections);
+        self.reports.next(|full| full.part(home, connections))
     }
 
     /// Adds what happened to the sums of the gateway.

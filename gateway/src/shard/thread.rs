@@ -134,7 +134,7 @@ async fn keep_time(cell: Cell) {
 
 /// Hands what this shard has to tell to the reporter, in order, as it takes it.
 async fn tell(cell: Cell, reporter: mpsc::Sender<Told>) {
-    let more = Rc::clone(&cell.borrow().more_reports);
+    let more = Rc::clone(&cell.borrow().reports.more);
     loop {
         let next = cell.borrow_mut().next_report();
         match next {

@@ -3,15 +3,16 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
+mod frozen;
 mod logic;
 mod rig;
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sluice_gateway::defaults::budget;
+use sluice_gateway::defaults::{STATUS_ITEMS_MAX, budget};
 use sluice_lifecycle::{Outcome, Stage, StopReason};
-use sluice_proto::grpc::ChangeKind;
+use sluice_proto::grpc::{ChangeKind, FullSet};
 use tokio_tungstenite::tungstenite::Message;
 
 use self::rig::{Client, Rig};
@@ -152,6 +153,38 @@ async fn a_new_marker_brings_the_full_set() {
     assert!(rig.stop().await.is_clean());
 }
 
+/// A set of thousands comes in parts that fit, whole, and its generation begins before anything is collected.
+#[tokio::test]
+async fn a_large_full_set_comes_in_parts() {
+    const ROOMS: usize = 450;
+    let rig = Rig::start(1, false).await;
+    let mut clients = Vec::new();
+    for n in 0..3 {
+        let mut client = Client::connect(&rig).await;
+        for room in 0..ROOMS {
+            client.say(json!({"sub": format!("{n}-{room}"), "id": room})).await;
+        }
+        for _ in 0..ROOMS {
+            assert_eq!(client.hear().await["ok"], json!("sub"));
+        }
+        clients.push(client);
+    }
+    rig.logic.forget();
+    rig.logic.until_report(|report| report.full.is_some_and(|full| full.last)).await;
+    let parts: Vec<_> = rig.logic.reports().into_iter().filter(|report| report.full.is_some()).collect();
+    assert!(parts[0].changes.is_empty(), "the beginning");
+    assert!(parts.iter().all(|part| part.changes.len() <= STATUS_ITEMS_MAX));
+    let count = |kind| parts.iter().flat_map(|part| &part.changes).filter(|it| it.kind() == kind).count();
+    assert_eq!(count(ChangeKind::InterestAdded), 3 * ROOMS);
+    assert_eq!(count(ChangeKind::Connected), 3);
+    assert_eq!(count(ChangeKind::Joined), 3 * ROOMS);
+    let first = parts[0].full.unwrap().generation;
+    rig.logic.forget();
+    let next = |full: FullSet| full.last && full.generation > first;
+    rig.logic.until_report(|report| report.full.is_some_and(next)).await;
+    assert!(rig.stop().await.is_clean());
+}
+
 /// Ten frames that are not understood close the connection; a binary frame and a giant do at once.
 #[tokio::test]
 async fn each_bad_frame_has_its_end() {
@@ -185,8 +218,14 @@ async fn overload_is_answered_by_not_reading() {
         client.say(json!({"pub": "news", "data": n, "key": format!("k{n}"), "id": n})).await;
     }
     rig.logic.until_called().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(rig.status()["publishes_in_flight"], json!(256), "the credit of one connection");
+    let read = async {
+        while rig.status()["publishes_in_flight"] != json!(256) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), read).await.expect("all that one connection may have");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(rig.status()["publishes_in_flight"], json!(256), "and never more");
     rig.logic.hold(false);
     for n in 0..600 {
         let answer = client.hear().await;

@@ -79,6 +79,11 @@ impl Scripted {
         assert!(found.is_ok(), "not reported: {:#?}", self.book.lock().unwrap().reports);
     }
 
+    /// All reports so far.
+    pub fn reports(&self) -> Vec<StatusRequest> {
+        self.book.lock().unwrap().reports.clone()
+    }
+
     fn head(&self, room: &str) -> u64 {
         self.book.lock().unwrap().rooms.get(room).map_or(0, |messages| messages.len() as u64)
     }

@@ -99,6 +99,11 @@ pub struct Rig {
 impl Rig {
     /// A gateway with so many shards; `peer`: another gateway serves.
     pub async fn start(shards: usize, peer: bool) -> Self {
+        Self::with(Config { shards, ..Config::default() }, peer).await
+    }
+
+    /// A gateway with these settings, but addresses of its own.
+    pub async fn with(mut config: Config, peer: bool) -> Self {
         let logic = Scripted::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -108,7 +113,7 @@ impl Rig {
 
         let mut rig = Self { logic, ..Self::unstarted() };
         let any = || Address::local(0);
-        let mut config = Config { listen: any(), shards, ..Config::default() };
+        config.listen = any();
         config.grpc.listen = any();
         config.admin.listen = any();
         let app = App::build(config, rig.lifecycle.clone()).await.unwrap();
@@ -168,7 +173,11 @@ pub struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
     pub async fn connect(rig: &Rig) -> Self {
-        let (socket, _) = timeout(SOON, tokio_tungstenite::connect_async(&rig.url)).await.unwrap().unwrap();
+        Self::connect_to(&rig.url).await
+    }
+
+    pub async fn connect_to(url: &str) -> Self {
+        let (socket, _) = timeout(SOON, tokio_tungstenite::connect_async(url)).await.unwrap().unwrap();
         let mut client = Self(socket);
         assert!(client.hear().await["welcome"]["user"].is_string());
         client

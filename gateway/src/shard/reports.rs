@@ -1,0 +1,177 @@
+//! What a shard has to tell logic: its changes in order and, in turn with them, everything it has (a full
+//! set), of which each part is made when it is taken: whatever is still to be told costs nothing.
+//!
+//! Never tells an older state after a newer one: a part is what is true when it is made, and leaves at once.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use slab::Slab;
+use sluice_proto::grpc::StatusChange;
+use tokio::sync::Notify;
+
+use super::connection::Connection;
+use crate::defaults::{STATUS_ITEMS_MAX, STATUS_QUEUE_MAX};
+use crate::home::Home;
+use crate::status::{self, Told};
+
+/// Changes and the full set under way.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    queue: VecDeque<Told>,
+    /// Changes in the queue.
+    waiting: usize,
+    full: Option<FullSet>,
+    /// The full set has its turn before the changes.
+    turn: bool,
+    /// Told when there is something to take.
+    pub(super) more: Rc<Notify>,
+}
+
+/// How far a full set is told.
+#[derive(Debug)]
+pub(super) struct FullSet {
+    generation: u64,
+    /// Rooms below this number are to be told: downwards, as a room that goes is replaced by the last one.
+    rooms: usize,
+    /// Connections from this place on are to be told. Who comes is told as a change.
+    slot: usize,
+    whole: bool,
+}
+
+impl Reports {
+    /// A change; too many that wait are forgotten, and a full set is told instead.
+    pub(super) fn push(&mut self, change: StatusChange) {
+        if self.waiting >= STATUS_QUEUE_MAX {
+            self.queue.retain(|told| matches!(told, Told::Rest));
+            self.waiting = 0;
+            self.queue.push_back(Told::Lost);
+        }
+        self.waiting += 1;
+        match self.queue.back_mut() {
+            Some(Told::Changes(changes)) if changes.len() < STATUS_ITEMS_MAX => changes.push(change),
+            Some(Told::Changes(_) | Told::Part(..) | Told::Whole(_) | Told::Lost | Told::Rest) | None => {
+                self.queue.push_back(Told::Changes(vec![change]));
+            }
+        }
+        self.more.notify_one();
+    }
+
+    /// Everything is to be told, from the beginning.
+    pub(super) fn begin(&mut self, generation: u64) {
+        self.full = Some(FullSet { generation, rooms: usize::MAX, slot: 0, whole: false });
+        self.more.notify_one();
+    }
+
+    /// The full set is told, or given up.
+    pub(super) fn end(&mut self) {
+        self.full = None;
+    }
+
+    /// Whether a full set is being told.
+    pub(super) fn is_telling(&self) -> bool {
+        self.full.is_some()
+    }
+
+    /// The gateway ends: says where the changes end, and tells no more parts.
+    pub(super) fn finish(&mut self) {
+        self.full = None;
+        self.queue.push_back(Told::Rest);
+        self.more.notify_one();
+    }
+
+    /// The next thing for the reporter. `part` gives the next part of the full set, empty at its end.
+    pub(super) fn next(&mut self, part: impl FnOnce(&mut FullSet) -> Vec<StatusChange>) -> Option<Told> {
+        self.turn = !self.turn;
+        let full = self.full.as_mut().filter(|full| !full.whole);
+        if let Some(full) = full.filter(|_| self.turn || self.queue.is_empty()) {
+            let part = part(full);
+            full.whole = part.is_empty();
+            let generation = full.generation;
+            return Some(if full.whole { Told::Whole(generation) } else { Told::Part(generation, part) });
+        }
+        let told = self.queue.pop_front()?;
+        if let Told::Changes(changes) = &told {
+            self.waiting = self.waiting.saturating_sub(changes.len());
+        }
+        Some(told)
+    }
+}
+
+impl FullSet {
+    /// The next part: rooms, then connections with theirs. One connection's rooms stay together, so that a
+    /// part may have more than [`STATUS_ITEMS_MAX`] only by one connection alone.
+    pub(super) fn part(&mut self, home: &Home, connections: &Slab<Box<Connection>>) -> Vec<StatusChange> {
+        let mut part = Vec::new();
+        for (number, room) in home.interested(self.rooms) {
+            if part.len() >= STATUS_ITEMS_MAX {
+                return part;
+            }
+            part.push(status::interested(room));
+            self.rooms = number;
+        }
+        self.rooms = 0;
+        while self.slot < connections.capacity() {
+            if let Some(connection) = connections.get(self.slot) {
+                let items = 1 + connection.subscriptions.len();
+                if !part.is_empty() && part.len() + items > STATUS_ITEMS_MAX {
+                    return part;
+                }
+                tell(connection, &mut part);
+            }
+            self.slot += 1;
+        }
+        part
+    }
+}
+
+fn tell(connection: &Connection, part: &mut Vec<StatusChange>) {
+    let Some(identity) = connection.session.identity().filter(|_| !connection.detached) else { return };
+    let about = status::About {
+        session: connection.session.link().session,
+        user: &identity.user,
+        since_ms: connection.since_ms,
+    };
+    part.push(status::connected(&about));
+    part.extend(connection.subscriptions.iter().map(|(room, _)| status::joined(&about, room)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change() -> StatusChange {
+        StatusChange::default()
+    }
+
+    #[test]
+    fn too_many_changes_do_not_stop_a_full_set() {
+        let mut reports = Reports::default();
+        reports.begin(7);
+        (0..=STATUS_QUEUE_MAX).for_each(|_| reports.push(change()));
+        let mut parts = vec![vec![], vec![change()], vec![change()]];
+        let told: Vec<Told> = std::iter::from_fn(|| reports.next(|_| parts.pop().unwrap())).collect();
+        assert_eq!(told.iter().filter(|told| matches!(told, Told::Part(7, _))).count(), 2);
+        assert_eq!(told.iter().filter(|told| matches!(told, Told::Whole(7))).count(), 1);
+        assert_eq!(told.iter().filter(|told| matches!(told, Told::Lost)).count(), 1);
+        assert!(reports.is_telling(), "until the reporter says so");
+        assert_eq!(reports.waiting, 0);
+    }
+
+    #[test]
+    fn changes_and_parts_take_turns() {
+        let mut reports = Reports::default();
+        (0..3 * STATUS_ITEMS_MAX).for_each(|_| reports.push(change()));
+        reports.begin(1);
+        let mut kinds = String::new();
+        while let Some(told) = reports.next(|_| if kinds.len() < 5 { vec![change()] } else { vec![] }) {
+            kinds.push(match told {
+                Told::Changes(_) => 'c',
+                Told::Part(..) => 'p',
+                Told::Whole(_) => 'w',
+                Told::Lost | Told::Rest => '?',
+            });
+        }
+        assert_eq!(kinds, "pcpcpcw");
+    }
+}
