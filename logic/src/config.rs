@@ -139,10 +139,13 @@ impl Settings for Config {
         }
         let Postgres { lane_connections, read_connections, .. } = self.postgres;
         if !(1..=usize::from(LANES)).contains(&lane_connections) {
-            wrong.push(format!("postgres.lane_connections is {lane_connections}, it must be 1…{LANES}, one a lane at most"));
+            wrong.push(format!(
+                "postgres.lane_connections is {lane_connections}, it must be 1…{LANES}, one a lane at most"
+            ));
         }
         if read_connections == 0 {
-            wrong.push("postgres.read_connections is 0, at least 1 is needed for replay and heads".to_owned());
+            wrong
+                .push("postgres.read_connections is 0, at least 1 is needed for replay and heads".to_owned());
         }
         if let Err(error) = self.retention.policy().check(RETRY_HORIZON) {
             wrong.push(error.to_string());

@@ -11,7 +11,7 @@ use tokio::process::Command;
 #[command(after_help = "Examples:
   sluice check                                     (what the environment says, for all three)
   sluice check --logic /etc/sluice/logic.toml --gateway /etc/sluice/gateway.toml
-  SLUICE_STOP_GRACE=10 sluice check                (is the stop budget shorter than the time until the kill?)")]
+  SLUICE_SHUTDOWN__KILL_AFTER_MS=10000 sluice check   (is each stop over before the platform kills?)")]
 pub(crate) struct Arguments {
     /// Configuration file of the gateways
     #[arg(long, value_name = "FILE")]

@@ -12,7 +12,11 @@ fn root() -> PathBuf {
 
 fn run(script: &str, arguments: &[&str]) -> Output {
     let script = root().join("tools/sluice/tests/promises").join(script);
-    let output = Command::new("python3").arg(script).args(arguments).output().expect("python3 is installed: make deps");
+    let output = Command::new("python3")
+        .arg(script)
+        .args(arguments)
+        .output()
+        .expect("python3 is installed: make deps");
     print!("{}", String::from_utf8_lossy(&output.stdout));
     output
 }

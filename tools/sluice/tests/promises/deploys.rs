@@ -16,7 +16,11 @@ const RATE: u32 = 500;
 const CATCH_UP: Duration = Duration::from_secs(30);
 
 /// Load at [`RATE`] while `event` happens; then everything is judged.
-async fn under_load(cluster: &Cluster, count: usize, event: impl AsyncFnOnce(&Cluster)) -> (Vec<Observer>, Vec<Sent>) {
+async fn under_load(
+    cluster: &Cluster,
+    count: usize,
+    event: impl AsyncFnOnce(&Cluster),
+) -> (Vec<Observer>, Vec<Sent>) {
     let gateways = cluster.nodes(Service::Gateway).len();
     let mut observers = Vec::new();
     for n in 0..4 {
@@ -57,7 +61,10 @@ async fn sigterm_to_each_service_one_after_the_other() {
     let told = observers[0].look(|seen| seen.farewells.clone());
     // The client moves at `drain` and closes the old connection itself as soon as it is done there.
     assert_eq!(told.first().map(String::as_str), Some("drain restart"), "{told:?}");
-    assert!(told[1..].iter().all(|word| word.starts_with("bye 1012") || word.starts_with("close 1")), "{told:?}");
+    assert!(
+        told[1..].iter().all(|word| word.starts_with("bye 1012") || word.starts_with("close 1")),
+        "{told:?}"
+    );
     cluster.stop().await;
 }
 
@@ -101,13 +108,19 @@ async fn the_only_logic_and_the_only_task_are_replaced_without_a_failed_publish(
     let (observers, sent) = under_load(&cluster, 2_500, async |cluster| {
         for service in [Service::Logic, Service::Task] {
             let exit = term(&cluster.node(service, 0).unwrap()).await;
-            assert!(exit.elapsed.unwrap() < Duration::from_secs(2), "a lone {service} does not wait: {exit:?}");
+            assert!(
+                exit.elapsed.unwrap() < Duration::from_secs(2),
+                "a lone {service} does not wait: {exit:?}"
+            );
             cluster.start_at(service, 0).await.unwrap();
         }
     })
     .await;
     sent.iter().for_each(Sent::all_ok);
-    assert!(observers.iter().all(|observer| observer.look(|seen| seen.farewells.is_empty())), "no client noticed");
+    assert!(
+        observers.iter().all(|observer| observer.look(|seen| seen.farewells.is_empty())),
+        "no client noticed"
+    );
     cluster.stop().await;
 }
 
@@ -202,7 +215,9 @@ fn stopped_while_starting(service: Service) -> (Option<i32>, Duration) {
     let binary = service_binary(service, None).unwrap();
     let mut child = Command::new(binary)
         .envs(["ETCD__ENDPOINTS=[\"http://127.0.0.1:1\"]", "NATS__URL=nats://127.0.0.1:1"].map(setting))
-        .envs(["REDIS__URL=redis://127.0.0.1:1", "POSTGRES__URL=postgres://sluice@127.0.0.1:1/x"].map(setting))
+        .envs(
+            ["REDIS__URL=redis://127.0.0.1:1", "POSTGRES__URL=postgres://sluice@127.0.0.1:1/x"].map(setting),
+        )
         .envs(["LISTEN=127.0.0.1:0", "GRPC__LISTEN=127.0.0.1:0", "ADMIN__LISTEN=127.0.0.1:0"].map(setting))
         .envs(["TOKEN_SECRET=0123456789abcdef"].map(setting))
         .stdout(Stdio::piped())

@@ -41,7 +41,11 @@ async fn a_client_that_is_cut_every_200_messages_resumes_elsewhere() {
         let mut socket = socket_of(&cluster, "bob", at).await;
         socket.send(format!(r#"{{"sub":"news","after":{last},"id":1}}"#)).await.unwrap();
         let ok = json(&mut socket).await;
-        assert_eq!((&ok["ok"], &ok["after"], &ok["recovered"]), (&"sub".into(), &last.into(), &true.into()), "{ok}");
+        assert_eq!(
+            (&ok["ok"], &ok["after"], &ok["recovered"]),
+            (&"sub".into(), &last.into(), &true.into()),
+            "{ok}"
+        );
         for _ in 0..200 {
             let message = json_with(&mut socket, "msg").await;
             last += 1;
@@ -76,9 +80,16 @@ async fn every_publish_sent_twice_is_stored_once_and_a_reused_key_is_a_conflict(
     }
     one.send(r#"{"pub":"news","data":"other","key":"k7","id":"again"}"#).await.unwrap();
     let error = json(&mut one).await;
-    assert_eq!((&error["error"]["code"], &error["error"]["retry"]), (&"conflict".into(), &false.into()), "{error}");
+    assert_eq!(
+        (&error["error"]["code"], &error["error"]["retry"]),
+        (&"conflict".into(), &false.into()),
+        "{error}"
+    );
     let seq7 = table(&cluster, "news").await.iter().position(|row| row.key == "k7").unwrap() + 1;
-    assert!(!error.to_string().contains(&format!("\"seq\":{seq7}")), "a conflict does not tell the seq: {error}");
+    assert!(
+        !error.to_string().contains(&format!("\"seq\":{seq7}")),
+        "a conflict does not tell the seq: {error}"
+    );
     assert_eq!(table(&cluster, "news").await.len(), 300);
     cluster.stop().await;
 }

@@ -39,7 +39,11 @@ async fn bad_frames_are_answered_and_others_are_untouched() {
     for (frame, code) in REFUSED {
         socket.send(frame).await.unwrap();
         let error = json(&mut socket).await;
-        assert_eq!((&error["error"]["code"], &error["error"]["retry"]), (&code.into(), &false.into()), "{frame}: {error}");
+        assert_eq!(
+            (&error["error"]["code"], &error["error"]["retry"]),
+            (&code.into(), &false.into()),
+            "{frame}: {error}"
+        );
         assert!(error["error"]["message"].as_str().unwrap().len() > 10, "{frame}: {error}");
     }
     let large = format!(r#"{{"pub":"a","data":"{}","id":1}}"#, "x".repeat(64 * 1024));
@@ -50,7 +54,10 @@ async fn bad_frames_are_answered_and_others_are_untouched() {
     assert_eq!(json(&mut socket).await["ok"], "sub");
     socket.send(r#"{"sub":"b","id":[1]}"#).await.unwrap();
     let error = json(&mut socket).await;
-    assert_eq!((&error["error"]["code"], &error["id"]), (&"already_subscribed".into(), &serde_json::json!([1])));
+    assert_eq!(
+        (&error["error"]["code"], &error["id"]),
+        (&"already_subscribed".into(), &serde_json::json!([1]))
+    );
 
     for _ in 0..10 {
         socket.send("nonsense").await.unwrap();
@@ -124,7 +131,10 @@ async fn tokens_grants_and_origins_are_enforced() {
     }
 
     for (bad, why) in [
-        (token::mint("another secret, long enough to be one", "ann", Grants::default(), SOON).unwrap(), "signature"),
+        (
+            token::mint("another secret, long enough to be one", "ann", Grants::default(), SOON).unwrap(),
+            "signature",
+        ),
         ("not.a.token".to_owned(), ""),
     ] {
         let mut socket = Socket::connect(&Handshake::new(&url).token(&bad)).await.unwrap();

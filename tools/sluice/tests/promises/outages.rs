@@ -15,7 +15,9 @@ async fn silence_during(trouble: impl AsyncFnOnce(&Cluster)) -> Duration {
     let cluster = cluster(2, 1, 1).await;
     let mut observers = Vec::new();
     for n in 0..2 {
-        observers.push(Observer::start(client_of(&cluster, &format!("watch{n}"), n), "news", Position::After(0)).await);
+        observers.push(
+            Observer::start(client_of(&cluster, &format!("watch{n}"), n), "news", Position::After(0)).await,
+        );
     }
     let sending = sender(client_of(&cluster, "ann", 0), "ann", "news", 2_400, 200).await;
     observers[1].reaches(200, SOON).await;

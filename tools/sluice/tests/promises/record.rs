@@ -219,7 +219,8 @@ pub async fn judge(cluster: &Cluster, room: &str, sent: &[Sent], observers: &[&O
         observer.look(|seen| {
             seen.judge(&format!("observer {n}"));
             for (seq, from, data) in &seen.messages {
-                let row = truth.get(seq).unwrap_or_else(|| panic!("observer {n} saw {seq}, which is not stored"));
+                let row =
+                    truth.get(seq).unwrap_or_else(|| panic!("observer {n} saw {seq}, which is not stored"));
                 assert_eq!((from, data), (&row.sender, &row.data), "observer {n} at {seq}");
             }
         });

@@ -12,7 +12,10 @@ use crate::kit::{SOON, cluster, cluster_with, json, json_with, socket_of, until}
 async fn fill(cluster: &Cluster, room: &str, from: u64, to: u64) {
     let mut socket = socket_of(cluster, "filler", 0).await;
     for n in from..=to {
-        socket.send(format!(r#"{{"pub":"{room}","data":{n},"key":"f{n}-{}"}}"#, rand::random::<u32>())).await.unwrap();
+        socket
+            .send(format!(r#"{{"pub":"{room}","data":{n},"key":"f{n}-{}"}}"#, rand::random::<u32>()))
+            .await
+            .unwrap();
     }
     for _ in from..=to {
         assert_eq!(json(&mut socket).await["ok"], "pub");
@@ -55,7 +58,10 @@ async fn positions_are_honest() {
     socket.send(r#"{"sub":"news","after":5}"#).await.unwrap();
     assert_eq!(json(&mut socket).await["ok"], "sub");
     let skipped = json(&mut socket).await;
-    assert_eq!((&skipped["skipped"], &skipped["from"], &skipped["to"]), (&"news".into(), &6.into(), &12.into()));
+    assert_eq!(
+        (&skipped["skipped"], &skipped["from"], &skipped["to"]),
+        (&"news".into(), &6.into(), &12.into())
+    );
     for seq in 13..=20 {
         assert_eq!(json(&mut socket).await["seq"], seq);
     }
@@ -87,7 +93,11 @@ async fn a_restored_store_is_told_to_everybody() {
         .unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let told = json_with(&mut connected, "ok").await;
-    assert_eq!((&told["ok"], &told["recovered"], &told["id"]), (&"sub".into(), &false.into(), &Value::Null), "{told}");
+    assert_eq!(
+        (&told["ok"], &told["recovered"], &told["id"]),
+        (&"sub".into(), &false.into(), &Value::Null),
+        "{told}"
+    );
     assert_eq!(told["after"], 10, "{told}");
     let new_epoch = told["epoch"].as_str().unwrap();
     assert_ne!(new_epoch, old_epoch);
