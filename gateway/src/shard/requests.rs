@@ -19,9 +19,6 @@ use crate::session::grants::Grants;
 use crate::session::machine::{Identity, NotIdentified, RequestId, Todo};
 use crate::status;
 
-/// After the end of a token that its clock and ours may differ, seconds of JWT leeway.
-const EXPIRY_LEEWAY_MS: i64 = 30_000;
-
 /// An epoch that differs from every store's.
 const NO_EPOCH: Epoch = Epoch(0);
 
@@ -203,7 +200,7 @@ impl Shard {
         if known {
             connection.deadlines.connect_by = NEVER;
             connection.deadlines.expires_at = expires_ms.map_or(NEVER, |at| {
-                let left = (at.saturating_add(EXPIRY_LEEWAY_MS) - wall_ms).max(0);
+                let left = at.saturating_sub(wall_ms).max(0);
                 now.saturating_add(ticks(Duration::from_millis(left.unsigned_abs())))
             });
             let rooms: Vec<RoomId> = connection.subscriptions.iter().map(|(room, _)| room.clone()).collect();

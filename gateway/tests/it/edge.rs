@@ -13,6 +13,7 @@ use serde_json::json;
 use sluice_gateway::defaults::{STATUS_ITEMS_MAX, budget};
 use sluice_lifecycle::{Outcome, Stage, StopReason};
 use sluice_proto::grpc::{ChangeKind, FullSet};
+use sluice_proto::wire::close;
 use tokio_tungstenite::tungstenite::Message;
 
 use self::rig::{Client, Rig};
@@ -182,6 +183,17 @@ async fn a_large_full_set_comes_in_parts() {
     rig.logic.forget();
     let next = |full: FullSet| full.last && full.generation > first;
     rig.logic.until_report(|report| report.full.is_some_and(next)).await;
+    assert!(rig.stop().await.is_clean());
+}
+
+/// Logic has said until when, clocks that differ included: nothing is added here.
+#[tokio::test]
+async fn a_connection_ends_with_its_token() {
+    let rig = Rig::start(1, false).await;
+    rig.logic.expire_at(sluice_service::clock::Clock::system().now_ms() + 300);
+    let mut client = Client::connect(&rig).await;
+    assert_eq!(client.hear().await["bye"]["code"], json!(close::UNAUTHORIZED));
+    assert_eq!(client.end().await, Some((close::UNAUTHORIZED, "token expired".to_owned())));
     assert!(rig.stop().await.is_clean());
 }
 

@@ -22,6 +22,7 @@ struct Book {
     rooms: HashMap<String, Vec<Message>>,
     reports: Vec<StatusRequest>,
     users: u64,
+    expires_at_ms: i64,
 }
 
 /// The script; clones share it.
@@ -77,6 +78,11 @@ impl Scripted {
         };
         let found = timeout(Duration::from_secs(10), look).await;
         assert!(found.is_ok(), "not reported: {:#?}", self.book.lock().unwrap().reports);
+    }
+
+    /// When tokens end, as told from now on.
+    pub fn expire_at(&self, at_ms: i64) {
+        self.book.lock().unwrap().expires_at_ms = at_ms;
     }
 
     /// All reports so far.
@@ -164,7 +170,7 @@ impl Logic for Scripted {
             user: format!("anon-{}", book.users),
             anonymous: true,
             token: "t".into(),
-            expires_at_ms: 0,
+            expires_at_ms: book.expires_at_ms,
             grants: Some(Grants { sub: all.clone(), r#pub: all }),
         }))
     }
