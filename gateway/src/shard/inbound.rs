@@ -5,6 +5,7 @@
 
 use std::io::{self, Cursor, Read, Write};
 
+use bytes::Bytes;
 use sluice_proto::limits::FRAME_BYTES_MAX;
 use sluice_proto::wire::close;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
@@ -29,7 +30,7 @@ struct Half {
     context: WebSocketContext,
     track: Track,
     /// Read from the socket, not given to the library yet.
-    rest: Vec<u8>,
+    rest: Bytes,
     /// The library may hold whole messages that were not taken.
     untaken: bool,
 }
@@ -61,7 +62,7 @@ impl Inbound {
             return Self::default();
         }
         let context = lender.0.take().unwrap_or_else(fresh);
-        Self(Some(Box::new(Half { context, track: Track::default(), rest, untaken: true })))
+        Self(Some(Box::new(Half { context, track: Track::default(), rest: rest.into(), untaken: true })))
     }
 
     /// Whether something waits here that was read from the socket but not taken: look at it before reading
@@ -71,8 +72,8 @@ impl Inbound {
         self.0.as_ref().is_some_and(|half| half.untaken)
     }
 
-    /// Takes the bytes that wait here; read them before anything new.
-    pub fn take_rest(&mut self) -> Vec<u8> {
+    /// Takes the bytes that wait here; read them before anything new, and give them to [`Inbound::close`].
+    pub fn take_rest(&mut self) -> Bytes {
         self.0.as_mut().map(|half| std::mem::take(&mut half.rest)).unwrap_or_default()
     }
 
@@ -90,13 +91,19 @@ impl Inbound {
         Reading { context, track, pipe: Pipe { bytes, replies }, dry: false }
     }
 
-    /// Ends a read: keeps half a message and what was not taken, gives everything else back.
-    pub fn close(&mut self, reading: Reading<'_>, lender: &mut Lender) {
+    /// Ends a read: keeps half a message and what was not taken, gives everything else back. What was read
+    /// out of `kept` is kept by its place in there, so that taking frames one by one copies nothing again.
+    pub fn close(&mut self, reading: Reading<'_>, kept: Option<&Bytes>, lender: &mut Lender) {
         let Reading { context, track, pipe, dry } = reading;
         if dry && track.between_messages() && context.can_write() {
             lender.0 = Some(context);
         } else {
-            self.0 = Some(Box::new(Half { context, track, rest: pipe.bytes.to_vec(), untaken: !dry }));
+            let rest = match kept {
+                // An empty rest may not hold on to the rest of the buffer.
+                Some(kept) if !pipe.bytes.is_empty() => kept.slice_ref(pipe.bytes),
+                Some(_) | None => Bytes::copy_from_slice(pipe.bytes),
+            };
+            self.0 = Some(Box::new(Half { context, track, rest, untaken: !dry }));
         }
     }
 }
@@ -263,7 +270,7 @@ mod tests {
                 texts.push(text.to_string());
             }
         }
-        inbound.close(reading, lender);
+        inbound.close(reading, None, lender);
         Ok((texts, replies))
     }
 
@@ -309,7 +316,7 @@ mod tests {
         let mut replies = Vec::new();
         let mut reading = inbound.open(&mut lender, &bytes, &mut replies);
         assert!(matches!(reading.message(), Ok(Some(Message::Text(first))) if first == "a"));
-        inbound.close(reading, &mut lender);
+        inbound.close(reading, None, &mut lender);
         assert!(inbound.has_rest());
         let rest = inbound.take_rest();
         let (texts, _) = read(&mut inbound, &mut lender, &rest).unwrap();
@@ -324,11 +331,34 @@ mod tests {
         let mut replies = Vec::new();
         let mut reading = inbound.open(&mut lender, &bytes, &mut replies);
         assert!(matches!(reading.message(), Ok(Some(Message::Text(first))) if first == "connect"));
-        inbound.close(reading, &mut lender);
+        inbound.close(reading, None, &mut lender);
         assert!(inbound.has_rest(), "no further byte may come");
         let rest = inbound.take_rest();
         assert_eq!(read(&mut inbound, &mut lender, &rest).unwrap().0, ["sub"]);
         assert!(!inbound.has_rest());
+    }
+
+    #[test]
+    fn frames_taken_one_by_one_are_not_copied_each_time() {
+        let (mut inbound, mut lender) = (Inbound::default(), Lender::default());
+        let frames = 64;
+        let bytes = text(&"x".repeat(1_020)).repeat(frames);
+        let mut replies = Vec::new();
+        let mut reading = inbound.open(&mut lender, &bytes, &mut replies);
+        assert!(matches!(reading.message(), Ok(Some(Message::Text(_)))));
+        inbound.close(reading, None, &mut lender);
+        let end = |rest: &Bytes| rest.as_ptr_range().end;
+        let (mut taken, mut buffer) = (1, None);
+        while inbound.has_rest() {
+            let rest = inbound.take_rest();
+            if !rest.is_empty() {
+                assert_eq!(*buffer.get_or_insert(end(&rest)), end(&rest), "the same buffer");
+            }
+            let mut reading = inbound.open(&mut lender, &rest, &mut replies);
+            taken += usize::from(reading.message().unwrap().is_some());
+            inbound.close(reading, Some(&rest), &mut lender);
+        }
+        assert_eq!(taken, frames);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -69,7 +70,7 @@ impl Shard {
         connection.paused = false;
         if connection.inbound.has_rest() {
             let rest = connection.inbound.take_rest();
-            self.take_bytes(who, &rest);
+            self.take_bytes(who, &rest, Some(&rest));
             return Poll::Ready(true);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -79,7 +80,7 @@ impl Shard {
         let result = match result {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) if count > 0 => {
-                self.take_bytes(who, &scratch[..count]);
+                self.take_bytes(who, &scratch[..count], None);
                 Poll::Ready(true)
             }
             Poll::Ready(Ok(()) | Err(_)) => {
@@ -92,7 +93,8 @@ impl Shard {
     }
 
     /// Bytes of a client: frames, or what is thrown away because nothing more is taken from it.
-    fn take_bytes(&mut self, who: Address, bytes: &[u8]) {
+    /// `kept` is what they are a part of, if that may be kept.
+    fn take_bytes(&mut self, who: Address, bytes: &[u8], kept: Option<&Bytes>) {
         let Some(connection) = self.floor.get(who) else { return };
         connection.deadlines.pong_by = NEVER;
         connection.deadlines.unheard = 0;
@@ -104,7 +106,7 @@ impl Shard {
         let outcome = self.take_frames(who, &mut reading);
         let Some(connection) = self.floor.get(who) else { return };
         match outcome {
-            Ok(()) => connection.inbound.close(reading, &mut self.lender),
+            Ok(()) => connection.inbound.close(reading, kept, &mut self.lender),
             Err(fault) => self.fault(who, fault),
         }
         if !replies.is_empty() {
