@@ -34,8 +34,10 @@ pub struct BadLevel {
 pub fn init(service: &str, format: Format, level: &str) -> Result<(), BadLevel> {
     let level =
         std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty()).unwrap_or(level.into());
+    // What the drivers say of their own connections is news to us only when it is a warning; a filter that
+    // names them wins.
     let filter = EnvFilter::builder()
-        .parse(&level)
+        .parse(format!("async_nats=warn,sqlx=warn,{level}"))
         .map_err(|error| BadLevel { level: level.clone(), reason: error.to_string() })?;
     let json = match format {
         Format::Json => true,
