@@ -88,11 +88,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) const ALL: Self = Self {
-        fence: true,
-        fence_at_forming: true,
-        retry_in_place: true,
-    };
+    pub(crate) const ALL: Self = Self { fence: true, fence_at_forming: true, retry_in_place: true };
 }
 
 impl Lane {

@@ -476,18 +476,17 @@ impl World {
                 Known::Unsent | Known::Unanswered => Some("stuck"),
                 _ if at.len() > 1 => Some("stored twice"),
                 Known::Ok(seq) if at != [seq] => Some("phantom ok"),
-                Known::Refused if !at.is_empty() => Some("refused but stored"),
-                Known::Refused if !planned.poison => Some("refused without reason"),
-                _ => None,
+                Known::Refused if !(at.is_empty() && planned.poison) => Some("refused, but stored or sound"),
+                Known::Ok(_) | Known::Refused | Known::Unknown => None,
             };
             if let Some(broken) = broken {
                 return Some(format!("{name} {n}: {broken} ({:?}, {at:?})", planned.known));
             }
             let ordered = planned.keyed || matches!(planned.known, Known::Ok(_));
-            if let (true, Some(seq)) = (ordered, at.first().copied()) {
-                if last.insert(planned.room, seq).is_some_and(|before| before > seq) {
-                    return Some(format!("{name} {n}: out of order at {seq}"));
-                }
+            if let (true, Some(seq)) = (ordered, at.first().copied())
+                && last.insert(planned.room, seq).is_some_and(|before| before > seq)
+            {
+                return Some(format!("{name} {n}: out of order at {seq}"));
             }
         }
         None
