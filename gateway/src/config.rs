@@ -76,8 +76,8 @@ pub struct Drain {
     pub reconnect_ms_max: u64,
 }
 
-/// A stop with a drain of a second needs this much.
-const TOTAL_MIN_MS: u64 = 2_000;
+/// Keys are kept for an hour at least, as logic checks too: publishes are given up after a quarter of it.
+const DEDUPE_MIN_S: u64 = 3_600;
 
 impl Default for Config {
     fn default() -> Self {
@@ -159,10 +159,17 @@ impl Settings for Config {
             wrong.push(format!("{key} is 0, it must be at least 1"));
         }
         wrong.extend(self.etcd.check());
-        let (grace, total) = (self.drain.accept_grace_ms, self.shutdown.total_ms);
-        if grace.saturating_add(TOTAL_MIN_MS) > total {
+        wrong.extend(self.grpc.check());
+        // The plan is the accept grace and all that comes after it: a stop cut short closes by force.
+        let needed: Duration = self.plan().stages.iter().map(|stage| stage.allowed).sum();
+        if let Some(text) = self.shutdown.check(needed) {
+            let grace = self.drain.accept_grace_ms;
+            wrong.push(format!("{text} with drain.accept_grace_ms {grace}"));
+        }
+        let dedupe = self.retention.dedupe_min_s;
+        if dedupe < DEDUPE_MIN_S {
             wrong.push(format!(
-                "shutdown.total_ms is {total} and drain.accept_grace_ms {grace}: the total must be larger by at least {TOTAL_MIN_MS}"
+                "retention.dedupe_min_s is {dedupe}, it must be at least {DEDUPE_MIN_S} and what logic has"
             ));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -170,6 +177,17 @@ impl Settings for Config {
 }
 
 impl Config {
+    /// What is allowed, and hardly meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let nowhere = self.advertise.is_empty() && self.listen.is_unspecified();
+        let url = nowhere.then(|| {
+            let listen = &self.listen;
+            format!("listen is {listen} and advertise is empty: nobody is told a URL that clients can use.")
+        });
+        url.into_iter().collect()
+    }
+
     /// How many shards to run.
     #[must_use]
     pub fn shard_count(&self) -> usize {
@@ -202,6 +220,30 @@ mod tests {
         config.drain.close_code = 1000;
         config.drain.accept_grace_ms = 7_000;
         config.etcd.lease_ttl_s = 1;
-        assert_eq!(config.check().expect_err("four mistakes").len(), 4);
+        config.grpc.listen = "0.0.0.0:7080".parse().unwrap();
+        config.retention.dedupe_min_s = 3_599;
+        let wrong = config.check().expect_err("six mistakes");
+        assert_eq!(wrong.len(), 6, "{wrong:#?}");
+    }
+
+    #[test]
+    fn all_stages_fit_into_the_total() {
+        let mut config = Config::default();
+        config.drain.accept_grace_ms = 4_000;
+        assert_eq!(config.check(), Ok(()));
+        config.drain.accept_grace_ms = 4_001;
+        let wrong = config.check().expect_err("a millisecond too much");
+        assert_eq!(
+            wrong,
+            ["shutdown.total_ms is 8000, at least 8001 are needed with drain.accept_grace_ms 4001"]
+        );
+    }
+
+    #[test]
+    fn an_address_that_clients_cannot_use_is_worth_a_warning() {
+        let mut config = Config { listen: "0.0.0.0:8080".parse().unwrap(), ..Config::default() };
+        assert_eq!((config.check(), config.warnings().len()), (Ok(()), 1));
+        config.advertise = "wss://chat.example/ws".into();
+        assert!(config.warnings().is_empty() && Config::default().warnings().is_empty());
     }
 }
