@@ -19,13 +19,16 @@ use sluice_service::grpc::server::Server;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
 use sluice_service::process::StartError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::service::Routes;
 
 use crate::calls::Calls;
 use crate::config::Config;
-use crate::defaults::{ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, REPORTER_QUEUE_MAX, budget};
+use crate::defaults::{
+    ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, PUSH_STREAMS_MAX, REPORTER_QUEUE_MAX, budget,
+};
 use crate::drain::Drains;
+use crate::files;
 use crate::listener;
 use crate::metrics::{Metrics, Stats};
 use crate::push::{Missed, Push};
@@ -57,6 +60,8 @@ impl App {
     /// # Errors
     /// An address that is taken or not ours, named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
+        files::raise(config.connections_max);
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let admin = bind(config.admin.listen.as_str()).await?;
         let grpc = bind(config.grpc.listen.as_str()).await?;
         let clients = bind(config.listen.as_str()).await?;
@@ -180,6 +185,7 @@ impl Running {
             missed,
             stop: scope.token(),
             metrics: self.around.metrics.clone(),
+            streams: Arc::new(Semaphore::new(PUSH_STREAMS_MAX)),
         };
         let server = Server {
             routes: Routes::new(health_service).add_service(push.service()),

@@ -9,10 +9,10 @@ use crate::repair::RepairTimes;
 use crate::room::limits::RoomLimits;
 use crate::uplink::lane::LaneLimits;
 
-/// Connections waiting to be accepted: a burst of reconnects must not lose SYNs (tokio's own is 128).
-pub const BACKLOG: u32 = 4_096;
 /// Connections of one gateway. 1 KiB of state and a socket each, so memory is not what limits it.
 pub const CONNECTIONS_MAX: usize = 100_000;
+/// Files and sockets open besides the clients': gRPC, etcd, the listeners, the runtimes' own, and refusals.
+pub const FILES_BESIDES: u64 = 2_048;
 /// A header with a token of 8 KiB and the usual cookies; larger requests are refused.
 pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// From accept to the end of the request's header: half a request must not hold a place for long.
@@ -78,9 +78,10 @@ pub const ANSWER_AGAIN: Duration = Duration::from_millis(50);
 pub const AUTHENTICATE_AGAIN: Duration = Duration::from_millis(200);
 /// `Authenticate` calls under way at once; a crowd that reconnects waits here, not in logic.
 pub const AUTHENTICATIONS_MAX: usize = 512;
-/// Calls on logic under way per shard besides publishes; above it they fail at once and are asked again.
-pub const CALLS_MAX: usize = 1_024;
-/// Runs of a push batch handed to one shard at once.
+/// Clients' questions to logic (history, presence) under way per shard; above it they are refused at once,
+/// with `retry`.
+pub const QUESTIONS_MAX: usize = 1_024;
+/// Push streams at once: one per task, and old ones that have not been seen to end.
 pub const PUSH_STREAMS_MAX: usize = 256;
 
 /// Status changes in one report: 1,000 of at most 450 bytes stay below half of the gRPC limit.

@@ -8,6 +8,7 @@ pub mod defaults;
 pub mod deps;
 pub mod drain;
 pub mod exchange;
+pub mod files;
 pub mod handshake;
 pub mod home;
 pub mod listener;

@@ -2,13 +2,14 @@
 //! shards of its rooms have accepted it. First of all and at every change the stream is told who we are.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::Stream;
 use sluice_proto::grpc::gateway_server::{Gateway, GatewayServer};
 use sluice_proto::grpc::{GatewayState, PushReply, PushRequest, push_reply, push_request};
 use sluice_proto::ids::{Epoch, InstanceId};
 use sluice_proto::limits::GRPC_BYTES_MAX;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -39,6 +40,8 @@ pub struct Push {
     pub stop: CancellationToken,
     /// To count.
     pub metrics: Metrics,
+    /// Places for streams.
+    pub streams: Arc<Semaphore>,
 }
 
 impl Push {
@@ -56,6 +59,7 @@ struct Pushing {
     push: Push,
     requests: Streaming<PushRequest>,
     told: Option<(InstanceId, bool)>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Pushing {
@@ -119,7 +123,9 @@ impl Gateway for Push {
         &self,
         request: Request<Streaming<PushRequest>>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        let pushing = Pushing { push: self.clone(), requests: request.into_inner(), told: None };
+        let place = Arc::clone(&self.streams).try_acquire_owned();
+        let _place = place.map_err(|_| Status::resource_exhausted("too many push streams"))?;
+        let pushing = Pushing { push: self.clone(), requests: request.into_inner(), told: None, _place };
         let replies = futures::stream::unfold(pushing, |mut pushing| async move {
             let reply = pushing.next().await?;
             Some((reply, pushing))

@@ -110,6 +110,8 @@ pub(crate) struct Shard {
     unanswered_bytes: usize,
     /// There are too many of them: no socket is read.
     starved: bool,
+    /// Clients' questions that logic has not answered.
+    questions: usize,
     lender: Lender,
     scratch: Vec<u8>,
     replies: Vec<u8>,
@@ -158,6 +160,7 @@ impl Shard {
                 unanswered: 0,
                 unanswered_bytes: 0,
                 starved: false,
+                questions: 0,
                 lender: Lender::default(),
                 scratch: vec![0; READ_CHUNK_BYTES],
                 replies: Vec::new(),

@@ -13,7 +13,9 @@ use super::connection::NEVER;
 use super::surroundings::{Shared, ticks};
 use super::{Cell, Shard};
 use crate::calls::Authenticated;
-use crate::defaults::{AUTHENTICATE_AGAIN, CALL_WITHIN, CONNECT_WITHIN, ROOMS_PER_CONNECTION_MAX};
+use crate::defaults::{
+    AUTHENTICATE_AGAIN, CALL_WITHIN, CONNECT_WITHIN, QUESTIONS_MAX, ROOMS_PER_CONNECTION_MAX,
+};
 use crate::exchange::Address;
 use crate::session::grants::Grants;
 use crate::session::machine::{Identity, NotIdentified, RequestId, Todo};
@@ -88,7 +90,7 @@ impl Shard {
     fn history(&mut self, who: Address, room: RoomId, before: Option<Seq>, limit: u32, id: RequestId) {
         // Without `before`: the newest; the largest position a store can hold.
         let before = before.unwrap_or(i64::MAX as Seq);
-        self.ask_logic(who, async move |around| {
+        self.ask_logic(who, id.clone(), async move |around| {
             let range = ReadRange { room: room.to_string(), after: 0, before, limit };
             let request = ReadRequest { ranges: vec![range] };
             let reply = around.calls.read(room.lane(), request).await;
@@ -106,7 +108,7 @@ impl Shard {
     }
 
     fn presence(&mut self, who: Address, room: RoomId, id: RequestId) {
-        self.ask_logic(who, async move |around| {
+        self.ask_logic(who, id.clone(), async move |around| {
             let of = presence_request::Of::Room(room.to_string());
             let request = PresenceRequest { of: Some(of), limit: 0 };
             let reply = around.calls.presence(room.lane(), request).await;
@@ -131,16 +133,22 @@ impl Shard {
     }
 
     /// Asks logic for a connection; the answer is applied while the connection is still the same one.
-    fn ask_logic<F>(&mut self, who: Address, ask: F)
+    fn ask_logic<F>(&mut self, who: Address, id: RequestId, ask: F)
     where
         F: AsyncFnOnce(Shared) -> Apply + 'static,
     {
+        if self.questions >= QUESTIONS_MAX {
+            self.unavailable(who, id);
+            return;
+        }
         let Some(connection) = self.floor.get(who) else { return };
         connection.requests += 1;
+        self.questions += 1;
         let around = self.around.clone();
         self.local(async move |cell: Cell| {
             let effect = ask(around).await;
             let shard = &mut *cell.borrow_mut();
+            shard.questions -= 1;
             if let Some(connection) = shard.floor.get(who) {
                 connection.requests -= 1;
                 if !connection.detached {

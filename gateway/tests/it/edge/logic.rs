@@ -52,7 +52,7 @@ impl Scripted {
         LogicServer::new(self.clone())
     }
 
-    /// Publishes are stored, and their outcomes withheld.
+    /// Publishes are stored, and their outcomes withheld; questions about presence are not answered.
     pub fn hold(&self, hold: bool) {
         self.hold.send_replace(hold);
     }
@@ -156,6 +156,7 @@ impl Logic for Scripted {
     }
 
     async fn presence(&self, _: Request<PresenceRequest>) -> Result<Response<PresenceReply>, Status> {
+        self.hold.subscribe().wait_for(|hold| !hold).await.unwrap();
         Ok(Response::new(PresenceReply::default()))
     }
 

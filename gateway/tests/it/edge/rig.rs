@@ -91,6 +91,8 @@ pub struct Rig {
     pub logic: Scripted,
     pub lifecycle: Lifecycle,
     pub url: String,
+    /// Where tasks push.
+    pub grpc: String,
     status: Arc<dyn Fn() -> Value + Send + Sync>,
     close: Arc<dyn Fn() + Send + Sync>,
     engine: Arc<Mutex<Option<Engine>>>,
@@ -118,6 +120,7 @@ impl Rig {
         config.admin.listen = any();
         let app = App::build(config, rig.lifecycle.clone()).await.unwrap();
         rig.url = app.url();
+        rig.grpc = app.registration().address;
         let around = app
             .serve(Deps { cluster: Arc::new(Fixed::new(address, peer)), clock: Clock::system() })
             .await
@@ -135,6 +138,7 @@ impl Rig {
             logic: Scripted::default(),
             lifecycle,
             url: String::new(),
+            grpc: String::new(),
             status: Arc::new(|| Value::Null),
             close: Arc::new(|| {}),
             engine: Arc::new(Mutex::new(Some(engine))),

@@ -1,0 +1,70 @@
+//! What is refused, or waits, above a bound.
+
+use std::time::{Duration, Instant};
+
+use futures::future::select_all;
+use serde_json::json;
+use sluice_gateway::defaults::{CALL_WITHIN, PUSH_STREAMS_MAX, QUESTIONS_MAX, REQUESTS_MAX};
+use sluice_proto::grpc::PushRequest;
+use sluice_proto::grpc::gateway_client::GatewayClient;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::rig::{Client, Rig};
+
+/// Questions above the bound are refused at once; the others are not lost.
+#[tokio::test]
+async fn a_question_too_many_is_refused_at_once() {
+    let rig = Rig::start(1, false).await;
+    let mut crowd = Vec::new();
+    for _ in 0..=QUESTIONS_MAX / REQUESTS_MAX {
+        crowd.push(Client::connect(&rig).await);
+    }
+    rig.logic.hold(true);
+    let began = Instant::now();
+    for client in &mut crowd {
+        for id in 0..REQUESTS_MAX {
+            client.say(json!({"presence": "news", "id": id})).await;
+        }
+    }
+    let first = select_all(crowd.iter_mut().map(|client| Box::pin(client.hear()))).await.0;
+    assert_eq!(first["error"]["code"], json!("unavailable"), "{first}");
+    assert_eq!(first["error"]["retry"], json!(true));
+    assert!(began.elapsed() < CALL_WITHIN, "at once, not by the deadline: {:?}", began.elapsed());
+    rig.logic.hold(false);
+    assert!(rig.stop().await.is_clean());
+}
+
+/// A stream; it ends when what is returned is dropped.
+async fn push(channel: &Channel) -> Result<mpsc::Sender<PushRequest>, Code> {
+    let (sender, requests) = mpsc::channel(1);
+    let reply = GatewayClient::new(channel.clone()).push(ReceiverStream::new(requests)).await;
+    reply.map(|_| sender).map_err(|status| status.code())
+}
+
+/// Streams above the bound are refused; one that ends makes place.
+#[tokio::test]
+async fn a_push_stream_too_many_is_refused() {
+    let rig = Rig::start(1, false).await;
+    let mut channels = Vec::new();
+    for _ in 0..8 {
+        channels.push(Channel::from_shared(format!("http://{}", rig.grpc)).unwrap().connect().await.unwrap());
+    }
+    let mut streams = Vec::new();
+    for n in 0..PUSH_STREAMS_MAX {
+        streams.push(push(&channels[n % channels.len()]).await.unwrap());
+    }
+    assert_eq!(push(&channels[0]).await.unwrap_err(), Code::ResourceExhausted);
+    drop(streams.pop());
+    let again = async {
+        while push(&channels[0]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), again).await.expect("a place is free again");
+    drop((streams, channels));
+    assert!(rig.stop().await.is_clean());
+}
