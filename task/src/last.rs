@@ -1,78 +1,29 @@
 //! The last task stays for draining gateways: their clients still get pushes while they leave.
-//!
-//! Nobody waits for a peer except over an open connection to it: gateways that serve are no reason to stay, nor
-//! are those known only from the registry.
 
 use std::sync::Arc;
 
-use sluice_cluster::{Service, State, View};
+use sluice_cluster::last::Last;
+use sluice_cluster::{Service, View};
 use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::peers::{Connections, Peers};
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use crate::defaults::{LAST_LOOK, LAST_STAY};
 
 /// Waits as long as this task is needed; not at all when no stream is open or another task serves, [`LAST_LOOK`]
 /// when no gateway drains.
 pub async fn stay(peers: &Peers, view: watch::Receiver<Arc<View>>, me: watch::Receiver<InstanceId>) {
-    let stay = async {
-        let needed = until(peers, &view, &me, |streams, alone| alone && drains(streams));
-        let nobody = until(peers, &view, &me, |streams, alone| streams.is_empty() || !alone);
-        let looked = tokio::select! {
-            biased;
-            () = needed => true,
-            () = nobody => false,
-            () = tokio::time::sleep(LAST_LOOK) => false,
-        };
-        if looked {
-            tracing::info!(gateways = peers.draining(), "The last task stays for draining gateways.");
-            until(peers, &view, &me, |streams, alone| !(alone && drains(streams))).await;
-        }
-    };
-    if timeout(LAST_STAY, stay).await.is_err() {
-        tracing::warn!(gateways = peers.draining(), "Gateways still drain; stopping all the same.");
-    }
-}
-
-fn drains(streams: &Connections) -> bool {
-    streams.values().any(|peer| peer.draining)
-}
-
-/// Waits until the streams and the fact of being the only serving task satisfy `is`.
-async fn until(
-    peers: &Peers,
-    view: &watch::Receiver<Arc<View>>,
-    me: &watch::Receiver<InstanceId>,
-    is: impl Fn(&Connections, bool) -> bool,
-) {
-    let (mut peers, mut view) = (peers.watch(), view.clone());
-    loop {
-        let alone = alone(&view.borrow_and_update(), &me.borrow());
-        if is(&peers.borrow_and_update(), alone) {
-            return;
-        }
-        let changed = tokio::select! {
-            changed = peers.changed() => changed,
-            changed = view.changed() => changed,
-        };
-        if changed.is_err() {
-            // Whoever watched has ended: what is known stays, and the caller's deadline holds.
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Whether no other task serves, as far as known.
-fn alone(view: &View, me: &InstanceId) -> bool {
-    !view.of(Service::Task).any(|task| task.id != *me && task.state == State::Serving)
+    let (service, connections) = (Service::Task, peers.watch());
+    let last = Last { service, view, me, connections, look: LAST_LOOK, stay: LAST_STAY };
+    let draining = |streams: &Connections| streams.values().filter(|peer| peer.draining).count();
+    last.stay(draining, |streams, alone| streams.is_empty() || !alone).await;
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use sluice_cluster::Instance;
+    use sluice_cluster::{Instance, State};
     use tokio::time::Instant;
 
     use super::*;

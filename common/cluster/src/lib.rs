@@ -6,6 +6,7 @@
 
 pub mod etcd;
 mod known;
+pub mod last;
 pub mod pages;
 mod view;
 
