@@ -1,7 +1,7 @@
 //! A shard: one thread with its own runtime that owns its connections and what they are subscribed to, and
 //! is the home of its share of the rooms and lanes. Nothing in it is locked and nothing in it is shared.
 //!
-//! Work enters by the tasks of connections ([`serving`]), the queue from other shards and from the rest of
+//! Work enters by the tasks of connections (`serving`), the queue from other shards and from the rest of
 //! the process ([`Incoming`]), answers of logic, and time ([`thread`]). Everything runs in turns on one thread;
 //! what a turn wrote for clients leaves at its end.
 

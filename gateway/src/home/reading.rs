@@ -40,7 +40,7 @@ impl Home {
         usable.then(|| Page { epoch, oldest: to.ask.after + 1, store_head: room.known(), frames })
     }
 
-    /// The reply to [`Asked::Read`].
+    /// The reply to [`Asked::Read`](super::asked::Asked::Read).
     pub fn read(&mut self, now: Ms, asked: ReadAsked, reply: Option<ReadReply>, ports: &mut impl Ports) {
         self.reads.done();
         let reply = reply.filter(|reply| reply.pages.len() == asked.0.len());

@@ -38,5 +38,5 @@ pub use node::{Addresses, Node, Service};
 pub use options::{Options, Setting};
 pub use process::{Exit, Process};
 
-/// A signal for a child: [`Node::signal`].
+/// A signal for a child: [`Process::signal`].
 pub use nix::sys::signal::Signal;
