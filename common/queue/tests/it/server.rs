@@ -65,7 +65,18 @@ impl Server {
     pub fn signal(&self, signal: Signal) {
         let pid = self.child.as_ref().expect("it runs").id();
         kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+        while signal == Signal::SIGSTOP && !stands_still(pid) {
+            std::thread::yield_now();
+        }
     }
+}
+
+/// Whether every thread has stopped: on a busy machine that takes its time after the signal was sent.
+fn stands_still(pid: u32) -> bool {
+    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 impl Drop for Server {
