@@ -16,6 +16,8 @@ use crate::ws;
 
 const LISTENER: Token = Token(usize::MAX - 3);
 const BACKLOG: i32 = 4096;
+/// Most of one write: what a gateway puts into one.
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// One subscriber.
 struct Reader {
@@ -97,7 +99,7 @@ impl Floor {
             listener,
             readers: Vec::new(),
             waiting: Vec::new(),
-            frames: frame.repeat(spec.coalesce.max(1)),
+            frames: frame.repeat((WRITE_BYTES / frame.len()).max(1)),
             frame_bytes: frame.len(),
             greeting,
             going: None,
@@ -127,11 +129,12 @@ impl Floor {
             return;
         };
         timer.wait().ok(); // how often it expired is told by the clock
-        let due = (since.elapsed().as_secs_f64() * f64::from(per_s)) as u64;
+        let burst = u64::from(self.spec.burst.max(1));
+        let due = (since.elapsed().as_secs_f64() * f64::from(per_s)) as u64 / burst * burst;
         let (from, rooms) = (*sent, self.spec.rooms);
         *sent = due;
         for message in from..due {
-            let room = (message % rooms as u64) as usize;
+            let room = (message / burst % rooms as u64) as usize;
             for at in (room..self.readers.len()).step_by(rooms) {
                 let reader = &mut self.readers[at];
                 reader.owed += 1;
@@ -157,7 +160,8 @@ impl Floor {
         for at in std::mem::take(&mut self.waiting) {
             let reader = &mut self.readers[at];
             reader.waits = false;
-            let frames = usize::try_from(reader.owed).unwrap_or(usize::MAX).min(self.spec.coalesce);
+            let most = self.frames.len() / self.frame_bytes;
+            let frames = usize::try_from(reader.owed).unwrap_or(usize::MAX).min(most);
             match reader.stream.write(&self.frames[reader.offset..frames * self.frame_bytes]) {
                 Ok(count) => {
                     let bytes = reader.offset + count;

@@ -59,8 +59,8 @@ pub(crate) enum Pace {
 pub(crate) struct Floor {
     pub rooms: usize,
     pub data_bytes: usize,
-    /// Most frames in one write.
-    pub coalesce: usize,
+    /// So many messages of a room come at once.
+    pub burst: u32,
     /// Messages a second over all rooms; `None` = as many as the sockets take.
     pub per_s: Option<u32>,
 }
