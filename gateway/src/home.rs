@@ -39,7 +39,7 @@ pub trait Ports {
     /// Appends a hand-over to the queue to `shard`. `false` = no space: call [`Home::space`] when there is.
     fn hand_over(&mut self, shard: ShardId, room: &RoomId, hand_over: HandOver) -> bool;
     /// The outcome of a publish, for the shard of its connection. Never dropped: publishes are bounded
-    /// by the shards' credit.
+    /// by what a shard may have unanswered.
     fn answer(&mut self, answered: Answered);
     /// A page for a subscription; `None` = it failed. Never dropped: a subscription has at most one ask.
     fn page(&mut self, to: PageTo, page: Option<Page>);
@@ -155,7 +155,7 @@ impl Home {
         }
     }
 
-    /// A publish from a shard, within its credit.
+    /// A publish from a shard, within what it may have unanswered.
     pub fn publish(&mut self, publish: Publish, (now, wall_ms): (Instant, i64), ports: &mut impl Ports) {
         let lane = publish.room.lane();
         let mut answers = Vec::new();

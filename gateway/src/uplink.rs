@@ -3,7 +3,6 @@
 //! [`Publish`] is one accepted publish, [`Link`] what it shares with its connection, [`lane::Lane`] the
 //! machine that batches, sends and retries. No I/O here.
 
-pub mod credit;
 pub mod lane;
 
 #[cfg(test)]

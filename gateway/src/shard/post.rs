@@ -1,5 +1,5 @@
 //! What a shard sends to others. Runs are refused when a queue is full; everything else waits here as a
-//! level or in a backlog that its senders bound (publishes by credit, asks and pages by subscriptions).
+//! level or in a backlog that its senders bound (publishes by what may be unanswered, asks and pages by subscriptions).
 
 use std::collections::VecDeque;
 
