@@ -10,8 +10,8 @@ mod registry;
 mod watching;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sluice_lifecycle::Scope;
@@ -22,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::registry::Registry;
 pub use self::registry::RegistryError;
+use crate::identity::Identity;
 use crate::known::Known;
-use crate::{Cluster, Duty, DutyInfo, Instance, Registration, Service, State, View};
+use crate::shown::Shown;
+use crate::{Cluster, Duty, DutyInfo, Instance, Registration, Service, State, View, until};
 
 /// Longest part of a call that waits for etcd.
 const CALL: Duration = Duration::from_millis(500);
@@ -56,14 +58,9 @@ pub struct EtcdCluster(Arc<Shared>);
 
 struct Shared {
     registry: Registry,
-    registration: Registration,
-    host: String,
-    started_ms: i64,
+    identity: Identity,
     ttl: Duration,
-    known: Mutex<Known>,
-    view: watch::Sender<Arc<View>>,
-    me: watch::Sender<InstanceId>,
-    owned: watch::Sender<BTreeSet<Duty>>,
+    shown: Shown,
     /// The lease in force, and what was written under it.
     lease: watch::Sender<Option<i64>>,
     state: watch::Sender<State>,
@@ -92,20 +89,14 @@ impl EtcdCluster {
     ) -> Result<Self, RegistryError> {
         let registry = Registry::open(&config.endpoints, &config.prefix).await?;
         let ttl = config.lease_ttl.max(LEASE_TTL_MIN);
-        let host = host();
-        let me = InstanceId::fresh(registration.service.as_str(), &host);
+        let identity = Identity::new(registration);
         let seeds = logic_seeds.iter().filter_map(|address| seed(address)).collect();
-        let known = Known::new(ttl, me.clone(), seeds, candidates, Instant::now());
+        let known = Known::new(ttl, identity.fresh_id(), seeds, candidates, Instant::now());
         let shared = Arc::new(Shared {
             registry,
-            registration,
-            host,
-            started_ms: now_ms(),
+            identity,
             ttl,
-            view: watch::Sender::new(Arc::new(known.view(Instant::now()))),
-            known: Mutex::new(known),
-            me: watch::Sender::new(me),
-            owned: watch::Sender::default(),
+            shown: Shown::new(known),
             lease: watch::Sender::new(None),
             state: watch::Sender::new(State::Serving),
             written: watch::Sender::new(None),
@@ -121,69 +112,26 @@ impl EtcdCluster {
     }
 }
 
-/// Runs a task until the close, then waits for the stage it dies in: to end earlier would be a failure.
-async fn until(
-    (closed, stage): (CancellationToken, CancellationToken),
-    task: impl Future<Output = ()> + Send,
-) {
-    tokio::select! {
-        biased;
-        () = closed.cancelled() => {}
-        () = task => {}
-    }
-    stage.cancelled().await;
-}
-
 impl Shared {
     fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
-        look(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
+        self.shown.look(look)
     }
 
     /// Changes what is known and tells everybody whom it concerns.
     fn learn(&self, change: impl FnOnce(&mut Known, Instant)) {
-        let now = Instant::now();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut known, now);
-        known.tick(now);
-        let (me, view, owned) = (known.me().clone(), known.view(now), known.owned(now));
-        set(&self.me, me);
-        self.view.send_if_modified(|last| {
-            let changed = **last != view;
-            if changed {
-                *last = Arc::new(view);
-            }
-            changed
-        });
-        set(&self.owned, owned);
-        drop(known);
+        self.shown.learn(change);
         self.learned.notify_one();
     }
-
-    /// This process as others are to see it.
-    fn instance(&self, id: InstanceId, state: State) -> Instance {
-        let Registration { service, address, url, version } = self.registration.clone();
-        Instance { id, service, address, url, version, started_ms: self.started_ms, state, headroom: None }
-    }
-}
-
-fn set<T: PartialEq>(place: &watch::Sender<T>, value: T) {
-    place.send_if_modified(|last| {
-        let changed = *last != value;
-        if changed {
-            *last = value;
-        }
-        changed
-    });
 }
 
 #[async_trait]
 impl Cluster for EtcdCluster {
     fn view(&self) -> watch::Receiver<Arc<View>> {
-        self.0.view.subscribe()
+        self.0.shown.view.subscribe()
     }
 
     fn me(&self) -> watch::Receiver<InstanceId> {
-        self.0.me.subscribe()
+        self.0.shown.me.subscribe()
     }
 
     async fn set_state(&self, state: State) {
@@ -199,7 +147,7 @@ impl Cluster for EtcdCluster {
     }
 
     fn owned(&self) -> watch::Receiver<BTreeSet<Duty>> {
-        self.0.owned.subscribe()
+        self.0.shown.owned.subscribe()
     }
 
     fn duties(&self) -> Vec<DutyInfo> {
@@ -236,15 +184,4 @@ fn seed(address: &str) -> Option<Instance> {
     let (address, version) = (address.to_owned(), String::new());
     let (service, state) = (Service::Logic, State::Serving);
     Some(Instance { id, service, address, url: None, version, started_ms: 0, state, headroom: None })
-}
-
-fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let short = name.trim().split('.').next().unwrap_or_default();
-    if short.is_empty() { "host".into() } else { short.into() }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

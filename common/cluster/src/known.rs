@@ -70,6 +70,7 @@ impl Known {
         &self.me
     }
 
+    #[cfg(feature = "etcd")]
     pub(crate) fn is_releasing(&self) -> bool {
         self.releasing
     }

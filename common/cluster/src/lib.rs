@@ -4,10 +4,14 @@
 //! depends on it. An owner of a duty is never exclusive (two for a moment do no harm), and nobody is
 //! declared gone by an observer who cannot see itself.
 
+#[cfg(feature = "etcd")]
 pub mod etcd;
+mod identity;
 mod known;
 pub mod last;
 pub mod pages;
+mod shown;
+pub mod solo;
 mod view;
 
 use std::collections::BTreeSet;
@@ -16,6 +20,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sluice_proto::ids::InstanceId;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use view::{Duty, DutyInfo, Instance, Registration, Service, State, UnknownDuty, UnknownService, View};
 
@@ -51,4 +56,17 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Gives duties and lease back, within 500 ms also when the registry is away. Harmless when repeated.
     async fn close(&self);
+}
+
+/// Runs a task until the close, then waits for the stage it dies in: to end earlier would be a failure.
+async fn until(
+    (closed, stage): (CancellationToken, CancellationToken),
+    task: impl Future<Output = ()> + Send,
+) {
+    tokio::select! {
+        biased;
+        () = closed.cancelled() => {}
+        () = task => {}
+    }
+    stage.cancelled().await;
 }

@@ -4,7 +4,10 @@
 //! idempotent. This crate never writes "offline": a connection is a field, and only that field is removed,
 //! by name, while it still belongs to the instance that wrote it.
 
+pub mod memory;
+#[cfg(feature = "redis")]
 pub mod redis;
+mod users;
 
 use async_trait::async_trait;
 use sluice_proto::ids::{InstanceId, RoomId, UserId};

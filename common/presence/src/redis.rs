@@ -26,18 +26,13 @@ use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
 use self::link::Link;
 use self::scripts::{Generation, Scripts};
+use crate::users::{CONNECTIONS_OF_USER_MAX, CONNECTIONS_PER_USER, INSTANCES_MAX, by_user};
 use crate::{Change, Leave, Presence, PresenceError, Present, Result};
 
 /// Changes of one Lua call: about a millisecond of Redis.
 const CHANGES_PER_CALL: usize = 256;
 /// Fields asked for in one step of a scan.
 const SCAN_STEP: usize = 512;
-/// Connections looked at for each user that a query of a room may return.
-const CONNECTIONS_PER_USER: usize = 4;
-/// Connections of one user that are looked at for the oldest.
-const CONNECTIONS_OF_USER_MAX: usize = 1_024;
-/// Most instances returned by one call.
-const INSTANCES_MAX: usize = 1_000;
 
 /// Where Redis is and what is ours in it.
 #[derive(Debug, Clone)]
@@ -162,21 +157,6 @@ fn read_value(value: &str) -> Option<(UserId, i64)> {
     let mut parts = value.splitn(3, '|').skip(1);
     let since = parts.next()?.parse().ok()?;
     Some((UserId::parse(parts.next()?).ok()?, since))
-}
-
-/// Gathers connections by user.
-fn by_user(connections: impl Iterator<Item = (UserId, i64)>) -> HashMap<UserId, Present> {
-    let mut users = HashMap::<UserId, Present>::new();
-    for (user, since_ms) in connections {
-        users
-            .entry(user.clone())
-            .and_modify(|present| {
-                present.connections += 1;
-                present.since_ms = present.since_ms.min(since_ms);
-            })
-            .or_insert(Present { user, connections: 1, since_ms });
-    }
-    users
 }
 
 #[async_trait]

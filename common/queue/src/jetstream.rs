@@ -19,14 +19,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::link::Link;
-use crate::{Consumer, Delivery, Queue, QueueError};
+use crate::{ACK_WAIT, Consumer, Delivery, MAX_AGE, Queue, QueueError};
 
 /// Longest wait for any answer of NATS.
 const ANSWER: Duration = Duration::from_secs(2);
-/// A notice is useless when repair has found its messages, which takes half of this.
-const MAX_AGE: Duration = Duration::from_secs(60);
-/// Unacknowledged for so long, a notice goes to another task. Two failed attempts of a push fit in it.
-const ACK_WAIT: Duration = Duration::from_secs(2);
 /// Notices in the hands of all tasks together: those of a second at full load, several times over.
 const ACK_PENDING_MAX: i64 = 4_096;
 /// Shortest time between two attempts of one process to create the stream.

@@ -4,13 +4,21 @@
 //! never looks into a notice, never keeps one while the queue is away, and never makes a publisher wait
 //! for a queue that is down.
 
+#[cfg(feature = "jetstream")]
 pub mod jetstream;
+pub mod memory;
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+
+/// A notice is useless when repair has found its messages, which takes half of this.
+const MAX_AGE: Duration = Duration::from_secs(60);
+/// Unacknowledged for so long, a notice goes to another task. Two failed attempts of a push fit in it.
+const ACK_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a notice was not queued, or a consumer ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

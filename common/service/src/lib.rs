@@ -11,4 +11,5 @@ pub mod grpc;
 pub mod listen;
 pub mod metrics;
 pub mod process;
+pub mod seeded;
 pub mod telemetry;

@@ -12,6 +12,7 @@ use tokio::runtime::Builder;
 use crate::cli::Args;
 use crate::config::sections::{Log, Shutdown};
 use crate::config::{ConfigError, masked_toml};
+use crate::seeded::{self, Bug};
 use crate::telemetry::{self, BadLevel};
 
 /// The configuration of a service, as far as its process has to know it.
@@ -110,6 +111,7 @@ fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
     }
     config.check().map_err(StartError::Contradictions)?;
     telemetry::init(C::SERVICE, config.log().format, &config.log().level)?;
+    seeded::plant().map_err(|unknown| StartError::Contradictions(vec![unknown]))?;
     if !args.check {
         return Ok(Some(config));
     }
@@ -139,6 +141,10 @@ fn live<C: Settings>(
         let started = start(config, &lifecycle).await;
         if let Err(error) = &started {
             lifecycle.stop(StopReason::Manual(error.to_string()));
+        }
+        if seeded::is(Bug::WedgedStop) {
+            lifecycle.stopping().cancelled().await;
+            std::thread::park_timeout(2 * lifecycle.total());
         }
         started
     };

@@ -27,7 +27,7 @@ pub enum StoreError {
     /// The server refused or gave up and rolled back.
     #[error("the store rolled back ({sqlstate}): {message}")]
     RolledBack {
-        /// SQLSTATE, five characters.
+        /// SQLSTATE, five characters; of SQLite the extended result code.
         sqlstate: String,
         /// The server's words.
         message: String,
@@ -35,7 +35,7 @@ pub enum StoreError {
     /// An item that can never be stored.
     #[error("the store rejects an item ({sqlstate}): {message}")]
     Poison {
-        /// SQLSTATE, five characters.
+        /// SQLSTATE, five characters; of SQLite the extended result code.
         sqlstate: String,
         /// The server's words.
         message: String,

@@ -1,11 +1,23 @@
 //! The store: rooms, messages, outbox. The one part of Sluice that is trusted to remember.
 //!
-//! [`Store`] is the contract, [`postgres`] keeps it. Nothing here knows of gateways, notices or users' rights,
-//! and nothing here retries a write: the caller has the keys that make a retry safe, so the caller retries.
+//! [`Store`] is the contract. Two modules keep it, each behind the feature of its name:
+//!
+//! | | `postgres` | `sqlite` |
+//! |---|---|---|
+//! | for | a cluster: many processes, one server | `sluice dev`: one process, one file, or memory, which keeps no promise |
+//! | `ok` stands on | `fsync`, `synchronous_commit`: checked on every connection | WAL, `synchronous=FULL`: checked on every connection that publishes |
+//! | a group is | one call of `publish_v1` | one `begin immediate` transaction, shared by groups that wait |
+//! | the epoch changes with | restore, promotion, `new_epoch` | another file, `new_epoch`; an older copy in its place is not seen |
+//!
+//! The tests hold both to the same cases. Nothing here knows of gateways, notices or users' rights, and
+//! nothing here retries a write: the caller has the keys that make a retry safe, so the caller retries.
 
 mod error;
+#[cfg(feature = "postgres")]
 pub mod postgres;
 mod retention;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 mod types;
 
 use std::time::Duration;
@@ -28,9 +40,9 @@ pub use types::{
 /// `(room, sender, key)` once.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Commits one group: all of `items` or nothing, in the order given, in one round trip.
+    /// Commits one group: all of `items` or nothing, in the order given.
     ///
-    /// `lane` chooses the connection; groups of one lane wait for each other. Past `not_after_ms`
+    /// `lane` may choose the connection; groups of one lane wait for each other. Past `not_after_ms`
     /// (milliseconds since 1970, the store's clock) nothing is stored: [`StoreError::TooLate`].
     ///
     /// # Errors

@@ -12,6 +12,8 @@ mod line;
 mod migrations;
 mod publish;
 mod read;
+#[cfg(feature = "seeded-bugs")]
+pub mod seed;
 mod upkeep;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,18 +1,17 @@
 //! Takes and gives back duties whenever something was learned, and lets time pass for what depends on it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use super::Shared;
 use crate::known::Step;
+use crate::shown::beat;
 
 /// Never ends.
 pub(super) async fn keep(shared: Arc<Shared>) {
-    let beat = (shared.ttl / 10).clamp(Duration::from_millis(100), Duration::from_secs(1));
     loop {
-        if timeout(beat, shared.learned.notified()).await.is_err() {
+        if timeout(beat(shared.ttl), shared.learned.notified()).await.is_err() {
             shared.learn(|_, _| {});
         }
         for step in shared.look(|known| known.steps(Instant::now())) {
@@ -24,7 +23,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 /// Takes a step in the registry. What came of it is seen in the watch.
 pub(super) async fn take(shared: &Shared, step: Step) {
     let Some(lease) = *shared.lease.borrow() else { return };
-    let me = shared.me.borrow().clone();
+    let me = shared.shown.id();
     let outcome = match &step {
         Step::Claim { .. } if shared.look(crate::known::Known::is_releasing) => return,
         Step::Claim { duty, from } => {

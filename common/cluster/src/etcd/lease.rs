@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_proto::ids::InstanceId;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Shared;
@@ -42,11 +41,11 @@ pub(super) async fn hold(shared: Arc<Shared>) {
             }
             sleep(pause.next()).await;
         };
-        tracing::info!(instance = %*shared.me.borrow(), "Registered.");
+        tracing::info!(instance = %shared.shown.id(), "Registered.");
         renew(&shared, lease, sent).await;
         shared.lease.send_replace(None);
         shared.written.send_replace(None);
-        let fresh = InstanceId::fresh(shared.registration.service.as_str(), &shared.host);
+        let fresh = shared.identity.fresh_id();
         tracing::warn!(instance = %fresh, "The lease was lost; a new id begins.");
         shared.learn(|known, _| known.rename(fresh));
     }
@@ -64,8 +63,7 @@ async fn register(shared: &Shared) -> Result<(i64, Instant), RegistryError> {
 
 async fn write(shared: &Shared, lease: i64) -> Result<State, RegistryError> {
     let state = *shared.state.borrow();
-    let me = shared.me.borrow().clone();
-    shared.registry.put(&shared.instance(me, state), lease).await?;
+    shared.registry.put(&shared.identity.instance(shared.shown.id(), state), lease).await?;
     shared.written.send_replace(Some(state));
     Ok(state)
 }

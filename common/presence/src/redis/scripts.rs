@@ -77,8 +77,11 @@ return leaves
 ";
 
 /// ARGV: prefix, instance, generation, then entries of the instance's hash. Removes those named last before
-/// the generation, with what they stand for, and returns how many of that there were.
+/// the generation, with what they stand for, and returns how many of that there were. A newer generation has
+/// begun: none, it may still name them.
 const REMOVE: &str = r"
+local current = redis.call('HGET', index, '')
+if current and current > ARGV[3] then return 0 end
 local removed = 0
 for at = 4, #ARGV do
   local named = redis.call('HGET', index, ARGV[at])

@@ -1,5 +1,8 @@
-//! Presence against a real redis-server, with its outages, wipes and freezes.
+//! Both presences against one contract, and the one on a real redis-server with its freezes.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+#[macro_use]
+mod contract;
+mod memory;
+#[cfg(feature = "redis")]
 mod redis;
-mod server;

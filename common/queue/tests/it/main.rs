@@ -1,5 +1,8 @@
-//! The queue against a real nats-server, with its outages, wipes and freezes.
+//! Both queues against one contract, and the one on a real nats-server with its freezes and losses.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+#[macro_use]
+mod contract;
+#[cfg(feature = "jetstream")]
 mod jetstream;
-mod server;
+mod memory;

@@ -1,5 +1,5 @@
 //! Brings a database to this version's schema, and gives it a new epoch. Never takes anything away that the
-//! version before still uses (see `migrations/0001_base.sql`).
+//! version before still uses (see `migrations/postgres/0001_base.sql`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::StoreError;
 
 /// In order. A published migration is never edited: a database out there has run it.
 const MIGRATIONS: &[(i32, &str, &str)] = &[
-    (1, "base", include_str!("../../migrations/0001_base.sql")),
-    (2, "read and trim", include_str!("../../migrations/0002_read_and_trim.sql")),
+    (1, "base", include_str!("../../migrations/postgres/0001_base.sql")),
+    (2, "read and trim", include_str!("../../migrations/postgres/0002_read_and_trim.sql")),
 ];
 
 /// For the whole migration, waiting for another migrator included.

@@ -1,28 +1,37 @@
-//! What the contract suite needs of a store under test, and PostgreSQL's answer to it.
+//! What the cases need of a store under test.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use sluice_store::Store;
-use sluice_store::postgres::{PgConfig, PgStore};
-use sqlx::Row;
-
-use crate::server::PgServer;
 
 /// A store that can be opened several times, broken, and looked into past its own code.
 #[async_trait]
-pub trait Rig: Send {
-    /// Another handle on the same data, as another process would have.
+pub trait Rig: Send + Sync + Sized {
+    /// A store with nothing in it.
+    async fn start() -> Self;
+    /// Another handle on the same data, as another caller or process would have.
     async fn open(&self) -> Arc<dyn Store>;
-    /// Breaks some connections in the middle of whatever they do. Nothing, where there are none.
+    /// Breaks some calls in the middle of whatever they do.
     async fn cut(&self);
-    /// Kills the server at once and starts it again. Nothing, where there is none.
+    /// Ends the store at once, without a goodbye, and starts it again. Handles are good for calls after that, or
+    /// another can be opened.
     async fn crash(&mut self);
     /// All that is stored.
     async fn table(&self) -> Table;
-    /// Makes all messages of a room so much older.
+    /// Runs plain SQL past the store.
+    async fn run(&self, sql: &str);
+    /// Makes those messages so much older.
+    async fn age_those(&self, which: &str, seconds: i64);
+    /// Makes all messages of a room, and what is owed of it, so much older.
     async fn age(&self, room: &str, seconds: i64);
+    /// From now on the tables refuse the data `poison`.
+    async fn refuse_poison(&self);
+    /// Holds what every publish needs until it is dropped.
+    async fn hold(&self) -> Box<dyn Send>;
+    /// Transactions that somebody left open.
+    async fn open_transactions(&self) -> usize;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,76 +98,4 @@ impl Table {
 fn brief(seqs: &[u64]) -> String {
     let run = seqs.iter().zip(1..).take_while(|&(&seq, n)| seq == n).count();
     format!("1…{run} then {:?} ({} in all)", &seqs[run..seqs.len().min(run + 3)], seqs.len())
-}
-
-pub struct PgRig(pub PgServer);
-
-impl PgRig {
-    pub async fn start() -> Self {
-        Self(PgServer::start().await)
-    }
-
-    pub async fn pg(&self) -> PgStore {
-        PgStore::connect(PgConfig::new(self.0.url())).await.unwrap()
-    }
-}
-
-#[async_trait]
-impl Rig for PgRig {
-    async fn open(&self) -> Arc<dyn Store> {
-        let config = PgConfig { lane_connections: 6, read_connections: 2, ..PgConfig::new(self.0.url()) };
-        Arc::new(PgStore::connect(config).await.unwrap())
-    }
-
-    async fn cut(&self) {
-        self.0
-            .run(
-                "select pg_terminate_backend(pid) from (select pid from pg_stat_activity \
-                 where application_name = 'sluice' order by state = 'active' desc, random() limit 3) x",
-            )
-            .await;
-    }
-
-    async fn crash(&mut self) {
-        self.0.crash_and_restart().await;
-    }
-
-    async fn table(&self) -> Table {
-        let heads = self.0.run("select room, head::text from rooms").await;
-        let rows = "select room, seq::text, sender, key, encode(hash, 'hex') as hash, ms_v1(at)::text as at \
-                    from messages m order by m.room, m.seq";
-        let owed = "select unnest(rooms) as room, unnest(firsts)::text as first, unnest(lasts)::text as last \
-                    from outbox";
-        let dead = self.0.run("select sum(deadlocks)::text from pg_stat_database").await;
-        let number = |text: &str| text.parse::<u64>().unwrap();
-        Table {
-            heads: heads.iter().map(|r| (r.get(0), number(r.get(1)))).collect(),
-            rows: (self.0.run(rows).await.iter())
-                .map(|r| TableRow {
-                    room: r.get(0),
-                    seq: number(r.get(1)),
-                    sender: r.get(2),
-                    key: r.get(3),
-                    hash: unhex(r.get(4)),
-                    at_ms: r.get::<&str, _>(5).parse().unwrap(),
-                })
-                .collect(),
-            owed: (self.0.run(owed).await.iter())
-                .map(|r| (r.get(0), number(r.get(1)), number(r.get(2))))
-                .collect(),
-            deadlocks: dead[0].get::<&str, _>(0).parse().unwrap(),
-        }
-    }
-
-    async fn age(&self, room: &str, seconds: i64) {
-        let sql = format!(
-            "update messages set at = at - interval '{seconds} seconds' where room = '{room}'; \
-             update outbox set at = at - interval '{seconds} seconds' where '{room}' = any (rooms)"
-        );
-        self.0.run(sql).await;
-    }
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }

@@ -10,8 +10,8 @@ use futures::future::join_all;
 use sluice_store::{Class, NewMessage, Outcome, Store, StoreError};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::contract::{LATER, message};
-use crate::rig::{PgRig, Rig, Table};
+use super::contract::{LATER, message};
+use crate::rig::{Rig, Table};
 
 const HANDLES: usize = 3;
 const WORKERS: usize = 12;
@@ -157,7 +157,7 @@ async fn nemesis(rig: &mut impl Rig, crashes: u32, round: Duration, heard: &Hear
     heard.stop.store(true, Ordering::Relaxed);
 }
 
-pub async fn storm(rig: &mut impl Rig, seed: u64, crashes: u32, round: Duration) {
+async fn storm(rig: &mut impl Rig, seed: u64, crashes: u32, round: Duration) {
     let mut stores = Vec::new();
     for _ in 0..HANDLES {
         stores.push(rig.open().await);
@@ -188,9 +188,7 @@ fn from_env(name: &str, otherwise: u32) -> u32 {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_storm_breaks_the_table_or_an_answer() {
-    let mut rig = PgRig::start().await;
+pub async fn no_storm_breaks_the_table_or_an_answer(rig: &mut impl Rig) {
     let (seed, crashes) = (from_env("SLUICE_STORM_SEED", 1), from_env("SLUICE_STORM_CRASHES", 2));
-    storm(&mut rig, u64::from(seed), crashes, Duration::from_secs(2)).await;
+    storm(rig, u64::from(seed), crashes, Duration::from_secs(2)).await;
 }

@@ -4,9 +4,10 @@ use sluice_store::postgres::{PgConfig, PgStore, migrate};
 use sluice_store::{Store, StoreError};
 use sqlx::Row;
 
-use crate::contract::{Is, message, messages, publish};
-use crate::rig::{PgRig, Rig};
-use crate::server::PgServer;
+use super::rig::PgRig;
+use super::server::PgServer;
+use crate::cases::contract::{Is, message, messages, publish};
+use crate::rig::Rig;
 
 async fn refused(url: String) -> String {
     match PgStore::connect(PgConfig::new(url)).await {

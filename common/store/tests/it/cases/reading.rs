@@ -4,16 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sluice_store::Range;
 
-use crate::contract::{after, message, messages, page, publish, room};
-use crate::rig::{PgRig, Rig};
+use super::contract::{after, message, messages, page, publish, room};
+use crate::rig::Rig;
 
 fn before(name: &str, before: u64, limit: u32) -> Range {
     Range { room: room(name), after: 0, before: Some(before), limit }
 }
 
-#[tokio::test]
-async fn pages_and_history() {
-    let rig = PgRig::start().await;
+pub async fn pages_and_history(rig: &mut impl Rig) {
     let store = rig.open().await;
     assert_eq!(page(&*store, after("a", 0, 10)).await, (1, 0, vec![]), "an unknown room");
     publish(&*store, messages("a", 10)).await;
@@ -30,9 +28,7 @@ async fn pages_and_history() {
     assert_eq!(page(&*store, after("long", 0, 999)).await.2.len(), 256);
 }
 
-#[tokio::test]
-async fn the_budget_cuts_where_reading_can_go_on() {
-    let rig = PgRig::start().await;
+pub async fn the_budget_cuts_where_reading_can_go_on(rig: &mut impl Rig) {
     let store = rig.open().await;
     let big = "x".repeat(1_000 - 32 - "alice".len() - "k".len());
     for name in ["a", "b", "c", "d"] {
@@ -59,9 +55,7 @@ async fn the_budget_cuts_where_reading_can_go_on() {
     assert_eq!(store.read(&[], 1).await.unwrap().pages, []);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_is_one_snapshot() {
-    let rig = PgRig::start().await;
+pub async fn a_page_is_one_snapshot(rig: &mut impl Rig) {
     let store = rig.open().await;
     let done = AtomicBool::new(false);
     let writer = async {
@@ -85,13 +79,11 @@ async fn a_page_is_one_snapshot() {
     tokio::join!(writer, reader);
 }
 
-#[tokio::test]
-async fn b5_the_oldest_kept_is_said() {
-    let rig = PgRig::start().await;
+pub async fn b5_the_oldest_kept_is_said(rig: &mut impl Rig) {
     let store = rig.open().await;
     publish(&*store, messages("a", 5)).await;
-    rig.0.run("delete from messages where seq <= 3").await;
+    rig.run("delete from messages where seq <= 3").await;
     assert_eq!(page(&*store, after("a", 1, 0)).await, (4, 5, vec![4, 5]));
-    rig.0.run("delete from messages").await;
+    rig.run("delete from messages").await;
     assert_eq!(page(&*store, after("a", 1, 0)).await, (6, 5, vec![]), "B4, B7: head + 1, never 1 again");
 }

@@ -4,8 +4,9 @@
 
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::contract::{Is, after, message, messages, page, publish};
-use crate::rig::{PgRig, Rig};
+use super::rig::PgRig;
+use crate::cases::contract::{Is, after, message, messages, page, publish};
+use crate::rig::Rig;
 
 /// Everything in one statement, one snapshot: what one would write first.
 const NAIVE: &str = r#"

@@ -7,9 +7,10 @@ use sluice_proto::limits::LANES;
 use sluice_store::Store;
 use sluice_store::postgres::{PgConfig, PgStore, new_epoch};
 
-use crate::contract::{LATER, after, messages, page, publish};
-use crate::rig::{PgRig, Rig};
-use crate::server::{PgServer, tool};
+use super::rig::PgRig;
+use super::server::{PgServer, tool};
+use crate::cases::contract::{LATER, after, messages, page, publish};
+use crate::rig::Rig;
 
 /// The epochs of answers of every lane and of a read. Retries calls whose connection was gone.
 async fn everywhere(store: &dyn Store) -> Vec<Epoch> {

@@ -1,0 +1,73 @@
+//! What one process knows of the cluster, as it shows it to its own parts: whatever is learned is told at once to
+//! whom it concerns. Decides nothing; that is [`Known`]'s.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sluice_proto::ids::InstanceId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::known::Known;
+use crate::{Duty, View};
+
+pub(crate) struct Shown {
+    known: Mutex<Known>,
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) me: watch::Sender<InstanceId>,
+    pub(crate) owned: watch::Sender<BTreeSet<Duty>>,
+}
+
+/// How often time is to be let pass, a few times in a lease time: with a [`Shown::learn`] of nothing.
+pub(crate) fn beat(ttl: Duration) -> Duration {
+    (ttl / 10).clamp(Duration::from_millis(100), Duration::from_secs(1))
+}
+
+impl Shown {
+    pub(crate) fn new(known: Known) -> Self {
+        Self {
+            view: watch::Sender::new(Arc::new(known.view(Instant::now()))),
+            me: watch::Sender::new(known.me().clone()),
+            owned: watch::Sender::default(),
+            known: Mutex::new(known),
+        }
+    }
+
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
+        look(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// This process's id now.
+    pub(crate) fn id(&self) -> InstanceId {
+        self.me.borrow().clone()
+    }
+
+    /// Changes what is known and tells everybody whom it concerns.
+    pub(crate) fn learn(&self, change: impl FnOnce(&mut Known, Instant)) {
+        let now = Instant::now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut known, now);
+        known.tick(now);
+        set(&self.me, known.me().clone());
+        let view = known.view(now);
+        self.view.send_if_modified(|last| {
+            let changed = **last != view;
+            if changed {
+                *last = Arc::new(view);
+            }
+            changed
+        });
+        set(&self.owned, known.owned(now));
+    }
+}
+
+fn set<T: PartialEq>(place: &watch::Sender<T>, value: T) {
+    place.send_if_modified(|last| {
+        let changed = *last != value;
+        if changed {
+            *last = value;
+        }
+        changed
+    });
+}

@@ -1,0 +1,152 @@
+//! The cluster inside one process: what etcd is to a cluster, without a server.
+//!
+//! All members share one [`Registry`]. A change is known to all of them before the call that made it returns;
+//! what follows from it is decided by the same rules as with etcd. Nothing here is kept beyond the process.
+
+mod listed;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sluice_lifecycle::Scope;
+use sluice_proto::ids::InstanceId;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::listed::Listed;
+use crate::identity::Identity;
+use crate::known::Known;
+use crate::shown::{Shown, beat};
+use crate::{Cluster, Duty, DutyInfo, Registration, State, View, until};
+
+/// Who is there. Cheap to clone; clones are the same registry.
+#[derive(Clone)]
+pub struct Registry(Arc<Shared>);
+
+struct Shared {
+    ttl: Duration,
+    listed: Mutex<Listed>,
+}
+
+/// One service of this process.
+struct Member {
+    identity: Identity,
+    shown: Shown,
+}
+
+/// [`Cluster`] inside one process.
+pub struct SoloCluster {
+    registry: Registry,
+    member: Arc<Member>,
+    closed: CancellationToken,
+}
+
+impl Registry {
+    /// Nobody is there. Who left is gone after twice this time, as if it were that of a lease.
+    #[must_use]
+    pub fn new(lease_ttl: Duration) -> Self {
+        Self(Arc::new(Shared { ttl: lease_ttl, listed: Mutex::default() }))
+    }
+
+    /// Registers a service, serving, until it closes or the stage of the scope begins. `candidates` are the
+    /// duties that it is willing to do.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn join(&self, scope: &Scope, registration: Registration, candidates: BTreeSet<Duty>) -> SoloCluster {
+        let identity = Identity::new(registration);
+        let me = identity.fresh_id();
+        let known = Known::new(self.0.ttl, me.clone(), Vec::new(), candidates, Instant::now());
+        let instance = identity.instance(me, State::Serving);
+        let member = Arc::new(Member { identity, shown: Shown::new(known) });
+        self.change(|listed| listed.join(Arc::clone(&member), instance));
+        let closed = scope.token().child_token();
+        let membership = Membership { registry: self.clone(), member: Arc::clone(&member) };
+        let beats = until((closed.clone(), scope.token()), async move { membership.beats().await });
+        scope.spawn("cluster-beat", beats);
+        SoloCluster { registry: self.clone(), member, closed }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Listed)) {
+        let mut listed = self.0.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut listed);
+        listed.settle();
+    }
+}
+
+/// Leaves when it is dropped, however the task ends that has it.
+struct Membership {
+    registry: Registry,
+    member: Arc<Member>,
+}
+
+impl Membership {
+    /// Lets time pass for what depends on it. Never ends.
+    async fn beats(&self) {
+        loop {
+            sleep(beat(self.registry.0.ttl)).await;
+            self.registry.change(|listed| listed.beat(&self.member));
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.registry.change(|listed| listed.leave(&self.member));
+    }
+}
+
+impl SoloCluster {
+    /// What a lost lease does: this process is off the list with its duties, and on it again under a new id.
+    pub fn expire(&self) {
+        self.registry.change(|listed| listed.rename(&self.member));
+    }
+}
+
+#[async_trait]
+impl Cluster for SoloCluster {
+    fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.member.shown.view.subscribe()
+    }
+
+    fn me(&self) -> watch::Receiver<InstanceId> {
+        self.member.shown.me.subscribe()
+    }
+
+    async fn set_state(&self, state: State) {
+        self.registry.change(|listed| listed.set_state(&self.member, state));
+    }
+
+    fn gone(&self) -> Vec<InstanceId> {
+        self.member.shown.look(Known::gone)
+    }
+
+    fn owned(&self) -> watch::Receiver<BTreeSet<Duty>> {
+        self.member.shown.owned.subscribe()
+    }
+
+    fn duties(&self) -> Vec<DutyInfo> {
+        let now = Instant::now();
+        self.member.shown.look(|known| known.duties(now))
+    }
+
+    async fn release_duties(&self) {
+        self.registry.change(|listed| {
+            self.member.shown.learn(|known, _| known.release());
+            // Draining, or the others would wait for this process to take its share again.
+            listed.set_state(&self.member, State::Draining);
+        });
+    }
+
+    async fn close(&self) {
+        self.registry.change(|listed| {
+            self.member.shown.learn(|known, _| known.release());
+            listed.leave(&self.member);
+        });
+        self.closed.cancel();
+    }
+}

@@ -1,0 +1,117 @@
+//! The list that all members share: who is there and who owns what, and what each change of it means to them.
+//! No I/O, nothing waits.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use sluice_proto::ids::InstanceId;
+use tokio::time::Instant;
+
+use super::Member;
+use crate::known::{Known, Step};
+use crate::{Duty, Instance, State};
+
+/// Most times that everybody is asked for its next steps after one change; a few are needed.
+const ROUNDS_MAX: usize = 100;
+
+#[derive(Default)]
+pub(super) struct Listed {
+    members: Vec<Arc<Member>>,
+    instances: HashMap<InstanceId, Instance>,
+    owners: BTreeMap<Duty, InstanceId>,
+}
+
+impl Listed {
+    pub(super) fn join(&mut self, member: Arc<Member>, instance: Instance) {
+        let (instances, owners) = (self.instances.clone(), self.owners.clone());
+        member.shown.learn(|known, now| known.list(instances, owners, now));
+        self.members.push(member);
+        self.put(instance);
+    }
+
+    pub(super) fn leave(&mut self, member: &Arc<Member>) {
+        self.members.retain(|other| !Arc::ptr_eq(other, member));
+        self.remove(&member.shown.id());
+    }
+
+    /// Off the list, and on it again as somebody else.
+    pub(super) fn rename(&mut self, member: &Member) {
+        if let Some(instance) = self.remove(&member.shown.id()) {
+            let id = member.identity.fresh_id();
+            member.shown.learn(|known, _| known.rename(id.clone()));
+            self.put(member.identity.instance(id, instance.state));
+        }
+    }
+
+    pub(super) fn set_state(&mut self, member: &Member, state: State) {
+        let id = member.shown.id();
+        if self.instances.contains_key(&id) {
+            self.put(member.identity.instance(id, state));
+        }
+    }
+
+    /// Lets time pass for a member.
+    pub(super) fn beat(&self, member: &Member) {
+        if self.instances.contains_key(&member.shown.id()) {
+            member.shown.learn(|known, now| known.renewed(now));
+        }
+    }
+
+    /// Duties change hands until nobody has anything to change.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let mut settled = true;
+            for member in self.members.clone() {
+                for step in member.shown.look(|known| known.steps(Instant::now())) {
+                    settled = false;
+                    self.take(&member.shown.id(), step);
+                }
+            }
+            if settled {
+                return;
+            }
+        }
+    }
+
+    /// Takes a step if it still may be taken.
+    fn take(&mut self, me: &InstanceId, step: Step) {
+        match step {
+            Step::Claim { duty, from } if self.owners.get(&duty) == from.as_ref() => {
+                tracing::info!(%duty, instance = %me, "Duty taken.");
+                self.owners.insert(duty, me.clone());
+                self.tell(|known, _| known.put_owner(duty, me.clone()));
+            }
+            Step::Release(duty) if self.owners.get(&duty) == Some(me) => {
+                self.owners.remove(&duty);
+                self.tell(|known, _| known.remove_owner(duty));
+            }
+            Step::Claim { .. } | Step::Release(_) => {}
+        }
+    }
+
+    fn put(&mut self, instance: Instance) {
+        self.instances.insert(instance.id.clone(), instance.clone());
+        self.tell(|known, _| known.put(instance.clone()));
+    }
+
+    /// With its duties, as they are under its lease.
+    fn remove(&mut self, id: &InstanceId) -> Option<Instance> {
+        let removed = self.instances.remove(id)?;
+        let its: Vec<Duty> =
+            self.owners.extract_if(.., |_, owner| owner == id).map(|(duty, _)| duty).collect();
+        self.tell(|known, now| {
+            its.iter().for_each(|duty| known.remove_owner(*duty));
+            known.remove(id, now);
+        });
+        Some(removed)
+    }
+
+    fn tell(&self, change: impl Fn(&mut Known, Instant)) {
+        for member in &self.members {
+            member.shown.learn(|known, now| {
+                known.renewed(now);
+                change(known, now);
+            });
+        }
+    }
+}

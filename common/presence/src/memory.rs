@@ -1,0 +1,111 @@
+//! Presence inside one process: what Redis is to a cluster, without a server.
+//!
+//! Kept in memory only, and as forgetful as Redis may be: gateways announce again what is lost with the process.
+
+mod tables;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use sluice_proto::ids::{InstanceId, RoomId, UserId};
+
+use self::tables::Tables;
+use crate::{Change, Leave, Presence, PresenceError, Present, Result};
+
+/// [`Presence`] inside one process. One for each service: see [`MemoryPresence::share`].
+#[derive(Default)]
+pub struct MemoryPresence {
+    memory: Arc<Memory>,
+    closed: AtomicBool,
+}
+
+/// What all that share a presence have in common.
+#[derive(Default)]
+struct Memory {
+    tables: Mutex<Tables>,
+    away: AtomicBool,
+}
+
+impl MemoryPresence {
+    /// The same presence for another service: each closes only its own, like a connection to a server.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { memory: Arc::clone(&self.memory), closed: AtomicBool::new(false) }
+    }
+
+    /// Forgets everything, the marker too, as a server that came back empty.
+    pub fn wipe(&self) {
+        *self.memory.tables.lock().unwrap_or_else(PoisonError::into_inner) = Tables::default();
+    }
+
+    /// Behaves as a server that is down, or up again, for all that share it. Nothing is forgotten by that.
+    pub fn set_away(&self, away: bool) {
+        self.memory.away.store(away, Ordering::SeqCst);
+    }
+
+    fn call<T>(&self, call: impl FnOnce(&mut Tables) -> T) -> Result<T> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(PresenceError::Closed);
+        }
+        if self.memory.away.load(Ordering::SeqCst) {
+            return Err(PresenceError::Unavailable("it is away".into()));
+        }
+        Ok(call(&mut self.memory.tables.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+#[async_trait]
+impl Presence for MemoryPresence {
+    async fn add_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()> {
+        let changes: Vec<_> = rooms.iter().cloned().map(Change::InterestAdded).collect();
+        self.apply(instance, &changes).await.map(drop)
+    }
+
+    async fn remove_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()> {
+        let changes: Vec<_> = rooms.iter().cloned().map(Change::InterestRemoved).collect();
+        self.apply(instance, &changes).await.map(drop)
+    }
+
+    async fn interested(&self, rooms: &[RoomId]) -> Result<Vec<Vec<InstanceId>>> {
+        self.call(|tables| rooms.iter().map(|room| tables.interested(room)).collect())
+    }
+
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<Leave>> {
+        self.call(|tables| tables.apply(instance, changes))
+    }
+
+    async fn full_set(
+        &self,
+        instance: &InstanceId,
+        generation: u64,
+        changes: &[Change],
+        last: bool,
+    ) -> Result<()> {
+        self.call(|tables| tables.full_set(instance, generation, changes, last))
+    }
+
+    async fn marker(&self) -> Result<u64> {
+        self.call(Tables::marker)
+    }
+
+    async fn room(&self, room: &RoomId, limit: usize) -> Result<Vec<Present>> {
+        self.call(|tables| tables.room(room, limit))
+    }
+
+    async fn user(&self, user: &UserId) -> Result<Option<Present>> {
+        self.call(|tables| tables.user(user))
+    }
+
+    async fn instances(&self) -> Result<Vec<InstanceId>> {
+        self.call(|tables| tables.instances())
+    }
+
+    async fn reap(&self, instance: &InstanceId) -> Result<u64> {
+        self.call(|tables| tables.reap(instance))
+    }
+
+    async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+}

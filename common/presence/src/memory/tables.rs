@@ -1,0 +1,185 @@
+//! The tables: interest by room, connections by room and by user, and for each instance what it has in them.
+//! Pure; the same rules as the Lua calls.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use sluice_proto::ids::{InstanceId, RoomId, UserId};
+
+use crate::users::{CONNECTIONS_OF_USER_MAX, CONNECTIONS_PER_USER, INSTANCES_MAX, by_user};
+use crate::{Change, Leave, Present};
+
+/// Connections of a user or in a room, by their names.
+type Connections = HashMap<String, Field>;
+
+#[derive(Default)]
+pub(super) struct Tables {
+    /// Lost with the rest.
+    marker: Option<u64>,
+    interest: HashMap<RoomId, HashSet<InstanceId>>,
+    in_room: HashMap<RoomId, Connections>,
+    of_user: HashMap<UserId, Connections>,
+    instances: HashMap<InstanceId, Holdings>,
+}
+
+struct Field {
+    instance: InstanceId,
+    user: UserId,
+    since_ms: i64,
+}
+
+/// What an instance has in the tables, and the generation that named it last.
+#[derive(Default)]
+struct Holdings {
+    generation: u64,
+    named: HashMap<Holding, u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Holding {
+    Interest(RoomId),
+    User(UserId, String),
+    Room(RoomId, String),
+}
+
+impl Tables {
+    pub(super) fn interested(&self, room: &RoomId) -> Vec<InstanceId> {
+        self.interest.get(room).into_iter().flatten().cloned().collect()
+    }
+
+    pub(super) fn room(&self, room: &RoomId, limit: usize) -> Vec<Present> {
+        let most = limit.saturating_mul(CONNECTIONS_PER_USER);
+        by_user(some(self.in_room.get(room), most)).into_values().take(limit).collect()
+    }
+
+    pub(super) fn user(&self, user: &UserId) -> Option<Present> {
+        by_user(some(self.of_user.get(user), CONNECTIONS_OF_USER_MAX)).remove(user)
+    }
+
+    pub(super) fn instances(&self) -> Vec<InstanceId> {
+        self.instances.keys().take(INSTANCES_MAX).cloned().collect()
+    }
+
+    pub(super) fn marker(&mut self) -> u64 {
+        *self.marker.get_or_insert_with(|| rand::random_range(1..=u64::MAX))
+    }
+
+    pub(super) fn apply(&mut self, me: &InstanceId, changes: &[Change]) -> Vec<Leave> {
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let generation = self.instances.entry(me.clone()).or_default().generation;
+        changes.iter().filter_map(|change| self.change(me, generation, change)).collect()
+    }
+
+    pub(super) fn full_set(&mut self, me: &InstanceId, generation: u64, changes: &[Change], last: bool) {
+        let holdings = self.instances.entry(me.clone()).or_default();
+        if generation < holdings.generation {
+            return;
+        }
+        holdings.generation = generation;
+        for change in changes {
+            // Who left by not being named is a leave to nobody: announced again, the user may be here.
+            let _left = self.change(me, generation, change);
+        }
+        if last {
+            self.remove(me, |named| named < generation);
+        }
+    }
+
+    pub(super) fn reap(&mut self, instance: &InstanceId) -> u64 {
+        let removed = self.remove(instance, |_| true);
+        self.instances.remove(instance);
+        removed
+    }
+
+    fn change(&mut self, me: &InstanceId, generation: u64, change: &Change) -> Option<Leave> {
+        let field = |user: &UserId, since_ms| Field { instance: me.clone(), user: user.clone(), since_ms };
+        let (holding, adds) = match change.clone() {
+            Change::InterestAdded(room) => {
+                self.interest.entry(room.clone()).or_default().insert(me.clone());
+                (Holding::Interest(room), true)
+            }
+            Change::Connected { connection, user, since_ms } => {
+                let field = field(&user, since_ms);
+                self.of_user.entry(user.clone()).or_default().insert(connection.clone(), field);
+                (Holding::User(user, connection), true)
+            }
+            Change::Joined { connection, user, room, since_ms } => {
+                let field = field(&user, since_ms);
+                self.in_room.entry(room.clone()).or_default().insert(connection.clone(), field);
+                (Holding::Room(room, connection), true)
+            }
+            Change::InterestRemoved(room) => (Holding::Interest(room), false),
+            Change::Disconnected { connection, user, .. } => (Holding::User(user, connection), false),
+            Change::Left { connection, room } => (Holding::Room(room, connection), false),
+        };
+        let removed = !adds && self.take(me, &holding);
+        let named = &mut self.instances.entry(me.clone()).or_default().named;
+        if adds {
+            named.insert(holding, generation);
+        } else {
+            named.remove(&holding);
+        }
+        match change {
+            Change::Disconnected { user, goodbye, .. } if removed && !self.of_user.contains_key(user) => {
+                Some(Leave { user: user.clone(), goodbye: *goodbye })
+            }
+            Change::Connected { .. }
+            | Change::Disconnected { .. }
+            | Change::Joined { .. }
+            | Change::Left { .. }
+            | Change::InterestAdded(_)
+            | Change::InterestRemoved(_) => None,
+        }
+    }
+
+    /// Removes what of this instance was last named by such generations, and says how much of that there was.
+    fn remove(&mut self, instance: &InstanceId, old: impl Fn(u64) -> bool) -> u64 {
+        let Some(holdings) = self.instances.get_mut(instance) else { return 0 };
+        let olds: Vec<Holding> =
+            holdings.named.extract_if(|_, named| old(*named)).map(|(holding, _)| holding).collect();
+        olds.iter().map(|holding| u64::from(self.take(instance, holding))).sum()
+    }
+
+    /// Removes a field if it is still this instance's.
+    fn take(&mut self, instance: &InstanceId, holding: &Holding) -> bool {
+        match holding {
+            Holding::Interest(room) => {
+                let Entry::Occupied(mut interested) = self.interest.entry(room.clone()) else { return false };
+                let removed = interested.get_mut().remove(instance);
+                if interested.get().is_empty() {
+                    interested.remove();
+                }
+                removed
+            }
+            Holding::User(user, connection) => {
+                take_field(self.of_user.entry(user.clone()), instance, connection)
+            }
+            Holding::Room(room, connection) => {
+                take_field(self.in_room.entry(room.clone()), instance, connection)
+            }
+        }
+    }
+}
+
+fn take_field<K>(connections: Entry<'_, K, Connections>, instance: &InstanceId, name: &str) -> bool {
+    let Entry::Occupied(mut connections) = connections else { return false };
+    let is_mine = connections.get().get(name).is_some_and(|field| field.instance == *instance);
+    if is_mine {
+        connections.get_mut().remove(name);
+    }
+    if connections.get().is_empty() {
+        connections.remove();
+    }
+    is_mine
+}
+
+/// At most so many of the connections: whose, since when.
+fn some(connections: Option<&Connections>, most: usize) -> impl Iterator<Item = (UserId, i64)> {
+    connections
+        .into_iter()
+        .flat_map(HashMap::values)
+        .take(most)
+        .map(|field| (field.user.clone(), field.since_ms))
+}

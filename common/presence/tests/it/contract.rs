@@ -1,0 +1,351 @@
+//! What every presence does. Each case is run against all of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_presence::{Change, Leave, Presence, PresenceError, Present};
+use sluice_proto::ids::{InstanceId, RoomId, UserId};
+use sluice_testing::eventually;
+use tokio::time::Instant;
+
+pub const LONG: Duration = Duration::from_secs(10);
+
+/// A presence, and what can happen to it.
+pub trait Bed: Sized {
+    /// An empty one that works.
+    async fn start() -> Self;
+    /// As another process sees it.
+    fn connect(&self) -> Arc<dyn Presence>;
+    async fn down(&mut self);
+    async fn up_and_empty(&mut self);
+}
+
+/// Names the cases once; `$option` is for `tokio::test`.
+macro_rules! against_the_contract {
+    ($bed:ty $(, $option:ident = $value:literal)?) => {
+        against_the_contract! { $bed, ($($option = $value)?):
+            interest_is_a_set_by_room
+            the_last_connection_of_a_user_leaves_once
+            a_connection_belongs_to_who_wrote_it_last
+            changes_are_applied_in_order_and_again_without_harm
+            a_full_set_removes_what_it_does_not_name
+            a_late_generation_changes_nothing
+            a_reaped_instance_leaves_nothing_and_takes_nothing_of_others
+            queries_are_bounded
+            the_marker_tells_of_a_wipe
+            while_it_is_down_every_call_fails_and_the_first_after_works
+            a_close_is_final_and_concerns_nobody_else
+        }
+    };
+    ($bed:ty, $options:tt: $($case:ident)*) => {$(
+        #[tokio::test $options]
+        async fn $case() {
+            crate::contract::$case::<$bed>().await;
+        }
+    )*};
+}
+
+pub fn instance(name: &str) -> InstanceId {
+    InstanceId::parse(name).unwrap()
+}
+
+pub fn room(name: &str) -> RoomId {
+    RoomId::parse(name).unwrap()
+}
+
+pub fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+pub fn connected(connection: &str, name: &str, since_ms: i64) -> Change {
+    Change::Connected { connection: connection.into(), user: user(name), since_ms }
+}
+
+fn disconnected(connection: &str, name: &str, goodbye: bool) -> Change {
+    Change::Disconnected { connection: connection.into(), user: user(name), goodbye }
+}
+
+pub fn joined(connection: &str, name: &str, in_room: &str, since_ms: i64) -> Change {
+    Change::Joined { connection: connection.into(), user: user(name), room: room(in_room), since_ms }
+}
+
+fn left(connection: &str, from: &str) -> Change {
+    Change::Left { connection: connection.into(), room: room(from) }
+}
+
+pub fn interest(name: &str) -> Change {
+    Change::InterestAdded(room(name))
+}
+
+/// Everything that many connections of many users in many rooms are.
+pub fn crowd(connections: i64) -> Vec<Change> {
+    let all = |n: i64| {
+        let (connection, name, of) = (format!("c{n}"), format!("u{}", n % 700), format!("r{}", n % 90));
+        [connected(&connection, &name, n), joined(&connection, &name, &of, n), interest(&of)]
+    };
+    (0..connections).flat_map(all).collect()
+}
+
+async fn interested(presence: &dyn Presence, rooms: &[&str]) -> Vec<Vec<InstanceId>> {
+    let rooms: Vec<RoomId> = rooms.iter().map(|name| room(name)).collect();
+    let mut interested = presence.interested(&rooms).await.unwrap();
+    interested.iter_mut().for_each(|ids| ids.sort());
+    interested
+}
+
+async fn instances(presence: &dyn Presence) -> Vec<InstanceId> {
+    let mut instances = presence.instances().await.unwrap();
+    instances.sort();
+    instances
+}
+
+/// Connections of a user, and since when.
+async fn of_user(presence: &dyn Presence, name: &str) -> Option<(u32, i64)> {
+    presence.user(&user(name)).await.unwrap().map(|present| (present.connections, present.since_ms))
+}
+
+pub async fn interest_is_a_set_by_room<B: Bed>() {
+    let bed = B::start().await;
+    let presence = bed.connect();
+    let (a, b) = (instance("a"), instance("b"));
+    let rooms = [room("x"), room("y"), room("z")];
+    presence.add_interest(&a, &rooms[..2]).await.unwrap();
+    presence.add_interest(&b, &rooms[1..2]).await.unwrap();
+    presence.add_interest(&b, &rooms[1..2]).await.unwrap();
+    let all = ["x", "y", "z"];
+    assert_eq!(interested(&*presence, &all).await, [vec![a.clone()], vec![a.clone(), b.clone()], vec![]]);
+    presence.remove_interest(&a, &rooms).await.unwrap();
+    presence.remove_interest(&a, &rooms).await.unwrap();
+    assert_eq!(interested(&*presence, &all).await, [vec![], vec![b], vec![]]);
+    assert!(presence.interested(&[]).await.unwrap().is_empty());
+}
+
+pub async fn the_last_connection_of_a_user_leaves_once<B: Bed>() {
+    let bed = B::start().await;
+    let (one, two) = (bed.connect(), bed.connect());
+    let (a, b) = (instance("a"), instance("b"));
+    one.apply(&a, &[connected("1", "ann", 50), joined("1", "ann", "x", 60)]).await.unwrap();
+    two.apply(&b, &[connected("2", "ann", 40), joined("2", "ann", "x", 70), connected("3", "bob|x", 9)])
+        .await
+        .unwrap();
+    assert_eq!(of_user(&*one, "ann").await, Some((2, 40)));
+    assert_eq!(of_user(&*two, "bob|x").await, Some((1, 9)));
+    let ann = Present { user: user("ann"), connections: 2, since_ms: 60 };
+    assert_eq!(one.room(&room("x"), 10).await.unwrap(), [ann]);
+
+    // Both ends at once on two logics: exactly one leave. Repeated: none.
+    let (first, second) = (disconnected("1", "ann", false), disconnected("2", "ann", true));
+    let (x, y) = tokio::join!(
+        one.apply(&a, std::slice::from_ref(&first)),
+        two.apply(&b, std::slice::from_ref(&second))
+    );
+    let leaves: Vec<Leave> = [x.unwrap(), y.unwrap()].concat();
+    assert_eq!(leaves.len(), 1, "{leaves:?}");
+    assert_eq!(leaves[0].user, user("ann"));
+    assert_eq!(one.apply(&a, &[first, second]).await.unwrap(), []);
+    assert_eq!(of_user(&*one, "ann").await, None);
+
+    // A goodbye is passed on.
+    let leave = Leave { user: user("bob|x"), goodbye: true };
+    assert_eq!(two.apply(&b, &[disconnected("3", "bob|x", true)]).await.unwrap(), [leave]);
+}
+
+pub async fn a_connection_belongs_to_who_wrote_it_last<B: Bed>() {
+    let bed = B::start().await;
+    let presence = bed.connect();
+    let (a, b) = (instance("a"), instance("b"));
+    let of = |since_ms| [connected("1", "ann", since_ms), joined("1", "ann", "x", since_ms)];
+    presence.apply(&a, &of(1)).await.unwrap();
+    presence.apply(&b, &of(2)).await.unwrap();
+    // Whatever the former still says of it.
+    let ends = [left("1", "x"), disconnected("1", "ann", true)];
+    assert_eq!(presence.apply(&a, &ends).await.unwrap(), []);
+    presence.full_set(&a, 9, &[], true).await.unwrap();
+    assert_eq!(presence.reap(&a).await.unwrap(), 0);
+    assert_eq!(of_user(&*presence, "ann").await, Some((1, 2)));
+    assert_eq!(presence.room(&room("x"), 9).await.unwrap().len(), 1);
+    assert_eq!(presence.apply(&b, &ends).await.unwrap().len(), 1);
+    assert_eq!(presence.room(&room("x"), 9).await.unwrap(), []);
+}
+
+pub async fn changes_are_applied_in_order_and_again_without_harm<B: Bed>() {
+    let bed = B::start().await;
+    let presence = bed.connect();
+    let a = instance("a");
+    let changes = [
+        interest("x"),
+        Change::InterestRemoved(room("x")),
+        Change::InterestRemoved(room("y")),
+        interest("y"),
+        connected("1", "ann", 1),
+        disconnected("1", "ann", false),
+        connected("1", "ann", 2),
+        joined("1", "ann", "y", 3),
+        left("1", "y"),
+    ];
+    for _ in 0..2 {
+        let leave = Leave { user: user("ann"), goodbye: false };
+        assert_eq!(presence.apply(&a, &changes).await.unwrap(), [leave]);
+        assert_eq!(interested(&*presence, &["x", "y"]).await, [vec![], vec![a.clone()]]);
+        assert_eq!(of_user(&*presence, "ann").await, Some((1, 2)));
+        assert_eq!(presence.room(&room("y"), 9).await.unwrap(), []);
+    }
+    assert_eq!(presence.reap(&a).await.unwrap(), 2);
+}
+
+pub async fn a_full_set_removes_what_it_does_not_name<B: Bed>() {
+    let bed = B::start().await;
+    let presence = bed.connect();
+    let (a, b) = (instance("a"), instance("b"));
+    let kept = [connected("1", "ann", 1), joined("1", "ann", "x", 1), interest("x")];
+    let stale = [connected("9", "zoe", 1), joined("9", "zoe", "y", 1), interest("y")];
+    presence.apply(&b, &[connected("5", "zoe", 1), interest("y")]).await.unwrap();
+    presence.apply(&a, &kept).await.unwrap();
+    presence.apply(&a, &stale).await.unwrap();
+
+    presence.full_set(&a, 7, &kept[..2], false).await.unwrap();
+    assert_eq!(of_user(&*presence, "zoe").await, Some((2, 1)), "nothing goes before the last part");
+    // Said between the parts: belongs to this generation.
+    presence.apply(&a, &[connected("2", "new", 1)]).await.unwrap();
+    presence.add_interest(&a, &[room("w")]).await.unwrap();
+    // Removals among the changes are applied.
+    let rest = [interest("x"), joined("1", "ann", "z", 1), left("1", "z")];
+    presence.full_set(&a, 7, &rest, true).await.unwrap();
+
+    let all = ["w", "x", "y"];
+    assert_eq!(interested(&*presence, &all).await, [vec![a.clone()], vec![a.clone()], vec![b.clone()]]);
+    assert_eq!(of_user(&*presence, "zoe").await, Some((1, 1)), "b's is not a's");
+    assert!(of_user(&*presence, "new").await.is_some());
+    for empty in ["y", "z"] {
+        assert_eq!(presence.room(&room(empty), 9).await.unwrap(), []);
+    }
+    // An empty one is the end of all.
+    presence.full_set(&a, 8, &[], true).await.unwrap();
+    assert_eq!(interested(&*presence, &all).await, [vec![], vec![], vec![b]]);
+    assert_eq!(of_user(&*presence, "ann").await, None);
+}
+
+pub async fn a_late_generation_changes_nothing<B: Bed>() {
+    let bed = B::start().await;
+    let presence = bed.connect();
+    let a = instance("a");
+    presence.apply(&a, &[interest("x"), connected("1", "ann", 1)]).await.unwrap();
+    presence.full_set(&a, 7, &[interest("y")], false).await.unwrap();
+    // Its end neither removes what the present generation has not named yet, nor does it say anything.
+    presence.full_set(&a, 6, &[interest("z")], true).await.unwrap();
+    let all = ["x", "y", "z"];
+    assert_eq!(interested(&*presence, &all).await, [vec![a.clone()], vec![a.clone()], vec![]]);
+    presence.full_set(&a, 7, &[connected("1", "ann", 1)], true).await.unwrap();
+    presence.full_set(&a, 6, &[interest("z")], true).await.unwrap();
+    presence.full_set(&a, 7, &[], true).await.unwrap();
+    assert_eq!(interested(&*presence, &all).await, [vec![], vec![a.clone()], vec![]]);
+    assert_eq!(of_user(&*presence, "ann").await, Some((1, 1)));
+}
+
+pub async fn a_reaped_instance_leaves_nothing_and_takes_nothing_of_others<B: Bed>() {
+    let bed = B::start().await;
+    let presence = bed.connect();
+    let (dead, alive) = (instance("dead"), instance("alive"));
+    let mine = [connected("x", "u1", 1), joined("x", "u1", "r1", 1), interest("r1")];
+    presence.apply(&alive, &mine).await.unwrap();
+    presence.full_set(&dead, 3, &crowd(1_500), true).await.unwrap();
+    assert_eq!(instances(&*presence).await, [alive.clone(), dead.clone()]);
+
+    // A connection that moved: its field is the successor's now.
+    presence.apply(&alive, &[connected("c7", "u7", 5)]).await.unwrap();
+    assert_eq!(presence.reap(&dead).await.unwrap(), 1_500 * 2 - 1 + 90);
+    assert_eq!(of_user(&*presence, "u7").await, Some((1, 5)));
+    presence.apply(&alive, &[disconnected("c7", "u7", false)]).await.unwrap();
+    assert_eq!(instances(&*presence).await, std::slice::from_ref(&alive));
+    for n in 0..700 {
+        let expected = (n == 1).then_some((1, 1));
+        assert_eq!(of_user(&*presence, &format!("u{n}")).await, expected);
+    }
+    for n in 0..90 {
+        let name = format!("r{n}");
+        let expected = if n == 1 { vec![alive.clone()] } else { vec![] };
+        assert_eq!(presence.room(&room(&name), 9).await.unwrap().len(), expected.len());
+        assert_eq!(interested(&*presence, &[&name]).await, [expected]);
+    }
+    assert_eq!(presence.reap(&dead).await.unwrap(), 0);
+}
+
+pub async fn queries_are_bounded<B: Bed>() {
+    let bed = B::start().await;
+    let presence = bed.connect();
+    let crowd: Vec<Change> =
+        (0..5_000).map(|n| joined(&format!("c{n}"), &format!("u{n}"), "big", n)).collect();
+    presence.apply(&instance("a"), &crowd).await.unwrap();
+    assert_eq!(presence.room(&room("big"), 100).await.unwrap().len(), 100);
+    assert_eq!(presence.room(&room("big"), 5_000).await.unwrap().len(), 5_000);
+    let left: Vec<Change> = (0..5_000).map(|n| left(&format!("c{n}"), "big")).collect();
+    presence.apply(&instance("a"), &left).await.unwrap();
+    assert_eq!(presence.room(&room("big"), 100).await.unwrap(), []);
+    for n in 0..1_100 {
+        presence.apply(&instance(&format!("i{n}")), &[interest("x")]).await.unwrap();
+    }
+    assert_eq!(presence.instances().await.unwrap().len(), 1_000);
+}
+
+pub async fn the_marker_tells_of_a_wipe<B: Bed>() {
+    let mut bed = B::start().await;
+    let (one, two) = (bed.connect(), bed.connect());
+    let marker = one.marker().await.unwrap();
+    assert_ne!(marker, 0);
+    assert_eq!(two.marker().await.unwrap(), marker);
+    one.apply(&instance("a"), &[interest("x")]).await.unwrap();
+    bed.down().await;
+    bed.up_and_empty().await;
+    eventually("another marker", LONG, async || one.marker().await.is_ok_and(|now| now != marker)).await;
+    let now = one.marker().await.unwrap();
+    eventually("for all", LONG, async || two.marker().await == Ok(now)).await;
+    assert_eq!(interested(&*two, &["x"]).await, [vec![]]);
+    assert_eq!(instances(&*two).await, []);
+}
+
+/// One call of each kind.
+async fn outcomes(presence: &dyn Presence) -> Vec<Result<(), PresenceError>> {
+    let (a, x) = (instance("a"), [room("x")]);
+    vec![
+        presence.add_interest(&a, &x).await,
+        presence.remove_interest(&a, &x).await,
+        presence.interested(&x).await.map(drop),
+        presence.apply(&a, &[interest("x")]).await.map(drop),
+        presence.full_set(&a, 1, &[], true).await,
+        presence.marker().await.map(drop),
+        presence.room(&x[0], 1).await.map(drop),
+        presence.user(&user("ann")).await.map(drop),
+        presence.instances().await.map(drop),
+        presence.reap(&a).await.map(drop),
+    ]
+}
+
+pub async fn while_it_is_down_every_call_fails_and_the_first_after_works<B: Bed>() {
+    let mut bed = B::start().await;
+    bed.down().await;
+    let presence = bed.connect();
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let outcomes = outcomes(&*presence).await;
+        let unavailable = |outcome: &_| matches!(outcome, Err(PresenceError::Unavailable(_)));
+        assert!(outcomes.iter().all(unavailable), "{outcomes:?}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+    bed.up_and_empty().await;
+    eventually("it works", Duration::from_millis(1_200), async || presence.marker().await.is_ok()).await;
+    let outcomes = outcomes(&*presence).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+pub async fn a_close_is_final_and_concerns_nobody_else<B: Bed>() {
+    let bed = B::start().await;
+    let (presence, other) = (bed.connect(), bed.connect());
+    let marker = other.marker().await.unwrap();
+    presence.marker().await.unwrap();
+    presence.close().await;
+    presence.close().await;
+    for outcome in outcomes(&*presence).await {
+        assert_eq!(outcome, Err(PresenceError::Closed));
+    }
+    assert_eq!(other.marker().await, Ok(marker));
+}

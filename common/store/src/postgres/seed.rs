@@ -1,0 +1,19 @@
+//! Statements that are wrong on purpose, for the drill's own proof. Only with the feature `seeded-bugs`; never part
+//! of a migration.
+
+use super::dial::{open, options_of, simple};
+use crate::StoreError;
+
+/// `publish_v1` that looks for duplicates before it locks the heads (hazard A1).
+pub const LOOKUP_BEFORE_LOCK: &str = include_str!("../../migrations/seeded/lookup_before_lock.sql");
+/// `publish_v1` that does not look for duplicates, and no constraint that would.
+pub const NO_UNIQUE_KEY: &str = include_str!("../../migrations/seeded/no_unique_key.sql");
+
+/// Runs one of them. Harmless when repeated; not when the database is needed again.
+///
+/// # Errors
+/// Two logics did it at once, or the server was not reached: run it again.
+pub async fn replace(url: &str, sql: &'static str) -> Result<(), StoreError> {
+    let mut conn = open(&options_of(url)?).await?;
+    simple(&mut conn, sql).await
+}

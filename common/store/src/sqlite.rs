@@ -1,0 +1,250 @@
+//! The store in one file, for one process: what `sluice dev` remembers with.
+//!
+//! Commits go through one connection, one transaction at a time, each of them synced (`synchronous=FULL`, WAL); reads
+//! have connections of their own and never wait for commits. Retries of writes are the caller's. The file
+//! belongs to one process; others may read it (the tables are described in `migrations/sqlite`).
+//!
+//! An older copy put in the file's place cannot be told from the file: run `sluice store new-epoch` after that.
+
+mod commits;
+mod config;
+mod dial;
+mod failure;
+mod ledger;
+mod line;
+mod lock;
+mod migrations;
+mod publish;
+mod read;
+mod upkeep;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use sluice_proto::ids::{Epoch, RoomId, Seq};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+use tokio::time::{Instant, timeout};
+
+pub use config::SqliteConfig;
+
+use crate::{
+    Committed, Heads, NewMessage, NoteId, Pages, Range, Retention, StaleNote, Store, StoreError, Trimmed,
+};
+use commits::Commits;
+use dial::{Dialer, Kind};
+use failure::{Failure, dial_error};
+use line::Line;
+use lock::FileLock;
+use publish::Group;
+
+/// How long [`Store::close`] waits for calls in flight.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub struct SqliteStore {
+    lines: Arc<Lines>,
+    commits: Commits,
+    /// The room that retention looked at last; "" = begin with the first.
+    trim_from: Mutex<String>,
+    /// Given back after the connections; `None` in memory and when closed.
+    lock: Mutex<Option<FileLock>>,
+}
+
+/// The connections. In memory all lines are one.
+struct Lines {
+    dialer: Dialer,
+    epoch: Epoch,
+    call_timeout: Duration,
+    durable: Line,
+    forgetful: Line,
+    reads: Line,
+}
+
+impl SqliteStore {
+    /// Opens or makes the file, migrates it if needed, and checks that what it commits stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Misconfigured`]: will not get better by itself, the text names the fix; another process uses the file,
+    /// for example. Any other: the file was not reached in time, try again.
+    pub async fn open(config: SqliteConfig) -> Result<Self, StoreError> {
+        let Start { lock, dialer, epoch, conn } = Start::new(config.path, config.call_timeout, true).await?;
+        let (durable, forgetful, reads) = if dialer.in_memory() {
+            let line = Line::with(Kind::Durable, conn);
+            (line.clone(), line.clone(), line)
+        } else {
+            let line = Line::with(Kind::Durable, conn);
+            let reads = u32::try_from(config.read_connections).unwrap_or(u32::MAX);
+            (line.clone(), line.beside(Kind::Forgetful), Line::new(Kind::Reading, reads))
+        };
+        let lines = Lines { dialer, epoch, call_timeout: config.call_timeout, durable, forgetful, reads };
+        Ok(Self {
+            lines: Arc::new(lines),
+            commits: Commits::default(),
+            trim_from: Mutex::default(),
+            lock: Mutex::new(lock),
+        })
+    }
+
+    /// Whether what was answered survives this process: not in memory.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        !self.lines.dialer.in_memory()
+    }
+
+    /// After an older copy was put in the file's place: sets a fresh epoch. Needs the file for itself.
+    ///
+    /// # Errors
+    /// [`StoreError::Misconfigured`] while a process uses the file, or when there is none. After any other the epoch may
+    /// have been set; run it again.
+    pub async fn new_epoch(path: &Path) -> Result<Epoch, StoreError> {
+        let config = SqliteConfig::at(path);
+        let Start { lock, mut conn, .. } = Start::new(config.path, config.call_timeout, false).await?;
+        let sql = "update meta set epoch = lower(hex(randomblob(16)))";
+        sqlx::query(sql).execute(&mut conn).await.map_err(|e| dial_error(&e))?;
+        let epoch = dial::read_epoch(&mut conn).await.map_err(|e| dial_error(&e))?;
+        dial::close(conn).await;
+        drop(lock);
+        Ok(epoch)
+    }
+
+    fn trim_from(&self) -> MutexGuard<'_, String> {
+        self.trim_from.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file that is ours, checked and migrated, with its first connection.
+struct Start {
+    lock: Option<FileLock>,
+    dialer: Dialer,
+    epoch: Epoch,
+    conn: SqliteConnection,
+}
+
+impl Start {
+    async fn new(path: Option<PathBuf>, call_timeout: Duration, create: bool) -> Result<Self, StoreError> {
+        let path = path.as_deref().map(real).transpose()?;
+        let lock = path.as_deref().map(FileLock::take).transpose()?;
+        let dialer = Dialer::new(path, call_timeout / 2);
+        let mut conn = dialer.first(create).await?;
+        migrations::migrate(&mut conn).await?;
+        let epoch = dial::read_epoch(&mut conn).await.map_err(|e| dial_error(&e))?;
+        Ok(Self { lock, dialer, epoch, conn })
+    }
+}
+
+/// One name for each file, so that there is one lock for it.
+fn real(path: &Path) -> Result<PathBuf, StoreError> {
+    if let Ok(real) = path.canonicalize() {
+        return Ok(real);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => Ok(folder.join(name)),
+        (Err(_), _) | (_, None) => Err(StoreError::Misconfigured(format!(
+            "sqlite.path {} cannot be used; make the folder {} first, or correct the path",
+            path.display(),
+            folder.display()
+        ))),
+    }
+}
+
+impl Lines {
+    /// Within the time of a call. What takes longer is dropped, and the connection with it.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let late = || format!("no answer within {} ms", self.call_timeout.as_millis());
+        timeout(self.call_timeout, call).await.unwrap_or_else(|_| Err(StoreError::Unknown(late())))
+    }
+}
+
+/// Runs `$work` on a connection of a line, within the time of a call.
+macro_rules! ask {
+    ($lines:expr, $line:ident, |$conn:ident| $work:expr) => {{
+        let lines = &$lines;
+        lines
+            .in_time(async {
+                let mut turn = lines.$line.turn().await?;
+                let $conn = turn.conn(&lines.dialer).await?;
+                let answer = $work.await.map_err(Failure::from)?;
+                turn.good();
+                Ok(answer)
+            })
+            .await
+    }};
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    /// Lanes share one connection; groups that wait are committed together.
+    async fn publish(
+        &self,
+        _lane: u8,
+        not_after_ms: i64,
+        items: Vec<NewMessage>,
+    ) -> Result<Committed, StoreError> {
+        let deadline = Instant::now() + self.lines.call_timeout;
+        self.commits.publish(&self.lines, deadline, Group { not_after_ms, items }).await
+    }
+
+    async fn read(&self, ranges: &[Range], bytes_max: usize) -> Result<Pages, StoreError> {
+        ask!(self.lines, reads, |conn| read::pages(conn, self.lines.epoch, ranges, bytes_max))
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {
+        ask!(self.lines, reads, |conn| read::heads(conn, self.lines.epoch, rooms))
+    }
+
+    async fn epoch(&self) -> Result<Epoch, StoreError> {
+        ask!(self.lines, reads, |conn| dial::read_epoch(conn))
+    }
+
+    async fn noted(&self, notes: &[NoteId]) -> Result<(), StoreError> {
+        ask!(self.lines, forgetful, |conn| upkeep::noted(conn, notes))
+    }
+
+    async fn stale_notes(&self, older_than: Duration, limit: usize) -> Result<Vec<StaleNote>, StoreError> {
+        ask!(self.lines, reads, |conn| upkeep::stale(conn, older_than, limit))
+    }
+
+    async fn drop_old_notes(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
+        ask!(self.lines, forgetful, |conn| upkeep::drop_old(conn, older_than, limit))
+    }
+
+    async fn trim(&self, policy: &Retention, limit: usize) -> Result<Trimmed, StoreError> {
+        let from = self.trim_from().clone();
+        let cuts = ask!(self.lines, reads, |conn| upkeep::ripe(conn, &from, policy, limit))?;
+        let messages = ask!(self.lines, forgetful, |conn| upkeep::cut(conn, &cuts))?;
+        *self.trim_from() = cuts.next_from;
+        Ok(Trimmed { messages, more: usize::try_from(messages).is_ok_and(|n| n >= limit) })
+    }
+
+    async fn close(&self) {
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let mut closed = true;
+        for line in [&self.lines.reads, &self.lines.forgetful, &self.lines.durable] {
+            closed &= line.close(deadline).await;
+        }
+        // What still writes keeps the file until this process ends.
+        if closed {
+            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+/// Milliseconds since 1970: the store's clock.
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn seq_of(row: &SqliteRow, column: &str) -> Result<Seq, sqlx::Error> {
+    let seq: i64 = row.try_get(column)?;
+    Seq::try_from(seq).map_err(|e| sqlx::Error::Decode(e.into()))
+}
+
+/// A position as the file counts; one beyond its numbers is beyond every room.
+fn position(seq: Seq) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,126 @@
+//! Where each item of a group goes: the rules of a publish, given what the tables say. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sluice_proto::ids::{RoomId, Seq};
+
+use crate::{NewMessage, Outcome, Row, Run};
+
+/// Where a room stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Head {
+    pub(super) seq: Seq,
+    /// Time of the last message.
+    pub(super) at_ms: i64,
+}
+
+/// What a key stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) seq: Seq,
+    pub(super) hash: [u8; 32],
+}
+
+/// `(room, sender, key)`
+type Name<'a> = (&'a str, &'a str, &'a str);
+
+/// The rooms and keys of some groups, as the tables have them and as the groups change them.
+#[derive(Debug, Default)]
+pub(super) struct Ledger<'a> {
+    pub(super) heads: HashMap<&'a str, Head>,
+    pub(super) keys: HashMap<Name<'a>, Known>,
+}
+
+/// A message that is new, and where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct New<'a> {
+    pub(super) item: &'a NewMessage,
+    pub(super) seq: Seq,
+    pub(super) at_ms: i64,
+}
+
+/// A group with its places.
+#[derive(Debug, Default)]
+pub(super) struct Placed<'a> {
+    pub(super) rows: Vec<Row>,
+    pub(super) new: Vec<New<'a>>,
+    pub(super) runs: Vec<Run>,
+}
+
+pub(super) fn name_of(item: &NewMessage) -> Name<'_> {
+    (item.room.as_str(), item.sender.as_str(), item.key.as_str())
+}
+
+impl<'a> Ledger<'a> {
+    /// Gives places to a group, in order. Groups placed later see it.
+    pub(super) fn place(&mut self, group: &'a [NewMessage], now_ms: i64) -> Placed<'a> {
+        let mut placed = Placed::default();
+        let mut runs: BTreeMap<&'a RoomId, (Seq, Seq)> = BTreeMap::new();
+        for item in group {
+            let outcome = match self.keys.get(&name_of(item)) {
+                Some(known) if known.hash == item.hash => Outcome::Duplicate { seq: known.seq },
+                Some(_) => Outcome::Conflict,
+                None => {
+                    let new = self.append(item, now_ms);
+                    runs.entry(&item.room).or_insert((new.seq, new.seq)).1 = new.seq;
+                    placed.new.push(new);
+                    Outcome::Stored { seq: new.seq, at_ms: new.at_ms }
+                }
+            };
+            placed.rows.push(Row { outcome });
+        }
+        let run = |(room, (first, last)): (&RoomId, _)| Run { room: room.clone(), first, last };
+        placed.runs = runs.into_iter().map(run).collect();
+        placed
+    }
+
+    fn append(&mut self, item: &'a NewMessage, now_ms: i64) -> New<'a> {
+        let head = self.heads.entry(item.room.as_str()).or_default();
+        head.seq += 1;
+        // A clock that was set back must not make a room's times run backwards.
+        head.at_ms = head.at_ms.max(now_ms);
+        let new = New { item, seq: head.seq, at_ms: head.at_ms };
+        self.keys.insert(name_of(item), Known { seq: new.seq, hash: item.hash });
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_proto::ids::{Key, UserId};
+
+    use super::*;
+    use crate::hash_of;
+
+    fn item(room: &str, key: &str, data: &'static str) -> NewMessage {
+        NewMessage {
+            room: RoomId::parse(room).unwrap(),
+            sender: UserId::parse("alice").unwrap(),
+            key: Key::parse(key).unwrap(),
+            hash: hash_of(data.as_bytes()),
+            data: data.as_bytes().into(),
+        }
+    }
+
+    fn outcomes(placed: &Placed<'_>) -> Vec<Outcome> {
+        placed.rows.iter().map(|row| row.outcome).collect()
+    }
+
+    #[test]
+    fn a_group_is_numbered_and_later_ones_see_it() {
+        let first = [item("a", "1", "x"), item("b", "1", "x"), item("a", "2", "x"), item("a", "1", "y")];
+        let second = [item("a", "2", "x"), item("a", "3", "x")];
+        let mut ledger = Ledger::default();
+        ledger.heads.insert("a", Head { seq: 7, at_ms: 100 });
+        let stored = |seq, at_ms| Outcome::Stored { seq, at_ms };
+
+        let placed = ledger.place(&first, 90);
+        assert_eq!(outcomes(&placed), [stored(8, 100), stored(1, 90), stored(9, 100), Outcome::Conflict]);
+        let runs: Vec<_> = placed.runs.iter().map(|run| (run.room.as_str(), run.first, run.last)).collect();
+        assert_eq!(runs, [("a", 8, 9), ("b", 1, 1)]);
+
+        let placed = ledger.place(&second, 110);
+        assert_eq!(outcomes(&placed), [Outcome::Duplicate { seq: 9 }, stored(10, 110)]);
+        assert_eq!(ledger.heads["a"], Head { seq: 10, at_ms: 110 });
+    }
+}

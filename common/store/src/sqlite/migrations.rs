@@ -1,0 +1,54 @@
+//! Brings a file to this version's schema. Never touches a file that is not a store's.
+
+use std::collections::BTreeSet;
+
+use sqlx::{Connection, Row, SqliteConnection};
+
+use super::failure::dial_error;
+use crate::StoreError;
+
+/// In order. A published migration is never edited: a file out there has run it.
+const MIGRATIONS: &[(i32, &str, &str)] =
+    &[(1, "base", include_str!("../../migrations/sqlite/0001_base.sql"))];
+
+/// `pragma application_id` of a store: "SLUC".
+const APPLICATION: i64 = 0x534c_5543;
+
+/// Runs the migrations this file has not seen, in one transaction.
+pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    if !is_ours(conn).await.map_err(|e| dial_error(&e))? {
+        return Err(StoreError::Misconfigured(
+            "the file of sqlite.path belongs to another program: use another path".to_owned(),
+        ));
+    }
+    apply(conn).await.map_err(|e| dial_error(&e))
+}
+
+/// A store's file, or an empty one.
+async fn is_ours(conn: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query("pragma application_id").fetch_one(&mut *conn).await?;
+    if row.try_get::<i64, _>(0)? == APPLICATION {
+        return Ok(true);
+    }
+    let row = sqlx::query("select count(*) from sqlite_schema").fetch_one(&mut *conn).await?;
+    Ok(row.try_get::<i64, _>(0)? == 0)
+}
+
+async fn apply(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let mut tx = conn.begin_with("begin immediate").await?;
+    let table =
+        "create table if not exists migrations (version integer primary key, name text not null) strict";
+    sqlx::raw_sql(table).execute(&mut *tx).await?;
+    let done = sqlx::query("select version from migrations").fetch_all(&mut *tx).await?;
+    let done: BTreeSet<i32> = done.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    for (version, name, sql) in MIGRATIONS.iter().filter(|(version, ..)| !done.contains(version)) {
+        sqlx::raw_sql(*sql).execute(&mut *tx).await?;
+        sqlx::query("insert into migrations (version, name) values (?1, ?2)")
+            .bind(version)
+            .bind(name)
+            .execute(&mut *tx)
+            .await?;
+        tracing::info!(version, name, "the store's schema was migrated");
+    }
+    tx.commit().await
+}

@@ -1,0 +1,69 @@
+//! The contract as cases, each for any store that has a [`Rig`](crate::rig::Rig), and the lists that run them.
+
+pub mod contract;
+pub mod errors;
+pub mod reading;
+pub mod storm;
+pub mod upkeep;
+
+/// Tests for one rig: the named cases of one module of [`cases`](crate::cases).
+macro_rules! cases {
+    ($rig:ty, $module:ident: $($case:ident),+ $(,)?) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let mut rig = <$rig as crate::rig::Rig>::start().await;
+                    crate::cases::$module::$case(&mut rig).await;
+                }
+            )+
+        }
+    };
+}
+
+/// What every store does, in memory too.
+macro_rules! contract {
+    ($rig:ty) => {
+        cases!($rig, contract:
+            numbers_and_duplicates,
+            one_key_twice_in_a_group,
+            what_was_stored_is_what_is_read,
+            too_late_stores_nothing,
+            many_groups_at_once_are_each_whole,
+            closed_is_said,
+        );
+        cases!($rig, storm: no_storm_breaks_the_table_or_an_answer);
+    };
+}
+
+/// What every store does whose tables can be reached past it.
+macro_rules! suite {
+    ($rig:ty) => {
+        contract!($rig);
+        cases!($rig, reading:
+            pages_and_history,
+            the_budget_cuts_where_reading_can_go_on,
+            a_page_is_one_snapshot,
+            b5_the_oldest_kept_is_said,
+        );
+        cases!($rig, upkeep:
+            notes_are_owed_until_noted,
+            old_notes_are_dropped_in_pages,
+            age_and_count_trim_from_the_oldest_in_small_steps,
+            b6_nothing_younger_than_dedupe_min_goes_whatever_the_policy_says,
+            b7_an_emptied_room_goes_on_where_it_was,
+            a_clock_that_ran_backwards_makes_no_hole,
+            retention_comes_past_every_room_however_many_there_are,
+        );
+        cases!($rig, errors:
+            a_poison_item_is_told_from_a_bad_day,
+            a_poison_item_harms_no_other_group,
+            a_key_stored_twice_would_be_an_alarm_not_the_senders_fault,
+            a_lock_held_too_long_rolls_back_for_certain,
+            a11_not_after_is_judged_under_the_locks,
+            a_cancelled_publish_leaves_no_transaction_behind,
+            close_does_not_wait_for_ever,
+            the_epoch_stays_over_a_crash,
+        );
+    };
+}

@@ -1,0 +1,10 @@
+//! The cases on PostgreSQL, and what only PostgreSQL knows: trust, dialling, histories.
+
+mod epochs;
+mod naive;
+mod outages;
+mod rig;
+mod server;
+mod trust;
+
+suite!(super::rig::PgRig);

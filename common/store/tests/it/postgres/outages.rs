@@ -1,0 +1,67 @@
+//! What callers are told when the server is frozen, gone or holds them up.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sluice_store::postgres::{PgConfig, PgStore};
+use sluice_store::{Class, Store, StoreError};
+use sqlx::Row;
+
+use super::rig::PgRig;
+use crate::cases::contract::{Is, LATER, message, messages, publish, room};
+use crate::rig::Rig;
+
+#[tokio::test]
+async fn a_frozen_server_is_left_at_the_deadline_and_its_outcome_is_unknown() {
+    let rig = PgRig::start().await;
+    let config = PgConfig { call_timeout: Duration::from_millis(500), ..PgConfig::new(rig.0.url()) };
+    let store = PgStore::connect(config).await.unwrap();
+    assert!(store.publish(0, LATER, messages("a", 1)).await.is_ok());
+    let sessions = "select pid::text from pg_stat_activity where query like '%publish_v1%' \
+                    and application_name = 'sluice'";
+    let pid: i32 = rig.0.run(sessions).await[0].get::<&str, _>(0).parse().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    let error = store.publish(0, LATER, messages("a", 2)).await.unwrap_err();
+    assert_eq!(error.class(), Class::Unknown, "{error}");
+    // The next call of the lane has another connection and need not wait.
+    assert!(store.publish(0, LATER, messages("b", 1)).await.is_ok());
+    kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+    // Thawed, it stores the group or not; the retry finds out, and both answers are right.
+    let again = publish(&store, messages("a", 2)).await;
+    assert!([Is::New(2), Is::Old(2)].contains(&again[1]), "{again:?}");
+    assert_eq!(rig.table().await.faults(), [""; 0]);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_server_that_is_down() {
+    let mut rig = PgRig::start().await;
+    let store = rig.open().await;
+    publish(&*store, messages("a", 1)).await;
+    rig.0.down();
+    // A lane that had a connection cannot know what became of the group; without one it is certain.
+    let lane = room("a").lane();
+    let first = store.publish(lane, LATER, messages("a", 2)).await.unwrap_err();
+    assert_eq!(first.class(), Class::Unknown, "{first}");
+    let second = store.publish(lane, LATER, messages("a", 2)).await.unwrap_err();
+    assert!(second.definitely_not_stored(), "{second}");
+    assert!(store.heads(&[]).await.is_err());
+    rig.0.up().await;
+    assert_eq!(publish(&*store, messages("a", 2)).await, [Is::Old(1), Is::New(2)]);
+    assert!(store.heads(&[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_servers_own_code_is_told() {
+    let rig = PgRig::start().await;
+    let store = rig.open().await;
+    rig.refuse_poison().await;
+    let poison = vec![message("a", "alice", "1", "poison")];
+    let error = store.publish(0, LATER, poison).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Poison { sqlstate, .. } if sqlstate == "23514"), "{error}");
+    publish(&*store, messages("a", 1)).await;
+    let held = rig.hold().await;
+    let error = store.publish(0, LATER, messages("a", 2)).await.unwrap_err();
+    assert!(matches!(&error, StoreError::RolledBack { sqlstate, .. } if sqlstate == "55P03"), "{error}");
+    drop(held);
+}

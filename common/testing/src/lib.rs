@@ -1,0 +1,24 @@
+//! What tests of several crates need: private servers, and waiting for something to become true. Only ever a
+//! dev-dependency; it panics where a test would.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "for tests only")]
+
+mod server;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+pub use server::{Kind, Server, free_port};
+
+/// Waits until the condition holds, looking every few milliseconds, and panics when it does not in time. Returns
+/// how long it took.
+pub async fn eventually(what: &str, within: Duration, mut holds: impl AsyncFnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    let wait = async {
+        while !holds().await {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(within, wait).await.unwrap_or_else(|_| panic!("{what}: not within {within:?}"));
+    begun.elapsed()
+}
