@@ -19,6 +19,7 @@ use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_proto::limits::{LANES, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
 use sluice_proto::wire::codec;
 use sluice_service::batcher::{Bounds, Queue};
+use sluice_service::seeded::{self, Bug};
 
 use crate::repair::{Question, Repair, RepairTimes};
 use crate::room::limits::RoomLimits;
@@ -202,6 +203,7 @@ impl Home {
         for (room, answers) in by_room {
             self.active(now, room);
             let stored = answers.iter().filter_map(|Answered { publish, outcome }| match *outcome {
+                Outcome::Stored { .. } if seeded::is(Bug::OkRaisesHead) => None,
                 Outcome::Stored { seq, at_ms } => {
                     Some((seq, move || encode(room, &stored(publish, seq, at_ms))))
                 }
@@ -213,9 +215,16 @@ impl Home {
             });
             self.with(now, room, ports, |entry, out| entry.room.push(now, epoch, stored, out));
             for Answered { outcome, .. } in &answers {
-                if let Outcome::Duplicate { seq } = *outcome {
-                    self.with(now, room, ports, |entry, out| entry.room.hint(now, epoch, seq, out));
-                }
+                let hint = match *outcome {
+                    Outcome::Duplicate { seq } => seq,
+                    Outcome::Stored { seq, .. } if seeded::is(Bug::OkRaisesHead) => seq,
+                    Outcome::Stored { .. }
+                    | Outcome::Conflict
+                    | Outcome::Refused { .. }
+                    | Outcome::NotSent
+                    | Outcome::Unknown => continue,
+                };
+                self.with(now, room, ports, |entry, out| entry.room.hint(now, epoch, hint, out));
             }
         }
     }

@@ -5,6 +5,7 @@ pub mod app;
 pub mod calls;
 pub mod config;
 pub mod defaults;
+#[cfg(feature = "servers")]
 pub mod deps;
 pub mod drain;
 pub mod exchange;

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use sluice_proto::ids::{Key, RoomId, Seq, SessionId, UserId};
 use sluice_proto::wire::ErrorCode;
+use sluice_service::seeded::{self, Bug};
 
 use crate::exchange::Address;
 
@@ -36,7 +37,7 @@ impl Link {
 
     /// Sets the fence: nothing of this connection that is not yet handed to logic may be stored.
     pub fn fence(&self) {
-        self.fenced.store(true, Ordering::SeqCst);
+        self.fenced.store(!seeded::is(Bug::NoFence), Ordering::SeqCst);
     }
 
     /// Undoes the fence, for the mutant that has none on closed connections.

@@ -66,6 +66,12 @@ impl App {
     /// # Errors
     /// An address that is taken or not ours, named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
+        if config.secret_is_published() {
+            tracing::warn!(
+                "ANYBODY CAN SIGN TOKENS: the secret is the published default. Set SLUICE_TOKEN_SECRET to the \
+                 output of `openssl rand -hex 32`, the same for every logic."
+            );
+        }
         let admin = bind(config.admin.listen.as_str()).await?;
         let grpc = bind(config.grpc.listen.as_str()).await?;
         Ok(Self { config, lifecycle, admin, grpc })

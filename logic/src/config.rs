@@ -10,8 +10,11 @@ use sluice_service::process::Settings;
 use sluice_store::{DEDUPE_MIN, Retention};
 
 use crate::auth::Grants;
-use crate::defaults::{RETRY_HORIZON, TOKEN_SECRET_BYTES_MIN};
+use crate::defaults::{LANE_CONNECTIONS, READ_CONNECTIONS, RETRY_HORIZON, TOKEN_SECRET_BYTES_MIN};
 use crate::stages;
+
+/// In the compose files, so that they start without a thought; everybody can read it there.
+const PUBLISHED_SECRET: &str = "sluice-default-secret-change-me";
 
 /// The whole configuration; keys as in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,11 +100,10 @@ impl Default for Config {
 
 impl Default for Postgres {
     fn default() -> Self {
-        let store = sluice_store::postgres::PgConfig::new("postgres://sluice@127.0.0.1:5432/sluice");
         Self {
-            url: store.url,
-            lane_connections: store.lane_connections,
-            read_connections: store.read_connections,
+            url: "postgres://sluice@127.0.0.1:5432/sluice".into(),
+            lane_connections: LANE_CONNECTIONS,
+            read_connections: READ_CONNECTIONS,
         }
     }
 }
@@ -162,6 +164,12 @@ impl Settings for Config {
 }
 
 impl Config {
+    /// Whether anybody can sign tokens, because the secret is the one that is published with the compose files.
+    #[must_use]
+    pub fn secret_is_published(&self) -> bool {
+        self.token_secret == PUBLISHED_SECRET
+    }
+
     /// Outbox rows older than this are deleted.
     #[must_use]
     pub fn repair_bound(&self) -> Duration {
@@ -194,6 +202,20 @@ mod tests {
         assert!(anonymous.check().is_err(), "with an empty secret anybody could sign tokens");
         let token_secret = "0123456789abcdef".to_owned();
         assert_eq!(Config { token_secret, ..Config::default() }.check(), Ok(()));
+    }
+
+    #[test]
+    fn the_secret_of_the_compose_files_is_known_to_be_published() {
+        for file in
+            [include_str!("../../deploy/compose.yaml"), include_str!("../../deploy/compose.cluster.yaml")]
+        {
+            let (_, rest) = file.split_once("${SLUICE_TOKEN_SECRET:-").expect("a default");
+            let token_secret = rest.split('}').next().expect("its end").to_owned();
+            let config = Config { token_secret, ..Config::default() };
+            assert!(config.secret_is_published() && config.check().is_ok(), "{:?}", config.token_secret);
+        }
+        let token_secret = "0123456789abcdef".to_owned();
+        assert!(!Config { token_secret, ..Config::default() }.secret_is_published());
     }
 
     #[test]

@@ -22,6 +22,11 @@ pub const LANE_CALLS_MAX: usize = 1_024;
 /// Bytes that may wait for one lane; 16 lanes hold 128 MiB at most.
 pub const LANE_BYTES_MAX: usize = 8 * BATCH_BYTES_MAX;
 
+/// Connections to PostgreSQL that commit, and that read, unless configured: those of the store.
+pub const LANE_CONNECTIONS: usize = 8;
+/// See [`LANE_CONNECTIONS`].
+pub const READ_CONNECTIONS: usize = 4;
+
 /// Notices that may wait for NATS, per lane: above that they are dropped, the outbox keeps them.
 pub const NOTICES_QUEUED_MAX: usize = 64;
 /// Bytes of notices that may wait, per lane; 16 lanes hold 64 MiB at most.

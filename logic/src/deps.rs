@@ -61,6 +61,44 @@ fn open_store(config: &Config) -> OpenStore {
     };
     Box::new(move || {
         let config = config.clone();
-        async move { Ok(Arc::new(PgStore::connect(config).await?) as Arc<dyn Store>) }.boxed()
+        async move {
+            #[cfg(feature = "seeded-bugs")]
+            let url = config.url.clone();
+            let store = PgStore::connect(config).await?;
+            #[cfg(feature = "seeded-bugs")]
+            seed(&url).await?;
+            Ok(Arc::new(store) as Arc<dyn Store>)
+        }
+        .boxed()
     })
+}
+
+/// Puts the statement of a seeded bug into the place of the right one.
+#[cfg(feature = "seeded-bugs")]
+async fn seed(url: &str) -> Result<(), sluice_store::StoreError> {
+    use sluice_service::seeded::{Bug, is};
+    use sluice_store::postgres::seed::{LOOKUP_BEFORE_LOCK, NO_UNIQUE_KEY, replace};
+
+    for (bug, sql) in [(Bug::LookupBeforeLock, LOOKUP_BEFORE_LOCK), (Bug::NoUniqueKey, NO_UNIQUE_KEY)] {
+        if is(bug) {
+            replace(url, sql).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_store::postgres::PgConfig;
+
+    use crate::config::Config;
+
+    #[test]
+    fn the_default_connections_are_those_of_the_store() {
+        let (ours, its) = (Config::default().postgres, PgConfig::new(""));
+        assert_eq!(
+            (ours.lane_connections, ours.read_connections),
+            (its.lane_connections, its.read_connections)
+        );
+    }
 }

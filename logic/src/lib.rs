@@ -7,6 +7,7 @@ pub mod app;
 pub mod auth;
 pub mod config;
 pub mod defaults;
+#[cfg(feature = "servers")]
 pub mod deps;
 pub mod error;
 mod last;

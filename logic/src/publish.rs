@@ -4,6 +4,7 @@
 //! the next. A call is never split over two groups. Nothing here waits for the fan-out.
 
 pub mod group;
+mod hasty;
 pub mod validate;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, LANES};
 use sluice_proto::wire::ErrorCode;
 use sluice_service::batcher::{Batcher, Bounds, SubmitError};
 use sluice_service::clock::Clock;
+use sluice_service::seeded::{self, Bug};
 use sluice_store::{Class, Committed, NewMessage, Store, StoreError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -169,6 +171,12 @@ struct Lane {
 
 impl Lane {
     async fn commit(self: Arc<Self>, calls: Vec<Call>) -> Vec<Answer> {
+        if seeded::is(Bug::AnswerBeforeCommit) {
+            return hasty::answer(self, calls).await;
+        }
+        if seeded::is(Bug::PushBeforeCommit) {
+            hasty::announce(&self, &calls).await;
+        }
         let started = Instant::now();
         let answers = Group::new(&*self.store, &*self, &self.clock, self.lane, calls).run().await;
         self.metrics.group_seconds.observe(started.elapsed().as_secs_f64());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use sluice_queue::{Delivery, Queue, QueueError};
+use sluice_service::seeded::{self, Bug};
 use tokio_util::sync::CancellationToken;
 
 use crate::defaults::{NOTICES_BYTES_MAX, NOTICES_MAX};
@@ -51,6 +52,15 @@ pub async fn run(
 /// Returns the bytes that are no longer held.
 async fn carry(fanout: &FanOut, delivery: Delivery) -> usize {
     let bytes = delivery.payload.len();
+    let delivery = if seeded::is(Bug::AckBeforePush) { acknowledged(delivery).await } else { delivery };
     fanout.carry(delivery).await;
     bytes
+}
+
+/// For a seeded bug: NATS hears that the notice is done a moment before anything is.
+async fn acknowledged(delivery: Delivery) -> Delivery {
+    let payload = delivery.payload.clone();
+    delivery.ack().await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    Delivery::new(payload, async {})
 }

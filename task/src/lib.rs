@@ -7,6 +7,7 @@ pub mod app;
 pub mod config;
 mod consumer;
 pub mod defaults;
+#[cfg(feature = "servers")]
 pub mod deps;
 mod duties;
 mod fanout;

@@ -78,11 +78,11 @@ impl Driver {
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, Error> {
-        let events_max = options.events_max;
+        let (events_max, detailed) = (options.events_max, options.detailed);
         let backoff = Backoff::new(options.backoff);
         let mut dialer = Dialer::new(options, backoff);
         let standing = dialer.first().await?;
-        let state = State::default();
+        let state = State::new(detailed);
         let mut driver = Self { state, active: None, old: None, dialer, commands, events, events_max };
         driver.attach(standing);
         Ok(driver)
@@ -161,7 +161,13 @@ impl Driver {
                 self.state.publish(publish);
                 None
             }
-            Command::Subscribe(room, from, reply) => self.state.subscribe(room, from, reply),
+            Command::Subscribe(room, from, reply) => {
+                let text = self.state.subscribe(room.clone(), from, reply);
+                if text.is_some() && self.active.is_some() {
+                    self.state.asked(&room);
+                }
+                text
+            }
             Command::Request(request) if self.active.is_none() => {
                 request.fail(&Error::Disconnected);
                 None
@@ -240,6 +246,9 @@ impl Driver {
             Err(error @ Error::Refused(_)) if self.active.is_none() => return Err(error),
             Err(error) => {
                 tracing::debug!(%error, "no connection");
+                if let (Error::Connect { url, reason }, true) = (error, self.state.detailed) {
+                    self.state.events.push_back(Event::Dialled { url, failed: Some(reason) });
+                }
                 self.dialer.failed();
                 if self.active.is_none() {
                     self.state.events.extend(self.dialer.announcement());
@@ -252,7 +261,10 @@ impl Driver {
     /// Makes a new connection the active one. What was active is kept for the answers it may still bring.
     fn attach(&mut self, standing: Standing) {
         let now = Instant::now();
-        let Standing { mut wire, welcome, patience } = standing;
+        let Standing { mut wire, url, welcome, patience } = standing;
+        if self.state.detailed {
+            self.state.events.push_back(Event::Dialled { url, failed: None });
+        }
         for text in self.state.attach(welcome) {
             wire.push(text);
         }

@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sluice_proto::wire::{Bye, Drain, Welcome, WireError};
 
+use crate::options::Position;
+
 /// A message of a room.
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -93,4 +95,25 @@ pub enum Event {
     },
     /// An error that answers no request of this client.
     Error(WireError),
+    /// An attempt to connect has ended. Only with [`crate::Options::detailed`]; so are the three that follow.
+    Dialled {
+        /// Where to.
+        url: String,
+        /// Why there is no connection; `None`: there is, and [`Event::Connected`] follows.
+        failed: Option<String>,
+    },
+    /// A `sub` was sent, by the program's wish or to resume.
+    Asked {
+        /// Which room.
+        room: String,
+        /// From where.
+        from: Position,
+    },
+    /// The first answer to [`crate::Client::subscribe`], in its place before the room's messages.
+    Subscribed(Subscribed),
+    /// [`crate::Client::unsubscribe`] took effect: no message of the room follows.
+    Left {
+        /// Which room.
+        room: String,
+    },
 }

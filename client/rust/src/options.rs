@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::defaults;
 
 /// How to connect.
@@ -13,6 +15,8 @@ pub struct Options {
     pub(crate) events_max: usize,
     pub(crate) backoff: (Duration, Duration),
     pub(crate) connect_timeout: Duration,
+    pub(crate) follow: Option<watch::Receiver<Vec<String>>>,
+    pub(crate) detailed: bool,
 }
 
 impl Options {
@@ -25,6 +29,8 @@ impl Options {
             events_max: defaults::EVENTS_MAX,
             backoff: defaults::BACKOFF,
             connect_timeout: defaults::CONNECT_TIMEOUT,
+            follow: None,
+            detailed: false,
         }
     }
 
@@ -32,6 +38,21 @@ impl Options {
     #[must_use]
     pub fn or(mut self, url: impl Into<String>) -> Self {
         self.urls.push(url.into());
+        self
+    }
+
+    /// Takes its gateways from here from the next change on: for programs that learn where gateways are while they run.
+    #[must_use]
+    pub fn follow(mut self, urls: watch::Receiver<Vec<String>>) -> Self {
+        self.follow = Some(urls);
+        self
+    }
+
+    /// Tells of every step, also those whose outcome a call returns: for programs that write down what happens in
+    /// its order.
+    #[must_use]
+    pub fn detailed(mut self) -> Self {
+        self.detailed = true;
         self
     }
 

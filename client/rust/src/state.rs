@@ -78,9 +78,15 @@ pub(crate) struct State {
     requests: HashMap<u64, Request>,
     /// Waiting for the reader.
     pub events: VecDeque<Event>,
+    /// Tell of every step.
+    pub(crate) detailed: bool,
 }
 
 impl State {
+    pub(crate) fn new(detailed: bool) -> Self {
+        Self { detailed, ..Self::default() }
+    }
+
     fn id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -120,8 +126,11 @@ impl State {
             return None;
         }
         let id = self.id();
-        if let Request::Unsubscribe(room, _) = &request {
-            self.rooms.close(room);
+        if let Request::Unsubscribe(room, _) = &request
+            && self.rooms.close(room)
+            && self.detailed
+        {
+            self.events.push_back(Event::Left { room: room.clone() });
         }
         let text = request.frame(id);
         self.requests.insert(id, request);
@@ -140,7 +149,17 @@ impl State {
             next
         });
         self.last_id = next;
+        if self.detailed {
+            self.events.extend(self.rooms.asked(None));
+        }
         frames
+    }
+
+    /// The `sub` of this room was sent.
+    pub(crate) fn asked(&mut self, room: &str) {
+        if self.detailed {
+            self.events.extend(self.rooms.asked(Some(room)));
+        }
     }
 
     /// The last connection ended: requests have lost their answers.
@@ -212,7 +231,8 @@ impl State {
         }
         match self.rooms.answer(id, frame) {
             Ok(event) => {
-                self.events.extend(event);
+                self.events
+                    .extend(event.filter(|event| self.detailed || !matches!(event, Event::Subscribed(_))));
                 Then::Nothing
             }
             Err(why) => Then::Reconnect(why),

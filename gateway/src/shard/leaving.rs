@@ -3,6 +3,7 @@
 use rand::seq::SliceRandom;
 use sluice_proto::wire::codec;
 use sluice_proto::wire::{Drain, close};
+use sluice_service::seeded::{self, Bug};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -63,7 +64,7 @@ impl Shard {
     }
 
     fn notify(&mut self, who: Address, pace: Pace) {
-        if self.floor.get(who).is_none_or(|connection| connection.detached) {
+        if self.floor.get(who).is_none_or(|connection| connection.detached) || seeded::is(Bug::NoGoodbye) {
             return;
         }
         let drain = Drain {

@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use sluice_proto::wire::codec;
 use sluice_proto::wire::{Bye, close};
+use sluice_service::seeded::{self, Bug};
 
 use super::Shard;
 use super::connection::{NEVER, Phase};
@@ -209,6 +210,9 @@ impl Shard {
     }
 
     fn say_bye(&mut self, who: Address, bye: &Bye) {
+        if seeded::is(Bug::NoGoodbye) {
+            return self.gone(who);
+        }
         self.detach(who, false);
         self.floor.text(who.slot, |out| codec::bye(out, bye));
         self.floor.append(who.slot, close_frame(bye.code, &bye.reason));

@@ -8,9 +8,11 @@
 use std::time::{Duration, Instant};
 
 use sluice_proto::grpc::{self, PublishItem, PublishReply, PublishRequest, PublishResult};
+use sluice_proto::ids::Key;
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 use sluice_proto::wire::ErrorCode;
 use sluice_service::batcher::{Bounds, Queue};
+use sluice_service::seeded::{self, Bug};
 
 use super::{Answered, Outcome, Publish};
 
@@ -95,7 +97,7 @@ impl Lane {
     /// An empty lane.
     #[must_use]
     pub fn new(limits: LaneLimits) -> Self {
-        Self::with_rules(limits, Rules::ALL)
+        Self::with_rules(limits, Rules { retry_in_place: !seeded::is(Bug::FreePipelining), ..Rules::ALL })
     }
 
     pub(crate) fn with_rules(limits: LaneLimits, rules: Rules) -> Self {
@@ -213,6 +215,11 @@ impl Lane {
     }
 
     fn retry_later(&mut self, mut flight: Flight, now: Instant) {
+        if seeded::is(Bug::RetryWithNewKey) {
+            for (item, n) in flight.items.iter_mut().zip(self.calls << 32..) {
+                item.publish.key = Key::mint(item.publish.link.session, n);
+            }
+        }
         if !self.rules.retry_in_place {
             for item in flight.items {
                 let cost = item.publish.cost();
@@ -309,7 +316,7 @@ mod tests {
     use crate::exchange::Address;
     use crate::uplink::Link;
     use bytes::Bytes;
-    use sluice_proto::ids::{Key, RoomId, SessionId, UserId};
+    use sluice_proto::ids::{RoomId, SessionId, UserId};
 
     const LIMITS: LaneLimits = LaneLimits {
         queue_items_max: 10,

@@ -2,6 +2,7 @@
 //! from the ring, asks for a page, is told what is gone, or becomes Live.
 
 use sluice_proto::ids::Seq;
+use sluice_service::seeded::{self, Bug};
 
 use super::{Live, Outbound, Place, Shard, View, key};
 use crate::room::link::{Frame, Ms, Page};
@@ -94,6 +95,9 @@ impl<R: Rules> View<R> {
         let fresh = page.frames.iter().skip_while(|frame| frame.seq <= cursor);
         let fresh = fresh.take_while(|frame| frame.seq <= head);
         append(&mut state.cursor, fresh, high, shard.outbound(*conn));
+        if seeded::is(Bug::HistoryBeforeInterest) {
+            state.cursor = head;
+        }
         let last = page.frames.last().map_or(0, |frame| frame.seq);
         if state.cursor == from && last <= from && R::keeps(Rule::UnsharedAsk) {
             let again = state.unshared.replace(from / items).is_some();

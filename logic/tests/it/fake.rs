@@ -1,18 +1,12 @@
-//! A store that keeps the contract in memory and fails on command, and neighbours to go with it.
+//! A store that keeps the contract in memory and fails on command.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use prost::Message as _;
-use sluice_cluster::{Cluster, Duty, DutyInfo, Instance, Service, State, View};
-use sluice_presence::{Change, Leave, Presence, PresenceError, Present};
-use sluice_proto::grpc::Notice;
-use sluice_proto::ids::{Epoch, InstanceId, RoomId, Seq, UserId};
-use sluice_queue::{Consumer, Queue, QueueError};
+use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_store::{
     Committed, Heads, NewMessage, NoteId, Outcome, Pages, Range, Retention, Row, StaleNote, Store,
     StoreError, Trimmed,
@@ -185,163 +179,6 @@ impl Store for Faulty {
     async fn trim(&self, _policy: &Retention, _limit: usize) -> Result<Trimmed, StoreError> {
         Ok(Trimmed::default())
     }
-
-    async fn close(&self) {}
-}
-
-/// A queue that remembers, while it is up.
-pub struct Remembering {
-    pub up: AtomicBool,
-    sent: watch::Sender<Vec<Notice>>,
-}
-
-impl Remembering {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { up: AtomicBool::new(true), sent: watch::Sender::default() })
-    }
-
-    /// The notices, once there are at least so many.
-    pub async fn sent(&self, notices: usize) -> Vec<Notice> {
-        self.sent.subscribe().wait_for(|sent| sent.len() >= notices).await.unwrap().clone()
-    }
-}
-
-#[async_trait]
-impl Queue for Remembering {
-    async fn publish(&self, _lane: u8, notice: Bytes) -> Result<(), QueueError> {
-        if !self.up.load(Ordering::SeqCst) {
-            return Err(QueueError::NotConnected);
-        }
-        let notice = Notice::decode(notice).unwrap();
-        self.sent.send_modify(|sent| sent.push(notice));
-        Ok(())
-    }
-
-    async fn consumer(&self) -> Result<Box<dyn Consumer>, QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    fn connected(&self) -> bool {
-        self.up.load(Ordering::SeqCst)
-    }
-
-    async fn close(&self) {}
-}
-
-/// A Redis that is away.
-pub struct Away;
-
-fn away<T>() -> Result<T, PresenceError> {
-    Err(PresenceError::Unavailable("away".into()))
-}
-
-#[async_trait]
-impl Presence for Away {
-    async fn add_interest(&self, _: &InstanceId, _: &[RoomId]) -> Result<(), PresenceError> {
-        away()
-    }
-
-    async fn remove_interest(&self, _: &InstanceId, _: &[RoomId]) -> Result<(), PresenceError> {
-        away()
-    }
-
-    async fn interested(&self, _: &[RoomId]) -> Result<Vec<Vec<InstanceId>>, PresenceError> {
-        away()
-    }
-
-    async fn apply(&self, _: &InstanceId, _: &[Change]) -> Result<Vec<Leave>, PresenceError> {
-        away()
-    }
-
-    async fn full_set(&self, _: &InstanceId, _: u64, _: &[Change], _: bool) -> Result<(), PresenceError> {
-        away()
-    }
-
-    async fn marker(&self) -> Result<u64, PresenceError> {
-        away()
-    }
-
-    async fn room(&self, _: &RoomId, _: usize) -> Result<Vec<Present>, PresenceError> {
-        away()
-    }
-
-    async fn user(&self, _: &UserId) -> Result<Option<Present>, PresenceError> {
-        away()
-    }
-
-    async fn instances(&self) -> Result<Vec<InstanceId>, PresenceError> {
-        away()
-    }
-
-    async fn reap(&self, _: &InstanceId) -> Result<u64, PresenceError> {
-        away()
-    }
-
-    async fn close(&self) {}
-}
-
-/// A cluster of this process and whom a test adds.
-pub struct Neighbours {
-    view: watch::Sender<Arc<View>>,
-    me: watch::Sender<InstanceId>,
-    pub states: Mutex<Vec<State>>,
-}
-
-impl Neighbours {
-    pub fn none() -> Arc<Self> {
-        let me = InstanceId::fresh("logic", "test");
-        let (view, me) = (watch::Sender::default(), watch::Sender::new(me));
-        Arc::new(Self { view, me, states: Mutex::default() })
-    }
-
-    /// Another logic is there, in this state.
-    pub fn logic(&self, id: &str, state: State) {
-        let id = InstanceId::parse(id).unwrap();
-        let instance = Instance {
-            id: id.clone(),
-            service: Service::Logic,
-            address: "127.0.0.1:1".into(),
-            url: None,
-            version: "1".into(),
-            started_ms: 1,
-            state,
-            headroom: None,
-        };
-        self.view.send_modify(|view| {
-            let mut next = (**view).clone();
-            next.instances.insert(id, instance);
-            *view = Arc::new(next);
-        });
-    }
-}
-
-#[async_trait]
-impl Cluster for Neighbours {
-    fn view(&self) -> watch::Receiver<Arc<View>> {
-        self.view.subscribe()
-    }
-
-    fn me(&self) -> watch::Receiver<InstanceId> {
-        self.me.subscribe()
-    }
-
-    async fn set_state(&self, state: State) {
-        self.states.lock().unwrap().push(state);
-    }
-
-    fn gone(&self) -> Vec<InstanceId> {
-        Vec::new()
-    }
-
-    fn owned(&self) -> watch::Receiver<BTreeSet<Duty>> {
-        watch::Sender::default().subscribe()
-    }
-
-    fn duties(&self) -> Vec<DutyInfo> {
-        Vec::new()
-    }
-
-    async fn release_duties(&self) {}
 
     async fn close(&self) {}
 }

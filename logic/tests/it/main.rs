@@ -8,8 +8,10 @@
 )]
 
 mod fake;
+#[cfg(feature = "servers")]
 mod process;
 mod publish;
 mod rig;
 mod stop;
+#[cfg(feature = "servers")]
 mod stores;

@@ -7,7 +7,7 @@ use sluice_proto::grpc::Outcome::{Conflict, Duplicate, NotStored, Refused, Store
 use sluice_proto::grpc::PublishRequest;
 
 use super::fake::{Fault, POISON};
-use super::rig::{NOW_MS, call, faked, item, outcomes, publish, publishing, within};
+use super::rig::{NOW_MS, call, faked, item, outcomes, publish, publishing, sent, within};
 
 #[tokio::test]
 async fn stored_duplicate_conflict_and_refused_are_told_apart() {
@@ -30,7 +30,7 @@ async fn stored_duplicate_conflict_and_refused_are_told_apart() {
     assert_eq!(seqs, [1, 1, 0, 0, 2], "a conflict does not say where the other message is");
     assert_eq!(reply.results[0].at_ms, NOW_MS);
     assert_eq!(reply.results[2].code, "bad_request");
-    let notices = faked.queue.sent(1).await;
+    let notices = sent(&faked.queue, 1).await;
     let run = &notices[0].runs[0];
     assert_eq!((run.room.as_str(), run.first, run.last, run.messages.len()), ("news", 1, 2, 2));
     assert!(faked.rig.stop().await.is_clean());
@@ -211,12 +211,12 @@ async fn an_answer_speaks_of_one_epoch() {
 async fn a_queue_that_is_away_delays_no_publish() {
     let faked = faked().await;
     let caller = faked.rig.caller().await;
-    faked.queue.up.store(false, Ordering::SeqCst);
+    faked.queue.set_away(true);
     for n in 0..200 {
         let reply = publish(&caller, call(vec![item("news", "ann", &n.to_string(), "1")])).await;
         assert_eq!(outcomes(&reply), [Stored]);
     }
-    faked.queue.up.store(true, Ordering::SeqCst);
+    faked.queue.set_away(false);
     publish(&caller, call(vec![item("news", "ann", "last", "1")])).await;
-    assert_eq!(faked.queue.sent(1).await[0].runs[0].first, 201, "what was dropped is the sweep's");
+    assert_eq!(sent(&faked.queue, 1).await[0].runs[0].first, 201, "what was dropped is the sweep's");
 }

@@ -1,16 +1,23 @@
 //! A logic in this process, its real gRPC server on loopback, and a caller.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use sluice_lifecycle::{Lifecycle, Report, StopReason};
+use prost::Message as _;
+use sluice_cluster::solo::{Registry, SoloCluster};
+use sluice_cluster::{Cluster as _, Registration, Service, State};
+use sluice_lifecycle::{Lifecycle, Report, Stage, StopReason};
 use sluice_logic::app::{App, Deps};
 use sluice_logic::config::Config;
 use sluice_logic::stages;
+use sluice_presence::memory::MemoryPresence;
 use sluice_proto::grpc::logic_client::LogicClient;
-use sluice_proto::grpc::{Outcome, PublishItem, PublishReply, PublishRequest};
+use sluice_proto::grpc::{Notice, Outcome, PublishItem, PublishReply, PublishRequest};
+use sluice_queue::Queue as _;
+use sluice_queue::memory::MemoryQueue;
 use sluice_service::clock::Clock;
 use sluice_service::config::Address;
 use sluice_store::Store;
@@ -18,7 +25,7 @@ use tokio::task::JoinHandle;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
-use super::fake::{Away, Faulty, Neighbours, Remembering};
+use super::fake::Faulty;
 
 pub const SECRET: &str = "a secret that only tests may know";
 /// Wall time of rigs on fakes.
@@ -65,30 +72,89 @@ pub fn config() -> Config {
     config
 }
 
-/// A logic on fakes.
+/// A logic on a store that fails on command, and on parts of this process. Its Redis is away.
 pub struct Faked {
     pub rig: Rig,
     pub store: Arc<Faulty>,
-    pub queue: Arc<Remembering>,
-    pub neighbours: Arc<Neighbours>,
+    pub queue: MemoryQueue,
+    pub presence: MemoryPresence,
+    pub neighbours: Neighbours,
     pub clock: Clock,
 }
 
 pub async fn faked() -> Faked {
-    let (store, queue, neighbours) = (Faulty::new(), Remembering::new(), Neighbours::none());
-    let clock = Clock::manual(NOW_MS);
-    let rig = Rig::start(config(), async |_, _| Deps {
+    let (store, queue, presence) = (Faulty::new(), MemoryQueue::default(), MemoryPresence::default());
+    presence.set_away(true);
+    let (clock, mut neighbours) = (Clock::manual(NOW_MS), None);
+    let rig = Rig::start(config(), async |lifecycle, app| Deps {
         store: {
             let store: Arc<dyn Store> = store.clone();
             Box::new(move || std::future::ready(Ok(Arc::clone(&store))).boxed())
         },
-        queue: queue.clone(),
-        presence: Arc::new(Away),
-        cluster: neighbours.clone(),
+        queue: Arc::new(queue.share()),
+        presence: Arc::new(presence.share()),
+        cluster: neighbours.insert(Neighbours::none(lifecycle)).cluster(lifecycle, app),
         clock: clock.clone(),
     })
     .await;
-    Faked { rig, store, queue, neighbours, clock }
+    Faked { rig, store, queue, presence, neighbours: neighbours.unwrap(), clock }
+}
+
+/// Whom a logic has beside it: nobody, but whom a test adds. They stay until its last stage.
+#[derive(Clone)]
+pub struct Neighbours {
+    registry: Registry,
+    lifecycle: Lifecycle,
+}
+
+impl Neighbours {
+    pub fn none(lifecycle: &Lifecycle) -> Self {
+        Self { registry: Registry::new(Duration::from_secs(10)), lifecycle: lifecycle.clone() }
+    }
+
+    /// The logic itself.
+    pub fn cluster(&self, lifecycle: &Lifecycle, app: &App) -> Arc<SoloCluster> {
+        Arc::new(self.registry.join(&lifecycle.scope(Stage::Release), app.registration(), BTreeSet::new()))
+    }
+
+    fn join(&self, service: Service) -> SoloCluster {
+        let (address, version) = ("127.0.0.1:1".into(), "1".into());
+        let registration = Registration { service, address, url: None, version };
+        self.registry.join(&self.lifecycle.scope(Stage::Gone), registration, BTreeSet::new())
+    }
+
+    /// Another logic is there, in this state.
+    pub async fn logic(&self, state: State) {
+        self.join(Service::Logic).set_state(state).await;
+    }
+
+    /// What others see of the only logic, from now on until it has left.
+    pub fn states(&self) -> JoinHandle<Vec<State>> {
+        let mut view = self.join(Service::Gateway).view();
+        tokio::spawn(async move {
+            let mut states = Vec::new();
+            loop {
+                let state = view.borrow_and_update().of(Service::Logic).map(|it| it.state).next();
+                let Some(state) = state else { break };
+                if states.last() != Some(&state) {
+                    states.push(state);
+                }
+                view.changed().await.unwrap();
+            }
+            states
+        })
+    }
+}
+
+/// The next notices that the queue has, once there are so many.
+pub async fn sent(queue: &MemoryQueue, notices: usize) -> Vec<Notice> {
+    let (mut consumer, mut sent) = (queue.consumer().await.unwrap(), Vec::new());
+    while sent.len() < notices {
+        let delivery = consumer.next().await.unwrap();
+        sent.push(Notice::decode(delivery.payload.clone()).unwrap());
+        delivery.ack().await;
+    }
+    sent
 }
 
 pub fn item(room: &str, sender: &str, key: &str, data: &str) -> PublishItem {

@@ -1,16 +1,21 @@
 //! Stops: who is waited for, and who is not.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_cluster::State;
 use sluice_lifecycle::{Outcome as StageOutcome, Report, Stage};
+use sluice_presence::Presence as _;
+use sluice_presence::memory::MemoryPresence;
 use sluice_proto::grpc::Outcome::Stored;
 use sluice_proto::grpc::{AuthenticateRequest, HeadsRequest, SubscribeRequest};
+use sluice_proto::ids::RoomId;
+use sluice_queue::memory::MemoryQueue;
 use sluice_service::grpc::{DRAINING_HEADER, INSTANCE_HEADER};
 use tokio::net::TcpStream;
 use tonic::Request;
 
-use super::rig::{Caller, SECRET, call, faked, get, item, outcomes, publish, publishing};
+use super::rig::{Caller, Neighbours, SECRET, call, faked, get, item, outcomes, publish, publishing, sent};
 
 fn took(report: &Report, stage: Stage) -> Duration {
     report.stages.iter().find(|s| s.stage == stage).unwrap().elapsed
@@ -33,12 +38,12 @@ async fn an_idle_logic_stops_at_once_also_with_a_silent_tcp_connection() {
     let caller = faked.rig.caller().await;
     publish(&caller, call(vec![item("news", "ann", "k", "1")])).await;
     assert_eq!(get(faked.rig.admin, "/readyz").await.0, 200);
-    let neighbours = faked.neighbours.clone();
+    let states = faked.neighbours.states();
     let began = Instant::now();
     let report = faked.rig.stop().await;
     assert!(report.is_clean(), "{report:?}");
     assert!(began.elapsed() < Duration::from_millis(500), "{report:?}");
-    assert_eq!(*neighbours.states.lock().unwrap(), [State::Draining, State::Serving, State::Draining]);
+    assert_eq!(states.await.unwrap(), [State::Serving, State::Draining]);
     drop(silent);
 }
 
@@ -77,7 +82,7 @@ async fn the_last_logic_answers_draining_gateways_until_they_are_gone() {
 #[tokio::test]
 async fn a_logic_that_is_not_the_last_does_not_stay() {
     let faked = faked().await;
-    faked.neighbours.logic("logic-b-1", State::Serving);
+    faked.neighbours.logic(State::Serving).await;
     let caller = faked.rig.caller().await;
     hello(&caller, "gateway-a-1", true).await;
     let report = faked.rig.stop().await;
@@ -87,14 +92,14 @@ async fn a_logic_that_is_not_the_last_does_not_stay() {
 #[tokio::test]
 async fn the_last_logic_leaves_when_another_one_serves() {
     let faked = faked().await;
-    faked.neighbours.logic("logic-b-1", State::Draining);
+    faked.neighbours.logic(State::Draining).await;
     let caller = faked.rig.caller().await;
     hello(&caller, "gateway-a-1", true).await;
     let (neighbours, mut progress) = (faked.neighbours.clone(), faked.rig.lifecycle.progress());
     let report = tokio::spawn(faked.rig.stop());
     progress.wait_for(|progress| progress.stage == Stage::NotReady).await.unwrap();
     tokio::time::sleep(Duration::from_millis(400)).await;
-    neighbours.logic("logic-c-1", State::Serving);
+    neighbours.logic(State::Serving).await;
     let report = report.await.unwrap();
     assert!(report.elapsed < Duration::from_secs(2), "{report:?}");
 }
@@ -120,7 +125,7 @@ async fn accepted_calls_are_answered_during_the_stop() {
         tokio::task::yield_now().await;
     }
     let (store, queue, mut progress) =
-        (faked.store.clone(), faked.queue.clone(), faked.rig.lifecycle.progress());
+        (faked.store.clone(), faked.queue.share(), faked.rig.lifecycle.progress());
     let report = tokio::spawn(faked.rig.stop());
     progress.wait_for(|progress| progress.stage == Stage::Drain).await.unwrap();
     store.release();
@@ -128,7 +133,7 @@ async fn accepted_calls_are_answered_during_the_stop() {
     assert_eq!(outcomes(&second.await.unwrap()), [Stored]);
     let report = report.await.unwrap();
     assert!(report.is_clean(), "{report:?}");
-    let rooms = queue.sent(1).await.iter().flat_map(|notice| notice.runs.clone()).count();
+    let rooms = sent(&queue, 1).await.iter().flat_map(|notice| notice.runs.clone()).count();
     assert!(rooms >= 1, "what was committed last is handed over before the end");
 }
 
@@ -159,7 +164,7 @@ async fn rooms_open_without_redis_and_reports_say_that_they_were_not_stored() {
     let mut caller = faked.rig.caller().await;
     publish(&caller, call(vec![item("news", "ann", "k", "1")])).await;
     let request = SubscribeRequest { instance: "gateway-a-1".into(), rooms: vec!["news".into(), "x".into()] };
-    let reply = caller.subscribe(request).await.unwrap().into_inner();
+    let reply = caller.subscribe(request.clone()).await.unwrap().into_inner();
     assert_eq!((reply.heads, reply.interest_stored, reply.epoch, reply.marker), (vec![1, 0], false, 42, 0));
     let status = sluice_proto::grpc::StatusRequest {
         instance: "gateway-a-1".into(),
@@ -170,7 +175,15 @@ async fn rooms_open_without_redis_and_reports_say_that_they_were_not_stored() {
         }],
         ..Default::default()
     };
-    assert!(!caller.report_status(status).await.unwrap().into_inner().stored);
+    assert!(!caller.report_status(status.clone()).await.unwrap().into_inner().stored);
+
+    faked.presence.set_away(false);
+    let reply = caller.subscribe(request).await.unwrap().into_inner();
+    assert!(reply.interest_stored);
+    let interested = async || faked.presence.interested(&[RoomId::parse("news").unwrap()]).await.unwrap();
+    assert_eq!(interested().await[0].len(), 1);
+    assert!(caller.report_status(status).await.unwrap().into_inner().stored);
+    assert_eq!(interested().await[0].len(), 0);
 }
 
 #[tokio::test]
@@ -196,13 +209,14 @@ async fn what_comes_before_the_store_is_reached_is_refused_at_once() {
         sluice_lifecycle::Lifecycle::new(sluice_logic::stages::plan(config.shutdown.total()));
     let app = App::build(config, lifecycle.clone()).await.unwrap();
     let (grpc, admin) = (app.grpc_address(), app.admin_address());
+    let neighbours = Neighbours::none(&lifecycle);
     let deps = Deps {
         store: Box::new(|| {
             Box::pin(std::future::ready(Err(sluice_store::StoreError::Unreachable("down".into()))))
         }),
-        queue: super::fake::Remembering::new(),
-        presence: std::sync::Arc::new(super::fake::Away),
-        cluster: super::fake::Neighbours::none(),
+        queue: Arc::new(MemoryQueue::default()),
+        presence: Arc::new(MemoryPresence::default()),
+        cluster: neighbours.cluster(&lifecycle, &app),
         clock: sluice_service::clock::Clock::system(),
     };
     let serving = tokio::spawn(app.serve(deps));
@@ -213,8 +227,10 @@ async fn what_comes_before_the_store_is_reached_is_refused_at_once() {
     assert_eq!(error.code(), tonic::Code::Unavailable);
     let (status, body) = get(admin, "/readyz").await;
     assert_eq!(status, 503, "{body}");
+    let states = neighbours.states();
     lifecycle.stop(sluice_lifecycle::StopReason::Admin);
     serving.await.unwrap().unwrap();
     let report = engine.await.unwrap();
     assert!(report.is_clean() && report.elapsed < Duration::from_millis(500), "{report:?}");
+    assert_eq!(states.await.unwrap(), [State::Draining], "it never said that it serves");
 }

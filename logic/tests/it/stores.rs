@@ -1,7 +1,6 @@
 //! Logic on real PostgreSQL, NATS, Redis and etcd.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -20,11 +19,11 @@ use sluice_proto::grpc::{
     ReapRequest, StatusChange, StatusRequest, SubscribeRequest, SweepRequest, presence_request,
 };
 use sluice_proto::ids::RoomId;
+use sluice_queue::memory::MemoryQueue;
 use sluice_service::clock::Clock;
 use tonic::Request;
 
-use super::fake::Remembering;
-use super::rig::{self, Caller, Rig, get, item, outcomes, publish, within};
+use super::rig::{self, Caller, Rig, get, item, outcomes, publish, sent, within};
 
 pub async fn stores() -> Cluster {
     let options = Options { gateways: 0, logics: 0, tasks: 0, ..Options::default() };
@@ -199,13 +198,13 @@ async fn reporting(caller: &mut Caller) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sweep_announces_what_was_not_handed_over() {
     let cluster = stores().await;
-    let queue = Remembering::new();
-    queue.up.store(false, Ordering::SeqCst);
+    let queue = MemoryQueue::default();
+    queue.set_away(true);
     let config = config(&cluster);
     let same = config.clone();
     let rig = Rig::start(config, async |lifecycle: &Lifecycle, app: &App| {
         let deps = deps::connect(&same, lifecycle, app.registration()).await.unwrap();
-        Deps { queue: queue.clone(), ..deps }
+        Deps { queue: Arc::new(queue.share()), ..deps }
     })
     .await;
     let mut caller = rig.caller().await;
@@ -217,9 +216,9 @@ async fn the_sweep_announces_what_was_not_handed_over() {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let down = caller.sweep(SweepRequest {}).await.unwrap().into_inner();
     assert_eq!((down.renoticed, down.more), (0, false), "the queue is still down");
-    queue.up.store(true, Ordering::SeqCst);
+    queue.set_away(false);
     assert_eq!(caller.sweep(SweepRequest {}).await.unwrap().into_inner().renoticed, 3);
-    let mut runs: Vec<_> = queue.sent(2).await.into_iter().flat_map(|notice| notice.runs).collect();
+    let mut runs: Vec<_> = sent(&queue, 2).await.into_iter().flat_map(|notice| notice.runs).collect();
     runs.sort_by(|a, b| (&a.room, a.first).cmp(&(&b.room, b.first)));
     let shape: Vec<_> = runs.iter().map(|r| (r.room.as_str(), r.first, r.last, r.messages.len())).collect();
     assert_eq!(shape, [("else", 1, 1, 0), ("news", 1, 1, 0), ("news", 2, 2, 0)]);
@@ -231,13 +230,13 @@ async fn the_sweep_announces_what_was_not_handed_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn outbox_rows_older_than_the_repair_bound_are_forgotten() {
     let cluster = stores().await;
-    let queue = Remembering::new();
-    queue.up.store(false, Ordering::SeqCst);
+    let queue = MemoryQueue::default();
+    queue.set_away(true);
     let config = Config { repair_bound_s: 1, ..config(&cluster) };
     let same = config.clone();
     let rig = Rig::start(config, async |lifecycle: &Lifecycle, app: &App| {
         let deps = deps::connect(&same, lifecycle, app.registration()).await.unwrap();
-        Deps { queue: queue.clone(), ..deps }
+        Deps { queue: Arc::new(queue.share()), ..deps }
     })
     .await;
     let mut caller = rig.caller().await;

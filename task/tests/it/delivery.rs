@@ -8,11 +8,11 @@ use sluice_cluster::etcd::{EtcdCluster, EtcdConfig};
 use sluice_cluster::{Cluster, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Stage, StopReason};
 use sluice_task::defaults::LAGS_AFTER;
+use sluice_testing::{Kind, Server, eventually};
 use tokio::time::{Instant, timeout};
 
 use crate::gateway::{Gateway, Got};
 use crate::rig::{Process, Rig, SOON, Task};
-use crate::servers::{Server, eventually};
 
 #[tokio::test]
 async fn a_notice_goes_to_the_interested_and_to_no_other() {
@@ -156,11 +156,11 @@ async fn what_a_killed_task_had_in_hand_is_delivered_again() {
 
 #[tokio::test]
 async fn a_working_stream_is_life_whatever_the_registry_says() {
-    let (mut rig, etcd) = tokio::join!(Rig::start(), Server::etcd());
+    let (mut rig, etcd) = tokio::join!(Rig::start(), Server::start(Kind::Etcd));
     let gateway = Gateway::start("gateway-a").await;
     rig.interest(&gateway, &["news"]).await;
     let mut config = rig.config(&[]);
-    config.etcd.endpoints = vec![format!("http://127.0.0.1:{}", etcd.port)];
+    config.etcd.endpoints = vec![etcd.url()];
     let (lifecycle, engine) = Lifecycle::new(sluice_task::stages::plan(Duration::from_secs(8)));
     let registration = Registration {
         service: Service::Gateway,

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use sluice_presence::Presence;
 use sluice_proto::ids::{InstanceId, RoomId};
+use sluice_testing::{Kind, Server, eventually};
 
 use crate::gateway::Gateway;
 use crate::logic::Logic;
 use crate::rig::{Rig, SOON, Task};
-use crate::servers::{Server, eventually};
 
 async fn duties(task: &Task) -> usize {
     task.status().await["duties"].as_array().unwrap().len()
@@ -16,7 +16,7 @@ async fn duties(task: &Task) -> usize {
 
 #[tokio::test]
 async fn duties_are_spread_done_and_handed_over() {
-    let (rig, etcd, logic) = tokio::join!(Rig::start(), Server::etcd(), Logic::start());
+    let (rig, etcd, logic) = tokio::join!(Rig::start(), Server::start(Kind::Etcd), Logic::start());
     let gateway = Gateway::start("gateway-alive").await;
     // Neither is in the registry; one has a working stream.
     let room = [RoomId::parse("news").unwrap()];
@@ -24,7 +24,7 @@ async fn duties_are_spread_done_and_handed_over() {
     rig.presence.add_interest(&gone, &room).await.unwrap();
     rig.interest(&gateway, &["news"]).await;
     let mut config = rig.config(&[&gateway]);
-    config.etcd.endpoints = vec![format!("http://127.0.0.1:{}", etcd.port)];
+    config.etcd.endpoints = vec![etcd.url()];
     config.logic.seeds = vec![logic.address.clone()];
     let one = Task::start(config.clone()).await;
     eventually("the first has both", SOON, async || duties(&one).await == 2).await;

@@ -6,5 +6,4 @@ mod duties;
 mod gateway;
 mod logic;
 mod rig;
-mod servers;
 mod stop;

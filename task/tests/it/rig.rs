@@ -19,12 +19,12 @@ use sluice_service::config::sections::{Admin, Etcd, Seeds, Server as Url};
 use sluice_task::app::App;
 use sluice_task::config::Config;
 use sluice_task::{deps, stages};
+use sluice_testing::{Kind, Server, eventually, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::gateway::Gateway;
-use crate::servers::{Server, eventually, free_port};
 
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -153,8 +153,8 @@ pub struct Rig {
 
 impl Rig {
     pub async fn start() -> Self {
-        let (nats, redis) = tokio::join!(Server::nats(), Server::redis());
-        let config = config(nats.port, redis.port, 1, &[]);
+        let (nats, redis) = tokio::join!(Server::start(Kind::Nats), Server::start(Kind::Redis));
+        let config = config(nats.port(), redis.port(), 1, &[]);
         let queue = NatsConfig { url: config.nats.url, ..NatsConfig::default() };
         let queue = JetStream::connect(queue).await.unwrap();
         let presence = RedisConfig { url: config.redis.url, ..RedisConfig::default() };
@@ -165,7 +165,7 @@ impl Rig {
 
     /// A task that knows these gateways as seeds; there is no etcd.
     pub fn config(&self, gateways: &[&Gateway]) -> Config {
-        config(self.nats.port, self.redis.port, free_port(), gateways)
+        config(self.nats.port(), self.redis.port(), free_port(), gateways)
     }
 
     pub async fn task(&self, gateways: &[&Gateway]) -> Task {
@@ -198,7 +198,7 @@ impl Rig {
 
     /// What NATS still waits for: delivered and not acknowledged, and not delivered.
     pub async fn unsettled(&self) -> u64 {
-        let client = async_nats::connect(format!("nats://127.0.0.1:{}", self.nats.port)).await.unwrap();
+        let client = async_nats::connect(self.nats.url()).await.unwrap();
         let stream = async_nats::jetstream::new(client).get_stream("sluice_FANOUT").await.unwrap();
         let info = stream.consumer_info("task").await.unwrap();
         info.num_ack_pending as u64 + info.num_pending

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sluice_lifecycle::{Outcome, Stage};
+use sluice_testing::{eventually, free_port};
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
 use crate::rig::{Process, Rig, SOON, Task, config, get};
-use crate::servers::{eventually, free_port};
 
 #[tokio::test]
 async fn an_idle_task_stops_at_once() {

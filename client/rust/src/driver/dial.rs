@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use rand::RngExt;
 use sluice_proto::wire::Welcome;
 use tokio::time::{sleep, timeout};
 
@@ -22,6 +23,8 @@ use crate::wire::Wire;
 #[derive(Debug)]
 pub(super) struct Standing {
     pub wire: Wire,
+    /// Where it leads to.
+    pub url: String,
     pub welcome: Welcome,
     /// How long it may be silent.
     pub patience: Duration,
@@ -90,6 +93,12 @@ impl Dialer {
     }
 
     fn begin_after(&mut self, pause: Duration) {
+        if let Some(urls) = &mut self.options.follow
+            && urls.has_changed().unwrap_or(false)
+        {
+            self.options.urls = urls.borrow_and_update().clone();
+            self.next = rand::rng().random_range(0..self.options.urls.len().max(1)); // not all to the first
+        }
         let url =
             self.options.urls.get(self.next % self.options.urls.len().max(1)).cloned().unwrap_or_default();
         self.next = self.next.wrapping_add(1);
@@ -133,7 +142,7 @@ async fn stand(url: String, token: Option<String>) -> Result<Standing, Error> {
                 let frame = ServerFrame::parse(&text).map_err(failed)?;
                 if let Some(welcome) = frame.welcome {
                     let patience = Duration::from_secs(welcome.ping_s.max(1)) * SILENT_PINGS;
-                    return Ok(Standing { wire, welcome, patience });
+                    return Ok(Standing { wire, url, welcome, patience });
                 }
                 match (frame.bye, frame.error) {
                     (Some(bye), _) if !bye.reconnect => return Err(Error::Refused(bye.reason)),

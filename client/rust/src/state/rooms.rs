@@ -43,8 +43,18 @@ impl Rooms {
         Some(text)
     }
 
-    pub(super) fn close(&mut self, name: &str) {
-        self.0.remove(name);
+    /// Whether there was one.
+    pub(super) fn close(&mut self, name: &str) -> bool {
+        self.0.remove(name).is_some()
+    }
+
+    /// What is asked: of this room, or of all.
+    pub(super) fn asked<'a>(&'a self, name: Option<&'a str>) -> impl Iterator<Item = Event> + 'a {
+        let asked = self
+            .0
+            .iter()
+            .filter(move |(room, at)| at.asked.is_some() && name.is_none_or(|name| name == *room));
+        asked.map(|(room, at)| Event::Asked { room: room.clone(), from: at.position.clone() })
     }
 
     /// The frames that resume every subscription on a new connection.
@@ -80,8 +90,8 @@ impl Rooms {
         room.position = Position::In { after: at.after, epoch: at.epoch.clone() };
         match room.reply.take() {
             Some(reply) => {
-                reply.send(Ok(at)).ok(); // whoever asked may have gone
-                Ok(None)
+                reply.send(Ok(at.clone())).ok(); // whoever asked may have gone
+                Ok(Some(Event::Subscribed(at)))
             }
             None => Ok(Some(Event::Resumed(at))),
         }

@@ -170,3 +170,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_step_is_told_in_its_place_to_whoever_asked_for_it() {
+    for detailed in [false, true] {
+        let mut state = State::new(detailed);
+        state.attach(welcome());
+        subscribed(&mut state, 4);
+        state.asked("r"); // as the driver does when it has sent it
+        state.frame(&msg(5), Source::Active);
+        state.attach(welcome());
+        let (reply, _answer) = oneshot::channel();
+        state.request(Request::Unsubscribe("r".into(), reply)).unwrap();
+        state.frame(&msg(6), Source::Active);
+        let told: Vec<String> = state.events.iter().map(|event| format!("{event:?}")).collect();
+        let told: Vec<&str> = told.iter().map(|text| text.split([' ', '(']).next().unwrap()).collect();
+        let all = ["Connected", "Subscribed", "Message", "Connected", "Asked", "Left"];
+        if detailed {
+            assert_eq!(told, all);
+        } else {
+            assert_eq!(told, ["Connected", "Message", "Connected"]);
+        }
+    }
+}

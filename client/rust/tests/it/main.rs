@@ -195,6 +195,35 @@ async fn a_broken_connection_is_replaced_and_requests_on_it_fail() {
 }
 
 #[tokio::test]
+async fn gateways_that_change_are_followed_and_every_attempt_is_told() {
+    let (first, second) = (Gateway::bind().await, Gateway::bind().await);
+    let (urls, follow) = tokio::sync::watch::channel(vec![first.url()]);
+    let options = quick(Options::new(first.url())).follow(follow).detailed();
+    let (connected, session) = tokio::join!(Client::connect(options), first.accept());
+    let (client, mut events) = connected.unwrap();
+    urls.send_replace(vec![second.url()]);
+    let gone = first.url();
+    drop((first, session));
+    let session = second.accept().await;
+    for (wanted, failed) in [(gone, false), (second.url(), false)] {
+        let event = until(&mut events, |event| matches!(event, Event::Dialled { .. })).await;
+        assert!(
+            matches!(&event, Event::Dialled { url, failed: why } if *url == wanted && why.is_some() == failed),
+            "{event:?}"
+        );
+        until(&mut events, |event| matches!(event, Event::Connected(_))).await;
+    }
+    urls.send_replace(vec!["ws://127.0.0.1:1/ws".into()]);
+    drop((second, session));
+    until(
+        &mut events,
+        |event| matches!(event, Event::Dialled { url, failed: Some(_) } if url.contains(":1/")),
+    )
+    .await;
+    drop(client);
+}
+
+#[tokio::test]
 async fn an_address_that_makes_no_sense_is_an_error_at_once() {
     for url in ["http://127.0.0.1:1/ws", "wss://127.0.0.1:1/ws", "", "ws://127.0.0.1:1/ws"] {
         assert!(matches!(Client::connect(Options::new(url)).await, Err(Error::Connect { .. })), "{url}");

@@ -36,6 +36,21 @@ impl Gateway {
         (Self(child), url.expect("its address"))
     }
 
+    /// Stops it and returns when every thread stands still: until then it may go on reading.
+    async fn freeze(&self) {
+        self.signal("-STOP");
+        let tasks = format!("/proc/{}/task", self.0.id());
+        let still = || {
+            std::fs::read_dir(&tasks).unwrap().flatten().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+            })
+        };
+        while !still() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
@@ -64,7 +79,7 @@ async fn what_a_frozen_gateway_held_is_answered_and_what_it_did_not_read_stays_u
     // Its answer says that the publish before it was read.
     client.say(json!({"ping": 1})).await;
     assert_eq!(client.hear().await["ok"], json!("ping"));
-    gateway.signal("-STOP");
+    gateway.freeze().await;
     client.say(json!({"pub": "news", "data": 2, "key": "unread", "id": 2})).await;
     // The freeze is what is tested: real time has to pass for a real process.
     tokio::time::sleep(Duration::from_secs(LEASE_S) + Duration::from_millis(300)).await;

@@ -4,19 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use serde_json::Value;
-use sluice_cluster::{Cluster, Duty, DutyInfo, Instance, Service, State, View};
+use sluice_cluster::solo::{Registry, SoloCluster};
+use sluice_cluster::{Registration, Service};
 use sluice_gateway::app::{App, Deps};
 use sluice_gateway::config::Config;
 use sluice_gateway::stages;
 use sluice_lifecycle::{Engine, Lifecycle, Report, Stage, StopReason};
-use sluice_proto::ids::InstanceId;
 use sluice_service::clock::Clock;
 use sluice_service::config::Address;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -26,63 +24,18 @@ use super::logic::Scripted;
 /// Longest wait for anything that is to happen.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A cluster of one logic, this gateway, and perhaps another one.
-struct Fixed {
-    view: watch::Sender<Arc<View>>,
-    me: watch::Sender<InstanceId>,
-    duties: watch::Sender<BTreeSet<Duty>>,
-}
-
-fn instance(service: Service, id: &str, address: String) -> (InstanceId, Instance) {
-    let id = InstanceId::parse(id).unwrap();
-    let instance = Instance {
-        id: id.clone(),
-        service,
-        address,
-        url: None,
-        version: String::new(),
-        started_ms: 1,
-        state: State::Serving,
-        headroom: None,
+/// A cluster of one logic, this gateway, and perhaps another one. The others stay until its last stage.
+fn cluster(lifecycle: &Lifecycle, gateway: Registration, logic: String, peer: bool) -> Arc<SoloCluster> {
+    let registry = Registry::new(Duration::from_secs(10));
+    let other = |service, address| {
+        let registration = Registration { service, address, url: None, version: String::new() };
+        drop(registry.join(&lifecycle.scope(Stage::Gone), registration, BTreeSet::new()));
     };
-    (id, instance)
-}
-
-impl Fixed {
-    fn new(logic: String, peer: bool) -> Self {
-        let mut all = vec![instance(Service::Logic, "logic-1", logic)];
-        if peer {
-            all.push(instance(Service::Gateway, "gateway-2", "127.0.0.1:1".into()));
-        }
-        let view = View { instances: all.into_iter().collect(), sees_me: true };
-        Self {
-            view: watch::Sender::new(Arc::new(view)),
-            me: watch::Sender::new(InstanceId::parse("gateway-1").unwrap()),
-            duties: watch::Sender::default(),
-        }
+    other(Service::Logic, logic);
+    if peer {
+        other(Service::Gateway, "127.0.0.1:1".into());
     }
-}
-
-#[async_trait]
-impl Cluster for Fixed {
-    fn view(&self) -> watch::Receiver<Arc<View>> {
-        self.view.subscribe()
-    }
-    fn me(&self) -> watch::Receiver<InstanceId> {
-        self.me.subscribe()
-    }
-    async fn set_state(&self, _: State) {}
-    fn gone(&self) -> Vec<InstanceId> {
-        Vec::new()
-    }
-    fn owned(&self) -> watch::Receiver<BTreeSet<Duty>> {
-        self.duties.subscribe()
-    }
-    fn duties(&self) -> Vec<DutyInfo> {
-        Vec::new()
-    }
-    async fn release_duties(&self) {}
-    async fn close(&self) {}
+    Arc::new(registry.join(&lifecycle.scope(Stage::Release), gateway, BTreeSet::new()))
 }
 
 /// A running gateway; clones share it.
@@ -121,10 +74,8 @@ impl Rig {
         let app = App::build(config, rig.lifecycle.clone()).await.unwrap();
         rig.url = app.url();
         rig.grpc = app.registration().address;
-        let around = app
-            .serve(Deps { cluster: Arc::new(Fixed::new(address, peer)), clock: Clock::system() })
-            .await
-            .unwrap();
+        let cluster = cluster(&rig.lifecycle, app.registration(), address, peer);
+        let around = app.serve(Deps { cluster, clock: Clock::system() }).await.unwrap();
         let (entrance, stats) = (Arc::clone(&around), around);
         rig.status = Arc::new(move || stats.stats.to_json());
         rig.close = Arc::new(move || entrance.entrance.close());
