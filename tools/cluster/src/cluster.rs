@@ -210,6 +210,15 @@ impl Cluster {
         start::replacement(&self.shared, service, Some(index)).await
     }
 
+    /// Starts a process of a service in this very place and returns at once: for who wants to stop it while it starts.
+    /// It does not become the process of its place.
+    ///
+    /// # Errors
+    /// When it could not be started at all.
+    pub async fn start_unawaited(&self, service: Service, index: usize) -> Result<Arc<Process>, Error> {
+        start::unawaited(&self.shared, service, index).await
+    }
+
     /// As [`Cluster::start_replacement`], without waiting: the outcome is an event.
     pub fn request_start(&self, service: Service, index: Option<usize>) {
         let shared = Arc::clone(&self.shared);
@@ -279,6 +288,23 @@ impl Cluster {
     /// [`Error::NoSuch`].
     pub fn store_data(&self, store: Service) -> Result<std::path::PathBuf, Error> {
         Ok(self.with_store(store)?.data().to_owned())
+    }
+
+    /// The program of a store: what comes with it lies beside it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`].
+    pub fn store_program(&self, store: Service) -> Result<std::path::PathBuf, Error> {
+        Ok(self.with_store(store)?.binary().to_owned())
+    }
+
+    /// Starts a store that is down on another port, where no service looks, for as long as `work` does something with
+    /// its URL.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn aside<T>(&self, store: Service, work: impl AsyncFnOnce(&str) -> T) -> Result<T, Error> {
+        start::aside(&self.shared, self.with_store(store)?.as_ref(), work).await
     }
 
     fn with_store(&self, store: Service) -> Result<Arc<Store>, Error> {

@@ -36,6 +36,7 @@ pub use error::Error;
 pub use find::service_binary;
 pub use node::{Addresses, Node, Service};
 pub use options::{Options, Setting};
+pub use port::Port;
 pub use process::{Exit, Process};
 
 /// A signal for a child: [`Process::signal`].

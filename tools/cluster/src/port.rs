@@ -13,7 +13,7 @@ use crate::error::Error;
 
 /// A loopback port that no other cluster on this machine will choose while this value lives.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub struct Port {
     number: u16,
     /// Advisory lock on a file named after the port; the system releases it when the process ends.
     _claim: Flock<File>,
@@ -21,26 +21,36 @@ pub(crate) struct Port {
 
 impl Port {
     /// Claims a random free port.
-    pub(crate) fn claim() -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// When none is free.
+    pub fn claim() -> Result<Self, Error> {
+        for _ in 0..PORT_TRIES {
+            if let Some(port) = Self::at(rand::rng().random_range(PORTS))? {
+                return Ok(port);
+            }
+        }
+        Err(Error::NoPort(format!("{PORT_TRIES} tried ports are taken")))
+    }
+
+    /// Claims this very port; `None` when it is taken or another claims it.
+    ///
+    /// # Errors
+    /// When claims cannot be written down.
+    pub fn at(number: u16) -> Result<Option<Self>, Error> {
         let folder = std::env::temp_dir().join(format!("sluice-ports-{}", nix::unistd::geteuid()));
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(Error::file("cannot create", &folder))?;
-        let mut last = String::from("all tried ports are taken");
-        for _ in 0..PORT_TRIES {
-            let number = rand::rng().random_range(PORTS);
-            let path = folder.join(number.to_string());
-            let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-            let file = file.map_err(Error::file("cannot open", &path))?;
-            let Ok(claim) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
-            match is_free(number) {
-                Ok(()) => return Ok(Self { number, _claim: claim }),
-                Err(error) => last = error.to_string(),
-            }
-        }
-        Err(Error::NoPort(last))
+        let path = folder.join(number.to_string());
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.map_err(Error::file("cannot open", &path))?;
+        let claim = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        Ok(claim.ok().filter(|_| is_free(number).is_ok()).map(|claim| Self { number, _claim: claim }))
     }
 
-    pub(crate) fn number(&self) -> u16 {
+    /// The port.
+    #[must_use]
+    pub fn number(&self) -> u16 {
         self.number
     }
 
@@ -67,8 +77,11 @@ mod tests {
         numbers.dedup();
         assert_eq!(numbers.len(), 50);
         assert!(ports.iter().all(Port::is_free));
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, ports[0].number())).unwrap();
+        let number = ports[0].number();
+        assert!(Port::at(number).unwrap().is_none(), "claimed already");
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, number)).unwrap();
         assert!(!ports[0].is_free());
-        drop(taken);
+        drop((taken, ports));
+        assert!(Port::at(number).unwrap().is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! One short question to a server: an HTTP GET, or a line over TCP. No connection is kept, no redirect followed.
+//! One short question to a server: an HTTP GET or POST, or a line over TCP. No connection is kept, no redirect followed.
 
 use std::time::Duration;
 
@@ -38,11 +38,40 @@ pub enum ProbeError {
 /// # Errors
 /// [`ProbeError`] when there is no HTTP answer within `timeout`; every status code is an answer.
 pub async fn get(url: &str, timeout: Duration) -> Result<Answer, ProbeError> {
+    ask(url, "GET", ("Accept", "*/*"), "", timeout).await
+}
+
+/// POSTs `body`, JSON, to `http://host:port/path`.
+///
+/// # Errors
+/// As [`get`].
+pub async fn post(url: &str, body: &str, timeout: Duration) -> Result<Answer, ProbeError> {
+    ask(url, "POST", ("Content-Type", "application/json"), body, timeout).await
+}
+
+/// POSTs nothing but a header to `http://host:port/path`.
+///
+/// # Errors
+/// As [`get`].
+pub async fn post_header(url: &str, header: (&str, &str), timeout: Duration) -> Result<Answer, ProbeError> {
+    ask(url, "POST", header, "", timeout).await
+}
+
+async fn ask(
+    url: &str,
+    method: &str,
+    (name, value): (&str, &str),
+    body: &str,
+    timeout: Duration,
+) -> Result<Answer, ProbeError> {
     let rest = url.strip_prefix("http://").ok_or_else(|| ProbeError::Address(url.to_owned()))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let path = if path.is_empty() { "/" } else { path };
+    let length = body.len();
     // HTTP/1.0: the answer is neither chunked nor kept alive
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: */*\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {host}\r\n{name}: {value}\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
     let bytes = within(timeout, exchange(&address, request.as_bytes(), None)).await?;
     let text = String::from_utf8_lossy(&bytes);

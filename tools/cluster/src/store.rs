@@ -45,6 +45,19 @@ impl Store {
         })
     }
 
+    /// The same server and data on ports of its own.
+    pub(crate) fn elsewhere(&self) -> Result<Self, Error> {
+        Ok(Self {
+            service: self.service,
+            binary: self.binary.clone(),
+            data: self.data.clone(),
+            owner: self.owner.clone(),
+            temporary: self.temporary,
+            port: Port::claim()?,
+            peer: if self.peer.is_some() { Some(Port::claim()?) } else { None },
+        })
+    }
+
     fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port.number())
     }
@@ -59,6 +72,10 @@ impl Store {
             Service::Postgres => format!("postgres://postgres@{address}/postgres"),
             Service::Gateway | Service::Logic | Service::Task => String::new(),
         }
+    }
+
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
     }
 
     pub(crate) fn data(&self) -> &Path {

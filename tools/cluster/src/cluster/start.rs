@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::stop::end;
 use super::{Event, Shared, State};
 use crate::defaults::{
     LINE_BYTES_MAX, POLL, PORT_FREE, PROBE, REPLACE_LOOK, RESTART_PAUSE, RESTART_SETTLED, SERVICE_READY,
-    STORE_READY, STORE_TRIES,
+    STORE_READY, STORE_STOP, STORE_TRIES,
 };
 use crate::error::Error;
 use crate::find;
@@ -86,6 +87,20 @@ pub(super) async fn replacement(
         addresses: node.addresses.clone(),
     });
     Ok(node)
+}
+
+/// Runs a store that is down on another port while `work` lasts.
+pub(super) async fn aside<T>(
+    shared: &Arc<Shared>,
+    store: &Store,
+    work: impl AsyncFnOnce(&str) -> T,
+) -> Result<T, Error> {
+    let store = store.elsewhere()?;
+    let (process, _) = begin(shared, store.service, 0, store.command(), false)?;
+    wait_until(&process, process.name(), STORE_READY, || store.is_ready()).await?;
+    let outcome = work(&store.url()).await;
+    end(&process, store.stop_signal(), STORE_STOP).await;
+    Ok(outcome)
 }
 
 /// A place reserved for one start at a time.
@@ -169,7 +184,24 @@ async fn start_store(shared: &Arc<Shared>, store: &Arc<Store>) -> Result<Node, E
     settle(shared, node)
 }
 
-async fn start_service(shared: &Arc<Shared>, service: Service, index: usize) -> Result<Node, Error> {
+/// Starts a process in this place and leaves it alone: what it says goes to its log, and nobody waits for it.
+pub(super) async fn unawaited(
+    shared: &Arc<Shared>,
+    service: Service,
+    index: usize,
+) -> Result<Arc<Process>, Error> {
+    let _place = Place::take(shared, service, |_| Some(index))
+        .ok_or_else(|| Error::System(format!("{} is being started already", service.name(index))))?;
+    let (process, stdout) = spawn_service(shared, service, index).await?;
+    keep_output(shared, &process, stdout);
+    Ok(process)
+}
+
+async fn spawn_service(
+    shared: &Arc<Shared>,
+    service: Service,
+    index: usize,
+) -> Result<(Arc<Process>, ChildStdout), Error> {
     let binary = find::service_binary(service, shared.options.bin_dir.as_deref())?;
     let name = service.name(index);
     let mut command = Command::new(binary);
@@ -185,6 +217,12 @@ async fn start_service(shared: &Arc<Shared>, service: Service, index: usize) -> 
     command.envs(environment(shared, service, index));
     let (process, stdout) = begin(shared, service, index, command, true)?;
     let stdout = stdout.ok_or_else(|| Error::System(format!("{name} has no standard output")))?;
+    Ok((process, stdout))
+}
+
+async fn start_service(shared: &Arc<Shared>, service: Service, index: usize) -> Result<Node, Error> {
+    let name = service.name(index);
+    let (process, stdout) = spawn_service(shared, service, index).await?;
     let addresses = tokio::select! {
         addresses = introduction(shared, &process, stdout) => addresses?,
         _ = process.exit() => return Err(died(&process)),
@@ -357,18 +395,23 @@ async fn introduction(shared: &Shared, process: &Process, stdout: ChildStdout) -
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("it said nothing within {SERVICE_READY:?}")),
     };
-    let log = process.log().to_owned();
-    shared.spawn(async move {
-        let Ok(mut log) = tokio::fs::OpenOptions::new().append(true).open(log).await else { return };
-        if tokio::io::copy(&mut reader, &mut log).await.is_ok() {
-            log.flush().await.ok();
-        }
-    });
+    keep_output(shared, process, reader);
     parsed.map_err(|error| {
         process.kill();
         let text = String::from_utf8_lossy(&line);
         Error::System(format!("{name} did not introduce itself ({error}): {text:?}\n{}", process.log_tail()))
     })
+}
+
+/// What else a process says goes to its log, to the end.
+fn keep_output(shared: &Shared, process: &Process, mut from: impl AsyncRead + Send + Unpin + 'static) {
+    let log = process.log().to_owned();
+    shared.spawn(async move {
+        let Ok(mut log) = tokio::fs::OpenOptions::new().append(true).open(log).await else { return };
+        if tokio::io::copy(&mut from, &mut log).await.is_ok() {
+            log.flush().await.ok();
+        }
+    });
 }
 
 /// The line a service prints when its listeners are bound.

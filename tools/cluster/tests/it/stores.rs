@@ -137,6 +137,14 @@ async fn an_older_copy_of_the_store_can_be_put_back() {
     cluster.stop_store(Service::Postgres).await.unwrap();
     std::fs::remove_dir_all(data.join("data")).unwrap();
     copied(copy.path(), &data);
+    // nobody sees it before it has been worked on
+    let usual = cluster.store(Service::Postgres).url().to_owned();
+    let worked = cluster.aside(Service::Postgres, async |url| {
+        assert!(url != usual && PgConnection::connect(&usual).await.is_err());
+        let mut sql = PgConnection::connect(url).await.unwrap();
+        sqlx::query("update t set n = 2").execute(&mut sql).await.unwrap().rows_affected()
+    });
+    assert_eq!(worked.await.unwrap(), 1);
     cluster.start_store(Service::Postgres).await.unwrap();
     assert_eq!(rows(&cluster).await, 1);
     cluster.stop().await;

@@ -1,0 +1,124 @@
+//! One client while its lines are read: what it sent and has no answer to, since when it is in which room, what it
+//! hears. Pure.
+
+use std::collections::HashMap;
+
+use super::{
+    deliveries::{Deliveries, name, short},
+    folder::Got,
+    listener::{Heard, Listener, Plan},
+};
+use crate::record::{Outcome, What};
+
+/// A publish that was answered `ok`.
+pub(super) struct Acked {
+    /// When it was first sent.
+    pub(super) at: u64,
+    /// How long the answer took.
+    pub(super) took: u64,
+}
+
+/// A client. Lines come in the order in which things happened to it.
+#[derive(Default)]
+pub(super) struct Client {
+    id: u32,
+    user: u64,
+    user_name: String,
+    /// It reads slowly or not at all on purpose: its silence says nothing.
+    slow: bool,
+    /// It paused once: what comes to it late says nothing.
+    paused: bool,
+    listener: Listener,
+    /// First send of what was not answered yet.
+    unanswered: HashMap<u64, u64>,
+    newest_n: u64,
+    /// Room → when it was subscribed first.
+    rooms: HashMap<u64, u64>,
+    pub(super) published: u64,
+    pub(super) got: u64,
+}
+
+impl Client {
+    pub(super) fn new(id: u32) -> Self {
+        Self { id, ..Self::default() }
+    }
+
+    pub(super) fn got(&mut self, plan: &Plan, deliveries: &mut Deliveries, at: u64, got: &Got<'_>) {
+        self.got += 1;
+        if got.room == plan.beacon_room {
+            self.listener.beacon(plan, at);
+        }
+        if self.slow || self.paused || got.from == self.user_name.as_str() {
+            return;
+        }
+        let room = short(&got.room);
+        if let Some(since) = self.rooms.get(&room) {
+            deliveries.got(name(room, short(&got.from), got.hash), at, *since);
+        }
+    }
+
+    /// Anything but a delivery; `Some` when a publish was accepted.
+    pub(super) fn see(
+        &mut self,
+        plan: &Plan,
+        deliveries: &mut Deliveries,
+        at: u64,
+        what: &What,
+    ) -> Option<Acked> {
+        self.listener.see(plan, at, what);
+        match what {
+            What::Client { user, role, .. } => {
+                self.user = short(user);
+                self.user_name.clone_from(user);
+                self.slow = matches!(role.as_str(), "slow" | "stopped");
+            }
+            What::Paused { .. } => self.paused = true,
+            What::Subscribed { room, .. } => {
+                self.rooms.entry(short(room)).or_insert(at);
+            }
+            What::Send { n, room, hash, .. } => {
+                if *n > self.newest_n {
+                    self.newest_n = *n;
+                    self.published += 1;
+                    self.unanswered.insert(*n, at);
+                }
+                deliveries.sent(name(short(room), self.user, *hash), self.id, *n, at);
+            }
+            What::Answer { n, outcome, .. } => return self.answer(at, *n, outcome),
+            What::Open { .. }
+            | What::Failed { .. }
+            | What::Sub { .. }
+            | What::Unsubscribed { .. }
+            | What::Got { .. }
+            | What::Skipped { .. }
+            | What::History { .. }
+            | What::Drain { .. }
+            | What::Bye { .. }
+            | What::Closed { .. }
+            | What::Unpaused { .. }
+            | What::Error { .. }
+            | What::End => {}
+        }
+        None
+    }
+
+    /// The first final answer counts.
+    fn answer(&mut self, at: u64, n: u64, outcome: &Outcome) -> Option<Acked> {
+        match outcome {
+            Outcome::Ok(_) => {
+                let sent = self.unanswered.remove(&n)?;
+                Some(Acked { at: sent, took: at.saturating_sub(sent) })
+            }
+            Outcome::Refused(_) | Outcome::GaveUp => {
+                self.unanswered.remove(&n);
+                None
+            }
+            Outcome::Again(_) => None,
+        }
+    }
+
+    /// What it heard when the last beacon of the run was sent at `end`; nothing of a slow one.
+    pub(super) fn finish(self, plan: &Plan, end: u64) -> Heard {
+        if self.slow { Heard::default() } else { self.listener.finish(plan, end) }
+    }
+}

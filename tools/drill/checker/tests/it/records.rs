@@ -1,0 +1,90 @@
+//! The records of a run in memory: as lines, so that tests can change any of them before they are judged.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use sluice_checker::history::Loading;
+use sluice_checker::record::{Entry, Fault, Rest, Row, Run, What};
+use sluice_checker::verdict::{Kind, Verdict};
+use sluice_checker::{History, judge};
+
+/// All files of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Records {
+    pub run: Run,
+    pub clients: BTreeMap<u32, Vec<(u64, What)>>,
+    pub faults: Vec<Fault>,
+    pub rows: Vec<Row>,
+    pub rest: Rest,
+}
+
+impl Records {
+    pub fn history(&self) -> History {
+        let mut loading = Loading::new(self.run.clone());
+        for (client, lines) in &self.clients {
+            for (at_us, what) in lines {
+                loading.entry(Entry(*at_us, *client, what.clone())).unwrap();
+            }
+        }
+        self.faults.iter().for_each(|fault| loading.fault(fault.clone()));
+        loading.store();
+        self.rows.iter().for_each(|row| loading.row(row));
+        loading.rest(self.rest.clone());
+        loading.finish()
+    }
+
+    pub fn judged(&self) -> Verdict {
+        judge(&self.history())
+    }
+
+    /// What is wrong, by name, once each.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let mut kinds: Vec<Kind> = self.judged().anomalies.iter().map(|anomaly| anomaly.kind).collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    }
+
+    pub fn assert_green(&self) {
+        let verdict = self.judged();
+        assert!(verdict.is_green(), "{:#?} {:?}", verdict.anomalies, verdict.inconclusive);
+    }
+
+    pub fn write(&self, dir: &Path) {
+        let lines = |name: &str, lines: Vec<String>| {
+            let mut text = String::new();
+            lines.iter().for_each(|line| writeln!(text, "{line}").unwrap());
+            std::fs::write(dir.join(name), text).unwrap();
+        };
+
+        lines("run.json", vec![json(&self.run)]);
+        lines("rest.json", vec![json(&self.rest)]);
+        lines("faults.jsonl", self.faults.iter().map(json).collect());
+        lines("store.jsonl", self.rows.iter().map(json).collect());
+        for (client, entries) in &self.clients {
+            let entries = entries.iter().map(|(at_us, what)| json(&Entry(*at_us, *client, what.clone())));
+            lines(&format!("client-{client}.jsonl"), entries.collect());
+        }
+    }
+
+    /// All lines that fit, as places to change.
+    pub fn places(&self, fits: impl Fn(&What) -> bool) -> Vec<(u32, usize)> {
+        let all = self.clients.iter().flat_map(|(client, lines)| {
+            lines.iter().enumerate().map(move |(index, (_, what))| (*client, index, what))
+        });
+        all.filter(|(.., what)| fits(what)).map(|(client, index, _)| (client, index)).collect()
+    }
+
+    pub fn line(&mut self, (client, index): (u32, usize)) -> &mut What {
+        &mut self.clients.get_mut(&client).unwrap()[index].1
+    }
+
+    pub fn remove(&mut self, (client, index): (u32, usize)) {
+        self.clients.get_mut(&client).unwrap().remove(index);
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap()
+}

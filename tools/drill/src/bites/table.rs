@@ -1,0 +1,167 @@
+//! Which bug shows on which ground. Data only.
+//!
+//! A ground is the smallest run on which its bugs show every time. Where the design has a second defence that makes good
+//! what a bug spoils, that defence is switched off beside it; the ground with only the defence off is run before, and
+//! must be green: what is red then is the bug's doing.
+
+use sluice_checker::verdict::Kind;
+
+use crate::load::Plan;
+use crate::scenario::Scenario;
+
+/// A run, without its seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ground {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// Where its faults come from.
+    pub scenario: Scenario,
+    /// Only faults with one of these names.
+    pub only: &'static [&'static str],
+    /// How many.
+    pub rounds: usize,
+    /// Clients, publishes a second, rooms.
+    pub load: [u32; 3],
+    /// Whether all clients are written without the library, who judge each connection by itself.
+    pub plain: bool,
+    /// Whether rooms are equally popular, so that each is quiet.
+    pub quiet: bool,
+    /// One message in so many has 64 KiB: what is not read soon fills every buffer on the way.
+    pub large_in: u32,
+    /// Settings of the services.
+    pub settings: &'static [&'static str],
+}
+
+const GROUND: Ground = Ground {
+    name: "",
+    scenario: Scenario::Mix,
+    only: &[],
+    rounds: 1,
+    load: [30, 150, 10],
+    plain: false,
+    quiet: false,
+    large_in: 2_000,
+    settings: &[],
+};
+
+/// Processes die under load: what was half done is finished by others.
+const KILLS: Ground = Ground {
+    name: "kills",
+    scenario: Scenario::Quick,
+    only: &["kill gateway", "kill logic"],
+    rounds: 4,
+    ..GROUND
+};
+/// The store stands still for so long that gateways give up: what was sent later must not overtake what is sent again.
+const OUTAGE: Ground = Ground { name: "outage", only: &["freeze postgres 12s"], rounds: 1, ..GROUND };
+/// A logic stands still for longer than a try: a batch is sent again while more of the same senders waits.
+const FROZEN_LOGIC: Ground = Ground { name: "frozen logic", only: &["freeze logic 5s"], rounds: 2, ..GROUND };
+/// A gateway misses pushes in rooms that stay quiet. Its lease outlives the freeze, or its clients would all come anew.
+const FROZEN_GATEWAY: Ground = Ground {
+    name: "frozen gateway",
+    only: &["freeze gateway 5s"],
+    rounds: 2,
+    load: [120, 100, 150],
+    quiet: true,
+    settings: &["all.etcd.lease_ttl_s=20"],
+    ..GROUND
+};
+/// A task dies with notices in its hands, in rooms that stay quiet.
+const DEAD_TASK: Ground = Ground {
+    name: "dead task",
+    scenario: Scenario::Quick,
+    only: &["kill task"],
+    rounds: 3,
+    load: [120, 100, 150],
+    quiet: true,
+    ..GROUND
+};
+/// Gateways stop under load.
+const STOPS: Ground = Ground {
+    name: "stops",
+    scenario: Scenario::Quick,
+    only: &["term gateway"],
+    rounds: 2,
+    load: [24, 300, 24],
+    plain: true,
+    ..GROUND
+};
+/// A gateway stops. Leases outlive the look at presence, or the reaper would have tidied up before.
+const LONG_LEASES: Ground = Ground {
+    name: "long leases",
+    scenario: Scenario::Quick,
+    only: &["term gateway"],
+    settings: &["all.etcd.lease_ttl_s=14"],
+    ..GROUND
+};
+/// Nothing happens, but some read slowly, or not for seconds, what comes in masses.
+const SLOW_READERS: Ground = Ground {
+    name: "slow readers",
+    scenario: Scenario::Calm,
+    rounds: 0,
+    load: [12, 120, 1],
+    large_in: 10,
+    settings: &["gateway.max_behind=250"],
+    ..GROUND
+};
+/// An older copy of the store comes back.
+const OLD_STORE: Ground = Ground { name: "old store", only: &["restore postgres"], ..GROUND };
+/// Redis forgets everything.
+const EMPTY_REDIS: Ground = Ground { name: "empty redis", only: &["wipe redis"], ..GROUND };
+
+/// A bug and where it shows.
+#[derive(Debug, Clone, Copy)]
+pub struct Bite {
+    /// The bug's name.
+    pub bug: &'static str,
+    /// Bugs that switch off what would make good what it spoils.
+    pub beside: &'static [&'static str],
+    /// Where it shows.
+    pub ground: Ground,
+    /// As one of these.
+    pub shows: &'static [Kind],
+}
+
+const fn bite(bug: &'static str, ground: Ground, shows: &'static [Kind]) -> Bite {
+    Bite { bug, beside: &[], ground, shows }
+}
+
+/// All bites, those on the same ground together.
+pub const BITES: &[Bite] = &[
+    bite("answer-before-commit", KILLS, &[Kind::LostWrite]),
+    bite("lookup-before-lock", KILLS, &[Kind::StoreHole, Kind::LostWrite]),
+    bite("no-unique-key", KILLS, &[Kind::Duplicate]),
+    bite("push-before-commit", KILLS, &[Kind::Phantom]),
+    bite("history-before-interest", KILLS, &[Kind::Gap]),
+    bite("ok-raises-head", KILLS, &[Kind::Gap]),
+    bite("retry-with-new-key", KILLS, &[Kind::Duplicate, Kind::Phantom, Kind::LostWrite]),
+    bite("no-fence", OUTAGE, &[Kind::Reordered]),
+    bite("free-pipelining", FROZEN_LOGIC, &[Kind::Reordered]),
+    bite("no-gap-repair", FROZEN_GATEWAY, &[Kind::Gap]),
+    bite("no-tail-repair", FROZEN_GATEWAY, &[Kind::Gap]),
+    Bite { beside: &["no-tail-repair"], ..bite("ack-before-push", DEAD_TASK, &[Kind::Gap]) },
+    bite("no-goodbye", STOPS, &[Kind::Untold]),
+    bite("drain-drops-outcomes", STOPS, &[Kind::Unresolved]),
+    bite("wedged-stop", STOPS, &[Kind::BadExit]),
+    bite("exit-without-status-flush", LONG_LEASES, &[Kind::PresenceWrong]),
+    bite("full-queue-drops", SLOW_READERS, &[Kind::Gap]),
+    bite("skip-not-told", SLOW_READERS, &[Kind::Gap]),
+    bite(
+        "epoch-ignored",
+        OLD_STORE,
+        &[Kind::Gap, Kind::Duplicate, Kind::Reordered, Kind::Phantom, Kind::Dishonest],
+    ),
+    bite("redis-not-healed", EMPTY_REDIS, &[Kind::PresenceWrong]),
+];
+
+impl Ground {
+    /// The load with this seed.
+    #[must_use]
+    pub fn plan(&self, seed: u64) -> Plan {
+        let [clients, rate_per_s, rooms] = self.load;
+        let plain_share = if self.plain { 1.0 } else { 0.5 };
+        let zipf = if self.quiet { 0.0 } else { 1.0 };
+        let large_in = self.large_in;
+        Plan { seed, clients, rate_per_s, rooms, zipf, plain_share, large_in, ..Plan::default() }
+    }
+}

@@ -1,0 +1,227 @@
+//! The faults: what each is called, what it needs, and doing one. Which comes when is the scenario's business, what it
+//! broke is the checker's.
+
+mod network;
+mod process;
+mod store;
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use sluice_checker::record::{self, Exit};
+
+use crate::clock::Clock;
+use crate::links::Link;
+use crate::place::{Place, Role};
+use crate::proxy::Trouble;
+use crate::target::{Ended, Ending, Target};
+
+/// Longest stop of a service, from the signal to its end: the promise that is judged.
+pub const STOP_BUDGET: Duration = Duration::from_secs(8);
+/// A process that has not ended by then is killed and the run goes on: the budget, the watchdog's margin, and slack.
+const STOP_WAIT: Duration = Duration::from_secs(12);
+
+/// One kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// SIGTERM.
+    Term(Role),
+    /// SIGTERM, and another ending signal while it stops.
+    TermTwice(Role),
+    /// SIGTERM during start-up.
+    TermStarting(Role),
+    /// SIGTERM to all of a kind at once.
+    TermEvery(Role),
+    /// The command that restarts one of them in an ordered way.
+    Roll(Role),
+    /// SIGKILL.
+    Kill(Role),
+    /// SIGKILL while it stops.
+    KillStopping(Role),
+    /// SIGKILL to one process of each service at once.
+    KillOneOfEach,
+    /// SIGKILL to all of a kind at once.
+    KillEvery(Role),
+    /// SIGSTOP, then SIGCONT.
+    Freeze(Role, Spell),
+    /// SIGTERM to everything, stores included, within 50 ms; then all start again.
+    AllAtOnce,
+    /// An ordered stop and a start of a store.
+    Restart(Role),
+    /// A store loses everything.
+    Wipe(Role),
+    /// Redis comes back with what it held some time ago.
+    OldRedis,
+    /// SIGQUIT to PostgreSQL: it ends without a checkpoint and recovers.
+    Crash,
+    /// All client sessions of PostgreSQL are ended.
+    Sessions,
+    /// An older copy of PostgreSQL is put back, with a new epoch.
+    Restore,
+    /// Trouble on a link.
+    Cut(Link, Trouble),
+    /// A container is taken off its networks.
+    Disconnect(Role),
+}
+
+/// How long something is frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Spell {
+    /// Half a second: deadlines hold.
+    Short,
+    /// Five seconds: beyond the deadline of a call, and beyond a lease of three.
+    Long,
+    /// Eight seconds: beyond twice the lease, others have called it gone and cleaned up behind it.
+    Gone,
+    /// Twelve seconds: gateways give up what they have tried for ten, and have clients send it again.
+    Outage,
+}
+
+impl Spell {
+    /// Those of one service among others, who do its work meanwhile.
+    pub const OF_ONE: [Self; 3] = [Self::Short, Self::Long, Self::Gone];
+
+    const fn time(self) -> Duration {
+        match self {
+            Self::Short => Duration::from_millis(500),
+            Self::Long => Duration::from_secs(5),
+            Self::Gone => Duration::from_secs(8),
+            Self::Outage => Duration::from_secs(12),
+        }
+    }
+}
+
+/// The name in tables: `term gateway`, `freeze task 5s`, `cut gateway→logic`.
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Term(role) => write!(f, "term {role}"),
+            Self::TermTwice(role) => write!(f, "term {role} twice"),
+            Self::TermStarting(role) => write!(f, "term starting {role}"),
+            Self::TermEvery(role) => write!(f, "term every {role}"),
+            Self::Roll(role) => write!(f, "roll {role}"),
+            Self::Kill(role) => write!(f, "kill {role}"),
+            Self::KillStopping(role) => write!(f, "kill stopping {role}"),
+            Self::KillOneOfEach => f.write_str("kill one of each"),
+            Self::KillEvery(role) => write!(f, "kill every {role}"),
+            Self::Freeze(role, spell) => write!(f, "freeze {role} {}s", spell.time().as_secs_f32()),
+            Self::AllAtOnce => f.write_str("all at once"),
+            Self::Restart(role) => write!(f, "restart {role}"),
+            Self::Wipe(role) => write!(f, "wipe {role}"),
+            Self::OldRedis => f.write_str("old redis"),
+            Self::Crash => f.write_str("crash postgres"),
+            Self::Sessions => f.write_str("end sessions of postgres"),
+            Self::Restore => f.write_str("restore postgres"),
+            Self::Cut(link, trouble) => write!(f, "{trouble} {link}"),
+            Self::Disconnect(role) => write!(f, "disconnect {role}"),
+        }
+    }
+}
+
+impl Act {
+    /// Whether links must lead through proxies for it.
+    #[must_use]
+    pub const fn needs_links(self) -> bool {
+        matches!(self, Self::Cut(..))
+    }
+
+    /// Whether every one of these words is one of its name; `5s` is not in `0.5s`.
+    #[must_use]
+    pub fn is_called(&self, words: &str) -> bool {
+        let of = |text: &str| -> Vec<String> { text.split([' ', '→']).map(str::to_owned).collect() };
+        let name = of(&self.to_string());
+        of(words).iter().all(|word| word.is_empty() || name.contains(word))
+    }
+}
+
+/// What a fault is done with.
+pub struct Striker<'a> {
+    /// To whom.
+    pub target: &'a Target,
+    /// The run's clock.
+    pub clock: Clock,
+    /// Which round it is.
+    pub round: u32,
+    /// How often this kind has come before: it goes to the next process each time.
+    pub turn: usize,
+    /// The phase: pauses and delays are drawn from it.
+    pub rng: SmallRng,
+}
+
+impl Striker<'_> {
+    /// Does it and heals it. Returns when everything is whole again; a line for each process that was hit.
+    ///
+    /// # Errors
+    /// When the target could not be healed: the run cannot go on.
+    pub async fn strike(mut self, act: Act) -> anyhow::Result<Vec<record::Fault>> {
+        let mut faults = match act {
+            Act::Term(role) => vec![self.term(role).await?],
+            Act::TermTwice(role) => vec![self.term_twice(role).await?],
+            Act::TermStarting(role) => self.term_starting(role).await?,
+            Act::TermEvery(role) => self.term_every(role).await?,
+            Act::Roll(role) => vec![self.roll(role).await?],
+            Act::Kill(role) => vec![self.kill(role).await?],
+            Act::KillStopping(role) => vec![self.kill_stopping(role).await?],
+            Act::KillOneOfEach => {
+                let places = Role::SERVICES.map(|role| self.pick(role));
+                self.kill_all(&places.into_iter().flatten().collect::<Vec<_>>()).await?
+            }
+            Act::KillEvery(role) => self.kill_all(&self.target.places(role)).await?,
+            Act::Freeze(role, spell) => vec![self.freeze(role, spell.time()).await?],
+            Act::AllAtOnce => self.all_at_once().await?,
+            Act::Restart(role) => vec![self.restart(role).await?],
+            Act::Wipe(role) => vec![self.wipe(role).await?],
+            Act::OldRedis => vec![self.old_redis().await?],
+            Act::Crash => vec![self.crash().await?],
+            Act::Sessions => vec![self.sessions().await?],
+            Act::Restore => vec![self.restore().await?],
+            Act::Cut(link, trouble) => vec![self.cut(link, trouble).await?],
+            Act::Disconnect(role) => vec![self.disconnect(role).await?],
+        };
+        for fault in &mut faults {
+            if fault.kind.is_empty() {
+                fault.kind = act.to_string();
+            }
+        }
+        Ok(faults)
+    }
+
+    /// The process whose turn it is.
+    fn pick(&self, role: Role) -> Option<Place> {
+        let places = self.target.places(role);
+        (!places.is_empty()).then(|| places[self.turn % places.len()])
+    }
+
+    /// A line about something that begins now.
+    fn begin(&self, target: impl fmt::Display) -> record::Fault {
+        let now = self.clock.now_us();
+        record::Fault {
+            round: self.round,
+            kind: String::new(),
+            target: target.to_string(),
+            began_us: now,
+            healed_us: now,
+            hit: false,
+            exit: None,
+            copied_us: None,
+            note: String::new(),
+        }
+    }
+
+    fn heal(&self, fault: &mut record::Fault) {
+        fault.healed_us = self.clock.now_us();
+    }
+}
+
+/// The line about an end that is to be judged; `None` when nobody could see the exit code.
+#[must_use]
+pub fn exit_of(ended: &Ended, budget: Duration) -> Option<Exit> {
+    let code = match ended.how {
+        Ending::Code(code) => Some(code),
+        Ending::Signal(_) => None,
+        Ending::Unseen => return None,
+    };
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Some(Exit { code, took_ms: ms(ended.took), budget_ms: ms(budget) })
+}

@@ -1,0 +1,60 @@
+//! Faults of links: a while of trouble between two processes, then it heals.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use rand::RngExt;
+use sluice_checker::record::Fault;
+use tokio::time::{Instant, sleep};
+
+use super::Striker;
+use crate::links::Link;
+use crate::place::Role;
+use crate::proxy::Trouble;
+use crate::target::Target;
+
+/// A link is bad for this long: from below the deadline of a call to beyond a lease.
+const TROUBLE_MS: std::ops::Range<u64> = 300..5_000;
+/// Whoever lost a connection has dialled again within this.
+const DIALLED: Duration = Duration::from_secs(10);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Striker<'_> {
+    pub(super) async fn cut(&mut self, link: Link, trouble: Trouble) -> anyhow::Result<Fault> {
+        let (Target::Own(own), Some(place)) = (self.target, self.pick(link.owner())) else {
+            return Ok(self.begin(link));
+        };
+        let Some(links) = own.links() else { bail!("{link} does not lead through a proxy") };
+        let time = Duration::from_millis(self.rng.random_range(TROUBLE_MS));
+        // one that is being dialled again is worth waiting for: a fault must hit
+        let until = Instant::now() + DIALLED;
+        while links.connections(link, place.index) == 0 && Instant::now() < until {
+            sleep(LOOK).await;
+        }
+        let mut fault = self.begin(link.at(place.index));
+        let connections = links.connections(link, place.index);
+        links.trouble(link, place.index, trouble);
+        fault.hit = connections > 0;
+        fault.note = format!("{connections} connections for {} ms", time.as_millis());
+        sleep(time).await;
+        links.heal(link, place.index);
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+
+    pub(super) async fn disconnect(&mut self, role: Role) -> anyhow::Result<Fault> {
+        let (Target::Given(given), Some(place)) = (self.target, self.pick(role)) else {
+            return Ok(self.begin(role));
+        };
+        let time = Duration::from_millis(self.rng.random_range(TROUBLE_MS));
+        let mut fault = self.begin(place);
+        let networks = given.connect(place, None).await?;
+        fault.hit = !networks.is_empty();
+        fault.note = format!("off {} for {} ms", networks.join(", "), time.as_millis());
+        sleep(time).await;
+        given.connect(place, Some(&networks)).await?;
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+}

@@ -1,0 +1,185 @@
+//! Faults of the servers below: restarts, losses, old copies. What they hold may be gone; what PostgreSQL has said is
+//! stored may not, unless an older copy was put back, which is then told with a new epoch.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rand::RngExt;
+use sluice_checker::record::Fault;
+use sluice_launcher::{Service, Signal};
+use sqlx::{Connection, PgConnection};
+use tokio::process::Command;
+use tokio::time::{sleep, timeout};
+
+use super::process::add_note;
+use super::{STOP_WAIT, Striker};
+use crate::place::{Place, Role};
+use crate::redis_link;
+use crate::target::Target;
+use crate::target::own::Own;
+
+/// Between a copy and the moment it is put back: people come and go, messages are stored.
+const AGE_MS: std::ops::Range<u64> = 1_500..3_500;
+/// Longest copy of a store.
+const COPY: Duration = Duration::from_secs(60);
+/// Longest question to a store.
+const ASK: Duration = Duration::from_secs(10);
+
+impl Striker<'_> {
+    pub(super) async fn restart(&mut self, role: Role) -> anyhow::Result<Fault> {
+        let place = Place::only(role);
+        let mut fault = self.begin(place);
+        fault.hit = self.target.signal(place, Signal::SIGTERM).await || role == Role::Postgres;
+        self.stop_store(place).await?;
+        self.target.start(place).await?;
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+
+    pub(super) async fn wipe(&mut self, role: Role) -> anyhow::Result<Fault> {
+        let (Target::Own(own), Some(service)) = (self.target, role.service()) else {
+            return Ok(self.begin(role));
+        };
+        let mut fault = self.begin(role);
+        if role == Role::Redis && self.turn.is_multiple_of(2) {
+            own.cluster().flush_redis().await?;
+            fault.note = "FLUSHALL".into();
+        } else {
+            own.cluster().wipe_store(service).await?;
+            fault.note = "stopped, emptied, started".into();
+        }
+        fault.hit = true;
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+
+    /// What Redis held some seconds ago comes back, as from a replica that was behind or a snapshot.
+    pub(super) async fn old_redis(&mut self) -> anyhow::Result<Fault> {
+        let Target::Own(own) = self.target else { return Ok(self.begin(Role::Redis)) };
+        let data = own.cluster().store_data(Service::Redis)?;
+        let (dump, kept) = (data.join("dump.rdb"), data.join("kept.rdb"));
+        let saved = async {
+            let mut connection = redis_link::dial(&own.url(Role::Redis)).await?;
+            let said: String = redis::cmd("SAVE").query_async(&mut connection).await?;
+            tokio::fs::rename(&dump, &kept)
+                .await
+                .with_context(|| format!("SAVE said {said}, but there is no dump"))
+        };
+        if let Err(error) = saved.await {
+            return Ok(self.missed(Role::Redis, &error));
+        }
+        let age = self.rng.random_range(AGE_MS);
+        sleep(Duration::from_millis(age)).await;
+        let mut fault = self.begin(Role::Redis);
+        own.cluster().stop_store(Service::Redis).await?;
+        tokio::fs::rename(&kept, &dump).await?;
+        own.cluster().start_store(Service::Redis).await?;
+        tokio::fs::remove_file(&dump).await?; // else the next plain restart would bring it back too
+        fault.hit = true;
+        fault.note = format!("{age} ms old");
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+
+    /// SIGQUIT: PostgreSQL drops everything and recovers from its log at the next start.
+    pub(super) async fn crash(&mut self) -> anyhow::Result<Fault> {
+        let place = Place::only(Role::Postgres);
+        let mut fault = self.begin(place);
+        fault.hit = self.target.signal(place, Signal::SIGQUIT).await;
+        self.target.ended(place, STOP_WAIT).await.context("PostgreSQL does not end")?;
+        self.target.start(place).await?;
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+
+    pub(super) async fn sessions(&mut self) -> anyhow::Result<Fault> {
+        let mut fault = self.begin(Role::Postgres);
+        let url = self.target.store_url().context("nobody said where the store is")?;
+        let ended = timeout(ASK, end_sessions(&url)).await.context("PostgreSQL does not answer").flatten();
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(error) => return Ok(self.missed(Role::Postgres, &error)),
+        };
+        fault.hit = ended > 0;
+        fault.note = format!("{ended} sessions");
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+
+    /// A copy taken while the load runs is put back later; the new epoch is there before any service sees it.
+    pub(super) async fn restore(&mut self) -> anyhow::Result<Fault> {
+        let Target::Own(own) = self.target else { return Ok(self.begin(Role::Postgres)) };
+        let data = own.cluster().store_data(Service::Postgres)?.join("data");
+        let copy = data.with_file_name("copy");
+        remove(&copy).await?;
+        let copied_us = self.clock.now_us();
+        if let Err(error) = copy_of(own, &data, &copy).await {
+            return Ok(self.missed(Role::Postgres, &error));
+        }
+        let age = self.rng.random_range(AGE_MS);
+        sleep(Duration::from_millis(age)).await;
+        let mut fault = self.begin(Role::Postgres);
+        own.cluster().stop_store(Service::Postgres).await?;
+        remove(&data).await?;
+        tokio::fs::rename(&copy, &data).await?;
+        let epoch = own.cluster().aside(Service::Postgres, sluice_store::postgres::new_epoch).await??;
+        own.cluster().start_store(Service::Postgres).await?;
+        fault.hit = true;
+        fault.copied_us = Some(copied_us);
+        add_note(&mut fault, &format!("a copy {age} ms old, epoch {epoch}"));
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+}
+
+impl Striker<'_> {
+    /// It could not even be prepared: nothing was harmed, and nothing is shown.
+    fn missed(&self, role: Role, why: &anyhow::Error) -> Fault {
+        let mut fault = self.begin(role);
+        fault.note = format!("not done: {why:#}");
+        fault
+    }
+}
+
+async fn end_sessions(url: &str) -> anyhow::Result<u64> {
+    let mut connection = PgConnection::connect(url).await?;
+    let ended = sqlx::query(
+        "select pg_terminate_backend(pid) from pg_stat_activity \
+         where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'",
+    )
+    .execute(&mut connection)
+    .await?
+    .rows_affected();
+    connection.close().await?;
+    Ok(ended)
+}
+
+/// A physical copy of a running server, owned like the original.
+async fn copy_of(own: &Own, data: &Path, copy: &Path) -> anyhow::Result<()> {
+    let program = own.program_of(Service::Postgres)?.with_file_name("pg_basebackup");
+    let url = own.url(Role::Postgres);
+    run(Command::new(program)
+        .args(["--checkpoint=fast", "--no-sync", "--dbname", &url, "--pgdata"])
+        .arg(copy))
+    .await?;
+    run(Command::new("chown").args(["-R", "--reference"]).args([data, copy])).await
+}
+
+async fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output =
+        timeout(COPY, command.kill_on_drop(true).output()).await.context("a copy took too long")??;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+async fn remove(folder: &PathBuf) -> anyhow::Result<()> {
+    match tokio::fs::remove_dir_all(folder).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,146 @@
+//! What is published: rooms by popularity, payloads that no two messages share but for a few empty ones. Everything
+//! from a client's own stream of chance. It sends nothing.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use sluice_checker::record::{What, hash_of};
+
+use super::plan::{BEACON_ROOM, Part, Plan, Role, room};
+use super::zipf::Zipf;
+use crate::seed::Seed;
+
+/// Most bytes of `data`.
+const LARGE: usize = 65_536;
+/// One in so many is empty.
+const EMPTY_IN: u32 = 300;
+/// Part of the publishes of plain clients that have no key.
+const KEYLESS: f64 = 0.03;
+/// Hex digits of a key.
+const KEY_DIGITS: usize = 24;
+
+/// One message, before it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Letter {
+    pub n: u64,
+    pub room: String,
+    pub key: Option<String>,
+    pub data: String,
+}
+
+impl Letter {
+    /// The record of its sending.
+    pub(super) fn send(&self, conn: u32) -> What {
+        let (room, key) = (self.room.clone(), self.key.clone());
+        let bytes = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+        What::Send { conn, n: self.n, room, key, hash: hash_of(self.data.as_bytes()), bytes }
+    }
+}
+
+/// Writes a client's messages.
+#[derive(Debug)]
+pub(super) struct Pen {
+    client: u32,
+    beacon: bool,
+    keyless: bool,
+    large_in: u32,
+    popularity: Arc<Zipf>,
+    rng: SmallRng,
+    last: u64,
+}
+
+impl Pen {
+    /// `keyless`: may leave out the key.
+    pub(super) fn new(plan: &Plan, part: &Part, popularity: &Arc<Zipf>, keyless: bool) -> Self {
+        Self {
+            client: part.client,
+            beacon: part.role == Role::Beacon,
+            keyless: keyless && plan.keyless,
+            large_in: plan.large_in,
+            popularity: Arc::clone(popularity),
+            rng: Seed(plan.seed).stream("letters", part.client),
+            last: 0,
+        }
+    }
+
+    pub(super) fn write(&mut self, now_us: u64) -> Letter {
+        self.last += 1;
+        let (client, n) = (self.client, self.last);
+        let key = (0..KEY_DIGITS).map(|_| char::from_digit(self.rng.random_range(0..16), 16).unwrap_or('0'));
+        let key = key.collect();
+        if self.beacon {
+            let data = format!(r#"{{"c":{client},"n":{n},"t":{now_us}}}"#);
+            return Letter { n, room: BEACON_ROOM.into(), key: Some(key), data };
+        }
+        if self.large_in > 0 && self.rng.random_ratio(1, self.large_in) {
+            let place = self.popularity.places() / 2; // of the rooms that few read
+            let room = room(self.rng.random_range(place..self.popularity.places()));
+            return Letter { n, room, key: Some(key), data: self.padded(n, LARGE) };
+        }
+        let room = room(self.popularity.pick(&mut self.rng));
+        if self.rng.random_ratio(1, EMPTY_IN) {
+            let data = ["\"\"", "{}", "null"][self.rng.random_range(0..3)].to_owned();
+            return Letter { n, room, key: Some(key), data };
+        }
+        let bytes = self.rng.random_range(60..=300);
+        let key = (!self.keyless || !self.rng.random_bool(KEYLESS)).then_some(key);
+        Letter { n, room, key, data: self.padded(n, bytes) }
+    }
+
+    /// Exactly so many bytes, when that is enough for the numbers.
+    fn padded(&mut self, n: u64, bytes: usize) -> String {
+        let mut data = format!(r#"{{"c":{},"n":{n},"pad":""#, self.client);
+        let letter = char::from(b'a' + self.rng.random_range(0..26_u8));
+        data.extend(std::iter::repeat_n(letter, bytes.saturating_sub(data.len() + 2)));
+        data.push_str("\"}");
+        data
+    }
+}
+
+/// When a beacon was sent, microseconds of the run's clock.
+pub(super) fn sent_us(data: &str) -> Option<u64> {
+    data.split_once("\"t\":")?.1.strip_suffix('}')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn letters_repeat_with_their_seed_and_share_no_payload_but_empty_ones() {
+        let plan = Plan::default();
+        let parts = plan.parts();
+        let part = parts.iter().find(|part| part.role == Role::Sender).unwrap();
+        let popularity = Arc::new(plan.popularity());
+        let write = || {
+            let mut pen = Pen::new(&plan, part, &popularity, true);
+            (0..5_000).map(|_| pen.write(7)).collect::<Vec<_>>()
+        };
+        let letters = write();
+        assert_eq!(letters, write());
+        let full: Vec<&Letter> = letters.iter().filter(|letter| letter.data.len() > 4).collect();
+        assert!(full.len() < letters.len(), "some are empty");
+        assert_eq!(full.iter().map(|letter| &letter.data).collect::<HashSet<_>>().len(), full.len());
+        let keys: HashSet<_> = letters.iter().filter_map(|letter| letter.key.as_ref()).collect();
+        let keyless = letters.len() - keys.len();
+        assert!((50..400).contains(&keyless), "{keyless} without key, no key twice");
+        assert!(letters.iter().any(|letter| letter.data.len() == LARGE));
+        for letter in &letters {
+            serde_json::from_str::<serde_json::Value>(&letter.data).unwrap();
+            assert!(letter.data.len() <= LARGE);
+            assert!(letter.data.len() > 4 || letter.key.is_some(), "what has neither is seen by nobody");
+        }
+    }
+
+    #[test]
+    fn a_beacon_says_when_it_was_sent() {
+        let plan = Plan::default();
+        let mut pen = Pen::new(&plan, &plan.parts()[0], &Arc::new(plan.popularity()), false);
+        let letter = pen.write(1_234);
+        assert_eq!((letter.room.as_str(), sent_us(&letter.data)), (BEACON_ROOM, Some(1_234)));
+        assert_eq!(sent_us("null"), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! What a library client does besides publishing and reading: it subscribes, leaves rooms and comes back, says goodbye
+//! or cuts the connection to come back, and reads history.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use futures::future::join_all;
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use sluice_checker::record::{Seen, What, hash_of};
+use sluice_client::{Client, Error, Message, Position};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::super::pace::FIRST_S;
+use super::super::plan::{BEACON_ROOM, Role};
+use super::super::standing::Held;
+use super::super::world::Phase;
+use super::{Leave, Life};
+
+/// Time between two of the same, seconds.
+const CHURN_S: std::ops::Range<f64> = 4.0..16.0;
+const HISTORY_S: std::ops::Range<f64> = 5.0..20.0;
+/// How long a room is left.
+const AWAY_S: std::ops::Range<f64> = 0.2..2.0;
+/// Messages of a page.
+const PAGE: u32 = 100;
+/// Before a goodbye, what is on its way gets this long to be answered.
+const ANSWERS_WAIT: Duration = Duration::from_secs(3);
+/// Between two looks at what should come soon.
+const LOOK: Duration = Duration::from_millis(10);
+/// A reader that is behind hears of what it asked for within this.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// One that is not, within this.
+const SOON: Duration = Duration::from_secs(2);
+
+impl Life {
+    /// Until it is time to leave.
+    pub(super) async fn act(&self, client: &Client, rng: &mut SmallRng, gathered: &mut bool) -> Leave {
+        self.held.store(false, Relaxed);
+        let rooms = self.diary.standing.wanted();
+        join_all(rooms.into_iter().map(|(room, held)| self.subscribe(client, room, held))).await;
+        if !std::mem::replace(gathered, true) {
+            self.world.one_is_ready();
+        }
+        self.world.reaches(Phase::Run).await;
+        let mut next =
+            |range: std::ops::Range<f64>| Instant::now() + Duration::from_secs_f64(rng.random_range(range));
+        let (mut churn_at, mut history_at) = (next(FIRST_S), next(HISTORY_S));
+        let (churns, reads) = (self.part.role == Role::Churn, self.part.history);
+        let mut turns = 0_u32;
+        while self.world.phase() == Phase::Run {
+            tokio::select! {
+                biased;
+                () = self.world.leaves(Phase::Run) => {}
+                () = sleep_until(churn_at), if churns => {
+                    churn_at = next(CHURN_S);
+                    turns += 1;
+                    match turns % 4 {
+                        1 | 2 => self.step_out(client, turns, next(AWAY_S)).await,
+                        3 if self.part.client % 4 < 2 => return Leave::Cut,
+                        _ => {
+                            self.finish_sending().await;
+                            return Leave::Goodbye;
+                        }
+                    }
+                }
+                () = sleep_until(history_at), if reads => {
+                    history_at = next(HISTORY_S);
+                    tokio::select! {
+                        () = self.read_history(client, turns) => {}
+                        () = self.world.leaves(Phase::Run) => {}
+                    }
+                    turns += 1;
+                }
+            }
+        }
+        self.world.reaches(Phase::End).await;
+        Leave::End
+    }
+
+    async fn subscribe(&self, client: &Client, room: String, held: Held) {
+        let from = match held.last {
+            Some(after) => Position::In { after, epoch: held.epoch },
+            None => Position::Now,
+        };
+        // anything else is told as an event
+        if let Err(Error::Answer(error)) = client.subscribe(&room, from).await {
+            let (conn, code) = (self.conn.load(Relaxed), error.code.as_str().to_owned());
+            self.diary.note(&What::Error { conn, code, message: error.message });
+        }
+    }
+
+    /// Leaves a room and comes back to where it was.
+    async fn step_out(&self, client: &Client, turn: u32, until: Instant) {
+        let standing = &self.diary.standing;
+        let mut rooms = standing.live();
+        rooms.retain(|room| room != BEACON_ROOM);
+        let Some(room) = rooms.get(turn as usize % rooms.len().max(1)) else { return };
+        let patience = match client.unsubscribe(room).await {
+            Ok(()) => ANSWER_WAIT,
+            Err(_) => SOON, // without a connection it stays; if the answer was lost it is over all the same
+        };
+        let start = Instant::now();
+        let held = loop {
+            match standing.held(room) {
+                Some(held) if held.away => break held, // its last message is written down
+                Some(_) if start.elapsed() < patience => sleep(LOOK).await,
+                Some(_) | None => return,
+            }
+        };
+        tokio::select! {
+            () = sleep_until(until) => {}
+            () = self.world.leaves(Phase::Run) => {}
+        }
+        self.subscribe(client, room.clone(), held).await;
+    }
+
+    async fn finish_sending(&self) {
+        self.held.store(true, Relaxed);
+        let start = Instant::now();
+        while self.unanswered.load(Relaxed) > 0 && start.elapsed() < ANSWERS_WAIT {
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn read_history(&self, client: &Client, turn: u32) {
+        let rooms = &self.part.rooms;
+        let Some(room) = rooms.get(turn as usize % rooms.len().max(1)) else { return };
+        let last = self.diary.standing.held(room).and_then(|held| held.last);
+        let before = last.filter(|last| turn % 2 == 1 && *last > 0);
+        if let Ok(messages) = client.history(room, before, Some(PAGE)).await {
+            let conn = self.conn.load(Relaxed);
+            self.diary.note(&page(conn, room, before, &messages));
+        }
+    }
+}
+
+/// The record of a page.
+pub(in super::super) fn page(conn: u32, room: &str, before: Option<u64>, messages: &[Message]) -> What {
+    let seen = |message: &Message| Seen {
+        seq: message.seq,
+        from: message.from.clone(),
+        key: message.key.clone(),
+        hash: hash_of(message.data.get().as_bytes()),
+    };
+    What::History { conn, room: room.to_owned(), before, messages: messages.iter().map(seen).collect() }
+}

@@ -1,0 +1,144 @@
+//! What the library tells, written down in its order; and readers that stop reading for a while. It asks for nothing.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use rand::RngExt;
+use sluice_checker::record::What;
+use sluice_client::{Event, Events, Message, Position, Subscribed, Welcome};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::super::diary::{Confirmed, Diary, OWN_WISH};
+use super::super::pace::FIRST_S;
+use super::super::plan::Role;
+use super::super::world::Phase;
+use super::{Leave, Life};
+use crate::records::Delivery;
+use crate::seed::Seed;
+
+/// How long somebody reads before it stops, and for how long it stops, seconds.
+const READS_S: std::ops::Range<f64> = 5.0..15.0;
+const STOPS_S: std::ops::Range<f64> = 3.0..6.0;
+
+/// Where the reader stands.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// Where the last attempt led to.
+    url: String,
+    /// The connection in use, while there is one.
+    conn: Option<u32>,
+    /// Rooms with a `sub` that is not answered.
+    asked: BTreeSet<String>,
+}
+
+impl Reading {
+    pub(super) fn conn(&self) -> Option<u32> {
+        self.conn
+    }
+}
+
+impl Life {
+    /// Until the library ends.
+    pub(super) async fn read(&self, events: &mut Events, reading: &mut Reading) -> Leave {
+        let mut rng = Seed(self.world.plan.seed).stream("stops", self.part.client);
+        let mut after = |range: std::ops::Range<f64>| Duration::from_secs_f64(rng.random_range(range));
+        let stops = self.part.role == Role::Stopped;
+        let mut stop_at = Instant::now() + after(FIRST_S);
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = sleep_until(stop_at), if stops => None,
+                event = events.next() => match event {
+                    Some(event) => Some(event),
+                    None => return Leave::Lost,
+                },
+            };
+            match event {
+                Some(event) => self.event(event, reading),
+                None => {
+                    if self.world.phase() == Phase::Run {
+                        self.stop_reading(after(STOPS_S)).await;
+                    }
+                    stop_at = Instant::now() + after(READS_S);
+                }
+            }
+        }
+    }
+
+    async fn stop_reading(&self, time: Duration) {
+        let conn = self.conn.load(Relaxed);
+        self.diary.note(&What::Paused { conn });
+        tokio::select! {
+            () = sleep(time) => {}
+            () = self.world.leaves(Phase::Run) => {}
+        }
+        self.diary.note(&What::Unpaused { conn });
+    }
+
+    fn event(&self, event: Event, reading: &mut Reading) {
+        let diary = &self.diary;
+        let conn = reading.conn.unwrap_or_default();
+        match event {
+            Event::Message(message) | Event::OutOfOrder { message, .. } => got(diary, conn, &message),
+            Event::Skipped { room, from, to } => diary.skipped(conn, &room, from, to),
+            Event::Dialled { url, failed: Some(reason) } => diary.failed(url, reason),
+            Event::Dialled { url, failed: None } => reading.url = url,
+            Event::Connected(welcome) => self.connected(welcome, reading),
+            Event::Asked { room, from } => {
+                let (after, epoch) = match from {
+                    Position::Now => (None, None),
+                    Position::After(after) => (Some(after), None),
+                    Position::In { after, epoch } => (Some(after), Some(epoch)),
+                };
+                reading.asked.insert(room.clone());
+                diary.note(&What::Sub { conn, room, after, epoch });
+            }
+            Event::Subscribed(at) | Event::Resumed(at) => {
+                let asked = reading.asked.remove(&at.room);
+                let Subscribed { room, after, head, epoch, recovered } = &at;
+                let (after, head, recovered) = (*after, *head, *recovered);
+                diary.subscribed(conn, Confirmed { room, after, head, epoch, recovered, asked });
+            }
+            Event::Left { room } => diary.unsubscribed(conn, &room),
+            Event::Unsubscribed { room, error } => {
+                error_of(diary, conn, error.code.as_str(), error.message);
+                diary.unsubscribed(conn, &room);
+            }
+            Event::Drain(drain) => {
+                let (within_ms, reconnect_ms) = (drain.within_ms, drain.reconnect_ms);
+                diary.note(&What::Drain { conn, within_ms, reconnect_ms });
+            }
+            Event::Bye(bye) => {
+                let (code, reconnect, reconnect_ms) = (bye.code, bye.reconnect, bye.reconnect_ms);
+                diary.note(&What::Bye { conn, code, reconnect, reconnect_ms });
+            }
+            Event::Closed { code, reason, .. } => {
+                reading.conn = None;
+                diary.closed(conn, code, &reason);
+            }
+            Event::Error(error) => error_of(diary, conn, error.code.as_str(), error.message),
+            Event::Reconnecting { .. } | _ => {} // attempts that begin; how they end is told
+        }
+    }
+
+    fn connected(&self, welcome: Welcome, reading: &mut Reading) {
+        if let Some(before) = reading.conn.take() {
+            self.diary.closed(before, OWN_WISH, "moved");
+        }
+        reading.asked.clear();
+        let conn = self.diary.moved(reading.url.clone(), welcome.instance, welcome.epoch);
+        reading.conn = Some(conn);
+        self.conn.store(conn, Relaxed);
+    }
+}
+
+fn got(diary: &Diary, conn: u32, message: &Message) {
+    let Message { room, seq, from, key, data, .. } = message;
+    let delivery = Delivery { conn, room, seq: *seq, from, key: key.as_deref(), hash: 0 };
+    diary.got(delivery, data.get());
+}
+
+fn error_of(diary: &Diary, conn: u32, code: &str, message: String) {
+    diary.note(&What::Error { conn, code: code.to_owned(), message });
+}

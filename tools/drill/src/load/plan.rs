@@ -1,0 +1,308 @@
+//! What the load shall be, and who plays what: pure, everything from the seed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+
+use super::zipf::Zipf;
+use crate::seed::Seed;
+
+/// The room that beacons publish to and everybody reads.
+pub const BEACON_ROOM: &str = "beacon";
+/// How many publish to it.
+const BEACONS: u32 = 4;
+/// Rooms of an ordinary client besides the beacon's: one to this many.
+const ROOMS_MAX: u32 = 3;
+
+/// The load that is asked for. [`Plan::default`] is a nightly drill on two cores.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Of everything random.
+    pub seed: u64,
+    /// How many clients, the beacons included.
+    pub clients: u32,
+    /// Publishes a second, all senders together, the beacons not included.
+    pub rate_per_s: u32,
+    /// How many rooms, `r-0`…
+    pub rooms: u32,
+    /// How unlike their popularity is: exponent, 0 = all alike.
+    pub zipf: f64,
+    /// Publishes a second to [`BEACON_ROOM`].
+    pub beacon_per_s: u32,
+    /// Part of the clients that is written without the client library.
+    pub plain_share: f64,
+    /// Some leave and come back, by unsubscribing, by goodbye, by cutting the connection.
+    pub churn: bool,
+    /// Some read slowly, some stop reading for seconds.
+    pub slow: bool,
+    /// Some send keys twice, on one connection and over two gateways.
+    pub resend: bool,
+    /// Some publishes of plain clients have no key.
+    pub keyless: bool,
+    /// One message in so many has 64 KiB; 0 = none.
+    pub large_in: u32,
+    /// Some read history.
+    pub history: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            clients: 200,
+            rate_per_s: 500,
+            rooms: 50,
+            zipf: 1.0,
+            beacon_per_s: 20,
+            plain_share: 0.3,
+            churn: true,
+            slow: true,
+            resend: true,
+            keyless: true,
+            large_in: 2_000,
+            history: true,
+        }
+    }
+}
+
+/// How a client is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// With the client library.
+    Library,
+    /// By itself, from the description of the wire.
+    Plain,
+}
+
+impl Kind {
+    /// As records have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Library => "library",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+/// What a client does besides reading its rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Publishes to [`BEACON_ROOM`].
+    Beacon,
+    /// Publishes.
+    Sender,
+    /// Reads only.
+    Observer,
+    /// Publishes, leaves and comes back.
+    Churn,
+    /// Reads a few KiB a second for a while.
+    Slow,
+    /// Stops reading for seconds.
+    Stopped,
+    /// Publishes, and sends some of it twice.
+    Resender,
+}
+
+impl Role {
+    /// As records have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Beacon => "beacon",
+            Self::Sender => "sender",
+            Self::Observer => "observer",
+            Self::Churn => "churn",
+            Self::Slow => "slow",
+            Self::Stopped => "stopped",
+            Self::Resender => "resender",
+        }
+    }
+
+    fn sends(self) -> bool {
+        matches!(self, Self::Sender | Self::Churn | Self::Resender)
+    }
+}
+
+/// What one client plays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Its number, from 1.
+    pub client: u32,
+    /// Its name.
+    pub user: String,
+    /// How it is written.
+    pub kind: Kind,
+    /// What it does.
+    pub role: Role,
+    /// Rooms it reads, without repetition.
+    pub rooms: Vec<String>,
+    /// Publishes a second; 0 = none.
+    pub rate_per_s: f64,
+    /// When its first publish is due, as a part of the time between two.
+    pub phase: f64,
+    /// Whether it reads history now and then.
+    pub history: bool,
+    /// Whether it goes on sending to a connection that has told it to come back.
+    pub eager: bool,
+}
+
+impl Plan {
+    /// Popularity of the rooms.
+    #[must_use]
+    pub fn popularity(&self) -> Zipf {
+        Zipf::new(self.rooms, self.zipf)
+    }
+
+    /// Everybody's part; the same plan gives the same parts.
+    #[must_use]
+    pub fn parts(&self) -> Vec<Part> {
+        let beacons = if self.beacon_per_s > 0 { BEACONS.min(self.clients) } else { 0 };
+        let mut rng = Seed(self.seed).stream("parts", 0);
+        let popularity = self.popularity();
+        let mut cast = self.cast(self.clients - beacons, &mut rng);
+        cast.splice(0..0, (0..beacons).map(|_| (Role::Beacon, Kind::Library)));
+        let mut parts: Vec<Part> = (1..)
+            .zip(cast)
+            .map(|(client, (role, kind))| Part {
+                client,
+                user: format!("u{client}"),
+                kind,
+                role,
+                rooms: if role == Role::Beacon {
+                    Vec::new()
+                } else {
+                    rooms(&popularity, self.beacon_per_s > 0, &mut rng)
+                },
+                rate_per_s: if role.sends() { rng.random_range(0.5..1.5) } else { 0.0 },
+                phase: rng.random(),
+                history: self.history && role != Role::Beacon && rng.random_bool(0.1),
+                eager: rng.random_bool(0.5),
+            })
+            .collect();
+        let weights: f64 = parts.iter().map(|part| part.rate_per_s).sum();
+        for part in &mut parts {
+            part.rate_per_s *= f64::from(self.rate_per_s) / weights.max(f64::MIN_POSITIVE);
+            if part.role == Role::Beacon {
+                part.rate_per_s = f64::from(self.beacon_per_s) / f64::from(beacons);
+                part.phase = f64::from(part.client - 1) / f64::from(beacons);
+            }
+        }
+        parts
+    }
+
+    /// Roles and kinds of the ordinary clients, shuffled. Who reads slowly or resends is written by hand.
+    fn cast(&self, clients: u32, rng: &mut SmallRng) -> Vec<(Role, Kind)> {
+        let some = |wanted: bool, share: f64| {
+            let share = (f64::from(clients) * share).round().max(1.0);
+            if wanted && clients >= 8 { share as usize } else { 0 } // few, so that there are others
+        };
+        let (churn, slow) = (some(self.churn, 0.1), some(self.slow, 0.015));
+        let (stopped, resend) = (some(self.slow, 0.02), some(self.resend, 0.05));
+        let mut cast = Vec::new();
+        cast.extend((0..slow).map(|_| (Role::Slow, Kind::Plain)));
+        cast.extend((0..resend).map(|_| (Role::Resender, Kind::Plain)));
+        let either = |n: usize| if n.is_multiple_of(2) { Kind::Library } else { Kind::Plain };
+        cast.extend((0..churn).map(|n| (Role::Churn, either(n))));
+        cast.extend((0..stopped).map(|n| (Role::Stopped, either(n))));
+        let mut plain = (f64::from(clients) * self.plain_share).round() as usize;
+        plain = plain.saturating_sub(cast.iter().filter(|(_, kind)| *kind == Kind::Plain).count());
+        for n in 0..(clients as usize).saturating_sub(cast.len()) {
+            let role = if n % 4 == 3 { Role::Observer } else { Role::Sender };
+            cast.push((role, if n < plain { Kind::Plain } else { Kind::Library }));
+        }
+        cast.shuffle(rng);
+        cast
+    }
+
+    /// Deliveries a second that the parts amount to, when everything runs.
+    #[must_use]
+    pub fn deliveries_per_s(&self, parts: &[Part]) -> f64 {
+        let popularity = self.popularity();
+        let readers =
+            |room: &str| parts.iter().filter(|part| part.rooms.iter().any(|read| read == room)).count();
+        let ordinary: f64 =
+            (0..self.rooms as usize).map(|n| popularity.share(n) * readers(&room(n)) as f64).sum();
+        ordinary * f64::from(self.rate_per_s) + f64::from(self.beacon_per_s) * readers(BEACON_ROOM) as f64
+    }
+}
+
+/// Name of the room with this popularity.
+#[must_use]
+pub(super) fn room(place: usize) -> String {
+    format!("r-{place}")
+}
+
+fn rooms(popularity: &Zipf, beacon: bool, rng: &mut SmallRng) -> Vec<String> {
+    let mut rooms: Vec<String> = Vec::new();
+    for _ in 0..rng.random_range(1..=ROOMS_MAX) {
+        let name = room(popularity.pick(rng));
+        if !rooms.contains(&name) {
+            rooms.push(name);
+        }
+    }
+    if beacon {
+        rooms.push(BEACON_ROOM.to_owned());
+    }
+    rooms
+}
+
+/// Who plays what, in a line: `60 sender/library, 4 beacon/library, …`.
+#[derive(Debug)]
+pub struct Summary<'a>(pub &'a [Part]);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts: BTreeMap<(Role, Kind), u32> = BTreeMap::new();
+        for part in self.0 {
+            *counts.entry((part.role, part.kind)).or_default() += 1;
+        }
+        let said =
+            counts.iter().map(|((role, kind), count)| format!("{count} {}/{}", role.name(), kind.name()));
+        f.write_str(&said.collect::<Vec<_>>().join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_parts_and_another_gives_others() {
+        let plan = Plan::default();
+        assert_eq!(plan.parts(), plan.parts());
+        assert_ne!(plan.parts(), Plan { seed: 2, ..Plan::default() }.parts());
+    }
+
+    #[test]
+    fn rates_and_shares_are_what_was_asked_for() {
+        for (clients, beacon_per_s) in [(200, 20), (20, 20), (200, 0), (3, 20), (1, 0)] {
+            let plan = Plan { clients, beacon_per_s, ..Plan::default() };
+            let parts = plan.parts();
+            assert_eq!(parts.len(), clients as usize);
+            let rate = |beacon: bool| -> f64 {
+                let these = parts.iter().filter(|part| (part.role == Role::Beacon) == beacon);
+                these.map(|part| part.rate_per_s).sum()
+            };
+            assert!((rate(true) - f64::from(beacon_per_s)).abs() < 1e-6, "{clients}");
+            assert!(clients < 4 || (rate(false) - 500.0).abs() < 1e-6, "{clients}: {}", rate(false));
+            let plain = parts.iter().filter(|part| part.kind == Kind::Plain).count() as f64;
+            assert!((plain - f64::from(clients) * 0.3).abs() <= 2.0, "{clients}: {plain} plain");
+            assert!(parts.iter().all(|part| part.role == Role::Beacon
+                || beacon_per_s == 0
+                || part.rooms.iter().filter(|room| *room == BEACON_ROOM).count() == 1));
+        }
+        let parts = Plan::default().parts();
+        for role in [Role::Sender, Role::Observer, Role::Churn, Role::Slow, Role::Stopped, Role::Resender] {
+            assert!(parts.iter().filter(|part| part.role == role).count() >= 2, "{role:?}");
+        }
+        let calm = Plan { churn: false, slow: false, resend: false, ..Plan::default() }.parts();
+        assert!(calm.iter().all(|part| matches!(part.role, Role::Beacon | Role::Sender | Role::Observer)));
+        assert!(Summary(&calm).to_string().starts_with("4 beacon/library, "), "{}", Summary(&calm));
+        let deliveries = Plan::default().deliveries_per_s(&parts);
+        assert!((8_000.0..25_000.0).contains(&deliveries), "{deliveries}");
+    }
+}

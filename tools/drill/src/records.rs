@@ -1,0 +1,215 @@
+//! The files of what clients saw: appended to in memory, written by a thread of their own, so that a slow disk does
+//! not stop the runtime that it reports on. All lines of a client are in one file, in order. It judges nothing.
+
+mod line;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use sluice_checker::record::What;
+
+use crate::clock::Clock;
+pub use line::Delivery;
+
+/// Between two writes to the files: what a killed drill loses.
+const WRITE_EVERY: Duration = Duration::from_millis(250);
+/// Bytes in memory above which whoever appends writes them itself: a disk that does not keep up slows the load.
+const UNWRITTEN_MAX: usize = 16 * 1024 * 1024;
+
+/// All files of a run's clients.
+#[derive(Debug)]
+pub struct Records {
+    clock: Clock,
+    books: Vec<Arc<Book>>,
+    /// Dropped to end the thread.
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One file: what is not written yet, and where it goes.
+#[derive(Debug)]
+struct Book {
+    unwritten: Mutex<Vec<u8>>,
+    file: Mutex<Sheet>,
+}
+
+#[derive(Debug)]
+struct Sheet {
+    file: File,
+    /// Used in turn with `unwritten`, so that neither is allocated again.
+    spare: Vec<u8>,
+    failed: Option<io::Error>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Records {
+    /// Begins `client-1.jsonl` … in `dir`, as many as `files`.
+    ///
+    /// # Errors
+    /// When a file cannot be created.
+    pub fn create(dir: &Path, files: usize, clock: Clock) -> anyhow::Result<Self> {
+        let mut books = Vec::new();
+        for number in 1..=files.max(1) {
+            let path = dir.join(format!("client-{number}.jsonl"));
+            let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+            let sheet = Sheet { file, spare: Vec::new(), failed: None };
+            books.push(Arc::new(Book { unwritten: Mutex::default(), file: Mutex::new(sheet) }));
+        }
+        let (stop, stopped) = sync_channel(1);
+        let written = books.clone();
+        let thread =
+            std::thread::Builder::new().name("records".into()).spawn(move || write(&written, &stopped))?;
+        Ok(Self { clock, books, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Who writes for this client.
+    #[must_use]
+    pub fn scribe(&self, client: u32) -> Scribe {
+        let book = &self.books[client as usize % self.books.len()];
+        Scribe { client, clock: self.clock, book: Arc::clone(book) }
+    }
+
+    /// Writes everything out.
+    ///
+    /// # Errors
+    /// When anything could not be written: the records are not whole.
+    pub fn close(mut self) -> anyhow::Result<()> {
+        self.end();
+        for book in &self.books {
+            if let Some(error) = lock(&book.file).failed.take() {
+                return Err(error).context("the records are not whole: is the disk full?");
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok(); // it has nothing to panic about
+        }
+        for book in &self.books {
+            book.write_out(); // what was appended after the thread's last look
+        }
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The thread.
+fn write(books: &[Arc<Book>], stopped: &Receiver<()>) {
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(WRITE_EVERY) {
+        books.iter().for_each(|book| book.write_out());
+    }
+}
+
+impl Book {
+    fn append(&self, line: impl FnOnce(&mut Vec<u8>) -> u64) -> u64 {
+        let mut unwritten = lock(&self.unwritten);
+        let at = line(&mut unwritten);
+        unwritten.push(b'\n');
+        let much = unwritten.len() > UNWRITTEN_MAX;
+        drop(unwritten);
+        if much {
+            self.write_out();
+        }
+        at
+    }
+
+    fn write_out(&self) {
+        let mut sheet = lock(&self.file); // held over both, so that parts stay in order
+        let mut part = std::mem::take(&mut sheet.spare);
+        std::mem::swap(&mut part, &mut lock(&self.unwritten));
+        if let Err(error) = sheet.file.write_all(&part) {
+            sheet.failed.get_or_insert(error);
+        }
+        part.clear();
+        sheet.spare = part;
+    }
+}
+
+/// Writes down what happens to one client. Clones write to the same file.
+#[derive(Debug, Clone)]
+pub struct Scribe {
+    client: u32,
+    clock: Clock,
+    book: Arc<Book>,
+}
+
+impl Scribe {
+    /// Whose life this is.
+    #[must_use]
+    pub fn client(&self) -> u32 {
+        self.client
+    }
+
+    /// Writes down that this happens now; returns when that is. Two notes that must keep an order are written in it.
+    pub fn note(&self, what: &What) -> u64 {
+        self.book.append(|bytes| {
+            let at = self.clock.now_us();
+            line::entry(bytes, at, self.client, what);
+            at
+        })
+    }
+
+    /// [`What::Got`], by hand: most lines of a run are this one.
+    pub fn got(&self, delivery: &Delivery<'_>) -> u64 {
+        self.book.append(|bytes| {
+            let at = self.clock.now_us();
+            line::got(bytes, at, self.client, delivery);
+            at
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_checker::record::{Entry, hash_of};
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_the_judge_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::create(folder.path(), 2, Clock::start()).unwrap();
+        let scribes = [1, 2, 3].map(|client| records.scribe(client));
+        let mut noted = Vec::new();
+        for n in 1..=3_000 {
+            let scribe = &scribes[n as usize % 3];
+            let key = (n % 2 == 0).then(|| format!("k\"{n}\u{e9}\\"));
+            let (room, from) = (format!("r-{}", n % 7), format!("u{n}"));
+            let hash = hash_of(key.as_deref().unwrap_or_default().as_bytes());
+            let delivery = Delivery { conn: 1, room: &room, seq: n, from: &from, key: key.as_deref(), hash };
+            let at = scribe.got(&delivery);
+            let what =
+                What::Got { conn: 1, room: room.clone(), seq: n, from: from.clone(), key: key.clone(), hash };
+            noted.push(Entry(at, scribe.client(), what));
+            let what = What::Answer { conn: 1, n, outcome: sluice_checker::record::Outcome::Ok(n) };
+            noted.push(Entry(scribe.note(&what), scribe.client(), what));
+        }
+        records.close().unwrap();
+        for client in 1..=3_u32 {
+            let path = folder.path().join(format!("client-{}.jsonl", client % 2 + 1));
+            let text = std::fs::read_to_string(path).unwrap();
+            let read: Vec<Entry> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let of = |entries: &[Entry]| -> Vec<Entry> {
+                entries.iter().filter(|Entry(_, whose, _)| *whose == client).cloned().collect()
+            };
+            assert_eq!(of(&read), of(&noted), "client {client}");
+            assert!(of(&read).is_sorted_by_key(|Entry(at, ..)| *at), "client {client}");
+        }
+    }
+}

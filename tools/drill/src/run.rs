@@ -1,0 +1,328 @@
+//! A drill from start to verdict: parts one after the other, each with a target, a load, rounds of faults and a
+//! judgement of its own, so that memory and disk stay bounded however many rounds there are.
+
+mod during;
+mod live;
+mod part;
+mod rest;
+mod samples;
+mod truth;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use rand::RngExt;
+use sluice_checker::measure::measure;
+use sluice_checker::report;
+use sluice_checker::verdict::Verdict;
+use sluice_launcher::Setting;
+use tokio_util::sync::CancellationToken;
+
+use crate::fault::Act;
+use crate::load::Plan;
+use crate::place::Role;
+use crate::scenario::{self, Round, Scenario};
+use crate::seed::Seed;
+use crate::target::given;
+pub use during::{Deed, During};
+use live::Live;
+
+/// Most rounds of one part: about ten minutes, some hundred megabytes of records.
+const PART_ROUNDS: usize = 60;
+/// Load average for each processor above which a run says little about times; the drill itself makes one or two.
+const BUSY: f64 = 4.0;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which faults.
+    pub scenario: Scenario,
+    /// How many; `None` = as many as the scenario usually has.
+    pub rounds: Option<usize>,
+    /// Only kinds with one of these names.
+    pub only: Vec<String>,
+    /// The load, and the seed of everything random.
+    pub plan: Plan,
+    /// How many gateways, logics and tasks a cluster of our own has.
+    pub counts: [usize; 3],
+    /// Where the service binaries are, unless beside this one or on PATH.
+    pub bin_dir: Option<PathBuf>,
+    /// Settings of the services of a cluster of our own.
+    pub settings: Vec<Setting>,
+    /// A deployment that is given; empty = a cluster of our own.
+    pub given: given::Wanted,
+    /// Where everything is written.
+    pub dir: PathBuf,
+    /// Whether records stay also when all is well.
+    pub keep: bool,
+    /// The command line, for the record.
+    pub command: String,
+    /// Whether nothing is said while it runs.
+    pub quiet: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The folder of each part and its judgement.
+    pub parts: Vec<(PathBuf, Verdict)>,
+    /// It was interrupted.
+    pub interrupted: bool,
+}
+
+impl Options {
+    /// Whether it can be done at all.
+    ///
+    /// # Errors
+    /// Names the option that cannot be followed.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if !self.given.is_empty() {
+            self.given.check()?;
+        }
+        refuse_used(&self.dir)?;
+        self.acts().map(drop)
+    }
+
+    fn seed(&self) -> Seed {
+        Seed(self.plan.seed)
+    }
+
+    /// The kinds of faults that were asked for and can be done, and why others cannot. What no cluster of our own can
+    /// have is not missed there.
+    fn acts(&self) -> anyhow::Result<(Vec<Act>, Vec<String>)> {
+        let all = self.scenario.acts();
+        let named = |act: &Act| self.only.is_empty() || self.only.iter().any(|words| act.is_called(words));
+        let asked: Vec<Act> = all.iter().copied().filter(named).collect();
+        if asked.is_empty() && self.scenario != Scenario::Calm {
+            let names: Vec<String> = all.iter().map(Act::to_string).collect();
+            bail!("no fault of `{}` is called so; it has: {}", self.scenario, names.join(", "))
+        }
+        let own = self.given.is_empty();
+        let refuses = |act: Act| if own { act.needs_given() } else { self.given.refuses(act) };
+        let (acts, refused): (Vec<Act>, Vec<Act>) =
+            asked.into_iter().partition(|act| refuses(*act).is_none());
+        let why: Vec<String> =
+            refused.iter().filter_map(|act| Some(format!("not done: {act}: {}", refuses(*act)?))).collect();
+        if let (true, Some(first)) = (acts.is_empty(), why.first()) {
+            bail!("nothing of that can be done; {first}");
+        }
+        Ok((acts, if own { Vec::new() } else { why }))
+    }
+}
+
+impl Outcome {
+    /// Whether everything was judged and nothing is wrong.
+    #[must_use]
+    pub fn is_green(&self) -> bool {
+        !self.interrupted && self.parts.iter().all(|(_, verdict)| verdict.is_green())
+    }
+
+    /// 0 green, 1 anomalies, 3 nothing can be concluded.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            green if green.is_green() => ExitCode::SUCCESS,
+            red if red.parts.iter().any(|(_, verdict)| verdict.anomalies_total > 0) => ExitCode::from(1),
+            _ => ExitCode::from(3),
+        }
+    }
+
+    /// What people shall read of it; with `page`, a file for a browser is written too.
+    ///
+    /// # Errors
+    /// When the records cannot be measured or the page not be written.
+    pub fn report(&self, page: Option<&Path>) -> anyhow::Result<String> {
+        let (dirs, verdicts): (Vec<&Path>, Vec<Verdict>) =
+            self.parts.iter().map(|(dir, verdict)| (dir.as_path(), verdict.clone())).unzip();
+        let measures = measure(&dirs, &verdicts)?;
+        if let Some(page) = page {
+            std::fs::write(page, report::html(&measures, &verdicts))
+                .with_context(|| format!("cannot write {}", page.display()))?;
+        }
+        Ok(report::terminal(&measures, &verdicts))
+    }
+
+    /// Removes the large files of parts that were well: they show nothing more.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn forget(&self) -> anyhow::Result<()> {
+        self.parts.iter().filter(|(_, verdict)| verdict.is_green()).try_for_each(|(dir, _)| forget(dir))
+    }
+}
+
+/// A seed that nobody chose: short enough to be typed again.
+#[must_use]
+pub fn new_seed() -> u64 {
+    rand::rng().random_range(1..1_000_000)
+}
+
+impl Act {
+    /// Why a cluster of our own has nothing that this could be done to; `None` = it has.
+    fn needs_given(self) -> Option<String> {
+        let option = match self {
+            Self::Term(Role::Dev) | Self::Kill(Role::Dev) => "--spawn",
+            Self::Roll(_) => "--roll-command",
+            Self::Disconnect(_) => "--container",
+            Self::Term(_)
+            | Self::TermTwice(_)
+            | Self::TermStarting(_)
+            | Self::TermEvery(_)
+            | Self::Kill(_)
+            | Self::KillStopping(_)
+            | Self::KillOneOfEach
+            | Self::KillEvery(_)
+            | Self::Freeze(..)
+            | Self::AllAtOnce
+            | Self::Restart(_)
+            | Self::Wipe(_)
+            | Self::OldRedis
+            | Self::Crash
+            | Self::Sessions
+            | Self::Restore
+            | Self::Cut(..) => return None,
+        };
+        Some(format!("it needs a deployment that is given, with {option}"))
+    }
+}
+
+/// Drills. `stop` ends it soon and in order; what was recorded stays.
+///
+/// # Errors
+/// When something could not be started, healed, read or written: then the folder says how far it came.
+pub async fn run(options: &Options, stop: &CancellationToken) -> anyhow::Result<Outcome> {
+    around(options, None, stop).await
+}
+
+/// As [`run`]; without faults the load lasts for as long as something else does.
+///
+/// # Errors
+/// As [`run`].
+pub async fn around(
+    options: &Options,
+    during: Option<&During>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Outcome> {
+    let (acts, refused) = options.acts()?;
+    let count = options.rounds.unwrap_or_else(|| options.scenario.usual_rounds(acts.len()));
+    let rounds = scenario::plan(&acts, count, options.seed());
+    std::fs::create_dir_all(&options.dir)
+        .with_context(|| format!("cannot create {}", options.dir.display()))?;
+    let dir = options.dir.canonicalize()?;
+    let live = Live::new(options.quiet);
+    refused.iter().for_each(|why| live.done(why, None));
+    let parts = parts_of(&rounds);
+    let mut outcome = Outcome { parts: Vec::new(), interrupted: false };
+    for (index, rounds) in parts.iter().enumerate() {
+        let folder = if parts.len() == 1 { dir.clone() } else { dir.join(format!("part-{}", index + 1)) };
+        if parts.len() > 1 {
+            live.done(&format!("part {} of {}: {} rounds", index + 1, parts.len(), rounds.len()), None);
+        }
+        let part = part::Part { options, rounds, total: count, dir: &folder, live: &live, during, stop };
+        let verdict =
+            part.run().await.with_context(|| format!("the records so far are in {}", folder.display()))?;
+        outcome.parts.push((folder, verdict));
+        if let Some(warning) = overload() {
+            live.done(&warning, None);
+        }
+        if stop.is_cancelled() {
+            outcome.interrupted = true;
+            break;
+        }
+    }
+    Ok(outcome)
+}
+
+/// What makes times worthless: others that want the processors.
+fn overload() -> Option<String> {
+    let averages = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let load: f64 = averages.split_whitespace().nth(1)?.parse().ok()?;
+    let processors = std::thread::available_parallelism().ok()?.get();
+    (load > BUSY * processors as f64).then(|| {
+        format!(
+            "the machine is overloaded (load average {load} on {processors} processors): times say little"
+        )
+    })
+}
+
+/// Judges folders again.
+///
+/// # Errors
+/// When a folder holds no records.
+pub fn check(dirs: &[PathBuf]) -> anyhow::Result<Outcome> {
+    let mut parts = Vec::new();
+    for dir in dirs {
+        for folder in folders_of(dir)? {
+            let verdict = sluice_checker::check(&folder)
+                .with_context(|| format!("{} holds no complete run", folder.display()))?;
+            parts.push((folder, verdict));
+        }
+    }
+    Ok(Outcome { parts, interrupted: false })
+}
+
+/// A folder of one part, or those below it.
+///
+/// # Errors
+/// When there is no run in it.
+pub fn folders_of(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if dir.join("run.json").is_file() {
+        return Ok(vec![dir.to_owned()]);
+    }
+    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix("part-")?.parse::<u32>().ok();
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| number(path).is_some() && path.join("run.json").is_file())
+        .collect();
+    found.sort_by_key(number);
+    if found.is_empty() {
+        bail!("{} holds no run: neither run.json nor part-1/run.json", dir.display());
+    }
+    Ok(found)
+}
+
+/// As equal as possible, so that no part is a handful of rounds that is not worth its start.
+fn parts_of(rounds: &[Round]) -> Vec<&[Round]> {
+    if rounds.is_empty() {
+        return vec![rounds];
+    }
+    let count = rounds.len().div_ceil(PART_ROUNDS);
+    rounds.chunks(rounds.len().div_ceil(count)).collect()
+}
+
+fn refuse_used(dir: &Path) -> anyhow::Result<()> {
+    if dir.join("run.json").exists() || dir.join("part-1").exists() {
+        bail!("{} holds the records of another run: give another --dir, or remove it", dir.display());
+    }
+    Ok(())
+}
+
+fn forget(dir: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(dir)?.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("client-") || name == "store.jsonl" {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_alike_and_complete() {
+        let acts = Scenario::Quick.acts();
+        for (count, sizes) in [(0, vec![0]), (60, vec![60]), (61, vec![31, 30]), (300, vec![60; 5])] {
+            let rounds = scenario::plan(&acts, count, Seed(1));
+            let parts = parts_of(&rounds);
+            assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), sizes);
+            assert_eq!(parts.concat(), rounds);
+        }
+    }
+}

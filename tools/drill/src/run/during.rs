@@ -1,0 +1,70 @@
+//! Something else that happens under the load of a calm run: when it may begin, when it is over, and what it did, in the
+//! words of faults, so that silences and exit codes are judged as theirs are. Does nothing itself.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use sluice_checker::record::Fault;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::fault::{STOP_BUDGET, exit_of};
+use crate::target::Ended;
+
+/// What happens meanwhile.
+#[derive(Debug, Default)]
+pub struct During {
+    /// Cancelled by the run: the load is steady.
+    pub steady: CancellationToken,
+    /// The load goes on until this is cancelled.
+    pub over: CancellationToken,
+    deeds: Mutex<Vec<Deed>>,
+}
+
+/// Something that was done to a process.
+#[derive(Debug, Clone)]
+pub struct Deed {
+    /// Its kind: `term gateway`.
+    pub kind: String,
+    /// Who.
+    pub target: String,
+    /// When it began.
+    pub began: Instant,
+    /// When everything was whole again.
+    pub healed: Instant,
+    /// How the process ended, when it did.
+    pub exit: Option<Ended>,
+}
+
+impl During {
+    /// Something was done, and is over.
+    pub fn did(&self, deed: Deed) {
+        self.deeds.lock().unwrap_or_else(PoisonError::into_inner).push(deed);
+    }
+
+    /// For the record.
+    pub(super) fn faults(&self, clock: Clock) -> Vec<Fault> {
+        let deeds = self.deeds.lock().unwrap_or_else(PoisonError::into_inner);
+        (1..).zip(deeds.iter()).map(|(round, deed)| deed.fault(round, clock)).collect()
+    }
+}
+
+impl Deed {
+    fn fault(&self, round: u32, clock: Clock) -> Fault {
+        let at_us = |when: Instant| {
+            let ago = u64::try_from(when.elapsed().as_micros()).unwrap_or(u64::MAX);
+            clock.now_us().saturating_sub(ago)
+        };
+        Fault {
+            round,
+            kind: self.kind.clone(),
+            target: self.target.clone(),
+            began_us: at_us(self.began),
+            healed_us: at_us(self.healed),
+            hit: true,
+            exit: self.exit.as_ref().and_then(|ended| exit_of(ended, STOP_BUDGET)),
+            copied_us: None,
+            note: String::new(),
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! One part: a target, a load on it, rounds of faults, then silence, a look at what is left, and the judgement.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rand::RngExt;
+use sluice_checker::record::{Fault, PresenceAsked, Rest, Run};
+use sluice_checker::verdict::Verdict;
+use sluice_launcher::token::{Grants, mint};
+use tokio::runtime::{self, Handle, Runtime};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::live::Live;
+use super::truth::Truth;
+use super::{During, Options, rest, samples};
+use crate::clock::Clock;
+use crate::fault::{STOP_BUDGET, Striker, exit_of};
+use crate::load::{BEACON_ROOM, Entrances, Load};
+use crate::place::Place;
+use crate::scenario::Round;
+use crate::target::Target;
+use crate::target::given::Given;
+use crate::target::own::{self, Own};
+
+/// Between two rounds: long enough for everybody to be back, random so that no phase is special.
+const PAUSE_MS: std::ops::Range<u64> = 1_000..1_500;
+/// After a fault, publishes are answered again within this; the run goes on anyhow, the judge sees it.
+const PROGRESS: Duration = Duration::from_secs(30);
+/// Without any fault the load runs for this long.
+const CALM: Duration = Duration::from_secs(20);
+/// Everybody has everything within this: what is promised.
+const EVERYONE: Duration = Duration::from_secs(10);
+/// Presence is right within this: twice the lease of who is gone, and a round of the reaper.
+const PRESENCE: Duration = Duration::from_secs(20);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// Between two lines about the run.
+const SHOW: Duration = Duration::from_millis(500);
+/// Tokens of clients live for this long: longer than any part.
+const TOKEN: Duration = Duration::from_secs(24 * 3600);
+
+/// One part of a run.
+pub(super) struct Part<'a> {
+    pub options: &'a Options,
+    pub rounds: &'a [Round],
+    /// Rounds of all parts.
+    pub total: usize,
+    pub dir: &'a Path,
+    pub live: &'a Live,
+    pub during: Option<&'a During>,
+    pub stop: &'a CancellationToken,
+}
+
+/// What happened, as far as it came.
+struct Course {
+    run: Run,
+    rest: Rest,
+    files: BTreeMap<Place, u64>,
+    faults: File,
+    clock: Clock,
+}
+
+impl Part<'_> {
+    pub(super) async fn run(&self) -> anyhow::Result<Verdict> {
+        std::fs::create_dir_all(self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
+        self.live.done("starting", None);
+        let Some(target) = self.stop.run_until_cancelled(self.target()).await else {
+            bail!("interrupted before the load began");
+        };
+        let target = target?;
+        let mut course = self.begin()?;
+        // whatever happens, what was started is stopped and what was said is kept
+        let happened = self.happen(&target, &mut course).await;
+        self.live.now("stopping", None);
+        for (place, ended) in target.stop().await {
+            let mut fault = course.fault(format!("final stop {}", place.role), place.to_string());
+            fault.exit = exit_of(&ended, STOP_BUDGET);
+            course.write(&fault)?;
+        }
+        self.keep_logs(&target)?;
+        drop(target);
+        course.run.interrupted |= happened.is_err();
+        write_json(&self.dir.join("rest.json"), &course.rest)?;
+        write_json(&self.dir.join("run.json"), &course.run)?;
+        happened?;
+        self.live.now("judging", None);
+        let dir = self.dir.to_owned();
+        let verdict = tokio::task::spawn_blocking(move || sluice_checker::check(&dir)).await??;
+        std::fs::remove_dir_all(self.dir.join("cluster")).ok(); // not there for a given target
+        Ok(verdict)
+    }
+
+    async fn target(&self) -> anyhow::Result<Target> {
+        let options = self.options;
+        if !options.given.is_empty() {
+            let given = Given::take(&options.given, &self.dir.join("logs")).await?;
+            return Ok(Target::Given(Box::new(given)));
+        }
+        let [gateways, logics, tasks] = options.counts;
+        let wanted = own::Wanted {
+            gateways,
+            logics,
+            tasks,
+            dir: self.dir.join("cluster"),
+            bin_dir: options.bin_dir.clone(),
+            settings: options.settings.clone(),
+            links: self.rounds.iter().any(|round| round.act.needs_links()),
+        };
+        Ok(Target::Own(Box::new(Own::start(&wanted).await?)))
+    }
+
+    fn begin(&self) -> anyhow::Result<Course> {
+        let clock = Clock::start();
+        let plan = &self.options.plan;
+        let path = self.dir.join("faults.jsonl");
+        let faults = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let run = Run {
+            command: self.options.command.clone(),
+            scenario: self.options.scenario.to_string(),
+            seed: plan.seed,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: clock.began_ms(),
+            clients: plan.clients,
+            rate_per_s: plan.rate_per_s,
+            beacon_room: BEACON_ROOM.to_owned(),
+            beacon_per_s: plan.beacon_per_s,
+            ..Run::default()
+        };
+        Ok(Course { run, rest: Rest::default(), files: BTreeMap::new(), faults, clock })
+    }
+
+    /// From the first client to the last look.
+    async fn happen(&self, target: &Target, course: &mut Course) -> anyhow::Result<()> {
+        let url = target.store_url().context("nobody said where the store is: --store postgres://…")?;
+        let busy = Busy::new()?;
+        let load = self.load(target, course.clock, busy.handle()?).await?;
+        let began_us = course.clock.now_us();
+        self.live.done(&load.summary(), None);
+        let rounds = self.under_load(target, &load, course).await;
+        course.run.interrupted = self.stop.is_cancelled();
+        if rounds.is_err() || course.run.interrupted {
+            course.run.load_us = course.clock.now_us() - began_us;
+            load.end().await?;
+            rounds?;
+            let mut truth = Truth::connect(&url).await?;
+            course.rest.heads = truth.heads().await?;
+            return truth.dump(&self.dir.join("store.jsonl")).await.map(drop);
+        }
+        self.live.now("waiting for the last answers", Some(&load.progress()));
+        let unknown = load.quiesce().await;
+        course.run.load_us = course.clock.now_us() - began_us;
+        let mut truth = Truth::connect(&url).await?;
+        let heads = truth.heads().await?;
+        course.run.settled_us = course.clock.now_us();
+        let everyone = load.everyone_has(&heads, EVERYONE).await;
+        if !everyone || unknown > 0 {
+            let lacking = load.lacking(&heads);
+            let first: Vec<&String> = lacking.iter().take(3).collect();
+            self.live.done(
+                &format!("{unknown} without answer, {} lack something: {first:?}", lacking.len()),
+                None,
+            );
+        }
+        let presence = self.presence(&load).await;
+        let progress = load.end().await?;
+        self.live.now("waiting until nothing is left", Some(&progress));
+        course.rest = rest::look(target, &mut truth).await?;
+        course.rest.presence = presence;
+        let before = std::mem::take(&mut course.files);
+        let after = rest::files(target).await;
+        let files = before
+            .into_iter()
+            .filter_map(|(place, open)| Some((place.to_string(), (open, *after.get(&place)?))));
+        course.rest.files = files.collect();
+        // what was added while everybody was waited for belongs to nobody's heads
+        course.rest.heads = truth.heads().await?;
+        let stored = truth.dump(&self.dir.join("store.jsonl")).await?;
+        self.live.done(&format!("{stored} messages in the store"), Some(&progress));
+        Ok(())
+    }
+
+    async fn load(&self, target: &Target, clock: Clock, busy: &Handle) -> anyhow::Result<Load> {
+        self.live.now("connecting", None);
+        let secret = target.token_secret().to_owned();
+        let token = move |user: &str| {
+            let all = || vec!["*".to_owned()];
+            mint(&secret, user, Grants { sub: all(), publish: all() }, TOKEN).ok()
+        };
+        let entrances = Entrances::fixed(target.entrances(), token);
+        let (plan, dir) = (self.options.plan.clone(), self.dir.to_owned());
+        let load = busy.spawn(async move { Load::start(plan, entrances, clock, &dir).await }).await??;
+        let steady = u64::from(self.options.plan.rate_per_s).max(1);
+        if !self.progresses(&load, steady).await {
+            bail!("after {PROGRESS:?} only {} publishes were answered", load.progress().acked);
+        }
+        Ok(load)
+    }
+
+    /// The rounds, with samples and the line about the run beside them.
+    async fn under_load(&self, target: &Target, load: &Load, course: &mut Course) -> anyhow::Result<()> {
+        let (over, clock) = (CancellationToken::new(), course.clock);
+        let what = Mutex::new(String::from("steady"));
+        let rounds = async {
+            let outcome = self.all_rounds(target, load, course, &what).await;
+            over.cancel();
+            outcome
+        };
+        let show = async {
+            while over.run_until_cancelled(sleep(SHOW)).await.is_some() {
+                let now = what.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                self.live.now(&now, Some(&load.progress()));
+            }
+        };
+        let (rounds, samples, ()) =
+            tokio::join!(rounds, samples::take(target, load, clock, self.dir, &over), show);
+        rounds.and(samples)
+    }
+
+    async fn all_rounds(
+        &self,
+        target: &Target,
+        load: &Load,
+        course: &mut Course,
+        what: &Mutex<String>,
+    ) -> anyhow::Result<()> {
+        course.files = rest::files(target).await;
+        match self.during {
+            Some(during) => {
+                during.steady.cancel();
+                self.stop.run_until_cancelled(during.over.cancelled()).await;
+                during.faults(course.clock).iter().try_for_each(|fault| course.write(fault))?;
+            }
+            None if self.rounds.is_empty() => {
+                self.stop.run_until_cancelled(sleep(CALM)).await;
+            }
+            None => {}
+        }
+        for round in self.rounds {
+            let mut rng = self.options.seed().stream("round", round.number);
+            let pause = sleep(Duration::from_millis(rng.random_range(PAUSE_MS)));
+            if self.stop.run_until_cancelled(pause).await.is_none() {
+                return Ok(());
+            }
+            let name = format!("{}/{} {}", round.number, self.total, round.act);
+            what.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&name);
+            let (number, turn, clock) = (round.number, round.turn, course.clock);
+            let striker = Striker { target, clock, round: number, turn, rng };
+            let faults = striker.strike(round.act).await.with_context(|| name.clone())?;
+            let steady = u64::from(self.options.plan.rate_per_s / 4).max(1);
+            let goes_on = self.progresses(load, steady).await;
+            for mut fault in faults {
+                if !goes_on {
+                    fault.note = format!("{} (after {PROGRESS:?} the load had not moved on)", fault.note);
+                }
+                course.write(&fault)?;
+                self.live.done(&format!("{name}: {}", said(&fault)), Some(&load.progress()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether publishes are answered and messages delivered again, and nearly everybody is back.
+    async fn progresses(&self, load: &Load, acks: u64) -> bool {
+        let (before, until) = (load.progress(), Instant::now() + PROGRESS);
+        loop {
+            let now = load.progress();
+            let are_back = now.connected * 10 >= self.options.plan.clients * 9;
+            if are_back && now.acked >= before.acked + acks && now.delivered > before.delivered {
+                return true;
+            }
+            if Instant::now() >= until || self.stop.is_cancelled() {
+                return false;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Asks for everybody until it is right, and says what was said last.
+    async fn presence(&self, load: &Load) -> Vec<PresenceAsked> {
+        self.live.now("asking who is there", Some(&load.progress()));
+        let until = Instant::now() + PRESENCE;
+        let mut asked = Vec::new();
+        for (room, mut open) in load.open_presence() {
+            loop {
+                // no answer at all is wrong as well, once patience is over
+                let said = load.presence(&room).await.unwrap_or_default();
+                if said == open || Instant::now() >= until {
+                    asked.push(PresenceAsked { room, said, open });
+                    break;
+                }
+                sleep(LOOK).await;
+                open = load.open_presence().remove(&room).unwrap_or_default();
+            }
+        }
+        asked
+    }
+
+    /// What the processes said belongs to the record, their data does not.
+    fn keep_logs(&self, target: &Target) -> anyhow::Result<()> {
+        let logs = self.dir.join("logs");
+        let Some(from) = target.log_dir().filter(|from| *from != logs) else { return Ok(()) };
+        std::fs::create_dir_all(&logs)?;
+        for entry in std::fs::read_dir(from)?.flatten() {
+            let path: PathBuf = entry.path();
+            if path.extension().is_some_and(|extension| extension == "log") && path.is_file() {
+                std::fs::copy(&path, logs.join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Threads of the load alone: however busy clients are, faults come in time and ends are seen when they happen.
+struct Busy(Option<Runtime>);
+
+impl Busy {
+    fn new() -> anyhow::Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread().thread_name("load").enable_all().build();
+        Ok(Self(Some(runtime.context("no threads for the load")?)))
+    }
+
+    fn handle(&self) -> anyhow::Result<&Handle> {
+        self.0.as_ref().map(Runtime::handle).context("the load is over")
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background(); // a runtime must not be waited for inside another
+        }
+    }
+}
+
+impl Course {
+    fn fault(&self, kind: String, target: String) -> Fault {
+        let now = self.clock.now_us();
+        Fault {
+            round: 0,
+            kind,
+            target,
+            began_us: now,
+            healed_us: now,
+            hit: true,
+            exit: None,
+            copied_us: None,
+            note: String::new(),
+        }
+    }
+
+    /// Written at once: a drill that is killed has said what it did.
+    fn write(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(fault)?;
+        line.push(b'\n');
+        self.faults.write_all(&line).context("faults.jsonl")
+    }
+}
+
+fn said(fault: &Fault) -> String {
+    let away = (fault.healed_us - fault.began_us) / 1_000;
+    let exit = fault.exit.as_ref().map(|exit| match exit.code {
+        Some(code) => format!(", code {code} after {} ms", exit.took_ms),
+        None => ", killed".to_owned(),
+    });
+    let missed = if fault.hit { "" } else { ", HIT NOTHING" };
+    format!("{} healed after {away} ms{}{missed}", fault.target, exit.unwrap_or_default())
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let bytes = serde_json::to_vec_pretty(value)?;
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}

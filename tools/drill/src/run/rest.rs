@@ -1,0 +1,181 @@
+//! What is left when everything is at rest: looked for until it is gone or the patience is over. It removes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::Context;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+use sluice_checker::record::Rest;
+use sluice_launcher::probe;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::truth::Truth;
+use crate::place::{Place, Role};
+use crate::redis_link;
+use crate::target::Target;
+
+/// What gone instances and connections left is removed within this: twice the lease, a round of the reaper, the sweep.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Longest question.
+const ASK: Duration = Duration::from_secs(3);
+/// Longest look at everything in Redis.
+const SCAN: Duration = Duration::from_secs(60);
+/// Where all names begin.
+const PREFIX: &str = "sluice";
+/// Strays that are named; more say nothing more.
+const NAMED_MAX: usize = 50;
+
+/// Looks until nothing is left, and says what still is when patience is over.
+///
+/// # Errors
+/// When the store cannot be asked; what else cannot be asked is left open.
+pub async fn look(target: &Target, truth: &mut Truth) -> anyhow::Result<Rest> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let living = instances(target).await;
+        let rest = Rest {
+            outbox_rows: Some(truth.outbox_rows().await?),
+            idle_in_transaction: truth.idle_in_transaction().await?,
+            stray_etcd_keys: match target.url(Role::Etcd) {
+                Some(url) => Some(etcd_strays(&url, &living).await?),
+                None => None,
+            },
+            stray_redis_fields: match target.url(Role::Redis) {
+                Some(url) => Some(
+                    timeout(SCAN, redis_strays(&url, &living)).await.context("Redis does not answer")??,
+                ),
+                None => None,
+            },
+            ..Rest::default()
+        };
+        let none = |strays: &Option<Vec<String>>| strays.as_ref().is_none_or(Vec::is_empty);
+        let clean = rest.outbox_rows == Some(0)
+            && rest.idle_in_transaction.unwrap_or_default() == 0
+            && none(&rest.stray_etcd_keys)
+            && none(&rest.stray_redis_fields);
+        if clean || Instant::now() >= until {
+            return Ok(rest);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Instance ids of the processes that run, as they say themselves.
+async fn instances(target: &Target) -> BTreeSet<String> {
+    let mut living = BTreeSet::new();
+    for url in target.admins().values() {
+        let status = status(url).await;
+        living.extend(status.get("instance").and_then(Value::as_str).map(str::to_owned));
+    }
+    living
+}
+
+/// What a process says of itself; null when it does not answer.
+pub(super) async fn status(admin: &str) -> Value {
+    let answer = probe::get(&format!("{}/status", admin.trim_end_matches('/')), ASK).await;
+    answer.ok().and_then(|answer| serde_json::from_str(&answer.body).ok()).unwrap_or_default()
+}
+
+async fn etcd_strays(url: &str, living: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
+    let (from, to) = (format!("/{PREFIX}/"), format!("/{PREFIX}0"));
+    let range = json!({ "key": BASE64_STANDARD.encode(from), "range_end": BASE64_STANDARD.encode(to) });
+    let answer = probe::post(&format!("{url}/v3/kv/range"), &range.to_string(), ASK).await.context("etcd")?;
+    let answer: Value = serde_json::from_str(&answer.body).context("etcd says no JSON")?;
+    let text = |value: &Value, name: &str| {
+        let bytes =
+            value.get(name).and_then(Value::as_str).and_then(|text| BASE64_STANDARD.decode(text).ok());
+        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+    };
+    let keys = answer.get("kvs").and_then(Value::as_array).cloned().unwrap_or_default();
+    let entries = keys.iter().map(|entry| (text(entry, "key"), text(entry, "value")));
+    Ok(entries.filter_map(|(key, value)| stray_key(&key, &value, living)).take(NAMED_MAX).collect())
+}
+
+/// A registration names its instance in the key, a duty in the value.
+fn stray_key(key: &str, value: &str, living: &BTreeSet<String>) -> Option<String> {
+    let owner = if key.contains("/instances/") { key.rsplit('/').next().unwrap_or_default() } else { value };
+    (!living.iter().any(|instance| owner.contains(instance.as_str()))).then(|| format!("{key} = {value}"))
+}
+
+/// Nobody is connected any more, so every presence field is a stray; interest may stay with who lives.
+async fn redis_strays(url: &str, living: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
+    let mut connection = redis_link::dial(url).await?;
+    let mut strays = Vec::new();
+    let (mut cursor, pattern) = (0_u64, format!("{PREFIX}:*"));
+    loop {
+        let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(&pattern)
+            .arg("COUNT")
+            .arg(500)
+            .query_async(&mut connection)
+            .await?;
+        for key in keys {
+            let name = key.trim_start_matches(PREFIX).trim_start_matches(':');
+            if name.starts_with("presence:") {
+                let fields: BTreeMap<String, String> =
+                    redis::cmd("HGETALL").arg(&key).query_async(&mut connection).await?;
+                strays.extend(fields.iter().map(|(field, value)| format!("{key} {field} = {value}")));
+            } else if name.starts_with("interest:") || name == "instances" {
+                let members: Vec<String> =
+                    redis::cmd("SMEMBERS").arg(&key).query_async(&mut connection).await?;
+                let gone = members.iter().filter(|member| !living.contains(*member));
+                strays.extend(gone.map(|member| format!("{key} {member}")));
+            } else if let Some(instance) = name.strip_prefix("instance:")
+                && !living.contains(instance)
+            {
+                strays.push(key);
+            }
+        }
+        cursor = next;
+        if cursor == 0 || strays.len() >= NAMED_MAX {
+            strays.sort_unstable();
+            strays.dedup(); // a scan may show a key twice
+            strays.truncate(NAMED_MAX);
+            return Ok(strays);
+        }
+    }
+}
+
+/// Open files of each service process, without the sockets of its clients.
+pub async fn files(target: &Target) -> BTreeMap<Place, u64> {
+    let admins = target.admins();
+    let mut files = BTreeMap::new();
+    for (place, pid) in target.pids() {
+        let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let open = entries.flatten().count() as u64;
+        let clients = match admins.get(&place) {
+            Some(admin) if place.role == Role::Gateway => connections(admin).await.unwrap_or_default(),
+            _ => 0,
+        };
+        files.insert(place, open.saturating_sub(clients));
+    }
+    files
+}
+
+/// Open client connections of a gateway, as it says.
+pub(super) async fn connections(admin: &str) -> Option<u64> {
+    status(admin).await.get("connections")?.as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_who_does_not_run_are_strays() {
+        let living = BTreeSet::from(["gateway-host-1".to_owned(), "task-host-2".to_owned()]);
+        assert_eq!(stray_key("/sluice/instances/gateway/gateway-host-1", "{}", &living), None);
+        assert_eq!(stray_key("/sluice/duties/sweep", "task-host-2", &living), None);
+        assert!(stray_key("/sluice/instances/gateway/gateway-host-9", "{}", &living).is_some());
+        assert_eq!(
+            stray_key("/sluice/duties/reap", "task-host-9", &living).unwrap(),
+            "/sluice/duties/reap = task-host-9"
+        );
+    }
+}

@@ -1,0 +1,104 @@
+//! What cannot be done to a deployment that is given, and which option would make it possible. Decides by what was named,
+//! before anything is touched.
+
+use super::Wanted;
+use crate::fault::Act;
+use crate::place::{Place, Role};
+
+impl Wanted {
+    /// Why a fault cannot be done; `None` = it can.
+    #[must_use]
+    pub fn refuses(&self, act: Act) -> Option<String> {
+        match act {
+            Act::Term(role)
+            | Act::Kill(role)
+            | Act::TermTwice(role)
+            | Act::KillStopping(role)
+            | Act::TermEvery(role)
+            | Act::KillEvery(role)
+            | Act::Restart(role) => self.cannot_return(role),
+            Act::KillOneOfEach => Role::SERVICES.into_iter().find_map(|role| self.cannot_return(role)),
+            Act::Freeze(Role::Postgres, _) if !self.is_contained(Role::Postgres) => {
+                Some("PostgreSQL is a family of processes: it needs --container postgres=NAME".into())
+            }
+            Act::Freeze(role, _) => self.cannot_reach(role),
+            Act::Disconnect(role) if !self.is_contained(role) => {
+                Some(format!("it needs --container {}=NAME", Place { role, index: 0 }))
+            }
+            Act::Roll(_) if self.roll_command.is_none() => Some("it needs --roll-command COMMAND".into()),
+            Act::Sessions if !self.store.as_ref().is_some_and(|url| url.starts_with("postgres")) => {
+                Some("it needs --store postgres://…".into())
+            }
+            Act::Disconnect(_) | Act::Roll(_) | Act::Sessions => None,
+            Act::TermStarting(_)
+            | Act::AllAtOnce
+            | Act::Wipe(_)
+            | Act::OldRedis
+            | Act::Crash
+            | Act::Restore
+            | Act::Cut(..) => {
+                Some("only a cluster of the drill's own: leave --gateway and --spawn away".into())
+            }
+        }
+    }
+
+    /// All places of a kind that were named by this option.
+    fn named(texts: &[String], role: Role) -> impl Iterator<Item = Place> {
+        let places = texts.iter().filter_map(|text| text.split_once('=')?.0.parse::<Place>().ok());
+        places.filter(move |place| place.role == role)
+    }
+
+    fn is_contained(&self, role: Role) -> bool {
+        Self::named(&self.containers, role).next().is_some() && Self::named(&self.pids, role).next().is_none()
+    }
+
+    fn cannot_reach(&self, role: Role) -> Option<String> {
+        let first = Place { role, index: 0 };
+        if role == Role::Dev {
+            return self.spawn.is_none().then(|| "it needs --spawn COMMAND".into());
+        }
+        let named = Self::named(&self.pids, role).chain(Self::named(&self.containers, role)).next();
+        named.is_none().then(|| format!("it needs --pid {first}=PID or --container {first}=NAME"))
+    }
+
+    fn cannot_return(&self, role: Role) -> Option<String> {
+        self.cannot_reach(role).or_else(|| {
+            let returns = |place: &Place| Self::named(&self.restarts, role).any(|known| known == *place);
+            let lost = Self::named(&self.pids, role).find(|place| !returns(place));
+            lost.map(|place| format!("it needs --restart '{place}=COMMAND'"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Spell;
+
+    #[test]
+    fn what_was_not_named_is_refused_with_the_option_that_names_it() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let wanted = Wanted {
+            pids: texts(&["gateway-1=1", "logic-0=2"]),
+            restarts: texts(&["gateway-1=run"]),
+            containers: texts(&["redis=r"]),
+            ..Wanted::default()
+        };
+        assert_eq!(wanted.refuses(Act::Term(Role::Gateway)), None);
+        assert_eq!(wanted.refuses(Act::Freeze(Role::Logic, Spell::Short)), None);
+        assert_eq!(wanted.refuses(Act::Restart(Role::Redis)), None);
+        assert_eq!(wanted.refuses(Act::Disconnect(Role::Redis)), None);
+        for (act, option) in [
+            (Act::Kill(Role::Logic), "--restart 'logic-0="),
+            (Act::Kill(Role::Task), "--pid task-0="),
+            (Act::Kill(Role::Dev), "--spawn"),
+            (Act::Disconnect(Role::Gateway), "--container gateway-0="),
+            (Act::Roll(Role::Gateway), "--roll-command"),
+            (Act::Sessions, "--store"),
+            (Act::Restore, "--gateway"),
+        ] {
+            let said = wanted.refuses(act).unwrap();
+            assert!(said.contains(option), "{act}: {said}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A cluster of our own: real servers and services on this machine, with the launcher. Links lead through proxies when
+//! a fault wants them to.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures::future::try_join_all;
+use sluice_launcher::{
+    Cluster, Exit, Node, Options, Port, Process, Service, Setting, Signal, service_binary,
+};
+
+use super::{Ended, Ending};
+use crate::links::{Link, Links};
+use crate::place::{Place, Role};
+
+/// Seconds of a lease: short, so that a crash is over soon and a freeze of five seconds is beyond it.
+const LEASE_S: u32 = 3;
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// How many gateways.
+    pub gateways: usize,
+    /// How many logics.
+    pub logics: usize,
+    /// How many tasks.
+    pub tasks: usize,
+    /// Folder of data and logs.
+    pub dir: PathBuf,
+    /// Where the service binaries are, unless beside this one or on PATH.
+    pub bin_dir: Option<PathBuf>,
+    /// Settings of the services.
+    pub settings: Vec<Setting>,
+    /// Whether links lead through proxies.
+    pub links: bool,
+}
+
+impl Wanted {
+    fn count(&self, service: Role) -> usize {
+        match service {
+            Role::Gateway => self.gateways,
+            Role::Logic => self.logics,
+            Role::Task => self.tasks,
+            Role::Dev | Role::Nats | Role::Etcd | Role::Redis | Role::Postgres => 1,
+        }
+    }
+}
+
+/// A cluster of our own.
+pub struct Own {
+    cluster: Cluster,
+    links: Option<Links>,
+    /// Ports that processes behind a proxy listen on; ours while the run lasts.
+    _ports: Vec<Port>,
+}
+
+impl Own {
+    /// Starts it and waits until all is ready.
+    ///
+    /// # Errors
+    /// What could not be started, with the end of its log.
+    pub async fn start(wanted: &Wanted) -> anyhow::Result<Self> {
+        let usual = format!("all.etcd.lease_ttl_s={LEASE_S}").parse()?;
+        let mut options = Options {
+            gateways: wanted.gateways,
+            logics: wanted.logics,
+            tasks: wanted.tasks,
+            dir: Some(wanted.dir.clone()),
+            bin_dir: wanted.bin_dir.clone(),
+            settings: [&[usual], &*wanted.settings].concat(),
+            ..Options::default()
+        };
+        if !wanted.links {
+            let cluster = Cluster::start(options).await?;
+            return Ok(Self { cluster, links: None, _ports: Vec::new() });
+        }
+        for service in Service::SERVICES {
+            service_binary(service, wanted.bin_dir.as_deref())?; // before anything runs
+        }
+        (options.gateways, options.logics, options.tasks) = (0, 0, 0);
+        let mut own = Self { cluster: Cluster::start(options).await?, links: None, _ports: Vec::new() };
+        own.lead(wanted).await?;
+        let of = |service, count| (0..count).map(move |index| (service, index));
+        let start = |(service, index)| own.cluster.start_at(service, index);
+        try_join_all(of(Service::Logic, wanted.logics).map(start)).await?;
+        let rest = of(Service::Task, wanted.tasks).chain(of(Service::Gateway, wanted.gateways));
+        try_join_all(rest.map(start)).await?;
+        own.open().await?;
+        Ok(own)
+    }
+
+    /// Tells services that do not run yet to find each other, and the servers, at proxies.
+    async fn lead(&mut self, wanted: &Wanted) -> anyhow::Result<()> {
+        let mut links = Links::default();
+        for link in [Link::GatewayLogic, Link::TaskGateway] {
+            for index in 0..wanted.count(link.owner()) {
+                let port = Port::claim()?;
+                let (listen, owner) = (format!("127.0.0.1:{}", port.number()), link.owner());
+                let proxy = links.lead(link, index, &listen).await?;
+                self.cluster.set(format!("{owner}-{index}.grpc.listen={listen}").parse()?);
+                self.cluster.set(format!("{owner}-{index}.grpc.advertise={proxy}").parse()?);
+                self._ports.push(port);
+            }
+        }
+        for link in Link::ALL {
+            let Link::Store(service, store) = link else { continue };
+            let (url, key) = (self.url(store), key_of(store)?);
+            let upstream = host_of(&url).to_owned();
+            let count = wanted.count(service);
+            for index in 0..count {
+                let proxy = links.lead(link, index, &upstream).await?;
+                let url = url.replace(&upstream, &proxy);
+                self.cluster.set(format!("{service}-{index}.{key}={url}").parse()?);
+            }
+        }
+        self.links = Some(links);
+        Ok(())
+    }
+
+    /// Puts proxies before the gateways' client ports, which are known once they run and never change.
+    async fn open(&mut self) -> anyhow::Result<()> {
+        let Some(links) = &mut self.links else { return Ok(()) };
+        for node in self.cluster.nodes(Service::Gateway) {
+            links.lead(Link::ClientGateway, node.index, host_of(node.ws())).await?;
+        }
+        Ok(())
+    }
+
+    /// The cluster, for faults that only a cluster of our own can have.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The proxies, when links lead through some.
+    #[must_use]
+    pub fn links(&self) -> Option<&Links> {
+        self.links.as_ref()
+    }
+
+    pub(super) fn places(&self, role: Role) -> Vec<Place> {
+        let nodes = role.service().map(|service| self.cluster.nodes(service)).unwrap_or_default();
+        nodes.iter().map(|node| Place { role, index: node.index }).collect()
+    }
+
+    pub(super) fn entrances(&self) -> Vec<String> {
+        let gateways = self.cluster.nodes(Service::Gateway);
+        let entrance = |node: &Node| {
+            let proxy = self.links.as_ref().and_then(|links| links.address(Link::ClientGateway, node.index));
+            match proxy {
+                Some(proxy) => node.ws().replace(host_of(node.ws()), &proxy),
+                None => node.ws().to_owned(),
+            }
+        };
+        gateways.iter().map(entrance).collect()
+    }
+
+    /// URL of a server.
+    #[must_use]
+    pub fn url(&self, store: Role) -> String {
+        let node = store.service().and_then(|service| self.cluster.node(service, 0));
+        node.map(|node| node.url().to_owned()).unwrap_or_default()
+    }
+
+    fn services(&self) -> impl Iterator<Item = (Place, Node)> {
+        let roles = Role::SERVICES.into_iter();
+        roles.filter_map(|role| Some((role, role.service()?))).flat_map(|(role, service)| {
+            self.cluster.nodes(service).into_iter().map(move |node| (Place { role, index: node.index }, node))
+        })
+    }
+
+    pub(super) fn admins(&self) -> BTreeMap<Place, String> {
+        self.services().map(|(place, node)| (place, node.admin().to_owned())).collect()
+    }
+
+    pub(super) fn pids(&self) -> BTreeMap<Place, u32> {
+        self.services().map(|(place, node)| (place, node.pid())).collect()
+    }
+
+    /// The program of a server, to find what comes with it.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn program_of(&self, store: Service) -> anyhow::Result<PathBuf> {
+        Ok(self.cluster.store_program(store)?)
+    }
+
+    fn node(&self, place: Place) -> Option<Node> {
+        self.cluster.node(place.role.service()?, place.index)
+    }
+
+    pub(super) fn signal(&self, place: Place, signal: Signal) -> bool {
+        let Some(node) = self.node(place) else { return false };
+        if place.role == Role::Postgres && matches!(signal, Signal::SIGSTOP | Signal::SIGCONT) {
+            return signal_family(&node, signal);
+        }
+        node.signal(signal)
+    }
+
+    pub(super) async fn ended(&self, place: Place, within: Duration) -> Option<Ended> {
+        let exit = self.node(place)?.wait_exit(within).await.ok()?;
+        Some(ended(&exit))
+    }
+
+    pub(super) async fn start_at(&self, place: Place) -> anyhow::Result<()> {
+        let service = place.role.service().with_context(|| format!("the launcher has no {place}"))?;
+        self.cluster.start_at(service, place.index).await?;
+        Ok(())
+    }
+
+    pub(super) async fn stop(&self) -> Vec<(Place, Ended)> {
+        let exits = self.cluster.stop().await.exits;
+        let services = exits.into_iter().filter_map(|(name, exit)| Some((name.parse::<Place>().ok()?, exit)));
+        services
+            .filter(|(place, _)| !place.role.is_store())
+            .map(|(place, exit)| (place, ended(&exit)))
+            .collect()
+    }
+}
+
+/// What the launcher saw, in our words.
+#[must_use]
+pub fn ended(exit: &Exit) -> Ended {
+    let how = match (exit.code(), exit.signal()) {
+        (Some(code), _) => Ending::Code(code),
+        (None, Some(signal)) => Ending::Signal(signal),
+        (None, None) => Ending::Unseen,
+    };
+    Ended { how, took: exit.elapsed.unwrap_or_default() }
+}
+
+/// PostgreSQL is a family: a parent that stands still stops nobody's queries. While the parent does not reap, no pid of
+/// a child is given away, so it is the first to stop and the last to go on.
+fn signal_family(parent: &Process, signal: Signal) -> bool {
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
+    let children = || {
+        for pid in children_of(parent.pid()) {
+            kill(Pid::from_raw(pid), signal).ok(); // one that has ended meanwhile is still the parent's
+        }
+    };
+    if signal == Signal::SIGSTOP {
+        let hit = parent.signal(signal);
+        children();
+        hit
+    } else {
+        children();
+        parent.signal(signal)
+    }
+}
+
+fn children_of(parent: u32) -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // `pid (name) state ppid …`; a name may hold anything, also blanks and brackets
+        let parent_of =
+            stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        parent_of == Some(parent)
+    };
+    pids.filter(is_child).collect()
+}
+
+fn key_of(store: Role) -> anyhow::Result<&'static str> {
+    Ok(match store {
+        Role::Nats => "nats.url",
+        Role::Etcd => "etcd.endpoints",
+        Role::Redis => "redis.url",
+        Role::Postgres => "postgres.url",
+        Role::Gateway | Role::Logic | Role::Task | Role::Dev => {
+            bail!("{store} is no server that services are told of")
+        }
+    })
+}
+
+/// `host:port` of a URL.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_found_in_urls() {
+        assert_eq!(host_of("postgres://postgres@127.0.0.1:5432/postgres"), "127.0.0.1:5432");
+        assert_eq!(host_of("ws://127.0.0.1:8080/ws"), "127.0.0.1:8080");
+        assert_eq!(host_of("http://127.0.0.1:2379"), "127.0.0.1:2379");
+    }
+
+    #[test]
+    fn children_are_found_by_their_parent() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let found = children_of(std::process::id());
+        assert!(found.contains(&i32::try_from(child.id()).unwrap()), "{found:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,92 @@
+//! The drill as a whole: a small one on a real cluster, and what it refuses.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
+
+mod load;
+
+use std::path::Path;
+
+use sluice_checker::record::{Fault, Rest, Run, Sample};
+use sluice_drill::load::Plan;
+use sluice_drill::run::{self, Options};
+use sluice_drill::scenario::Scenario;
+use sluice_drill::target::given;
+use tokio_util::sync::CancellationToken;
+
+fn options(dir: &Path) -> Options {
+    Options {
+        scenario: Scenario::Quick,
+        rounds: Some(3),
+        only: Vec::new(),
+        plan: Plan { seed: 5, clients: 20, rate_per_s: 50, rooms: 5, ..Plan::default() },
+        counts: [2, 2, 1],
+        bin_dir: None,
+        settings: Vec::new(),
+        given: given::Wanted::default(),
+        dir: dir.to_owned(),
+        keep: false,
+        command: "a test".into(),
+        quiet: true,
+    }
+}
+
+fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Vec<T> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_drill_ends_green() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("drill");
+    let outcome = run::run(&options(&dir), &CancellationToken::new()).await.unwrap();
+    let (path, verdict) = &outcome.parts[0];
+    assert!(outcome.is_green(), "{verdict:#?}");
+    assert!(verdict.counts.clients >= 20 && verdict.counts.acked > 100, "{:?}", verdict.counts);
+    assert!(verdict.counts.delivered > verdict.counts.acked, "{:?}", verdict.counts);
+
+    let faults: Vec<Fault> = lines(&path.join("faults.jsonl"));
+    let rounds: Vec<&Fault> = faults.iter().filter(|fault| fault.round > 0).collect();
+    assert_eq!(rounds.len(), 3);
+    assert!(rounds.iter().all(|fault| fault.hit && fault.healed_us > fault.began_us), "{rounds:?}");
+    let stops: Vec<&Fault> = faults.iter().filter(|fault| fault.kind.starts_with("final stop")).collect();
+    assert_eq!(stops.len(), 5, "{stops:?}");
+    assert!(
+        stops.iter().all(|fault| fault.exit.as_ref().is_some_and(|exit| exit.code == Some(0))),
+        "{stops:?}"
+    );
+
+    let rest: Rest = serde_json::from_str(&std::fs::read_to_string(path.join("rest.json")).unwrap()).unwrap();
+    assert_eq!((rest.outbox_rows, rest.idle_in_transaction), (Some(0), Some(0)));
+    assert_eq!((rest.stray_etcd_keys, rest.stray_redis_fields), (Some(vec![]), Some(vec![])));
+    assert!(rest.files.len() == 5 && !rest.presence.is_empty() && !rest.heads.is_empty());
+    let run: Run = serde_json::from_str(&std::fs::read_to_string(path.join("run.json")).unwrap()).unwrap();
+    assert!(run.load_us > 0 && run.settled_us > run.load_us && !run.interrupted);
+    let samples: Vec<Sample> = lines(&path.join("samples.jsonl"));
+    assert!(samples.iter().any(|sample| sample.connections.values().sum::<u64>() >= 20));
+    assert!(path.join("logs/gateway-1.log").is_file() && !path.join("cluster").exists());
+
+    assert!(outcome.report(None).unwrap().contains("term") || outcome.report(None).unwrap().contains("kill"));
+    assert!(run::check(std::slice::from_ref(&dir)).unwrap().is_green());
+    outcome.forget().unwrap();
+    assert!(!path.join("client-1.jsonl").exists() && path.join("faults.jsonl").exists());
+    assert!(options(&dir).check().unwrap_err().to_string().contains("another run"), "a folder is used once");
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |change: fn(&mut Options)| {
+        let mut options = options(&folder.path().join("drill"));
+        change(&mut options);
+        format!("{:#}", options.check().unwrap_err())
+    };
+    let said = refused(|options| options.only = vec!["term cat".into()]);
+    assert!(said.contains("term gateway"), "{said}");
+    let said = refused(|options| {
+        options.scenario = Scenario::Roll;
+        options.only = vec!["roll".into()];
+    });
+    assert!(said.contains("--roll-command"), "{said}");
+    let said = refused(|options| options.given.gateways = vec!["ws://127.0.0.1:1/ws".into()]);
+    assert!(said.contains("--token-secret"), "{said}");
+}
