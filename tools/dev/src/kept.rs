@@ -1,0 +1,52 @@
+//! A store that outlives who uses it: a logic that stops closes its own view of it, not the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sluice_proto::ids::{Epoch, RoomId};
+use sluice_store::{
+    Committed, Heads, NewMessage, NoteId, Pages, Range, Retention, StaleNote, Store, StoreError, Trimmed,
+};
+
+pub(crate) struct Kept(pub(crate) Arc<dyn Store>);
+
+type Answer<T> = Result<T, StoreError>;
+
+#[async_trait]
+impl Store for Kept {
+    async fn publish(&self, lane: u8, not_after_ms: i64, items: Vec<NewMessage>) -> Answer<Committed> {
+        self.0.publish(lane, not_after_ms, items).await
+    }
+
+    async fn read(&self, ranges: &[Range], bytes_max: usize) -> Answer<Pages> {
+        self.0.read(ranges, bytes_max).await
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> Answer<Heads> {
+        self.0.heads(rooms).await
+    }
+
+    async fn epoch(&self) -> Answer<Epoch> {
+        self.0.epoch().await
+    }
+
+    async fn noted(&self, notes: &[NoteId]) -> Answer<()> {
+        self.0.noted(notes).await
+    }
+
+    async fn stale_notes(&self, older_than: Duration, limit: usize) -> Answer<Vec<StaleNote>> {
+        self.0.stale_notes(older_than, limit).await
+    }
+
+    async fn drop_old_notes(&self, older_than: Duration, limit: usize) -> Answer<u64> {
+        self.0.drop_old_notes(older_than, limit).await
+    }
+
+    async fn trim(&self, policy: &Retention, limit: usize) -> Answer<Trimmed> {
+        self.0.trim(policy, limit).await
+    }
+
+    /// The store is closed when the last service is gone.
+    async fn close(&self) {}
+}

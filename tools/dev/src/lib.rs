@@ -1,0 +1,43 @@
+//! Gateway, logic and task in one process, on embedded parts: SQLite for PostgreSQL, memory for NATS, Redis and etcd.
+//! `sluice dev` is made of it, and so can tests be.
+//!
+//! The services are the very libraries that run as processes of their own, each with its own lifecycle inside an outer
+//! one, so that one of them can be restarted while the others serve. For development: everybody is let in, nothing but
+//! loopback is listened on. No rule of delivery lives here.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), sluice_dev::Error> {
+//! use sluice_dev::{Dev, Options};
+//! use sluice_lifecycle::{Lifecycle, StopReason};
+//! let (lifecycle, engine) = Lifecycle::new(sluice_dev::plan());
+//! let started = async {
+//!     let dev = Dev::start(Options { gateways: 3, ..Options::in_memory("folder") }, &lifecycle).await?;
+//!     println!("{}", dev.gateways()[0].ws);
+//!     dev.restart("gateway-2").await.ok();
+//!     lifecycle.stop(StopReason::Manual("done".into()));
+//!     Ok::<_, sluice_dev::Error>(())
+//! };
+//! let (_report, started) = tokio::join!(engine.run(), started);
+//! started
+//! # }
+//! ```
+
+mod error;
+mod folder;
+mod house;
+mod kept;
+mod options;
+mod page;
+mod parts;
+mod ports;
+mod seat;
+mod stages;
+
+pub use error::{Error, Refused};
+pub use folder::State;
+pub use house::{Dev, Event, Gateway, Restarted};
+pub use options::Options;
+pub use stages::plan;
+
+/// What a request that changes something has to carry: a page of another site cannot send it unasked.
+pub const HEADER: (&str, &str) = ("x-sluice-dev", "1");

@@ -1,0 +1,113 @@
+//! The page for people and the few addresses behind it. It outlives each service, or nobody could watch one go.
+//!
+//! Reads are for whoever is on this machine; what changes something needs [`HEADER`], which a page of another site
+//! cannot send, and a `Host` that is loopback, which no foreign name can pretend to be.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
+use sluice_lifecycle::{Lifecycle, Stage};
+use sluice_service::admin::Admin;
+use sluice_service::listen::{self, Bound};
+use sluice_service::metrics::Registry;
+
+use crate::HEADER;
+use crate::error::Refused;
+use crate::house::Dev;
+
+const PAGE: &str = include_str!("../page/index.html");
+/// The page is alone: nothing is loaded from anywhere, and it talks to gateways and to us.
+const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
+                      connect-src 'self' ws:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<Bound> {
+    listen::bind(&address.to_string()).await
+}
+
+/// Serves until the last stage.
+pub(crate) fn serve(dev: Dev, bound: Bound, lifecycle: &Lifecycle) {
+    let mut admin = Admin::new("dev", lifecycle.clone(), Registry::new("dev"));
+    let instances = dev.clone();
+    admin.instances = std::sync::Arc::new(move || instances.to_json()["services"].take());
+    let more = Router::new()
+        .route("/", get(page))
+        .route("/dev/state", get(|State(dev): State<Dev>| async move { Json(dev.to_json()) }))
+        .route("/dev/restart/{name}", post(restart))
+        .layer(from_fn(at_home))
+        .with_state(dev);
+    admin.serve_with(more, bound, &lifecycle.scope(Stage::Gone));
+}
+
+async fn page() -> impl IntoResponse {
+    ([(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-store")], Html(PAGE))
+}
+
+async fn restart(State(dev): State<Dev>, Path(name): Path<String>, headers: HeaderMap) -> Response {
+    let (key, value) = HEADER;
+    if headers.get(key).is_none_or(|sent| sent != value) {
+        let text = format!("send the header {key}: {value} with it, so that no foreign page can");
+        return refuse(StatusCode::FORBIDDEN, &text);
+    }
+    match dev.restart(&name).await {
+        Ok(restarted) => Json(restarted).into_response(),
+        Err(refused) => {
+            let status = match refused {
+                Refused::Unknown(..) => StatusCode::NOT_FOUND,
+                Refused::Busy(_) => StatusCode::CONFLICT,
+                Refused::Stopping | Refused::Late(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            refuse(status, &refused.to_string())
+        }
+    }
+}
+
+/// A name that somebody else made point to this machine is not ours.
+async fn at_home(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST);
+    if hosts.iter().all(|host| host.to_str().is_ok_and(is_loopback)) {
+        return next.run(request).await;
+    }
+    refuse(StatusCode::FORBIDDEN, "only for this machine: open it as http://127.0.0.1 or http://localhost")
+}
+
+/// `host` or `host:port`.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn refuse(status: StatusCode, text: &str) -> Response {
+    (status, Json(json!({ "error": text }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_home() {
+        for host in ["127.0.0.1:8081", "localhost:8081", "localhost", "[::1]:8081", "127.0.0.2"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["evil.example:8081", "127.0.0.1.evil.example", "10.0.0.1:8081", "localhost.evil", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_page_loads_nothing_from_elsewhere() {
+        for outside in ["src=\"http", "href=\"http", "@import", "url(http", "import("] {
+            assert!(!PAGE.contains(outside), "{outside}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What the services stand on inside one process, and how each of them is told about it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use sluice_cluster::solo::{Registry, SoloCluster};
+use sluice_cluster::{Duty, Registration};
+use sluice_lifecycle::{Lifecycle, Stage};
+use sluice_presence::memory::MemoryPresence;
+use sluice_queue::memory::MemoryQueue;
+use sluice_service::clock::Clock;
+use sluice_service::config::sections::Etcd;
+use sluice_store::Store;
+
+use crate::kept::Kept;
+
+/// Shared by all services of the process.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) token_secret: String,
+    queue: MemoryQueue,
+    presence: MemoryPresence,
+    registry: Registry,
+}
+
+impl Parts {
+    pub(crate) fn new(store: Arc<dyn Store>, token_secret: String) -> Self {
+        Self {
+            store,
+            token_secret,
+            queue: MemoryQueue::default(),
+            presence: MemoryPresence::default(),
+            registry: Registry::new(Etcd::default().lease_ttl()),
+        }
+    }
+
+    fn join(&self, lifecycle: &Lifecycle, registration: Registration, duties: &[Duty]) -> Arc<SoloCluster> {
+        let duties: BTreeSet<Duty> = duties.iter().copied().collect();
+        Arc::new(self.registry.join(&lifecycle.scope(Stage::Release), registration, duties))
+    }
+
+    pub(crate) fn gateway(
+        &self,
+        lifecycle: &Lifecycle,
+        registration: Registration,
+    ) -> sluice_gateway::app::Deps {
+        let cluster = self.join(lifecycle, registration, &[]);
+        sluice_gateway::app::Deps { cluster, clock: Clock::system() }
+    }
+
+    pub(crate) fn logic(&self, lifecycle: &Lifecycle, registration: Registration) -> sluice_logic::app::Deps {
+        let store = Arc::clone(&self.store);
+        sluice_logic::app::Deps {
+            store: Box::new(move || {
+                let kept = Kept(Arc::clone(&store));
+                async move { Ok(Arc::new(kept) as Arc<dyn Store>) }.boxed()
+            }),
+            queue: Arc::new(self.queue.share()),
+            presence: Arc::new(self.presence.share()),
+            cluster: self.join(lifecycle, registration, &[]),
+            clock: Clock::system(),
+        }
+    }
+
+    pub(crate) fn task(&self, lifecycle: &Lifecycle, registration: Registration) -> sluice_task::app::Deps {
+        sluice_task::app::Deps {
+            queue: Arc::new(self.queue.share()),
+            presence: Arc::new(self.presence.share()),
+            cluster: self.join(lifecycle, registration, &[Duty::Sweep, Duty::Reap]),
+        }
+    }
+}

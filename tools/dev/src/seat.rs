@@ -1,0 +1,255 @@
+//! The place of a service: one life after the other, each with its own lifecycle, at the same addresses. Decides when
+//! the next life begins; what a service does is its own.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluice_cluster::{Cluster, Service, State};
+use sluice_gateway::shard::surroundings::Shared as Gateway;
+use sluice_lifecycle::{BoxError, Lifecycle, Plan, Report, StopReason};
+use sluice_service::config::Address;
+use sluice_service::config::sections::{Admin, Grpc};
+use sluice_service::process::{Settings, StartError};
+use tokio::sync::{broadcast, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::error::Error;
+use crate::house::Event;
+use crate::parts::Parts;
+
+/// Between two looks whether a gateway has heard of a logic.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Clients are few and close: none has to wait for long before it comes back.
+const RECONNECT_MS_MAX: u64 = 1_000;
+/// Two threads of its own are enough for a gateway here, and show what more than one brings.
+const SHARDS: usize = 2;
+/// What the usual limit of open files (20,000 or less) has room for, several gateways in one process.
+const CONNECTIONS_MAX: usize = 2_000;
+
+/// Where a service listens, besides ports that only others of this process need.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    pub(crate) clients: Option<SocketAddr>,
+    pub(crate) admin: SocketAddr,
+}
+
+pub(crate) struct Seat {
+    pub(crate) name: String,
+    pub(crate) service: Service,
+    pub(crate) at: Addresses,
+    /// Pages that may connect to a gateway.
+    pub(crate) origins: Vec<String>,
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) standing: watch::Sender<Standing>,
+}
+
+/// The present life.
+#[derive(Clone, Default)]
+pub(crate) struct Standing {
+    /// Counts from 1.
+    pub(crate) life: u64,
+    /// Whether it is ready for work.
+    pub(crate) ready: bool,
+    pub(crate) lifecycle: Option<Lifecycle>,
+    cluster: Option<Arc<dyn Cluster>>,
+    gateway: Option<Gateway>,
+}
+
+impl Seat {
+    /// Lives until `stop`; ended by somebody else before that, it lives again.
+    pub(crate) async fn live(self: Arc<Self>, stop: CancellationToken) -> Result<(), BoxError> {
+        for life in 1.. {
+            let span = tracing::info_span!("service", name = self.name);
+            let report = self.life(life, &stop).instrument(span).await?;
+            let (name, failed) = (self.name.clone(), report.exit_code() != 0);
+            let reason = report.reason.to_string();
+            self.events.send(Event::Ended { name, report }).ok(); // nobody may be looking
+            if failed {
+                return Err(format!("{}: {reason}", self.name).into());
+            }
+            if stop.is_cancelled() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn life(&self, life: u64, stop: &CancellationToken) -> Result<Report, BoxError> {
+        let (lifecycle, engine) = Lifecycle::new(self.plan());
+        let present = Standing { life, lifecycle: Some(lifecycle.clone()), ..Standing::default() };
+        self.standing.send_replace(present);
+        let begin = async {
+            let begun = self.begin(&lifecycle).await;
+            match &begun {
+                Ok(()) => self.is_ready(life, &lifecycle),
+                Err(error) => drop(lifecycle.stop(StopReason::Manual(error.to_string()))),
+            }
+            begun
+        };
+        let stopped = async {
+            stop.cancelled().await;
+            lifecycle.stop(StopReason::Manual("everything stops".to_owned()));
+            std::future::pending::<Infallible>().await
+        };
+        let (report, begun) = tokio::select! {
+            biased;
+            lived = async { tokio::join!(engine.run(), begin) } => lived,
+            never = stopped => match never {},
+        };
+        // What is held of a service that has ended would hold its connections too.
+        self.standing.send_modify(|standing| {
+            (standing.ready, standing.cluster, standing.gateway) = (false, None, None);
+        });
+        begun.map_err(|error| Error::Start(self.name.clone(), error.to_string()))?;
+        Ok(report)
+    }
+
+    fn is_ready(&self, life: u64, lifecycle: &Lifecycle) {
+        if !lifecycle.stopping().is_cancelled() {
+            self.standing.send_modify(|standing| standing.ready = true);
+            self.events.send(Event::Ready { name: self.name.clone(), life }).ok(); // nobody may be looking
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        match self.service {
+            Service::Gateway => self.gateway_config().plan(),
+            Service::Logic => self.logic_config().plan(),
+            Service::Task => self.task_config().plan(),
+        }
+    }
+
+    /// Binds, starts, and waits until it is ready or stops.
+    async fn begin(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
+        match self.service {
+            Service::Gateway => self.begin_gateway(lifecycle).await,
+            Service::Logic => self.begin_logic(lifecycle).await,
+            Service::Task => self.begin_task(lifecycle).await,
+        }
+    }
+
+    async fn begin_gateway(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
+        let app = sluice_gateway::app::App::build(self.gateway_config(), lifecycle.clone()).await?;
+        let deps = self.parts.gateway(lifecycle, app.registration());
+        let cluster = Arc::clone(&deps.cluster);
+        let gateway = app.serve(deps).await?;
+        let seen = Arc::clone(&gateway);
+        self.standing.send_modify(|standing| {
+            standing.cluster = Some(cluster);
+            standing.gateway = Some(gateway);
+        });
+        let heard = async {
+            while !seen.calls.heard_lately() {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        lifecycle.until_stopping(heard).await;
+        Ok(())
+    }
+
+    async fn begin_logic(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
+        let app = sluice_logic::app::App::build(self.logic_config(), lifecycle.clone()).await?;
+        let deps = self.parts.logic(lifecycle, app.registration());
+        self.is_member(&deps.cluster);
+        app.serve(deps).await
+    }
+
+    async fn begin_task(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
+        let app = sluice_task::app::App::build(self.task_config(), lifecycle.clone()).await?;
+        let deps = self.parts.task(lifecycle, app.registration());
+        self.is_member(&deps.cluster);
+        app.serve(deps);
+        Ok(())
+    }
+
+    fn is_member(&self, cluster: &Arc<dyn Cluster>) {
+        let cluster = Some(Arc::clone(cluster));
+        self.standing.send_modify(|standing| standing.cluster = cluster);
+    }
+
+    fn admin(&self) -> Admin {
+        Admin { listen: address(self.at.admin) }
+    }
+
+    /// Where the other services of this process find it; another one in each life.
+    fn grpc(&self) -> Grpc {
+        Grpc { listen: address(SocketAddr::new(self.at.admin.ip(), 0)), advertise: String::new() }
+    }
+
+    fn gateway_config(&self) -> sluice_gateway::config::Config {
+        let mut config = sluice_gateway::config::Config {
+            listen: self.at.clients.map(address).unwrap_or_default(),
+            origins: self.origins.clone(),
+            shards: SHARDS,
+            connections_max: CONNECTIONS_MAX,
+            grpc: self.grpc(),
+            admin: self.admin(),
+            ..Default::default()
+        };
+        config.drain.reconnect_ms_max = RECONNECT_MS_MAX;
+        config
+    }
+
+    fn logic_config(&self) -> sluice_logic::config::Config {
+        sluice_logic::config::Config {
+            token_secret: self.parts.token_secret.clone(),
+            anonymous: true,
+            grpc: self.grpc(),
+            admin: self.admin(),
+            ..Default::default()
+        }
+    }
+
+    fn task_config(&self) -> sluice_task::config::Config {
+        sluice_task::config::Config { admin: self.admin(), ..Default::default() }
+    }
+
+    /// Says to all that it will not stay, before it begins to stop.
+    pub(crate) async fn leaves(&self) {
+        let cluster = self.standing.borrow().cluster.clone();
+        if let Some(cluster) = cluster {
+            cluster.set_state(State::Draining).await;
+        }
+    }
+
+    pub(crate) fn ws(&self) -> Option<String> {
+        self.at.clients.map(|address| format!("ws://{address}/ws"))
+    }
+
+    pub(crate) fn admin_url(&self) -> String {
+        format!("http://{}", self.at.admin)
+    }
+
+    /// For the page: who it is, and where it stands now.
+    pub(crate) fn to_json(&self) -> Value {
+        let standing = self.standing.borrow().clone();
+        let progress = standing.lifecycle.as_ref().map(|lifecycle| lifecycle.progress().borrow().clone());
+        let instance = standing.cluster.as_ref().map(|cluster| cluster.me().borrow().to_string());
+        let connections =
+            standing.gateway.as_ref().map(|gateway| gateway.stats.connections.load(Ordering::Relaxed));
+        json!({
+            "name": self.name,
+            "service": self.service.as_str(),
+            "life": standing.life,
+            "ready": standing.ready && progress.as_ref().is_some_and(|progress| progress.is_ready()),
+            "stage": progress.as_ref().map(|progress| progress.stage.as_str()),
+            "state": progress.as_ref().map(|progress| progress.state().as_str()),
+            "instance": instance,
+            "connections": connections,
+            "ws": self.ws(),
+            "admin": self.admin_url(),
+        })
+    }
+}
+
+fn address(address: SocketAddr) -> Address {
+    // A socket address is an address.
+    address.to_string().parse().unwrap_or_default()
+}
