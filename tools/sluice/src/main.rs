@@ -2,17 +2,26 @@
 
 mod check;
 mod cluster;
+#[cfg(feature = "dev")]
+mod dev;
+#[cfg(feature = "servers")]
+mod drill;
 mod health;
 mod publish;
+#[cfg(feature = "servers")]
+mod roll;
 mod signals;
+#[cfg(feature = "store")]
 mod store;
 mod subscribe;
 mod target;
 mod token;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
 
 /// Sluice, a self-hosted WebSocket real-time gateway
 #[derive(Parser)]
@@ -24,26 +33,43 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    #[cfg(feature = "dev")]
+    Dev(dev::Arguments),
     Cluster(cluster::Arguments),
     Token(token::Arguments),
     Pub(publish::Arguments),
     Sub(subscribe::Arguments),
     Health(health::Arguments),
     Check(check::Arguments),
+    #[cfg(feature = "store")]
     Store(store::Arguments),
+    #[cfg(feature = "servers")]
+    Roll(Box<roll::Arguments>),
+    #[cfg(feature = "servers")]
+    Drill(Box<drill::Arguments>),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing_level()).init();
-    let outcome = match Arguments::parse().verb {
+    let verb = Arguments::parse().verb;
+    let log =
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    log.with_max_level(level(&verb)).init();
+    let outcome = match verb {
+        #[cfg(feature = "dev")]
+        Verb::Dev(arguments) => dev::run(arguments).await,
         Verb::Cluster(arguments) => cluster::run(arguments).await,
         Verb::Token(arguments) => token::run(arguments),
         Verb::Pub(arguments) => publish::run(arguments).await,
         Verb::Sub(arguments) => subscribe::run(arguments).await,
         Verb::Health(arguments) => health::run(arguments).await,
         Verb::Check(arguments) => check::run(arguments).await,
+        #[cfg(feature = "store")]
         Verb::Store(arguments) => store::run(arguments).await,
+        #[cfg(feature = "servers")]
+        Verb::Roll(arguments) => roll::run(*arguments).await,
+        #[cfg(feature = "servers")]
+        Verb::Drill(arguments) => drill::run(*arguments).await,
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("sluice: {error:#}");
@@ -51,7 +77,19 @@ async fn main() -> ExitCode {
     })
 }
 
-fn tracing_level() -> tracing_subscriber::filter::LevelFilter {
+fn level(verb: &Verb) -> LevelFilter {
     let wanted = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
-    wanted.unwrap_or(tracing_subscriber::filter::LevelFilter::WARN)
+    let usual = if wants_log(verb) { LevelFilter::INFO } else { LevelFilter::WARN };
+    wanted.unwrap_or(usual)
+}
+
+/// Whether a program will want to read what happened.
+#[cfg(feature = "dev")]
+fn wants_log(verb: &Verb) -> bool {
+    matches!(verb, Verb::Dev(arguments) if arguments.wants_log())
+}
+
+#[cfg(not(feature = "dev"))]
+fn wants_log(_verb: &Verb) -> bool {
+    false
 }

@@ -123,7 +123,7 @@ fn line(event: &Event) -> Option<Line> {
             json!({"welcome": welcome}),
         ),
         Event::Error(error) => note(format!("error: {}", error.message), json!({"error": error})),
-        _ => None,
+        Event::Dialled { .. } | Event::Asked { .. } | Event::Subscribed(_) | Event::Left { .. } | _ => None,
     }
 }
 

@@ -26,9 +26,16 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn every_verb_explains_itself_with_an_example() {
-    for verb in
-        [&["cluster"][..], &["token"], &["pub"], &["sub"], &["health"], &["check"], &["store", "new-epoch"]]
-    {
+    for verb in [
+        &["cluster"][..],
+        &["token"],
+        &["pub"],
+        &["sub"],
+        &["health"],
+        &["check"],
+        &["store", "new-epoch"],
+        &["drill"],
+    ] {
         let output = run(&[verb, &["--help"]].concat());
         let help = text(&output.stdout);
         assert!(output.status.success() && help.contains("Example"), "{verb:?}\n{help}");

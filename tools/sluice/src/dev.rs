@@ -1,0 +1,140 @@
+//! `sluice dev`: everything in one process, for whoever wants to try it. Flags and words only; the library does the work.
+
+mod output;
+mod restart;
+
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use sluice_dev::{Dev, Error, Options};
+use sluice_lifecycle::{Lifecycle, Report, Signals, StopReason, WATCHDOG_MARGIN, Watchdog};
+use tokio::sync::broadcast::error::RecvError;
+
+use output::Output;
+
+/// Run gateway, logic and task in one process on embedded parts: nothing to install, for development only
+///
+/// Listens on loopback and lets everybody in. Messages are in ./sluice-dev.db and survive a kill. A page shows what
+/// happens; SIGINT or SIGTERM stops everything in order and exits with 0.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "Examples:
+  sluice dev
+  sluice dev --gateways 3 --dir ./data
+  sluice dev --memory --port 9000
+  sluice dev restart gateway-2                     (in another terminal: roll one service, clients move)
+  sluice dev --json --dir ./data | head -1 | jq .  (for programs)")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    Restart(restart::Arguments),
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// Folder of the data and of what has to be remembered, as ports and the secret of tokens
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Keep messages in memory: they are gone with the process, no promise holds
+    #[arg(long)]
+    memory: bool,
+    /// How many gateways
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    gateways: usize,
+    /// Client port of the first gateway; without it the one of last time, else 8080, else a free one
+    #[arg(long)]
+    port: Option<u16>,
+    /// Where to listen: an address of loopback
+    #[arg(long, default_value_t = IpAddr::from(Ipv4Addr::LOCALHOST), value_name = "ADDRESS")]
+    host: IpAddr,
+    /// Write one JSON object with the addresses, and the log to standard error
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    /// Programs want to read afterwards what happened; people see what the output says.
+    pub(crate) fn wants_log(&self) -> bool {
+        self.run.json
+    }
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.verb {
+        Some(Verb::Restart(arguments)) => restart::run(arguments).await,
+        None => live(arguments.run).await,
+    }
+}
+
+async fn live(run: Run) -> anyhow::Result<ExitCode> {
+    let signals = Signals::install()?;
+    let (lifecycle, engine) = Lifecycle::new(sluice_dev::plan());
+    signals.drive(&lifecycle);
+    let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN)?;
+    let output = Output::new(run.json);
+    let options =
+        Options { dir: run.dir, memory: run.memory, gateways: run.gateways, host: run.host, port: run.port };
+    let started = async {
+        let started = Dev::start(options, &lifecycle).await;
+        match &started {
+            Ok(dev) => tell(dev, &output, &lifecycle).await,
+            Err(error) => drop(lifecycle.stop(StopReason::Manual(error.to_string()))),
+        }
+        started
+    };
+    let (report, started) = tokio::join!(engine.run(), started);
+    Ok(match started {
+        Ok(_) => ended(&output, &report),
+        Err(error) => refused(&error),
+    })
+}
+
+/// Says what happens until nothing more can.
+async fn tell(dev: &Dev, output: &Output, lifecycle: &Lifecycle) {
+    if lifecycle.stopping().is_cancelled() {
+        return;
+    }
+    let mut events = dev.events();
+    output.running(dev);
+    let mut progress = lifecycle.progress();
+    let stopping = lifecycle.stopping();
+    let mut told = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = stopping.cancelled(), if !told => {
+                told = true;
+                output.stopping();
+            }
+            event = events.recv() => match event {
+                Ok(event) => output.event(&event, told),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+            _ = progress.wait_for(|progress| progress.stage == sluice_lifecycle::Stage::Gone) => return,
+        }
+    }
+}
+
+fn ended(output: &Output, report: &Report) -> ExitCode {
+    output.stopped(report);
+    if let StopReason::Failed(..) = report.reason {
+        eprintln!("sluice dev: {}", report.reason);
+    }
+    ExitCode::from(u8::try_from(report.exit_code()).unwrap_or(1))
+}
+
+fn refused(error: &Error) -> ExitCode {
+    // A terminal may show ^C before it.
+    let lead = if std::io::stderr().is_terminal() { "\r" } else { "" };
+    writeln!(std::io::stderr(), "{lead}sluice dev: {error}").ok(); // there is nobody else to tell
+    ExitCode::from(error.exit_code())
+}

@@ -1,0 +1,255 @@
+//! `sluice drill`: load, faults, verdict. Flags and output only; the drill does the work.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use sluice_drill::bites;
+use sluice_drill::load::Plan;
+use sluice_drill::run::{self, Options};
+use sluice_drill::scenario::Scenario;
+use sluice_drill::target::given;
+use sluice_launcher::Setting;
+use tokio_util::sync::CancellationToken;
+
+use crate::signals::Signals;
+
+/// Put load on a Sluice, do harm to it, and let an independent judge say whether anything was lost
+///
+/// Without a target it starts a cluster of its own, on free loopback ports. Exit code 0: nothing was lost, doubled,
+/// reordered or left behind; 1: something was, and its records are kept; 3: nothing can be concluded; 2: usage.
+#[derive(clap::Args)]
+#[command(after_help = after_help())]
+pub(crate) struct Arguments {
+    /// What is to happen
+    #[arg(default_value = "quick")]
+    scenario: Scenario,
+    /// How many faults, one after the other; without it what the scenario usually has
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Only faults with these words in their name; may be repeated
+    #[arg(long, value_name = "WORDS")]
+    only: Vec<String>,
+    /// Of everything random; without it a new one, which is said
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How many clients
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    clients: u32,
+    /// Publishes a second, all clients together
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    rate: u32,
+    /// How many rooms
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rooms: u32,
+    /// Folder for records and data, new; without it `./drill-SEED`
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Write a page for a browser
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Keep all records, also when all is well
+    #[arg(long)]
+    keep: bool,
+    /// Say nothing while it runs
+    #[arg(long, short)]
+    quiet: bool,
+    /// Judge again what these folders hold, several parts as one; runs nothing
+    #[arg(long, num_args = 1.., value_name = "DIR", conflicts_with_all = ["rounds", "only", "seed", "dir"])]
+    check: Vec<PathBuf>,
+    /// Prove that the drill finds what is wrong: services with bugs built in, all or these, each on a run that must turn
+    /// red; `make drill-bites` builds them
+    #[arg(long, num_args = 0.., value_name = "BUG", conflicts_with_all = ["rounds", "only", "check", "report", "keep"])]
+    bites: Option<Vec<String>>,
+    #[command(flatten)]
+    own: Own,
+    #[command(flatten)]
+    given: Given,
+}
+
+/// A cluster of its own.
+#[derive(clap::Args)]
+#[command(next_help_heading = "A cluster of its own")]
+struct Own {
+    /// How many gateways
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    gateways: usize,
+    /// How many logics
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    logics: usize,
+    /// How many tasks
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    tasks: usize,
+    /// Where the service binaries are, unless beside this one or on PATH
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Configuration of the services, as of `sluice cluster`; may be repeated
+    #[arg(long = "set", value_name = "SERVICE.KEY=VALUE")]
+    settings: Vec<Setting>,
+}
+
+/// One that is given.
+#[derive(clap::Args)]
+#[command(next_help_heading = "A deployment that is given: only what is named is touched")]
+struct Given {
+    /// Where clients connect; may be repeated, gateway-0 first
+    #[arg(long = "gateway", value_name = "WS-URL")]
+    gateway: Vec<String>,
+    /// Admin page: of the gateways in order, or PLACE=URL; may be repeated
+    #[arg(long = "admin", value_name = "URL")]
+    admin: Vec<String>,
+    /// A process to signal: gateway-1=1234; may be repeated
+    #[arg(long = "pid", value_name = "PLACE=PID")]
+    pid: Vec<String>,
+    /// How that process is started again: gateway-1='COMMAND'; may be repeated
+    #[arg(long = "restart", value_name = "PLACE=COMMAND")]
+    restart: Vec<String>,
+    /// A container to signal, start, pause and take off its networks: gateway-1=NAME; may be repeated
+    #[arg(long = "container", value_name = "PLACE=NAME")]
+    container: Vec<String>,
+    /// Where the truth is read from: postgres://… or sqlite:FILE
+    #[arg(long, env = "SLUICE_POSTGRES__URL", hide_env_values = true, value_name = "URL")]
+    store: Option<String>,
+    /// Secret that tokens are signed with, as logic has it
+    #[arg(
+        long,
+        env = "SLUICE_TOKEN_SECRET",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    token_secret: String,
+    /// Command of a whole deployment in one process; its first line is JSON with its gateways and its pid
+    #[arg(long, value_name = "COMMAND")]
+    spawn: Option<String>,
+    /// Command that restarts one gateway in an ordered way; {} is its name
+    #[arg(long, value_name = "COMMAND")]
+    roll_command: Option<String>,
+}
+
+fn after_help() -> String {
+    format!(
+        "Scenarios:\n{}
+Examples:
+  sluice drill                                   (SIGTERM and SIGKILL to each service, three minutes)
+  sluice drill mix --report drill.html
+  sluice drill crash --rounds 300 --seed 7       (in parts, one after the other)
+  sluice drill mix --only 'term logic' --only 'freeze gateway'
+  sluice drill --check drill-7
+  sluice drill crash --spawn 'sluice dev --json --dir ./data' --only 'kill dev'
+  sluice drill roll --spawn 'sluice dev --json --dir ./data' --roll-command 'sluice dev restart {{}} --dir ./data' --only 'roll'
+  sluice drill --bites no-fence no-goodbye
+  sluice drill crash --gateway ws://127.0.0.1:8080/ws --admin http://127.0.0.1:8081 --token-secret \"$SECRET\" \\
+      --pid gateway-0=4711 --restart 'gateway-0=sluice-gateway --config gateway.toml' --only 'kill gateway' \\
+      --store postgres://sluice@127.0.0.1/sluice",
+        Scenario::explained()
+    )
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let report = arguments.report.clone();
+    if !arguments.check.is_empty() {
+        let outcome = run::check(&arguments.check)?;
+        print!("{}", outcome.report(report.as_deref())?);
+        return Ok(outcome.exit_code());
+    }
+    if let Some(names) = arguments.bites.clone() {
+        return prove(arguments, names).await;
+    }
+    let options = match arguments.options() {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("sluice: {error:#}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let stop = CancellationToken::new();
+    let mut signals = Signals::install()?;
+    let drill = run::run(&options, &stop);
+    tokio::pin!(drill);
+    let outcome = tokio::select! {
+        outcome = &mut drill => outcome?,
+        () = signals.asked() => {
+            eprintln!("\nstopping; `sluice drill --check {}` judges what there is", options.dir.display());
+            stop.cancel();
+            drill.await?
+        }
+    };
+    print!("{}", outcome.report(report.as_deref())?);
+    if !options.keep {
+        outcome.forget()?;
+    }
+    if !outcome.is_green() {
+        println!("judge again: sluice drill --check {}", options.dir.display());
+    }
+    Ok(outcome.exit_code())
+}
+
+async fn prove(arguments: Arguments, names: Vec<String>) -> anyhow::Result<ExitCode> {
+    let seed = arguments.seed.unwrap_or_else(run::new_seed);
+    let options = bites::Options {
+        names,
+        seed,
+        bin_dir: arguments.own.bin_dir,
+        dir: arguments.dir.unwrap_or_else(|| PathBuf::from(format!("bites-{seed}"))),
+        command: command(),
+    };
+    let stop = CancellationToken::new();
+    let mut signals = Signals::install()?;
+    let proof = bites::prove(&options, &stop);
+    tokio::pin!(proof);
+    let all_caught = tokio::select! {
+        all_caught = &mut proof => all_caught?,
+        () = signals.asked() => {
+            stop.cancel();
+            proof.await?
+        }
+    };
+    Ok(if all_caught { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn command() -> String {
+    std::env::args().collect::<Vec<_>>().join(" ")
+}
+
+impl Arguments {
+    fn options(self) -> anyhow::Result<Options> {
+        let seed = self.seed.unwrap_or_else(run::new_seed);
+        let given = given::Wanted {
+            gateways: self.given.gateway,
+            admins: self.given.admin,
+            pids: self.given.pid,
+            restarts: self.given.restart,
+            containers: self.given.container,
+            store: self.given.store,
+            token_secret: self.given.token_secret,
+            spawn: self.given.spawn,
+            roll_command: self.given.roll_command,
+        };
+        if given.is_empty() && !(given.pids.is_empty() && given.containers.is_empty()) {
+            bail!("--pid and --container belong to a deployment that is given: name it with --gateway");
+        }
+        let options = Options {
+            scenario: self.scenario,
+            rounds: self.rounds,
+            only: self.only,
+            plan: Plan {
+                seed,
+                clients: self.clients,
+                rate_per_s: self.rate,
+                rooms: self.rooms,
+                ..Plan::default()
+            },
+            counts: [self.own.gateways, self.own.logics, self.own.tasks],
+            bin_dir: self.own.bin_dir,
+            settings: self.own.settings,
+            given,
+            dir: self.dir.unwrap_or_else(|| PathBuf::from(format!("drill-{seed}"))),
+            keep: self.keep,
+            command: command(),
+            quiet: self.quiet,
+        };
+        options.check()?;
+        Ok(options)
+    }
+}

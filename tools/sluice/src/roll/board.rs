@@ -1,0 +1,209 @@
+//! What a roll shows: a table that is written over in a terminal, lines about what happened elsewhere. It looks at the
+//! admin pages of all instances, and holds nothing up.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::Value;
+use sluice_launcher::probe;
+use tokio::time::{Instant, sleep};
+
+use super::instance::Instance;
+
+/// Between two looks, and the longest look.
+const LOOK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(1));
+
+pub(super) struct Board {
+    terminal: bool,
+    began: Instant,
+    shown: Mutex<Shown>,
+}
+
+#[derive(Default)]
+struct Shown {
+    rows: BTreeMap<String, Row>,
+    /// Lines of the table on the screen now.
+    lines: usize,
+}
+
+/// What is known of one instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Row {
+    /// What the roll does or did with it.
+    step: String,
+    status: Option<Status>,
+}
+
+/// What its admin page says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Status {
+    stage: String,
+    connections: Option<u64>,
+    in_flight: Option<u64>,
+    remaining_ms: Option<u64>,
+    blockers: String,
+}
+
+impl Status {
+    fn of(page: &Value) -> Self {
+        let number = |name: &str| page.get(name).and_then(Value::as_u64);
+        let blockers = page.get("blockers").and_then(Value::as_object).into_iter().flatten();
+        Self {
+            stage: page.get("stage").and_then(Value::as_str).unwrap_or("?").to_owned(),
+            connections: number("connections"),
+            in_flight: number("publishes_in_flight")
+                .or(number("calls_waiting"))
+                .or(number("notices_in_flight")),
+            remaining_ms: number("remaining_ms"),
+            blockers: blockers.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let count =
+            |number: Option<u64>, what: &str| number.map(|n| format!("{n:>6} {what}")).unwrap_or_default();
+        let mut text = format!(
+            "{:<10} {:<19} {:<17}",
+            self.stage,
+            count(self.connections, "connections"),
+            count(self.in_flight, "in flight")
+        );
+        if let Some(ms) = self.remaining_ms {
+            text.push_str(&format!("  {:.1} s left", Duration::from_millis(ms).as_secs_f32()));
+        }
+        if self.remaining_ms.is_some() && !self.blockers.is_empty() {
+            text.push_str(&format!(", waits for {}", self.blockers));
+        }
+        text.trim_end().to_owned()
+    }
+}
+
+impl Board {
+    pub(super) fn new(instances: &[Instance]) -> Self {
+        let rows = instances.iter().map(|instance| (instance.name.clone(), Row::default())).collect();
+        let terminal = std::io::stdout().is_terminal();
+        Self { terminal, began: Instant::now(), shown: Mutex::new(Shown { rows, lines: 0 }) }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the roll does with an instance; a line where nothing is written over.
+    pub(super) fn step(&self, name: &str, step: &str) {
+        let mut shown = self.shown();
+        let row = shown.rows.entry(name.to_owned()).or_default();
+        if row.step == step {
+            return;
+        }
+        step.clone_into(&mut row.step);
+        if self.terminal {
+            self.draw(&mut shown);
+        } else {
+            self.print(&format!("{}{name:<12} {step}\n", self.clock()));
+        }
+    }
+
+    /// Something that stays.
+    pub(super) fn say(&self, text: &str) {
+        let mut shown = self.shown();
+        let clear = up(shown.lines);
+        shown.lines = 0;
+        self.print(&format!("{clear}{}{text}\n", self.clock()));
+        if self.terminal {
+            self.draw(&mut shown);
+        }
+    }
+
+    /// Looks at everybody until it is dropped.
+    pub(super) async fn watch(&self, instances: &[Instance]) {
+        loop {
+            let looks = instances.iter().filter_map(|instance| Some((&instance.name, instance.admin()?)));
+            let looks = looks.map(|(name, admin)| async move { (name, look(&admin).await) });
+            for (name, status) in join_all(looks).await {
+                self.seen(name, status);
+            }
+            sleep(LOOK.0).await;
+        }
+    }
+
+    /// A stage that changed is worth a line.
+    fn seen(&self, name: &str, status: Option<Status>) {
+        let mut shown = self.shown();
+        let Some(row) = shown.rows.get_mut(name) else { return };
+        let stage = |status: &Option<Status>| status.as_ref().map(|status| status.stage.clone());
+        let changed = stage(&row.status) != stage(&status);
+        row.status = status;
+        if self.terminal {
+            self.draw(&mut shown);
+        } else if let (true, Some(status)) = (changed, &row.status) {
+            self.print(&format!("{}{name:<12}   {}\n", self.clock(), status.to_text()));
+        }
+    }
+
+    fn clock(&self) -> String {
+        let seconds = self.began.elapsed().as_secs();
+        format!("{:>3}:{:02}  ", seconds / 60, seconds % 60)
+    }
+
+    fn draw(&self, shown: &mut Shown) {
+        let table = table(&shown.rows);
+        self.print(&format!("{}{table}", up(shown.lines)));
+        shown.lines = table.lines().count();
+    }
+
+    fn print(&self, text: &str) {
+        // nobody reads any more: the roll goes on
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+    }
+}
+
+/// Back to the first of so many lines, and everything below it away.
+fn up(lines: usize) -> String {
+    if lines == 0 { String::new() } else { format!("\x1b[{lines}A\x1b[J") }
+}
+
+fn table(rows: &BTreeMap<String, Row>) -> String {
+    let line = |(name, row): (&String, &Row)| {
+        let status = row.status.as_ref().map_or_else(|| "no answer".to_owned(), Status::to_text);
+        format!("  {name:<12} {:<44} {status}\n", row.step)
+    };
+    rows.iter().map(line).collect()
+}
+
+async fn look(admin: &str) -> Option<Status> {
+    let answer = probe::get(&format!("{admin}/status"), LOOK.1).await.ok()?;
+    serde_json::from_str(&answer.body).ok().map(|page| Status::of(&page))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_row_says_where_a_gateway_stands() {
+        let page = json!({"stage": "drain", "connections": 12, "publishes_in_flight": 3, "remaining_ms": 1_500,
+                          "blockers": {"connection": 12}});
+        let row = Row { step: "stopping".into(), status: Some(Status::of(&page)) };
+        let text = table(&BTreeMap::from([("gateway-1".into(), row), ("task-1".into(), Row::default())]));
+        let (first, second) = text.trim_end().split_once('\n').unwrap();
+        assert!(first.starts_with("  gateway-1    stopping "), "{first}");
+        assert!(first.contains("drain          12 connections       3 in flight"), "{first}");
+        assert!(first.ends_with("1.5 s left, waits for connection=12"), "{first}");
+        assert!(second.ends_with("no answer"), "{second}");
+    }
+
+    #[test]
+    fn who_serves_waits_for_nobody() {
+        let page =
+            json!({"stage": "ready", "calls_waiting": 0, "remaining_ms": null, "blockers": {"store": 1}});
+        assert_eq!(Status::of(&page).to_text(), "ready                               0 in flight");
+        assert_eq!(Status::of(&json!({})).stage, "?");
+    }
+}

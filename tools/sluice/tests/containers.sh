@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Builds the images and runs the tests of tests/containers on a Docker Engine. Where there is none, or no images to
+# begin from, it says so loudly and is skipped; an image that does not build is a failure.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+export SLUICE_PROFILE=${SLUICE_PROFILE:-dev}
+files=(deploy/Dockerfile deploy/compose.yaml deploy/compose.cluster.yaml)
+
+skip() {
+    printf '\n#### THE CONTAINER TESTS WERE SKIPPED: %s\n\n' "$1" >&2
+    exit 0
+}
+
+docker info >/dev/null 2>&1 || skip 'no Docker Engine answers here'
+if docker compose version >/dev/null 2>&1; then
+    compose=(docker compose)
+elif docker-compose version >/dev/null 2>&1; then
+    compose=(docker-compose)
+else
+    skip 'neither docker compose nor docker-compose is installed'
+fi
+
+# Where no registry can be reached, a program may make images that stand in for the public ones.
+stand_ins=${SLUICE_STAND_INS:-../shared/images/stand-ins}
+[ ! -x "$stand_ins" ] || "$stand_ins" --from "${files[@]}" || skip "$stand_ins cannot make the images these files name"
+stages=" $(sed -nE 's/^FROM .* AS ([a-z]+)$/\1/p' deploy/Dockerfile | tr '\n' ' ')"
+for image in $(sed -nE 's/^FROM ([^ ]+).*/\1/p; s/^ +image: ([^ ]+)$/\1/p' "${files[@]}" | sort -u); do
+    case $image in sluice-*) continue ;; esac
+    case $stages in *" $image "*) continue ;; esac
+    docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image" >/dev/null 2>&1 ||
+        skip "the image $image is not here and cannot be pulled"
+done
+
+"${compose[@]}" --file deploy/compose.yaml build
+# No runner with deadlines: each of these takes minutes, and must take down what it brought up.
+exec cargo test --locked -p sluice --test containers -- --ignored --test-threads 1 --nocapture "$@"

@@ -1,0 +1,95 @@
+//! deploy/compose.cluster.yaml: every instance is replaced under load that comes through HAProxy.
+
+use std::collections::BTreeMap;
+
+use crate::engine::{Project, STORE, output};
+use crate::load::{clients, rate_per_s, records};
+use crate::one::{every_stage, message};
+
+const INSTANCES: [&str; 7] =
+    ["gateway-1", "gateway-2", "gateway-3", "task-1", "task-2", "logic-1", "logic-2"];
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Docker Engine: make test-containers"]
+async fn a_cluster_is_rolled_under_load_and_nobody_is_moved_more_than_twice() {
+    let project = Project::up("sluice-test-cluster", "compose.cluster.yaml").await;
+    project.healthy(&INSTANCES).await;
+    message("ws://127.0.0.1:8080/ws").await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (state, records_dir) = (path("state.json"), path("records"));
+    let (clients, rate) = (clients().to_string(), rate_per_s().to_string());
+    let file = project.file.display().to_string();
+    let roll = [
+        ["roll", "--file", &file, "--project", "sluice-test-cluster", "--state", &state].as_slice(),
+        &["--prove", "--clients", &clients, "--rate", &rate, "--store", STORE, "--dir", &records_dir],
+    ]
+    .concat();
+    let rolled = output(env!("CARGO_BIN_EXE_sluice"), &roll).await;
+    println!("{}{}", String::from_utf8_lossy(&rolled.stdout), String::from_utf8_lossy(&rolled.stderr));
+    assert!(rolled.status.success(), "{}; the records are in {}", rolled.status, dir.keep().display());
+    for instance in INSTANCES {
+        every_stage(&project.log(instance).await);
+    }
+    moves(dir.path().join("records").as_path());
+    balancer(&project.log("haproxy").await);
+}
+
+/// How often clients that stay of their own will were moved.
+fn moves(dir: &std::path::Path) {
+    let (mut staying, mut at, mut moves) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::<u64, u32>::new());
+    for line in records(dir) {
+        let (client, what) = (line[1].as_u64().unwrap(), &line[2]);
+        if let Some(role) = what["client"]["role"].as_str() {
+            staying.insert(client, ["beacon", "sender", "observer"].contains(&role));
+        }
+        if let Some(instance) = what["open"]["instance"].as_str() {
+            let before = at.insert(client, instance.to_owned());
+            if before.is_some_and(|before| before != instance) && staying[&client] {
+                *moves.entry(client).or_default() += 1;
+            }
+        }
+    }
+    let mut counts = BTreeMap::<u32, u32>::new();
+    for (client, _) in staying.iter().filter(|(_, stays)| **stays) {
+        *counts.entry(moves.get(client).copied().unwrap_or_default()).or_default() += 1;
+    }
+    println!("moves of a client → clients: {counts:?}");
+    assert!(counts.keys().all(|moves| *moves <= 2), "{counts:?}");
+}
+
+/// No client is sent to a server between the balancer's seeing it down and its seeing it up again.
+fn balancer(log: &str) {
+    let mut down: BTreeMap<&str, Vec<(String, String)>> = BTreeMap::new();
+    let mut sent: Vec<(&str, String)> = Vec::new();
+    for line in log.lines() {
+        let Some((at, rest)) = line.split_once(' ') else { continue };
+        if let Some(rest) = rest.strip_prefix("Server gateways/") {
+            let (server, what) = rest.split_once(' ').unwrap();
+            let spells = down.entry(server).or_default();
+            match what.starts_with("is UP") {
+                true => spells.last_mut().into_iter().for_each(|spell| spell.1 = clock(at)),
+                false if what.starts_with("is DOWN") => spells.push((clock(at), "99".into())),
+                false => {}
+            }
+        }
+        // 172.18.0.1:5000 [21/Nov/2026:19:43:00.454] clients gateways/gateway-1 0/0/0/120/1554 101 …
+        if let Some((_, rest)) = rest.split_once("] clients gateways/") {
+            let accepted = line.split_once('[').unwrap().1.split_once(':').unwrap().1[..12].to_owned();
+            sent.push((rest.split_once(' ').unwrap().0, accepted));
+        }
+    }
+    assert_eq!(down.len(), 3, "each gateway was seen down: {down:?}");
+    for (server, accepted) in &sent {
+        let spell = down
+            .get(server)
+            .and_then(|spells| spells.iter().find(|(from, to)| from < accepted && accepted < to));
+        assert_eq!(spell, None, "{server} got a client at {accepted}");
+    }
+    println!("HAProxy sent {} clients, none to a gateway that it had seen draining", sent.len());
+}
+
+/// The time of day, as both kinds of lines have it: `19:43:00.454`.
+fn clock(at: &str) -> String {
+    at.split_once('T').unwrap().1[..12].to_owned()
+}

@@ -1,0 +1,136 @@
+//! The engine and a project on it, by their programs. Every command has a bound.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command as Blocking, Output, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Longest command; a start waits for health checks.
+const BOUND: Duration = Duration::from_secs(240);
+/// Between two looks at something that should happen soon.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Names of the services, and of what they stand on.
+pub const SERVICES: [&str; 3] = ["gateway", "logic", "task"];
+pub const STORES: [&str; 4] = ["nats", "redis", "etcd", "postgres"];
+/// Where the test's ports.yaml publishes the store.
+pub const STORE: &str = "postgres://sluice:sluice@127.0.0.1:15432/sluice";
+/// The default of the compose files.
+pub const SECRET: &str = "sluice-default-secret-change-me";
+
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+pub async fn output(program: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(BOUND, command.output()).await;
+    output.unwrap_or_else(|_| panic!("{program} {arguments:?} took too long")).unwrap()
+}
+
+/// What it printed, errors included where `docker logs` has them.
+pub async fn docker(arguments: &[&str]) -> String {
+    said("docker", arguments, output("docker", arguments).await)
+}
+
+fn said(program: &str, arguments: &[&str], output: Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", text(&output.stderr));
+    if arguments.first() == Some(&"logs") {
+        return text(&output.stdout) + &text(&output.stderr);
+    }
+    text(&output.stdout).trim().to_owned()
+}
+
+/// A compose project from one of the files; taken down with its volumes when it is dropped.
+pub struct Project {
+    name: &'static str,
+    pub file: PathBuf,
+}
+
+impl Project {
+    /// Brings everything up from nothing; `up` returns when gateways may be asked.
+    pub async fn up(name: &'static str, file: &str) -> Self {
+        let project = Self { name, file: root().join("deploy").join(file) };
+        project.blocking(&["down", "--volumes", "--timeout", "1"]); // of a test that was killed
+        project.compose(&["up", "--detach", "--no-build"]).await;
+        project
+    }
+
+    fn arguments<'a>(&'a self, rest: &[&'a str], ports: &'a str) -> Vec<&'a str> {
+        let file = self.file.to_str().unwrap();
+        [&["--project-name", self.name, "--file", file, "--file", ports], rest].concat()
+    }
+
+    fn ports() -> String {
+        format!("{}/tests/containers/ports.yaml", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    pub async fn compose(&self, rest: &[&str]) -> String {
+        let ports = Self::ports();
+        let arguments = self.arguments(rest, &ports);
+        match plugin() {
+            true => docker(&[&["compose"], arguments.as_slice()].concat()).await,
+            false => said("docker-compose", rest, output("docker-compose", &arguments).await),
+        }
+    }
+
+    fn blocking(&self, rest: &[&str]) {
+        let ports = Self::ports();
+        let arguments = self.arguments(rest, &ports);
+        let mut command = if plugin() { Blocking::new("docker") } else { Blocking::new("docker-compose") };
+        if plugin() {
+            command.arg("compose");
+        }
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
+    }
+
+    pub async fn id(&self, service: &str) -> String {
+        let id = self.compose(&["ps", "--all", "--quiet", service]).await;
+        assert!(!id.is_empty() && !id.contains('\n'), "{service}: {id:?}");
+        id
+    }
+
+    /// Waits until the health check of each says that it is ready.
+    pub async fn healthy(&self, services: &[&str]) {
+        let began = Instant::now();
+        for service in services {
+            let id = self.id(service).await;
+            loop {
+                let health = docker(&["inspect", "--format", "{{.State.Health.Status}}", &id]).await;
+                if health == "healthy" {
+                    break;
+                }
+                assert!(began.elapsed() < BOUND, "{service} is {health}");
+                sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Its exit code, once it has ended.
+    pub async fn exit_code(&self, service: &str) -> i32 {
+        docker(&["wait", &self.id(service).await]).await.parse().unwrap()
+    }
+
+    pub async fn log(&self, service: &str) -> String {
+        docker(&["logs", "--timestamps", &self.id(service).await]).await
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.blocking(&["logs", "--tail", "30"]);
+        }
+        self.blocking(&["down", "--volumes"]);
+    }
+}
+
+fn plugin() -> bool {
+    let mut command = Blocking::new("docker");
+    let version = command.args(["compose", "version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().is_ok_and(|status| status.success())
+}

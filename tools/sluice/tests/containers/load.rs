@@ -1,0 +1,89 @@
+//! The load of the drill around what a test does, and its judge afterwards.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sluice_drill::load::Plan;
+use sluice_drill::run::{self, Deed, During, Options};
+use sluice_drill::scenario::Scenario;
+use sluice_drill::target::given::Wanted;
+use sluice_drill::target::{Ended, Ending};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{SECRET, STORE};
+
+/// How many clients; a machine that is busy with something else is told to have fewer.
+pub fn clients() -> u32 {
+    number("SLUICE_TEST_CLIENTS")
+}
+
+/// Publishes a second, likewise.
+pub fn rate_per_s() -> u32 {
+    number("SLUICE_TEST_RATE")
+}
+
+fn number(variable: &str) -> u32 {
+    std::env::var(variable).map_or(200, |number| number.parse().expect("a number"))
+}
+
+/// Runs `work` under load and has it judged: nothing lost, doubled, reordered or left behind. The records stay for as
+/// long as what is returned.
+pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let admins =
+        ["gateway-0=http://127.0.0.1:8081", "logic-0=http://127.0.0.1:7071", "task-0=http://127.0.0.1:7072"];
+    let options = Options {
+        scenario: Scenario::Calm,
+        rounds: None,
+        only: Vec::new(),
+        plan: Plan { seed: run::new_seed(), clients: clients(), rate_per_s: rate_per_s(), ..Plan::default() },
+        counts: [0; 3],
+        bin_dir: None,
+        settings: Vec::new(),
+        given: Wanted {
+            gateways: vec!["ws://127.0.0.1:8080/ws".into()],
+            admins: admins.map(String::from).to_vec(),
+            store: Some(STORE.into()),
+            token_secret: SECRET.into(),
+            ..Wanted::default()
+        },
+        dir: dir.path().join("records"),
+        keep: true,
+        command: "containers".into(),
+        quiet: true,
+    };
+    let (during, stop) = (During::default(), CancellationToken::new());
+    let work = async {
+        during.steady.cancelled().await;
+        work(&during).await;
+        during.over.cancel();
+    };
+    let (outcome, ()) = tokio::join!(run::around(&options, Some(&during), &stop), work);
+    let outcome = outcome.unwrap();
+    println!("{}", outcome.report(None).unwrap());
+    if !outcome.is_green() {
+        panic!("not green; the records are in {}", dir.keep().display());
+    }
+    dir
+}
+
+/// What clients wrote down, a line each.
+pub fn records(dir: &Path) -> Vec<serde_json::Value> {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("client-"));
+    let text = files.map(|path| std::fs::read_to_string(path).unwrap()).collect::<String>();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Says what was done to whom from `began` until now; with `code`, how it ended.
+pub fn did(during: &During, kind: &str, target: &str, began: Instant, code: Option<(i32, Duration)>) {
+    let exit = code.map(|(code, took)| Ended {
+        how: if code == 137 { Ending::Signal(9) } else { Ending::Code(code) },
+        took,
+    });
+    let deed =
+        Deed { kind: format!("{kind} {target}"), target: target.into(), began, healed: Instant::now(), exit };
+    println!("{kind} {target}: whole again after {:.1} s", began.elapsed().as_secs_f32());
+    during.did(deed);
+}

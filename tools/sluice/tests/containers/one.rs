@@ -1,0 +1,106 @@
+//! deploy/compose.yaml: up from nothing, a message, and everything that may be done to one container under load.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use sluice_drill::run::During;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::sleep;
+
+use crate::engine::{Project, SERVICES, STORES, docker, output};
+use crate::load::{did, under_load};
+
+/// Beyond every deadline of a call.
+const AWAY: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Docker Engine: make test-containers"]
+async fn one_of_each_carries_a_message_and_survives_what_is_done_to_its_containers() {
+    let project = Project::up("sluice-test-one", "compose.yaml").await;
+    project.healthy(&SERVICES).await;
+    message("ws://127.0.0.1:8080/ws").await;
+    assert!(project.log("logic").await.contains("ANYBODY CAN SIGN TOKENS"), "the default secret is in use");
+    under_load(async |during| {
+        for service in ["gateway", "logic", "task"] {
+            term(&project, during, service).await;
+            kill(&project, during, service).await;
+        }
+        for service in SERVICES.into_iter().chain(STORES) {
+            pause(&project, during, service).await;
+            disconnect(&project, during, service).await;
+        }
+    })
+    .await;
+}
+
+/// From `sluice pub` to a client that is not ours.
+pub async fn message(url: &str) {
+    let script = format!("{}/tests/containers/client.py", env!("CARGO_MANIFEST_DIR"));
+    let mut client = Command::new("python3")
+        .args([&script, url])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+    assert_eq!(
+        lines.next_line().await.unwrap().as_deref(),
+        Some("subscribed"),
+        "python3 needs websockets: make deps"
+    );
+    let sent = output(env!("CARGO_BIN_EXE_sluice"), &["pub", "--url", url, "news", r#"{"t":"hi"}"#]).await;
+    assert!(sent.status.success(), "{sent:?}");
+    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some(r#"{"t": "hi"}"#));
+    assert!(client.wait().await.unwrap().success());
+}
+
+async fn term(project: &Project, during: &During, service: &str) {
+    let (began, id) = (Instant::now(), project.id(service).await);
+    docker(&["kill", "-s", "TERM", &id]).await;
+    let code = project.exit_code(service).await;
+    let took = began.elapsed();
+    assert_eq!(code, 0, "{service}");
+    every_stage(&project.log(service).await);
+    docker(&["start", &id]).await;
+    project.healthy(&[service]).await;
+    did(during, "term", service, began, Some((code, took)));
+}
+
+/// The log of a stop: a line for each stage, and a last one.
+pub fn every_stage(log: &str) {
+    let log = &log[log.rfind("Stopping").expect("it says that it stops")..];
+    for stage in ["not-ready", "notify", "drain", "flush", "release", "gone"] {
+        assert!(log.contains(&format!("stage=\"{stage}\"")), "{stage} is not in {log}");
+    }
+    assert!(log.contains("Stopped") && log.contains("exit_code=0"), "{log}");
+}
+
+async fn kill(project: &Project, during: &During, service: &str) {
+    let (began, id) = (Instant::now(), project.id(service).await);
+    docker(&["kill", &id]).await;
+    assert_eq!(project.exit_code(service).await, 137);
+    docker(&["start", &id]).await;
+    project.healthy(&[service]).await;
+    did(during, "kill", service, began, None);
+}
+
+async fn pause(project: &Project, during: &During, service: &str) {
+    let (began, id) = (Instant::now(), project.id(service).await);
+    docker(&["pause", &id]).await;
+    sleep(AWAY).await;
+    docker(&["unpause", &id]).await;
+    project.healthy(&[service]).await;
+    did(during, "pause", service, began, None);
+}
+
+async fn disconnect(project: &Project, during: &During, service: &str) {
+    let (began, id) = (Instant::now(), project.id(service).await);
+    let format = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}";
+    let network = docker(&["inspect", "--format", format, &id]).await;
+    docker(&["network", "disconnect", "--force", &network, &id]).await;
+    sleep(AWAY).await;
+    docker(&["network", "connect", "--alias", service, &network, &id]).await;
+    project.healthy(&[service]).await;
+    did(during, "disconnect", service, began, None);
+}

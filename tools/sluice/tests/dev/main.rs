@@ -1,0 +1,13 @@
+//! `sluice dev` as people and programs use it: the real binary, real sockets, real signals, a real browser.
+#![cfg(feature = "dev")]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at what it is about")]
+
+mod browser;
+mod kill;
+mod page;
+mod readme;
+mod refusals;
+mod restart;
+mod rig;
+mod stop;

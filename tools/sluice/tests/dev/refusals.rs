@@ -1,0 +1,55 @@
+//! What `sluice dev` does not do, and says so.
+
+use std::net::TcpListener;
+
+use crate::rig::{Dev, run, text};
+
+fn refused(arguments: &[&str]) -> String {
+    let output = run(&[&["dev", "--json"], arguments].concat());
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(output.stdout.is_empty());
+    text(&output.stderr)
+}
+
+#[test]
+fn it_is_for_this_machine_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    for host in ["0.0.0.0", "::", "10.1.2.3"] {
+        let said = refused(&["--dir", folder, "--host", host]);
+        assert!(
+            said.contains(host) && said.contains("loopback") && said.contains("sluice-gateway"),
+            "{said}"
+        );
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was begun");
+}
+
+#[test]
+fn a_folder_and_a_port_have_one_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let dev = Dev::start(dir.path(), &["--gateways", "1"]);
+    let said = refused(&["--dir", folder]);
+    assert!(said.contains("another `sluice dev` runs in") && said.contains("--dir"), "{said}");
+    drop(dev);
+
+    let other = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let said = refused(&["--dir", other.path().to_str().unwrap(), "--port", &port]);
+    assert!(said.contains(&port) && said.contains("taken"), "{said}");
+    drop(taken);
+    let dev = Dev::start(other.path(), &["--port", &port]);
+    assert_eq!(dev.ws(0), format!("ws://127.0.0.1:{port}/ws"));
+}
+
+#[test]
+fn every_verb_explains_itself_with_an_example() {
+    for verb in [&["dev"][..], &["dev", "restart"]] {
+        let output = run(&[verb, &["--help"]].concat());
+        let help = text(&output.stdout);
+        assert!(output.status.success() && help.contains("Example"), "{verb:?}\n{help}");
+        assert!(help.contains(&format!("sluice {}", verb.join(" "))), "{verb:?}\n{help}");
+    }
+}
