@@ -1,12 +1,22 @@
 # Each target is one line; what it needs is installed first. Scripts are in deploy/ and .ci/.
 SERVERS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/servers
 export PATH := $(SERVERS)/bin:$(PATH):$(HOME)/.cargo/bin
+SLUICE := $(or $(CARGO_TARGET_DIR),target)/debug/sluice
+FAST := $(or $(CARGO_TARGET_DIR),target)/drill/sluice
 SERVICES := -p sluice -p sluice-gateway -p sluice-logic -p sluice-task
 
-.PHONY: run test bench deps build check
-run: build        ; exec $(or $(CARGO_TARGET_DIR),target)/debug/sluice cluster $(ARGS)
+.PHONY: run cluster test test-containers bench drill-quick drill drill-long drill-bites deps build fast dev check
+run: dev          ; exec $(SLUICE) dev $(ARGS)
+cluster: build    ; exec $(SLUICE) cluster $(ARGS)
+drill-quick: build; exec $(SLUICE) drill quick $(or $(ARGS),--clients 100 --rate 100)
+drill: fast       ; exec $(FAST) drill mix --report drill.html $(ARGS)
+drill-long: fast  ; exec $(FAST) drill mix --rounds $(or $(ROUNDS),300) --report drill.html $(ARGS)
+drill-bites: build; .ci/bites $(ARGS)
 test: build       ; .ci/test $(ARGS)
+test-containers: deps; tools/sluice/tests/containers.sh $(ARGS)
 bench: deps       ; .ci/bench $(ARGS)
 deps:             ; deploy/deps.sh $(SERVERS)
 build: deps       ; cargo build --locked $(SERVICES)
+fast: deps        ; cargo build --locked --profile drill $(SERVICES)
+dev:              ; deploy/deps.sh $(SERVERS) rust && cargo build --locked -p sluice --no-default-features --features dev
 check: deps       ; .ci/check
