@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-pub use plan::{BEACON_ROOM, Kind, Part, Plan, Role, Summary};
+pub use plan::{Kind, Part, Plan, Role, Summary};
 pub use tally::Progress;
 pub use world::Entrances;
 pub use zipf::Zipf;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use sluice_checker::record::{Outcome, What, hash_of};
 
 use super::letter::{self, Letter};
-use super::plan::{BEACON_ROOM, Part};
+use super::plan::Part;
 use super::standing::Standing;
 use super::tally::one;
 use super::world::World;
@@ -98,7 +98,7 @@ impl Diary {
         let at = self.scribe.got(&Delivery { hash: hash_of(data.as_bytes()), ..delivery });
         one(&self.world.tally.delivered);
         self.standing.reached(delivery.room, delivery.seq);
-        if delivery.room == BEACON_ROOM
+        if delivery.room == self.world.beacon_room
             && let Some(sent_us) = letter::sent_us(data)
         {
             self.world.tally.deliveries.took(at, at.saturating_sub(sent_us));

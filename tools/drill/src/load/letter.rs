@@ -7,7 +7,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use sluice_checker::record::{What, hash_of};
 
-use super::plan::{BEACON_ROOM, Part, Plan, Role, room};
+use super::plan::{Part, Plan, Role};
 use super::zipf::Zipf;
 use crate::seed::Seed;
 
@@ -44,7 +44,7 @@ pub(super) struct Pen {
     client: u32,
     beacon: bool,
     keyless: bool,
-    large_in: u32,
+    plan: Plan,
     popularity: Arc<Zipf>,
     rng: SmallRng,
     last: u64,
@@ -57,7 +57,7 @@ impl Pen {
             client: part.client,
             beacon: part.role == Role::Beacon,
             keyless: keyless && plan.keyless,
-            large_in: plan.large_in,
+            plan: plan.clone(),
             popularity: Arc::clone(popularity),
             rng: Seed(plan.seed).stream("letters", part.client),
             last: 0,
@@ -71,14 +71,14 @@ impl Pen {
         let key = key.collect();
         if self.beacon {
             let data = format!(r#"{{"c":{client},"n":{n},"t":{now_us}}}"#);
-            return Letter { n, room: BEACON_ROOM.into(), key: Some(key), data };
+            return Letter { n, room: self.plan.beacon_room(), key: Some(key), data };
         }
-        if self.large_in > 0 && self.rng.random_ratio(1, self.large_in) {
+        if self.plan.large_in > 0 && self.rng.random_ratio(1, self.plan.large_in) {
             let place = self.popularity.places() / 2; // of the rooms that few read
-            let room = room(self.rng.random_range(place..self.popularity.places()));
+            let room = self.plan.room(self.rng.random_range(place..self.popularity.places()));
             return Letter { n, room, key: Some(key), data: self.padded(n, LARGE) };
         }
-        let room = room(self.popularity.pick(&mut self.rng));
+        let room = self.plan.room(self.popularity.pick(&mut self.rng));
         if self.rng.random_ratio(1, EMPTY_IN) {
             let data = ["\"\"", "{}", "null"][self.rng.random_range(0..3)].to_owned();
             return Letter { n, room, key: Some(key), data };
@@ -140,7 +140,7 @@ mod tests {
         let plan = Plan::default();
         let mut pen = Pen::new(&plan, &plan.parts()[0], &Arc::new(plan.popularity()), false);
         let letter = pen.write(1_234);
-        assert_eq!((letter.room.as_str(), sent_us(&letter.data)), (BEACON_ROOM, Some(1_234)));
+        assert_eq!((letter.room.as_str(), sent_us(&letter.data)), ("beacon", Some(1_234)));
         assert_eq!(sent_us("null"), None);
     }
 }

@@ -10,8 +10,8 @@ use rand::seq::SliceRandom;
 use super::zipf::Zipf;
 use crate::seed::Seed;
 
-/// The room that beacons publish to and everybody reads.
-pub const BEACON_ROOM: &str = "beacon";
+/// The room that beacons publish to and everybody reads, after the prefix.
+const BEACON_ROOM: &str = "beacon";
 /// How many publish to it.
 const BEACONS: u32 = 4;
 /// Rooms of an ordinary client besides the beacon's: one to this many.
@@ -26,11 +26,13 @@ pub struct Plan {
     pub clients: u32,
     /// Publishes a second, all senders together, the beacons not included.
     pub rate_per_s: u32,
-    /// How many rooms, `r-0`…
+    /// What the names of all rooms begin with: a store that is used again holds those of earlier loads.
+    pub prefix: String,
+    /// How many rooms, `r-0`… after the prefix.
     pub rooms: u32,
     /// How unlike their popularity is: exponent, 0 = all alike.
     pub zipf: f64,
-    /// Publishes a second to [`BEACON_ROOM`].
+    /// Publishes a second to [`Plan::beacon_room`].
     pub beacon_per_s: u32,
     /// Part of the clients that is written without the client library.
     pub plain_share: f64,
@@ -54,6 +56,7 @@ impl Default for Plan {
             seed: 1,
             clients: 200,
             rate_per_s: 500,
+            prefix: String::new(),
             rooms: 50,
             zipf: 1.0,
             beacon_per_s: 20,
@@ -91,7 +94,7 @@ impl Kind {
 /// What a client does besides reading its rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Publishes to [`BEACON_ROOM`].
+    /// Publishes to the room of beacons.
     Beacon,
     /// Publishes.
     Sender,
@@ -172,11 +175,7 @@ impl Plan {
                 user: format!("u{client}"),
                 kind,
                 role,
-                rooms: if role == Role::Beacon {
-                    Vec::new()
-                } else {
-                    rooms(&popularity, self.beacon_per_s > 0, &mut rng)
-                },
+                rooms: if role == Role::Beacon { Vec::new() } else { self.some_rooms(&popularity, &mut rng) },
                 rate_per_s: if role.sends() { rng.random_range(0.5..1.5) } else { 0.0 },
                 phase: rng.random(),
                 history: self.history && role != Role::Beacon && rng.random_bool(0.1),
@@ -225,29 +224,36 @@ impl Plan {
         let readers =
             |room: &str| parts.iter().filter(|part| part.rooms.iter().any(|read| read == room)).count();
         let ordinary: f64 =
-            (0..self.rooms as usize).map(|n| popularity.share(n) * readers(&room(n)) as f64).sum();
-        ordinary * f64::from(self.rate_per_s) + f64::from(self.beacon_per_s) * readers(BEACON_ROOM) as f64
+            (0..self.rooms as usize).map(|n| popularity.share(n) * readers(&self.room(n)) as f64).sum();
+        ordinary * f64::from(self.rate_per_s)
+            + f64::from(self.beacon_per_s) * readers(&self.beacon_room()) as f64
     }
-}
 
-/// Name of the room with this popularity.
-#[must_use]
-pub(super) fn room(place: usize) -> String {
-    format!("r-{place}")
-}
+    /// Name of the room with this popularity.
+    #[must_use]
+    pub(super) fn room(&self, place: usize) -> String {
+        format!("{}r-{place}", self.prefix)
+    }
 
-fn rooms(popularity: &Zipf, beacon: bool, rng: &mut SmallRng) -> Vec<String> {
-    let mut rooms: Vec<String> = Vec::new();
-    for _ in 0..rng.random_range(1..=ROOMS_MAX) {
-        let name = room(popularity.pick(rng));
-        if !rooms.contains(&name) {
-            rooms.push(name);
+    /// Name of the room that beacons publish to and everybody reads.
+    #[must_use]
+    pub fn beacon_room(&self) -> String {
+        format!("{}{BEACON_ROOM}", self.prefix)
+    }
+
+    fn some_rooms(&self, popularity: &Zipf, rng: &mut SmallRng) -> Vec<String> {
+        let mut rooms: Vec<String> = Vec::new();
+        for _ in 0..rng.random_range(1..=ROOMS_MAX) {
+            let name = self.room(popularity.pick(rng));
+            if !rooms.contains(&name) {
+                rooms.push(name);
+            }
         }
+        if self.beacon_per_s > 0 {
+            rooms.push(self.beacon_room());
+        }
+        rooms
     }
-    if beacon {
-        rooms.push(BEACON_ROOM.to_owned());
-    }
-    rooms
 }
 
 /// Who plays what, in a line: `60 sender/library, 4 beacon/library, …`.
@@ -293,7 +299,7 @@ mod tests {
             assert!((plain - f64::from(clients) * 0.3).abs() <= 2.0, "{clients}: {plain} plain");
             assert!(parts.iter().all(|part| part.role == Role::Beacon
                 || beacon_per_s == 0
-                || part.rooms.iter().filter(|room| *room == BEACON_ROOM).count() == 1));
+                || part.rooms.iter().filter(|room| **room == plan.beacon_room()).count() == 1));
         }
         let parts = Plan::default().parts();
         for role in [Role::Sender, Role::Observer, Role::Churn, Role::Slow, Role::Stopped, Role::Resender] {

@@ -82,6 +82,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct World {
     pub plan: Plan,
+    /// The room that everybody reads.
+    pub beacon_room: String,
     pub clock: Clock,
     pub popularity: Arc<Zipf>,
     pub entrances: Entrances,
@@ -99,9 +101,19 @@ const FIRST_AT_ONCE: usize = 16;
 
 impl World {
     pub(super) fn new(plan: Plan, entrances: Entrances, clock: Clock, phase: watch::Receiver<Phase>) -> Self {
-        let popularity = Arc::new(plan.popularity());
+        let (popularity, beacon_room) = (Arc::new(plan.popularity()), plan.beacon_room());
         let (tally, first) = (Tally::default(), Semaphore::new(FIRST_AT_ONCE));
-        Self { plan, clock, popularity, entrances, tally, first, ready: AtomicU32::new(0), phase }
+        Self {
+            plan,
+            beacon_room,
+            clock,
+            popularity,
+            entrances,
+            tally,
+            first,
+            ready: AtomicU32::new(0),
+            phase,
+        }
     }
 
     /// A load that is dropped has ended.

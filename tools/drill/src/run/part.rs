@@ -21,7 +21,7 @@ use super::truth::Truth;
 use super::{During, Options, rest, samples};
 use crate::clock::Clock;
 use crate::fault::{STOP_BUDGET, Striker, exit_of};
-use crate::load::{BEACON_ROOM, Entrances, Load};
+use crate::load::{Entrances, Load, Plan};
 use crate::place::Place;
 use crate::scenario::Round;
 use crate::target::Target;
@@ -117,7 +117,7 @@ impl Part<'_> {
 
     fn begin(&self) -> anyhow::Result<Course> {
         let clock = Clock::start();
-        let plan = &self.options.plan;
+        let plan = self.plan(clock);
         let path = self.dir.join("faults.jsonl");
         let faults = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let run = Run {
@@ -128,34 +128,43 @@ impl Part<'_> {
             started_ms: clock.began_ms(),
             clients: plan.clients,
             rate_per_s: plan.rate_per_s,
-            beacon_room: BEACON_ROOM.to_owned(),
+            beacon_room: plan.beacon_room(),
             beacon_per_s: plan.beacon_per_s,
             ..Run::default()
         };
         Ok(Course { run, rest: Rest::default(), files: BTreeMap::new(), faults, clock })
     }
 
+    /// A store that is given may hold the rooms of earlier loads: each load has its own.
+    fn plan(&self, clock: Clock) -> Plan {
+        let mut plan = self.options.plan.clone();
+        if !self.options.given.is_empty() {
+            plan.prefix = format!("drill-{}/", clock.began_ms());
+        }
+        plan
+    }
+
     /// From the first client to the last look.
     async fn happen(&self, target: &Target, course: &mut Course) -> anyhow::Result<()> {
         let url = target.store_url().context("nobody said where the store is: --store postgres://…")?;
+        let prefix = self.plan(course.clock).prefix;
         let busy = Busy::new()?;
         let load = self.load(target, course.clock, busy.handle()?).await?;
         let began_us = course.clock.now_us();
         self.live.done(&load.summary(), None);
         let rounds = self.under_load(target, &load, course).await;
         course.run.interrupted = self.stop.is_cancelled();
+        course.run.load_us = course.clock.now_us() - began_us;
         if rounds.is_err() || course.run.interrupted {
-            course.run.load_us = course.clock.now_us() - began_us;
             load.end().await?;
             rounds?;
-            let mut truth = Truth::connect(&url).await?;
+            let mut truth = Truth::connect(&url, &prefix).await?;
             course.rest.heads = truth.heads().await?;
             return truth.dump(&self.dir.join("store.jsonl")).await.map(drop);
         }
         self.live.now("waiting for the last answers", Some(&load.progress()));
         let unknown = load.quiesce().await;
-        course.run.load_us = course.clock.now_us() - began_us;
-        let mut truth = Truth::connect(&url).await?;
+        let mut truth = Truth::connect(&url, &prefix).await?;
         let heads = truth.heads().await?;
         course.run.settled_us = course.clock.now_us();
         let everyone = load.everyone_has(&heads, EVERYONE).await;
@@ -193,7 +202,7 @@ impl Part<'_> {
             mint(&secret, user, Grants { sub: all(), publish: all() }, TOKEN).ok()
         };
         let entrances = Entrances::fixed(target.entrances(), token);
-        let (plan, dir) = (self.options.plan.clone(), self.dir.to_owned());
+        let (plan, dir) = (self.plan(clock), self.dir.to_owned());
         let load = busy.spawn(async move { Load::start(plan, entrances, clock, &dir).await }).await??;
         let steady = u64::from(self.options.plan.rate_per_s).max(1);
         if !self.progresses(&load, steady).await {

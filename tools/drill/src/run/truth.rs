@@ -19,38 +19,44 @@ const ASK: Duration = Duration::from_secs(10);
 /// Longest reading of all messages.
 const READ: Duration = Duration::from_secs(300);
 
-const HEADS: &str = "select room, head from rooms";
+const HEADS: &str = "select room, head from rooms where substr(room, 1, length($1)) = $1";
 const OUTBOX: &str = "select count(*) from outbox";
 const IDLE: &str = "select count(*) from pg_stat_activity \
                     where datname = current_database() and state like 'idle in transaction%'";
 
-/// A connection to the store.
-pub enum Truth {
-    /// PostgreSQL.
+/// A connection to the store, for the rooms of one load.
+pub struct Truth {
+    link: Link,
+    prefix: String,
+}
+
+enum Link {
     Postgres(PgConnection),
     /// One file, opened for reading alone.
     Sqlite(SqliteConnection),
 }
 
 impl Truth {
-    /// Connects to `postgres://…`, or to `sqlite:FILE`.
+    /// Connects to `postgres://…`, or to `sqlite:FILE`. Rooms are those whose names begin with `prefix`.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn connect(url: &str) -> anyhow::Result<Self> {
+    pub async fn connect(url: &str, prefix: &str) -> anyhow::Result<Self> {
         let connection = async {
             anyhow::Ok(match url.strip_prefix("sqlite:") {
                 Some(file) => {
                     let options = SqliteConnectOptions::new().filename(file).read_only(true);
-                    Self::Sqlite(options.disable_statement_logging().connect().await?)
+                    Link::Sqlite(options.disable_statement_logging().connect().await?)
                 }
                 None => {
                     let options: PgConnectOptions = url.parse()?;
-                    Self::Postgres(options.disable_statement_logging().connect().await?)
+                    Link::Postgres(options.disable_statement_logging().connect().await?)
                 }
             })
         };
-        timeout(ASK, connection).await.context("the store does not answer")?.context("the store")
+        let link =
+            timeout(ASK, connection).await.context("the store does not answer")?.context("the store")?;
+        Ok(Self { link, prefix: prefix.to_owned() })
     }
 
     /// The last seq given out of each room.
@@ -58,9 +64,10 @@ impl Truth {
     /// # Errors
     /// What the store said.
     pub async fn heads(&mut self) -> anyhow::Result<BTreeMap<String, u64>> {
-        let heads: Vec<(String, i64)> = match self {
-            Self::Postgres(connection) => in_time(sqlx::query_as(HEADS).fetch_all(connection)).await?,
-            Self::Sqlite(connection) => in_time(sqlx::query_as(HEADS).fetch_all(connection)).await?,
+        let prefix = &self.prefix;
+        let heads: Vec<(String, i64)> = match &mut self.link {
+            Link::Postgres(link) => in_time(sqlx::query_as(HEADS).bind(prefix).fetch_all(link)).await?,
+            Link::Sqlite(link) => in_time(sqlx::query_as(HEADS).bind(prefix).fetch_all(link)).await?,
         };
         Ok(heads.into_iter().map(|(room, head)| (room, unsigned(head))).collect())
     }
@@ -70,9 +77,9 @@ impl Truth {
     /// # Errors
     /// What the store said.
     pub async fn outbox_rows(&mut self) -> anyhow::Result<u64> {
-        Ok(unsigned(match self {
-            Self::Postgres(connection) => in_time(sqlx::query_scalar(OUTBOX).fetch_one(connection)).await?,
-            Self::Sqlite(connection) => in_time(sqlx::query_scalar(OUTBOX).fetch_one(connection)).await?,
+        Ok(unsigned(match &mut self.link {
+            Link::Postgres(link) => in_time(sqlx::query_scalar(OUTBOX).fetch_one(link)).await?,
+            Link::Sqlite(link) => in_time(sqlx::query_scalar(OUTBOX).fetch_one(link)).await?,
         }))
     }
 
@@ -81,8 +88,8 @@ impl Truth {
     /// # Errors
     /// What the store said.
     pub async fn idle_in_transaction(&mut self) -> anyhow::Result<Option<u64>> {
-        let Self::Postgres(connection) = self else { return Ok(None) };
-        in_time(sqlx::query_scalar(IDLE).fetch_one(connection)).await.map(unsigned).map(Some)
+        let Link::Postgres(link) = &mut self.link else { return Ok(None) };
+        in_time(sqlx::query_scalar(IDLE).fetch_one(link)).await.map(unsigned).map(Some)
     }
 
     /// Writes every message to `path`, in order of room and seq; says how many.
@@ -98,22 +105,25 @@ impl Truth {
             out.write_all(b"\n").context("store.jsonl")
         };
         let read = async {
-            match self {
-                Self::Postgres(connection) => {
+            match &mut self.link {
+                Link::Postgres(link) => {
                     let mut rows = sqlx::query(
                         "select room, seq, sender, key, data, (extract(epoch from at) * 1000)::bigint as at_ms \
-                         from messages order by room collate \"C\", seq",
+                         from messages where substr(room, 1, length($1)) = $1 order by room collate \"C\", seq",
                     )
-                    .fetch(connection);
+                    .bind(&self.prefix)
+                    .fetch(link);
                     while let Some(row) = rows.try_next().await? {
                         write(of_postgres(&row)?)?;
                     }
                 }
-                Self::Sqlite(connection) => {
+                Link::Sqlite(link) => {
                     let mut rows = sqlx::query(
-                        "select room, seq, sender, key, data, at_ms from messages order by room, seq",
+                        "select room, seq, sender, key, data, at_ms from messages \
+                         where substr(room, 1, length($1)) = $1 order by room, seq",
                     )
-                    .fetch(connection);
+                    .bind(&self.prefix)
+                    .fetch(link);
                     while let Some(row) = rows.try_next().await? {
                         write(of_sqlite(&row)?)?;
                     }

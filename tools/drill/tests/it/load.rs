@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sluice_checker::record::{Entry, Outcome, What};
 use sluice_drill::clock::Clock;
-use sluice_drill::load::{BEACON_ROOM, Entrances, Load, Plan};
+use sluice_drill::load::{Entrances, Load, Plan};
 use sluice_launcher::{Cluster, Options, Service, token};
 use tokio::time::sleep;
 
@@ -75,7 +75,9 @@ async fn what_a_load_writes_down_is_whole_and_adds_up() {
     let grants = || token::Grants { sub: vec!["*".into()], publish: vec!["*".into()] };
     let mint = move |user: &str| token::mint(&secret, user, grants(), Duration::from_secs(3_600)).ok();
     let folder = tempfile::tempdir().unwrap();
-    let plan = Plan { seed: 3, clients: 20, rate_per_s: 200, rooms: 8, ..Plan::default() };
+    let prefix = "again/".to_owned();
+    let plan = Plan { seed: 3, clients: 20, rate_per_s: 200, rooms: 8, prefix, ..Plan::default() };
+    let beacon_room = plan.beacon_room();
     let load = Load::start(plan, Entrances::fixed(urls, mint), Clock::start(), folder.path()).await.unwrap();
     assert!(load.summary().starts_with("20 clients: 4 beacon/library"), "{}", load.summary());
     assert_eq!(load.progress().connected, 20);
@@ -85,13 +87,13 @@ async fn what_a_load_writes_down_is_whole_and_adds_up() {
     assert!(seen.acked > 500 && seen.ack_p99_ms.is_some() && seen.delivery_p99_ms.is_some(), "{seen:?}");
 
     assert_eq!(load.quiesce().await, 0, "{:?}", load.progress());
-    let page = load.history(BEACON_ROOM, None).await.unwrap();
-    let heads_now = BTreeMap::from([(BEACON_ROOM.to_owned(), page.last().unwrap().seq)]);
+    let page = load.history(&beacon_room, None).await.unwrap();
+    let heads_now = BTreeMap::from([(beacon_room.clone(), page.last().unwrap().seq)]);
     assert!(load.everyone_has(&heads_now, Duration::from_secs(20)).await, "{:?}", load.lacking(&heads_now));
-    let too_much = BTreeMap::from([(BEACON_ROOM.to_owned(), u64::MAX)]);
+    let too_much = BTreeMap::from([(beacon_room.clone(), u64::MAX)]);
     assert!(!load.everyone_has(&too_much, Duration::ZERO).await);
     let open = load.open_presence();
-    assert_eq!(open[BEACON_ROOM].len(), 16, "all but those who publish to it");
+    assert_eq!(open[&beacon_room].len(), 16, "all but those who publish to it");
     for (room, open) in &open {
         let mut said = load.presence(room).await.unwrap();
         for _ in 0..100 {
@@ -107,7 +109,8 @@ async fn what_a_load_writes_down_is_whole_and_adds_up() {
 
     let entries = entries(folder.path());
     let heads = heads(&entries);
-    assert_eq!(heads[BEACON_ROOM], heads_now[BEACON_ROOM]);
+    assert_eq!(heads[&beacon_room], heads_now[&beacon_room]);
+    assert!(heads.keys().all(|room| room.starts_with("again/")), "{heads:?}");
     contiguous(&entries);
     let count =
         |wanted: fn(&What) -> bool| entries.iter().filter(|Entry(_, _, what)| wanted(what)).count() as u64;

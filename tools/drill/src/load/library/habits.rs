@@ -12,7 +12,7 @@ use sluice_client::{Client, Error, Message, Position};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::pace::FIRST_S;
-use super::super::plan::{BEACON_ROOM, Role};
+use super::super::plan::Role;
 use super::super::standing::Held;
 use super::super::world::Phase;
 use super::{Leave, Life};
@@ -94,7 +94,7 @@ impl Life {
     async fn step_out(&self, client: &Client, turn: u32, until: Instant) {
         let standing = &self.diary.standing;
         let mut rooms = standing.live();
-        rooms.retain(|room| room != BEACON_ROOM);
+        rooms.retain(|room| *room != self.world.beacon_room);
         let Some(room) = rooms.get(turn as usize % rooms.len().max(1)) else { return };
         let patience = match client.unsubscribe(room).await {
             Ok(()) => ANSWER_WAIT,

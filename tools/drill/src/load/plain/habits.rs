@@ -10,7 +10,7 @@ use sluice_checker::record::What;
 use tokio::time::Instant;
 
 use super::super::pace::FIRST_S;
-use super::super::plan::{BEACON_ROOM, Part, Role};
+use super::super::plan::{Part, Role};
 use super::visit::{Request, Visit};
 use super::{Ended, Plain, side};
 
@@ -108,7 +108,7 @@ impl Plain {
 
     fn step_out(&mut self, visit: &mut Visit) {
         let mut rooms = self.diary.standing.live();
-        rooms.retain(|room| room != BEACON_ROOM);
+        rooms.retain(|room| *room != self.world.beacon_room);
         if !rooms.is_empty() {
             visit.requests.push_back(Request::Unsub(rooms.swap_remove(self.habits.turns % rooms.len())));
         }
