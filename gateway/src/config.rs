@@ -21,6 +21,8 @@ pub struct Config {
     pub advertise: String,
     /// Browser origins that may connect besides the gateway's own host, exactly as browsers send them.
     pub origins: Vec<String>,
+    /// Names by which clients may call this gateway, without port; empty: any. For who is let in without a token.
+    pub hosts: Vec<String>,
     /// Shards; 0 = one per core.
     pub shards: usize,
     /// Most connections at once.
@@ -86,6 +88,7 @@ impl Default for Config {
             advertise: String::new(),
             origins: Vec::new(),
             shards: 0,
+            hosts: Vec::new(),
             connections_max: defaults::CONNECTIONS_MAX,
             prefix: "sluice".into(),
             ping_every_s: 25,

@@ -1,6 +1,6 @@
 //! The upgrade from HTTP to WebSocket: bytes of a request in, bytes of a response out.
 //!
-//! Decides who may come in (path, Origin, subprotocol, whether there is room) and finds the token. It does
+//! Decides who may come in (path, Host, Origin, subprotocol, whether there is room) and finds the token. It does
 //! not look into the token: logic does that after the upgrade. Pure; the shard reads, writes and keeps the
 //! deadline.
 
@@ -22,6 +22,15 @@ pub enum Door {
     Draining,
     /// No: `connections_max` is reached.
     Full,
+}
+
+/// Which names may stand in a request, as the configuration has them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Names<'a> {
+    /// Origins of pages, besides the gateway's own host.
+    pub origins: &'a [String],
+    /// What the gateway itself is called, without port; none: whatever it is called.
+    pub hosts: &'a [String],
 }
 
 /// What the bytes so far amount to.
@@ -49,11 +58,11 @@ pub enum Verdict {
     },
 }
 
-/// Judges a request whose first bytes are `bytes`. `origins` is the allow-list of the configuration.
+/// Judges a request whose first bytes are `bytes`.
 #[must_use]
-pub fn judge(bytes: &[u8], door: Door, origins: &[String]) -> Verdict {
+pub fn judge(bytes: &[u8], door: Door, names: Names<'_>) -> Verdict {
     match Request::try_parse(bytes) {
-        Ok(Some((used, request))) => match admit(&request, door, origins) {
+        Ok(Some((used, request))) => match admit(&request, door, names) {
             Ok((response, token)) => Verdict::Accept { response, token, used },
             Err(refusal) => refusal.into(),
         },
@@ -105,7 +114,7 @@ impl From<Refusal> for Verdict {
     }
 }
 
-fn admit(request: &Request, door: Door, origins: &[String]) -> Result<(Vec<u8>, Option<String>), Refusal> {
+fn admit(request: &Request, door: Door, names: Names<'_>) -> Result<(Vec<u8>, Option<String>), Refusal> {
     let path = request.uri().path();
     if !matches!(path, "/" | "/ws") {
         let body = format!("nothing at {path:?}; connect to /ws");
@@ -116,7 +125,8 @@ fn admit(request: &Request, door: Door, origins: &[String]) -> Result<(Vec<u8>, 
                     and send {\"sub\":\"news\"}";
         return Err(Refusal::new(426, "Upgrade Required", body).with("Upgrade", "websocket"));
     }
-    admit_origin(request.headers(), origins)?;
+    admit_host(request.headers(), names.hosts)?;
+    admit_origin(request.headers(), names.origins)?;
     match door {
         Door::Open => {}
         Door::Draining => return Err(come_back("this gateway restarts")),
@@ -155,6 +165,30 @@ const SEC_WEBSOCKET_VERSION_NAME: &str = "Sec-WebSocket-Version";
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// A page whose name was made to point here after it was loaded (DNS rebinding) has an Origin that equals its Host: only
+/// the name itself tells.
+fn admit_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Refusal> {
+    let called = text(headers, &HOST).unwrap_or_default();
+    let once = headers.get_all(HOST).iter().count() == 1;
+    let is_ours = |host: &String| host.eq_ignore_ascii_case(without_port(&called));
+    if hosts.is_empty() || (once && hosts.iter().any(is_ours)) {
+        return Ok(());
+    }
+    let body = format!(
+        "{called:?} is no name of this gateway; connect to {}, or add the name to the setting `hosts` of the gateway",
+        hosts.join(" or ")
+    );
+    Err(Refusal::new(421, "Misdirected Request", body))
+}
+
+/// `name` of `name` and of `name:port`.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    }
 }
 
 /// No Origin: not a browser. Otherwise the gateway's own host, or an exact match of the list.
@@ -232,13 +266,13 @@ mod tests {
     }
 
     fn refused(bytes: &[u8], door: Door, origins: &[String]) -> (u16, String) {
-        let verdict = judge(bytes, door, origins);
+        let verdict = judge(bytes, door, Names { origins, hosts: &[] });
         let Verdict::Refuse { response, status, .. } = verdict else { panic!("not refused: {verdict:?}") };
         (status, String::from_utf8(response).unwrap())
     }
 
     fn accepted(bytes: &[u8], origins: &[String]) -> (String, Option<String>) {
-        let verdict = judge(bytes, Door::Open, origins);
+        let verdict = judge(bytes, Door::Open, Names { origins, hosts: &[] });
         let Verdict::Accept { response, token, used } = verdict else { panic!("not accepted: {verdict:?}") };
         assert_eq!(used, bytes.len());
         (String::from_utf8(response).unwrap(), token)
@@ -248,7 +282,7 @@ mod tests {
     fn a_plain_upgrade_is_accepted_in_whatever_pieces_it_comes() {
         let bytes = upgrade(&[]);
         for end in 0..bytes.len() {
-            assert_eq!(judge(&bytes[..end], Door::Open, &[]), Verdict::More);
+            assert_eq!(judge(&bytes[..end], Door::Open, Names::default()), Verdict::More);
         }
         let (response, token) = accepted(&bytes, &[]);
         assert!(response.starts_with("HTTP/1.1 101"), "{response}");
@@ -283,6 +317,35 @@ mod tests {
                 "{response}"
             );
         }
+    }
+
+    #[test]
+    fn where_names_are_listed_no_other_name_leads_here() {
+        let hosts = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
+        let names = Names { origins: &[], hosts: &hosts };
+        let called = |host: &str| {
+            // As a page of that name would: what it calls us is its own origin.
+            let lines = format!("{}\r\nOrigin: http://{host}", UPGRADE_LINES.join("\r\n"));
+            judge(
+                format!("GET /ws HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n\r\n").as_bytes(),
+                Door::Open,
+                names,
+            )
+        };
+        for host in ["localhost:8080", "LOCALHOST", "127.0.0.1:1", "[::1]:8080", "[::1]"] {
+            assert!(matches!(called(host), Verdict::Accept { .. }), "{host}");
+        }
+        let foreign =
+            ["evil.example:8080", "127.0.0.1.evil.example", "localhost:evil", "x:127.0.0.1", "::1", ""];
+        for host in foreign {
+            let Verdict::Refuse { status, why, .. } = called(host) else { panic!("{host} was let in") };
+            assert_eq!(status, 421, "{host}");
+            assert!(
+                why.contains(&format!("{host:?}")) && why.contains("localhost or") && why.contains("`hosts`")
+            );
+        }
+        let twice = upgrade(&["Host: localhost"]);
+        assert!(matches!(judge(&twice, Door::Open, names), Verdict::Refuse { status: 421, .. }));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::Cell;
 use super::surroundings::Shared;
 use crate::defaults::{HANDSHAKE_WITHIN, LINGER_WITHIN};
-use crate::handshake::{Verdict, judge};
+use crate::handshake::{Names, Verdict, judge};
 
 /// An upgraded socket.
 pub(super) struct Admitted {
@@ -44,7 +44,9 @@ async fn handshake(around: &Shared, socket: StdStream) -> io::Result<Option<Admi
         if stream.read_buf(&mut bytes).await? == 0 {
             return Ok(None);
         }
-        match judge(&bytes, around.door(), &around.config.origins) {
+        let config = &around.config;
+        let names = Names { origins: &config.origins, hosts: &config.hosts };
+        match judge(&bytes, around.door(), names) {
             Verdict::More => {}
             Verdict::Refuse { response, status, why } => {
                 let from = stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |from| from.to_string());

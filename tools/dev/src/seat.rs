@@ -2,7 +2,7 @@
 //! the next life begins; what a service does is its own.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -187,6 +187,7 @@ impl Seat {
         let mut config = sluice_gateway::config::Config {
             listen: self.at.clients.map(address).unwrap_or_default(),
             origins: self.origins.clone(),
+            hosts: self.at.clients.map(hosts).unwrap_or_default(),
             shards: SHARDS,
             connections_max: CONNECTIONS_MAX,
             grpc: self.grpc(),
@@ -247,6 +248,19 @@ impl Seat {
             "admin": self.admin_url(),
         })
     }
+}
+
+/// What this machine is called by itself: everybody is let in, so no page of another name may be, wherever that leads.
+fn hosts(listen: SocketAddr) -> Vec<String> {
+    let listen = match listen.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let mut hosts = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec();
+    if !hosts.contains(&listen) {
+        hosts.push(listen);
+    }
+    hosts
 }
 
 fn address(address: SocketAddr) -> Address {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice_client::{Client, Event, Events, Options, Position};
 use sluice_launcher::probe;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::rig::{Dev, SOON, run, text};
@@ -99,4 +101,49 @@ async fn a_foreign_page_can_neither_roll_nor_connect() {
     let foreign = sluice_client::raw::Socket::connect(&from("http://evil.example")).await;
     assert!(foreign.err().unwrap().to_string().contains("403"));
     sluice_client::raw::Socket::connect(&from(dev.page())).await.expect("the page itself");
+}
+
+/// A page of another name that was made to point here: its origin and what it calls us are the same.
+#[tokio::test]
+async fn another_name_for_this_machine_is_no_way_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path(), &["--gateways", "1"]);
+    let port = dev.ws(0).rsplit(':').next().unwrap().trim_end_matches("/ws");
+    for (host, status) in [("evil.example", 421), ("127.0.0.1", 101), ("localhost", 101), ("[::1]", 101)] {
+        let answer = upgrade(dev.ws(0), &format!("{host}:{port}")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
+        assert_eq!(answer.contains("connect to localhost or 127.0.0.1"), status == 421, "{host}: {answer}");
+    }
+    let (status, page) = page_as(dev.page(), "evil.example").await;
+    assert!(status == 403 && page.contains("http://127.0.0.1"), "{status} {page}");
+    assert_eq!(page_as(dev.page(), "localhost").await.0, 200);
+}
+
+/// The answer to an upgrade that a page of `host` asks for.
+async fn upgrade(ws: &str, host: &str) -> String {
+    let lines = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let request = format!("GET /ws HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n{lines}\r\n\r\n");
+    ask(ws.trim_start_matches("ws://").trim_end_matches("/ws"), &request).await
+}
+
+/// Status and text of the page, asked for as `host`.
+async fn page_as(page: &str, host: &str) -> (u16, String) {
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let answer = ask(page.trim_start_matches("http://"), &request).await;
+    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+}
+
+/// All that is answered; of a WebSocket, the head.
+async fn ask(address: &str, request: &str) -> String {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let is_head = |answer: &[u8]| answer.windows(4).any(|end| end == b"\r\n\r\n");
+    while !(answer.starts_with(b"HTTP/1.1 101") && is_head(&answer)) {
+        if timeout(SOON, tcp.read_buf(&mut answer)).await.expect("an answer in time").unwrap() == 0 {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
 }
