@@ -19,8 +19,11 @@ pub enum Error {
     #[error("at least one gateway is needed")]
     NoGateway,
     /// Two processes would write one file.
-    #[error("another `sluice dev` runs in {}: stop it, or choose another folder with --dir", .0.display())]
+    #[error("`sluice dev` runs in {} already: stop it first, or choose another folder with --dir", .0.display())]
     InUse(PathBuf),
+    /// Nothing was kept there yet.
+    #[error("no `sluice dev` has kept messages in {}: name its folder with --dir", .0.display())]
+    NoStore(PathBuf),
     /// The port that was asked for belongs to somebody else.
     #[error("port {0} is taken; choose another with --port, or leave --port out")]
     PortTaken(u16),
@@ -63,7 +66,11 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotLoopback(_) | Self::NoGateway | Self::InUse(_) | Self::PortTaken(_) => 2,
+            Self::NotLoopback(_)
+            | Self::NoGateway
+            | Self::InUse(_)
+            | Self::NoStore(_)
+            | Self::PortTaken(_) => 2,
             Self::State { .. } | Self::Store(StoreError::Misconfigured(_)) => 2,
             Self::NoPort(_) | Self::File { .. } | Self::Store(_) | Self::Start(..) => 1,
         }

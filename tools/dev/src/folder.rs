@@ -7,9 +7,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sluice_proto::ids::Epoch;
+use sluice_store::sqlite::SqliteStore;
 
 use crate::error::Error;
 
+/// The file with the messages.
+const STORE: &str = "sluice-dev.db";
 /// Random bytes of a token secret.
 const SECRET_BYTES: usize = 32;
 
@@ -74,7 +78,7 @@ impl Folder {
     }
 
     pub(crate) fn store(&self) -> PathBuf {
-        self.path.join("sluice-dev.db")
+        self.path.join(STORE)
     }
 
     /// Whole or not at all: a kill in between leaves the former file.
@@ -91,6 +95,19 @@ impl Folder {
         written.map_err(Error::file("cannot write", &new))?;
         std::fs::rename(&new, file(&self.path)).map_err(Error::file("cannot rename", &new))
     }
+}
+
+/// After an older copy of the messages was put back into the folder: begins another epoch, so that clients are told.
+///
+/// # Errors
+/// [`Error::InUse`] while a process runs there, [`Error::NoStore`] where none ever kept messages. After [`Error::Store`] the epoch
+/// may have been begun; do it again.
+pub async fn new_epoch(dir: &Path) -> Result<Epoch, Error> {
+    if !dir.join(STORE).exists() {
+        return Err(Error::NoStore(dir.to_owned()));
+    }
+    let (folder, _) = Folder::open(dir)?;
+    Ok(SqliteStore::new_epoch(&folder.store()).await?)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ mod seat;
 mod stages;
 
 pub use error::{Error, Refused};
-pub use folder::State;
+pub use folder::{State, new_epoch};
 pub use house::{Dev, Event, Gateway, Restarted};
 pub use options::Options;
 pub use stages::plan;

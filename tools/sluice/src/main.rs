@@ -11,7 +11,7 @@ mod publish;
 #[cfg(feature = "servers")]
 mod roll;
 mod signals;
-#[cfg(feature = "store")]
+#[cfg(any(feature = "dev", feature = "store"))]
 mod store;
 mod subscribe;
 mod target;
@@ -41,7 +41,7 @@ enum Verb {
     Sub(subscribe::Arguments),
     Health(health::Arguments),
     Check(check::Arguments),
-    #[cfg(feature = "store")]
+    #[cfg(any(feature = "dev", feature = "store"))]
     Store(store::Arguments),
     #[cfg(feature = "servers")]
     Roll(Box<roll::Arguments>),
@@ -64,7 +64,7 @@ async fn main() -> ExitCode {
         Verb::Sub(arguments) => subscribe::run(arguments).await,
         Verb::Health(arguments) => health::run(arguments).await,
         Verb::Check(arguments) => check::run(arguments).await,
-        #[cfg(feature = "store")]
+        #[cfg(any(feature = "dev", feature = "store"))]
         Verb::Store(arguments) => store::run(arguments).await,
         #[cfg(feature = "servers")]
         Verb::Roll(arguments) => roll::run(*arguments).await,

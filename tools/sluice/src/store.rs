@@ -1,6 +1,14 @@
 //! `sluice store`: what an operator does to the store by hand.
 
+#[cfg(feature = "dev")]
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use anyhow::bail;
+
+/// Where the URL of the database is when no flag says it: as logic has it.
+#[cfg(feature = "store")]
+const URL: &str = "SLUICE_POSTGRES__URL";
 
 /// Work on the store
 #[derive(clap::Args)]
@@ -11,22 +19,47 @@ pub(crate) struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Verb {
-    /// Begin a new epoch: run this after restoring an older copy, before or while services use it
+    /// Begin a new epoch: run this after restoring an older copy
     ///
     /// Positions that clients remember belong to the history that was lost; with a new epoch each of them is told
-    /// `recovered:false` instead of missing messages in silence. Ends all other sessions of the database.
-    #[command(after_help = "Example:
-  sluice store new-epoch --postgres postgres://sluice@db/sluice")]
-    NewEpoch {
-        /// URL of the database, as logic has it
-        #[arg(long, env = "SLUICE_POSTGRES__URL", hide_env_values = true, value_name = "URL")]
-        postgres: String,
-    },
+    /// `recovered:false` instead of missing messages in silence. PostgreSQL may be in use: all other sessions of the
+    /// database are ended. The folder of a `sluice dev` may not.
+    #[command(after_help = "Examples:
+  sluice store new-epoch --postgres postgres://sluice@db/sluice
+  sluice store new-epoch --dir ./data                            (after the `sluice dev` there has stopped)")]
+    NewEpoch(Which),
+}
+
+/// One store.
+#[derive(clap::Args)]
+struct Which {
+    /// URL of the database, as logic has it [env: SLUICE_POSTGRES__URL]
+    #[cfg(feature = "store")]
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
+    /// Folder of a `sluice dev`
+    #[cfg(feature = "dev")]
+    #[cfg_attr(feature = "store", arg(conflicts_with = "postgres"))]
+    #[arg(long)]
+    dir: Option<PathBuf>,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Verb::NewEpoch { postgres } = arguments.verb;
-    let epoch = sluice_store::postgres::new_epoch(&postgres).await?;
-    println!("new epoch {epoch}");
+    let Verb::NewEpoch(which) = arguments.verb;
+    println!("new epoch {}", which.new_epoch().await?);
     Ok(ExitCode::SUCCESS)
+}
+
+impl Which {
+    async fn new_epoch(self) -> anyhow::Result<String> {
+        #[cfg(feature = "dev")]
+        if let Some(dir) = self.dir {
+            return Ok(sluice_dev::new_epoch(&dir).await?.to_string());
+        }
+        #[cfg(feature = "store")]
+        if let Some(url) = self.postgres.or_else(|| std::env::var(URL).ok()) {
+            return Ok(sluice_store::postgres::new_epoch(&url).await?.to_string());
+        }
+        bail!("which store? Name it with --postgres URL, or --dir FOLDER of a `sluice dev`")
+    }
 }

@@ -31,7 +31,10 @@ fn a_folder_and_a_port_have_one_owner() {
     let folder = dir.path().to_str().unwrap();
     let dev = Dev::start(dir.path(), &["--gateways", "1"]);
     let said = refused(&["--dir", folder]);
-    assert!(said.contains("another `sluice dev` runs in") && said.contains("--dir"), "{said}");
+    assert!(
+        said.contains("`sluice dev` runs in") && said.contains(folder) && said.contains("--dir"),
+        "{said}"
+    );
     drop(dev);
 
     let other = tempfile::tempdir().unwrap();
