@@ -60,6 +60,12 @@ impl MemoryQueue {
         self.broker.look(Stock::clear);
     }
 
+    /// How many notices nobody has acknowledged: those that wait, and those in somebody's hands.
+    #[must_use]
+    pub fn unacknowledged(&self) -> usize {
+        self.broker.look(|stock| stock.len())
+    }
+
     /// Behaves as a server that is down, or up again, for all that share it. Nothing is forgotten by that.
     pub fn set_away(&self, away: bool) {
         self.broker.away.store(away, Ordering::SeqCst);

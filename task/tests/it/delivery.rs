@@ -1,22 +1,18 @@
 //! Notices reach the gateways that want them, and nobody waits for one that does not answer.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use sluice_cluster::etcd::{EtcdCluster, EtcdConfig};
-use sluice_cluster::{Cluster, Registration, Service};
+use sluice_cluster::{Registration, Service};
 use sluice_lifecycle::{Lifecycle, Stage, StopReason};
 use sluice_task::defaults::LAGS_AFTER;
-use sluice_testing::{Kind, Server, eventually};
-use tokio::time::{Instant, timeout};
+use sluice_testing::eventually;
+use tokio::time::Instant;
 
 use crate::gateway::{Gateway, Got};
-use crate::rig::{Process, Rig, SOON, Task};
+use crate::rig::{Ground, Rig, SOON, Task};
 
-#[tokio::test]
-async fn a_notice_goes_to_the_interested_and_to_no_other() {
-    let mut rig = Rig::start().await;
+pub async fn a_notice_goes_to_the_interested_and_to_no_other<G: Ground>() {
+    let mut rig = Rig::<G>::start().await;
     let (a, b, c) = (
         Gateway::start("gateway-a").await,
         Gateway::start("gateway-b").await,
@@ -37,9 +33,8 @@ async fn a_notice_goes_to_the_interested_and_to_no_other() {
     assert!(task.stop().await.is_clean());
 }
 
-#[tokio::test]
-async fn a_wedged_gateway_delays_nobody_and_is_told_resync_on_its_return() {
-    let mut rig = Rig::start().await;
+pub async fn a_wedged_gateway_delays_nobody_and_is_told_resync_on_its_return<G: Ground>() {
+    let mut rig = Rig::<G>::start().await;
     let (wedged, well) = (Gateway::start("gateway-a").await, Gateway::start("gateway-b").await);
     rig.interest(&wedged, &["news"]).await;
     rig.interest(&well, &["news"]).await;
@@ -66,9 +61,8 @@ async fn a_wedged_gateway_delays_nobody_and_is_told_resync_on_its_return() {
     assert!(task.stop().await.is_clean());
 }
 
-#[tokio::test]
-async fn the_end_of_a_stream_releases_what_waited_for_it() {
-    let mut rig = Rig::start().await;
+pub async fn the_end_of_a_stream_releases_what_waited_for_it<G: Ground>() {
+    let mut rig = Rig::<G>::start().await;
     let gateway = Gateway::start("gateway-a").await;
     rig.interest(&gateway, &["news"]).await;
     let task = rig.task(&[&gateway]).await;
@@ -86,9 +80,8 @@ async fn the_end_of_a_stream_releases_what_waited_for_it() {
     assert_eq!(gateway.runs().len(), 1);
 }
 
-#[tokio::test]
-async fn a_new_id_on_an_open_stream_is_the_only_one_that_counts() {
-    let mut rig = Rig::start().await;
+pub async fn a_new_id_on_an_open_stream_is_the_only_one_that_counts<G: Ground>() {
+    let mut rig = Rig::<G>::start().await;
     let gateway = Gateway::start("gateway-a").await;
     rig.interest(&gateway, &["old"]).await;
     let task = rig.task(&[&gateway]).await;
@@ -103,29 +96,26 @@ async fn a_new_id_on_an_open_stream_is_the_only_one_that_counts() {
     assert_eq!((gateway.runs(), gateway.count(&Got::Opened)), (new, 1));
 }
 
-#[tokio::test]
-async fn without_redis_every_gateway_gets_everything() {
-    let mut rig = Rig::start().await;
+pub async fn without_presence_every_gateway_gets_everything<G: Ground>() {
+    let mut rig = Rig::<G>::start().await;
     let (a, b) = (Gateway::start("gateway-a").await, Gateway::start("gateway-b").await);
     let task = rig.task(&[&a, &b]).await;
-    rig.redis.signal(Signal::SIGSTOP);
+    rig.ground.presence_is_away(true);
     for n in 1..=5 {
         rig.publish(&["news"]).await;
         eventually("it arrives", SOON, async || a.runs().len() == n && b.runs().len() == n).await;
     }
-    rig.redis.signal(Signal::SIGCONT);
+    rig.ground.presence_is_away(false);
     rig.settled().await;
     assert!(task.stop().await.is_clean());
 }
 
-#[tokio::test]
-async fn what_is_no_notice_is_acknowledged_and_counted() {
-    use sluice_queue::Queue;
-    let mut rig = Rig::start().await;
+pub async fn what_is_no_notice_is_acknowledged_and_counted<G: Ground>() {
+    let mut rig = Rig::<G>::start().await;
     let gateway = Gateway::start("gateway-a").await;
     rig.interest(&gateway, &["news"]).await;
     let task = rig.task(&[&gateway]).await;
-    rig.queue.publish(3, "junk".into()).await.unwrap();
+    rig.ground.queue().publish(3, "junk".into()).await.unwrap();
     rig.publish(&["news"]).await;
     eventually("the other one arrives", SOON, async || gateway.runs().len() == 1).await;
     rig.settled().await;
@@ -133,34 +123,10 @@ async fn what_is_no_notice_is_acknowledged_and_counted() {
     assert!(metrics.contains("sluice_task_notices_bad_total 1"), "{metrics}");
 }
 
-#[tokio::test]
-async fn what_a_killed_task_had_in_hand_is_delivered_again() {
-    let mut rig = Rig::start().await;
+pub async fn a_working_stream_is_life_whatever_the_registry_says<G: Ground>() {
+    let mut rig = Rig::<G>::listed().await;
     let gateway = Gateway::start("gateway-a").await;
     rig.interest(&gateway, &["news"]).await;
-    let config = rig.config(&[&gateway]);
-    let process = Process::start(&config);
-    eventually("it pushes", SOON, async || gateway.count(&Got::Opened) == 1).await;
-    gateway.wedge(true);
-    let notice = rig.publish(&["news"]).await;
-    eventually("it is pushed", SOON, async || gateway.runs() == notice).await;
-    drop(process);
-    gateway.wedge(false);
-    let task = rig.task(&[&gateway]).await;
-    let again = eventually("it is pushed again", SOON, async || gateway.runs().len() == 2);
-    timeout(Duration::from_secs(10), again).await.unwrap();
-    assert_eq!(gateway.runs()[1], notice[0]);
-    rig.settled().await;
-    assert!(task.stop().await.is_clean());
-}
-
-#[tokio::test]
-async fn a_working_stream_is_life_whatever_the_registry_says() {
-    let (mut rig, etcd) = tokio::join!(Rig::start(), Server::start(Kind::Etcd));
-    let gateway = Gateway::start("gateway-a").await;
-    rig.interest(&gateway, &["news"]).await;
-    let mut config = rig.config(&[]);
-    config.etcd.endpoints = vec![etcd.url()];
     let (lifecycle, engine) = Lifecycle::new(sluice_task::stages::plan(Duration::from_secs(8)));
     let registration = Registration {
         service: Service::Gateway,
@@ -168,10 +134,8 @@ async fn a_working_stream_is_life_whatever_the_registry_says() {
         url: None,
         version: String::new(),
     };
-    let registry = EtcdConfig { endpoints: config.etcd.endpoints.clone(), ..EtcdConfig::default() };
-    let scope = lifecycle.scope(Stage::Gone);
-    let listed = EtcdCluster::start(&scope, registry, registration, &[], BTreeSet::new()).await.unwrap();
-    let task = Task::start(config).await;
+    let listed = rig.ground.list(&lifecycle.scope(Stage::Gone), registration).await;
+    let task = Task::start(&rig.ground, rig.config(&[])).await;
     eventually("it is found", SOON, async || gateway.count(&Got::Opened) == 1).await;
     listed.close().await;
     eventually("it is listed no more", SOON, async || task.status().await["outlets"][0]["listed"] == false)

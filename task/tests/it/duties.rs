@@ -2,33 +2,30 @@
 
 use std::time::Duration;
 
-use sluice_presence::Presence;
 use sluice_proto::ids::{InstanceId, RoomId};
-use sluice_testing::{Kind, Server, eventually};
+use sluice_testing::eventually;
 
 use crate::gateway::Gateway;
 use crate::logic::Logic;
-use crate::rig::{Rig, SOON, Task};
+use crate::rig::{Ground, Rig, SOON, Task};
 
 async fn duties(task: &Task) -> usize {
     task.status().await["duties"].as_array().unwrap().len()
 }
 
-#[tokio::test]
-async fn duties_are_spread_done_and_handed_over() {
-    let (rig, etcd, logic) = tokio::join!(Rig::start(), Server::start(Kind::Etcd), Logic::start());
+pub async fn duties_are_spread_done_and_handed_over<G: Ground>() {
+    let (rig, logic) = tokio::join!(Rig::<G>::listed(), Logic::start());
     let gateway = Gateway::start("gateway-alive").await;
     // Neither is in the registry; one has a working stream.
     let room = [RoomId::parse("news").unwrap()];
     let gone = InstanceId::parse("gateway-gone").unwrap();
-    rig.presence.add_interest(&gone, &room).await.unwrap();
+    rig.ground.presence().add_interest(&gone, &room).await.unwrap();
     rig.interest(&gateway, &["news"]).await;
     let mut config = rig.config(&[&gateway]);
-    config.etcd.endpoints = vec![etcd.url()];
     config.logic.seeds = vec![logic.address.clone()];
-    let one = Task::start(config.clone()).await;
+    let one = Task::start(&rig.ground, config.clone()).await;
     eventually("the first has both", SOON, async || duties(&one).await == 2).await;
-    let two = Task::start(config).await;
+    let two = Task::start(&rig.ground, config).await;
     eventually("each has one", SOON, async || duties(&one).await == 1 && duties(&two).await == 1).await;
     eventually("it sweeps", SOON, async || logic.sweeps() > 1).await;
     eventually("it reaps", SOON, async || !logic.reaped().is_empty()).await;

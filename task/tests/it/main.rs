@@ -1,9 +1,14 @@
-//! Task against real NATS, Redis and etcd; the gateways and logics it talks to are gRPC servers of the test.
+//! Task as gateways and logics see it, which are gRPC servers of the test: each body runs as `memory::…` on the parts inside
+//! one process, and as `real::…` on NATS, Redis and etcd.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+#[macro_use]
+mod rig;
 mod delivery;
 mod duties;
 mod gateway;
 mod logic;
-mod rig;
+mod memory;
+#[cfg(feature = "servers")]
+mod real;
 mod stop;

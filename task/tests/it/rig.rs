@@ -1,25 +1,21 @@
-//! Servers, a task in this process, and what logic and gateways would do beside it.
+//! A task in this process, what it stands on, and what logic and gateways would do beside it.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use prost::Message as _;
 use serde_json::Value;
-use sluice_lifecycle::{Lifecycle, Report, StopReason};
+use sluice_cluster::{Cluster, Registration};
+use sluice_lifecycle::{Lifecycle, Report, Scope, StopReason};
 use sluice_presence::Presence;
-use sluice_presence::redis::{RedisConfig, RedisPresence};
 use sluice_proto::grpc::{Message, Notice, RoomRun};
 use sluice_proto::ids::{RoomId, lane_of};
 use sluice_queue::Queue;
-use sluice_queue::jetstream::{JetStream, NatsConfig};
-use sluice_service::config::sections::{Admin, Etcd, Seeds, Server as Url};
-use sluice_task::app::App;
+use sluice_service::config::sections::{Admin, Etcd, Seeds};
+use sluice_task::app::{App, Deps};
 use sluice_task::config::Config;
-use sluice_task::{deps, stages};
-use sluice_testing::{Kind, Server, eventually, free_port};
+use sluice_task::stages;
+use sluice_testing::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -28,13 +24,64 @@ use crate::gateway::Gateway;
 
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// A configuration for servers at these ports.
-pub fn config(nats: u16, redis: u16, etcd: u16, gateways: &[&Gateway]) -> Config {
+/// What tasks stand on, also within reach of a test: its own hold on the queue and on interest.
+pub trait Ground: Sized {
+    /// With nothing in it. A registry that is a server of its own is there only if `listed`.
+    async fn start(listed: bool) -> Self;
+    /// A configuration that leads there.
+    fn config(&self) -> Config;
+    /// What a task gets.
+    async fn deps(&self, config: &Config, lifecycle: &Lifecycle, registration: Registration) -> Deps;
+    /// Lists another service beside the tasks.
+    async fn list(&self, scope: &Scope, registration: Registration) -> Arc<dyn Cluster>;
+    fn queue(&self) -> &dyn Queue;
+    fn presence(&self) -> &dyn Presence;
+    /// From now on nobody can be asked who is interested, or can be again.
+    fn presence_is_away(&self, away: bool);
+    /// Notices that nobody has acknowledged, handed out or not.
+    async fn unsettled(&self) -> u64;
+}
+
+/// Tests of one ground, by the names of their bodies.
+macro_rules! cases {
+    ($ground:ty, $($module:ident: $($case:ident),+;)+) => {
+        $(mod $module {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    crate::$module::$case::<$ground>().await;
+                }
+            )+
+        })+
+    };
+}
+
+/// What a task does whatever it stands on.
+macro_rules! all_cases {
+    ($ground:ty) => {
+        cases!($ground,
+            delivery:
+                a_notice_goes_to_the_interested_and_to_no_other,
+                a_wedged_gateway_delays_nobody_and_is_told_resync_on_its_return,
+                the_end_of_a_stream_releases_what_waited_for_it,
+                a_new_id_on_an_open_stream_is_the_only_one_that_counts,
+                without_presence_every_gateway_gets_everything,
+                what_is_no_notice_is_acknowledged_and_counted,
+                a_working_stream_is_life_whatever_the_registry_says;
+            duties: duties_are_spread_done_and_handed_over;
+            stop:
+                an_idle_task_stops_at_once,
+                the_last_task_pushes_until_draining_gateways_are_gone,
+                a_notice_in_hand_is_brought_to_its_end;
+        );
+    };
+}
+
+/// A configuration with these gateways as seeds and short leases; where servers are is not said.
+pub fn config(gateways: &[&Gateway]) -> Config {
     Config {
         admin: Admin::at(0),
-        nats: Url::at(&format!("nats://127.0.0.1:{nats}")),
-        redis: Url::at(&format!("redis://127.0.0.1:{redis}")),
-        etcd: Etcd { endpoints: vec![format!("http://127.0.0.1:{etcd}")], lease_ttl_s: 2 },
+        etcd: Etcd { lease_ttl_s: 2, ..Etcd::default() },
         gateway: Seeds { seeds: gateways.iter().map(|gateway| gateway.address.clone()).collect() },
         ..Config::default()
     }
@@ -48,11 +95,22 @@ pub struct Task {
 }
 
 impl Task {
-    pub async fn start(config: Config) -> Self {
+    pub async fn start(ground: &impl Ground, config: Config) -> Self {
+        Self::with(config, async |config, lifecycle, registration| {
+            ground.deps(config, lifecycle, registration).await
+        })
+        .await
+    }
+
+    /// On whatever `deps` makes.
+    pub async fn with(
+        config: Config,
+        deps: impl AsyncFnOnce(&Config, &Lifecycle, Registration) -> Deps,
+    ) -> Self {
         let (lifecycle, engine) = Lifecycle::new(stages::plan(config.shutdown.total()));
         let app = App::build(config.clone(), lifecycle.clone()).await.unwrap();
         let admin = app.admin_address().to_string();
-        let deps = deps::connect(&config, &lifecycle, app.registration()).await.unwrap();
+        let deps = deps(&config, &lifecycle, app.registration()).await;
         app.serve(deps);
         let mut tasks = JoinSet::new();
         tasks.spawn(engine.run());
@@ -74,7 +132,7 @@ impl Task {
         (head.starts_with("HTTP/1.1 200"), body)
     }
 
-    /// Until NATS is connected and every gateway has a stream.
+    /// Until the queue is connected and every gateway has a stream.
     pub async fn ready(&self) {
         eventually("the task is ready", SOON, async || {
             let status = self.status().await;
@@ -89,48 +147,6 @@ impl Task {
     }
 }
 
-/// A task as a process of its own; killed when dropped.
-pub struct Process(Child);
-
-impl Process {
-    pub fn start(config: &Config) -> Self {
-        let list = |list: &[String]| format!("{list:?}");
-        let child = Command::new(env!("CARGO_BIN_EXE_sluice-task"))
-            .args(["--set", &format!("admin.listen={}", config.admin.listen)])
-            .args(["--set", &format!("nats.url={}", config.nats.url)])
-            .args(["--set", &format!("redis.url={}", config.redis.url)])
-            .env("SLUICE_GATEWAY__SEEDS", list(&config.gateway.seeds))
-            .env("SLUICE_ETCD__ENDPOINTS", list(&config.etcd.endpoints))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    /// The line it introduces itself with.
-    pub fn announcement(&mut self) -> Value {
-        let mut line = String::new();
-        BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
-    }
-
-    pub async fn exited(&mut self) -> ExitStatus {
-        eventually("it exits", SOON, async || self.0.try_wait().unwrap().is_some()).await;
-        self.0.wait().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
 /// Head and body of a page.
 pub async fn get(address: &str, path: &str) -> (String, String) {
     let mut tcp = TcpStream::connect(address).await.unwrap();
@@ -142,41 +158,37 @@ pub async fn get(address: &str, path: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
-/// NATS and Redis, and their other users.
-pub struct Rig {
-    pub nats: Server,
-    pub redis: Server,
-    pub queue: JetStream,
-    pub presence: RedisPresence,
+/// A ground, and the numbers of what a test publishes there.
+pub struct Rig<G> {
+    pub ground: G,
     seq: u64,
 }
 
-impl Rig {
+impl<G: Ground> Rig<G> {
+    /// Tasks know gateways as seeds only.
     pub async fn start() -> Self {
-        let (nats, redis) = tokio::join!(Server::start(Kind::Nats), Server::start(Kind::Redis));
-        let config = config(nats.port(), redis.port(), 1, &[]);
-        let queue = NatsConfig { url: config.nats.url, ..NatsConfig::default() };
-        let queue = JetStream::connect(queue).await.unwrap();
-        let presence = RedisConfig { url: config.redis.url, ..RedisConfig::default() };
-        let presence = RedisPresence::connect(presence).unwrap();
-        eventually("NATS is connected", SOON, async || queue.connected()).await;
-        Self { nats, redis, queue, presence, seq: 0 }
+        Self { ground: G::start(false).await, seq: 0 }
     }
 
-    /// A task that knows these gateways as seeds; there is no etcd.
+    /// Tasks and gateways find each other.
+    pub async fn listed() -> Self {
+        Self { ground: G::start(true).await, seq: 0 }
+    }
+
+    /// For a task that knows these gateways as seeds.
     pub fn config(&self, gateways: &[&Gateway]) -> Config {
-        config(self.nats.port(), self.redis.port(), free_port(), gateways)
+        Config { gateway: config(gateways).gateway, ..self.ground.config() }
     }
 
     pub async fn task(&self, gateways: &[&Gateway]) -> Task {
-        let task = Task::start(self.config(gateways)).await;
+        let task = Task::start(&self.ground, self.config(gateways)).await;
         task.ready().await;
         task
     }
 
     pub async fn interest(&self, gateway: &Gateway, rooms: &[&str]) {
         let rooms: Vec<RoomId> = rooms.iter().map(|room| RoomId::parse(room).unwrap()).collect();
-        self.presence.add_interest(&gateway.id(), &rooms).await.unwrap();
+        self.ground.presence().add_interest(&gateway.id(), &rooms).await.unwrap();
     }
 
     /// One notice with a message of each room, as logic would publish it.
@@ -192,19 +204,11 @@ impl Rig {
         };
         let runs: Vec<RoomRun> = rooms.iter().map(run).collect();
         let notice = Notice { epoch: 5, runs: runs.clone() }.encode_to_vec();
-        self.queue.publish(lane_of(rooms[0]), notice.into()).await.unwrap();
+        self.ground.queue().publish(lane_of(rooms[0]), notice.into()).await.unwrap();
         runs
     }
 
-    /// What NATS still waits for: delivered and not acknowledged, and not delivered.
-    pub async fn unsettled(&self) -> u64 {
-        let client = async_nats::connect(self.nats.url()).await.unwrap();
-        let stream = async_nats::jetstream::new(client).get_stream("sluice_FANOUT").await.unwrap();
-        let info = stream.consumer_info("task").await.unwrap();
-        info.num_ack_pending as u64 + info.num_pending
-    }
-
     pub async fn settled(&self) {
-        eventually("NATS has all acks", SOON, async || self.unsettled().await == 0).await;
+        eventually("the queue has all acks", SOON, async || self.ground.unsettled().await == 0).await;
     }
 }

@@ -75,6 +75,10 @@ impl Stock {
         Ok((number, notice.payload.clone()))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.notices.len()
+    }
+
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
