@@ -124,7 +124,7 @@ impl Part<'_> {
             command: self.options.command.clone(),
             scenario: self.options.scenario.to_string(),
             seed: plan.seed,
-            build: env!("CARGO_PKG_VERSION").to_owned(),
+            build: build(),
             started_ms: clock.began_ms(),
             clients: plan.clients,
             rate_per_s: plan.rate_per_s,
@@ -369,6 +369,12 @@ impl Course {
         line.push(b'\n');
         self.faults.write_all(&line).context("faults.jsonl")
     }
+}
+
+/// The version, and the commit where the build was told.
+fn build() -> String {
+    let commit = option_env!("SLUICE_COMMIT").map(|commit| format!(" ({commit})"));
+    env!("CARGO_PKG_VERSION").to_owned() + &commit.unwrap_or_default()
 }
 
 fn said(fault: &Fault) -> String {

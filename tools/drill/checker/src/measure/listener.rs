@@ -62,18 +62,18 @@ impl Longest {
         }
     }
 
+    /// Whole to the window that it lies in most: what the next fault does belongs not to the one before it.
     fn add(&mut self, windows: &[Window], silence: Window) {
         let length = (silence.to - silence.from).max(1);
-        for (i, window) in windows.iter().enumerate().skip(self.passed) {
-            if window.from > silence.to {
-                break;
-            }
-            if self.of.len() <= i {
-                self.of.resize(i + 1, 0);
-            }
-            if let Some(longest) = self.of.get_mut(i) {
-                *longest = length.max(*longest);
-            }
+        let met = windows.iter().enumerate().skip(self.passed).take_while(|(_, met)| met.from <= silence.to);
+        let shared =
+            |window: &Window| silence.to.min(window.to).saturating_sub(silence.from.max(window.from));
+        let Some((i, _)) = met.max_by_key(|(_, window)| shared(window)) else { return };
+        if self.of.len() <= i {
+            self.of.resize(i + 1, 0);
+        }
+        if let Some(longest) = self.of.get_mut(i) {
+            *longest = length.max(*longest);
         }
     }
 

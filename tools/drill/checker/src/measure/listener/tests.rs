@@ -48,6 +48,21 @@ fn a_gap_that_began_before_the_fault_counts_whole_and_only_there() {
 }
 
 #[test]
+fn a_gap_that_meets_two_faults_is_the_one_s_it_lies_in_most() {
+    let window = |from: u64, to: u64| Window { from: from * 1_000_000, to: to * 1_000_000 };
+    for (from, to, expected) in [(9, 19, vec![(0, 10)]), (19, 29, vec![(1, 10)]), (15, 25, vec![(1, 10)])] {
+        let plan = Plan { faults: vec![window(10, 20), window(20, 30)], quiet: vec![], ..plan() };
+        let mut listener = Listener::default();
+        listener.beacon(&plan, from * 1_000_000);
+        listener.beacon(&plan, to * 1_000_000);
+        let heard = listener.finish(&plan, to * 1_000_000);
+        let whole: Vec<_> =
+            heard.faults.iter().map(|(i, us)| (*i, us / 1_000_000)).filter(|(_, s)| *s > 0).collect();
+        assert_eq!(whole, expected, "{from} to {to}");
+    }
+}
+
+#[test]
 fn a_gap_in_quiet_times_is_steady() {
     let heard = listen(between(25_000_000, 26_000_000), &[]);
     assert_eq!((heard.faults, heard.quiet), (vec![(0, 100_000)], vec![100_000, 1_000_000]));
