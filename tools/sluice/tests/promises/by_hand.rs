@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::kit::cluster;
+use crate::kit::Ground;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -21,25 +21,21 @@ fn run(script: &str, arguments: &[&str]) -> Output {
     output
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_transcript_of_wire_md_is_true() {
-    let cluster = cluster(2, 1, 1).await;
+pub async fn the_transcript_of_wire_md_is_true<G: Ground>() {
+    let ground = G::start(2, 1, 1).await;
     let wire = root().join("proto/WIRE.md");
-    let token = cluster.token("alice", &["*"], &["*"]).unwrap();
-    let (one, two) = (cluster.gateway(0), cluster.gateway(1));
-    let arguments = [wire.to_str().unwrap(), one.ws(), two.ws(), &token];
+    let (one, two, token) = (ground.ws(0), ground.ws(1), ground.token("alice"));
+    let arguments = [wire.to_str().unwrap(), &one, &two, &token];
     let output = tokio::task::block_in_place(|| run("transcript.py", &arguments));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    cluster.stop().await;
+    ground.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn websocat_publishes_and_subscribes() {
-    let cluster = cluster(1, 1, 1).await;
-    let token = cluster.token("alice", &["*"], &["*"]).unwrap();
-    let gateway = cluster.gateway(0);
-    let arguments = [gateway.ws(), &token];
+pub async fn websocat_publishes_and_subscribes<G: Ground>() {
+    let ground = G::start(1, 1, 1).await;
+    let (url, token) = (ground.ws(0), ground.token("alice"));
+    let arguments = [url.as_str(), &token];
     let output = tokio::task::block_in_place(|| run("websocat.py", &arguments));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    cluster.stop().await;
+    ground.stop().await;
 }

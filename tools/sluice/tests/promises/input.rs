@@ -1,14 +1,11 @@
 //! Bad input: a clear error or a close, and the connections of others stay untouched.
 
-use std::time::Duration;
-
 use sluice_client::raw::{ConnectError, Handshake, Socket};
-use sluice_launcher::Options;
 use sluice_launcher::token::{self, Grants};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::kit::{SOON, close_of, cluster, cluster_with, json, json_with, socket_of};
+use crate::kit::{Ground, SOON, close_of, json, json_with, socket_of};
 
 /// Frames with the error code each one gets; the connection goes on.
 const REFUSED: [(&str, &str); 14] = [
@@ -28,14 +25,13 @@ const REFUSED: [(&str, &str); 14] = [
     ("{\"connect\":{\"token\":\"x\"}}", "bad_request"),
 ];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bad_frames_are_answered_and_others_are_untouched() {
-    let cluster = cluster(1, 1, 1).await;
-    let mut other = socket_of(&cluster, "other", 0).await;
+pub async fn bad_frames_are_answered_and_others_are_untouched<G: Ground>() {
+    let ground = G::start(1, 1, 1).await;
+    let mut other = socket_of(&ground, "other", 0).await;
     other.send(r#"{"sub":"a"}"#).await.unwrap();
     assert_eq!(json(&mut other).await["ok"], "sub");
 
-    let mut socket = socket_of(&cluster, "ann", 0).await;
+    let mut socket = socket_of(&ground, "ann", 0).await;
     for (frame, code) in REFUSED {
         socket.send(frame).await.unwrap();
         let error = json(&mut socket).await;
@@ -64,26 +60,25 @@ async fn bad_frames_are_answered_and_others_are_untouched() {
     }
     assert_eq!(close_of(&mut socket).await.0, 4502, "ten bad frames in a row");
 
-    let mut binary = socket_of(&cluster, "ann", 0).await;
+    let mut binary = socket_of(&ground, "ann", 0).await;
     binary.send_binary(vec![1, 2, 3]).await.unwrap();
     assert_eq!(close_of(&mut binary).await.0, 1003);
 
-    let mut huge = socket_of(&cluster, "ann", 0).await;
+    let mut huge = socket_of(&ground, "ann", 0).await;
     // The server may close before all of it is written.
     drop(huge.send("x".repeat(2 * 1024 * 1024)).await);
     assert_eq!(close_of(&mut huge).await.0, 1009);
 
-    let mut sender = socket_of(&cluster, "ann", 0).await;
+    let mut sender = socket_of(&ground, "ann", 0).await;
     sender.send(r#"{"pub":"a","data":{"still":"here"}}"#).await.unwrap();
     let message = json(&mut other).await;
     assert_eq!((&message["msg"], &message["data"]["still"]), (&"a".into(), &"here".into()), "{message}");
-    cluster.stop().await;
+    ground.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn text_that_is_not_utf8_closes_with_1007() {
-    let cluster = cluster(1, 1, 1).await;
-    let address = address_of(cluster.gateway(0).ws());
+pub async fn text_that_is_not_utf8_closes_with_1007<G: Ground>() {
+    let ground = G::start(1, 1, 1).await;
+    let address = address_of(&ground.ws(0));
     let mut stream = TcpStream::connect(&address).await.unwrap();
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -96,21 +91,20 @@ async fn text_that_is_not_utf8_closes_with_1007() {
     tokio::time::timeout(SOON, stream.read_to_end(&mut all)).await.expect("closed in time").unwrap();
     let close = [0x03, 0xef];
     assert!(all.windows(2).any(|pair| pair == close), "close code 1007 in {all:?}");
-    cluster.stop().await;
+    ground.stop().await;
 }
 
-fn address_of(url: &str) -> String {
+/// `host:port` of a URL.
+pub fn address_of(url: &str) -> String {
     url.trim_start_matches("ws://").split('/').next().unwrap().to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tokens_grants_and_origins_are_enforced() {
-    let options = Options::default().set("gateway.origins=[\"https://app.example\"]").unwrap();
-    let cluster = cluster_with(options).await;
-    let url = cluster.gateway(0).ws().to_owned();
+pub async fn tokens_grants_and_origins_are_enforced<G: Ground>() {
+    let ground = G::start(1, 1, 1).await;
+    let url = ground.ws(0);
 
     let grants = Grants { sub: vec!["news.*".into()], publish: vec!["news.a".into()] };
-    let limited = token::mint(cluster.token_secret(), "ann", grants, Duration::from_secs(600)).unwrap();
+    let limited = ground.token_with("ann", grants);
     let offer = Handshake::new(&url).subprotocol("sluice.v1.json").subprotocol(format!("bearer.{limited}"));
     let mut socket = Socket::connect(&offer).await.unwrap();
     assert_eq!(json(&mut socket).await["welcome"]["user"], "ann");
@@ -154,36 +148,7 @@ async fn tokens_grants_and_origins_are_enforced() {
         }
         other => panic!("a wrong origin was let in: {other:?}"),
     }
-    let right = Handshake::new(&url).header("Origin", "https://app.example");
+    let right = Handshake::new(&url).header("Origin", ground.origin());
     assert!(Socket::connect(&right).await.is_ok());
-    cluster.stop().await;
-}
-
-/// `connect` as the first frame, and a handshake that is never finished.
-#[tokio::test(flavor = "multi_thread")]
-async fn connect_comes_first_and_half_handshakes_end() {
-    let options = Options::default().set("logic.anonymous=false").unwrap();
-    let options = options.set("all.etcd.lease_ttl_s=3").unwrap();
-    let cluster = sluice_launcher::Cluster::start(options).await.unwrap();
-    let url = cluster.gateway(0).ws().to_owned();
-    let mut half = TcpStream::connect(address_of(&url)).await.unwrap();
-    half.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\n").await.unwrap();
-
-    let mut socket = Socket::connect(&Handshake::new(&url)).await.unwrap();
-    socket.send(r#"{"sub":"a","id":1}"#).await.unwrap();
-    let error = json(&mut socket).await;
-    assert_eq!((&error["error"]["code"], &error["id"]), (&"unauthorized".into(), &1.into()), "{error}");
-    let token = cluster.token("ann", &["*"], &["*"]).unwrap();
-    socket.send(format!(r#"{{"connect":{{"token":"{token}"}},"id":2}}"#)).await.unwrap();
-    socket.send(r#"{"sub":"a","id":3}"#).await.unwrap();
-    let welcome = json(&mut socket).await;
-    assert_eq!((&welcome["welcome"]["user"], &welcome["id"]), (&"ann".into(), &2.into()), "{welcome}");
-    assert_eq!(json(&mut socket).await["id"], 3);
-
-    let mut rest = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(8), half.read_to_end(&mut rest)).await;
-    assert!(ended.is_ok(), "half a handshake is held open for 5 s at most");
-    socket.send(r#"{"ping":1}"#).await.unwrap();
-    assert_eq!(json(&mut socket).await["ok"], "ping");
-    cluster.stop().await;
+    ground.stop().await;
 }

@@ -1,19 +1,23 @@
-//! The promises of Sluice, tested against the real processes on real NATS, etcd, Redis and PostgreSQL.
+//! The promises of Sluice, tested on real processes: each body runs as `real::…` on a cluster with its own NATS, etcd, Redis
+//! and PostgreSQL, and as `dev::…` on `sluice dev`, which is one process on embedded parts. What only one of them has stands
+//! in its module: outages of servers, a frozen or killed service, settings and the command `sluice cluster` are `real`.
 //!
-//! Clients record what they were told and what they received; [`record::Record::judge`] compares that with
-//! the table. Every wait is for a condition and has a bound.
+//! Clients record what they were told and what they received; [`record::judge`] compares that with the table. Every wait
+//! is for a condition and has a bound.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with the test's runtime")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at what it is about")]
 
+#[macro_use]
+mod kit;
 mod by_hand;
-mod command;
 mod deploys;
+#[cfg(feature = "dev")]
+mod dev;
 mod history;
 mod input;
-mod kit;
-mod outages;
+mod real;
 mod record;
 mod resume;
 mod slow;

@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sluice_client::{Client, Error, Event, Events, Options, Position, Stored};
-use sluice_launcher::{Cluster, Service};
-use sqlx::{Connection, PgConnection, Row};
+use sluice_client::{Client, Error, Event, Events, Options, Position};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::kit::until;
+use crate::kit::{Ground, until};
 
 /// What one observer of one room saw.
 #[derive(Debug, Default)]
@@ -114,7 +112,7 @@ impl Seen {
 #[derive(Debug)]
 pub struct Sent {
     pub user: String,
-    pub outcomes: Vec<(String, Result<Stored, Error>)>,
+    pub outcomes: Vec<(String, Result<sluice_client::Stored, Error>)>,
 }
 
 impl Sent {
@@ -168,37 +166,28 @@ async fn forget(mut events: Events) {
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored1 {
+pub struct Stored {
     pub seq: u64,
     pub sender: String,
     pub key: String,
     pub data: String,
 }
 
-/// The messages of a room as PostgreSQL has them.
-pub async fn table(cluster: &Cluster, room: &str) -> Vec<Stored1> {
-    let mut connection = PgConnection::connect(cluster.store(Service::Postgres).url()).await.unwrap();
-    let rows = sqlx::query("select seq, sender, key, data from messages where room = $1 order by seq")
-        .bind(room)
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
-    rows.iter()
-        .map(|row| Stored1 {
-            seq: u64::try_from(row.get::<i64, _>("seq")).unwrap(),
-            sender: row.get("sender"),
-            key: row.get("key"),
-            data: String::from_utf8(row.get("data")).unwrap(),
-        })
-        .collect()
+/// What to ask for them, in this order; the only parameter is the room.
+pub const ROWS: &str = "select seq, sender, key, data from messages where room = $1 order by seq";
+
+impl Stored {
+    pub fn from_row((seq, sender, key, data): (i64, String, String, Vec<u8>)) -> Self {
+        Self { seq: seq.try_into().unwrap(), sender, key, data: String::from_utf8(data).unwrap() }
+    }
 }
 
 /// Compares what everybody knows of one room.
-pub async fn judge(cluster: &Cluster, room: &str, sent: &[Sent], observers: &[&Observer]) -> Vec<Stored1> {
-    let rows = table(cluster, room).await;
+pub async fn judge(ground: &impl Ground, room: &str, sent: &[Sent], observers: &[&Observer]) -> Vec<Stored> {
+    let rows = ground.table(room).await;
     let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
     assert_eq!(seqs, (1..=rows.len() as u64).collect::<Vec<_>>(), "the table has no hole");
-    let by_key: HashMap<(&str, &str), &Stored1> =
+    let by_key: HashMap<(&str, &str), &Stored> =
         rows.iter().map(|row| ((row.sender.as_str(), row.key.as_str()), row)).collect();
     assert_eq!(by_key.len(), rows.len(), "no key is stored twice");
     for sent in sent {
@@ -214,7 +203,7 @@ pub async fn judge(cluster: &Cluster, room: &str, sent: &[Sent], observers: &[&O
             }
         }
     }
-    let truth: BTreeMap<u64, &Stored1> = rows.iter().map(|row| (row.seq, row)).collect();
+    let truth: BTreeMap<u64, &Stored> = rows.iter().map(|row| (row.seq, row)).collect();
     for (n, observer) in observers.iter().enumerate() {
         observer.look(|seen| {
             seen.judge(&format!("observer {n}"));

@@ -5,28 +5,24 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sluice_client::Position;
-use sluice_client::raw::{Handshake, Socket};
 use tokio::time::{Instant, sleep};
 
-use crate::kit::{SOON, client_of, cluster, json};
+use crate::kit::{Ground, SOON, client_of, json, socket_of};
 use crate::record::{Observer, judge, publish};
 
 /// Bytes a second the slow client takes while the room is busy.
 const SLOW_BYTES_PER_S: usize = 1_000;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_ends_complete_and_costs_little() {
-    let cluster = cluster(1, 1, 1).await;
-    let fast = Observer::start(client_of(&cluster, "fast", 0), "busy", Position::After(0)).await;
-    let token = cluster.token("slow", &["*"], &["*"]).unwrap();
-    let mut slow = Socket::connect(&Handshake::new(cluster.gateway(0).ws()).token(token)).await.unwrap();
-    json(&mut slow).await;
+pub async fn a_slow_reader_ends_complete_and_costs_little<G: Ground>() {
+    let ground = G::start(1, 1, 1).await;
+    let fast = Observer::start(client_of(&ground, "fast", 0), "busy", Position::After(0)).await;
+    let mut slow = socket_of(&ground, "slow", 0).await;
     slow.send(r#"{"sub":"busy","after":0}"#).await.unwrap();
-    let before = cluster.gateway(0).memory_bytes().unwrap();
+    let before = ground.memory_bytes();
 
     // 12 MB of messages, far beyond every buffer between the gateway and the slow client.
     let filling = "x".repeat(4_000);
-    let (client, _events) = sluice_client::Client::connect(client_of(&cluster, "ann", 0)).await.unwrap();
+    let (client, _events) = sluice_client::Client::connect(client_of(&ground, "ann", 0)).await.unwrap();
     let busy = tokio::spawn(async move {
         let mut clock = tokio::time::interval(Duration::from_millis(4));
         let mut receipts = Vec::new();
@@ -53,7 +49,7 @@ async fn a_slow_reader_ends_complete_and_costs_little() {
     }
     busy.await.unwrap();
     fast.reaches(3_000, SOON).await;
-    let grown = cluster.gateway(0).memory_bytes().unwrap().saturating_sub(before);
+    let grown = ground.memory_bytes().saturating_sub(before);
     assert!(grown < 48 << 20, "the gateway grew by {} MiB", grown >> 20);
 
     while seen.last().is_none_or(|frame| frame["seq"] != 3_000) {
@@ -74,8 +70,8 @@ async fn a_slow_reader_ends_complete_and_costs_little() {
         }
     }
     assert_eq!(next, 3_001);
-    judge(&cluster, "busy", &[], &[&fast]).await;
+    judge(&ground, "busy", &[], &[&fast]).await;
     let other = publish(fast.client.clone(), "fast".into(), "other".into(), 10, 0).await;
     other.all_ok();
-    cluster.stop().await;
+    ground.stop().await;
 }

@@ -1,18 +1,19 @@
 //! NATS, Redis and etcd lose everything or are away while clients are connected: deliveries go on or resume
-//! within 3 s, and nothing is lost.
+//! within 3 s, and nothing is lost. What is embedded in one process cannot be away from it.
 
 use std::time::Duration;
 
 use sluice_client::Position;
-use sluice_launcher::{Cluster, Service};
+use sluice_launcher::Service;
 use tokio::time::Instant;
 
-use crate::kit::{SOON, client_of, cluster};
+use super::Real;
+use crate::kit::{Ground, SOON, client_of};
 use crate::record::{Observer, judge, sender};
 
 /// Load on two gateways while `trouble` happens; returns the longest silence any observer saw.
-async fn silence_during(trouble: impl AsyncFnOnce(&Cluster)) -> Duration {
-    let cluster = cluster(2, 1, 1).await;
+async fn silence_during(trouble: impl AsyncFnOnce(&Real)) -> Duration {
+    let cluster = Real::start(2, 1, 1).await;
     let mut observers = Vec::new();
     for n in 0..2 {
         observers.push(

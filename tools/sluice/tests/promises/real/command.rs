@@ -1,5 +1,5 @@
 //! `sluice cluster --json` with all services, as a program drives it: kills, replacements by a line on standard
-//! input, and Ctrl-C on its terminal, which signals its whole process group.
+//! input, and Ctrl-C on its terminal, which signals its whole process group. `sluice dev` has tests of its own for that.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;

@@ -1,0 +1,102 @@
+//! Stops of single processes while one of them, or a server, stands still or is gone: there are none in one process.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use sluice_launcher::{Service, service_binary};
+
+use super::{Real, SERVICES, STORES, term};
+use crate::deploys::under_load;
+use crate::kit::Ground;
+use crate::record::Sent;
+
+/// Frozen and thawed: a logic beyond the deadline of a call, a task beyond `ack_wait`, a gateway beyond its lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn freezing_each_service_breaks_nothing() {
+    let cluster = Real::start(2, 2, 2).await;
+    let (_, sent) = under_load(&cluster, 6_000, async |cluster| {
+        for (service, seconds) in [(Service::Logic, 3), (Service::Task, 3), (Service::Gateway, 6)] {
+            let node = cluster.node(service, 0).unwrap();
+            assert!(node.freeze());
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            assert!(node.thaw());
+        }
+    })
+    .await;
+    sent.iter().for_each(Sent::all_ok);
+    cluster.stop().await;
+}
+
+/// Each on its own; how long all of `sluice dev` takes is tested with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_processes_exit_in_less_than_half_a_second() {
+    let cluster = Real::start(1, 1, 1).await;
+    for service in [Service::Task, Service::Gateway, Service::Logic] {
+        let exit = term(&cluster.node(service, 0).unwrap()).await;
+        let elapsed = exit.elapsed.unwrap();
+        assert!(elapsed < Duration::from_millis(500), "an idle {service} took {elapsed:?}");
+    }
+    cluster.stop().await;
+}
+
+/// SIGTERM while a store hangs: in budget.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_needs_no_store() {
+    for store in STORES {
+        let cluster = Real::start(1, 1, 1).await;
+        assert!(cluster.store(store).freeze());
+        for service in SERVICES {
+            let exit = term(&cluster.node(service, 0).unwrap()).await;
+            println!("{service} with a frozen {store}: {:?}", exit.elapsed);
+        }
+        assert!(cluster.store(store).thaw());
+        cluster.stop().await;
+    }
+}
+
+/// Starts a service whose stores refuse every connection, and stops it as soon as its ports are bound.
+fn stopped_while_starting(service: Service) -> (Option<i32>, Duration) {
+    let binary = service_binary(service, None).unwrap();
+    let mut child = Command::new(binary)
+        .envs(["ETCD__ENDPOINTS=[\"http://127.0.0.1:1\"]", "NATS__URL=nats://127.0.0.1:1"].map(setting))
+        .envs(
+            ["REDIS__URL=redis://127.0.0.1:1", "POSTGRES__URL=postgres://sluice@127.0.0.1:1/x"].map(setting),
+        )
+        .envs(["LISTEN=127.0.0.1:0", "GRPC__LISTEN=127.0.0.1:0", "ADMIN__LISTEN=127.0.0.1:0"].map(setting))
+        .envs(["TOKEN_SECRET=0123456789abcdef"].map(setting))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("admin"), "{service} says where it listens: {line:?}");
+    let start = std::time::Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    (child.wait().unwrap().code(), start.elapsed())
+}
+
+fn setting(text: &str) -> (String, String) {
+    let (key, value) = text.split_once('=').unwrap();
+    (format!("SLUICE_{key}"), value.to_owned())
+}
+
+/// SIGTERM while all stores are gone, and during a start-up without any of them: in budget, saying what is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_and_a_start_up_without_any_store_end_in_budget() {
+    let cluster = Real::start(1, 1, 1).await;
+    for store in STORES {
+        cluster.stop_store(store).await.unwrap();
+    }
+    for service in SERVICES {
+        let exit = term(&cluster.node(service, 0).unwrap()).await;
+        println!("{service} without stores: {:?}", exit.elapsed);
+    }
+    cluster.stop().await;
+    for service in SERVICES {
+        let (code, took) = tokio::task::block_in_place(|| stopped_while_starting(service));
+        assert_eq!(code, Some(0), "{service}");
+        assert!(took < Duration::from_secs(8), "{service} took {took:?}");
+    }
+}
