@@ -70,7 +70,8 @@ pub struct Retention {
 pub struct Drain {
     /// Milliseconds to go on accepting while balancers learn; Kubernetes needs some seconds.
     pub accept_grace_ms: u64,
-    /// Closes per second while other gateways serve; the budget wins over it.
+    /// Closes per second while other gateways serve, where the budget wins over it, and returns per second that
+    /// clients are told.
     pub rate_per_s: u32,
     /// WebSocket close code; never 1000, which many clients take as "do not come back".
     pub close_code: u16,
@@ -87,8 +88,8 @@ impl Default for Config {
             listen: Address::local(8080),
             advertise: String::new(),
             origins: Vec::new(),
-            shards: 0,
             hosts: Vec::new(),
+            shards: 0,
             connections_max: defaults::CONNECTIONS_MAX,
             prefix: "sluice".into(),
             ping_every_s: 25,

@@ -130,7 +130,8 @@ pub const DROP_BEFORE_END: Duration = Duration::from_millis(100);
 pub const SAY_SO_WITHIN: Duration = Duration::from_millis(300);
 /// For giving the lease back.
 pub const CLOSE_CLUSTER_WITHIN: Duration = Duration::from_millis(450);
-/// Closes per second while other gateways serve: 2,300 ms of drain move 5,000 clients without haste.
+/// Closes per second while other gateways serve: 2,300 ms of drain move 5,000 clients without haste. Clients are told
+/// to return at this rate too; a gateway that has just started takes more than twice as many.
 pub const DRAIN_RATE_PER_S: u32 = 2_500;
 /// Between two slices of a paced drain.
 pub const DRAIN_SLICE: Duration = Duration::from_millis(20);
@@ -138,6 +139,8 @@ pub const DRAIN_SLICE: Duration = Duration::from_millis(20);
 pub const RECONNECT_MS_MAX: u64 = 15_000;
 /// Shortest delay when nobody is there to come back to yet.
 pub const RECONNECT_MS_MIN_LAST: u64 = 1_000;
+/// Few clients are spread over this as well, so that they do not come in step.
+pub const RECONNECT_SPREAD_MS_MIN: u64 = 200;
 
 /// Bounds and times of the home half of each of `shards` shards.
 #[must_use]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::defaults::RECONNECT_MS_MIN_LAST;
+use crate::defaults::{RECONNECT_MS_MIN_LAST, RECONNECT_SPREAD_MS_MIN};
 
 /// How one shard's clients leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Situation {
     pub connections: usize,
     /// Whether another gateway serves.
     pub peers: bool,
-    /// Closes per second for the whole gateway, as configured.
+    /// Closes per second for the whole gateway, and returns per second to whoever takes its place, as configured.
     pub rate_per_s: u32,
     /// Time for `drain` frames.
     pub notify_for: Duration,
@@ -50,28 +50,30 @@ impl Pace {
     pub fn plan(situation: &Situation) -> Self {
         let connections = u32::try_from(situation.connections).unwrap_or(u32::MAX);
         let at_rate = Duration::from_secs(1).saturating_mul(connections) / situation.rate_per_s.max(1);
+        // Whoever takes them checks a token and subscriptions for each: they return at the pace of the closes.
+        let spread = u64::try_from(at_rate.as_millis()).unwrap_or(u64::MAX).max(RECONNECT_SPREAD_MS_MIN);
         let room = if situation.peers { situation.close_for } else { situation.close_for_last };
         let close_after =
             if situation.peers && connections > 0 { situation.move_for } else { Duration::ZERO };
         let close_within = at_rate.min(room.saturating_sub(close_after) / AFTER_LAST_CLOSE);
         if situation.peers {
-            // They can come back as soon as they are closed: spread them over the pace once more.
-            let spread = u64::try_from(at_rate.as_millis()).unwrap_or(u64::MAX);
+            // They can come back as soon as they are closed.
             Self {
                 notify_within: at_rate.min(situation.notify_for / AFTER_LAST_CLOSE),
                 close_after,
                 close_within,
                 reconnect_ms_min: 0,
-                reconnect_ms_max: spread.clamp(200, situation.reconnect_ms_max.max(200)),
+                reconnect_ms_max: spread.min(situation.reconnect_ms_max.max(RECONNECT_SPREAD_MS_MIN)),
             }
         } else {
+            // Nobody is there yet: a moment for the replacement to start, then as above.
             let most = situation.reconnect_ms_max.max(RECONNECT_MS_MIN_LAST);
             Self {
                 notify_within: Duration::ZERO,
                 close_after,
                 close_within,
-                reconnect_ms_min: RECONNECT_MS_MIN_LAST.min(most),
-                reconnect_ms_max: most,
+                reconnect_ms_min: RECONNECT_MS_MIN_LAST,
+                reconnect_ms_max: spread.saturating_add(RECONNECT_MS_MIN_LAST).min(most),
             }
         }
     }
@@ -115,9 +117,25 @@ mod tests {
         let pace = Pace::plan(&ALONE);
         assert_eq!(pace.notify_within, Duration::ZERO);
         assert_eq!(pace.close_within, Duration::from_millis(400));
-        assert_eq!((pace.reconnect_ms_min, pace.reconnect_ms_max), (1_000, 15_000));
         let crowd = Pace::plan(&Situation { connections: 100_000, ..ALONE });
         assert_eq!(crowd.close_within, Duration::from_millis(500), "the budget wins over the rate");
+    }
+
+    #[test]
+    fn the_fewer_clients_the_sooner_they_may_return() {
+        let delays = |connections, peers| {
+            let pace = Pace::plan(&Situation { connections, peers, ..ALONE });
+            (pace.reconnect_ms_min, pace.reconnect_ms_max)
+        };
+        for (connections, alone, beside_peers) in [
+            (1, (1_000, 1_200), (0, 200)),
+            (200, (1_000, 1_200), (0, 200)),
+            (10_000, (1_000, 5_000), (0, 4_000)),
+            (1_000_000, (1_000, 15_000), (0, 15_000)),
+        ] {
+            assert_eq!(delays(connections, false), alone, "{connections} clients, alone");
+            assert_eq!(delays(connections, true), beside_peers, "{connections} clients, beside peers");
+        }
     }
 
     #[test]
