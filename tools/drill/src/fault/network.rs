@@ -51,7 +51,8 @@ impl Striker<'_> {
         let mut fault = self.begin(place);
         let networks = given.connect(place, None).await?;
         fault.hit = !networks.is_empty();
-        fault.note = format!("off {} for {} ms", networks.join(", "), time.as_millis());
+        let names: Vec<&str> = networks.iter().map(|at| at.network.as_str()).collect();
+        fault.note = format!("off {} for {} ms", names.join(", "), time.as_millis());
         sleep(time).await;
         given.connect(place, Some(&networks)).await?;
         self.heal(&mut fault);

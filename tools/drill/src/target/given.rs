@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Ended;
 use crate::place::{Place, Role};
+pub use container::Attachment;
 use hold::Hold;
 pub use wanted::Wanted;
 
@@ -194,7 +195,11 @@ impl Given {
     ///
     /// # Errors
     /// What docker said.
-    pub async fn connect(&self, place: Place, networks: Option<&[String]>) -> anyhow::Result<Vec<String>> {
+    pub async fn connect(
+        &self,
+        place: Place,
+        networks: Option<&[Attachment]>,
+    ) -> anyhow::Result<Vec<Attachment>> {
         let name = self.holds.get(&place).and_then(Hold::container).context("no container was named")?;
         match networks {
             None => container::disconnect(name).await,

@@ -42,20 +42,54 @@ pub(super) async fn start(name: &str) -> anyhow::Result<()> {
     docker(&["start", name], QUICK).await.map(drop)
 }
 
-/// Takes it off all its networks, and says which they were.
-pub(super) async fn disconnect(name: &str) -> anyhow::Result<Vec<String>> {
-    let format = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}";
-    let networks = docker(&["inspect", "-f", format, name], QUICK).await?;
-    let networks: Vec<String> = networks.split_whitespace().map(str::to_owned).collect();
-    for network in &networks {
-        docker(&["network", "disconnect", "-f", network, name], QUICK).await?;
-    }
-    Ok(networks)
+/// A network that a container is on, and what it is called there: the engine forgets both when it is taken off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The network.
+    pub network: String,
+    aliases: Vec<String>,
 }
 
-pub(super) async fn connect(name: &str, networks: &[String]) -> anyhow::Result<()> {
-    for network in networks {
-        docker(&["network", "connect", network, name], QUICK).await?;
+impl Attachment {
+    /// Of a line `network alias alias …`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        Some(Self { network: words.next()?, aliases: words.collect() })
+    }
+}
+
+/// Takes it off all its networks, and says which they were.
+pub(super) async fn disconnect(name: &str) -> anyhow::Result<Vec<Attachment>> {
+    let format = "{{range $name, $at := .NetworkSettings.Networks}}\
+                  {{$name}}{{range $at.Aliases}} {{.}}{{end}}{{println}}{{end}}";
+    let said = docker(&["inspect", "-f", format, name], QUICK).await?;
+    let attachments: Vec<Attachment> = said.lines().filter_map(Attachment::parse).collect();
+    for Attachment { network, .. } in &attachments {
+        docker(&["network", "disconnect", "-f", network, name], QUICK).await?;
+    }
+    Ok(attachments)
+}
+
+/// Brings it back to them, under the names that others look for.
+pub(super) async fn connect(name: &str, attachments: &[Attachment]) -> anyhow::Result<()> {
+    for Attachment { network, aliases } in attachments {
+        let aliases = aliases.iter().flat_map(|alias| ["--alias", alias.as_str()]);
+        let arguments: Vec<&str> =
+            ["network", "connect"].into_iter().chain(aliases).chain([network.as_str(), name]).collect();
+        docker(&arguments, QUICK).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_a_network_and_what_a_container_is_called_there() {
+        let of = |line| Attachment::parse(line).map(|at| (at.network, at.aliases.join("+")));
+        assert_eq!(of("deploy_default redis 3f2a"), Some(("deploy_default".into(), "redis+3f2a".into())));
+        assert_eq!(of("bridge"), Some(("bridge".into(), String::new())));
+        assert_eq!(of(""), None);
+    }
 }
