@@ -104,7 +104,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let board = Board::new(&fleet.instances);
-    let names: Vec<&str> = fleet.instances.iter().map(|instance| instance.name.as_str()).collect();
+    let wanted = fleet.instances.iter().filter(|instance| instance.wanted);
+    let names: Vec<&str> = wanted.map(|instance| instance.name.as_str()).collect();
     let again = if state.is_fresh() { "rolls" } else { "goes on with" };
     board.say(&format!("{again} {}: {}", fleet.of, names.join(", ")));
     let asked = CancellationToken::new();
@@ -190,7 +191,9 @@ impl Arguments {
                 bail!("--only {name}: there is only {}", names.join(", "));
             }
         }
-        fleet.instances.retain(|instance| self.only.is_empty() || self.only.contains(&instance.name));
+        for instance in &mut fleet.instances {
+            instance.wanted = self.only.is_empty() || self.only.contains(&instance.name);
+        }
         fleet.instances.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
         Ok(fleet)
     }
@@ -219,7 +222,7 @@ impl Arguments {
             let log = PathBuf::from(format!("{name}.log"));
             let pid = state.pid(&name).unwrap_or(pid);
             let hold = Hold::Process(Box::new(Process::new(pid, command, admins.remove(&name), log)));
-            instances.push(Instance { name, kind, hold });
+            instances.push(Instance { name, kind, hold, wanted: true });
         }
         if let Some(name) = starts.keys().chain(admins.keys()).next() {
             bail!("{name} has no --pid: add --pid {name}=PID");

@@ -3,12 +3,15 @@
 
 mod inspect;
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 
@@ -65,10 +68,6 @@ impl Compose {
         self.ask(&["up", "--detach", "--no-deps", "--no-build", service], LONG).await.map(drop)
     }
 
-    async fn of_service(&self, service: &str) -> anyhow::Result<Option<Seen>> {
-        let ids = self.ask(&["ps", "--all", "--quiet", service], QUICK).await?;
-        Ok(look(ids.lines()).await?.into_iter().next())
-    }
 }
 
 /// The instances among the containers of a project: what runs a program of ours.
@@ -85,8 +84,9 @@ pub(super) fn instances(compose: &Arc<Compose>, seen: &[Seen]) -> anyhow::Result
             );
         }
         let now = Mutex::new(Now::of(container));
-        let hold = Container { compose: Arc::clone(compose), service: service.to_owned(), now };
-        found.push(Instance { name: service.to_owned(), kind, hold: Hold::Container(hold) });
+        let project = container.project().unwrap_or_default().to_owned();
+        let hold = Container { compose: Arc::clone(compose), project, service: service.to_owned(), now };
+        found.push(Instance { name: service.to_owned(), kind, hold: Hold::Container(hold), wanted: true });
     }
     Ok(found)
 }
@@ -94,6 +94,7 @@ pub(super) fn instances(compose: &Arc<Compose>, seen: &[Seen]) -> anyhow::Result
 /// The one container of a service.
 pub(super) struct Container {
     compose: Arc<Compose>,
+    project: String,
     service: String,
     now: Mutex<Now>,
 }
@@ -144,9 +145,18 @@ impl Container {
     /// The same container again, or a new one when its image or its part of the file has changed.
     pub(super) async fn start(&self) -> anyhow::Result<()> {
         self.compose.up(&self.service).await?;
-        let seen = self.compose.of_service(&self.service).await?;
+        let seen = self.newest().await?;
         *self.now() = Now::of(&seen.with_context(|| format!("compose has brought up no {}", self.service))?);
         Ok(())
+    }
+
+    /// The engine is asked, and lists the newest first: compose takes long where it is a Python program.
+    async fn newest(&self) -> anyhow::Result<Option<Seen>> {
+        let label = |name: &str, value: &str| format!("--filter=label=com.docker.compose.{name}={value}");
+        let (project, service) = (label("project", &self.project), label("service", &self.service));
+        let ask = ["ps", "--all", "--quiet", "--no-trunc"].map(str::to_owned);
+        let ids = run(&["docker"], &[ask.as_slice(), &[project, service]].concat(), QUICK).await?;
+        Ok(look(ids.lines().take(1)).await?.pop())
     }
 }
 
@@ -161,17 +171,74 @@ async fn look<'a>(ids: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Vec<
     serde_json::from_str(&json).context("docker inspect said something strange")
 }
 
-/// In a process group of its own: Ctrl-C is for the roll, which ends what it has begun.
+/// In a process group of its own, and with nobody at the other end of a pipe: Ctrl-C is for the roll, and when that is
+/// left in the middle or killed, the command still ends what it has begun; compose would leave half a container.
 async fn run(program: &[&str], arguments: &[String], within: Duration) -> anyhow::Result<String> {
     let said = || format!("`{} {}`", program.join(" "), arguments.join(" "));
     let (first, rest) = program.split_first().context("no program")?;
+    let (mut out, mut err) = (paper()?, paper()?);
     let mut command = Command::new(first);
-    command.args(rest).args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-    let output = timeout(within, command.output()).await;
-    let output = output.with_context(|| format!("{} took longer than {} s", said(), within.as_secs()))?;
-    let output = output.with_context(said)?;
-    if !output.status.success() {
-        bail!("{} failed: {}", said(), String::from_utf8_lossy(&output.stderr).trim());
+    command.args(rest).args(arguments).stdin(Stdio::null()).process_group(0);
+    let mut child = command.stdout(out.try_clone()?).stderr(err.try_clone()?).spawn().with_context(said)?;
+    let Ok(status) = timeout(within, child.wait()).await else {
+        child.kill().await.ok(); // it may have ended just now
+        bail!("{} took longer than {} s", said(), within.as_secs());
+    };
+    if !status.with_context(said)?.success() {
+        bail!("{} failed: {}", said(), read(&mut err)?.trim());
     }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    Ok(read(&mut out)?.trim().to_owned())
+}
+
+/// A file without a name, in memory.
+fn paper() -> anyhow::Result<File> {
+    Ok(File::from(memfd_create(c"sluice-roll", MFdFlags::MFD_CLOEXEC)?))
+}
+
+fn read(paper: &mut File) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    paper.seek(SeekFrom::Start(0))?;
+    paper.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, within_ms: u64) -> impl Future<Output = anyhow::Result<String>> {
+        let arguments = ["-c".to_owned(), script.to_owned()];
+        async move { run(&["sh"], &arguments, Duration::from_millis(within_ms)).await }
+    }
+
+    #[tokio::test]
+    async fn what_a_command_says_is_heard() {
+        assert_eq!(shell("echo out; echo err >&2", 5_000).await.unwrap(), "out");
+        let failed = shell("echo out; echo err >&2; exit 1", 5_000).await.unwrap_err().to_string();
+        assert!(failed.ends_with("failed: err"), "{failed}");
+        let late = shell("exec sleep 60", 50).await.unwrap_err().to_string();
+        assert!(late.ends_with("took longer than 0 s"), "{late}");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_nobody_waits_for_any_more_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, done) = (dir.path().join("begun"), dir.path().join("done"));
+        let (one, other) = (begun.display(), done.display());
+        let script =
+            format!("touch {one}; while [ -e {one} ]; do sleep 0.01; done; echo said && touch {other}");
+        let left = async {
+            while !begun.exists() {
+                tokio::task::yield_now().await
+            }
+        };
+        tokio::select! {
+            end = shell(&script, 60_000) => panic!("{end:?}"),
+            () = left => {}
+        }
+        std::fs::remove_file(&begun).unwrap();
+        while !done.exists() {
+            tokio::task::yield_now().await;
+        }
+    }
 }

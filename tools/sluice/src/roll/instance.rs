@@ -61,6 +61,8 @@ pub(super) struct Instance {
     pub(super) name: String,
     pub(super) kind: Kind,
     pub(super) hold: Hold,
+    /// Whether it is to be replaced; the others are only looked at, as nobody is taken away while one is missing.
+    pub(super) wanted: bool,
 }
 
 /// What is signalled and started.

@@ -41,7 +41,7 @@ pub(super) struct Roll<'a> {
 impl Roll<'_> {
     pub(super) async fn run(&self, state: &mut State) -> anyhow::Result<End> {
         let mut first = true;
-        for instance in self.instances {
+        for instance in self.instances.iter().filter(|instance| instance.wanted) {
             if state.is_done(&instance.name) {
                 self.board.step(&instance.name, "replaced earlier");
                 continue;
@@ -90,7 +90,7 @@ impl Roll<'_> {
             healed: Instant::now().into_std(),
             exit: stopped.map(Stopped::ended),
         });
-        let of = self.instances.len();
+        let of = self.instances.iter().filter(|instance| instance.wanted).count();
         let took = began.elapsed().as_secs_f32();
         self.board.step(name, &format!("{said}ready after {took:.1} s ({} of {of})", state.done()));
         match stopped.and_then(|stopped| stopped.code) {

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod reference;
+mod roll;
 mod token;
 
 use std::process::{Command, Output};
@@ -35,6 +36,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["check"],
         &["store", "new-epoch"],
         &["drill"],
+        &["roll"],
     ] {
         let output = run(&[verb, &["--help"]].concat());
         let help = text(&output.stdout);
