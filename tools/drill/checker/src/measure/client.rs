@@ -24,8 +24,9 @@ pub(super) struct Client {
     id: u32,
     user: u64,
     user_name: String,
-    /// It reads slowly or not at all on purpose: its silence says nothing.
-    slow: bool,
+    /// It reads slowly, not at all or not always on purpose: its silence says nothing. One that leaves may lose its
+    /// connection in the middle of that, so the way it ended does not tell.
+    absent: bool,
     /// It paused once: what comes to it late says nothing.
     paused: bool,
     listener: Listener,
@@ -48,7 +49,7 @@ impl Client {
         if got.room == plan.beacon_room {
             self.listener.beacon(plan, at);
         }
-        if self.slow || self.paused || got.from == self.user_name.as_str() {
+        if self.absent || self.paused || got.from == self.user_name.as_str() {
             return;
         }
         let room = short(&got.room);
@@ -70,7 +71,7 @@ impl Client {
             What::Client { user, role, .. } => {
                 self.user = short(user);
                 self.user_name.clone_from(user);
-                self.slow = matches!(role.as_str(), "slow" | "stopped");
+                self.absent = matches!(role.as_str(), "slow" | "stopped" | "churn");
             }
             What::Paused { .. } => self.paused = true,
             What::Subscribed { room, .. } => {
@@ -117,8 +118,8 @@ impl Client {
         }
     }
 
-    /// What it heard when the last beacon of the run was sent at `end`; nothing of a slow one.
+    /// What it heard when the last beacon of the run was sent at `end`; nothing of one that was away on purpose.
     pub(super) fn finish(self, plan: &Plan, end: u64) -> Heard {
-        if self.slow { Heard::default() } else { self.listener.finish(plan, end) }
+        if self.absent { Heard::default() } else { self.listener.finish(plan, end) }
     }
 }

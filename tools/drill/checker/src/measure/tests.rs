@@ -40,11 +40,12 @@ fn a_known_gap_is_exactly_the_silence() {
 }
 
 #[test]
-fn slow_ones_and_faults_that_hit_nothing_say_nothing() {
+fn who_is_away_on_purpose_and_faults_that_hit_nothing_say_nothing() {
     let mut missed = fault("kill logic", 25 * SECOND);
     missed.hit = false;
-    let slow = Listener { role: "slow", ..Listener::deaf(11 * SECOND, 15 * SECOND) };
-    let run = Synthetic::new(vec![fault("kill task", 10 * SECOND), missed], vec![slow, Listener::deaf(0, 0)]);
+    let away = |role| Listener { role, ..Listener::deaf(11 * SECOND, 15 * SECOND) };
+    let listeners = vec![away("slow"), away("stopped"), away("churn"), Listener::deaf(0, 0)];
+    let run = Synthetic::new(vec![fault("kill task", 10 * SECOND), missed], listeners);
     let measures = measured(&run, Verdict::default());
     let [logic, task] = measures.kinds.as_slice() else { panic!("{:?}", measures.kinds) };
     assert_eq!((logic.faults, logic.hit, &logic.silence), (1, 0, &None));
