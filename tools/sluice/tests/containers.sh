@@ -20,17 +20,17 @@ else
     skip 'neither docker compose nor docker-compose is installed'
 fi
 
-# Where no registry can be reached, a program may make images that stand in for the public ones.
+# Where no registry can be reached, a program may make an image that stands in for a public one.
 stand_ins=${SLUICE_STAND_INS:-../shared/images/stand-ins}
-[ ! -x "$stand_ins" ] || "$stand_ins" --from "${files[@]}" || skip "$stand_ins cannot make the images these files name"
 stages=" $(sed -nE 's/^FROM .* AS ([a-z]+)$/\1/p' deploy/Dockerfile | tr '\n' ' ')"
 for image in $(sed -nE 's/^FROM ([^ ]+).*/\1/p; s/^ +image: ([^ ]+)$/\1/p' "${files[@]}" | sort -u); do
     case $image in sluice-*) continue ;; esac
     case $stages in *" $image "*) continue ;; esac
-    docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image" >/dev/null 2>&1 ||
-        skip "the image $image is not here and cannot be pulled"
+    docker image inspect "$image" >/dev/null 2>&1 || { [ -x "$stand_ins" ] && "$stand_ins" "$image"; } ||
+        docker pull --quiet "$image" >/dev/null 2>&1 || skip "the image $image is not here and cannot be pulled"
 done
 
 "${compose[@]}" --file deploy/compose.yaml build
-# No runner with deadlines: each of these takes minutes, and must take down what it brought up.
-exec cargo test --locked -p sluice --test containers -- --ignored --test-threads 1 --nocapture "$@"
+# No runner with deadlines: each of these takes minutes, and must take down what it brought up. The whole workspace, so
+# that the libraries which other tests have built are used again.
+exec cargo test --locked --workspace --test containers -- --ignored --test-threads 1 --nocapture "$@"

@@ -1,18 +1,28 @@
 //! deploy/compose.cluster.yaml: every instance is replaced under load that comes through HAProxy.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
 
 use crate::engine::{Project, STORE, output};
 use crate::load::{clients, rate_per_s, records};
 use crate::one::{every_stage, message};
 
+const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
+const PROJECT: &str = "sluice-test-cluster";
+/// A line of a roll comes within this.
+const SAID: Duration = Duration::from_secs(60);
 const INSTANCES: [&str; 7] =
     ["gateway-1", "gateway-2", "gateway-3", "task-1", "task-2", "logic-1", "logic-2"];
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a Docker Engine: make test-containers"]
 async fn a_cluster_is_rolled_under_load_and_nobody_is_moved_more_than_twice() {
-    let project = Project::up("sluice-test-cluster", "compose.cluster.yaml").await;
+    let project = Project::up(PROJECT, "compose.cluster.yaml").await;
     project.healthy(&INSTANCES).await;
     message("ws://127.0.0.1:8080/ws").await;
     let dir = tempfile::tempdir().unwrap();
@@ -20,19 +30,82 @@ async fn a_cluster_is_rolled_under_load_and_nobody_is_moved_more_than_twice() {
     let (state, records_dir) = (path("state.json"), path("records"));
     let (clients, rate) = (clients().to_string(), rate_per_s().to_string());
     let file = project.file.display().to_string();
-    let roll = [
-        ["roll", "--file", &file, "--project", "sluice-test-cluster", "--state", &state].as_slice(),
-        &["--prove", "--clients", &clients, "--rate", &rate, "--store", STORE, "--dir", &records_dir],
-    ]
-    .concat();
-    let rolled = output(env!("CARGO_BIN_EXE_sluice"), &roll).await;
+    let roll = ["roll", "--file", &file, "--project", PROJECT, "--state", &state];
+    let proof = ["--prove", "--clients", &clients, "--rate", &rate, "--store", STORE, "--dir", &records_dir];
+    let rolled = output(SLUICE, &[roll.as_slice(), &proof].concat()).await;
     println!("{}{}", String::from_utf8_lossy(&rolled.stdout), String::from_utf8_lossy(&rolled.stderr));
     assert!(rolled.status.success(), "{}; the records are in {}", rolled.status, dir.keep().display());
     for instance in INSTANCES {
         every_stage(&project.log(instance).await);
     }
     moves(dir.path().join("records").as_path());
+    interrupted(&[roll.as_slice(), &["--only", "gateway-1", "--only", "gateway-2"]].concat(), &project).await;
+    assert!(!dir.path().join("state.json").exists(), "nothing is left to go on with");
     balancer(&project.log("haproxy").await);
+}
+
+/// Two gateways are to be replaced: the first Ctrl-C ends it after the first of them, two more in the middle of the
+/// second, and what is called then goes on.
+async fn interrupted(roll: &[&str], project: &Project) {
+    let (mut first, mut lines) = begun(roll);
+    says(&mut lines, "rolls project").await;
+    says(&mut lines, "gateway-1    stopping").await;
+    interrupt(&first).await;
+    let (code, said) = ended(&mut first).await;
+    assert!(
+        code == Some(4) && said.contains("1 replaced. The same command goes on from here"),
+        "{code:?} {said}"
+    );
+    project.healthy(&INSTANCES).await;
+
+    let (mut second, mut lines) = begun(roll);
+    says(&mut lines, "gateway-2    stopping").await;
+    interrupt(&second).await;
+    says(&mut lines, "once more to leave at once").await;
+    interrupt(&second).await;
+    let (code, said) = ended(&mut second).await;
+    assert!(
+        code == Some(4) && said.contains("gateway-2 was being replaced and may be down"),
+        "{code:?} {said}"
+    );
+
+    let last = output(SLUICE, roll).await;
+    let said = String::from_utf8_lossy(&last.stdout);
+    println!("{said}");
+    assert!(last.status.success(), "{last:?}");
+    assert!(said.contains("goes on with") && said.contains("gateway-1    replaced earlier"), "{said}");
+    project.healthy(&INSTANCES).await;
+}
+
+fn begun(arguments: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut command = Command::new(SLUICE);
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let output = child.stdout.take().unwrap();
+    (child, BufReader::new(output).lines())
+}
+
+/// Reads until a line says this.
+async fn says(lines: &mut Lines<BufReader<ChildStdout>>, words: &str) {
+    loop {
+        let line = timeout(SAID, lines.next_line()).await.expect(words).unwrap().expect(words);
+        println!("{line}");
+        if line.contains(words) {
+            return;
+        }
+    }
+}
+
+async fn interrupt(child: &Child) {
+    let pid = child.id().unwrap().to_string();
+    assert!(output("kill", &["-INT", &pid]).await.status.success());
+}
+
+/// Its exit code and last words.
+async fn ended(child: &mut Child) -> (Option<i32>, String) {
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+    (child.wait().await.unwrap().code(), said)
 }
 
 /// How often clients that stay of their own will were moved.

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as Blocking, Output, Stdio};
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Longest command; a start waits for health checks.
 const BOUND: Duration = Duration::from_secs(240);
 /// Between two looks at something that should happen soon.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Names of the services, and of what they stand on.
 pub const SERVICES: [&str; 3] = ["gateway", "logic", "task"];
@@ -25,7 +26,12 @@ pub fn root() -> PathBuf {
 }
 
 pub async fn output(program: &str, arguments: &[&str]) -> Output {
+    output_with(program, arguments, &[]).await
+}
+
+async fn output_with(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(program);
+    command.envs(variables.iter().copied());
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(BOUND, command.output()).await;
     output.unwrap_or_else(|_| panic!("{program} {arguments:?} took too long")).unwrap()
@@ -43,6 +49,14 @@ fn said(program: &str, arguments: &[&str], output: Output) -> String {
         return text(&output.stdout) + &text(&output.stderr);
     }
     text(&output.stdout).trim().to_owned()
+}
+
+/// A compose file as it is understood with these variables.
+pub async fn composed(file: &str, variables: &[(&str, &str)]) -> String {
+    let file = root().join("deploy").join(file).display().to_string();
+    let (program, first) = if plugin() { ("docker", Some("compose")) } else { ("docker-compose", None) };
+    let arguments: Vec<&str> = first.into_iter().chain(["--file", &file, "config"]).collect();
+    said(program, &arguments, output_with(program, &arguments, variables).await)
 }
 
 /// A compose project from one of the files; taken down with its volumes when it is dropped.
@@ -85,11 +99,16 @@ impl Project {
         if plugin() {
             command.arg("compose");
         }
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
+        let quiet = ["down", "kill"].contains(&rest[0]);
+        let told = || if quiet { Stdio::null() } else { std::io::stderr().into() };
+        command.args(arguments).stdout(told()).stderr(told()).status().ok();
     }
 
+    /// Of the one container of a service. The engine is asked: compose is slow where it is a Python program.
     pub async fn id(&self, service: &str) -> String {
-        let id = self.compose(&["ps", "--all", "--quiet", service]).await;
+        let label = |name: &str, value: &str| format!("--filter=label=com.docker.compose.{name}={value}");
+        let (project, of) = (label("project", self.name), label("service", service));
+        let id = docker(&["ps", "--all", "--quiet", "--no-trunc", &project, &of]).await;
         assert!(!id.is_empty() && !id.contains('\n'), "{service}: {id:?}");
         id
     }
@@ -97,16 +116,16 @@ impl Project {
     /// Waits until the health check of each says that it is ready.
     pub async fn healthy(&self, services: &[&str]) {
         let began = Instant::now();
-        for service in services {
-            let id = self.id(service).await;
-            loop {
-                let health = docker(&["inspect", "--format", "{{.State.Health.Status}}", &id]).await;
-                if health == "healthy" {
-                    break;
-                }
-                assert!(began.elapsed() < BOUND, "{service} is {health}");
-                sleep(LOOK).await;
+        let ids = join_all(services.iter().map(|service| self.id(service))).await;
+        let ask = ["inspect", "--format", "{{.State.Health.Status}}"].into_iter();
+        let ask: Vec<&str> = ask.chain(ids.iter().map(String::as_str)).collect();
+        loop {
+            let health = docker(&ask).await;
+            if health.lines().all(|health| health == "healthy") {
+                return;
             }
+            assert!(began.elapsed() < BOUND, "{services:?}: {health}");
+            sleep(LOOK).await;
         }
     }
 
@@ -123,9 +142,12 @@ impl Project {
 impl Drop for Project {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.blocking(&["logs", "--tail", "30"]);
+            self.blocking(&["ps"]);
+            self.blocking(&["logs", "--tail", "50"]);
         }
-        self.blocking(&["down", "--volumes"]);
+        // nobody is interested in how it ends
+        self.blocking(&["kill"]);
+        self.blocking(&["down", "--volumes", "--timeout", "1"]);
     }
 }
 

@@ -2,11 +2,21 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::engine::{docker, output};
+use crate::engine::{composed, docker, output};
 
 const IMAGES: [&str; 3] = ["sluice-gateway", "sluice-logic", "sluice-task"];
+/// What each cannot do without; none of it leads anywhere.
+const ENVIRONMENT: [&str; 3] = [
+    "--env=SLUICE_TOKEN_SECRET=0123456789abcdef",
+    "--env=SLUICE_GRPC__ADVERTISE=nobody:1",
+    "--env=SLUICE_ADVERTISE=ws://nobody/ws",
+];
+/// What a service says at its start when the engine kills too early.
+pub const CUT: &str = "The stop will be cut";
+/// Longest stop of something that has begun: the total, and a slow machine.
+const STOP: Duration = Duration::from_secs(9);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a Docker Engine: make test-containers"]
@@ -26,30 +36,60 @@ async fn images_say_their_version_and_have_no_shell_and_no_root() {
     }
 }
 
+/// As the compose files have it.
+async fn created(image: &str, more: &[&str]) -> String {
+    let like = [
+        "create",
+        "--init",
+        "--read-only",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges:true",
+        "--network=none",
+    ];
+    docker(&[like.as_slice(), &ENVIRONMENT, more, &[image]].concat()).await
+}
+
+/// Signals it, and waits for its end: its exit code and what it said.
+async fn ended(id: &str) -> (String, String) {
+    let began = Instant::now();
+    docker(&["kill", "-s", "TERM", id]).await;
+    let code = timeout(STOP, docker(&["wait", id])).await;
+    let log = docker(&["logs", id]).await;
+    docker(&["rm", "--force", id]).await;
+    (code.unwrap_or_else(|_| format!("none after {:?}", began.elapsed())), log)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a Docker Engine: make test-containers"]
 async fn a_signal_in_the_first_50_ms_of_a_container_ends_it() {
     for image in IMAGES {
         for delay_ms in [0, 10, 25, 50] {
-            let environment = [
-                "--env=SLUICE_TOKEN_SECRET=0123456789abcdef",
-                "--env=SLUICE_GRPC__ADVERTISE=nobody:1",
-                "--env=SLUICE_ADVERTISE=ws://nobody/ws",
-            ];
-            let create =
-                [["create", "--read-only", "--network=none"].as_slice(), &environment, &[image]].concat();
-            let id = docker(&create).await;
+            let id = created(image, &[]).await;
             docker(&["start", &id]).await;
             sleep(Duration::from_millis(delay_ms)).await;
-            let began = Instant::now();
-            docker(&["kill", "-s", "TERM", &id]).await;
-            let code = docker(&["wait", &id]).await;
-            let took = began.elapsed();
-            let log = docker(&["logs", &id]).await;
-            docker(&["rm", "--force", &id]).await;
+            let (code, log) = ended(&id).await;
+            println!("{image}, signalled {delay_ms} ms after its start: {code}");
             // 143: before it had a handler, and so before it had begun anything
             assert!(["0", "143"].contains(&code.as_str()), "{image} after {delay_ms} ms: {code}, {log}");
-            assert!(took < Duration::from_secs(9), "{image} after {delay_ms} ms took {took:?}: {log}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Docker Engine: make test-containers"]
+async fn a_patience_of_the_engine_below_the_total_is_said_loudly() {
+    let config = composed("compose.yaml", &[("SLUICE_STOP_GRACE_S", "5")]).await.replace(['\'', '"'], "");
+    for line in ["stop_grace_period: 5s", "SLUICE_SHUTDOWN__KILL_AFTER_MS: 5000"] {
+        assert_eq!(config.matches(line).count(), IMAGES.len(), "{line}: {config}");
+    }
+    for image in IMAGES {
+        let id = created(image, &["--env=SLUICE_SHUTDOWN__KILL_AFTER_MS=5000"]).await;
+        docker(&["start", &id]).await;
+        let began = Instant::now();
+        while !docker(&["logs", &id]).await.contains(CUT) {
+            assert!(began.elapsed() < STOP, "{image} says nothing");
+            sleep(Duration::from_millis(50)).await;
+        }
+        docker(&["rm", "--force", &id]).await;
     }
 }

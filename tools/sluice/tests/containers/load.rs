@@ -8,10 +8,20 @@ use sluice_drill::run::{self, Deed, During, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given::Wanted;
 use sluice_drill::target::{Ended, Ending};
+use sluice_launcher::probe;
 use tempfile::TempDir;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{SECRET, STORE};
+
+/// Admin pages that compose.yaml publishes, as the drill numbers them.
+const ADMINS: [&str; 3] =
+    ["gateway-0=http://127.0.0.1:8081", "logic-0=http://127.0.0.1:7071", "task-0=http://127.0.0.1:7072"];
+/// Everything is whole again within this, also where somebody else uses the machine.
+const RETURN: Duration = Duration::from_secs(120);
+/// Longest answer of an admin page.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How many clients; a machine that is busy with something else is told to have fewer.
 pub fn clients() -> u32 {
@@ -31,8 +41,6 @@ fn number(variable: &str) -> u32 {
 /// long as what is returned.
 pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let admins =
-        ["gateway-0=http://127.0.0.1:8081", "logic-0=http://127.0.0.1:7071", "task-0=http://127.0.0.1:7072"];
     let options = Options {
         scenario: Scenario::Calm,
         rounds: None,
@@ -43,7 +51,7 @@ pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
         settings: Vec::new(),
         given: Wanted {
             gateways: vec!["ws://127.0.0.1:8080/ws".into()],
-            admins: admins.map(String::from).to_vec(),
+            admins: ADMINS.map(String::from).to_vec(),
             store: Some(STORE.into()),
             token_secret: SECRET.into(),
             ..Wanted::default()
@@ -68,16 +76,49 @@ pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
     dir
 }
 
-/// What clients wrote down, a line each.
+/// Waits until everything of compose.yaml is ready, and nearly everybody connected: some are away of their own will at
+/// any moment. Health checks of the engine are not waited for, they come later.
+pub async fn whole() {
+    let until = Instant::now() + RETURN;
+    while let Some(lack) = lack().await {
+        assert!(Instant::now() < until, "{lack}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn lack() -> Option<String> {
+    for (place, admin) in ADMINS.iter().filter_map(|admin| admin.split_once('=')) {
+        match probe::get(&format!("{admin}/readyz"), LOOK).await {
+            Ok(answer) if answer.status == 200 => {}
+            Ok(answer) => return Some(format!("{place}: {}", answer.body)),
+            Err(error) => return Some(format!("{place}: {error}")),
+        }
+    }
+    let page = probe::get("http://127.0.0.1:8081/status", LOOK).await;
+    let page = page.map(|page| serde_json::from_str::<serde_json::Value>(&page.body).unwrap());
+    let connected = page.map_or(0, |page| page["connections"].as_u64().unwrap_or_default());
+    let lacks = connected * 100 < u64::from(clients()) * 95;
+    lacks.then(|| format!("{connected} of {} came back", clients()))
+}
+
+/// What was done, as the judge has it.
+pub fn faults(dir: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(dir.join("faults.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What clients wrote down, a line each, but for the messages they got.
 pub fn records(dir: &Path) -> Vec<serde_json::Value> {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let files = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("client-"));
     let text = files.map(|path| std::fs::read_to_string(path).unwrap()).collect::<String>();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let lines = text.lines().filter(|line| !line.contains(r#"{"got":"#));
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Says what was done to whom from `began` until now; with `code`, how it ended.
-pub fn did(during: &During, kind: &str, target: &str, began: Instant, code: Option<(i32, Duration)>) {
+/// Says what was done to whom from `began` until now, when it is whole again; with `code`, how it ended.
+pub async fn did(during: &During, kind: &str, target: &str, began: Instant, code: Option<(i32, Duration)>) {
+    whole().await;
     let exit = code.map(|(code, took)| Ended {
         how: if code == 137 { Ending::Signal(9) } else { Ending::Code(code) },
         took,

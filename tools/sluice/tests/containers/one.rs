@@ -9,6 +9,7 @@ use tokio::process::Command;
 use tokio::time::sleep;
 
 use crate::engine::{Project, SERVICES, STORES, docker, output};
+use crate::image::CUT;
 use crate::load::{did, under_load};
 
 /// Beyond every deadline of a call.
@@ -21,6 +22,12 @@ async fn one_of_each_carries_a_message_and_survives_what_is_done_to_its_containe
     project.healthy(&SERVICES).await;
     message("ws://127.0.0.1:8080/ws").await;
     assert!(project.log("logic").await.contains("ANYBODY CAN SIGN TOKENS"), "the default secret is in use");
+    for service in SERVICES {
+        let id = project.id(service).await;
+        let format = "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.Init}}";
+        assert_eq!(docker(&["inspect", "--format", format, &id]).await, "true [ALL] true", "{service}");
+        assert!(!project.log(service).await.contains(CUT), "{service}");
+    }
     under_load(async |during| {
         for service in ["gateway", "logic", "task"] {
             term(&project, during, service).await;
@@ -63,8 +70,7 @@ async fn term(project: &Project, during: &During, service: &str) {
     assert_eq!(code, 0, "{service}");
     every_stage(&project.log(service).await);
     docker(&["start", &id]).await;
-    project.healthy(&[service]).await;
-    did(during, "term", service, began, Some((code, took)));
+    did(during, "term", service, began, Some((code, took))).await;
 }
 
 /// The log of a stop: a line for each stage, and a last one.
@@ -81,8 +87,7 @@ async fn kill(project: &Project, during: &During, service: &str) {
     docker(&["kill", &id]).await;
     assert_eq!(project.exit_code(service).await, 137);
     docker(&["start", &id]).await;
-    project.healthy(&[service]).await;
-    did(during, "kill", service, began, None);
+    did(during, "kill", service, began, None).await;
 }
 
 async fn pause(project: &Project, during: &During, service: &str) {
@@ -90,8 +95,7 @@ async fn pause(project: &Project, during: &During, service: &str) {
     docker(&["pause", &id]).await;
     sleep(AWAY).await;
     docker(&["unpause", &id]).await;
-    project.healthy(&[service]).await;
-    did(during, "pause", service, began, None);
+    did(during, "pause", service, began, None).await;
 }
 
 async fn disconnect(project: &Project, during: &During, service: &str) {
@@ -101,6 +105,5 @@ async fn disconnect(project: &Project, during: &During, service: &str) {
     docker(&["network", "disconnect", "--force", &network, &id]).await;
     sleep(AWAY).await;
     docker(&["network", "connect", "--alias", service, &network, &id]).await;
-    project.healthy(&[service]).await;
-    did(during, "disconnect", service, began, None);
+    did(during, "disconnect", service, began, None).await;
 }
