@@ -67,7 +67,6 @@ impl Compose {
     async fn up(&self, service: &str) -> anyhow::Result<()> {
         self.ask(&["up", "--detach", "--no-deps", "--no-build", service], LONG).await.map(drop)
     }
-
 }
 
 /// The instances among the containers of a project: what runs a program of ours.

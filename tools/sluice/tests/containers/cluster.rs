@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
+use sluice_launcher::probe;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::engine::{Project, STORE, output};
 use crate::load::{clients, rate_per_s, records};
@@ -14,6 +15,8 @@ use crate::one::{every_stage, message};
 
 const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
 const PROJECT: &str = "sluice-test-cluster";
+/// Longest answer of HAProxy.
+const LOOK: Duration = Duration::from_secs(2);
 /// A line of a roll comes within this.
 const SAID: Duration = Duration::from_secs(60);
 const INSTANCES: [&str; 7] =
@@ -24,6 +27,7 @@ const INSTANCES: [&str; 7] =
 async fn a_cluster_is_rolled_under_load_and_nobody_is_moved_more_than_twice() {
     let project = Project::up(PROJECT, "compose.cluster.yaml").await;
     project.healthy(&INSTANCES).await;
+    listens().await;
     message("ws://127.0.0.1:8080/ws").await;
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
@@ -42,6 +46,19 @@ async fn a_cluster_is_rolled_under_load_and_nobody_is_moved_more_than_twice() {
     interrupted(&[roll.as_slice(), &["--only", "gateway-1", "--only", "gateway-2"]].concat(), &project).await;
     assert!(!dir.path().join("state.json").exists(), "nothing is left to go on with");
     balancer(&project.log("haproxy").await);
+}
+
+/// Waits until HAProxy, which has no health check of its own, answers with what a gateway says.
+async fn listens() {
+    let began = Instant::now();
+    loop {
+        let answer = probe::get("http://127.0.0.1:8080/ws", LOOK).await;
+        if answer.as_ref().is_ok_and(|answer| answer.status != 503) {
+            return;
+        }
+        assert!(began.elapsed() < SAID, "{answer:?}");
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Two gateways are to be replaced: the first Ctrl-C ends it after the first of them, two more in the middle of the
