@@ -47,6 +47,10 @@ impl Fleet {
     }
 
     /// Waits until as many were this one; who has said its pid has its trap.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a look at a file that scripts write, in a test without a runtime"
+    )]
     fn have_been(&self, name: &str, count: usize) {
         while self.pids(name).len() < count {
             sleep(LOOK);
