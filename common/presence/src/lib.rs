@@ -124,8 +124,8 @@ pub trait Presence: Send + Sync + 'static {
         last: bool,
     ) -> Result<()>;
 
-    /// A random number that is kept with the data, never 0. Another one than before means that the data
-    /// was lost or replaced. Created when absent.
+    /// A random number that belongs to the data, never 0. Another one than before means that the data was lost, or
+    /// that an older copy may have come back. Created when absent.
     async fn marker(&self) -> Result<u64>;
 
     /// Users in a room, at most `limit` of them, in no order. Bounded work: see [`Present::connections`].

@@ -6,7 +6,7 @@
 //! | `<prefix>:presence:r:{room}`, `<prefix>:presence:u:{user}` | hash connection → `instance\|since_ms\|user` |
 //! | `<prefix>:instance:{id}` | hash of everything the instance has in the others → generation that named it last |
 //! | `<prefix>:instances` | set of instances with such a hash |
-//! | `<prefix>:marker` | random number; lost with the data |
+//! | `<prefix>:marker` | random number; lost with the data. An older copy of the data brings it back, so the number that the server gave itself at its start counts as well |
 //!
 //! A field and its entry in the instance's hash are written in one Lua call, so that whatever an instance
 //! has can be found without looking through rooms. The scripts build their keys, so on a Redis Cluster all
@@ -159,6 +159,12 @@ fn read_value(value: &str) -> Option<(UserId, i64)> {
     Some((UserId::parse(parts.next()?).ok()?, since))
 }
 
+/// One number of the one that is kept and of the run id of the server, 40 hex digits, of which the first 16 are enough.
+fn marker(kept: &str, run: &str) -> Option<u64> {
+    let run = run.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default();
+    kept.parse::<u64>().ok().map(|kept| (kept ^ run).max(1))
+}
+
 #[async_trait]
 impl Presence for RedisPresence {
     async fn add_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()> {
@@ -208,8 +214,10 @@ impl Presence for RedisPresence {
     async fn marker(&self) -> Result<u64> {
         let fresh = rand::random_range(1..=u64::MAX);
         let call = self.scripts.marker(fresh);
-        let marker: String = self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
-        marker.parse().map_err(|_| PresenceError::Refused(format!("the marker is {marker:?}, not a number")))
+        let found = self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
+        let (kept, run): (String, String) = found;
+        marker(&kept, &run)
+            .ok_or_else(|| PresenceError::Refused(format!("the marker is {kept:?}, not a number")))
     }
 
     async fn room(&self, room: &RoomId, limit: usize) -> Result<Vec<Present>> {

@@ -109,10 +109,11 @@ end
 return redis.status_reply('OK')
 ";
 
-/// ARGV: prefix, a fresh number. Returns the marker.
+/// ARGV: prefix, a fresh number. Returns the number that is kept, and the server's own, new at each of its starts.
 const MARKER: &str = r"
 redis.call('SET', ARGV[1] .. ':marker', ARGV[2], 'NX')
-return redis.call('GET', ARGV[1] .. ':marker')
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+return {redis.call('GET', ARGV[1] .. ':marker'), run or ''}
 ";
 
 pub(super) struct Scripts {

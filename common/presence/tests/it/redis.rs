@@ -10,7 +10,7 @@ use sluice_presence::{Presence, PresenceError};
 use sluice_testing::{Kind, Server, eventually};
 use tokio::time::Instant;
 
-use crate::contract::{Bed, connected, crowd, instance, interest, joined, room};
+use crate::contract::{Bed, LONG, connected, crowd, instance, interest, joined, room};
 
 const QUICK: Duration = Duration::from_millis(650);
 
@@ -63,6 +63,25 @@ async fn no_key_is_left_of_a_reaped_instance() {
     assert!(dump(&bed.0).await.len() > before.len());
     redis.reap(&instance("dead")).await.unwrap();
     assert_eq!(dump(&bed.0).await, before);
+}
+
+/// Whatever was written since the copy is gone, and what was removed is back; the kept number says nothing of it.
+#[tokio::test]
+async fn the_marker_tells_of_an_older_copy() {
+    let mut bed = Redis::start().await;
+    let redis = bed.connect();
+    let marker = redis.marker().await.unwrap();
+    redis.apply(&instance("a"), &[interest("old")]).await.unwrap();
+    assert_eq!(redis.marker().await.unwrap(), marker, "as long as nothing happens");
+    let client = ::redis::Client::open(bed.0.url()).unwrap();
+    let mut plain = client.get_multiplexed_async_connection().await.unwrap();
+    ::redis::cmd("SAVE").exec_async(&mut plain).await.unwrap();
+    redis.apply(&instance("a"), &[interest("new")]).await.unwrap();
+    bed.0.kill();
+    bed.0.run().await;
+    eventually("another marker", LONG, async || redis.marker().await.is_ok_and(|now| now != marker)).await;
+    let interested = redis.interested(&[room("old"), room("new")]).await.unwrap();
+    assert_eq!(interested, [vec![instance("a")], vec![]], "it is an older copy");
 }
 
 #[tokio::test]
