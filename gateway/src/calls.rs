@@ -21,7 +21,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::defaults::{AUTHENTICATE_AGAIN, AUTHENTICATIONS_MAX, CALL_WITHIN, HEARD_WITHIN};
 use crate::uplink::lane::CallFailed;
 
-/// Redis' marker as last seen in any reply: another value means that Redis forgot.
+/// Redis' marker as last seen in any reply: another value means that Redis forgot, or started anew.
 #[derive(Debug, Default)]
 pub struct Marker {
     value: AtomicU64,

@@ -242,7 +242,7 @@ impl Reporter {
                     let seen = around.calls.marker().get();
                     let former = std::mem::replace(&mut self.marker, seen);
                     if former != 0 && former != seen && !seeded::is(Bug::RedisNotHealed) {
-                        tracing::info!("Redis has forgotten what it knew: telling it everything again.");
+                        tracing::info!("Redis started anew or lost what it knew: telling it everything again.");
                         self.telling = None;
                         self.begin_full_set(&shards).await;
                     }

@@ -59,6 +59,7 @@ pub(super) struct Part<'a> {
 
 /// What happened, as far as it came.
 struct Course {
+    plan: Plan,
     run: Run,
     rest: Rest,
     files: BTreeMap<Place, u64>,
@@ -132,7 +133,7 @@ impl Part<'_> {
             beacon_per_s: plan.beacon_per_s,
             ..Run::default()
         };
-        Ok(Course { run, rest: Rest::default(), files: BTreeMap::new(), faults, clock })
+        Ok(Course { plan, run, rest: Rest::default(), files: BTreeMap::new(), faults, clock })
     }
 
     /// A store that is given may hold the rooms of earlier loads: each load has its own.
@@ -147,9 +148,8 @@ impl Part<'_> {
     /// From the first client to the last look.
     async fn happen(&self, target: &Target, course: &mut Course) -> anyhow::Result<()> {
         let url = target.store_url().context("nobody said where the store is: --store postgres://…")?;
-        let prefix = self.plan(course.clock).prefix;
         let busy = Busy::new()?;
-        let load = self.load(target, course.clock, busy.handle()?).await?;
+        let load = self.load(target, course, busy.handle()?).await?;
         let began_us = course.clock.now_us();
         self.live.done(&load.summary(), None);
         let rounds = self.under_load(target, &load, course).await;
@@ -158,13 +158,13 @@ impl Part<'_> {
         if rounds.is_err() || course.run.interrupted {
             load.end().await?;
             rounds?;
-            let mut truth = Truth::connect(&url, &prefix).await?;
+            let mut truth = Truth::connect(&url, &course.plan.prefix).await?;
             course.rest.heads = truth.heads().await?;
             return truth.dump(&self.dir.join("store.jsonl")).await.map(drop);
         }
         self.live.now("waiting for the last answers", Some(&load.progress()));
         let unknown = load.quiesce().await;
-        let mut truth = Truth::connect(&url, &prefix).await?;
+        let mut truth = Truth::connect(&url, &course.plan.prefix).await?;
         let heads = truth.heads().await?;
         course.run.settled_us = course.clock.now_us();
         let everyone = load.everyone_has(&heads, EVERYONE).await;
@@ -194,7 +194,7 @@ impl Part<'_> {
         Ok(())
     }
 
-    async fn load(&self, target: &Target, clock: Clock, busy: &Handle) -> anyhow::Result<Load> {
+    async fn load(&self, target: &Target, course: &Course, busy: &Handle) -> anyhow::Result<Load> {
         self.live.now("connecting", None);
         let secret = target.token_secret().to_owned();
         let token = move |user: &str| {
@@ -202,7 +202,7 @@ impl Part<'_> {
             mint(&secret, user, Grants { sub: all(), publish: all() }, TOKEN).ok()
         };
         let entrances = Entrances::fixed(target.entrances(), token);
-        let (plan, dir) = (self.plan(clock), self.dir.to_owned());
+        let (plan, clock, dir) = (course.plan.clone(), course.clock, self.dir.to_owned());
         let load = busy.spawn(async move { Load::start(plan, entrances, clock, &dir).await }).await??;
         let steady = u64::from(self.options.plan.rate_per_s).max(1);
         if !self.progresses(&load, steady).await {
