@@ -22,6 +22,7 @@ use sluice_service::process::StartError;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::service::Routes;
 
+use crate::agent;
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::defaults::{
@@ -50,6 +51,7 @@ pub struct App {
     config: Config,
     lifecycle: Lifecycle,
     admin: Bound,
+    agent: Option<Bound>,
     grpc: Bound,
     clients: Bound,
 }
@@ -63,9 +65,14 @@ impl App {
         files::raise(config.connections_max);
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let admin = bind(config.admin.listen.as_str()).await?;
+        let agent = config.agent.address().map_err(|error| StartError::Contradictions(vec![error.to_string()]))?;
+        let agent = match agent {
+            Some(address) => Some(bind(address.as_str()).await?),
+            None => None,
+        };
         let grpc = bind(config.grpc.listen.as_str()).await?;
         let clients = bind(config.listen.as_str()).await?;
-        Ok(Self { config, lifecycle, admin, grpc, clients })
+        Ok(Self { config, lifecycle, admin, agent, grpc, clients })
     }
 
     /// Where clients connect.
@@ -78,6 +85,12 @@ impl App {
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address()
+    }
+
+    /// Where balancers are told the weight, if anywhere.
+    #[must_use]
+    pub fn agent_address(&self) -> Option<SocketAddr> {
+        self.agent.as_ref().map(Bound::address)
     }
 
     /// The URL clients use.
@@ -123,7 +136,7 @@ impl App {
     /// # Errors
     /// [`StartError::System`] when the system refuses a thread.
     pub async fn serve(self, deps: Deps) -> Result<Shared, StartError> {
-        let Self { config, lifecycle, admin, grpc, clients } = self;
+        let Self { config, lifecycle, admin, agent, grpc, clients } = self;
         let registry = Registry::new("gateway");
         let me = deps.cluster.me();
         let caller = Caller::new(me.clone());
@@ -147,6 +160,7 @@ impl App {
         running.report(inbox);
         let (health, draining) = running.serve_tasks(grpc, missed).await;
         running.accept(clients);
+        running.tell_balancers(agent);
         running.on_stop(health.clone(), draining, caller);
         running.ask_until_answered();
         running.lifecycle.ready();
@@ -202,6 +216,13 @@ impl Running {
         let scope = self.lifecycle.scope(Stage::Drain);
         let (around, shards) = (Arc::clone(&self.around), self.shards.clone());
         scope.spawn("accept", listener::accept(clients, around, shards, scope.token()));
+    }
+
+    /// Until the stop: then `/readyz` says all there is to say.
+    fn tell_balancers(&self, agent: Option<Bound>) {
+        let Some(agent) = agent else { return };
+        let scope = self.lifecycle.scope(Stage::NotReady);
+        scope.spawn("agent", agent::answer(agent, Arc::clone(&self.deps.cluster), scope.token()));
     }
 
     fn on_stop(&self, health: Health, draining: watch::Sender<bool>, caller: Caller) {

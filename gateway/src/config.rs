@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
 use sluice_proto::wire::close;
-use sluice_service::config::Address;
+use sluice_service::config::{Address, BadAddress};
 use sluice_service::config::sections::{Admin, Etcd, Grpc, Log, Seeds, Shutdown};
 use sluice_service::process::Settings;
 
@@ -42,6 +42,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// Admin HTTP.
     pub admin: Admin,
+    /// What balancers ask.
+    pub agent: Agent,
     /// Discovery.
     pub etcd: Etcd,
     /// Logics known without discovery.
@@ -54,6 +56,24 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// How clients leave.
     pub drain: Drain,
+}
+
+/// What balancers ask.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Agent {
+    /// Where HAProxy's `agent-check` is told the weight of this gateway, `address:port`; empty: nowhere.
+    pub listen: String,
+}
+
+impl Agent {
+    /// Where, if anywhere.
+    ///
+    /// # Errors
+    /// It is no address.
+    pub fn address(&self) -> Result<Option<Address>, BadAddress> {
+        (!self.listen.is_empty()).then(|| self.listen.parse()).transpose()
+    }
 }
 
 /// What must be equal to logic's setting.
@@ -98,6 +118,7 @@ impl Default for Config {
             max_behind: 100_000,
             grpc: Grpc::at(7080),
             admin: Admin::at(8081),
+            agent: Agent::default(),
             etcd: Etcd::default(),
             logic: Seeds::default(),
             retention: Retention::default(),
@@ -164,6 +185,7 @@ impl Settings for Config {
         }
         wrong.extend(self.etcd.check());
         wrong.extend(self.grpc.check());
+        wrong.extend(self.agent.address().err().map(|error| format!("agent.listen: {error}")));
         // The plan is the accept grace and all that comes after it: a stop cut short closes by force.
         let needed: Duration = self.plan().stages.iter().map(|stage| stage.allowed).sum();
         if let Some(text) = self.shutdown.check(needed) {
@@ -226,8 +248,9 @@ mod tests {
         config.etcd.lease_ttl_s = 1;
         config.grpc.listen = "0.0.0.0:7080".parse().unwrap();
         config.retention.dedupe_min_s = 3_599;
-        let wrong = config.check().expect_err("six mistakes");
-        assert_eq!(wrong.len(), 6, "{wrong:#?}");
+        config.agent.listen = "8082".into();
+        let wrong = config.check().expect_err("seven mistakes");
+        assert_eq!(wrong.len(), 7, "{wrong:#?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The gateway: holds client sockets. No business rules, no durable state: everything it knows can be
 //! rebuilt. It speaks gRPC and etcd only, never SQL, Redis or NATS.
 
+pub mod agent;
 pub mod app;
 pub mod calls;
 pub mod config;

@@ -1,6 +1,7 @@
 //! A gateway in this process, its logic, and clients.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,18 +25,15 @@ use super::logic::Scripted;
 /// Longest wait for anything that is to happen.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A cluster of one logic, this gateway, and perhaps another one. The others stay until its last stage.
-fn cluster(lifecycle: &Lifecycle, gateway: Registration, logic: String, peer: bool) -> Arc<SoloCluster> {
-    let registry = Registry::new(Duration::from_secs(10));
-    let other = |service, address| {
+/// Who is listed besides this gateway for as long as it runs.
+#[derive(Clone)]
+struct Others(Registry);
+
+impl Others {
+    fn join(&self, lifecycle: &Lifecycle, service: Service, address: String) -> SoloCluster {
         let registration = Registration { service, address, url: None, version: String::new() };
-        drop(registry.join(&lifecycle.scope(Stage::Gone), registration, BTreeSet::new()));
-    };
-    other(Service::Logic, logic);
-    if peer {
-        other(Service::Gateway, "127.0.0.1:1".into());
+        self.0.join(&lifecycle.scope(Stage::Gone), registration, BTreeSet::new())
     }
-    Arc::new(registry.join(&lifecycle.scope(Stage::Release), gateway, BTreeSet::new()))
 }
 
 /// A running gateway; clones share it.
@@ -46,6 +44,9 @@ pub struct Rig {
     pub url: String,
     /// Where tasks push.
     pub grpc: String,
+    /// Where a balancer asks.
+    pub agent: Option<SocketAddr>,
+    others: Others,
     status: Arc<dyn Fn() -> Value + Send + Sync>,
     close: Arc<dyn Fn() + Send + Sync>,
     engine: Arc<Mutex<Option<Engine>>>,
@@ -74,7 +75,13 @@ impl Rig {
         let app = App::build(config, rig.lifecycle.clone()).await.unwrap();
         rig.url = app.url();
         rig.grpc = app.registration().address;
-        let cluster = cluster(&rig.lifecycle, app.registration(), address, peer);
+        rig.agent = app.agent_address();
+        drop(rig.others.join(&rig.lifecycle, Service::Logic, address));
+        if peer {
+            drop(rig.peer());
+        }
+        let scope = rig.lifecycle.scope(Stage::Release);
+        let cluster = Arc::new(rig.others.0.join(&scope, app.registration(), BTreeSet::new()));
         let around = app.serve(Deps { cluster, clock: Clock::system() }).await.unwrap();
         let (entrance, stats) = (Arc::clone(&around), around);
         rig.status = Arc::new(move || stats.stats.to_json());
@@ -90,10 +97,17 @@ impl Rig {
             lifecycle,
             url: String::new(),
             grpc: String::new(),
+            agent: None,
+            others: Others(Registry::new(Duration::from_secs(10))),
             status: Arc::new(|| Value::Null),
             close: Arc::new(|| {}),
             engine: Arc::new(Mutex::new(Some(engine))),
         }
+    }
+
+    /// Another gateway appears. It stays listed when this is dropped.
+    pub fn peer(&self) -> SoloCluster {
+        self.others.join(&self.lifecycle, Service::Gateway, "127.0.0.1:1".into())
     }
 
     /// Stops it as a signal would.
