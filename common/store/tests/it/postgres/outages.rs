@@ -15,7 +15,11 @@ use crate::rig::Rig;
 #[tokio::test]
 async fn a_frozen_server_is_left_at_the_deadline_and_its_outcome_is_unknown() {
     let rig = PgRig::start().await;
-    let config = PgConfig { call_timeout: Duration::from_millis(500), ..PgConfig::new(rig.0.url()) };
+    let config = PgConfig {
+        call_timeout: Duration::from_millis(500),
+        lane_connections: 1,
+        ..PgConfig::new(rig.0.url())
+    };
     let store = PgStore::connect(config).await.unwrap();
     assert!(store.publish(0, LATER, messages("a", 1)).await.is_ok());
     let sessions = "select pid::text from pg_stat_activity where query like '%publish_v1%' \
@@ -31,6 +35,20 @@ async fn a_frozen_server_is_left_at_the_deadline_and_its_outcome_is_unknown() {
     let again = publish(&store, messages("a", 2)).await;
     assert!([Is::New(2), Is::Old(2)].contains(&again[1]), "{again:?}");
     assert_eq!(rig.table().await.faults(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_store_that_was_opened_has_a_connection_for_each_lane_and_stored_nothing() {
+    let rig = PgRig::start().await;
+    let config = PgConfig { lane_connections: 5, ..PgConfig::new(rig.0.url()) };
+    let store = PgStore::connect(config).await.unwrap();
+    let lanes = "select from pg_stat_activity where query like '%publish_v1%' and application_name = 'sluice'";
+    assert_eq!(rig.0.run(lanes).await.len(), 5);
+    let table = rig.table().await;
+    assert_eq!((table.heads.len(), table.rows.len(), table.owed.len()), (0, 0, 0));
+    // the first number of a room is 1, and the lanes have not opened others for it
+    assert_eq!(publish(&store, messages("a", 1)).await, [Is::New(1)]);
+    assert_eq!(rig.0.run(lanes).await.len(), 5);
 }
 
 #[tokio::test]
