@@ -148,12 +148,22 @@ fn forget(noted: &Batcher<NoteId, ()>, note: NoteId) {
     let _ = noted.offer(note);
 }
 
-/// What a group stored, by room; messages inline as far as [`NOTICE_INLINE_BYTES_MAX`] allows.
+/// What a group stored, by room; messages inline as far as [`NOTICE_INLINE_BYTES_MAX`] allows. Of what was stored before
+/// only that it is there: a gateway asks again because nobody answered, so whoever stored it may have died before it
+/// told anybody else.
 fn runs(items: &[&NewMessage], committed: &Committed) -> Vec<RoomRun> {
     let mut runs: Vec<RoomRun> = Vec::new();
     let mut run_of: HashMap<&RoomId, usize> = HashMap::new();
+    let mut before: HashMap<&RoomId, Seq> = HashMap::new();
     for (item, row) in items.iter().zip(&committed.rows) {
-        let Outcome::Stored { seq, at_ms } = row.outcome else { continue };
+        let (seq, at_ms) = match row.outcome {
+            Outcome::Stored { seq, at_ms } => (seq, at_ms),
+            Outcome::Duplicate { seq } => {
+                before.entry(&item.room).and_modify(|last| *last = seq.max(*last)).or_insert(seq);
+                continue;
+            }
+            Outcome::Conflict => continue,
+        };
         let message = grpc::Message {
             seq,
             sender: item.sender.as_str().to_owned(),
@@ -185,10 +195,13 @@ fn runs(items: &[&NewMessage], committed: &Committed) -> Vec<RoomRun> {
             None => run.messages.clear(),
         }
     }
+    // One below a run of the same group is known by that.
+    before.retain(|room, _| !run_of.contains_key(room));
+    runs.extend(before.into_iter().map(|(room, last)| bare_run(room.as_str(), last, last)));
     runs
 }
 
-/// A run without its messages, for what is announced again.
+/// A run without its messages, for what is announced again. Its last seq is what counts: a gateway reads up to it.
 #[must_use]
 pub fn bare_run(room: &str, first: Seq, last: Seq) -> RoomRun {
     RoomRun { room: room.to_owned(), first, last, messages: Vec::new() }
@@ -227,6 +240,17 @@ mod tests {
         let shape: Vec<_> =
             runs.iter().map(|run| (run.room.as_str(), run.first, run.last, run.messages.len())).collect();
         assert_eq!(shape, [("a", 4, 5, 2), ("b", 1, 1, 1)]);
+    }
+
+    #[test]
+    fn what_was_stored_before_is_announced_by_its_last_seq() {
+        let items = [message("a", 1), message("b", 1), message("a", 1), message("c", 1)];
+        let duplicate = |seq| Outcome::Duplicate { seq };
+        let group = committed(&[duplicate(3), stored(1), duplicate(2), Outcome::Conflict]);
+        let runs = runs(&items.iter().collect::<Vec<_>>(), &group);
+        let shape: Vec<_> =
+            runs.iter().map(|run| (run.room.as_str(), run.first, run.last, run.messages.len())).collect();
+        assert_eq!(shape, [("b", 1, 1, 1), ("a", 3, 3, 0)]);
     }
 
     #[test]

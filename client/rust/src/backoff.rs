@@ -38,9 +38,11 @@ impl Backoff {
         self.failures
     }
 
-    /// A random part of the window: the server's, else one that doubles with each failure.
-    pub(crate) fn pause(&mut self) -> Duration {
-        let grown = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
+    /// A random part of the window: the server's, else one that doubles each time all `gateways` have failed. One that
+    /// refuses says nothing about the next.
+    pub(crate) fn pause(&mut self, gateways: usize) -> Duration {
+        let rounds = self.failures / u32::try_from(gateways.max(1)).unwrap_or(u32::MAX);
+        let grown = self.first.saturating_mul(1 << rounds.min(16)).min(self.longest);
         let window = self.told.take().unwrap_or(grown);
         window.mul_f64(rand::rng().random_range(0.0..=1.0))
     }
@@ -53,7 +55,7 @@ mod tests {
     #[test]
     fn windows_double_up_to_the_longest_and_the_server_is_heard_once() {
         let mut backoff = Backoff::new((Duration::from_millis(100), Duration::from_secs(1)));
-        let longest = |backoff: &mut Backoff| (0..200).map(|_| backoff.pause()).max().unwrap();
+        let longest = |backoff: &mut Backoff| (0..200).map(|_| backoff.pause(1)).max().unwrap();
         assert!(longest(&mut backoff) <= Duration::from_millis(100));
         for _ in 0..40 {
             backoff.failed();
@@ -62,7 +64,18 @@ mod tests {
         assert!(most <= Duration::from_secs(1) && most > Duration::from_millis(500), "{most:?}");
         backoff.connected();
         backoff.tell(0);
-        assert_eq!(backoff.pause(), Duration::ZERO);
+        assert_eq!(backoff.pause(1), Duration::ZERO);
         assert_eq!(backoff.attempt(), 0);
+    }
+
+    #[test]
+    fn a_window_doubles_once_a_round_however_many_gateways_are_in_it() {
+        let mut backoff = Backoff::new((Duration::from_millis(100), Duration::from_secs(60)));
+        for failures in 0..12_u32 {
+            let round = Duration::from_millis(100) * (1 << (failures / 3));
+            let most = (0..200).map(|_| backoff.pause(3)).max().unwrap();
+            assert!(most <= round && most > round / 2, "{most:?} after {failures}");
+            backoff.failed();
+        }
     }
 }

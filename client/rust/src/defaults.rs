@@ -16,8 +16,9 @@ pub(crate) const COMMANDS_MAX: usize = 256;
 pub(crate) const REQUESTS_MAX: usize = 256;
 /// Frames handed to the socket before more are formed from the outbox.
 pub(crate) const SENDING_MAX: usize = 64;
-/// After `retry:true` the server says `bye` and closes; one that does not is left.
-pub(crate) const FENCE_WAIT: Duration = Duration::from_secs(5);
+/// After `retry:true` the server says `bye` and closes, when what it had handed over has its outcome, 10 s at most; one
+/// that does not is left.
+pub(crate) const FENCE_WAIT: Duration = Duration::from_secs(12);
 /// How long the connection left behind by a move may still bring answers.
 pub(crate) const OLD_WAIT: Duration = Duration::from_secs(5);
 /// A goodbye waits this long for the server's own.

@@ -77,7 +77,8 @@ impl Options {
         self
     }
 
-    /// Windows of the random pause before a reconnect: the first, doubled at each failure up to the longest.
+    /// Windows of the random pause before a reconnect: the first, doubled each time all gateways have failed, up to the
+    /// longest.
     #[must_use]
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = (first, longest.max(first));

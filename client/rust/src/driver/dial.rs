@@ -68,7 +68,7 @@ impl Dialer {
     /// Begins to dial after the usual pause, unless it dials already.
     pub(super) fn begin(&mut self) {
         if self.attempt.is_none() {
-            let pause = self.backoff.pause();
+            let pause = self.backoff.pause(self.options.urls.len());
             self.begin_after(pause);
         }
     }
