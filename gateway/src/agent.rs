@@ -41,7 +41,7 @@ pub async fn answer(bound: Bound, cluster: Arc<dyn Cluster>, stop: CancellationT
 }
 
 fn others(view: &View, me: &InstanceId) -> roll::Gateways {
-    let others = view.of(Service::Gateway).filter(|gateway| gateway.id != *me);
+    let others = view.others(Service::Gateway, me);
     others.map(|gateway| (gateway.id.clone(), gateway.state)).collect()
 }
 

@@ -65,7 +65,8 @@ impl App {
         files::raise(config.connections_max);
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let admin = bind(config.admin.listen.as_str()).await?;
-        let agent = config.agent.address().map_err(|error| StartError::Contradictions(vec![error.to_string()]))?;
+        let agent =
+            config.agent.address().map_err(|error| StartError::Contradictions(vec![error.to_string()]))?;
         let agent = match agent {
             Some(address) => Some(bind(address.as_str()).await?),
             None => None,

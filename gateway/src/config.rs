@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
 use sluice_proto::wire::close;
-use sluice_service::config::{Address, BadAddress};
 use sluice_service::config::sections::{Admin, Etcd, Grpc, Log, Seeds, Shutdown};
+use sluice_service::config::{Address, BadAddress};
 use sluice_service::process::Settings;
 
 use crate::{defaults, stages};

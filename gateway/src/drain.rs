@@ -76,10 +76,8 @@ impl Drains {
     fn situation(&self) -> Situation {
         let view = self.cluster.view();
         let me = self.cluster.me();
-        let peers = view
-            .borrow()
-            .of(Service::Gateway)
-            .any(|gateway| gateway.state == State::Serving && gateway.id != *me.borrow());
+        let view = view.borrow();
+        let peers = view.others(Service::Gateway, &me.borrow()).any(|one| one.state == State::Serving);
         let drain = &self.around.config.drain;
         Situation {
             connections: connections(&self.around),

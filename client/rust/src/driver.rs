@@ -188,7 +188,7 @@ impl Driver {
                 Then::Nothing => {}
                 Then::Fenced => active.until = Some(active.heard + FENCE_WAIT),
                 Then::Leave(bye) => active.bye = Some(bye),
-                Then::Move(drain) => self.dialer.begin_within(drain.reconnect_ms),
+                Then::Move(drain) => self.dialer.begin_as_told(drain.reconnect_ms),
                 Then::Reconnect(why) => return self.lost(None, why),
             },
             Frame::Binary(_) | Frame::Ping | Frame::Pong => {}
@@ -233,7 +233,7 @@ impl Driver {
             return Err(Error::Refused(why));
         }
         match active.bye.and_then(|bye| bye.reconnect_ms) {
-            Some(window) => self.dialer.begin_within(window),
+            Some(pause) => self.dialer.begin_as_told(pause),
             None => self.dialer.begin(),
         }
         self.state.events.extend(self.dialer.announcement());

@@ -73,9 +73,8 @@ impl<C> Last<C> {
         }
     }
 
-    /// Whether no other of the service serves, as far as known. Seeds say nothing about who is there.
+    /// Whether no other of the service serves, as far as known.
     fn alone(&self, view: &View) -> bool {
-        let me = self.me.borrow();
-        !view.of(self.service).any(|one| one.id != *me && !one.is_seed() && one.state == State::Serving)
+        !view.others(self.service, &self.me.borrow()).any(|one| one.state == State::Serving)
     }
 }

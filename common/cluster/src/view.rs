@@ -120,6 +120,14 @@ impl View {
     pub fn of(&self, service: Service) -> impl Iterator<Item = &Instance> {
         self.instances.values().filter(move |instance| instance.service == service)
     }
+
+    /// Instances of one service besides `me` that may be there. Not seeds, which say nothing about who is there; and
+    /// nobody at the address of `me`: that is who was there before and was killed, listed until its lease ends.
+    pub fn others<'a>(&'a self, service: Service, me: &'a InstanceId) -> impl Iterator<Item = &'a Instance> {
+        let mine = self.instances.get(me).map(|me| me.address.as_str());
+        self.of(service)
+            .filter(move |one| one.id != *me && !one.is_seed() && mine != Some(one.address.as_str()))
+    }
 }
 
 /// A piece of work that one task does for all. Ordered and named as in the registry.
@@ -174,4 +182,43 @@ pub struct DutyInfo {
     pub owner_lives: bool,
     /// Whether this process is to do it, as owner or because there is none.
     pub mine: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_killed_at_my_address_is_no_other() {
+        let instance = |name: &str, address: &str, started_ms| Instance {
+            id: InstanceId::parse(name).expect("a name"),
+            service: Service::Gateway,
+            address: address.into(),
+            url: None,
+            version: String::new(),
+            started_ms,
+            state: State::Serving,
+            headroom: None,
+        };
+        let all = [
+            instance("before", "gateway-1:7080", 1),
+            instance("me", "gateway-1:7080", 2),
+            instance("other", "gateway-2:7080", 1),
+            instance("seed", "gateway-3:7080", 0),
+        ];
+        let me = all[1].id.clone();
+        let view = |all: &[Instance]| View {
+            instances: all.iter().map(|one| (one.id.clone(), one.clone())).collect(),
+            sees_me: true,
+        };
+        let others = |view: &View, service| {
+            let mut names: Vec<String> = view.others(service, &me).map(|one| one.id.to_string()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(others(&view(&all), Service::Gateway), ["other"]);
+        assert_eq!(others(&view(&all), Service::Logic), [""; 0]);
+        let unlisted: Vec<Instance> = all.iter().filter(|one| one.id != me).cloned().collect();
+        assert_eq!(others(&view(&unlisted), Service::Gateway), ["before", "other"], "mine is not known");
+    }
 }

@@ -101,6 +101,18 @@ async fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
     }
 }
 
+/// Listed until its lease ends, but nobody that clients could go to.
+#[tokio::test]
+async fn who_was_killed_here_before_is_no_reason_to_come_back_at_once() {
+    let rig = Rig::start(1, false).await;
+    drop(rig.peer_at(&rig.grpc));
+    let mut client = Client::connect(&rig).await;
+    let stopping = tokio::spawn(rig.clone().stop());
+    let wait = client.hear().await["drain"]["reconnect_ms"].as_u64().unwrap();
+    assert!(wait >= 1_000, "{wait}");
+    assert!(stopping.await.unwrap().is_clean());
+}
+
 /// Who moves by itself is not waited for any longer.
 #[tokio::test]
 async fn a_gateway_ends_when_its_clients_have_moved() {

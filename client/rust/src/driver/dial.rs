@@ -73,8 +73,8 @@ impl Dialer {
         }
     }
 
-    /// Begins to dial within the window the server gave, unless it dials already.
-    pub(super) fn begin_within(&mut self, reconnect_ms: u64) {
+    /// Begins to dial when the server said, unless it dials already.
+    pub(super) fn begin_as_told(&mut self, reconnect_ms: u64) {
         if self.attempt.is_none() {
             self.backoff.tell(reconnect_ms);
             self.begin();

@@ -107,7 +107,12 @@ impl Rig {
 
     /// Another gateway appears. It stays listed when this is dropped.
     pub fn peer(&self) -> SoloCluster {
-        self.others.join(&self.lifecycle, Service::Gateway, "127.0.0.1:1".into())
+        self.peer_at("127.0.0.1:1")
+    }
+
+    /// The same, at this address.
+    pub fn peer_at(&self, address: &str) -> SoloCluster {
+        self.others.join(&self.lifecycle, Service::Gateway, address.into())
     }
 
     /// Stops it as a signal would.

@@ -42,7 +42,8 @@ async fn a_store_that_was_opened_has_a_connection_for_each_lane_and_stored_nothi
     let rig = PgRig::start().await;
     let config = PgConfig { lane_connections: 5, ..PgConfig::new(rig.0.url()) };
     let store = PgStore::connect(config).await.unwrap();
-    let lanes = "select from pg_stat_activity where query like '%publish_v1%' and application_name = 'sluice'";
+    let lanes =
+        "select from pg_stat_activity where query like '%publish_v1%' and application_name = 'sluice'";
     assert_eq!(rig.0.run(lanes).await.len(), 5);
     let table = rig.table().await;
     assert_eq!((table.heads.len(), table.rows.len(), table.owed.len()), (0, 0, 0));
