@@ -33,9 +33,13 @@ fn one(history: &History, findings: &mut Findings, index: u32, client: &Client) 
             let answer = |sending: &Sending| history.answers.get(sending.answer as usize);
             let answered = |sending: &&Sending| answer(sending).is_some_and(|answer| answer.step < step);
             let last = sendings.iter().rposition(answered);
+            let mut times: HashMap<u32, u32> = HashMap::new();
+            for sending in &sendings {
+                *times.entry(sending.sent).or_default() += 1;
+            }
             for (place, owed) in sendings.iter().enumerate().filter(|(_, sending)| !answered(sending)) {
                 // of two sendings of the same nobody can say which one an answer is for
-                let is_single = sendings.iter().filter(|sending| sending.sent == owed.sent).count() == 1;
+                let is_single = times.get(&owed.sent) == Some(&1);
                 let later = last.filter(|last| is_single && *last > place).map(|last| sendings[last]);
                 if later.is_some() || is_stored_by(history, client, owed) {
                     tell(history, findings, (index, client), conn, (owed, later), step);
