@@ -351,17 +351,11 @@ impl<R: Rules> Room<R> {
         self.phase == Phase::Open
     }
 
-    /// The present wait for a missing push, ms.
-    #[must_use]
-    pub fn hold_ms(&self) -> Ms {
-        self.hold.hold_ms()
-    }
-
     fn pushed(&mut self, now: Ms, epoch: Epoch, seq: Seq, encode: impl FnOnce() -> Bytes) {
         if seq <= self.head {
-            self.hold.duplicate(now, seq, &self.limits);
+            self.hold.duplicate(now, seq);
         } else if self.feed(epoch, seq, encode) {
-            self.hold.filled(now, &self.limits);
+            self.hold.filled(now);
         }
     }
 
@@ -412,7 +406,7 @@ impl<R: Rules> Room<R> {
 
     fn take_page(&mut self, now: Ms, epoch: Epoch, page: &Page, out: &mut impl Outlet) {
         let before = self.head;
-        self.hold.answered(&self.limits);
+        self.hold.answered(now);
         self.known = self.known.max(page.store_head);
         if page.oldest > self.head + 1 {
             self.ring.clear();

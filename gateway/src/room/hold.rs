@@ -1,15 +1,23 @@
 //! How long a room waits for a push that may still come before it reads the store: twice the inversion
-//! it has seen, within bounds. Overload must not turn each late push into a store read.
+//! it has seen lately, within bounds. Overload must not turn each late push into a store read.
 
 use sluice_proto::ids::Seq;
 
 use super::limits::RoomLimits;
 use super::link::Ms;
 
+/// What was learnt is worth half after this: one hiccup must not make the next gap last.
+const HALF_LIFE_MS: Ms = 1_000;
+
 /// The adaptive wait of one room.
 #[derive(Debug)]
 pub(super) struct Hold {
+    min_ms: Ms,
+    max_ms: Ms,
+    /// The wait as it was at the last lesson.
     hold_ms: Ms,
+    /// When that was.
+    learnt: Ms,
     /// Since when the message after `head` is known to be missing.
     since: Option<Ms>,
     /// A missing message that was read: if its push comes after all, it was only late.
@@ -18,7 +26,8 @@ pub(super) struct Hold {
 
 impl Hold {
     pub(super) fn new(limits: &RoomLimits) -> Self {
-        Self { hold_ms: limits.hold_min_ms, since: None, read: None }
+        let (min_ms, max_ms) = (limits.hold_min_ms, limits.hold_max_ms);
+        Self { min_ms, max_ms, hold_ms: min_ms, learnt: 0, since: None, read: None }
     }
 
     /// The state after an event: is the message after `head` missing, and did the head move?
@@ -31,16 +40,16 @@ impl Hold {
     }
 
     /// A push filled the gap.
-    pub(super) fn filled(&mut self, now: Ms, limits: &RoomLimits) {
+    pub(super) fn filled(&mut self, now: Ms) {
         if let Some(since) = self.since.take() {
-            self.inversion(now.saturating_sub(since), limits);
+            self.inversion(now, now.saturating_sub(since));
         }
     }
 
     /// A push came for what was passed on already.
-    pub(super) fn duplicate(&mut self, now: Ms, seq: Seq, limits: &RoomLimits) {
+    pub(super) fn duplicate(&mut self, now: Ms, seq: Seq) {
         if let Some((_, since)) = self.read.take_if(|(read, _)| *read == seq) {
-            self.inversion(now.saturating_sub(since), limits);
+            self.inversion(now, now.saturating_sub(since));
         }
     }
 
@@ -51,9 +60,10 @@ impl Hold {
 
     /// An answer came: what is missing still is waited for anew, and the wait shrinks a little, since
     /// a lost push teaches nothing about late ones.
-    pub(super) fn answered(&mut self, limits: &RoomLimits) {
+    pub(super) fn answered(&mut self, now: Ms) {
         self.since = None;
-        self.hold_ms -= (self.hold_ms - limits.hold_min_ms) / 8;
+        let hold_ms = self.hold_ms(now);
+        self.learn(now, hold_ms - (hold_ms - self.min_ms) / 8);
     }
 
     /// Forgets the gap, keeps what was learnt.
@@ -64,18 +74,30 @@ impl Hold {
 
     /// When the store is to be read, if a message is missing.
     pub(super) fn due(&self) -> Option<Ms> {
-        self.since.map(|since| since + self.hold_ms)
+        self.since.map(|since| since + self.hold_ms(since))
     }
 
-    /// The present wait, ms.
-    pub(super) fn hold_ms(&self) -> Ms {
-        self.hold_ms
+    /// The wait for a push that is missing since `now`, ms.
+    pub(super) fn hold_ms(&self, now: Ms) -> Ms {
+        let halved = now.saturating_sub(self.learnt) / HALF_LIFE_MS;
+        self.min_ms
+            + (self.hold_ms - self.min_ms).checked_shr(u32::try_from(halved).unwrap_or(u32::MAX)).unwrap_or(0)
     }
 
-    fn inversion(&mut self, ms: Ms, limits: &RoomLimits) {
-        let wanted = (2 * ms).clamp(limits.hold_min_ms, limits.hold_max_ms);
-        self.hold_ms =
-            if wanted > self.hold_ms { wanted } else { self.hold_ms - (self.hold_ms - wanted) / 8 };
+    fn inversion(&mut self, now: Ms, ms: Ms) {
+        // No wait would have been long enough: a task was killed, and its notice came to another one when its time
+        // was over. That says nothing about those who are late.
+        if ms > self.max_ms {
+            return;
+        }
+        let (hold_ms, wanted) = (self.hold_ms(now), (2 * ms).clamp(self.min_ms, self.max_ms));
+        let next = if wanted > hold_ms { wanted } else { hold_ms - (hold_ms - wanted) / 8 };
+        self.learn(now, next);
+    }
+
+    fn learn(&mut self, now: Ms, hold_ms: Ms) {
+        self.hold_ms = hold_ms;
+        self.learnt = now;
     }
 }
 
@@ -89,22 +111,42 @@ mod tests {
         let mut hold = Hold::new(&limits);
         hold.observe(100, true);
         assert_eq!(hold.due(), Some(120));
-        hold.filled(115, &limits);
-        assert_eq!(hold.hold_ms(), 30, "twice the 15 ms that the push was late");
+        hold.filled(115);
+        assert_eq!(hold.hold_ms(115), 30, "twice the 15 ms that the push was late");
         hold.observe(200, true);
         hold.read(230, 7);
-        hold.answered(&limits);
-        hold.duplicate(500, 6, &limits);
-        assert!(hold.hold_ms() < 30, "another message says nothing");
-        hold.duplicate(500, 7, &limits);
-        assert_eq!(hold.hold_ms(), 600, "the message that was read came 300 ms late");
-        hold.observe(1_000, true);
-        hold.filled(9_000, &limits);
-        assert_eq!(hold.hold_ms(), limits.hold_max_ms);
+        hold.answered(240);
+        hold.duplicate(500, 6);
+        assert!(hold.hold_ms(500) < 30, "another message says nothing");
+        hold.duplicate(500, 7);
+        assert_eq!(hold.hold_ms(500), 600, "the message that was read came 300 ms late");
+        hold.observe(500, true);
+        hold.filled(1_300);
+        assert_eq!(hold.hold_ms(1_300), limits.hold_max_ms);
         for _ in 0..100 {
-            hold.observe(10_000, true);
-            hold.filled(10_000, &limits);
+            hold.observe(1_400, true);
+            hold.filled(1_400);
         }
-        assert!(hold.hold_ms() < limits.hold_min_ms + 8, "and it shrinks again");
+        assert!(hold.hold_ms(1_400) < limits.hold_min_ms + 8, "and it shrinks again");
+    }
+
+    #[test]
+    fn what_was_learnt_fades() {
+        let mut hold = Hold::new(&RoomLimits::default());
+        hold.observe(0, true);
+        hold.filled(260);
+        let after = |ms: Ms| hold.hold_ms(260 + ms);
+        assert_eq!([after(0), after(999), after(1_000), after(3_000)], [520, 520, 270, 82]);
+        assert_eq!(after(1_000_000), 20);
+    }
+
+    #[test]
+    fn a_push_that_came_beyond_any_wait_does_not_make_the_next_gap_last() {
+        let mut hold = Hold::new(&RoomLimits::default());
+        hold.observe(0, true);
+        hold.read(20, 7);
+        hold.answered(25);
+        hold.duplicate(2_000, 7);
+        assert_eq!(hold.hold_ms(2_000), 20);
     }
 }

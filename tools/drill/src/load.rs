@@ -13,7 +13,7 @@ mod tally;
 mod world;
 mod zipf;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -181,6 +181,14 @@ impl Load {
     #[must_use]
     pub fn lacking(&self, heads: &BTreeMap<String, u64>) -> Vec<String> {
         self.standings.iter().flat_map(|standing| standing.lacks(heads)).collect()
+    }
+
+    /// Users who lack something of these heads. The end of their connection may wait unread as well, so nothing is
+    /// known of who is there from them.
+    #[must_use]
+    pub fn behind(&self, heads: &BTreeMap<String, u64>) -> BTreeSet<String> {
+        let lacks = |standing: &&Arc<Standing>| !standing.lacks(heads).is_empty();
+        self.standings.iter().filter(lacks).map(|standing| standing.user.clone()).collect()
     }
 
     /// Room → user → connections that are open and subscribed to it.

@@ -297,7 +297,8 @@ pub struct Rest {
     pub presence: Vec<PresenceAsked>,
 }
 
-/// What presence said of a room after healing, beside what was true.
+/// What presence said of a room after healing, beside what was true. Users who had not read everything by then are in
+/// neither: a slow reader has not read the end of its connection either.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresenceAsked {
     /// Room.

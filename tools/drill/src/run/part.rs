@@ -176,7 +176,7 @@ impl Part<'_> {
                 None,
             );
         }
-        let presence = self.presence(&load).await;
+        let presence = self.presence(&load, &heads).await;
         let progress = load.end().await?;
         self.live.now("waiting until nothing is left", Some(&progress));
         course.rest = rest::look(target, &mut truth).await?;
@@ -290,15 +290,18 @@ impl Part<'_> {
         }
     }
 
-    /// Asks for everybody until it is right, and says what was said last.
-    async fn presence(&self, load: &Load) -> Vec<PresenceAsked> {
+    /// Asks for everybody who has read all up to these heads until it is right, and says what was said last.
+    async fn presence(&self, load: &Load, heads: &BTreeMap<String, u64>) -> Vec<PresenceAsked> {
         self.live.now("asking who is there", Some(&load.progress()));
         let until = Instant::now() + PRESENCE;
         let mut asked = Vec::new();
         for (room, mut open) in load.open_presence() {
             loop {
                 // no answer at all is wrong as well, once patience is over
-                let said = load.presence(&room).await.unwrap_or_default();
+                let mut said = load.presence(&room).await.unwrap_or_default();
+                let behind = load.behind(heads);
+                said.retain(|user, _| !behind.contains(user));
+                open.retain(|user, _| !behind.contains(user));
                 if said == open || Instant::now() >= until {
                     asked.push(PresenceAsked { room, said, open });
                     break;
