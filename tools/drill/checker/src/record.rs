@@ -341,6 +341,8 @@ pub struct Run {
     pub started_ms: u64,
     /// How long the load lasted.
     pub load_us: u64,
+    /// When sending ended: nobody hears a beacon after it. 0 = not said.
+    pub sent_until_us: u64,
     /// When the last fault was healed and loads had ended: 10 s later every subscriber must have everything.
     pub settled_us: u64,
     /// Clients asked for.

@@ -163,6 +163,7 @@ impl Part<'_> {
             return truth.dump(&self.dir.join("store.jsonl")).await.map(drop);
         }
         self.live.now("waiting for the last answers", Some(&load.progress()));
+        course.run.sent_until_us = course.clock.now_us();
         let unknown = load.quiesce().await;
         let mut truth = Truth::connect(&url, &course.plan.prefix).await?;
         let heads = truth.heads().await?;

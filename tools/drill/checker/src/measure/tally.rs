@@ -148,8 +148,9 @@ impl Tally {
         let faults: Vec<_> = felt.iter().map(|felt| felt.window).collect();
         let quiet = windows::quiet(&faults, part.length_us);
         let felt: Vec<_> = felt.iter().filter_map(|felt| part.faults.get(felt.fault)).collect();
+        let end = if part.run.sent_until_us == 0 { settled_us(part) } else { part.run.sent_until_us };
         let mut reading = Reading {
-            plan: Plan { beacon_room: part.run.beacon_room.clone(), faults, quiet, end: settled_us(part) },
+            plan: Plan { beacon_room: part.run.beacon_room.clone(), faults, quiet, end },
             clients: HashMap::new(),
             deliveries: Deliveries::default(),
             last_beacon: 0,

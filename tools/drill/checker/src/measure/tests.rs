@@ -70,6 +70,20 @@ fn what_clients_were_told_is_taken_off() {
 }
 
 #[test]
+fn nobody_is_silent_because_sending_has_ended() {
+    let mut listener = Listener::deaf(0, 0);
+    listener.events = vec![(40 * SECOND, What::End)];
+    let mut run = Synthetic::new(vec![fault("kill logic", 29 * SECOND)], vec![listener]);
+    run.run.load_us = 30 * SECOND; // and 10 s until somebody had his last answer
+    run.run.sent_until_us = 30 * SECOND;
+    let longest =
+        |run: &Synthetic| measured(run, Verdict::default()).kinds[0].silence.as_ref().unwrap().max_us;
+    assert_eq!(longest(&run), 100_000);
+    run.run.sent_until_us = 0;
+    assert!(longest(&run) > 5 * SECOND, "an older record does not say when");
+}
+
+#[test]
 fn the_stops_of_the_end_are_no_faults_under_load() {
     let mut stop = fault("final stop logic", 41 * SECOND);
     stop.exit.as_mut().unwrap().budget_ms = 8_000;
