@@ -36,7 +36,7 @@ mod tests {
         let instance = |(name, state): &(&str, State)| Instance {
             id: id(name),
             service: Service::Task,
-            address: String::new(),
+            address: (*name).into(),
             url: None,
             version: String::new(),
             started_ms: 1,

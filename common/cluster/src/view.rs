@@ -104,6 +104,13 @@ impl Instance {
     pub fn is_seed(&self) -> bool {
         self.started_ms == 0
     }
+
+    /// Host and address: only one process at a time has both. Several have the same address where nobody dials it, as
+    /// tasks in containers, which listen on `0.0.0.0`.
+    fn place(&self) -> (&str, &str) {
+        let host = self.id.as_str().rsplit_once('-').map_or("", |(host, _random)| host);
+        (host, &self.address)
+    }
 }
 
 /// All instances as last known.
@@ -122,11 +129,10 @@ impl View {
     }
 
     /// Instances of one service besides `me` that may be there. Not seeds, which say nothing about who is there; and
-    /// nobody at the address of `me`: that is who was there before and was killed, listed until its lease ends.
+    /// nobody in the place of `me`: that is who was there before and was killed, listed until its lease ends.
     pub fn others<'a>(&'a self, service: Service, me: &'a InstanceId) -> impl Iterator<Item = &'a Instance> {
-        let mine = self.instances.get(me).map(|me| me.address.as_str());
-        self.of(service)
-            .filter(move |one| one.id != *me && !one.is_seed() && mine != Some(one.address.as_str()))
+        let mine = self.instances.get(me).map(Instance::place);
+        self.of(service).filter(move |one| one.id != *me && !one.is_seed() && mine != Some(one.place()))
     }
 }
 
@@ -188,37 +194,41 @@ pub struct DutyInfo {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_was_killed_at_my_address_is_no_other() {
-        let instance = |name: &str, address: &str, started_ms| Instance {
+    fn view(listed: &[(&str, &str, i64)]) -> View {
+        let instance = |(name, address, started_ms): &(&str, &str, i64)| Instance {
             id: InstanceId::parse(name).expect("a name"),
-            service: Service::Gateway,
-            address: address.into(),
+            service: Service::Task,
+            address: (*address).into(),
             url: None,
             version: String::new(),
-            started_ms,
+            started_ms: *started_ms,
             state: State::Serving,
             headroom: None,
         };
-        let all = [
-            instance("before", "gateway-1:7080", 1),
-            instance("me", "gateway-1:7080", 2),
-            instance("other", "gateway-2:7080", 1),
-            instance("seed", "gateway-3:7080", 0),
+        let instances = listed.iter().map(instance).map(|one| (one.id.clone(), one)).collect();
+        View { instances, sees_me: true }
+    }
+
+    fn others(view: &View, service: Service) -> Vec<String> {
+        let me = InstanceId::parse("task-one-2").expect("a name");
+        let mut names: Vec<String> = view.others(service, &me).map(|one| one.id.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn who_was_killed_in_my_place_is_no_other() {
+        let mut listed = vec![
+            ("task-one-1", "0.0.0.0:7072", 1),
+            ("task-two-1", "0.0.0.0:7072", 1),
+            ("task-one-3", "0.0.0.0:7073", 1),
+            ("seed-three:7072", "three:7072", 0),
+            ("task-one-2", "0.0.0.0:7072", 2),
         ];
-        let me = all[1].id.clone();
-        let view = |all: &[Instance]| View {
-            instances: all.iter().map(|one| (one.id.clone(), one.clone())).collect(),
-            sees_me: true,
-        };
-        let others = |view: &View, service| {
-            let mut names: Vec<String> = view.others(service, &me).map(|one| one.id.to_string()).collect();
-            names.sort();
-            names
-        };
-        assert_eq!(others(&view(&all), Service::Gateway), ["other"]);
-        assert_eq!(others(&view(&all), Service::Logic), [""; 0]);
-        let unlisted: Vec<Instance> = all.iter().filter(|one| one.id != me).cloned().collect();
-        assert_eq!(others(&view(&unlisted), Service::Gateway), ["before", "other"], "mine is not known");
+        assert_eq!(others(&view(&listed), Service::Task), ["task-one-3", "task-two-1"]);
+        assert_eq!(others(&view(&listed), Service::Logic), [""; 0]);
+        listed.pop();
+        let all = ["task-one-1", "task-one-3", "task-two-1"];
+        assert_eq!(others(&view(&listed), Service::Task), all, "where I am is not known");
     }
 }
