@@ -1,4 +1,4 @@
-//! Gateway, logic and task in one process, on embedded parts: SQLite for PostgreSQL, memory for NATS, Redis and etcd.
+//! Gateway, logic and task in one process, on embedded embedded: SQLite for PostgreSQL, memory for NATS, Redis and etcd.
 //! `sluice dev` is made of it, and so can tests be.
 //!
 //! The services are the very libraries that run as processes of their own, each with its own lifecycle inside an outer
@@ -22,22 +22,24 @@
 //! # }
 //! ```
 
+mod embedded;
 mod error;
+mod event;
 mod folder;
-mod house;
-mod kept;
 mod options;
 mod page;
-mod parts;
 mod ports;
-mod seat;
+mod shared_store;
 mod stages;
+mod supervised;
+mod supervisor;
 
 pub use error::{Error, Refused};
+pub use event::Event;
 pub use folder::{State, new_epoch};
-pub use house::{Dev, Event, Gateway, Restarted};
 pub use options::Options;
 pub use stages::plan;
+pub use supervisor::{Dev, Gateway, Restarted};
 
 /// What a request that changes something has to carry: a page of another site cannot send it unasked.
 pub const HEADER: (&str, &str) = ("x-sluice-dev", "1");

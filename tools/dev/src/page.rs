@@ -19,7 +19,7 @@ use sluice_service::metrics::Registry;
 
 use crate::HEADER;
 use crate::error::Refused;
-use crate::house::Dev;
+use crate::supervisor::Dev;
 
 const PAGE: &str = include_str!("../page/index.html");
 /// The page is alone: nothing is loaded from anywhere, and it talks to gateways and to us.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::run;
 use crate::target::given;
-use table::{BITES, Bite, Ground};
+use table::{BITES, Bite, Setup};
 
 /// What a setting calls the bugs of a process.
 const SETTING: &str = "all.seeded_bug";
@@ -53,30 +53,29 @@ struct Ran {
 pub async fn prove(options: &Options, stop: &CancellationToken) -> anyhow::Result<bool> {
     let bin_dir = bin_dir(options)?;
     let bites = wanted(&options.names, &bugs_of(&bin_dir)?)?;
-    println!("{:<28} {:<16} {:>5}  seen", "bug", "ground", "s");
+    println!("{:<28} {:<16} {:>5}  seen", "bug", "setup", "s");
     let mut caught = 0;
-    let mut controls: Vec<(Ground, &[&str], bool)> = Vec::new();
+    let mut controls: Vec<(Setup, &[&str], bool)> = Vec::new();
     for bite in &bites {
-        let known =
-            controls.iter().find(|(ground, beside, _)| (*ground, *beside) == (bite.ground, bite.beside));
+        let known = controls.iter().find(|(setup, beside, _)| (*setup, *beside) == (bite.setup, bite.beside));
         let is_green = if let Some((.., is_green)) = known {
             *is_green
         } else {
-            let ran = one(options, &bin_dir, &bite.ground, bite.beside, stop).await?;
+            let ran = one(options, &bin_dir, &bite.setup, bite.beside, stop).await?;
             let is_green = ran.kinds.is_empty() && ran.why.is_none();
             let note = if is_green { "" } else { "NOT GREEN, so it proves nothing" };
-            ran.print(&format!("- {}", bite.beside.join(", ")), bite.ground.name, note);
-            controls.push((bite.ground, bite.beside, is_green));
+            ran.print(&format!("- {}", bite.beside.join(", ")), bite.setup.name, note);
+            controls.push((bite.setup, bite.beside, is_green));
             is_green
         };
         let bugs = [&[bite.bug], bite.beside].concat();
-        let ran = one(options, &bin_dir, &bite.ground, &bugs, stop).await?;
+        let ran = one(options, &bin_dir, &bite.setup, &bugs, stop).await?;
         let is_seen = ran.kinds.iter().any(|(kind, _)| bite.shows.contains(kind));
         caught += usize::from(is_seen && is_green);
         let expected: Vec<&str> = bite.shows.iter().map(|kind| kind.name()).collect();
         let note =
             if is_seen { String::new() } else { format!("ESCAPED, expected {}", expected.join(" or ")) };
-        ran.print(bite.bug, bite.ground.name, &note);
+        ran.print(bite.bug, bite.setup.name, &note);
     }
     println!("{caught} of {} caught", bites.len());
     Ok(caught == bites.len())
@@ -95,7 +94,7 @@ impl Ran {
         }
     }
 
-    fn print(&self, bug: &str, ground: &str, note: &str) {
+    fn print(&self, bug: &str, setup: &str, note: &str) {
         let mut seen: Vec<String> =
             self.kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         if seen.is_empty() {
@@ -103,7 +102,7 @@ impl Ran {
         }
         seen.extend(self.why.iter().map(|why| format!("inconclusive: {why}")));
         let note = if note.is_empty() { String::new() } else { format!("  {note}") };
-        println!("{bug:<28} {ground:<16} {:>5.0}  {}{note}", self.seconds, seen.join(", "));
+        println!("{bug:<28} {setup:<16} {:>5.0}  {}{note}", self.seconds, seen.join(", "));
     }
 }
 
@@ -118,26 +117,26 @@ fn kinds<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Vec<(Kind, usize)> 
     counts
 }
 
-/// One run of a ground with these bugs.
+/// One run of a setup with these bugs.
 async fn one(
     options: &Options,
     bin_dir: &Path,
-    ground: &Ground,
+    setup: &Setup,
     bugs: &[&str],
     stop: &CancellationToken,
 ) -> anyhow::Result<Ran> {
-    let mut settings = ground.settings.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
+    let mut settings = setup.settings.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
     if !bugs.is_empty() {
         settings.push(format!("{SETTING}={}", bugs.join(",")).parse()?);
     }
     let folder = if bugs.is_empty() { "none".to_owned() } else { bugs.join("+") };
-    let dir = options.dir.join(format!("{} {folder}", ground.name).replace(' ', "-"));
+    let dir = options.dir.join(format!("{} {folder}", setup.name).replace(' ', "-"));
     let began = Instant::now();
     let drill = run::Options {
-        scenario: ground.scenario,
-        rounds: Some(ground.rounds),
-        only: ground.only.iter().map(|words| (*words).to_owned()).collect(),
-        plan: ground.plan(options.seed),
+        scenario: setup.scenario,
+        rounds: Some(setup.rounds),
+        only: setup.only.iter().map(|words| (*words).to_owned()).collect(),
+        plan: setup.plan(options.seed),
         counts: [2, 2, 2],
         bin_dir: Some(bin_dir.to_owned()),
         settings,
@@ -199,9 +198,9 @@ mod tests {
         for bite in BITES {
             assert!(seen.insert(bite.bug), "{} twice", bite.bug);
             assert!(!bite.shows.is_empty() && bite.beside.iter().all(|bug| *bug != bite.bug), "{}", bite.bug);
-            let acts = bite.ground.scenario.acts();
-            for words in bite.ground.only {
-                assert_eq!(acts.iter().filter(|act| act.is_called(words)).count(), 1, "{words}");
+            let kinds = bite.setup.scenario.fault_kinds();
+            for words in bite.setup.only {
+                assert_eq!(kinds.iter().filter(|kind| kind.is_called(words)).count(), 1, "{words}");
             }
         }
         let known: BTreeSet<String> = seen.iter().map(|bug| (*bug).to_owned()).collect();

@@ -24,7 +24,7 @@ const STOP_WAIT: Duration = Duration::from_secs(12);
 
 /// One kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Act {
+pub enum FaultKind {
     /// SIGTERM.
     Term(Role),
     /// SIGTERM, and another ending signal while it stops.
@@ -44,7 +44,7 @@ pub enum Act {
     /// SIGKILL to all of a kind at once.
     KillEvery(Role),
     /// SIGSTOP, then SIGCONT.
-    Freeze(Role, Spell),
+    Freeze(Role, FreezeLength),
     /// SIGTERM to everything, stores included, within 50 ms; then all start again.
     AllAtOnce,
     /// An ordered stop and a start of a store.
@@ -67,7 +67,7 @@ pub enum Act {
 
 /// How long something is frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Spell {
+pub enum FreezeLength {
     /// Half a second: deadlines hold.
     Short,
     /// Five seconds: beyond the deadline of a call, and beyond a lease of three.
@@ -78,7 +78,7 @@ pub enum Spell {
     Outage,
 }
 
-impl Spell {
+impl FreezeLength {
     /// Those of one service among others, who do its work meanwhile.
     pub const OF_ONE: [Self; 3] = [Self::Short, Self::Long, Self::Gone];
 
@@ -93,7 +93,7 @@ impl Spell {
 }
 
 /// The name in tables: `term gateway`, `freeze task 5s`, `cut gateway→logic`.
-impl fmt::Display for Act {
+impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Term(role) => write!(f, "term {role}"),
@@ -105,7 +105,7 @@ impl fmt::Display for Act {
             Self::KillStopping(role) => write!(f, "kill stopping {role}"),
             Self::KillOneOfEach => f.write_str("kill one of each"),
             Self::KillEvery(role) => write!(f, "kill every {role}"),
-            Self::Freeze(role, spell) => write!(f, "freeze {role} {}s", spell.time().as_secs_f32()),
+            Self::Freeze(role, length) => write!(f, "freeze {role} {}s", length.time().as_secs_f32()),
             Self::AllAtOnce => f.write_str("all at once"),
             Self::Restart(role) => write!(f, "restart {role}"),
             Self::Wipe(role) => write!(f, "wipe {role}"),
@@ -119,7 +119,7 @@ impl fmt::Display for Act {
     }
 }
 
-impl Act {
+impl FaultKind {
     /// Whether links must lead through proxies for it.
     #[must_use]
     pub const fn needs_links(self) -> bool {
@@ -136,7 +136,7 @@ impl Act {
 }
 
 /// What a fault is done with.
-pub struct Striker<'a> {
+pub struct FaultInjector<'a> {
     /// To whom.
     pub target: &'a Target,
     /// The run's clock.
@@ -149,39 +149,39 @@ pub struct Striker<'a> {
     pub rng: SmallRng,
 }
 
-impl Striker<'_> {
+impl FaultInjector<'_> {
     /// Does it and heals it. Returns when everything is whole again; a line for each process that was hit.
     ///
     /// # Errors
     /// When the target could not be healed: the run cannot go on.
-    pub async fn strike(mut self, act: Act) -> anyhow::Result<Vec<record::Fault>> {
-        let mut faults = match act {
-            Act::Term(role) => vec![self.term(role).await?],
-            Act::TermTwice(role) => vec![self.term_twice(role).await?],
-            Act::TermStarting(role) => self.term_starting(role).await?,
-            Act::TermEvery(role) => self.term_every(role).await?,
-            Act::Roll(role) => vec![self.roll(role).await?],
-            Act::Kill(role) => vec![self.kill(role).await?],
-            Act::KillStopping(role) => vec![self.kill_stopping(role).await?],
-            Act::KillOneOfEach => {
+    pub async fn inject(mut self, kind: FaultKind) -> anyhow::Result<Vec<record::Fault>> {
+        let mut faults = match kind {
+            FaultKind::Term(role) => vec![self.term(role).await?],
+            FaultKind::TermTwice(role) => vec![self.term_twice(role).await?],
+            FaultKind::TermStarting(role) => self.term_starting(role).await?,
+            FaultKind::TermEvery(role) => self.term_every(role).await?,
+            FaultKind::Roll(role) => vec![self.roll(role).await?],
+            FaultKind::Kill(role) => vec![self.kill(role).await?],
+            FaultKind::KillStopping(role) => vec![self.kill_stopping(role).await?],
+            FaultKind::KillOneOfEach => {
                 let places = Role::SERVICES.map(|role| self.pick(role));
                 self.kill_all(&places.into_iter().flatten().collect::<Vec<_>>()).await?
             }
-            Act::KillEvery(role) => self.kill_all(&self.target.places(role)).await?,
-            Act::Freeze(role, spell) => vec![self.freeze(role, spell.time()).await?],
-            Act::AllAtOnce => self.all_at_once().await?,
-            Act::Restart(role) => vec![self.restart(role).await?],
-            Act::Wipe(role) => vec![self.wipe(role).await?],
-            Act::OldRedis => vec![self.old_redis().await?],
-            Act::Crash => vec![self.crash().await?],
-            Act::Sessions => vec![self.sessions().await?],
-            Act::Restore => vec![self.restore().await?],
-            Act::Cut(link, trouble) => vec![self.cut(link, trouble).await?],
-            Act::Disconnect(role) => vec![self.disconnect(role).await?],
+            FaultKind::KillEvery(role) => self.kill_all(&self.target.places(role)).await?,
+            FaultKind::Freeze(role, length) => vec![self.freeze(role, length.time()).await?],
+            FaultKind::AllAtOnce => self.all_at_once().await?,
+            FaultKind::Restart(role) => vec![self.restart(role).await?],
+            FaultKind::Wipe(role) => vec![self.wipe(role).await?],
+            FaultKind::OldRedis => vec![self.old_redis().await?],
+            FaultKind::Crash => vec![self.crash().await?],
+            FaultKind::Sessions => vec![self.sessions().await?],
+            FaultKind::Restore => vec![self.restore().await?],
+            FaultKind::Cut(link, trouble) => vec![self.cut(link, trouble).await?],
+            FaultKind::Disconnect(role) => vec![self.disconnect(role).await?],
         };
         for fault in &mut faults {
             if fault.kind.is_empty() {
-                fault.kind = act.to_string();
+                fault.kind = kind.to_string();
             }
         }
         Ok(faults)

@@ -1,16 +1,16 @@
 //! The load: many clients in one process that publish, read, leave and come back by a script made from a seed, and
 //! write down everything that happens to them. It judges nothing and does no harm to anybody but by its numbers.
 
-mod asker;
-mod diary;
-mod letter;
+mod client_state;
+mod counters;
 mod library;
+mod message;
 mod pace;
 mod plain;
 mod plan;
-mod standing;
-mod tally;
-mod world;
+mod query_client;
+mod recorder;
+mod shared;
 mod zipf;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,17 +25,17 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-pub use plan::{Kind, Part, Plan, Role, Summary};
-pub use tally::Progress;
-pub use world::Entrances;
+pub use counters::Progress;
+pub use plan::{ClientKind, ClientRole, ClientSpec, Plan, Summary};
+pub use shared::Endpoints;
 pub use zipf::Zipf;
 
 use crate::clock::Clock;
 use crate::records::Records;
-use asker::Asker;
-use diary::Diary;
-use standing::Standing;
-use world::{Phase, World};
+use client_state::ClientState;
+use query_client::QueryClient;
+use recorder::Recorder;
+use shared::{LoadPhase, LoadShared};
 
 /// Everybody is connected and subscribed within this.
 const GATHER: Duration = Duration::from_secs(120);
@@ -51,11 +51,11 @@ const FILES: usize = 8;
 /// A load that runs. Dropping it cuts all connections.
 #[derive(Debug)]
 pub struct Load {
-    world: Arc<World>,
-    phase: watch::Sender<Phase>,
-    standings: Vec<Arc<Standing>>,
-    parts: Vec<Part>,
-    asker: Asker,
+    shared: Arc<LoadShared>,
+    phase: watch::Sender<LoadPhase>,
+    states: Vec<Arc<ClientState>>,
+    specs: Vec<ClientSpec>,
+    query_client: QueryClient,
     clients: JoinSet<()>,
     /// Which client a task is.
     names: HashMap<Id, String>,
@@ -67,42 +67,42 @@ impl Load {
     ///
     /// # Errors
     /// When a file cannot be made, or not everybody gets in.
-    pub async fn start(plan: Plan, entrances: Entrances, clock: Clock, dir: &Path) -> anyhow::Result<Self> {
+    pub async fn start(plan: Plan, endpoints: Endpoints, clock: Clock, dir: &Path) -> anyhow::Result<Self> {
         let records = Records::create(dir, FILES, clock)?;
-        let parts = plan.parts();
-        let (phase, seen) = watch::channel(Phase::Gather);
-        let world = Arc::new(World::new(plan, entrances, clock, seen));
-        let (mut clients, mut standings, mut names) = (JoinSet::new(), Vec::new(), HashMap::new());
-        for part in parts.iter().cloned() {
-            let standing = Arc::new(Standing::new(&part.user, &part.rooms));
-            standings.push(Arc::clone(&standing));
-            let diary = Diary::begin(Arc::clone(&world), standing, records.scribe(part.client), &part);
-            let (world, diary) = (Arc::clone(&world), Arc::new(diary));
-            let name = format!("client {} ({})", part.client, part.role.name());
-            let task = match part.kind {
-                Kind::Library => clients.spawn(library::live(world, part, diary)),
-                Kind::Plain => clients.spawn(plain::live(world, part, diary)),
+        let specs = plan.specs();
+        let (phase, seen) = watch::channel(LoadPhase::Gather);
+        let shared = Arc::new(LoadShared::new(plan, endpoints, clock, seen));
+        let (mut clients, mut states, mut names) = (JoinSet::new(), Vec::new(), HashMap::new());
+        for spec in specs.iter().cloned() {
+            let state = Arc::new(ClientState::new(&spec.user, &spec.rooms));
+            states.push(Arc::clone(&state));
+            let recorder = Recorder::begin(Arc::clone(&shared), state, records.writer(spec.client), &spec);
+            let (shared, recorder) = (Arc::clone(&shared), Arc::new(recorder));
+            let name = format!("client {} ({})", spec.client, spec.role.name());
+            let task = match spec.kind {
+                ClientKind::Library => clients.spawn(library::live(shared, spec, recorder)),
+                ClientKind::Plain => clients.spawn(plain::live(shared, spec, recorder)),
             };
             names.insert(task.id(), name);
         }
-        let asker = Asker::begin(&world, &records);
-        let load = Self { world, phase, standings, parts, asker, clients, names, records };
+        let query_client = QueryClient::begin(&shared, &records);
+        let load = Self { shared, phase, states, specs, query_client, clients, names, records };
         load.gather().await?;
-        load.phase.send_replace(Phase::Run);
+        load.phase.send_replace(LoadPhase::Run);
         Ok(load)
     }
 
     async fn gather(&self) -> anyhow::Result<()> {
-        let ready = || self.world.ready.load(Relaxed) as usize;
+        let ready = || self.shared.ready.load(Relaxed) as usize;
         let start = Instant::now();
-        while ready() < self.parts.len() {
+        while ready() < self.specs.len() {
             if start.elapsed() > GATHER {
-                let failed = self.world.tally.failed_connects.load(Relaxed);
+                let failed = self.shared.counters.failed_connects.load(Relaxed);
                 bail!(
                     "only {} of {} clients got in within {GATHER:?}, {failed} attempts failed: are all \
                        gateways ready?",
                     ready(),
-                    self.parts.len()
+                    self.specs.len()
                 );
             }
             sleep(LOOK).await;
@@ -110,15 +110,15 @@ impl Load {
         Ok(())
     }
 
-    /// Who plays what, and what it amounts to, in two lines.
+    /// Which client does what, and what it amounts to, in two lines.
     #[must_use]
     pub fn summary(&self) -> String {
-        let plan = &self.world.plan;
-        let deliveries = plan.deliveries_per_s(&self.parts);
+        let plan = &self.shared.plan;
+        let deliveries = plan.deliveries_per_s(&self.specs);
         format!(
             "{} clients: {}\n{} + {} publishes/s to {} rooms, about {deliveries:.0} deliveries/s, seed {}",
-            self.parts.len(),
-            Summary(&self.parts),
+            self.specs.len(),
+            Summary(&self.specs),
             plan.rate_per_s,
             plan.beacon_per_s,
             plan.rooms,
@@ -128,15 +128,15 @@ impl Load {
 
     /// What clients read, by room: with the beacon's.
     #[must_use]
-    pub fn parts(&self) -> &[Part] {
-        &self.parts
+    pub fn specs(&self) -> &[ClientSpec] {
+        &self.specs
     }
 
     /// A look at it; cheap.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let mut progress = self.world.tally.progress(self.world.clock.now_us());
-        for instance in self.standings.iter().filter_map(|standing| standing.instance()) {
+        let mut progress = self.shared.counters.progress(self.shared.clock.now_us());
+        for instance in self.states.iter().filter_map(|state| state.instance()) {
             progress.connected += 1;
             *progress.connected_by_instance.entry(instance).or_default() += 1;
         }
@@ -146,23 +146,22 @@ impl Load {
     /// Sending ends, nobody stops reading or stays away any more; returns when everything is answered and everybody
     /// is back. After 30 s what has no answer is given up. Returns how many were.
     pub async fn quiesce(&self) -> u64 {
-        let before = self.world.tally.unknown.load(Relaxed);
+        let before = self.shared.counters.unknown.load(Relaxed);
         self.phase.send_if_modified(|phase| {
-            let later = *phase < Phase::Quiet;
-            *phase = (*phase).max(Phase::Quiet);
+            let later = *phase < LoadPhase::Quiet;
+            *phase = (*phase).max(LoadPhase::Quiet);
             later
         });
         let start = Instant::now();
-        let calm =
-            || self.progress().unanswered == 0 && self.standings.iter().all(|standing| standing.is_live());
+        let calm = || self.progress().unanswered == 0 && self.states.iter().all(|state| state.is_live());
         while !calm() && start.elapsed() < QUIET {
             sleep(LOOK).await;
         }
-        self.phase.send_replace(Phase::Settle);
+        self.phase.send_replace(LoadPhase::Settle);
         while self.progress().unanswered > 0 && start.elapsed() < QUIET + GOODBYE {
             sleep(LOOK).await; // they are giving up
         }
-        self.world.tally.unknown.load(Relaxed) - before
+        self.shared.counters.unknown.load(Relaxed) - before
     }
 
     /// Waits until each client has its rooms up to these heads; `false` when that took longer.
@@ -180,24 +179,24 @@ impl Load {
     /// Who lacks what of these heads now, for people.
     #[must_use]
     pub fn lacking(&self, heads: &BTreeMap<String, u64>) -> Vec<String> {
-        self.standings.iter().flat_map(|standing| standing.lacks(heads)).collect()
+        self.states.iter().flat_map(|state| state.lacks(heads)).collect()
     }
 
     /// Users who lack something of these heads. The end of their connection may wait unread as well, so nothing is
     /// known of who is there from them.
     #[must_use]
     pub fn behind(&self, heads: &BTreeMap<String, u64>) -> BTreeSet<String> {
-        let lacks = |standing: &&Arc<Standing>| !standing.lacks(heads).is_empty();
-        self.standings.iter().filter(lacks).map(|standing| standing.user.clone()).collect()
+        let lacks = |state: &&Arc<ClientState>| !state.lacks(heads).is_empty();
+        self.states.iter().filter(lacks).map(|state| state.user.clone()).collect()
     }
 
     /// Room → user → connections that are open and subscribed to it.
     #[must_use]
     pub fn open_presence(&self) -> BTreeMap<String, BTreeMap<String, u32>> {
         let mut rooms: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
-        for standing in &self.standings {
-            for room in standing.live() {
-                *rooms.entry(room).or_default().entry(standing.user.clone()).or_default() += 1;
+        for state in &self.states {
+            for room in state.live() {
+                *rooms.entry(room).or_default().entry(state.user.clone()).or_default() += 1;
             }
         }
         rooms
@@ -208,7 +207,7 @@ impl Load {
     /// # Errors
     /// When there is no answer in time.
     pub async fn presence(&self, room: &str) -> anyhow::Result<BTreeMap<String, u32>> {
-        self.asker.presence(room).await
+        self.query_client.presence(room).await
     }
 
     /// A page of a room, oldest first, also written into the records.
@@ -216,7 +215,7 @@ impl Load {
     /// # Errors
     /// When there is no answer in time.
     pub async fn history(&self, room: &str, before: Option<u64>) -> anyhow::Result<Vec<Seen>> {
-        self.asker.history(room, before).await
+        self.query_client.history(room, before).await
     }
 
     /// Everybody says goodbye; the records are whole when this returns.
@@ -225,7 +224,7 @@ impl Load {
     /// When a client ended by a fault of its own, or not everything could be written.
     pub async fn end(mut self) -> anyhow::Result<Progress> {
         let progress = self.progress();
-        self.phase.send_replace(Phase::End);
+        self.phase.send_replace(LoadPhase::End);
         let names = &self.names;
         let goodbyes = async {
             while let Some(ended) = self.clients.join_next_with_id().await {
@@ -240,7 +239,7 @@ impl Load {
             Ok(ended) => ended?,
             Err(_) => self.clients.shutdown().await, // their records lack the last line, which says so
         }
-        self.asker.end().await;
+        self.query_client.end().await;
         self.records.close()?;
         Ok(progress)
     }

@@ -26,7 +26,7 @@ const UNWRITTEN_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Records {
     clock: Clock,
-    books: Vec<Arc<Book>>,
+    record_files: Vec<Arc<RecordFile>>,
     /// Dropped to end the thread.
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -34,13 +34,13 @@ pub struct Records {
 
 /// One file: what is not written yet, and where it goes.
 #[derive(Debug)]
-struct Book {
+struct RecordFile {
     unwritten: Mutex<Vec<u8>>,
-    file: Mutex<Sheet>,
+    file: Mutex<FileState>,
 }
 
 #[derive(Debug)]
-struct Sheet {
+struct FileState {
     file: File,
     /// Used in turn with `unwritten`, so that neither is allocated again.
     spare: Vec<u8>,
@@ -57,25 +57,25 @@ impl Records {
     /// # Errors
     /// When a file cannot be created.
     pub fn create(dir: &Path, files: usize, clock: Clock) -> anyhow::Result<Self> {
-        let mut books = Vec::new();
+        let mut record_files = Vec::new();
         for number in 1..=files.max(1) {
             let path = dir.join(format!("client-{number}.jsonl"));
             let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-            let sheet = Sheet { file, spare: Vec::new(), failed: None };
-            books.push(Arc::new(Book { unwritten: Mutex::default(), file: Mutex::new(sheet) }));
+            let state = FileState { file, spare: Vec::new(), failed: None };
+            record_files.push(Arc::new(RecordFile { unwritten: Mutex::default(), file: Mutex::new(state) }));
         }
         let (stop, stopped) = sync_channel(1);
-        let written = books.clone();
+        let written = record_files.clone();
         let thread =
             std::thread::Builder::new().name("records".into()).spawn(move || write(&written, &stopped))?;
-        Ok(Self { clock, books, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { clock, record_files, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Who writes for this client.
     #[must_use]
-    pub fn scribe(&self, client: u32) -> Scribe {
-        let book = &self.books[client as usize % self.books.len()];
-        Scribe { client, clock: self.clock, book: Arc::clone(book) }
+    pub fn writer(&self, client: u32) -> RecordWriter {
+        let record_file = &self.record_files[client as usize % self.record_files.len()];
+        RecordWriter { client, clock: self.clock, record_file: Arc::clone(record_file) }
     }
 
     /// Writes everything out.
@@ -84,8 +84,8 @@ impl Records {
     /// When anything could not be written: the records are not whole.
     pub fn close(mut self) -> anyhow::Result<()> {
         self.end();
-        for book in &self.books {
-            if let Some(error) = lock(&book.file).failed.take() {
+        for record_file in &self.record_files {
+            if let Some(error) = lock(&record_file.file).failed.take() {
                 return Err(error).context("the records are not whole: is the disk full?");
             }
         }
@@ -97,8 +97,8 @@ impl Records {
         if let Some(thread) = self.thread.take() {
             thread.join().ok(); // it has nothing to panic about
         }
-        for book in &self.books {
-            book.write_out(); // what was appended after the thread's last look
+        for record_file in &self.record_files {
+            record_file.write_out(); // what was appended after the thread's last look
         }
     }
 }
@@ -110,13 +110,13 @@ impl Drop for Records {
 }
 
 /// The thread.
-fn write(books: &[Arc<Book>], stopped: &Receiver<()>) {
+fn write(record_files: &[Arc<RecordFile>], stopped: &Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(WRITE_EVERY) {
-        books.iter().for_each(|book| book.write_out());
+        record_files.iter().for_each(|record_file| record_file.write_out());
     }
 }
 
-impl Book {
+impl RecordFile {
     fn append(&self, line: impl FnOnce(&mut Vec<u8>) -> u64) -> u64 {
         let mut unwritten = lock(&self.unwritten);
         let at = line(&mut unwritten);
@@ -130,26 +130,26 @@ impl Book {
     }
 
     fn write_out(&self) {
-        let mut sheet = lock(&self.file); // held over both, so that parts stay in order
-        let mut part = std::mem::take(&mut sheet.spare);
+        let mut state = lock(&self.file); // held over both, so that parts stay in order
+        let mut part = std::mem::take(&mut state.spare);
         std::mem::swap(&mut part, &mut lock(&self.unwritten));
-        if let Err(error) = sheet.file.write_all(&part) {
-            sheet.failed.get_or_insert(error);
+        if let Err(error) = state.file.write_all(&part) {
+            state.failed.get_or_insert(error);
         }
         part.clear();
-        sheet.spare = part;
+        state.spare = part;
     }
 }
 
 /// Writes down what happens to one client. Clones write to the same file.
 #[derive(Debug, Clone)]
-pub struct Scribe {
+pub struct RecordWriter {
     client: u32,
     clock: Clock,
-    book: Arc<Book>,
+    record_file: Arc<RecordFile>,
 }
 
-impl Scribe {
+impl RecordWriter {
     /// Whose life this is.
     #[must_use]
     pub fn client(&self) -> u32 {
@@ -158,7 +158,7 @@ impl Scribe {
 
     /// Writes down that this happens now; returns when that is. Two notes that must keep an order are written in it.
     pub fn note(&self, what: &What) -> u64 {
-        self.book.append(|bytes| {
+        self.record_file.append(|bytes| {
             let at = self.clock.now_us();
             line::entry(bytes, at, self.client, what);
             at
@@ -167,7 +167,7 @@ impl Scribe {
 
     /// [`What::Got`], by hand: most lines of a run are this one.
     pub fn got(&self, delivery: &Delivery<'_>) -> u64 {
-        self.book.append(|bytes| {
+        self.record_file.append(|bytes| {
             let at = self.clock.now_us();
             line::got(bytes, at, self.client, delivery);
             at
@@ -185,20 +185,20 @@ mod tests {
     fn what_is_written_is_what_the_judge_reads() {
         let folder = tempfile::tempdir().unwrap();
         let records = Records::create(folder.path(), 2, Clock::start()).unwrap();
-        let scribes = [1, 2, 3].map(|client| records.scribe(client));
+        let writers = [1, 2, 3].map(|client| records.writer(client));
         let mut noted = Vec::new();
         for n in 1..=3_000 {
-            let scribe = &scribes[n as usize % 3];
+            let writer = &writers[n as usize % 3];
             let key = (n % 2 == 0).then(|| format!("k\"{n}\u{e9}\\"));
             let (room, from) = (format!("r-{}", n % 7), format!("u{n}"));
             let hash = hash_of(key.as_deref().unwrap_or_default().as_bytes());
             let delivery = Delivery { conn: 1, room: &room, seq: n, from: &from, key: key.as_deref(), hash };
-            let at = scribe.got(&delivery);
+            let at = writer.got(&delivery);
             let what =
                 What::Got { conn: 1, room: room.clone(), seq: n, from: from.clone(), key: key.clone(), hash };
-            noted.push(Entry(at, scribe.client(), what));
+            noted.push(Entry(at, writer.client(), what));
             let what = What::Answer { conn: 1, n, outcome: sluice_checker::record::Outcome::Ok(n) };
-            noted.push(Entry(scribe.note(&what), scribe.client(), what));
+            noted.push(Entry(writer.note(&what), writer.client(), what));
         }
         records.close().unwrap();
         for client in 1..=3_u32 {

@@ -2,11 +2,11 @@
 //! judgement of its own, so that memory and disk stay bounded however many rounds there are.
 
 mod during;
-mod live;
+mod leftovers;
 mod part;
-mod rest;
 mod samples;
-mod truth;
+mod status_line;
+mod store_reader;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,14 +19,14 @@ use sluice_checker::verdict::Verdict;
 use sluice_launcher::Setting;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Act;
+use crate::fault::FaultKind;
 use crate::load::Plan;
 use crate::place::Role;
 use crate::scenario::{self, Round, Scenario};
 use crate::seed::Seed;
 use crate::target::given;
-pub use during::{Deed, During};
-use live::Live;
+pub use during::{During, Intervention};
+use status_line::StatusLine;
 
 /// Most rounds of one part: about ten minutes, some hundred megabytes of records.
 const PART_ROUNDS: usize = 60;
@@ -81,7 +81,7 @@ impl Options {
             self.given.check()?;
         }
         refuse_used(&self.dir)?;
-        self.acts().map(drop)
+        self.fault_kinds().map(drop)
     }
 
     fn seed(&self) -> Seed {
@@ -90,24 +90,27 @@ impl Options {
 
     /// The kinds of faults that were asked for and can be done, and why others cannot. What no cluster of our own can
     /// have is not missed there.
-    fn acts(&self) -> anyhow::Result<(Vec<Act>, Vec<String>)> {
-        let all = self.scenario.acts();
-        let named = |act: &Act| self.only.is_empty() || self.only.iter().any(|words| act.is_called(words));
-        let asked: Vec<Act> = all.iter().copied().filter(named).collect();
+    fn fault_kinds(&self) -> anyhow::Result<(Vec<FaultKind>, Vec<String>)> {
+        let all = self.scenario.fault_kinds();
+        let named =
+            |kind: &FaultKind| self.only.is_empty() || self.only.iter().any(|words| kind.is_called(words));
+        let asked: Vec<FaultKind> = all.iter().copied().filter(named).collect();
         if asked.is_empty() && self.scenario != Scenario::Calm {
-            let names: Vec<String> = all.iter().map(Act::to_string).collect();
+            let names: Vec<String> = all.iter().map(FaultKind::to_string).collect();
             bail!("no fault of `{}` is called so; it has: {}", self.scenario, names.join(", "))
         }
         let own = self.given.is_empty();
-        let refuses = |act: Act| if own { act.needs_given() } else { self.given.refuses(act) };
-        let (acts, refused): (Vec<Act>, Vec<Act>) =
-            asked.into_iter().partition(|act| refuses(*act).is_none());
-        let why: Vec<String> =
-            refused.iter().filter_map(|act| Some(format!("not done: {act}: {}", refuses(*act)?))).collect();
-        if let (true, Some(first)) = (acts.is_empty(), why.first()) {
+        let refuses = |kind: FaultKind| if own { kind.needs_given() } else { self.given.refuses(kind) };
+        let (kinds, refused): (Vec<FaultKind>, Vec<FaultKind>) =
+            asked.into_iter().partition(|kind| refuses(*kind).is_none());
+        let why: Vec<String> = refused
+            .iter()
+            .filter_map(|kind| Some(format!("not done: {kind}: {}", refuses(*kind)?)))
+            .collect();
+        if let (true, Some(first)) = (kinds.is_empty(), why.first()) {
             bail!("nothing of that can be done; {first}");
         }
-        Ok((acts, if own { Vec::new() } else { why }))
+        Ok((kinds, if own { Vec::new() } else { why }))
     }
 }
 
@@ -158,7 +161,7 @@ pub fn new_seed() -> u64 {
     rand::rng().random_range(1..1_000_000)
 }
 
-impl Act {
+impl FaultKind {
     /// Why a cluster of our own has nothing that this could be done to; `None` = it has.
     fn needs_given(self) -> Option<String> {
         let option = match self {
@@ -204,27 +207,36 @@ pub async fn around(
     during: Option<&During>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Outcome> {
-    let (acts, refused) = options.acts()?;
-    let count = options.rounds.unwrap_or_else(|| options.scenario.usual_rounds(acts.len()));
-    let rounds = scenario::plan(&acts, count, options.seed());
+    let (kinds, refused) = options.fault_kinds()?;
+    let count = options.rounds.unwrap_or_else(|| options.scenario.usual_rounds(kinds.len()));
+    let rounds = scenario::plan(&kinds, count, options.seed());
     std::fs::create_dir_all(&options.dir)
         .with_context(|| format!("cannot create {}", options.dir.display()))?;
     let dir = options.dir.canonicalize()?;
-    let live = Live::new(options.quiet);
-    refused.iter().for_each(|why| live.done(why, None));
+    let status_line = StatusLine::new(options.quiet);
+    refused.iter().for_each(|why| status_line.done(why, None));
     let parts = parts_of(&rounds);
     let mut outcome = Outcome { parts: Vec::new(), interrupted: false };
     for (index, rounds) in parts.iter().enumerate() {
         let folder = if parts.len() == 1 { dir.clone() } else { dir.join(format!("part-{}", index + 1)) };
         if parts.len() > 1 {
-            live.done(&format!("part {} of {}: {} rounds", index + 1, parts.len(), rounds.len()), None);
+            status_line
+                .done(&format!("part {} of {}: {} rounds", index + 1, parts.len(), rounds.len()), None);
         }
-        let part = part::Part { options, rounds, total: count, dir: &folder, live: &live, during, stop };
+        let part = part::RunPart {
+            options,
+            rounds,
+            total: count,
+            dir: &folder,
+            status_line: &status_line,
+            during,
+            stop,
+        };
         let verdict =
             part.run().await.with_context(|| format!("the records so far are in {}", folder.display()))?;
         outcome.parts.push((folder, verdict));
         if let Some(warning) = overload() {
-            live.done(&warning, None);
+            status_line.done(&warning, None);
         }
         if stop.is_cancelled() {
             outcome.interrupted = true;
@@ -317,9 +329,9 @@ mod tests {
 
     #[test]
     fn parts_are_alike_and_complete() {
-        let acts = Scenario::Quick.acts();
+        let kinds = Scenario::Quick.fault_kinds();
         for (count, sizes) in [(0, vec![0]), (60, vec![60]), (61, vec![31, 30]), (300, vec![60; 5])] {
-            let rounds = scenario::plan(&acts, count, Seed(1));
+            let rounds = scenario::plan(&kinds, count, Seed(1));
             let parts = parts_of(&rounds);
             assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), sizes);
             assert_eq!(parts.concat(), rounds);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-use crate::fault::{Act, Spell};
+use crate::fault::{FaultKind, FreezeLength};
 use crate::links::Link;
 use crate::place::Role;
 use crate::proxy::Trouble;
@@ -84,18 +84,22 @@ impl Scenario {
 
     /// The kinds of faults it is made of.
     #[must_use]
-    pub fn acts(self) -> Vec<Act> {
+    pub fn fault_kinds(self) -> Vec<FaultKind> {
         match self {
             Self::Calm => Vec::new(),
-            Self::Quick => each(&Role::SERVICES, &[Act::Term, Act::Kill]),
-            Self::Roll => [each(&Role::SERVICES, &[Act::Term]), vec![Act::Roll(Role::Gateway)]].concat(),
+            Self::Quick => each(&Role::SERVICES, &[FaultKind::Term, FaultKind::Kill]),
+            Self::Roll => {
+                [each(&Role::SERVICES, &[FaultKind::Term]), vec![FaultKind::Roll(Role::Gateway)]].concat()
+            }
             Self::Crash => crash(),
             Self::Freeze => freeze(),
             Self::Stores => stores(),
-            Self::Network => [network(&Trouble::ALL), each(&Role::SERVICES, &[Act::Disconnect])].concat(),
-            Self::Storm => vec![Act::TermEvery(Role::Gateway), Act::KillEvery(Role::Gateway)],
-            Self::AllAtOnce => vec![Act::AllAtOnce],
-            Self::Restore => vec![Act::Restore],
+            Self::Network => {
+                [network(&Trouble::ALL), each(&Role::SERVICES, &[FaultKind::Disconnect])].concat()
+            }
+            Self::Storm => vec![FaultKind::TermEvery(Role::Gateway), FaultKind::KillEvery(Role::Gateway)],
+            Self::AllAtOnce => vec![FaultKind::AllAtOnce],
+            Self::Restore => vec![FaultKind::Restore],
             Self::Startup => startup(),
             Self::Mix => mix(),
         }
@@ -113,53 +117,69 @@ impl Scenario {
     }
 }
 
-fn each(roles: &[Role], acts: &[fn(Role) -> Act]) -> Vec<Act> {
-    acts.iter().flat_map(|act| roles.iter().map(|role| act(*role))).collect()
+fn each(roles: &[Role], kinds: &[fn(Role) -> FaultKind]) -> Vec<FaultKind> {
+    kinds.iter().flat_map(|kind| roles.iter().map(|role| kind(*role))).collect()
 }
 
-fn crash() -> Vec<Act> {
-    let mut acts = each(&Role::SERVICES, &[Act::Kill, Act::KillStopping, Act::KillEvery]);
-    acts.extend([Act::KillOneOfEach, Act::Kill(Role::Dev), Act::Term(Role::Dev)]);
-    acts
+fn crash() -> Vec<FaultKind> {
+    let mut kinds = each(&Role::SERVICES, &[FaultKind::Kill, FaultKind::KillStopping, FaultKind::KillEvery]);
+    kinds.extend([FaultKind::KillOneOfEach, FaultKind::Kill(Role::Dev), FaultKind::Term(Role::Dev)]);
+    kinds
 }
 
-fn freeze() -> Vec<Act> {
-    Role::SERVICES.iter().flat_map(|role| Spell::OF_ONE.map(|spell| Act::Freeze(*role, spell))).collect()
-}
-
-fn stores() -> Vec<Act> {
-    let mut acts = each(&Role::FORGETFUL, &[Act::Restart, Act::Kill, Act::Wipe]);
-    for role in Role::FORGETFUL.into_iter().chain([Role::Postgres]) {
-        acts.extend([Act::Freeze(role, Spell::Short), Act::Freeze(role, Spell::Long)]);
-    }
-    acts.push(Act::Freeze(Role::Postgres, Spell::Outage));
-    acts.extend([Act::OldRedis, Act::Restart(Role::Postgres), Act::Crash, Act::Sessions]);
-    acts
-}
-
-fn network(troubles: &[Trouble]) -> Vec<Act> {
-    Link::ALL
-        .into_iter()
-        .flat_map(|link| troubles.iter().map(move |trouble| Act::Cut(link, *trouble)))
+fn freeze() -> Vec<FaultKind> {
+    Role::SERVICES
+        .iter()
+        .flat_map(|role| FreezeLength::OF_ONE.map(|length| FaultKind::Freeze(*role, length)))
         .collect()
 }
 
-fn startup() -> Vec<Act> {
-    each(&Role::SERVICES, &[Act::TermStarting, Act::TermTwice, Act::KillStopping])
+fn stores() -> Vec<FaultKind> {
+    let mut kinds = each(&Role::FORGETFUL, &[FaultKind::Restart, FaultKind::Kill, FaultKind::Wipe]);
+    for role in Role::FORGETFUL.into_iter().chain([Role::Postgres]) {
+        kinds.extend([
+            FaultKind::Freeze(role, FreezeLength::Short),
+            FaultKind::Freeze(role, FreezeLength::Long),
+        ]);
+    }
+    kinds.push(FaultKind::Freeze(Role::Postgres, FreezeLength::Outage));
+    kinds.extend([
+        FaultKind::OldRedis,
+        FaultKind::Restart(Role::Postgres),
+        FaultKind::Crash,
+        FaultKind::Sessions,
+    ]);
+    kinds
 }
 
-fn mix() -> Vec<Act> {
-    let mut acts = each(&Role::SERVICES, &[Act::Term]);
-    acts.extend(crash());
-    acts.extend(freeze());
-    acts.extend(stores());
-    acts.extend(network(&[Trouble::Cut, Trouble::Swallow]));
-    acts.extend(startup());
-    acts.extend([Act::TermEvery(Role::Gateway), Act::AllAtOnce, Act::Restore, Act::Roll(Role::Gateway)]);
-    acts.extend(each(&Role::SERVICES, &[Act::Disconnect]));
+fn network(troubles: &[Trouble]) -> Vec<FaultKind> {
+    Link::ALL
+        .into_iter()
+        .flat_map(|link| troubles.iter().map(move |trouble| FaultKind::Cut(link, *trouble)))
+        .collect()
+}
+
+fn startup() -> Vec<FaultKind> {
+    each(&Role::SERVICES, &[FaultKind::TermStarting, FaultKind::TermTwice, FaultKind::KillStopping])
+}
+
+fn mix() -> Vec<FaultKind> {
+    let mut kinds = each(&Role::SERVICES, &[FaultKind::Term]);
+    kinds.extend(crash());
+    kinds.extend(freeze());
+    kinds.extend(stores());
+    kinds.extend(network(&[Trouble::Cut, Trouble::Swallow]));
+    kinds.extend(startup());
+    kinds.extend([
+        FaultKind::TermEvery(Role::Gateway),
+        FaultKind::AllAtOnce,
+        FaultKind::Restore,
+        FaultKind::Roll(Role::Gateway),
+    ]);
+    kinds.extend(each(&Role::SERVICES, &[FaultKind::Disconnect]));
     let mut seen = std::collections::HashSet::new();
-    acts.retain(|act| seen.insert(*act));
-    acts
+    kinds.retain(|kind| seen.insert(*kind));
+    kinds
 }
 
 /// One round to come.
@@ -168,24 +188,25 @@ pub struct Round {
     /// From 1.
     pub number: u32,
     /// What is done.
-    pub act: Act,
+    pub kind: FaultKind,
     /// How often it was done before, plus an offset of the seed: which process it hits.
     pub turn: usize,
 }
 
 /// `rounds` rounds: every kind once in random order, again and again, so that they split evenly.
 #[must_use]
-pub fn plan(acts: &[Act], rounds: usize, seed: Seed) -> Vec<Round> {
+pub fn plan(kinds: &[FaultKind], rounds: usize, seed: Seed) -> Vec<Round> {
     let mut rng = seed.stream("rounds", 0);
     // each kind begins with a process of its own, else a short run would hit only one of each service
-    let mut order: Vec<(Act, usize)> = acts.iter().map(|act| (*act, rng.random_range(0..64))).collect();
+    let mut order: Vec<(FaultKind, usize)> =
+        kinds.iter().map(|kind| (*kind, rng.random_range(0..64))).collect();
     let mut planned = Vec::with_capacity(rounds);
     while planned.len() < rounds && !order.is_empty() {
         let done = planned.len() / order.len();
         order.shuffle(&mut rng);
-        for (act, first) in order.iter().take(rounds - planned.len()) {
+        for (kind, first) in order.iter().take(rounds - planned.len()) {
             let number = u32::try_from(planned.len() + 1).unwrap_or(u32::MAX);
-            planned.push(Round { number, act: *act, turn: first + done });
+            planned.push(Round { number, kind: *kind, turn: first + done });
         }
     }
     planned
@@ -199,38 +220,40 @@ mod tests {
 
     #[test]
     fn rounds_split_evenly_and_the_seed_decides() {
-        let acts = Scenario::Mix.acts();
-        let rounds = plan(&acts, acts.len() * 3 + 5, Seed(7));
-        assert_eq!(rounds, plan(&acts, acts.len() * 3 + 5, Seed(7)));
-        assert_ne!(rounds, plan(&acts, acts.len() * 3 + 5, Seed(8)));
-        let mut count: HashMap<Act, usize> = HashMap::new();
+        let kinds = Scenario::Mix.fault_kinds();
+        let rounds = plan(&kinds, kinds.len() * 3 + 5, Seed(7));
+        assert_eq!(rounds, plan(&kinds, kinds.len() * 3 + 5, Seed(7)));
+        assert_ne!(rounds, plan(&kinds, kinds.len() * 3 + 5, Seed(8)));
+        let mut count: HashMap<FaultKind, usize> = HashMap::new();
         for round in &rounds {
-            *count.entry(round.act).or_default() += 1;
+            *count.entry(round.kind).or_default() += 1;
         }
-        assert!(count.len() == acts.len() && count.values().all(|n| (3..=4).contains(n)), "{count:?}");
-        for act in acts {
-            let turns: Vec<usize> = rounds.iter().filter(|r| r.act == act).map(|r| r.turn).collect();
-            assert!(turns.windows(2).all(|pair| pair[1] == pair[0] + 1), "{act}: {turns:?}");
+        assert!(count.len() == kinds.len() && count.values().all(|n| (3..=4).contains(n)), "{count:?}");
+        for kind in kinds {
+            let turns: Vec<usize> = rounds.iter().filter(|r| r.kind == kind).map(|r| r.turn).collect();
+            assert!(turns.windows(2).all(|pair| pair[1] == pair[0] + 1), "{kind}: {turns:?}");
         }
     }
 
     #[test]
     fn quick_is_term_and_kill_of_each_service_twice() {
-        let acts = Scenario::Quick.acts();
-        let names: Vec<String> = acts.iter().map(Act::to_string).collect();
+        let kinds = Scenario::Quick.fault_kinds();
+        let names: Vec<String> = kinds.iter().map(FaultKind::to_string).collect();
         let wanted = ["term gateway", "term logic", "term task", "kill gateway", "kill logic", "kill task"]
             .map(String::from);
         assert_eq!(names, wanted);
-        assert_eq!(Scenario::Quick.usual_rounds(acts.len()), 12);
+        assert_eq!(Scenario::Quick.usual_rounds(kinds.len()), 12);
     }
 
     #[test]
     fn every_kind_has_a_name_of_its_own() {
-        let acts = [Scenario::Mix.acts(), Scenario::Network.acts(), Scenario::Roll.acts()].concat();
-        let mut names: HashMap<String, Act> = HashMap::new();
-        for act in acts {
-            let former = names.insert(act.to_string(), act);
-            assert!(former.is_none_or(|former| former == act), "{act}");
+        let kinds =
+            [Scenario::Mix.fault_kinds(), Scenario::Network.fault_kinds(), Scenario::Roll.fault_kinds()]
+                .concat();
+        let mut names: HashMap<String, FaultKind> = HashMap::new();
+        for kind in kinds {
+            let former = names.insert(kind.to_string(), kind);
+            assert!(former.is_none_or(|former| former == kind), "{kind}");
         }
         assert!(
             names.contains_key("freeze task 0.5s") && names.contains_key("cut gateway→logic"),
@@ -245,9 +268,12 @@ mod tests {
             assert_eq!(scenario.to_string(), name);
         }
         assert!("chaos".parse::<Scenario>().unwrap_err().contains("all-at-once"));
-        let logic: Vec<Act> =
-            Scenario::Mix.acts().into_iter().filter(|act| act.is_called("term logic")).collect();
-        assert!(logic.contains(&Act::Term(Role::Logic)) && logic.contains(&Act::TermTwice(Role::Logic)));
+        let logic: Vec<FaultKind> =
+            Scenario::Mix.fault_kinds().into_iter().filter(|kind| kind.is_called("term logic")).collect();
+        assert!(
+            logic.contains(&FaultKind::Term(Role::Logic))
+                && logic.contains(&FaultKind::TermTwice(Role::Logic))
+        );
         assert_eq!(plan(&[], 5, Seed(1)), []);
     }
 }

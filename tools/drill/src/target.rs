@@ -54,10 +54,10 @@ impl Target {
 
     /// Where clients connect, a URL for each gateway.
     #[must_use]
-    pub fn entrances(&self) -> Vec<String> {
+    pub fn endpoints(&self) -> Vec<String> {
         match self {
-            Self::Own(own) => own.entrances(),
-            Self::Given(given) => given.entrances(),
+            Self::Own(own) => own.endpoints(),
+            Self::Given(given) => given.endpoints(),
         }
     }
 

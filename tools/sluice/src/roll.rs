@@ -2,8 +2,10 @@
 //! below. It plans nothing between processes: each is stopped and started as anybody could, and waited for.
 
 mod board;
+mod condition;
 mod docker;
 mod instance;
+mod kind;
 mod process;
 mod proof;
 mod state;
@@ -22,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use crate::signals::Signals;
 use board::Board;
 use docker::{Compose, Seen};
-use instance::{Hold, Instance, Kind};
+use instance::{Hold, Instance};
+use kind::Kind;
 use process::Process;
 use proof::Proof;
 use state::State;
@@ -201,7 +204,7 @@ impl Arguments {
     async fn containers(&self) -> anyhow::Result<Fleet> {
         let compose = Arc::new(Compose::find(&self.file, self.project.clone()).await?);
         let seen = compose.containers().await?;
-        let instances = docker::instances(&compose, &seen)?;
+        let instances = instance::among(&compose, &seen)?;
         let Some(project) = seen.first().and_then(Seen::project).filter(|_| !instances.is_empty()) else {
             bail!("no gateway, task or logic of it has a container: is it up, and under that --project?");
         };

@@ -9,7 +9,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::record::{Fault, Rest, Run, What};
+use crate::record::{Fault, Leftovers, Run, What};
 pub use loading::Loading;
 pub use names::{NONE, Names};
 
@@ -26,8 +26,8 @@ pub struct History {
     /// When the store went back in time.
     pub restores: Vec<Restore>,
     /// What was left at rest, if it was looked at.
-    pub rest: Option<Rest>,
-    /// Heads as in `rest`, by room.
+    pub leftovers: Option<Leftovers>,
+    /// Heads as in `leftovers`, by room.
     pub heads: BTreeMap<u32, u64>,
     /// Names of rooms.
     pub rooms: Names,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use crate::history::{History, Loading};
-use crate::record::{Entry, Fault, Rest, Row, Run};
+use crate::record::{Entry, Fault, Leftovers, Row, Run};
 
 /// Why a folder could not be judged.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +56,8 @@ pub fn load(dir: &Path) -> Result<History, Error> {
         loading.row(&row);
         Ok(())
     })?;
-    if let Some(rest) = whole::<Rest>(&dir.join("rest.json"))? {
-        loading.rest(rest);
+    if let Some(leftovers) = whole::<Leftovers>(&dir.join("leftovers.json"))? {
+        loading.leftovers(leftovers);
     }
     Ok(loading.finish())
 }

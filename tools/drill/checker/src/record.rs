@@ -1,7 +1,7 @@
 //! The records of a run: what is in the files of its folder. Plain data; [`crate`] judges it, the drill writes it.
 //!
 //! A folder holds `run.json` ([`Run`]), any number of `client-*.jsonl` (lines of [`Entry`]), `faults.jsonl` (lines of
-//! [`Fault`]), `store.jsonl` (lines of [`Row`]), `rest.json` ([`Rest`]), `samples.jsonl` (lines of [`Sample`])
+//! [`Fault`]), `store.jsonl` (lines of [`Row`]), `leftovers.json` ([`Leftovers`]), `samples.jsonl` (lines of [`Sample`])
 //! and `logs/` (what the processes said). All times are microseconds of one monotonic clock that starts with the run.
 //! Hashes are [`hash_of`] the bytes of `data`.
 
@@ -277,10 +277,10 @@ pub struct Row {
     pub at_ms: i64,
 }
 
-/// What is left when everything is at rest, and what presence said: `rest.json`. `None` = not looked at.
+/// What is left when everything is at rest, and what presence said: `leftovers.json`. `None` = not looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Rest {
+pub struct Leftovers {
     /// Last seq given out of each room, from the store's own table of rooms.
     pub heads: BTreeMap<String, u64>,
     /// Outbox rows left.

@@ -1,7 +1,7 @@
-//! Which bug shows on which ground. Data only.
+//! Which bug shows on which setup. Data only.
 //!
-//! A ground is the smallest run on which its bugs show every time. Where the design has a second defence that makes good
-//! what a bug spoils, that defence is switched off beside it; the ground with only the defence off is run before, and
+//! A setup is the smallest run on which its bugs show every time. Where the design has a second defence that makes good
+//! what a bug spoils, that defence is switched off beside it; the setup with only the defence off is run before, and
 //! must be green: what is red then is the bug's doing.
 
 use sluice_checker::verdict::Kind;
@@ -11,7 +11,7 @@ use crate::scenario::Scenario;
 
 /// A run, without its seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ground {
+pub struct Setup {
     /// Its name in the table.
     pub name: &'static str,
     /// Where its faults come from.
@@ -32,7 +32,7 @@ pub struct Ground {
     pub settings: &'static [&'static str],
 }
 
-const GROUND: Ground = Ground {
+const SETUP: Setup = Setup {
     name: "",
     scenario: Scenario::Mix,
     only: &[],
@@ -45,69 +45,69 @@ const GROUND: Ground = Ground {
 };
 
 /// Processes die under load: what was half done is finished by others.
-const KILLS: Ground = Ground {
+const KILLS: Setup = Setup {
     name: "kills",
     scenario: Scenario::Quick,
     only: &["kill gateway", "kill logic"],
     rounds: 4,
-    ..GROUND
+    ..SETUP
 };
 /// The store stands still for so long that gateways give up: what was sent later must not overtake what is sent again.
-const OUTAGE: Ground = Ground { name: "outage", only: &["freeze postgres 12s"], rounds: 1, ..GROUND };
+const OUTAGE: Setup = Setup { name: "outage", only: &["freeze postgres 12s"], rounds: 1, ..SETUP };
 /// A logic stands still for longer than a try: a batch is sent again while more of the same senders waits.
-const FROZEN_LOGIC: Ground = Ground { name: "frozen logic", only: &["freeze logic 5s"], rounds: 2, ..GROUND };
+const FROZEN_LOGIC: Setup = Setup { name: "frozen logic", only: &["freeze logic 5s"], rounds: 2, ..SETUP };
 /// A gateway misses pushes in rooms that stay quiet. Its lease outlives the freeze, or its clients would all come anew.
-const FROZEN_GATEWAY: Ground = Ground {
+const FROZEN_GATEWAY: Setup = Setup {
     name: "frozen gateway",
     only: &["freeze gateway 5s"],
     rounds: 2,
     load: [120, 100, 150],
     quiet: true,
     settings: &["all.etcd.lease_ttl_s=20"],
-    ..GROUND
+    ..SETUP
 };
 /// A task dies with notices in its hands, in rooms that stay quiet.
-const DEAD_TASK: Ground = Ground {
+const DEAD_TASK: Setup = Setup {
     name: "dead task",
     scenario: Scenario::Quick,
     only: &["kill task"],
     rounds: 3,
     load: [120, 100, 150],
     quiet: true,
-    ..GROUND
+    ..SETUP
 };
 /// Gateways stop under load.
-const STOPS: Ground = Ground {
+const STOPS: Setup = Setup {
     name: "stops",
     scenario: Scenario::Quick,
     only: &["term gateway"],
     rounds: 2,
     load: [24, 300, 24],
     plain: true,
-    ..GROUND
+    ..SETUP
 };
 /// A gateway stops. Leases outlive the look at presence, or the reaper would have tidied up before.
-const LONG_LEASES: Ground = Ground {
+const LONG_LEASES: Setup = Setup {
     name: "long leases",
     scenario: Scenario::Quick,
     only: &["term gateway"],
     settings: &["all.etcd.lease_ttl_s=14"],
-    ..GROUND
+    ..SETUP
 };
 /// Nothing happens, but some read slowly, or not for seconds, what comes in masses.
-const SLOW_READERS: Ground = Ground {
+const SLOW_READERS: Setup = Setup {
     name: "slow readers",
     scenario: Scenario::Calm,
     rounds: 0,
     load: [12, 120, 1],
     large_in: 10,
     settings: &["gateway.max_behind=250"],
-    ..GROUND
+    ..SETUP
 };
 /// An older copy of the store comes back.
-const OLD_STORE: Ground = Ground { name: "old store", only: &["restore postgres"], ..GROUND };
+const OLD_STORE: Setup = Setup { name: "old store", only: &["restore postgres"], ..SETUP };
 /// Redis forgets everything.
-const EMPTY_REDIS: Ground = Ground { name: "empty redis", only: &["wipe redis"], ..GROUND };
+const EMPTY_REDIS: Setup = Setup { name: "empty redis", only: &["wipe redis"], ..SETUP };
 
 /// A bug and where it shows.
 #[derive(Debug, Clone, Copy)]
@@ -117,16 +117,16 @@ pub struct Bite {
     /// Bugs that switch off what would make good what it spoils.
     pub beside: &'static [&'static str],
     /// Where it shows.
-    pub ground: Ground,
+    pub setup: Setup,
     /// As one of these.
     pub shows: &'static [Kind],
 }
 
-const fn bite(bug: &'static str, ground: Ground, shows: &'static [Kind]) -> Bite {
-    Bite { bug, beside: &[], ground, shows }
+const fn bite(bug: &'static str, setup: Setup, shows: &'static [Kind]) -> Bite {
+    Bite { bug, beside: &[], setup, shows }
 }
 
-/// All bites, those on the same ground together.
+/// All bites, those on the same setup together.
 pub const BITES: &[Bite] = &[
     bite("answer-before-commit", KILLS, &[Kind::LostWrite]),
     bite("lookup-before-lock", KILLS, &[Kind::StoreHole, Kind::LostWrite]),
@@ -154,7 +154,7 @@ pub const BITES: &[Bite] = &[
     bite("redis-not-healed", EMPTY_REDIS, &[Kind::PresenceWrong]),
 ];
 
-impl Ground {
+impl Setup {
     /// The load with this seed.
     #[must_use]
     pub fn plan(&self, seed: u64) -> Plan {

@@ -7,7 +7,7 @@ use rand::RngExt;
 use sluice_checker::record::Fault;
 use tokio::time::{Instant, sleep};
 
-use super::Striker;
+use super::FaultInjector;
 use crate::links::Link;
 use crate::place::Role;
 use crate::proxy::Trouble;
@@ -20,7 +20,7 @@ const DIALLED: Duration = Duration::from_secs(10);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-impl Striker<'_> {
+impl FaultInjector<'_> {
     pub(super) async fn cut(&mut self, link: Link, trouble: Trouble) -> anyhow::Result<Fault> {
         let (Target::Own(own), Some(place)) = (self.target, self.pick(link.owner())) else {
             return Ok(self.begin(link));

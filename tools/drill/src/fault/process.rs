@@ -11,7 +11,7 @@ use sluice_checker::record::Fault;
 use sluice_launcher::Signal;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Act, STOP_BUDGET, STOP_WAIT, Striker, exit_of};
+use super::{FaultInjector, FaultKind, STOP_BUDGET, STOP_WAIT, exit_of};
 use crate::place::{Place, Role};
 use crate::target::{Ended, Ending, Target, own};
 
@@ -24,7 +24,7 @@ const STOPPING_MS: std::ops::Range<u64> = 0..1_000;
 /// Signals to everything are sent within this time.
 const AT_ONCE_MS: u64 = 50;
 
-impl Striker<'_> {
+impl FaultInjector<'_> {
     pub(super) async fn term(&mut self, role: Role) -> anyhow::Result<Fault> {
         let Some(place) = self.pick(role) else { return Ok(self.begin(role)) };
         let mut fault = self.begin(place);
@@ -176,7 +176,7 @@ impl Striker<'_> {
             return Ok(vec![self.begin(role)]);
         };
         let mut before = self.begin(place);
-        before.kind = Act::Term(role).to_string();
+        before.kind = FaultKind::Term(role).to_string();
         before.hit = self.target.signal(place, Signal::SIGTERM).await;
         self.judge_end(&mut before, place).await;
         let after = Duration::from_millis(self.rng.random_range(STARTING_MS));

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
 use super::process::add_note;
-use super::{STOP_WAIT, Striker};
+use super::{FaultInjector, STOP_WAIT};
 use crate::place::{Place, Role};
 use crate::redis_link;
 use crate::target::Target;
@@ -26,7 +26,7 @@ const COPY: Duration = Duration::from_secs(60);
 /// Longest question to a store.
 const ASK: Duration = Duration::from_secs(10);
 
-impl Striker<'_> {
+impl FaultInjector<'_> {
     pub(super) async fn restart(&mut self, role: Role) -> anyhow::Result<Fault> {
         let place = Place::only(role);
         let mut fault = self.begin(place);
@@ -133,7 +133,7 @@ impl Striker<'_> {
     }
 }
 
-impl Striker<'_> {
+impl FaultInjector<'_> {
     /// It could not even be prepared: nothing was harmed, and nothing is shown.
     fn missed(&self, role: Role, why: &anyhow::Error) -> Fault {
         let mut fault = self.begin(role);

@@ -1,9 +1,9 @@
 //! A client written with the client library, as most programs will be: it publishes at its pace whatever happens, reads
 //! its rooms, and writes down what the library tells. Reconnects and resends are the library's.
 
-mod habits;
-mod reading;
-mod sending;
+mod behaviour;
+mod events;
+mod publishing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
@@ -15,13 +15,13 @@ use sluice_checker::record::What;
 use sluice_client::{Client, Error, Events, Options};
 use tokio::time::sleep;
 
-use super::diary::{Diary, OWN_WISH};
-use super::plan::{Part, Role};
-use super::world::{Phase, World};
+use super::plan::{ClientRole, ClientSpec};
+use super::recorder::{OWN_WISH, Recorder};
+use super::shared::{LoadPhase, LoadShared};
 use crate::seed::Seed;
-pub(super) use habits::page;
-use reading::Reading;
-use sending::Sending;
+pub(super) use behaviour::page;
+use events::EventReader;
+use publishing::LibraryPublisher;
 
 /// Between two attempts of a program whose first connection fails.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -29,10 +29,10 @@ const AGAIN: Duration = Duration::from_millis(500);
 const EVENTS_OF_STOPPED: usize = 16;
 
 /// What the loops of one client share.
-struct Life {
-    world: Arc<World>,
-    part: Part,
-    diary: Arc<Diary>,
+struct LibraryClient {
+    shared: Arc<LoadShared>,
+    spec: ClientSpec,
+    recorder: Arc<Recorder>,
     /// The connection in use.
     conn: AtomicU32,
     /// Publishes without an answer.
@@ -43,7 +43,7 @@ struct Life {
 
 /// Why one stay with the server is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leave {
+enum LeaveReason {
     /// The library gave up.
     Lost,
     /// Kindly, to come back.
@@ -55,65 +55,65 @@ enum Leave {
 }
 
 /// Lives until the load ends.
-pub(super) async fn live(world: Arc<World>, part: Part, diary: Arc<Diary>) {
-    let mut rng = Seed(world.plan.seed).stream("habits", part.client);
-    let mut sending = Sending::new(&world, &part);
-    let life = Life {
-        world,
-        part,
-        diary,
+pub(super) async fn live(shared: Arc<LoadShared>, spec: ClientSpec, recorder: Arc<Recorder>) {
+    let mut rng = Seed(shared.plan.seed).stream("habits", spec.client);
+    let mut publisher = LibraryPublisher::new(&shared, &spec);
+    let library = LibraryClient {
+        shared,
+        spec,
+        recorder,
         conn: AtomicU32::new(0),
         unanswered: AtomicUsize::new(0),
         held: AtomicBool::new(false),
     };
-    let mut gateway = life.part.client as usize;
+    let mut gateway = library.spec.client as usize;
     let mut gathered = false;
-    while life.world.phase() < Phase::End {
-        let Some((client, events)) = life.connect(gateway, gathered).await else { break };
+    while library.shared.phase() < LoadPhase::End {
+        let Some((client, events)) = library.connect(gateway, gathered).await else { break };
         gateway += 1;
-        let leave = life.stay(client, events, &mut sending, &mut rng, &mut gathered).await;
-        if leave != Leave::End {
+        let leave = library.stay(client, events, &mut publisher, &mut rng, &mut gathered).await;
+        if leave != LeaveReason::End {
             let pause = Duration::from_millis(rng.random_range(50..2_000));
             tokio::select! {
                 () = sleep(pause) => {}
-                () = life.world.leaves(Phase::Run) => {}
+                () = library.shared.leaves(LoadPhase::Run) => {}
             }
         }
     }
-    sending.give_up(&life);
-    life.diary.note(&What::End);
+    publisher.give_up(&library);
+    library.recorder.note(&What::End);
 }
 
-impl Life {
+impl LibraryClient {
     /// Tries until it is connected or the load ends.
     async fn connect(&self, gateway: usize, gathered: bool) -> Option<(Client, Events)> {
-        let Self { world, part, diary, .. } = self;
-        let place = if gathered { None } else { world.first.acquire().await.ok() };
+        let Self { shared, spec, recorder, .. } = self;
+        let place = if gathered { None } else { shared.first.acquire().await.ok() };
         for attempt in 0.. {
-            let mut urls = world.entrances.from(gateway + attempt).into_iter();
+            let mut urls = shared.endpoints.from(gateway + attempt).into_iter();
             let mut options = Options::new(urls.next().unwrap_or_default()).detailed();
-            options = urls.fold(options, Options::or).follow(world.entrances.changes());
-            if let Some(token) = world.entrances.token(&part.user) {
+            options = urls.fold(options, Options::or).follow(shared.endpoints.changes());
+            if let Some(token) = shared.endpoints.token(&spec.user) {
                 options = options.token(token);
             }
-            if part.role == Role::Stopped {
+            if spec.role == ClientRole::Stopped {
                 options = options.events_max(EVENTS_OF_STOPPED);
             }
             let made = tokio::select! {
                 made = Client::connect(options) => made,
-                () = world.reaches(Phase::End) => return None,
+                () = shared.reaches(LoadPhase::End) => return None,
             };
             match made {
                 Ok(made) => {
                     drop(place);
                     return Some(made);
                 }
-                Err(Error::Connect { url, reason }) => diary.failed(url, reason),
-                Err(error) => diary.failed(String::new(), error.to_string()),
+                Err(Error::Connect { url, reason }) => recorder.failed(url, reason),
+                Err(error) => recorder.failed(String::new(), error.to_string()),
             }
             tokio::select! {
                 () = sleep(AGAIN) => {}
-                () = world.reaches(Phase::End) => return None,
+                () = shared.reaches(LoadPhase::End) => return None,
             }
         }
         None
@@ -124,33 +124,33 @@ impl Life {
         &self,
         client: Client,
         mut events: Events,
-        sending: &mut Sending,
+        publisher: &mut LibraryPublisher,
         rng: &mut SmallRng,
         gathered: &mut bool,
-    ) -> Leave {
-        let mut reading = Reading::default();
-        self.diary.standing.come_back();
+    ) -> LeaveReason {
+        let mut reader = EventReader::default();
+        self.recorder.state.come_back();
         let leave = tokio::select! {
             biased;
-            leave = self.read(&mut events, &mut reading) => leave,
-            leave = self.act(&client, rng, gathered) => leave,
-            () = self.send(&client, sending) => Leave::Lost,
-            () = self.world.reaches(Phase::End) => Leave::End, // whatever it waits for
+            leave = self.read(&mut events, &mut reader) => leave,
+            leave = self.behave(&client, rng, gathered) => leave,
+            () = self.send(&client, publisher) => LeaveReason::Lost,
+            () = self.shared.reaches(LoadPhase::End) => LeaveReason::End, // whatever it waits for
         };
         let farewell = match leave {
-            Leave::Goodbye | Leave::End => {
+            LeaveReason::Goodbye | LeaveReason::End => {
                 client.close().await;
                 "goodbye"
             }
-            Leave::Cut | Leave::Lost => {
+            LeaveReason::Cut | LeaveReason::Lost => {
                 drop(client);
                 "cut"
             }
         };
-        if let Some(conn) = reading.conn() {
-            self.diary.closed(conn, OWN_WISH, farewell);
+        if let Some(conn) = reader.conn() {
+            self.recorder.closed(conn, OWN_WISH, farewell);
         }
-        sending.give_up(self);
+        publisher.give_up(self);
         leave
     }
 }

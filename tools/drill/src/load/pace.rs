@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, interval_at};
 
-/// When habits begin, seconds: soon, so that a short run has all of them.
+/// When behaviour begins, seconds: soon, so that a short run has all of them.
 pub(super) const FIRST_S: std::ops::Range<f64> = 1.0..5.0;
 
 /// Ticks of so many a second, the first after this part of the time between two; a late one is not left out. `None` =

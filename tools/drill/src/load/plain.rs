@@ -1,13 +1,13 @@
 //! A client written from the description of the wire alone, as somebody without our library would: JSON frames over a
 //! WebSocket, one connection at a time, resending by the book. It shares no code with the library that it is compared to.
 
-mod habits;
-mod heard;
-mod hearing;
-mod ledger;
-mod side;
+mod behaviour;
+mod connection;
+mod frame;
+mod on_frame;
+mod resend;
+mod second_connection;
 mod socket;
-mod visit;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use sluice_checker::record::{Outcome, What};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, sleep, timeout};
 
-use super::diary::Diary;
-use super::letter::Pen;
-use super::plan::{Part, Role};
-use super::world::{Phase, World};
+use super::message::MessageGenerator;
+use super::plan::{ClientRole, ClientSpec};
+use super::recorder::Recorder;
+use super::shared::{LoadPhase, LoadShared};
 use crate::seed::Seed;
-use habits::Habits;
-use heard::{Heard, Welcome};
-use ledger::{GivenUp, Ledger};
+use behaviour::Behaviour;
+use frame::{ServerFrame, WelcomeFrame};
+use resend::{GivenUp, ResendQueue};
 use socket::{Socket, Turn};
 
 /// Handshake and `welcome` together.
@@ -38,14 +38,14 @@ const UNWANTED: Duration = Duration::from_secs(2);
 const SIDE_WAIT: Duration = Duration::from_secs(2);
 
 /// A life: what outlives a connection.
-struct Plain {
-    world: Arc<World>,
-    part: Part,
-    diary: Arc<Diary>,
-    ledger: Ledger,
-    pen: Pen,
+struct PlainClient {
+    shared: Arc<LoadShared>,
+    spec: ClientSpec,
+    recorder: Arc<Recorder>,
+    resends: ResendQueue,
+    generator: MessageGenerator,
     rng: SmallRng,
-    habits: Habits,
+    behaviour: Behaviour,
     /// Ticks of publishing, from the beginning of the run.
     ticks: Option<Interval>,
     /// Which gateway is next.
@@ -54,12 +54,12 @@ struct Plain {
     failures: u32,
     gathered: bool,
     /// Second connections.
-    side: JoinSet<()>,
+    second_connection: JoinSet<()>,
 }
 
 /// Why a connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
+enum ConnectionEnd {
     /// By the server or the network; come back after this, if a time was told.
     Lost(Option<Duration>),
     /// By the client, to come back.
@@ -69,44 +69,44 @@ enum Ended {
 }
 
 /// Lives until the load ends.
-pub(super) async fn live(world: Arc<World>, part: Part, diary: Arc<Diary>) {
-    let rng = Seed(world.plan.seed).stream("habits", part.client);
-    let pen = Pen::new(&world.plan, &part, &world.popularity, true);
-    let (ledger, gateway) = (Ledger::new(part.eager), part.client as usize);
-    let side = JoinSet::new();
-    let habits = Habits::default();
-    let mut plain = Plain {
-        world,
-        part,
-        diary,
-        ledger,
-        pen,
+pub(super) async fn live(shared: Arc<LoadShared>, spec: ClientSpec, recorder: Arc<Recorder>) {
+    let rng = Seed(shared.plan.seed).stream("habits", spec.client);
+    let generator = MessageGenerator::new(&shared.plan, &spec, &shared.popularity, true);
+    let (resends, gateway) = (ResendQueue::new(spec.eager), spec.client as usize);
+    let second_connection = JoinSet::new();
+    let behaviour = Behaviour::default();
+    let mut plain = PlainClient {
+        shared,
+        spec,
+        recorder,
+        resends,
+        generator,
         rng,
-        habits,
+        behaviour,
         ticks: None,
         gateway,
         failures: 0,
         gathered: false,
-        side,
+        second_connection,
     };
     plain.live().await;
-    let gone = plain.ledger.give_up_all();
+    let gone = plain.resends.give_up_all();
     plain.give_up(gone);
-    let sides = async { while plain.side.join_next().await.is_some() {} };
+    let sides = async { while plain.second_connection.join_next().await.is_some() {} };
     timeout(SIDE_WAIT, sides).await.ok(); // what still runs is cut
-    plain.diary.note(&What::End);
+    plain.recorder.note(&What::End);
 }
 
-impl Plain {
+impl PlainClient {
     async fn live(&mut self) {
-        while self.world.phase() < Phase::End {
+        while self.shared.phase() < LoadPhase::End {
             let pause = match self.connect().await {
                 Ok((socket, url, welcome)) => {
                     self.failures = 0;
-                    match self.visit(socket, url, welcome).await {
-                        Ended::End => return,
-                        Ended::Left => Duration::from_millis(self.rng.random_range(50..2_000)),
-                        Ended::Lost(told) => told.unwrap_or_else(|| self.backoff()),
+                    match self.run_connection(socket, url, welcome).await {
+                        ConnectionEnd::End => return,
+                        ConnectionEnd::Left => Duration::from_millis(self.rng.random_range(50..2_000)),
+                        ConnectionEnd::Lost(told) => told.unwrap_or_else(|| self.backoff()),
                     }
                 }
                 Err(()) => self.backoff(),
@@ -121,19 +121,19 @@ impl Plain {
     async fn pause(&mut self, pause: Duration) {
         let until = Instant::now() + pause;
         loop {
-            let phase = self.world.phase();
+            let phase = self.shared.phase();
             let gone = match phase {
-                Phase::Gather | Phase::Run | Phase::Quiet => {
-                    self.ledger.give_up_before(self.world.minute_ago_us())
+                LoadPhase::Gather | LoadPhase::Run | LoadPhase::Quiet => {
+                    self.resends.give_up_before(self.shared.minute_ago_us())
                 }
-                Phase::Settle | Phase::End => self.ledger.give_up_all(),
+                LoadPhase::Settle | LoadPhase::End => self.resends.give_up_all(),
             };
             self.give_up(gone);
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return,
-                () = self.world.leaves(phase), if phase < Phase::End => {}
+                () = self.shared.leaves(phase), if phase < LoadPhase::End => {}
             }
-            if self.world.phase() == Phase::End {
+            if self.shared.phase() == LoadPhase::End {
                 return;
             }
         }
@@ -145,17 +145,17 @@ impl Plain {
         grown.mul_f64(self.rng.random_range(0.2..=1.0))
     }
 
-    async fn connect(&mut self) -> Result<(Socket, String, Welcome), ()> {
-        let Self { world, part, .. } = &*self;
-        let place = if self.gathered { None } else { world.first.acquire().await.ok() };
-        let url = world.entrances.url(self.gateway);
-        let token = world.entrances.token(&part.user);
-        let made = timeout(CONNECT, enter(&url, token.as_deref(), part.role == Role::Slow)).await;
+    async fn connect(&mut self) -> Result<(Socket, String, WelcomeFrame), ()> {
+        let Self { shared, spec, .. } = &*self;
+        let place = if self.gathered { None } else { shared.first.acquire().await.ok() };
+        let url = shared.endpoints.url(self.gateway);
+        let token = shared.endpoints.token(&spec.user);
+        let made = timeout(CONNECT, enter(&url, token.as_deref(), spec.role == ClientRole::Slow)).await;
         drop(place);
         match made.unwrap_or_else(|_| Err(format!("no welcome within {CONNECT:?}"))) {
             Ok((socket, welcome)) => Ok((socket, url, welcome)),
             Err(reason) => {
-                self.diary.failed(url, reason);
+                self.recorder.failed(url, reason);
                 Err(())
             }
         }
@@ -165,23 +165,23 @@ impl Plain {
         for (conn, n, first_us) in gone {
             // what was never sent nobody has heard of
             if let Some(first_us) = first_us {
-                self.diary.answered(conn, n, Outcome::GaveUp, Some(first_us));
+                self.recorder.answered(conn, n, Outcome::GaveUp, Some(first_us));
             }
         }
     }
 }
 
 /// Connects and hears `welcome`.
-async fn enter(url: &str, token: Option<&str>, slow: bool) -> Result<(Socket, Welcome), String> {
+async fn enter(url: &str, token: Option<&str>, slow: bool) -> Result<(Socket, WelcomeFrame), String> {
     let mut socket = Socket::connect(url, token, slow).await?;
     loop {
         match socket.turn(false, true).await {
             Turn::Text(text) => {
-                let heard = Heard::parse(&text)?;
-                if let Some(welcome) = heard.welcome {
+                let frame = ServerFrame::parse(&text)?;
+                if let Some(welcome) = frame.welcome {
                     return Ok((socket, welcome));
                 }
-                if let Some(error) = heard.error {
+                if let Some(error) = frame.error {
                     return Err(format!("{}: {}", error.code, error.message));
                 }
             }

@@ -1,4 +1,4 @@
-//! What the load shall be, and who plays what: pure, everything from the seed.
+//! What the load shall be, and which client does what: pure, everything from the seed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -73,14 +73,14 @@ impl Default for Plan {
 
 /// How a client is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ClientKind {
     /// With the client library.
     Library,
     /// By itself, from the description of the wire.
     Plain,
 }
 
-impl Kind {
+impl ClientKind {
     /// As records have it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -93,7 +93,7 @@ impl Kind {
 
 /// What a client does besides reading its rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub enum ClientRole {
     /// Publishes to the room of beacons.
     Beacon,
     /// Publishes.
@@ -110,7 +110,7 @@ pub enum Role {
     Resender,
 }
 
-impl Role {
+impl ClientRole {
     /// As records have it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -130,17 +130,17 @@ impl Role {
     }
 }
 
-/// What one client plays.
+/// What one client is and does.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+pub struct ClientSpec {
     /// Its number, from 1.
     pub client: u32,
     /// Its name.
     pub user: String,
     /// How it is written.
-    pub kind: Kind,
+    pub kind: ClientKind,
     /// What it does.
-    pub role: Role,
+    pub role: ClientRole,
     /// Rooms it reads, without repetition.
     pub rooms: Vec<String>,
     /// Publishes a second; 0 = none.
@@ -162,67 +162,71 @@ impl Plan {
 
     /// Everybody's part; the same plan gives the same parts.
     #[must_use]
-    pub fn parts(&self) -> Vec<Part> {
+    pub fn specs(&self) -> Vec<ClientSpec> {
         let beacons = if self.beacon_per_s > 0 { BEACONS.min(self.clients) } else { 0 };
         let mut rng = Seed(self.seed).stream("parts", 0);
         let popularity = self.popularity();
-        let mut cast = self.cast(self.clients - beacons, &mut rng);
-        cast.splice(0..0, (0..beacons).map(|_| (Role::Beacon, Kind::Library)));
-        let mut parts: Vec<Part> = (1..)
-            .zip(cast)
-            .map(|(client, (role, kind))| Part {
+        let mut roles = self.roles(self.clients - beacons, &mut rng);
+        roles.splice(0..0, (0..beacons).map(|_| (ClientRole::Beacon, ClientKind::Library)));
+        let mut specs: Vec<ClientSpec> = (1..)
+            .zip(roles)
+            .map(|(client, (role, kind))| ClientSpec {
                 client,
                 user: format!("u{client}"),
                 kind,
                 role,
-                rooms: if role == Role::Beacon { Vec::new() } else { self.some_rooms(&popularity, &mut rng) },
+                rooms: if role == ClientRole::Beacon {
+                    Vec::new()
+                } else {
+                    self.some_rooms(&popularity, &mut rng)
+                },
                 rate_per_s: if role.sends() { rng.random_range(0.5..1.5) } else { 0.0 },
                 phase: rng.random(),
-                history: self.history && role != Role::Beacon && rng.random_bool(0.1),
+                history: self.history && role != ClientRole::Beacon && rng.random_bool(0.1),
                 eager: rng.random_bool(0.5),
             })
             .collect();
-        let weights: f64 = parts.iter().map(|part| part.rate_per_s).sum();
-        for part in &mut parts {
-            part.rate_per_s *= f64::from(self.rate_per_s) / weights.max(f64::MIN_POSITIVE);
-            if part.role == Role::Beacon {
-                part.rate_per_s = f64::from(self.beacon_per_s) / f64::from(beacons);
-                part.phase = f64::from(part.client - 1) / f64::from(beacons);
+        let weights: f64 = specs.iter().map(|spec| spec.rate_per_s).sum();
+        for spec in &mut specs {
+            spec.rate_per_s *= f64::from(self.rate_per_s) / weights.max(f64::MIN_POSITIVE);
+            if spec.role == ClientRole::Beacon {
+                spec.rate_per_s = f64::from(self.beacon_per_s) / f64::from(beacons);
+                spec.phase = f64::from(spec.client - 1) / f64::from(beacons);
             }
         }
-        parts
+        specs
     }
 
     /// Roles and kinds of the ordinary clients, shuffled. Who reads slowly or resends is written by hand.
-    fn cast(&self, clients: u32, rng: &mut SmallRng) -> Vec<(Role, Kind)> {
+    fn roles(&self, clients: u32, rng: &mut SmallRng) -> Vec<(ClientRole, ClientKind)> {
         let some = |wanted: bool, share: f64| {
             let share = (f64::from(clients) * share).round().max(1.0);
             if wanted && clients >= 8 { share as usize } else { 0 } // few, so that there are others
         };
         let (churn, slow) = (some(self.churn, 0.1), some(self.slow, 0.015));
         let (stopped, resend) = (some(self.slow, 0.02), some(self.resend, 0.05));
-        let mut cast = Vec::new();
-        cast.extend((0..slow).map(|_| (Role::Slow, Kind::Plain)));
-        cast.extend((0..resend).map(|_| (Role::Resender, Kind::Plain)));
-        let either = |n: usize| if n.is_multiple_of(2) { Kind::Library } else { Kind::Plain };
-        cast.extend((0..churn).map(|n| (Role::Churn, either(n))));
-        cast.extend((0..stopped).map(|n| (Role::Stopped, either(n))));
+        let mut roles = Vec::new();
+        roles.extend((0..slow).map(|_| (ClientRole::Slow, ClientKind::Plain)));
+        roles.extend((0..resend).map(|_| (ClientRole::Resender, ClientKind::Plain)));
+        let either = |n: usize| if n.is_multiple_of(2) { ClientKind::Library } else { ClientKind::Plain };
+        roles.extend((0..churn).map(|n| (ClientRole::Churn, either(n))));
+        roles.extend((0..stopped).map(|n| (ClientRole::Stopped, either(n))));
         let mut plain = (f64::from(clients) * self.plain_share).round() as usize;
-        plain = plain.saturating_sub(cast.iter().filter(|(_, kind)| *kind == Kind::Plain).count());
-        for n in 0..(clients as usize).saturating_sub(cast.len()) {
-            let role = if n % 4 == 3 { Role::Observer } else { Role::Sender };
-            cast.push((role, if n < plain { Kind::Plain } else { Kind::Library }));
+        plain = plain.saturating_sub(roles.iter().filter(|(_, kind)| *kind == ClientKind::Plain).count());
+        for n in 0..(clients as usize).saturating_sub(roles.len()) {
+            let role = if n % 4 == 3 { ClientRole::Observer } else { ClientRole::Sender };
+            roles.push((role, if n < plain { ClientKind::Plain } else { ClientKind::Library }));
         }
-        cast.shuffle(rng);
-        cast
+        roles.shuffle(rng);
+        roles
     }
 
     /// Deliveries a second that the parts amount to, when everything runs.
     #[must_use]
-    pub fn deliveries_per_s(&self, parts: &[Part]) -> f64 {
+    pub fn deliveries_per_s(&self, specs: &[ClientSpec]) -> f64 {
         let popularity = self.popularity();
         let readers =
-            |room: &str| parts.iter().filter(|part| part.rooms.iter().any(|read| read == room)).count();
+            |room: &str| specs.iter().filter(|spec| spec.rooms.iter().any(|read| read == room)).count();
         let ordinary: f64 =
             (0..self.rooms as usize).map(|n| popularity.share(n) * readers(&self.room(n)) as f64).sum();
         ordinary * f64::from(self.rate_per_s)
@@ -256,15 +260,15 @@ impl Plan {
     }
 }
 
-/// Who plays what, in a line: `60 sender/library, 4 beacon/library, …`.
+/// Which client does what, in a line: `60 sender/library, 4 beacon/library, …`.
 #[derive(Debug)]
-pub struct Summary<'a>(pub &'a [Part]);
+pub struct Summary<'a>(pub &'a [ClientSpec]);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut counts: BTreeMap<(Role, Kind), u32> = BTreeMap::new();
-        for part in self.0 {
-            *counts.entry((part.role, part.kind)).or_default() += 1;
+        let mut counts: BTreeMap<(ClientRole, ClientKind), u32> = BTreeMap::new();
+        for spec in self.0 {
+            *counts.entry((spec.role, spec.kind)).or_default() += 1;
         }
         let said =
             counts.iter().map(|((role, kind), count)| format!("{count} {}/{}", role.name(), kind.name()));
@@ -279,36 +283,48 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_parts_and_another_gives_others() {
         let plan = Plan::default();
-        assert_eq!(plan.parts(), plan.parts());
-        assert_ne!(plan.parts(), Plan { seed: 2, ..Plan::default() }.parts());
+        assert_eq!(plan.specs(), plan.specs());
+        assert_ne!(plan.specs(), Plan { seed: 2, ..Plan::default() }.specs());
     }
 
     #[test]
     fn rates_and_shares_are_what_was_asked_for() {
         for (clients, beacon_per_s) in [(200, 20), (20, 20), (200, 0), (3, 20), (1, 0)] {
             let plan = Plan { clients, beacon_per_s, ..Plan::default() };
-            let parts = plan.parts();
-            assert_eq!(parts.len(), clients as usize);
+            let specs = plan.specs();
+            assert_eq!(specs.len(), clients as usize);
             let rate = |beacon: bool| -> f64 {
-                let these = parts.iter().filter(|part| (part.role == Role::Beacon) == beacon);
-                these.map(|part| part.rate_per_s).sum()
+                let these = specs.iter().filter(|spec| (spec.role == ClientRole::Beacon) == beacon);
+                these.map(|spec| spec.rate_per_s).sum()
             };
             assert!((rate(true) - f64::from(beacon_per_s)).abs() < 1e-6, "{clients}");
             assert!(clients < 4 || (rate(false) - 500.0).abs() < 1e-6, "{clients}: {}", rate(false));
-            let plain = parts.iter().filter(|part| part.kind == Kind::Plain).count() as f64;
+            let plain = specs.iter().filter(|spec| spec.kind == ClientKind::Plain).count() as f64;
             assert!((plain - f64::from(clients) * 0.3).abs() <= 2.0, "{clients}: {plain} plain");
-            assert!(parts.iter().all(|part| part.role == Role::Beacon
+            assert!(specs.iter().all(|spec| spec.role == ClientRole::Beacon
                 || beacon_per_s == 0
-                || part.rooms.iter().filter(|room| **room == plan.beacon_room()).count() == 1));
+                || spec.rooms.iter().filter(|room| **room == plan.beacon_room()).count() == 1));
         }
-        let parts = Plan::default().parts();
-        for role in [Role::Sender, Role::Observer, Role::Churn, Role::Slow, Role::Stopped, Role::Resender] {
-            assert!(parts.iter().filter(|part| part.role == role).count() >= 2, "{role:?}");
+        let specs = Plan::default().specs();
+        for role in [
+            ClientRole::Sender,
+            ClientRole::Observer,
+            ClientRole::Churn,
+            ClientRole::Slow,
+            ClientRole::Stopped,
+            ClientRole::Resender,
+        ] {
+            assert!(specs.iter().filter(|spec| spec.role == role).count() >= 2, "{role:?}");
         }
-        let calm = Plan { churn: false, slow: false, resend: false, ..Plan::default() }.parts();
-        assert!(calm.iter().all(|part| matches!(part.role, Role::Beacon | Role::Sender | Role::Observer)));
+        let calm = Plan { churn: false, slow: false, resend: false, ..Plan::default() }.specs();
+        assert!(
+            calm.iter().all(|spec| matches!(
+                spec.role,
+                ClientRole::Beacon | ClientRole::Sender | ClientRole::Observer
+            ))
+        );
         assert!(Summary(&calm).to_string().starts_with("4 beacon/library, "), "{}", Summary(&calm));
-        let deliveries = Plan::default().deliveries_per_s(&parts);
+        let deliveries = Plan::default().deliveries_per_s(&specs);
         assert!((8_000.0..25_000.0).contains(&deliveries), "{deliveries}");
     }
 }

@@ -18,12 +18,12 @@ pub struct During {
     pub steady: CancellationToken,
     /// The load goes on until this is cancelled.
     pub over: CancellationToken,
-    deeds: Mutex<Vec<Deed>>,
+    interventions: Mutex<Vec<Intervention>>,
 }
 
 /// Something that was done to a process.
 #[derive(Debug, Clone)]
-pub struct Deed {
+pub struct Intervention {
     /// Its kind: `term gateway`.
     pub kind: String,
     /// Who.
@@ -38,18 +38,21 @@ pub struct Deed {
 
 impl During {
     /// Something was done, and is over.
-    pub fn did(&self, deed: Deed) {
-        self.deeds.lock().unwrap_or_else(PoisonError::into_inner).push(deed);
+    pub fn did(&self, intervention: Intervention) {
+        self.interventions.lock().unwrap_or_else(PoisonError::into_inner).push(intervention);
     }
 
     /// For the record.
     pub(super) fn faults(&self, clock: Clock) -> Vec<Fault> {
-        let deeds = self.deeds.lock().unwrap_or_else(PoisonError::into_inner);
-        (1..).zip(deeds.iter()).map(|(round, deed)| deed.fault(round, clock)).collect()
+        let interventions = self.interventions.lock().unwrap_or_else(PoisonError::into_inner);
+        (1..)
+            .zip(interventions.iter())
+            .map(|(round, intervention)| intervention.fault(round, clock))
+            .collect()
     }
 }
 
-impl Deed {
+impl Intervention {
     fn fault(&self, round: u32, clock: Clock) -> Fault {
         let at_us = |when: Instant| {
             let ago = u64::try_from(when.elapsed().as_micros()).unwrap_or(u64::MAX);

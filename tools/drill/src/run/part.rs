@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rand::RngExt;
-use sluice_checker::record::{Fault, PresenceAsked, Rest, Run};
+use sluice_checker::record::{Fault, Leftovers, PresenceAsked, Run};
 use sluice_checker::verdict::Verdict;
 use sluice_launcher::token::{Grants, mint};
 use tokio::runtime::{self, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::live::Live;
-use super::truth::Truth;
-use super::{During, Options, rest, samples};
+use super::status_line::StatusLine;
+use super::store_reader::StoreReader;
+use super::{During, Options, leftovers, samples};
 use crate::clock::Clock;
-use crate::fault::{STOP_BUDGET, Striker, exit_of};
-use crate::load::{Entrances, Load, Plan};
+use crate::fault::{FaultInjector, STOP_BUDGET, exit_of};
+use crate::load::{Endpoints, Load, Plan};
 use crate::place::Place;
 use crate::scenario::Round;
 use crate::target::Target;
@@ -46,51 +46,51 @@ const SHOW: Duration = Duration::from_millis(500);
 const TOKEN: Duration = Duration::from_secs(24 * 3600);
 
 /// One part of a run.
-pub(super) struct Part<'a> {
+pub(super) struct RunPart<'a> {
     pub options: &'a Options,
     pub rounds: &'a [Round],
     /// Rounds of all parts.
     pub total: usize,
     pub dir: &'a Path,
-    pub live: &'a Live,
+    pub status_line: &'a StatusLine,
     pub during: Option<&'a During>,
     pub stop: &'a CancellationToken,
 }
 
 /// What happened, as far as it came.
-struct Course {
+struct PartRecord {
     plan: Plan,
     run: Run,
-    rest: Rest,
+    leftovers: Leftovers,
     files: BTreeMap<Place, u64>,
     faults: File,
     clock: Clock,
 }
 
-impl Part<'_> {
+impl RunPart<'_> {
     pub(super) async fn run(&self) -> anyhow::Result<Verdict> {
         std::fs::create_dir_all(self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
-        self.live.done("starting", None);
+        self.status_line.done("starting", None);
         let Some(target) = self.stop.run_until_cancelled(self.target()).await else {
             bail!("interrupted before the load began");
         };
         let target = target?;
-        let mut course = self.begin()?;
+        let mut record = self.begin()?;
         // whatever happens, what was started is stopped and what was said is kept
-        let happened = self.happen(&target, &mut course).await;
-        self.live.now("stopping", None);
+        let happened = self.happen(&target, &mut record).await;
+        self.status_line.now("stopping", None);
         for (place, ended) in target.stop().await {
-            let mut fault = course.fault(format!("final stop {}", place.role), place.to_string());
+            let mut fault = record.fault(format!("final stop {}", place.role), place.to_string());
             fault.exit = exit_of(&ended, STOP_BUDGET);
-            course.write(&fault)?;
+            record.write(&fault)?;
         }
         self.keep_logs(&target)?;
         drop(target);
-        course.run.interrupted |= happened.is_err();
-        write_json(&self.dir.join("rest.json"), &course.rest)?;
-        write_json(&self.dir.join("run.json"), &course.run)?;
+        record.run.interrupted |= happened.is_err();
+        write_json(&self.dir.join("leftovers.json"), &record.leftovers)?;
+        write_json(&self.dir.join("run.json"), &record.run)?;
         happened?;
-        self.live.now("judging", None);
+        self.status_line.now("judging", None);
         let dir = self.dir.to_owned();
         let verdict = tokio::task::spawn_blocking(move || sluice_checker::check(&dir)).await??;
         std::fs::remove_dir_all(self.dir.join("cluster")).ok(); // not there for a given target
@@ -104,19 +104,19 @@ impl Part<'_> {
             return Ok(Target::Given(Box::new(given)));
         }
         let [gateways, logics, tasks] = options.counts;
-        let wanted = own::Wanted {
+        let wanted = own::ClusterWanted {
             gateways,
             logics,
             tasks,
             dir: self.dir.join("cluster"),
             bin_dir: options.bin_dir.clone(),
             settings: options.settings.clone(),
-            links: self.rounds.iter().any(|round| round.act.needs_links()),
+            links: self.rounds.iter().any(|round| round.kind.needs_links()),
         };
         Ok(Target::Own(Box::new(Own::start(&wanted).await?)))
     }
 
-    fn begin(&self) -> anyhow::Result<Course> {
+    fn begin(&self) -> anyhow::Result<PartRecord> {
         let clock = Clock::start();
         let plan = self.plan(clock);
         let path = self.dir.join("faults.jsonl");
@@ -133,7 +133,7 @@ impl Part<'_> {
             beacon_per_s: plan.beacon_per_s,
             ..Run::default()
         };
-        Ok(Course { plan, run, rest: Rest::default(), files: BTreeMap::new(), faults, clock })
+        Ok(PartRecord { plan, run, leftovers: Leftovers::default(), files: BTreeMap::new(), faults, clock })
     }
 
     /// A store that is given may hold the rooms of earlier loads: each load has its own.
@@ -146,65 +146,71 @@ impl Part<'_> {
     }
 
     /// From the first client to the last look.
-    async fn happen(&self, target: &Target, course: &mut Course) -> anyhow::Result<()> {
+    async fn happen(&self, target: &Target, record: &mut PartRecord) -> anyhow::Result<()> {
         let url = target.store_url().context("nobody said where the store is: --store postgres://…")?;
-        let busy = Busy::new()?;
-        let load = self.load(target, course, busy.handle()?).await?;
-        let began_us = course.clock.now_us();
-        self.live.done(&load.summary(), None);
-        let rounds = self.under_load(target, &load, course).await;
-        course.run.interrupted = self.stop.is_cancelled();
-        course.run.load_us = course.clock.now_us() - began_us;
-        if rounds.is_err() || course.run.interrupted {
+        let load_runtime = LoadRuntime::new()?;
+        let load = self.load(target, record, load_runtime.handle()?).await?;
+        let began_us = record.clock.now_us();
+        self.status_line.done(&load.summary(), None);
+        let rounds = self.under_load(target, &load, record).await;
+        record.run.interrupted = self.stop.is_cancelled();
+        record.run.load_us = record.clock.now_us() - began_us;
+        if rounds.is_err() || record.run.interrupted {
             load.end().await?;
             rounds?;
-            let mut truth = Truth::connect(&url, &course.plan.prefix).await?;
-            course.rest.heads = truth.heads().await?;
-            return truth.dump(&self.dir.join("store.jsonl")).await.map(drop);
+            let mut store = StoreReader::connect(&url, &record.plan.prefix).await?;
+            record.leftovers.heads = store.heads().await?;
+            return store.dump(&self.dir.join("store.jsonl")).await.map(drop);
         }
-        self.live.now("waiting for the last answers", Some(&load.progress()));
-        course.run.sent_until_us = course.clock.now_us();
+        self.status_line.now("waiting for the last answers", Some(&load.progress()));
+        record.run.sent_until_us = record.clock.now_us();
         let unknown = load.quiesce().await;
-        let mut truth = Truth::connect(&url, &course.plan.prefix).await?;
-        let heads = truth.heads().await?;
-        course.run.settled_us = course.clock.now_us();
+        let mut store = StoreReader::connect(&url, &record.plan.prefix).await?;
+        let heads = store.heads().await?;
+        record.run.settled_us = record.clock.now_us();
         let everyone = load.everyone_has(&heads, EVERYONE).await;
         if !everyone || unknown > 0 {
             let lacking = load.lacking(&heads);
             let first: Vec<&String> = lacking.iter().take(3).collect();
-            self.live.done(
+            self.status_line.done(
                 &format!("{unknown} without answer, {} lack something: {first:?}", lacking.len()),
                 None,
             );
         }
         let presence = self.presence(&load, &heads).await;
         let progress = load.end().await?;
-        self.live.now("waiting until nothing is left", Some(&progress));
-        course.rest = rest::look(target, &mut truth).await?;
-        course.rest.presence = presence;
-        let before = std::mem::take(&mut course.files);
-        let after = rest::files(target).await;
+        self.status_line.now("waiting until nothing is left", Some(&progress));
+        record.leftovers = leftovers::look(target, &mut store).await?;
+        record.leftovers.presence = presence;
+        let before = std::mem::take(&mut record.files);
+        let after = leftovers::files(target).await;
         let files = before
             .into_iter()
             .filter_map(|(place, open)| Some((place.to_string(), (open, *after.get(&place)?))));
-        course.rest.files = files.collect();
+        record.leftovers.files = files.collect();
         // what was added while everybody was waited for belongs to nobody's heads
-        course.rest.heads = truth.heads().await?;
-        let stored = truth.dump(&self.dir.join("store.jsonl")).await?;
-        self.live.done(&format!("{stored} messages in the store"), Some(&progress));
+        record.leftovers.heads = store.heads().await?;
+        let stored = store.dump(&self.dir.join("store.jsonl")).await?;
+        self.status_line.done(&format!("{stored} messages in the store"), Some(&progress));
         Ok(())
     }
 
-    async fn load(&self, target: &Target, course: &Course, busy: &Handle) -> anyhow::Result<Load> {
-        self.live.now("connecting", None);
+    async fn load(
+        &self,
+        target: &Target,
+        record: &PartRecord,
+        load_runtime: &Handle,
+    ) -> anyhow::Result<Load> {
+        self.status_line.now("connecting", None);
         let secret = target.token_secret().to_owned();
         let token = move |user: &str| {
             let all = || vec!["*".to_owned()];
             mint(&secret, user, Grants { sub: all(), publish: all() }, TOKEN).ok()
         };
-        let entrances = Entrances::fixed(target.entrances(), token);
-        let (plan, clock, dir) = (course.plan.clone(), course.clock, self.dir.to_owned());
-        let load = busy.spawn(async move { Load::start(plan, entrances, clock, &dir).await }).await??;
+        let endpoints = Endpoints::fixed(target.endpoints(), token);
+        let (plan, clock, dir) = (record.plan.clone(), record.clock, self.dir.to_owned());
+        let load =
+            load_runtime.spawn(async move { Load::start(plan, endpoints, clock, &dir).await }).await??;
         let steady = u64::from(self.options.plan.rate_per_s).max(1);
         if !self.progresses(&load, steady).await {
             bail!("after {PROGRESS:?} only {} publishes were answered", load.progress().acked);
@@ -213,18 +219,18 @@ impl Part<'_> {
     }
 
     /// The rounds, with samples and the line about the run beside them.
-    async fn under_load(&self, target: &Target, load: &Load, course: &mut Course) -> anyhow::Result<()> {
-        let (over, clock) = (CancellationToken::new(), course.clock);
+    async fn under_load(&self, target: &Target, load: &Load, record: &mut PartRecord) -> anyhow::Result<()> {
+        let (over, clock) = (CancellationToken::new(), record.clock);
         let what = Mutex::new(String::from("steady"));
         let rounds = async {
-            let outcome = self.all_rounds(target, load, course, &what).await;
+            let outcome = self.all_rounds(target, load, record, &what).await;
             over.cancel();
             outcome
         };
         let show = async {
             while over.run_until_cancelled(sleep(SHOW)).await.is_some() {
                 let now = what.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                self.live.now(&now, Some(&load.progress()));
+                self.status_line.now(&now, Some(&load.progress()));
             }
         };
         let (rounds, samples, ()) =
@@ -236,15 +242,15 @@ impl Part<'_> {
         &self,
         target: &Target,
         load: &Load,
-        course: &mut Course,
+        record: &mut PartRecord,
         what: &Mutex<String>,
     ) -> anyhow::Result<()> {
-        course.files = rest::files(target).await;
+        record.files = leftovers::files(target).await;
         match self.during {
             Some(during) => {
                 during.steady.cancel();
                 self.stop.run_until_cancelled(during.over.cancelled()).await;
-                during.faults(course.clock).iter().try_for_each(|fault| course.write(fault))?;
+                during.faults(record.clock).iter().try_for_each(|fault| record.write(fault))?;
             }
             None if self.rounds.is_empty() => {
                 self.stop.run_until_cancelled(sleep(CALM)).await;
@@ -257,19 +263,19 @@ impl Part<'_> {
             if self.stop.run_until_cancelled(pause).await.is_none() {
                 return Ok(());
             }
-            let name = format!("{}/{} {}", round.number, self.total, round.act);
+            let name = format!("{}/{} {}", round.number, self.total, round.kind);
             what.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&name);
-            let (number, turn, clock) = (round.number, round.turn, course.clock);
-            let striker = Striker { target, clock, round: number, turn, rng };
-            let faults = striker.strike(round.act).await.with_context(|| name.clone())?;
+            let (number, turn, clock) = (round.number, round.turn, record.clock);
+            let injector = FaultInjector { target, clock, round: number, turn, rng };
+            let faults = injector.inject(round.kind).await.with_context(|| name.clone())?;
             let steady = u64::from(self.options.plan.rate_per_s / 4).max(1);
             let goes_on = self.progresses(load, steady).await;
             for mut fault in faults {
                 if !goes_on {
                     fault.note = format!("{} (after {PROGRESS:?} the load had not moved on)", fault.note);
                 }
-                course.write(&fault)?;
-                self.live.done(&format!("{name}: {}", said(&fault)), Some(&load.progress()));
+                record.write(&fault)?;
+                self.status_line.done(&format!("{name}: {}", said(&fault)), Some(&load.progress()));
             }
         }
         Ok(())
@@ -293,7 +299,7 @@ impl Part<'_> {
 
     /// Asks for everybody who has read all up to these heads until it is right, and says what was said last.
     async fn presence(&self, load: &Load, heads: &BTreeMap<String, u64>) -> Vec<PresenceAsked> {
-        self.live.now("asking who is there", Some(&load.progress()));
+        self.status_line.now("asking who is there", Some(&load.progress()));
         let until = Instant::now() + PRESENCE;
         let mut asked = Vec::new();
         for (room, mut open) in load.open_presence() {
@@ -330,9 +336,9 @@ impl Part<'_> {
 }
 
 /// Threads of the load alone: however busy clients are, faults come in time and ends are seen when they happen.
-struct Busy(Option<Runtime>);
+struct LoadRuntime(Option<Runtime>);
 
-impl Busy {
+impl LoadRuntime {
     fn new() -> anyhow::Result<Self> {
         let runtime = runtime::Builder::new_multi_thread().thread_name("load").enable_all().build();
         Ok(Self(Some(runtime.context("no threads for the load")?)))
@@ -343,7 +349,7 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for LoadRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background(); // a runtime must not be waited for inside another
@@ -351,7 +357,7 @@ impl Drop for Busy {
     }
 }
 
-impl Course {
+impl PartRecord {
     fn fault(&self, kind: String, target: String) -> Fault {
         let now = self.clock.now_us();
         Fault {

@@ -12,7 +12,7 @@ use sluice_checker::record::Sample;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::rest::connections;
+use super::leftovers::connections;
 use crate::clock::Clock;
 use crate::load::Load;
 use crate::place::Role;

@@ -110,7 +110,7 @@ impl Given {
         self.holds.keys().filter(|place| place.role == role).copied().collect()
     }
 
-    pub(super) fn entrances(&self) -> Vec<String> {
+    pub(super) fn endpoints(&self) -> Vec<String> {
         self.gateways.values().cloned().collect()
     }
 

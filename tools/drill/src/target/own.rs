@@ -20,7 +20,7 @@ const LEASE_S: u32 = 3;
 
 /// What to start.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct ClusterWanted {
     /// How many gateways.
     pub gateways: usize,
     /// How many logics.
@@ -37,7 +37,7 @@ pub struct Wanted {
     pub links: bool,
 }
 
-impl Wanted {
+impl ClusterWanted {
     fn count(&self, service: Role) -> usize {
         match service {
             Role::Gateway => self.gateways,
@@ -61,7 +61,7 @@ impl Own {
     ///
     /// # Errors
     /// What could not be started, with the end of its log.
-    pub async fn start(wanted: &Wanted) -> anyhow::Result<Self> {
+    pub async fn start(wanted: &ClusterWanted) -> anyhow::Result<Self> {
         let usual = format!("all.etcd.lease_ttl_s={LEASE_S}").parse()?;
         let mut options = Options {
             gateways: wanted.gateways,
@@ -92,7 +92,7 @@ impl Own {
     }
 
     /// Tells services that do not run yet to find each other, and the servers, at proxies.
-    async fn lead(&mut self, wanted: &Wanted) -> anyhow::Result<()> {
+    async fn lead(&mut self, wanted: &ClusterWanted) -> anyhow::Result<()> {
         let mut links = Links::default();
         for link in [Link::GatewayLogic, Link::TaskGateway] {
             for index in 0..wanted.count(link.owner()) {
@@ -145,7 +145,7 @@ impl Own {
         nodes.iter().map(|node| Place { role, index: node.index }).collect()
     }
 
-    pub(super) fn entrances(&self) -> Vec<String> {
+    pub(super) fn endpoints(&self) -> Vec<String> {
         let gateways = self.cluster.nodes(Service::Gateway);
         let entrance = |node: &Node| {
             let proxy = self.links.as_ref().and_then(|links| links.address(Link::ClientGateway, node.index));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sluice_checker::record::{Entry, Outcome, What};
 use sluice_drill::clock::Clock;
-use sluice_drill::load::{Entrances, Load, Plan};
+use sluice_drill::load::{Endpoints, Load, Plan};
 use sluice_launcher::{Cluster, Options, Service, token};
 use tokio::time::sleep;
 
@@ -78,7 +78,7 @@ async fn what_a_load_writes_down_is_whole_and_adds_up() {
     let prefix = "again/".to_owned();
     let plan = Plan { seed: 3, clients: 20, rate_per_s: 200, rooms: 8, prefix, ..Plan::default() };
     let beacon_room = plan.beacon_room();
-    let load = Load::start(plan, Entrances::fixed(urls, mint), Clock::start(), folder.path()).await.unwrap();
+    let load = Load::start(plan, Endpoints::fixed(urls, mint), Clock::start(), folder.path()).await.unwrap();
     assert!(load.summary().starts_with("20 clients: 4 beacon/library"), "{}", load.summary());
     assert_eq!(load.progress().connected, 20);
     assert_eq!(load.progress().connected_by_instance.len(), 2, "{:?}", load.progress());
@@ -115,7 +115,7 @@ async fn what_a_load_writes_down_is_whole_and_adds_up() {
     let count =
         |wanted: fn(&What) -> bool| entries.iter().filter(|Entry(_, _, what)| wanted(what)).count() as u64;
     assert_eq!(count(|what| matches!(what, What::Client { .. })), 21);
-    assert_eq!(count(|what| matches!(what, What::End)), 21, "the asker too");
+    assert_eq!(count(|what| matches!(what, What::End)), 21, "the query client too");
     assert_eq!(count(|what| matches!(what, What::Got { .. })), progress.delivered);
     assert!(count(|what| matches!(what, What::Send { .. })) > progress.sent, "some went out twice");
     assert_eq!(count(|what| matches!(what, What::Closed { code: None, .. })), 0, "nobody was cut off");

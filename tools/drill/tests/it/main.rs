@@ -5,7 +5,7 @@ mod load;
 
 use std::path::Path;
 
-use sluice_checker::record::{Fault, Rest, Run, Sample};
+use sluice_checker::record::{Fault, Leftovers, Run, Sample};
 use sluice_drill::load::Plan;
 use sluice_drill::run::{self, Options};
 use sluice_drill::scenario::Scenario;
@@ -55,10 +55,11 @@ async fn a_small_drill_ends_green() {
         "{stops:?}"
     );
 
-    let rest: Rest = serde_json::from_str(&std::fs::read_to_string(path.join("rest.json")).unwrap()).unwrap();
-    assert_eq!((rest.outbox_rows, rest.idle_in_transaction), (Some(0), Some(0)));
-    assert_eq!((rest.stray_etcd_keys, rest.stray_redis_fields), (Some(vec![]), Some(vec![])));
-    assert!(rest.files.len() == 5 && !rest.presence.is_empty() && !rest.heads.is_empty());
+    let leftovers: Leftovers =
+        serde_json::from_str(&std::fs::read_to_string(path.join("leftovers.json")).unwrap()).unwrap();
+    assert_eq!((leftovers.outbox_rows, leftovers.idle_in_transaction), (Some(0), Some(0)));
+    assert_eq!((leftovers.stray_etcd_keys, leftovers.stray_redis_fields), (Some(vec![]), Some(vec![])));
+    assert!(leftovers.files.len() == 5 && !leftovers.presence.is_empty() && !leftovers.heads.is_empty());
     let run: Run = serde_json::from_str(&std::fs::read_to_string(path.join("run.json")).unwrap()).unwrap();
     assert!(run.load_us > 0 && run.settled_us > run.load_us && !run.interrupted);
     let samples: Vec<Sample> = lines(&path.join("samples.jsonl"));

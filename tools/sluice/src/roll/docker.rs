@@ -15,7 +15,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 
-use super::instance::{Condition, Hold, Instance, Kind, Stopped};
+use super::condition::{Condition, Stopped};
 pub(super) use inspect::Seen;
 
 /// A question.
@@ -69,27 +69,6 @@ impl Compose {
     }
 }
 
-/// The instances among the containers of a project: what runs a program of ours.
-pub(super) fn instances(compose: &Arc<Compose>, seen: &[Seen]) -> anyhow::Result<Vec<Instance>> {
-    let mut found: Vec<Instance> = Vec::new();
-    for container in seen {
-        let (Some(kind), Some(service)) = (Kind::of_program(&container.path), container.service()) else {
-            continue;
-        };
-        if found.iter().any(|instance| instance.name == service) {
-            bail!(
-                "service {service} has several containers, and compose can only replace them together: give each \
-                 a service of its own, as deploy/compose.cluster.yaml does"
-            );
-        }
-        let now = Mutex::new(Now::of(container));
-        let project = container.project().unwrap_or_default().to_owned();
-        let hold = Container { compose: Arc::clone(compose), project, service: service.to_owned(), now };
-        found.push(Instance { name: service.to_owned(), kind, hold: Hold::Container(hold), wanted: true });
-    }
-    Ok(found)
-}
-
 /// The one container of a service.
 pub(super) struct Container {
     compose: Arc<Compose>,
@@ -112,6 +91,13 @@ impl Now {
 }
 
 impl Container {
+    /// What was seen of it; `service` is the one that compose starts it as.
+    pub(super) fn of(compose: &Arc<Compose>, seen: &Seen, service: &str) -> Self {
+        let project = seen.project().unwrap_or_default().to_owned();
+        let now = Mutex::new(Now::of(seen));
+        Self { compose: Arc::clone(compose), project, service: service.to_owned(), now }
+    }
+
     fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }

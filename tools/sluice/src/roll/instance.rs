@@ -1,60 +1,19 @@
 //! What is rolled: instances in the order in which they go, each with a hold on its container or process.
 
 use std::fmt;
-use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_drill::target::{Ended, Ending};
+use anyhow::bail;
 use sluice_launcher::probe;
 
-use super::docker::Container;
+use super::condition::{Condition, Stopped};
+use super::docker::{Compose, Container, Seen};
+use super::kind::Kind;
 use super::process::Process;
 
 /// Longest wait for an answer of an admin page.
 const LOOK: Duration = Duration::from_secs(3);
-
-/// What an instance is; the order is the order of a roll: clients move once, then what carries, then what commits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    Gateway,
-    Task,
-    Logic,
-}
-
-impl Kind {
-    const ALL: [Self; 3] = [Self::Gateway, Self::Task, Self::Logic];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Gateway => "gateway",
-            Self::Task => "task",
-            Self::Logic => "logic",
-        }
-    }
-
-    /// Of a program, `/usr/local/bin/sluice-gateway`.
-    pub(super) fn of_program(path: &str) -> Option<Self> {
-        let name = path.rsplit('/').next()?.strip_prefix("sluice-")?;
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// `gateway-1`, `logic`: what it is comes first.
-impl FromStr for Kind {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let first = name.split('-').next().unwrap_or(name);
-        let kind = Self::ALL.into_iter().find(|kind| kind.name() == first);
-        kind.ok_or_else(|| format!("{name:?} does not say what it is: call it gateway-1, task-1 or logic-1"))
-    }
-}
 
 /// One instance.
 pub(super) struct Instance {
@@ -69,45 +28,6 @@ pub(super) struct Instance {
 pub(super) enum Hold {
     Container(Container),
     Process(Box<Process>),
-}
-
-/// How it is right now, as far as the platform knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// Running; whether its health check, if it has one, agrees.
-    Running { healthy: bool },
-    /// Not running, and why.
-    Ended(String),
-}
-
-/// How a stop ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stopped {
-    /// The exit code; `None` where only the parent of a process can know it.
-    pub(super) code: Option<i32>,
-    pub(super) took: Duration,
-}
-
-impl Stopped {
-    /// As the drill says it.
-    pub(super) fn ended(self) -> Ended {
-        let how = match self.code {
-            Some(code) if code > 128 => Ending::Signal(code - 128),
-            Some(code) => Ending::Code(code),
-            None => Ending::Unseen,
-        };
-        Ended { how, took: self.took }
-    }
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.took.as_secs_f32();
-        match self.code {
-            Some(code) => write!(f, "exit code {code} after {seconds:.1} s"),
-            None => write!(f, "ended after {seconds:.1} s"),
-        }
-    }
 }
 
 impl Instance {
@@ -198,19 +118,21 @@ impl Hold {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gateways_go_first_and_names_say_what_they_are() {
-        assert!(Kind::Gateway < Kind::Task && Kind::Task < Kind::Logic);
-        assert_eq!("gateway-7".parse(), Ok(Kind::Gateway));
-        assert_eq!("logic".parse(), Ok(Kind::Logic));
-        assert!("web-1".parse::<Kind>().unwrap_err().contains("gateway-1"));
-        assert_eq!(Kind::of_program("/usr/local/bin/sluice-task"), Some(Kind::Task));
-        for path in ["/usr/local/bin/sluice", "redis-server", "sluice-redis"] {
-            assert_eq!(Kind::of_program(path), None, "{path}");
+/// The instances among the containers of a project: what runs a program of ours.
+pub(super) fn among(compose: &Arc<Compose>, seen: &[Seen]) -> anyhow::Result<Vec<Instance>> {
+    let mut found: Vec<Instance> = Vec::new();
+    for container in seen {
+        let (Some(kind), Some(service)) = (Kind::of_program(&container.path), container.service()) else {
+            continue;
+        };
+        if found.iter().any(|instance| instance.name == service) {
+            bail!(
+                "service {service} has several containers, and compose can only replace them together: give each \
+                 a service of its own, as deploy/compose.cluster.yaml does"
+            );
         }
+        let hold = Hold::Container(Container::of(compose, container, service));
+        found.push(Instance { name: service.to_owned(), kind, hold, wanted: true });
     }
+    Ok(found)
 }

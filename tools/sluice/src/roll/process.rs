@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use super::instance::{Condition, Stopped};
+use super::condition::{Condition, Stopped};
 
 /// Longest stop: the usual total, its watchdog, and a slow machine.
 const STOP: Duration = Duration::from_secs(20);

@@ -11,7 +11,8 @@ use sluice_drill::target::given::Wanted;
 use tokio_util::sync::CancellationToken;
 
 use super::docker::Seen;
-use super::instance::{Instance, Kind};
+use super::instance::Instance;
+use super::kind::Kind;
 
 /// The load around a roll
 #[derive(clap::Args)]

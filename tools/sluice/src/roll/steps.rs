@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::future::try_join_all;
-use sluice_drill::run::{Deed, During};
+use sluice_drill::run::{During, Intervention};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
-use super::instance::{Hold, Instance, Lack, Stopped};
+use super::condition::Stopped;
+use super::instance::{Hold, Instance, Lack};
 use super::state::State;
 
 /// Between two looks at something that becomes ready.
@@ -83,7 +84,7 @@ impl Roll<'_> {
         }
         self.becomes_ready(instance).await?;
         state.finish(name)?;
-        self.during.did(Deed {
+        self.during.did(Intervention {
             kind: format!("roll {}", instance.kind),
             target: name.clone(),
             began: stopping.into_std(),

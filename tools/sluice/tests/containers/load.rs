@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sluice_drill::load::Plan;
-use sluice_drill::run::{self, Deed, During, Options};
+use sluice_drill::run::{self, During, Intervention, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given::Wanted;
 use sluice_drill::target::{Ended, Ending};
@@ -123,8 +123,13 @@ pub async fn did(during: &During, kind: &str, target: &str, began: Instant, code
         how: if code == 137 { Ending::Signal(9) } else { Ending::Code(code) },
         took,
     });
-    let deed =
-        Deed { kind: format!("{kind} {target}"), target: target.into(), began, healed: Instant::now(), exit };
+    let intervention = Intervention {
+        kind: format!("{kind} {target}"),
+        target: target.into(),
+        began,
+        healed: Instant::now(),
+        exit,
+    };
     println!("{kind} {target}: whole again after {:.1} s", began.elapsed().as_secs_f32());
-    during.did(deed);
+    during.did(intervention);
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::{
     Act, Answer, Client, Fate, History, Message, NONE, Page, Sending, Sent, Skipped, Step, Sub, Subscribed,
 };
-use crate::record::{Entry, Fault, Outcome, Rest, Row, Run, What};
+use crate::record::{Entry, Fault, Leftovers, Outcome, Row, Run, What};
 
 /// A history that is being read.
 #[derive(Debug, Default)]
@@ -36,12 +36,12 @@ impl Loading {
     }
 
     /// What was left at rest.
-    pub fn rest(&mut self, rest: Rest) {
-        for (room, head) in &rest.heads {
+    pub fn leftovers(&mut self, leftovers: Leftovers) {
+        for (room, head) in &leftovers.heads {
             let room = self.history.rooms.number(room);
             self.history.heads.insert(room, *head);
         }
-        self.history.rest = Some(rest);
+        self.history.leftovers = Some(leftovers);
     }
 
     /// There is a store; its rows follow.

@@ -21,7 +21,7 @@ pub(super) fn doubts(history: &History, counts: &Counts, judged: u64) -> Vec<Str
         doubts.push("store.jsonl is missing: what is stored is not known".to_owned());
     }
     if history.heads.is_empty() && !history.rows.is_empty() {
-        doubts.push("rest.json has no heads: they were not compared with the store".to_owned());
+        doubts.push("leftovers.json has no heads: they were not compared with the store".to_owned());
     }
     let asked = u64::from(run.rate_per_s).saturating_mul(run.load_us) / 1_000_000;
     if counts.sent.saturating_mul(100) < asked.saturating_mul(RATE_PERCENT) {

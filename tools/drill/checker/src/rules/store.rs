@@ -10,7 +10,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         contiguous(history, findings, room, range.start);
         keys(history, findings, room, range.start);
-        if history.rest.as_ref().is_some_and(|rest| !rest.heads.is_empty()) {
+        if history.leftovers.as_ref().is_some_and(|leftovers| !leftovers.heads.is_empty()) {
             head(history, findings, room);
         }
     }

@@ -83,7 +83,7 @@ fn swap_rows(records: &mut Records, rng: &mut Rng) -> bool {
 
 fn double_row(records: &mut Records, rng: &mut Rng) -> bool {
     let Some(mut row) = rng.pick(&records.rows) else { return false };
-    let head = records.rest.heads.get_mut(&row.room).unwrap();
+    let head = records.leftovers.heads.get_mut(&row.room).unwrap();
     *head += 1;
     row.seq = *head;
     if row.key.starts_with('~') {
@@ -225,7 +225,7 @@ fn store_refused(records: &mut Records, rng: &mut Rng) -> bool {
         return false; // an earlier sending may have stored it
     }
     let mut row = records.rows[0].clone();
-    let head = records.rest.heads.get_mut(room).unwrap();
+    let head = records.leftovers.heads.get_mut(room).unwrap();
     *head += 1;
     (row.room, row.seq, row.sender, row.hash) = (room.clone(), *head, user.clone(), *hash);
     row.key = key.clone().unwrap_or("~late/1".to_owned());

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use sluice_checker::history::Loading;
-use sluice_checker::record::{Entry, Fault, Rest, Row, Run, What};
+use sluice_checker::record::{Entry, Fault, Leftovers, Row, Run, What};
 use sluice_checker::verdict::{Kind, Verdict};
 use sluice_checker::{History, judge};
 
@@ -16,7 +16,7 @@ pub struct Records {
     pub clients: BTreeMap<u32, Vec<(u64, What)>>,
     pub faults: Vec<Fault>,
     pub rows: Vec<Row>,
-    pub rest: Rest,
+    pub leftovers: Leftovers,
 }
 
 impl Records {
@@ -30,7 +30,7 @@ impl Records {
         self.faults.iter().for_each(|fault| loading.fault(fault.clone()));
         loading.store();
         self.rows.iter().for_each(|row| loading.row(row));
-        loading.rest(self.rest.clone());
+        loading.leftovers(self.leftovers.clone());
         loading.finish()
     }
 
@@ -59,7 +59,7 @@ impl Records {
         };
 
         lines("run.json", vec![json(&self.run)]);
-        lines("rest.json", vec![json(&self.rest)]);
+        lines("leftovers.json", vec![json(&self.leftovers)]);
         lines("faults.jsonl", self.faults.iter().map(json).collect());
         lines("store.jsonl", self.rows.iter().map(json).collect());
         for (client, entries) in &self.clients {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sluice_checker::record::{Exit, Fault, Outcome, Rest, Row, Run, What};
+use sluice_checker::record::{Exit, Fault, Leftovers, Outcome, Row, Run, What};
 
 use crate::records::Records;
 
@@ -216,7 +216,7 @@ impl Script {
             }
         }
         let heads = BTreeMap::from([(ROOM.to_owned(), self.head())]);
-        self.records.rest = Rest { heads, ..self.records.rest.clone() };
+        self.records.leftovers = Leftovers { heads, ..self.records.leftovers.clone() };
         self.records.clone()
     }
 }

@@ -300,6 +300,6 @@ impl World {
         }
         self.records.rows = self.rooms.values().flatten().cloned().collect();
         let heads = self.rooms.iter().map(|(room, rows)| (room.clone(), rows.len() as u64));
-        self.records.rest.heads = heads.collect();
+        self.records.leftovers.heads = heads.collect();
     }
 }

@@ -2,41 +2,43 @@
 //! before anything is touched.
 
 use super::Wanted;
-use crate::fault::Act;
+use crate::fault::FaultKind;
 use crate::place::{Place, Role};
 
 impl Wanted {
     /// Why a fault cannot be done; `None` = it can.
     #[must_use]
-    pub fn refuses(&self, act: Act) -> Option<String> {
-        match act {
-            Act::Term(role)
-            | Act::Kill(role)
-            | Act::TermTwice(role)
-            | Act::KillStopping(role)
-            | Act::TermEvery(role)
-            | Act::KillEvery(role)
-            | Act::Restart(role) => self.cannot_return(role),
-            Act::KillOneOfEach => Role::SERVICES.into_iter().find_map(|role| self.cannot_return(role)),
-            Act::Freeze(Role::Postgres, _) if !self.is_contained(Role::Postgres) => {
+    pub fn refuses(&self, kind: FaultKind) -> Option<String> {
+        match kind {
+            FaultKind::Term(role)
+            | FaultKind::Kill(role)
+            | FaultKind::TermTwice(role)
+            | FaultKind::KillStopping(role)
+            | FaultKind::TermEvery(role)
+            | FaultKind::KillEvery(role)
+            | FaultKind::Restart(role) => self.cannot_return(role),
+            FaultKind::KillOneOfEach => Role::SERVICES.into_iter().find_map(|role| self.cannot_return(role)),
+            FaultKind::Freeze(Role::Postgres, _) if !self.is_contained(Role::Postgres) => {
                 Some("PostgreSQL is a family of processes: it needs --container postgres=NAME".into())
             }
-            Act::Freeze(role, _) => self.cannot_reach(role),
-            Act::Disconnect(role) if !self.is_contained(role) => {
+            FaultKind::Freeze(role, _) => self.cannot_reach(role),
+            FaultKind::Disconnect(role) if !self.is_contained(role) => {
                 Some(format!("it needs --container {}=NAME", Place { role, index: 0 }))
             }
-            Act::Roll(_) if self.roll_command.is_none() => Some("it needs --roll-command COMMAND".into()),
-            Act::Sessions if !self.store.as_ref().is_some_and(|url| url.starts_with("postgres")) => {
+            FaultKind::Roll(_) if self.roll_command.is_none() => {
+                Some("it needs --roll-command COMMAND".into())
+            }
+            FaultKind::Sessions if !self.store.as_ref().is_some_and(|url| url.starts_with("postgres")) => {
                 Some("it needs --store postgres://…".into())
             }
-            Act::Disconnect(_) | Act::Roll(_) | Act::Sessions => None,
-            Act::TermStarting(_)
-            | Act::AllAtOnce
-            | Act::Wipe(_)
-            | Act::OldRedis
-            | Act::Crash
-            | Act::Restore
-            | Act::Cut(..) => {
+            FaultKind::Disconnect(_) | FaultKind::Roll(_) | FaultKind::Sessions => None,
+            FaultKind::TermStarting(_)
+            | FaultKind::AllAtOnce
+            | FaultKind::Wipe(_)
+            | FaultKind::OldRedis
+            | FaultKind::Crash
+            | FaultKind::Restore
+            | FaultKind::Cut(..) => {
                 Some("only a cluster of the drill's own: leave --gateway and --spawn away".into())
             }
         }
@@ -73,7 +75,7 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Spell;
+    use crate::fault::FreezeLength;
 
     #[test]
     fn what_was_not_named_is_refused_with_the_option_that_names_it() {
@@ -84,21 +86,21 @@ mod tests {
             containers: texts(&["redis=r"]),
             ..Wanted::default()
         };
-        assert_eq!(wanted.refuses(Act::Term(Role::Gateway)), None);
-        assert_eq!(wanted.refuses(Act::Freeze(Role::Logic, Spell::Short)), None);
-        assert_eq!(wanted.refuses(Act::Restart(Role::Redis)), None);
-        assert_eq!(wanted.refuses(Act::Disconnect(Role::Redis)), None);
-        for (act, option) in [
-            (Act::Kill(Role::Logic), "--restart 'logic-0="),
-            (Act::Kill(Role::Task), "--pid task-0="),
-            (Act::Kill(Role::Dev), "--spawn"),
-            (Act::Disconnect(Role::Gateway), "--container gateway-0="),
-            (Act::Roll(Role::Gateway), "--roll-command"),
-            (Act::Sessions, "--store"),
-            (Act::Restore, "--gateway"),
+        assert_eq!(wanted.refuses(FaultKind::Term(Role::Gateway)), None);
+        assert_eq!(wanted.refuses(FaultKind::Freeze(Role::Logic, FreezeLength::Short)), None);
+        assert_eq!(wanted.refuses(FaultKind::Restart(Role::Redis)), None);
+        assert_eq!(wanted.refuses(FaultKind::Disconnect(Role::Redis)), None);
+        for (kind, option) in [
+            (FaultKind::Kill(Role::Logic), "--restart 'logic-0="),
+            (FaultKind::Kill(Role::Task), "--pid task-0="),
+            (FaultKind::Kill(Role::Dev), "--spawn"),
+            (FaultKind::Disconnect(Role::Gateway), "--container gateway-0="),
+            (FaultKind::Roll(Role::Gateway), "--roll-command"),
+            (FaultKind::Sessions, "--store"),
+            (FaultKind::Restore, "--gateway"),
         ] {
-            let said = wanted.refuses(act).unwrap();
-            assert!(said.contains(option), "{act}: {said}");
+            let said = wanted.refuses(kind).unwrap();
+            assert!(said.contains(option), "{kind}: {said}");
         }
     }
 }

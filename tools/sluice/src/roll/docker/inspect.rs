@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::super::instance::Condition;
+use super::super::condition::Condition;
 
 /// A container.
 #[derive(Debug, Clone, Deserialize)]

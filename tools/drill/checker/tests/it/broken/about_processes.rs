@@ -103,23 +103,35 @@ fn nobody_is_told_of_a_kill() {
 
 #[test]
 fn nothing_is_left_behind() {
-    let left = |change: &dyn Fn(&mut sluice_checker::record::Rest)| {
+    let left = |change: &dyn Fn(&mut sluice_checker::record::Leftovers)| {
         let mut records = Script::usual().done();
-        change(&mut records.rest);
+        change(&mut records.leftovers);
         records
     };
-    let good = left(&|rest| {
-        (rest.outbox_rows, rest.idle_in_transaction) = (Some(0), Some(0));
-        (rest.stray_etcd_keys, rest.stray_redis_fields) = (Some(Vec::new()), Some(Vec::new()));
-        rest.files.insert("logic-0".into(), (20, 36));
+    let good = left(&|leftovers| {
+        (leftovers.outbox_rows, leftovers.idle_in_transaction) = (Some(0), Some(0));
+        (leftovers.stray_etcd_keys, leftovers.stray_redis_fields) = (Some(Vec::new()), Some(Vec::new()));
+        leftovers.files.insert("logic-0".into(), (20, 36));
     });
     good.assert_green();
-    assert_only(&left(&|rest| rest.outbox_rows = Some(2)), Kind::Leak, "2 rows in the outbox");
-    assert_only(&left(&|rest| rest.idle_in_transaction = Some(1)), Kind::Leak, "idle in a transaction");
-    assert_only(&left(&|rest| rest.stray_etcd_keys = Some(vec!["/x".into()])), Kind::Leak, "1 keys in etcd");
-    assert_only(&left(&|rest| rest.stray_redis_fields = Some(vec!["y".into()])), Kind::Leak, "in Redis");
-    let files = left(&|rest| {
-        rest.files.insert("gateway-0".into(), (20, 37));
+    assert_only(&left(&|leftovers| leftovers.outbox_rows = Some(2)), Kind::Leak, "2 rows in the outbox");
+    assert_only(
+        &left(&|leftovers| leftovers.idle_in_transaction = Some(1)),
+        Kind::Leak,
+        "idle in a transaction",
+    );
+    assert_only(
+        &left(&|leftovers| leftovers.stray_etcd_keys = Some(vec!["/x".into()])),
+        Kind::Leak,
+        "1 keys in etcd",
+    );
+    assert_only(
+        &left(&|leftovers| leftovers.stray_redis_fields = Some(vec!["y".into()])),
+        Kind::Leak,
+        "in Redis",
+    );
+    let files = left(&|leftovers| {
+        leftovers.files.insert("gateway-0".into(), (20, 37));
     });
     assert_only(&files, Kind::Leak, "gateway-0 holds 37 files");
 }
@@ -174,7 +186,11 @@ fn presence_is_right() {
             of.iter().map(|(user, count)| ((*user).to_owned(), *count)).collect()
         };
         let mut records = Script::usual().done();
-        records.rest.presence.push(PresenceAsked { room: "r".into(), said: users(said), open: users(open) });
+        records.leftovers.presence.push(PresenceAsked {
+            room: "r".into(),
+            said: users(said),
+            open: users(open),
+        });
         records
     };
     asked(&[("ann", 1)], &[("ann", 1)]).assert_green();
@@ -193,7 +209,7 @@ fn a_run_that_says_nothing_is_not_green() {
     assert_doubted(&changed(&|it| it.run.interrupted = true), "interrupted");
     assert_doubted(&changed(&|it| it.run.clients = 4), "only 3 of 4 clients");
     assert_doubted(&changed(&|it| it.run.scenario = "crash".into()), "no fault was done");
-    assert_doubted(&changed(&|it| it.rest.heads.clear()), "no heads");
+    assert_doubted(&changed(&|it| it.leftovers.heads.clear()), "no heads");
     let slow = |it: &mut Records| (it.run.rate_per_s, it.run.load_us) = (6, 1_000_000);
     assert_doubted(&changed(&slow), "only 4 messages were sent of 6");
     changed(&|it| (it.run.rate_per_s, it.run.load_us) = (5, 1_000_000)).assert_green();

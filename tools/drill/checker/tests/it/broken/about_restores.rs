@@ -55,7 +55,7 @@ fn who_gets_what_is_new_was_told() {
 fn what_came_before_the_copy_may_not() {
     let mut records = restored(tell);
     records.rows.pop();
-    records.rest.heads.insert("r".into(), 1);
+    records.leftovers.heads.insert("r".into(), 1);
     assert_found(&records, Kind::LostWrite, "ok with seq 2");
     let late = restored(|script| {
         tell(script);

@@ -16,7 +16,7 @@ fn the_usual_is_green() {
 fn an_acknowledged_row_is_gone() {
     let mut records = Script::usual().done();
     records.rows.pop();
-    records.rest.heads.insert(ROOM.into(), 3);
+    records.leftovers.heads.insert(ROOM.into(), 3);
     assert_found(&records, Kind::LostWrite, "ok with seq 4");
     assert_found(&records, Kind::Phantom, "saw message 4 of client 1");
     let mut nobody_reads = Script::usual();
@@ -67,9 +67,9 @@ fn the_store_has_a_hole() {
     assert_found(&without(|rows| drop(rows.remove(0))), Kind::StoreHole, "begins with seq 2");
     assert_found(&without(|rows| rows[3].seq = 3), Kind::StoreHole, "two rows under seq 3");
     let mut records = Script::usual().done();
-    records.rest.heads.insert(ROOM.into(), 5);
+    records.leftovers.heads.insert(ROOM.into(), 5);
     assert_only(&records, Kind::StoreHole, "the head 5, but its last message is 4");
-    records.rest.heads = [("other".to_owned(), 1)].into();
+    records.leftovers.heads = [("other".to_owned(), 1)].into();
     assert_found(&records, Kind::StoreHole, "\"other\" has the head 1");
     assert_found(&records, Kind::StoreHole, "no head");
 }

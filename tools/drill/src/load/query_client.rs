@@ -12,13 +12,13 @@ use sluice_client::{Client, Error, Options};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::diary::OWN_WISH;
 use super::library::page;
-use super::world::World;
-use crate::records::{Records, Scribe};
+use super::recorder::OWN_WISH;
+use super::shared::LoadShared;
+use crate::records::{RecordWriter, Records};
 
 /// Its name.
-const USER: &str = "asker";
+const USER: &str = "query-client";
 /// A question is asked again for so long.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// One answer comes within this.
@@ -29,21 +29,21 @@ const AGAIN: Duration = Duration::from_millis(200);
 const PAGE: u32 = 256;
 
 #[derive(Debug)]
-pub(super) struct Asker {
-    world: Arc<World>,
-    scribe: Scribe,
+pub(super) struct QueryClient {
+    shared: Arc<LoadShared>,
+    writer: RecordWriter,
     /// Made at the first question; its events are read by nobody, only the first connection is written down.
     client: Mutex<Option<Client>>,
     conns: AtomicU32,
 }
 
-impl Asker {
-    pub(super) fn begin(world: &Arc<World>, records: &Records) -> Self {
-        let scribe = records.scribe(world.plan.clients + 1);
-        let (role, kind) = ("asker".to_owned(), "library".to_owned());
-        scribe.note(&What::Client { user: USER.to_owned(), role, kind });
+impl QueryClient {
+    pub(super) fn begin(shared: &Arc<LoadShared>, records: &Records) -> Self {
+        let writer = records.writer(shared.plan.clients + 1);
+        let (role, kind) = ("query-client".to_owned(), "library".to_owned());
+        writer.note(&What::Client { user: USER.to_owned(), role, kind });
         let (client, conns) = (Mutex::new(None), AtomicU32::new(0));
-        Self { world: Arc::clone(world), scribe, client, conns }
+        Self { shared: Arc::clone(shared), writer, client, conns }
     }
 
     pub(super) async fn presence(&self, room: &str) -> anyhow::Result<BTreeMap<String, u32>> {
@@ -56,7 +56,7 @@ impl Asker {
         let messages = self.ask(async |client| client.history(room, before, Some(PAGE)).await).await;
         let messages = messages.with_context(|| format!("history of {room} could not be asked"))?;
         let what = page(self.conns.load(Relaxed), room, before, &messages);
-        self.scribe.note(&what);
+        self.writer.note(&what);
         let What::History { messages, .. } = what else { bail!("a page is a page") };
         Ok(messages)
     }
@@ -84,11 +84,11 @@ impl Asker {
     }
 
     async fn connect(&self) -> Option<Client> {
-        let entrances = &self.world.entrances;
-        let mut urls = entrances.from(0).into_iter();
+        let endpoints = &self.shared.endpoints;
+        let mut urls = endpoints.from(0).into_iter();
         let url = urls.next().unwrap_or_default();
         let mut options = urls.fold(Options::new(url.clone()), Options::or);
-        if let Some(token) = entrances.token(USER) {
+        if let Some(token) = endpoints.token(USER) {
             options = options.token(token);
         }
         match Client::connect(options).await {
@@ -96,12 +96,12 @@ impl Asker {
                 let conn = self.conns.fetch_add(1, Relaxed) + 1;
                 if let Some(sluice_client::Event::Connected(welcome)) = events.next().await {
                     let (instance, epoch) = (welcome.instance, welcome.epoch);
-                    self.scribe.note(&What::Open { conn, url, instance, epoch });
+                    self.writer.note(&What::Open { conn, url, instance, epoch });
                 }
                 Some(client)
             }
             Err(error) => {
-                self.scribe.note(&What::Failed { url, reason: error.to_string() });
+                self.writer.note(&What::Failed { url, reason: error.to_string() });
                 None
             }
         }
@@ -111,12 +111,12 @@ impl Asker {
         let Some(client) = client else { return };
         client.close().await;
         let (conn, code) = (self.conns.load(Relaxed), OWN_WISH);
-        self.scribe.note(&What::Closed { conn, code, reason: reason.to_owned() });
+        self.writer.note(&What::Closed { conn, code, reason: reason.to_owned() });
     }
 
     pub(super) async fn end(&self) {
         let client = self.client.lock().await.take();
         self.drop_client(client, "goodbye").await;
-        self.scribe.note(&What::End);
+        self.writer.note(&What::End);
     }
 }

@@ -25,18 +25,18 @@ const IDLE: &str = "select count(*) from pg_stat_activity \
                     where datname = current_database() and state like 'idle in transaction%'";
 
 /// A connection to the store, for the rooms of one load.
-pub struct Truth {
-    link: Link,
+pub struct StoreReader {
+    connection: StoreConnection,
     prefix: String,
 }
 
-enum Link {
+enum StoreConnection {
     Postgres(PgConnection),
     /// One file, opened for reading alone.
     Sqlite(SqliteConnection),
 }
 
-impl Truth {
+impl StoreReader {
     /// Connects to `postgres://…`, or to `sqlite:FILE`. Rooms are those whose names begin with `prefix`.
     ///
     /// # Errors
@@ -46,17 +46,17 @@ impl Truth {
             anyhow::Ok(match url.strip_prefix("sqlite:") {
                 Some(file) => {
                     let options = SqliteConnectOptions::new().filename(file).read_only(true);
-                    Link::Sqlite(options.disable_statement_logging().connect().await?)
+                    StoreConnection::Sqlite(options.disable_statement_logging().connect().await?)
                 }
                 None => {
                     let options: PgConnectOptions = url.parse()?;
-                    Link::Postgres(options.disable_statement_logging().connect().await?)
+                    StoreConnection::Postgres(options.disable_statement_logging().connect().await?)
                 }
             })
         };
-        let link =
+        let connection =
             timeout(ASK, connection).await.context("the store does not answer")?.context("the store")?;
-        Ok(Self { link, prefix: prefix.to_owned() })
+        Ok(Self { connection, prefix: prefix.to_owned() })
     }
 
     /// The last seq given out of each room.
@@ -65,9 +65,13 @@ impl Truth {
     /// What the store said.
     pub async fn heads(&mut self) -> anyhow::Result<BTreeMap<String, u64>> {
         let prefix = &self.prefix;
-        let heads: Vec<(String, i64)> = match &mut self.link {
-            Link::Postgres(link) => in_time(sqlx::query_as(HEADS).bind(prefix).fetch_all(link)).await?,
-            Link::Sqlite(link) => in_time(sqlx::query_as(HEADS).bind(prefix).fetch_all(link)).await?,
+        let heads: Vec<(String, i64)> = match &mut self.connection {
+            StoreConnection::Postgres(connection) => {
+                in_time(sqlx::query_as(HEADS).bind(prefix).fetch_all(connection)).await?
+            }
+            StoreConnection::Sqlite(connection) => {
+                in_time(sqlx::query_as(HEADS).bind(prefix).fetch_all(connection)).await?
+            }
         };
         Ok(heads.into_iter().map(|(room, head)| (room, unsigned(head))).collect())
     }
@@ -77,9 +81,13 @@ impl Truth {
     /// # Errors
     /// What the store said.
     pub async fn outbox_rows(&mut self) -> anyhow::Result<u64> {
-        Ok(unsigned(match &mut self.link {
-            Link::Postgres(link) => in_time(sqlx::query_scalar(OUTBOX).fetch_one(link)).await?,
-            Link::Sqlite(link) => in_time(sqlx::query_scalar(OUTBOX).fetch_one(link)).await?,
+        Ok(unsigned(match &mut self.connection {
+            StoreConnection::Postgres(connection) => {
+                in_time(sqlx::query_scalar(OUTBOX).fetch_one(connection)).await?
+            }
+            StoreConnection::Sqlite(connection) => {
+                in_time(sqlx::query_scalar(OUTBOX).fetch_one(connection)).await?
+            }
         }))
     }
 
@@ -88,8 +96,8 @@ impl Truth {
     /// # Errors
     /// What the store said.
     pub async fn idle_in_transaction(&mut self) -> anyhow::Result<Option<u64>> {
-        let Link::Postgres(link) = &mut self.link else { return Ok(None) };
-        in_time(sqlx::query_scalar(IDLE).fetch_one(link)).await.map(unsigned).map(Some)
+        let StoreConnection::Postgres(connection) = &mut self.connection else { return Ok(None) };
+        in_time(sqlx::query_scalar(IDLE).fetch_one(connection)).await.map(unsigned).map(Some)
     }
 
     /// Writes every message to `path`, in order of room and seq; says how many.
@@ -105,25 +113,25 @@ impl Truth {
             out.write_all(b"\n").context("store.jsonl")
         };
         let read = async {
-            match &mut self.link {
-                Link::Postgres(link) => {
+            match &mut self.connection {
+                StoreConnection::Postgres(connection) => {
                     let mut rows = sqlx::query(
                         "select room, seq, sender, key, data, (extract(epoch from at) * 1000)::bigint as at_ms \
                          from messages where substr(room, 1, length($1)) = $1 order by room collate \"C\", seq",
                     )
                     .bind(&self.prefix)
-                    .fetch(link);
+                    .fetch(connection);
                     while let Some(row) = rows.try_next().await? {
                         write(of_postgres(&row)?)?;
                     }
                 }
-                Link::Sqlite(link) => {
+                StoreConnection::Sqlite(connection) => {
                     let mut rows = sqlx::query(
                         "select room, seq, sender, key, data, at_ms from messages \
                          where substr(room, 1, length($1)) = $1 order by room, seq",
                     )
                     .bind(&self.prefix)
-                    .fetch(link);
+                    .fetch(connection);
                     while let Some(row) = rows.try_next().await? {
                         write(of_sqlite(&row)?)?;
                     }

@@ -6,12 +6,12 @@ use crate::load::Progress;
 
 /// Who writes it.
 #[derive(Debug)]
-pub struct Live {
+pub struct StatusLine {
     terminal: bool,
     quiet: bool,
 }
 
-impl Live {
+impl StatusLine {
     /// Standard error; `quiet` says nothing at all.
     #[must_use]
     pub fn new(quiet: bool) -> Self {

@@ -6,18 +6,18 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use sluice_checker::record::{Outcome, Seen, hash_of};
 
-use super::super::letter::Letter;
+use super::super::message::OutgoingMessage;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Heard<'a> {
-    pub welcome: Option<Welcome>,
+pub(super) struct ServerFrame<'a> {
+    pub welcome: Option<WelcomeFrame>,
     pub ok: Option<String>,
-    pub error: Option<Trouble>,
+    pub error: Option<ServerError>,
     pub msg: Option<String>,
     pub skipped: Option<String>,
-    pub drain: Option<Drain>,
-    pub bye: Option<Bye>,
+    pub drain: Option<DrainFrame>,
+    pub bye: Option<ByeFrame>,
     #[serde(borrow, deserialize_with = "present")]
     pub id: Option<&'a RawValue>,
     pub room: Option<String>,
@@ -34,7 +34,7 @@ pub(super) struct Heard<'a> {
     pub epoch: Option<String>,
     pub recovered: Option<bool>,
     #[serde(borrow)]
-    pub messages: Option<Vec<Heard<'a>>>,
+    pub messages: Option<Vec<ServerFrame<'a>>>,
 }
 
 /// `null` is a value like any other.
@@ -43,26 +43,26 @@ fn present<'de, D: Deserializer<'de>>(source: D) -> Result<Option<&'de RawValue>
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Welcome {
+pub(super) struct WelcomeFrame {
     pub instance: String,
     pub epoch: String,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Trouble {
+pub(super) struct ServerError {
     pub code: String,
     pub message: String,
     pub retry: bool,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Drain {
+pub(super) struct DrainFrame {
     pub within_ms: u64,
     pub reconnect_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Bye {
+pub(super) struct ByeFrame {
     pub code: u16,
     pub reconnect: bool,
     pub reconnect_ms: Option<u64>,
@@ -79,7 +79,7 @@ pub(super) enum Whose {
     Nobody,
 }
 
-impl<'a> Heard<'a> {
+impl<'a> ServerFrame<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| format!("a frame cannot be read: {error}: {text:.200}"))
     }
@@ -121,8 +121,8 @@ impl<'a> Heard<'a> {
 }
 
 /// The frame of a publish: the same bytes each time.
-pub(super) fn publish(letter: &Letter) -> String {
-    let Letter { n, room, key, data } = letter;
+pub(super) fn publish(message: &OutgoingMessage) -> String {
+    let OutgoingMessage { n, room, key, data } = message;
     let key = key.as_ref().map(|key| format!(",\"key\":{}", json!(key))).unwrap_or_default();
     format!("{{\"pub\":{},\"data\":{data}{key},\"id\":{n}}}", json!(room))
 }
@@ -140,35 +140,38 @@ mod tests {
     #[test]
     fn frames_are_read_as_the_wire_describes_them() {
         let text = r#"{"msg":"news","seq":2,"from":"alice","at":5,"data": {"a": "é"} }"#;
-        let heard = Heard::parse(text).unwrap();
+        let frame = ServerFrame::parse(text).unwrap();
         assert_eq!(
-            (heard.msg.as_deref(), heard.seq, heard.sender().as_str()),
+            (frame.msg.as_deref(), frame.seq, frame.sender().as_str()),
             (Some("news"), Some(2), "alice")
         );
-        assert_eq!((heard.bytes(), heard.key.is_none()), (r#"{"a": "é"}"#, true));
-        assert_eq!(Heard::parse(r#"{"msg":"news","seq":3,"from":"a","data":null}"#).unwrap().bytes(), "null");
-        let skipped = Heard::parse(r#"{"skipped":"news","from":42,"to":77}"#).unwrap();
+        assert_eq!((frame.bytes(), frame.key.is_none()), (r#"{"a": "é"}"#, true));
+        assert_eq!(
+            ServerFrame::parse(r#"{"msg":"news","seq":3,"from":"a","data":null}"#).unwrap().bytes(),
+            "null"
+        );
+        let skipped = ServerFrame::parse(r#"{"skipped":"news","from":42,"to":77}"#).unwrap();
         assert_eq!((skipped.from.map(RawValue::get), skipped.to), (Some("42"), Some(77)));
-        let ok = Heard::parse(r#"{"ok":"pub","room":"news","seq":1,"id":3}"#).unwrap();
+        let ok = ServerFrame::parse(r#"{"ok":"pub","room":"news","seq":1,"id":3}"#).unwrap();
         assert_eq!((ok.whose(), ok.outcome()), (Whose::Publish(3), Some(Outcome::Ok(1))));
         let error =
-            Heard::parse(r#"{"error":{"code":"not_sent","message":"m","retry":true},"id":4}"#).unwrap();
+            ServerFrame::parse(r#"{"error":{"code":"not_sent","message":"m","retry":true},"id":4}"#).unwrap();
         assert_eq!(error.outcome(), Some(Outcome::Again("not_sent".into())));
         let page = r#"{"ok":"history","room":"n","messages":[{"msg":"n","seq":1,"from":"b","key":"k","data":1}],"id":"q7"}"#;
-        let page = Heard::parse(page).unwrap();
+        let page = ServerFrame::parse(page).unwrap();
         assert_eq!(page.whose(), Whose::Request(7));
         let seen = page.messages.unwrap()[0].seen().unwrap();
         assert_eq!((seen.seq, seen.key.as_deref(), seen.hash), (1, Some("k"), hash_of(b"1")));
-        assert!(Heard::parse("hello").is_err());
+        assert!(ServerFrame::parse("hello").is_err());
     }
 
     #[test]
     fn payloads_go_out_as_they_are() {
-        let mut letter =
-            Letter { n: 7, room: "r\"1".into(), key: Some("k".into()), data: "{\"a\": 1}".into() };
-        assert_eq!(publish(&letter), r#"{"pub":"r\"1","data":{"a": 1},"key":"k","id":7}"#);
-        letter.key = None;
-        assert_eq!(publish(&letter), r#"{"pub":"r\"1","data":{"a": 1},"id":7}"#);
+        let mut message =
+            OutgoingMessage { n: 7, room: "r\"1".into(), key: Some("k".into()), data: "{\"a\": 1}".into() };
+        assert_eq!(publish(&message), r#"{"pub":"r\"1","data":{"a": 1},"key":"k","id":7}"#);
+        message.key = None;
+        assert_eq!(publish(&message), r#"{"pub":"r\"1","data":{"a": 1},"id":7}"#);
         let sub = request(3, json!({"sub": "news", "after": 4}));
         let sub: serde_json::Value = serde_json::from_str(&sub).unwrap();
         assert_eq!(sub, json!({"sub": "news", "after": 4, "id": "q3"}));

@@ -7,11 +7,11 @@ use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use sluice_checker::record::Rest;
+use sluice_checker::record::Leftovers;
 use sluice_launcher::probe;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::truth::Truth;
+use super::store_reader::StoreReader;
 use crate::place::{Place, Role};
 use crate::redis_link;
 use crate::target::Target;
@@ -33,13 +33,13 @@ const NAMED_MAX: usize = 50;
 ///
 /// # Errors
 /// When the store cannot be asked; what else cannot be asked is left open.
-pub async fn look(target: &Target, truth: &mut Truth) -> anyhow::Result<Rest> {
+pub async fn look(target: &Target, store: &mut StoreReader) -> anyhow::Result<Leftovers> {
     let until = Instant::now() + PATIENCE;
     loop {
         let living = instances(target).await;
-        let rest = Rest {
-            outbox_rows: Some(truth.outbox_rows().await?),
-            idle_in_transaction: truth.idle_in_transaction().await?,
+        let leftovers = Leftovers {
+            outbox_rows: Some(store.outbox_rows().await?),
+            idle_in_transaction: store.idle_in_transaction().await?,
             stray_etcd_keys: match target.url(Role::Etcd) {
                 Some(url) => Some(etcd_strays(&url, &living).await?),
                 None => None,
@@ -50,15 +50,15 @@ pub async fn look(target: &Target, truth: &mut Truth) -> anyhow::Result<Rest> {
                 ),
                 None => None,
             },
-            ..Rest::default()
+            ..Leftovers::default()
         };
         let none = |strays: &Option<Vec<String>>| strays.as_ref().is_none_or(Vec::is_empty);
-        let clean = rest.outbox_rows == Some(0)
-            && rest.idle_in_transaction.unwrap_or_default() == 0
-            && none(&rest.stray_etcd_keys)
-            && none(&rest.stray_redis_fields);
+        let clean = leftovers.outbox_rows == Some(0)
+            && leftovers.idle_in_transaction.unwrap_or_default() == 0
+            && none(&leftovers.stray_etcd_keys)
+            && none(&leftovers.stray_redis_fields);
         if clean || Instant::now() >= until {
-            return Ok(rest);
+            return Ok(leftovers);
         }
         sleep(PAUSE).await;
     }

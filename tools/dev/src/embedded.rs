@@ -13,10 +13,10 @@ use sluice_service::clock::Clock;
 use sluice_service::config::sections::Etcd;
 use sluice_store::Store;
 
-use crate::kept::Kept;
+use crate::shared_store::SharedStore;
 
 /// Shared by all services of the process.
-pub(crate) struct Parts {
+pub(crate) struct Embedded {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) token_secret: String,
     queue: MemoryQueue,
@@ -24,7 +24,7 @@ pub(crate) struct Parts {
     registry: Registry,
 }
 
-impl Parts {
+impl Embedded {
     pub(crate) fn new(store: Arc<dyn Store>, token_secret: String) -> Self {
         Self {
             store,
@@ -53,8 +53,8 @@ impl Parts {
         let store = Arc::clone(&self.store);
         sluice_logic::app::Deps {
             store: Box::new(move || {
-                let kept = Kept(Arc::clone(&store));
-                async move { Ok(Arc::new(kept) as Arc<dyn Store>) }.boxed()
+                let shared = SharedStore(Arc::clone(&store));
+                async move { Ok(Arc::new(shared) as Arc<dyn Store>) }.boxed()
             }),
             queue: Arc::new(self.queue.share()),
             presence: Arc::new(self.presence.share()),

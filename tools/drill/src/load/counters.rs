@@ -35,7 +35,7 @@ pub struct Progress {
 
 /// Counters.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct LoadCounters {
     pub sent: AtomicU64,
     pub acked: AtomicU64,
     pub refused: AtomicU64,
@@ -47,7 +47,7 @@ pub(super) struct Tally {
     pub deliveries: Delays,
 }
 
-impl Tally {
+impl LoadCounters {
     pub(super) fn progress(&self, now_us: u64) -> Progress {
         let (acked, refused) = (self.acked.load(Relaxed), self.refused.load(Relaxed));
         let (unknown, sent) = (self.unknown.load(Relaxed), self.sent.load(Relaxed));

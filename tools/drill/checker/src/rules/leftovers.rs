@@ -1,4 +1,4 @@
-//! At rest nothing is left behind, and presence says who is there.
+//! At leftovers nothing is left behind, and presence says who is there.
 
 use crate::findings::{Finding, Findings};
 use crate::history::History;
@@ -11,30 +11,30 @@ const FILES_MORE: u64 = 16;
 const NAMED_MAX: usize = 5;
 
 pub(super) fn judge(history: &History, findings: &mut Findings) {
-    let Some(rest) = &history.rest else { return };
+    let Some(leftovers) = &history.leftovers else { return };
     let mut leak = |text: String| findings.add(Kind::Leak, || Finding::new(text));
     for (count, what) in [
-        (rest.outbox_rows, "rows in the outbox"),
-        (rest.idle_in_transaction, "sessions of PostgreSQL idle in a transaction"),
+        (leftovers.outbox_rows, "rows in the outbox"),
+        (leftovers.idle_in_transaction, "sessions of PostgreSQL idle in a transaction"),
     ] {
         if let Some(count) = count.filter(|count| *count > 0) {
             leak(format!("{count} {what} at rest"));
         }
     }
     for (strays, what) in
-        [(&rest.stray_etcd_keys, "keys in etcd"), (&rest.stray_redis_fields, "fields in Redis")]
+        [(&leftovers.stray_etcd_keys, "keys in etcd"), (&leftovers.stray_redis_fields, "fields in Redis")]
     {
         if let Some(strays) = strays.as_ref().filter(|strays| !strays.is_empty()) {
             let named = strays.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
             leak(format!("{} {what} belong to nobody: {named}", strays.len()));
         }
     }
-    for (process, (before, after)) in &rest.files {
+    for (process, (before, after)) in &leftovers.files {
         if *after > before + FILES_MORE {
             leak(format!("{process} holds {after} files open at rest, {before} before the load"));
         }
     }
-    for asked in rest.presence.iter().filter(|asked| asked.said != asked.open) {
+    for asked in leftovers.presence.iter().filter(|asked| asked.said != asked.open) {
         findings.add(Kind::PresenceWrong, || {
             let users = asked.said.keys().chain(asked.open.keys());
             let wrong = users.filter(|user| asked.said.get(*user) != asked.open.get(*user));

@@ -1,4 +1,4 @@
-//! The place of a service: one life after the other, each with its own lifecycle, at the same addresses. Decides when
+//! A supervised service: one life after the other, each with its own lifecycle, at the same addresses. Decides when
 //! the next life begins; what a service does is its own.
 
 use std::convert::Infallible;
@@ -19,9 +19,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::embedded::Embedded;
 use crate::error::Error;
-use crate::house::Event;
-use crate::parts::Parts;
+use crate::event::Event;
 
 /// Between two looks whether a gateway has heard of a logic.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -39,20 +39,20 @@ pub(crate) struct Addresses {
     pub(crate) admin: SocketAddr,
 }
 
-pub(crate) struct Seat {
+pub(crate) struct Supervised {
     pub(crate) name: String,
     pub(crate) service: Service,
     pub(crate) at: Addresses,
     /// Pages that may connect to a gateway.
     pub(crate) origins: Vec<String>,
-    pub(crate) parts: Arc<Parts>,
+    pub(crate) embedded: Arc<Embedded>,
     pub(crate) events: broadcast::Sender<Event>,
-    pub(crate) standing: watch::Sender<Standing>,
+    pub(crate) present: watch::Sender<Life>,
 }
 
 /// The present life.
 #[derive(Clone, Default)]
-pub(crate) struct Standing {
+pub(crate) struct Life {
     /// Counts from 1.
     pub(crate) life: u64,
     /// Whether it is ready for work.
@@ -62,7 +62,7 @@ pub(crate) struct Standing {
     gateway: Option<Gateway>,
 }
 
-impl Seat {
+impl Supervised {
     /// Lives until `stop`; ended by somebody else before that, it lives again.
     pub(crate) async fn live(self: Arc<Self>, stop: CancellationToken) -> Result<(), BoxError> {
         for life in 1.. {
@@ -83,8 +83,8 @@ impl Seat {
 
     async fn life(&self, life: u64, stop: &CancellationToken) -> Result<Report, BoxError> {
         let (lifecycle, engine) = Lifecycle::new(self.plan());
-        let present = Standing { life, lifecycle: Some(lifecycle.clone()), ..Standing::default() };
-        self.standing.send_replace(present);
+        let present = Life { life, lifecycle: Some(lifecycle.clone()), ..Life::default() };
+        self.present.send_replace(present);
         let begin = async {
             let begun = self.begin(&lifecycle).await;
             match &begun {
@@ -104,8 +104,8 @@ impl Seat {
             never = stopped => match never {},
         };
         // What is held of a service that has ended would hold its connections too.
-        self.standing.send_modify(|standing| {
-            (standing.ready, standing.cluster, standing.gateway) = (false, None, None);
+        self.present.send_modify(|present| {
+            (present.ready, present.cluster, present.gateway) = (false, None, None);
         });
         begun.map_err(|error| Error::Start(self.name.clone(), error.to_string()))?;
         Ok(report)
@@ -113,7 +113,7 @@ impl Seat {
 
     fn is_ready(&self, life: u64, lifecycle: &Lifecycle) {
         if !lifecycle.stopping().is_cancelled() {
-            self.standing.send_modify(|standing| standing.ready = true);
+            self.present.send_modify(|present| present.ready = true);
             self.events.send(Event::Ready { name: self.name.clone(), life }).ok(); // nobody may be looking
         }
     }
@@ -137,13 +137,13 @@ impl Seat {
 
     async fn begin_gateway(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
         let app = sluice_gateway::app::App::build(self.gateway_config(), lifecycle.clone()).await?;
-        let deps = self.parts.gateway(lifecycle, app.registration());
+        let deps = self.embedded.gateway(lifecycle, app.registration());
         let cluster = Arc::clone(&deps.cluster);
         let gateway = app.serve(deps).await?;
         let seen = Arc::clone(&gateway);
-        self.standing.send_modify(|standing| {
-            standing.cluster = Some(cluster);
-            standing.gateway = Some(gateway);
+        self.present.send_modify(|present| {
+            present.cluster = Some(cluster);
+            present.gateway = Some(gateway);
         });
         let heard = async {
             while !seen.calls.heard_lately() {
@@ -156,14 +156,14 @@ impl Seat {
 
     async fn begin_logic(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
         let app = sluice_logic::app::App::build(self.logic_config(), lifecycle.clone()).await?;
-        let deps = self.parts.logic(lifecycle, app.registration());
+        let deps = self.embedded.logic(lifecycle, app.registration());
         self.is_member(&deps.cluster);
         app.serve(deps).await
     }
 
     async fn begin_task(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
         let app = sluice_task::app::App::build(self.task_config(), lifecycle.clone()).await?;
-        let deps = self.parts.task(lifecycle, app.registration());
+        let deps = self.embedded.task(lifecycle, app.registration());
         self.is_member(&deps.cluster);
         app.serve(deps);
         Ok(())
@@ -171,7 +171,7 @@ impl Seat {
 
     fn is_member(&self, cluster: &Arc<dyn Cluster>) {
         let cluster = Some(Arc::clone(cluster));
-        self.standing.send_modify(|standing| standing.cluster = cluster);
+        self.present.send_modify(|present| present.cluster = cluster);
     }
 
     fn admin(&self) -> Admin {
@@ -200,7 +200,7 @@ impl Seat {
 
     fn logic_config(&self) -> sluice_logic::config::Config {
         sluice_logic::config::Config {
-            token_secret: self.parts.token_secret.clone(),
+            token_secret: self.embedded.token_secret.clone(),
             anonymous: true,
             grpc: self.grpc(),
             admin: self.admin(),
@@ -214,7 +214,7 @@ impl Seat {
 
     /// Says to all that it will not stay, before it begins to stop.
     pub(crate) async fn leaves(&self) {
-        let cluster = self.standing.borrow().cluster.clone();
+        let cluster = self.present.borrow().cluster.clone();
         if let Some(cluster) = cluster {
             cluster.set_state(State::Draining).await;
         }
@@ -230,16 +230,16 @@ impl Seat {
 
     /// For the page: who it is, and where it stands now.
     pub(crate) fn to_json(&self) -> Value {
-        let standing = self.standing.borrow().clone();
-        let progress = standing.lifecycle.as_ref().map(|lifecycle| lifecycle.progress().borrow().clone());
-        let instance = standing.cluster.as_ref().map(|cluster| cluster.me().borrow().to_string());
+        let present = self.present.borrow().clone();
+        let progress = present.lifecycle.as_ref().map(|lifecycle| lifecycle.progress().borrow().clone());
+        let instance = present.cluster.as_ref().map(|cluster| cluster.me().borrow().to_string());
         let connections =
-            standing.gateway.as_ref().map(|gateway| gateway.stats.connections.load(Ordering::Relaxed));
+            present.gateway.as_ref().map(|gateway| gateway.stats.connections.load(Ordering::Relaxed));
         json!({
             "name": self.name,
             "service": self.service.as_str(),
-            "life": standing.life,
-            "ready": standing.ready && progress.as_ref().is_some_and(|progress| progress.is_ready()),
+            "life": present.life,
+            "ready": present.ready && progress.as_ref().is_some_and(|progress| progress.is_ready()),
             "stage": progress.as_ref().map(|progress| progress.stage.as_str()),
             "state": progress.as_ref().map(|progress| progress.state().as_str()),
             "instance": instance,

@@ -7,7 +7,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use sluice_checker::record::{What, hash_of};
 
-use super::plan::{Part, Plan, Role};
+use super::plan::{ClientRole, ClientSpec, Plan};
 use super::zipf::Zipf;
 use crate::seed::Seed;
 
@@ -22,14 +22,14 @@ const KEY_DIGITS: usize = 24;
 
 /// One message, before it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Letter {
+pub(super) struct OutgoingMessage {
     pub n: u64,
     pub room: String,
     pub key: Option<String>,
     pub data: String,
 }
 
-impl Letter {
+impl OutgoingMessage {
     /// The record of its sending.
     pub(super) fn send(&self, conn: u32) -> What {
         let (room, key) = (self.room.clone(), self.key.clone());
@@ -40,7 +40,7 @@ impl Letter {
 
 /// Writes a client's messages.
 #[derive(Debug)]
-pub(super) struct Pen {
+pub(super) struct MessageGenerator {
     client: u32,
     beacon: bool,
     keyless: bool,
@@ -50,42 +50,42 @@ pub(super) struct Pen {
     last: u64,
 }
 
-impl Pen {
+impl MessageGenerator {
     /// `keyless`: may leave out the key.
-    pub(super) fn new(plan: &Plan, part: &Part, popularity: &Arc<Zipf>, keyless: bool) -> Self {
+    pub(super) fn new(plan: &Plan, spec: &ClientSpec, popularity: &Arc<Zipf>, keyless: bool) -> Self {
         Self {
-            client: part.client,
-            beacon: part.role == Role::Beacon,
+            client: spec.client,
+            beacon: spec.role == ClientRole::Beacon,
             keyless: keyless && plan.keyless,
             plan: plan.clone(),
             popularity: Arc::clone(popularity),
-            rng: Seed(plan.seed).stream("letters", part.client),
+            rng: Seed(plan.seed).stream("letters", spec.client),
             last: 0,
         }
     }
 
-    pub(super) fn write(&mut self, now_us: u64) -> Letter {
+    pub(super) fn generate(&mut self, now_us: u64) -> OutgoingMessage {
         self.last += 1;
         let (client, n) = (self.client, self.last);
         let key = (0..KEY_DIGITS).map(|_| char::from_digit(self.rng.random_range(0..16), 16).unwrap_or('0'));
         let key = key.collect();
         if self.beacon {
             let data = format!(r#"{{"c":{client},"n":{n},"t":{now_us}}}"#);
-            return Letter { n, room: self.plan.beacon_room(), key: Some(key), data };
+            return OutgoingMessage { n, room: self.plan.beacon_room(), key: Some(key), data };
         }
         if self.plan.large_in > 0 && self.rng.random_ratio(1, self.plan.large_in) {
             let place = self.popularity.places() / 2; // of the rooms that few read
             let room = self.plan.room(self.rng.random_range(place..self.popularity.places()));
-            return Letter { n, room, key: Some(key), data: self.padded(n, LARGE) };
+            return OutgoingMessage { n, room, key: Some(key), data: self.padded(n, LARGE) };
         }
         let room = self.plan.room(self.popularity.pick(&mut self.rng));
         if self.rng.random_ratio(1, EMPTY_IN) {
             let data = ["\"\"", "{}", "null"][self.rng.random_range(0..3)].to_owned();
-            return Letter { n, room, key: Some(key), data };
+            return OutgoingMessage { n, room, key: Some(key), data };
         }
         let bytes = self.rng.random_range(60..=300);
         let key = (!self.keyless || !self.rng.random_bool(KEYLESS)).then_some(key);
-        Letter { n, room, key, data: self.padded(n, bytes) }
+        OutgoingMessage { n, room, key, data: self.padded(n, bytes) }
     }
 
     /// Exactly so many bytes, when that is enough for the numbers.
@@ -110,37 +110,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_repeat_with_their_seed_and_share_no_payload_but_empty_ones() {
+    fn messages_repeat_with_their_seed_and_share_no_payload_but_empty_ones() {
         let plan = Plan::default();
-        let parts = plan.parts();
-        let part = parts.iter().find(|part| part.role == Role::Sender).unwrap();
+        let specs = plan.specs();
+        let spec = specs.iter().find(|spec| spec.role == ClientRole::Sender).unwrap();
         let popularity = Arc::new(plan.popularity());
         let write = || {
-            let mut pen = Pen::new(&plan, part, &popularity, true);
-            (0..5_000).map(|_| pen.write(7)).collect::<Vec<_>>()
+            let mut generator = MessageGenerator::new(&plan, spec, &popularity, true);
+            (0..5_000).map(|_| generator.generate(7)).collect::<Vec<_>>()
         };
-        let letters = write();
-        assert_eq!(letters, write());
-        let full: Vec<&Letter> = letters.iter().filter(|letter| letter.data.len() > 4).collect();
-        assert!(full.len() < letters.len(), "some are empty");
-        assert_eq!(full.iter().map(|letter| &letter.data).collect::<HashSet<_>>().len(), full.len());
-        let keys: HashSet<_> = letters.iter().filter_map(|letter| letter.key.as_ref()).collect();
-        let keyless = letters.len() - keys.len();
+        let messages = write();
+        assert_eq!(messages, write());
+        let full: Vec<&OutgoingMessage> = messages.iter().filter(|message| message.data.len() > 4).collect();
+        assert!(full.len() < messages.len(), "some are empty");
+        assert_eq!(full.iter().map(|message| &message.data).collect::<HashSet<_>>().len(), full.len());
+        let keys: HashSet<_> = messages.iter().filter_map(|message| message.key.as_ref()).collect();
+        let keyless = messages.len() - keys.len();
         assert!((50..400).contains(&keyless), "{keyless} without key, no key twice");
-        assert!(letters.iter().any(|letter| letter.data.len() == LARGE));
-        for letter in &letters {
-            serde_json::from_str::<serde_json::Value>(&letter.data).unwrap();
-            assert!(letter.data.len() <= LARGE);
-            assert!(letter.data.len() > 4 || letter.key.is_some(), "what has neither is seen by nobody");
+        assert!(messages.iter().any(|message| message.data.len() == LARGE));
+        for message in &messages {
+            serde_json::from_str::<serde_json::Value>(&message.data).unwrap();
+            assert!(message.data.len() <= LARGE);
+            assert!(message.data.len() > 4 || message.key.is_some(), "what has neither is seen by nobody");
         }
     }
 
     #[test]
     fn a_beacon_says_when_it_was_sent() {
         let plan = Plan::default();
-        let mut pen = Pen::new(&plan, &plan.parts()[0], &Arc::new(plan.popularity()), false);
-        let letter = pen.write(1_234);
-        assert_eq!((letter.room.as_str(), sent_us(&letter.data)), ("beacon", Some(1_234)));
+        let mut generator =
+            MessageGenerator::new(&plan, &plan.specs()[0], &Arc::new(plan.popularity()), false);
+        let message = generator.generate(1_234);
+        assert_eq!((message.room.as_str(), sent_us(&message.data)), ("beacon", Some(1_234)));
         assert_eq!(sent_us("null"), None);
     }
 }

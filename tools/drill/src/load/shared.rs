@@ -1,4 +1,4 @@
-//! What all clients of a load share: the doors, the clock, the counters, and how far the run is. It decides nothing.
+//! What all clients of a load share: the endpoints, the clock, the counters, and how far the run is. It decides nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,26 +6,26 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::counters::LoadCounters;
 use super::plan::Plan;
-use super::tally::Tally;
 use super::zipf::Zipf;
 use crate::clock::Clock;
 
 type Mint = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// Where clients connect, and with what.
-pub struct Entrances {
+pub struct Endpoints {
     urls: watch::Receiver<Vec<String>>,
     token: Mint,
 }
 
-impl fmt::Debug for Entrances {
+impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entrances").field("urls", &*self.urls.borrow()).finish_non_exhaustive()
+        f.debug_struct("Endpoints").field("urls", &*self.urls.borrow()).finish_non_exhaustive()
     }
 }
 
-impl Entrances {
+impl Endpoints {
     /// URLs of all gateways, `ws://host:port/ws`, as they change during the run, and who gives a user a token that may
     /// read and write everything.
     pub fn new(
@@ -65,7 +65,7 @@ impl Entrances {
 
 /// How far a load is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
+pub(super) enum LoadPhase {
     /// Everybody connects and subscribes.
     Gather,
     /// Everybody does as the plan says.
@@ -80,18 +80,18 @@ pub(super) enum Phase {
 
 /// What clients share.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct LoadShared {
     pub plan: Plan,
     /// The room that everybody reads.
     pub beacon_room: String,
     pub clock: Clock,
     pub popularity: Arc<Zipf>,
-    pub entrances: Entrances,
-    pub tally: Tally,
+    pub endpoints: Endpoints,
+    pub counters: LoadCounters,
     /// Places for first connections at once.
     pub first: Semaphore,
     pub ready: AtomicU32,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<LoadPhase>,
 }
 
 /// A publish without an answer is given up after this, microseconds.
@@ -99,17 +99,22 @@ const GIVE_UP_US: u64 = 60_000_000;
 /// First connections at once: a gateway has other work than to greet a crowd.
 const FIRST_AT_ONCE: usize = 16;
 
-impl World {
-    pub(super) fn new(plan: Plan, entrances: Entrances, clock: Clock, phase: watch::Receiver<Phase>) -> Self {
+impl LoadShared {
+    pub(super) fn new(
+        plan: Plan,
+        endpoints: Endpoints,
+        clock: Clock,
+        phase: watch::Receiver<LoadPhase>,
+    ) -> Self {
         let (popularity, beacon_room) = (Arc::new(plan.popularity()), plan.beacon_room());
-        let (tally, first) = (Tally::default(), Semaphore::new(FIRST_AT_ONCE));
+        let (counters, first) = (LoadCounters::default(), Semaphore::new(FIRST_AT_ONCE));
         Self {
             plan,
             beacon_room,
             clock,
             popularity,
-            entrances,
-            tally,
+            endpoints,
+            counters,
             first,
             ready: AtomicU32::new(0),
             phase,
@@ -117,17 +122,17 @@ impl World {
     }
 
     /// A load that is dropped has ended.
-    pub(super) fn phase(&self) -> Phase {
-        if self.phase.has_changed().is_err() { Phase::End } else { *self.phase.borrow() }
+    pub(super) fn phase(&self) -> LoadPhase {
+        if self.phase.has_changed().is_err() { LoadPhase::End } else { *self.phase.borrow() }
     }
 
     /// Returns when the load is as far as this, or has ended.
-    pub(super) async fn reaches(&self, phase: Phase) {
+    pub(super) async fn reaches(&self, phase: LoadPhase) {
         self.phase.clone().wait_for(|now| *now >= phase).await.ok(); // dropped: it has ended
     }
 
     /// Returns when the load is in another phase than this.
-    pub(super) async fn leaves(&self, phase: Phase) {
+    pub(super) async fn leaves(&self, phase: LoadPhase) {
         self.phase.clone().wait_for(|now| *now != phase).await.ok(); // likewise
     }
 

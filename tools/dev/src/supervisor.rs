@@ -6,19 +6,20 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sluice_cluster::Service;
-use sluice_lifecycle::{Lifecycle, Report, Stage};
+use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_store::Store;
 use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::embedded::Embedded;
 use crate::error::{Error, Refused};
+use crate::event::Event;
 use crate::folder::{Folder, State};
 use crate::options::Options;
 use crate::page;
-use crate::parts::Parts;
 use crate::ports::Ports;
-use crate::seat::{Addresses, Seat, Standing};
+use crate::supervised::{Addresses, Life, Supervised};
 
 /// Where clients of the first gateway connect, when the port is free.
 const USUAL_CLIENTS: u16 = 8080;
@@ -28,25 +29,6 @@ const USUAL_PAGE: u16 = 8081;
 const RESTART_WITHIN: Duration = Duration::from_secs(15);
 /// Events kept for a reader that is behind: a restart has two.
 const EVENTS: usize = 256;
-
-/// What happens while it runs.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// A service is ready.
-    Ready {
-        /// Its place: `gateway-2`.
-        name: String,
-        /// How many it had there.
-        life: u64,
-    },
-    /// A service has stopped: it is being restarted, or everything stops.
-    Ended {
-        /// Its place.
-        name: String,
-        /// Its stages.
-        report: Report,
-    },
-}
 
 /// A gateway's addresses; they do not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,7 +60,7 @@ struct Inner {
     lifecycle: Lifecycle,
     folder: Folder,
     memory: bool,
-    seats: Vec<Arc<Seat>>,
+    supervised: Vec<Arc<Supervised>>,
     page: String,
     notes: Vec<String>,
     events: broadcast::Sender<Event>,
@@ -103,10 +85,10 @@ impl Dev {
         let path = (!options.memory).then(|| folder.store());
         let store: Arc<dyn Store> =
             Arc::new(SqliteStore::open(SqliteConfig { path, ..SqliteConfig::default() }).await?);
-        let parts = Arc::new(Parts::new(store, state.token_secret.clone()));
+        let embedded = Arc::new(Embedded::new(store, state.token_secret.clone()));
         let (events, _) = broadcast::channel(EVENTS);
         let page = format!("http://{}", places.page);
-        let seats = places.seats(&parts, &events);
+        let supervised = places.supervised(&embedded, &events);
         state.ports = places.ports.by_name().clone();
         (state.pid, state.admin) = (Some(std::process::id()), Some(page.clone()));
         folder.write(&state)?;
@@ -114,42 +96,42 @@ impl Dev {
             lifecycle: lifecycle.clone(),
             folder,
             memory: options.memory,
-            seats,
+            supervised,
             page,
             notes: places.ports.notes.clone(),
             events,
         };
         let dev = Self { inner: Arc::new(inner) };
-        dev.on_stop(state, places.ports, &parts);
+        dev.on_stop(state, places.ports, &embedded);
         page::serve(dev.clone(), bound, lifecycle);
-        dev.seat_all().await;
+        dev.start_all().await;
         lifecycle.ready();
         Ok(dev)
     }
 
     /// Those who are asked first start first.
-    async fn seat_all(&self) {
+    async fn start_all(&self) {
         for service in [Service::Logic, Service::Task, Service::Gateway] {
             if self.inner.lifecycle.stopping().is_cancelled() {
                 return;
             }
-            let of = || self.inner.seats.iter().filter(move |seat| seat.service == service);
+            let of = || self.inner.supervised.iter().filter(move |one| one.service == service);
             let (stage, name) = match service {
                 Service::Gateway => (Stage::Drain, "gateway"),
                 Service::Task => (Stage::Flush, "task"),
                 Service::Logic => (Stage::Release, "logic"),
             };
             let scope = self.inner.lifecycle.scope(stage);
-            of().for_each(|seat| scope.spawn(name, Arc::clone(seat).live(scope.token())));
-            for seat in of() {
-                let mut standing = seat.standing.subscribe();
-                let ready = standing.wait_for(|standing| standing.ready);
+            of().for_each(|one| scope.spawn(name, Arc::clone(one).live(scope.token())));
+            for one in of() {
+                let mut present = one.present.subscribe();
+                let ready = present.wait_for(|present| present.ready);
                 self.inner.lifecycle.until_stopping(ready).await;
             }
         }
     }
 
-    fn on_stop(&self, state: State, ports: Ports, parts: &Arc<Parts>) {
+    fn on_stop(&self, state: State, ports: Ports, embedded: &Arc<Embedded>) {
         let gateways: Vec<_> = self.of(Service::Gateway).cloned().collect();
         self.inner.lifecycle.hook(Stage::NotReady, "leaving", move || async move {
             for gateway in gateways {
@@ -157,9 +139,9 @@ impl Dev {
             }
             Ok(())
         });
-        let (dev, parts) = (self.clone(), Arc::clone(parts));
+        let (dev, embedded) = (self.clone(), Arc::clone(embedded));
         self.inner.lifecycle.hook(Stage::Gone, "store", move || async move {
-            parts.store.close().await;
+            embedded.store.close().await;
             // Ours to the end.
             drop(ports);
             let ended = State { pid: None, admin: None, ..state };
@@ -167,15 +149,15 @@ impl Dev {
         });
     }
 
-    fn of(&self, service: Service) -> impl Iterator<Item = &Arc<Seat>> {
-        self.inner.seats.iter().filter(move |seat| seat.service == service)
+    fn of(&self, service: Service) -> impl Iterator<Item = &Arc<Supervised>> {
+        self.inner.supervised.iter().filter(move |one| one.service == service)
     }
 
     /// The gateways, in order.
     #[must_use]
     pub fn gateways(&self) -> Vec<Gateway> {
-        let gateway = |seat: &Arc<Seat>| {
-            Some(Gateway { name: seat.name.clone(), ws: seat.ws()?, admin: seat.admin_url() })
+        let gateway = |one: &Arc<Supervised>| {
+            Some(Gateway { name: one.name.clone(), ws: one.ws()?, admin: one.admin_url() })
         };
         self.of(Service::Gateway).filter_map(gateway).collect()
     }
@@ -183,8 +165,8 @@ impl Dev {
     /// Admin pages of logic and task, by name.
     #[must_use]
     pub fn others(&self) -> Vec<(String, String)> {
-        let others = self.inner.seats.iter().filter(|seat| seat.service != Service::Gateway);
-        others.map(|seat| (seat.name.clone(), seat.admin_url())).collect()
+        let others = self.inner.supervised.iter().filter(|one| one.service != Service::Gateway);
+        others.map(|one| (one.name.clone(), one.admin_url())).collect()
     }
 
     /// The page with everything on it, `http://host:port`.
@@ -225,7 +207,7 @@ impl Dev {
             "dir": self.dir(),
             "memory": self.inner.memory,
             "stage": self.inner.lifecycle.stage().as_str(),
-            "services": self.inner.seats.iter().map(|seat| seat.to_json()).collect::<Vec<_>>(),
+            "services": self.inner.supervised.iter().map(|one| one.to_json()).collect::<Vec<_>>(),
         })
     }
 
@@ -234,20 +216,20 @@ impl Dev {
     /// # Errors
     /// [`Refused`] when there is no such place or it does not come back.
     pub async fn restart(&self, name: &str) -> Result<Restarted, Refused> {
-        let Some(seat) = self.inner.seats.iter().find(|seat| seat.name == name) else {
-            let names: Vec<&str> = self.inner.seats.iter().map(|seat| seat.name.as_str()).collect();
+        let Some(one) = self.inner.supervised.iter().find(|one| one.name == name) else {
+            let names: Vec<&str> = self.inner.supervised.iter().map(|one| one.name.as_str()).collect();
             return Err(Refused::Unknown(name.to_owned(), names.join(", ")));
         };
         let begun = Instant::now();
-        let mut standing = seat.standing.subscribe();
+        let mut present = one.present.subscribe();
         let (life, lifecycle) = {
-            let standing = standing.borrow();
-            (standing.life, standing.lifecycle.clone())
+            let present = present.borrow();
+            (present.life, present.lifecycle.clone())
         };
         if !lifecycle.is_some_and(|lifecycle| lifecycle.stop(sluice_lifecycle::StopReason::Admin)) {
             return Err(Refused::Busy(name.to_owned()));
         }
-        let again = standing.wait_for(|standing| standing.life > life && standing.ready);
+        let again = present.wait_for(|present| present.life > life && present.ready);
         match self.inner.lifecycle.until_stopping(timeout(RESTART_WITHIN, again)).await {
             None => Err(Refused::Stopping),
             Some(Ok(Ok(_))) => Ok(Restarted { name: name.to_owned(), elapsed_ms: millis(begun.elapsed()) }),
@@ -284,20 +266,24 @@ impl Places {
         Ok(Self { ports, page, services })
     }
 
-    fn seats(&self, parts: &Arc<Parts>, events: &broadcast::Sender<Event>) -> Vec<Arc<Seat>> {
+    fn supervised(
+        &self,
+        embedded: &Arc<Embedded>,
+        events: &broadcast::Sender<Event>,
+    ) -> Vec<Arc<Supervised>> {
         let origins = vec![format!("http://{}", self.page), format!("http://localhost:{}", self.page.port())];
-        let seat = |(name, service, at): &(String, Service, Addresses)| {
-            Arc::new(Seat {
+        let supervised = |(name, service, at): &(String, Service, Addresses)| {
+            Arc::new(Supervised {
                 name: name.clone(),
                 service: *service,
                 at: at.clone(),
                 origins: origins.clone(),
-                parts: Arc::clone(parts),
+                embedded: Arc::clone(embedded),
                 events: events.clone(),
-                standing: watch::Sender::new(Standing::default()),
+                present: watch::Sender::new(Life::default()),
             })
         };
-        self.services.iter().map(seat).collect()
+        self.services.iter().map(supervised).collect()
     }
 }
 

@@ -11,11 +11,11 @@ use sluice_checker::record::{Seen, What, hash_of};
 use sluice_client::{Client, Error, Message, Position};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::super::client_state::RoomState;
 use super::super::pace::FIRST_S;
-use super::super::plan::Role;
-use super::super::standing::Held;
-use super::super::world::Phase;
-use super::{Leave, Life};
+use super::super::plan::ClientRole;
+use super::super::shared::LoadPhase;
+use super::{LeaveReason, LibraryClient};
 
 /// Time between two of the same, seconds.
 const CHURN_S: std::ops::Range<f64> = 4.0..16.0;
@@ -33,34 +33,39 @@ const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// One that is not, within this.
 const SOON: Duration = Duration::from_secs(2);
 
-impl Life {
+impl LibraryClient {
     /// Until it is time to leave.
-    pub(super) async fn act(&self, client: &Client, rng: &mut SmallRng, gathered: &mut bool) -> Leave {
+    pub(super) async fn behave(
+        &self,
+        client: &Client,
+        rng: &mut SmallRng,
+        gathered: &mut bool,
+    ) -> LeaveReason {
         self.held.store(false, Relaxed);
-        let rooms = self.diary.standing.wanted();
+        let rooms = self.recorder.state.wanted();
         join_all(rooms.into_iter().map(|(room, held)| self.subscribe(client, room, held))).await;
         if !std::mem::replace(gathered, true) {
-            self.world.one_is_ready();
+            self.shared.one_is_ready();
         }
-        self.world.reaches(Phase::Run).await;
+        self.shared.reaches(LoadPhase::Run).await;
         let mut next =
             |range: std::ops::Range<f64>| Instant::now() + Duration::from_secs_f64(rng.random_range(range));
         let (mut churn_at, mut history_at) = (next(FIRST_S), next(HISTORY_S));
-        let (churns, reads) = (self.part.role == Role::Churn, self.part.history);
+        let (churns, reads) = (self.spec.role == ClientRole::Churn, self.spec.history);
         let mut turns = 0_u32;
-        while self.world.phase() == Phase::Run {
+        while self.shared.phase() == LoadPhase::Run {
             tokio::select! {
                 biased;
-                () = self.world.leaves(Phase::Run) => {}
+                () = self.shared.leaves(LoadPhase::Run) => {}
                 () = sleep_until(churn_at), if churns => {
                     churn_at = next(CHURN_S);
                     turns += 1;
                     match turns % 4 {
                         1 | 2 => self.step_out(client, turns, next(AWAY_S)).await,
-                        3 if self.part.client % 4 < 2 => return Leave::Cut,
+                        3 if self.spec.client % 4 < 2 => return LeaveReason::Cut,
                         _ => {
                             self.finish_sending().await;
-                            return Leave::Goodbye;
+                            return LeaveReason::Goodbye;
                         }
                     }
                 }
@@ -68,17 +73,17 @@ impl Life {
                     history_at = next(HISTORY_S);
                     tokio::select! {
                         () = self.read_history(client, turns) => {}
-                        () = self.world.leaves(Phase::Run) => {}
+                        () = self.shared.leaves(LoadPhase::Run) => {}
                     }
                     turns += 1;
                 }
             }
         }
-        self.world.reaches(Phase::End).await;
-        Leave::End
+        self.shared.reaches(LoadPhase::End).await;
+        LeaveReason::End
     }
 
-    async fn subscribe(&self, client: &Client, room: String, held: Held) {
+    async fn subscribe(&self, client: &Client, room: String, held: RoomState) {
         let from = match held.last {
             Some(after) => Position::In { after, epoch: held.epoch },
             None => Position::Now,
@@ -86,15 +91,15 @@ impl Life {
         // anything else is told as an event
         if let Err(Error::Answer(error)) = client.subscribe(&room, from).await {
             let (conn, code) = (self.conn.load(Relaxed), error.code.as_str().to_owned());
-            self.diary.note(&What::Error { conn, code, message: error.message });
+            self.recorder.note(&What::Error { conn, code, message: error.message });
         }
     }
 
     /// Leaves a room and comes back to where it was.
     async fn step_out(&self, client: &Client, turn: u32, until: Instant) {
-        let standing = &self.diary.standing;
-        let mut rooms = standing.live();
-        rooms.retain(|room| *room != self.world.beacon_room);
+        let state = &self.recorder.state;
+        let mut rooms = state.live();
+        rooms.retain(|room| *room != self.shared.beacon_room);
         let Some(room) = rooms.get(turn as usize % rooms.len().max(1)) else { return };
         let patience = match client.unsubscribe(room).await {
             Ok(()) => ANSWER_WAIT,
@@ -102,7 +107,7 @@ impl Life {
         };
         let start = Instant::now();
         let held = loop {
-            match standing.held(room) {
+            match state.held(room) {
                 Some(held) if held.away => break held, // its last message is written down
                 Some(_) if start.elapsed() < patience => sleep(LOOK).await,
                 Some(_) | None => return,
@@ -110,7 +115,7 @@ impl Life {
         };
         tokio::select! {
             () = sleep_until(until) => {}
-            () = self.world.leaves(Phase::Run) => {}
+            () = self.shared.leaves(LoadPhase::Run) => {}
         }
         self.subscribe(client, room.clone(), held).await;
     }
@@ -124,13 +129,13 @@ impl Life {
     }
 
     async fn read_history(&self, client: &Client, turn: u32) {
-        let rooms = &self.part.rooms;
+        let rooms = &self.spec.rooms;
         let Some(room) = rooms.get(turn as usize % rooms.len().max(1)) else { return };
-        let last = self.diary.standing.held(room).and_then(|held| held.last);
+        let last = self.recorder.state.held(room).and_then(|held| held.last);
         let before = last.filter(|last| turn % 2 == 1 && *last > 0);
         if let Ok(messages) = client.history(room, before, Some(PAGE)).await {
             let conn = self.conn.load(Relaxed);
-            self.diary.note(&page(conn, room, before, &messages));
+            self.recorder.note(&page(conn, room, before, &messages));
         }
     }
 }

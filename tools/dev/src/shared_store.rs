@@ -9,12 +9,12 @@ use sluice_store::{
     Committed, Heads, NewMessage, NoteId, Pages, Range, Retention, StaleNote, Store, StoreError, Trimmed,
 };
 
-pub(crate) struct Kept(pub(crate) Arc<dyn Store>);
+pub(crate) struct SharedStore(pub(crate) Arc<dyn Store>);
 
 type Answer<T> = Result<T, StoreError>;
 
 #[async_trait]
-impl Store for Kept {
+impl Store for SharedStore {
     async fn publish(&self, lane: u8, not_after_ms: i64, items: Vec<NewMessage>) -> Answer<Committed> {
         self.0.publish(lane, not_after_ms, items).await
     }

@@ -9,11 +9,11 @@ use sluice_checker::record::What;
 use sluice_client::{Event, Events, Message, Position, Subscribed, Welcome};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::diary::{Confirmed, Diary, OWN_WISH};
 use super::super::pace::FIRST_S;
-use super::super::plan::Role;
-use super::super::world::Phase;
-use super::{Leave, Life};
+use super::super::plan::ClientRole;
+use super::super::recorder::{Confirmed, OWN_WISH, Recorder};
+use super::super::shared::LoadPhase;
+use super::{LeaveReason, LibraryClient};
 use crate::records::Delivery;
 use crate::seed::Seed;
 
@@ -23,7 +23,7 @@ const STOPS_S: std::ops::Range<f64> = 3.0..6.0;
 
 /// Where the reader stands.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct EventReader {
     /// Where the last attempt led to.
     url: String,
     /// The connection in use, while there is one.
@@ -32,18 +32,18 @@ pub(super) struct Reading {
     asked: BTreeSet<String>,
 }
 
-impl Reading {
+impl EventReader {
     pub(super) fn conn(&self) -> Option<u32> {
         self.conn
     }
 }
 
-impl Life {
+impl LibraryClient {
     /// Until the library ends.
-    pub(super) async fn read(&self, events: &mut Events, reading: &mut Reading) -> Leave {
-        let mut rng = Seed(self.world.plan.seed).stream("stops", self.part.client);
+    pub(super) async fn read(&self, events: &mut Events, reader: &mut EventReader) -> LeaveReason {
+        let mut rng = Seed(self.shared.plan.seed).stream("stops", self.spec.client);
         let mut after = |range: std::ops::Range<f64>| Duration::from_secs_f64(rng.random_range(range));
-        let stops = self.part.role == Role::Stopped;
+        let stops = self.spec.role == ClientRole::Stopped;
         let mut stop_at = Instant::now() + after(FIRST_S);
         loop {
             let event = tokio::select! {
@@ -51,13 +51,13 @@ impl Life {
                 () = sleep_until(stop_at), if stops => None,
                 event = events.next() => match event {
                     Some(event) => Some(event),
-                    None => return Leave::Lost,
+                    None => return LeaveReason::Lost,
                 },
             };
             match event {
-                Some(event) => self.event(event, reading),
+                Some(event) => self.event(event, reader),
                 None => {
-                    if self.world.phase() == Phase::Run {
+                    if self.shared.phase() == LoadPhase::Run {
                         self.stop_reading(after(STOPS_S)).await;
                     }
                     stop_at = Instant::now() + after(READS_S);
@@ -68,77 +68,77 @@ impl Life {
 
     async fn stop_reading(&self, time: Duration) {
         let conn = self.conn.load(Relaxed);
-        self.diary.note(&What::Paused { conn });
+        self.recorder.note(&What::Paused { conn });
         tokio::select! {
             () = sleep(time) => {}
-            () = self.world.leaves(Phase::Run) => {}
+            () = self.shared.leaves(LoadPhase::Run) => {}
         }
-        self.diary.note(&What::Unpaused { conn });
+        self.recorder.note(&What::Unpaused { conn });
     }
 
-    fn event(&self, event: Event, reading: &mut Reading) {
-        let diary = &self.diary;
-        let conn = reading.conn.unwrap_or_default();
+    fn event(&self, event: Event, reader: &mut EventReader) {
+        let recorder = &self.recorder;
+        let conn = reader.conn.unwrap_or_default();
         match event {
-            Event::Message(message) | Event::OutOfOrder { message, .. } => got(diary, conn, &message),
-            Event::Skipped { room, from, to } => diary.skipped(conn, &room, from, to),
-            Event::Dialled { url, failed: Some(reason) } => diary.failed(url, reason),
-            Event::Dialled { url, failed: None } => reading.url = url,
-            Event::Connected(welcome) => self.connected(welcome, reading),
+            Event::Message(message) | Event::OutOfOrder { message, .. } => got(recorder, conn, &message),
+            Event::Skipped { room, from, to } => recorder.skipped(conn, &room, from, to),
+            Event::Dialled { url, failed: Some(reason) } => recorder.failed(url, reason),
+            Event::Dialled { url, failed: None } => reader.url = url,
+            Event::Connected(welcome) => self.connected(welcome, reader),
             Event::Asked { room, from } => {
                 let (after, epoch) = match from {
                     Position::Now => (None, None),
                     Position::After(after) => (Some(after), None),
                     Position::In { after, epoch } => (Some(after), Some(epoch)),
                 };
-                reading.asked.insert(room.clone());
-                diary.note(&What::Sub { conn, room, after, epoch });
+                reader.asked.insert(room.clone());
+                recorder.note(&What::Sub { conn, room, after, epoch });
             }
             Event::Subscribed(at) | Event::Resumed(at) => {
-                let asked = reading.asked.remove(&at.room);
+                let asked = reader.asked.remove(&at.room);
                 let Subscribed { room, after, head, epoch, recovered } = &at;
                 let (after, head, recovered) = (*after, *head, *recovered);
-                diary.subscribed(conn, Confirmed { room, after, head, epoch, recovered, asked });
+                recorder.subscribed(conn, Confirmed { room, after, head, epoch, recovered, asked });
             }
-            Event::Left { room } => diary.unsubscribed(conn, &room),
+            Event::Left { room } => recorder.unsubscribed(conn, &room),
             Event::Unsubscribed { room, error } => {
-                error_of(diary, conn, error.code.as_str(), error.message);
-                diary.unsubscribed(conn, &room);
+                error_of(recorder, conn, error.code.as_str(), error.message);
+                recorder.unsubscribed(conn, &room);
             }
             Event::Drain(drain) => {
                 let (within_ms, reconnect_ms) = (drain.within_ms, drain.reconnect_ms);
-                diary.note(&What::Drain { conn, within_ms, reconnect_ms });
+                recorder.note(&What::Drain { conn, within_ms, reconnect_ms });
             }
             Event::Bye(bye) => {
                 let (code, reconnect, reconnect_ms) = (bye.code, bye.reconnect, bye.reconnect_ms);
-                diary.note(&What::Bye { conn, code, reconnect, reconnect_ms });
+                recorder.note(&What::Bye { conn, code, reconnect, reconnect_ms });
             }
             Event::Closed { code, reason, .. } => {
-                reading.conn = None;
-                diary.closed(conn, code, &reason);
+                reader.conn = None;
+                recorder.closed(conn, code, &reason);
             }
-            Event::Error(error) => error_of(diary, conn, error.code.as_str(), error.message),
+            Event::Error(error) => error_of(recorder, conn, error.code.as_str(), error.message),
             Event::Reconnecting { .. } | _ => {} // attempts that begin; how they end is told
         }
     }
 
-    fn connected(&self, welcome: Welcome, reading: &mut Reading) {
-        if let Some(before) = reading.conn.take() {
-            self.diary.closed(before, OWN_WISH, "moved");
+    fn connected(&self, welcome: Welcome, reader: &mut EventReader) {
+        if let Some(before) = reader.conn.take() {
+            self.recorder.closed(before, OWN_WISH, "moved");
         }
-        reading.asked.clear();
-        let conn = self.diary.moved(reading.url.clone(), welcome.instance, welcome.epoch);
-        reading.conn = Some(conn);
+        reader.asked.clear();
+        let conn = self.recorder.moved(reader.url.clone(), welcome.instance, welcome.epoch);
+        reader.conn = Some(conn);
         self.conn.store(conn, Relaxed);
     }
 }
 
-fn got(diary: &Diary, conn: u32, message: &Message) {
+fn got(recorder: &Recorder, conn: u32, message: &Message) {
     let Message { room, seq, from, key, data, .. } = message;
     let delivery = Delivery { conn, room, seq: *seq, from, key: key.as_deref(), hash: 0 };
-    diary.got(delivery, data.get());
+    recorder.got(delivery, data.get());
 }
 
-fn error_of(diary: &Diary, conn: u32, code: &str, message: String) {
-    diary.note(&What::Error { conn, code: code.to_owned(), message });
+fn error_of(recorder: &Recorder, conn: u32, code: &str, message: String) {
+    recorder.note(&What::Error { conn, code: code.to_owned(), message });
 }

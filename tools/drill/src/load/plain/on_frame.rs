@@ -1,0 +1,127 @@
+//! What each frame of the server means to a plain client. Everything is written down, whether it makes sense or not:
+//! the judge decides that.
+
+use serde_json::value::RawValue;
+use sluice_checker::record::{Outcome, What};
+
+use super::super::recorder::{Confirmed, Recorder};
+use super::PlainClient;
+use super::connection::{PlainConnection, Request};
+use super::frame::{ServerError, ServerFrame, Whose};
+use super::resend::Effect;
+use crate::records::Delivery;
+
+impl PlainClient {
+    pub(super) fn on_frame(&mut self, frame: ServerFrame<'_>, connection: &mut PlainConnection) {
+        let (recorder, conn) = (&self.recorder, connection.conn);
+        if let Some(room) = &frame.msg {
+            let from = frame.sender();
+            let (seq, key) = (frame.seq.unwrap_or_default(), frame.key.as_deref());
+            recorder.got(Delivery { conn, room, seq, from: &from, key, hash: 0 }, frame.bytes());
+        } else if let Some(room) = &frame.skipped {
+            let from = frame.from.map(RawValue::get).and_then(|from| from.parse().ok());
+            recorder.skipped(conn, room, from.unwrap_or_default(), frame.to.unwrap_or_default());
+        } else if frame.drain.is_some() || frame.bye.is_some() {
+            farewell(recorder, conn, &frame);
+            if let Some(drain) = frame.drain {
+                connection.told(true, Some(drain.reconnect_ms));
+            }
+            if let Some(bye) = frame.bye {
+                connection.told(bye.reconnect, bye.reconnect_ms);
+            }
+        } else {
+            match frame.whose() {
+                Whose::Publish(n) => self.on_outcome(n, &frame, connection),
+                Whose::Request(id) => self.on_answer(id, frame, connection),
+                Whose::Nobody => self.on_unasked(&frame, conn),
+            }
+        }
+    }
+
+    fn on_outcome(&mut self, n: u64, frame: &ServerFrame<'_>, connection: &mut PlainConnection) {
+        let Some(outcome) = frame.outcome() else {
+            return self.odd(connection.conn, "an answer that is none");
+        };
+        let effect = self.resends.answered(n, &outcome);
+        if matches!(outcome, Outcome::Again(_)) {
+            connection.fenced();
+        }
+        let (settles, given_up) = match effect {
+            Effect::Settles(first_us) => (Some(first_us), None),
+            Effect::GivenUp(first_us) => (None, Some(first_us)),
+            Effect::Again | Effect::Nothing => (None, None),
+        };
+        self.recorder.answered(connection.conn, n, outcome, settles);
+        if let Some(first_us) = given_up {
+            self.give_up(vec![(connection.conn, n, Some(first_us))]);
+        }
+    }
+
+    fn on_answer(&mut self, id: u64, frame: ServerFrame<'_>, connection: &mut PlainConnection) {
+        let conn = connection.conn;
+        let Some(request) = connection.asked.remove(&id) else {
+            return self.odd(conn, "an answer to a request that was answered");
+        };
+        if let Some(error) = frame.error {
+            if let (Request::Sub(room), true) = (request, error.retry) {
+                connection.again_later(room);
+            }
+            return trouble(&self.recorder, conn, &error);
+        }
+        match (request, frame.ok.as_deref()) {
+            (Request::Sub(_), Some("sub")) => self.on_subscribed(&frame, conn, true),
+            (Request::Unsub(room), Some("unsub")) => {
+                self.recorder.unsubscribed(conn, &room);
+                let back = self.behaviour.back_at(&mut self.rng);
+                connection.later.push((back, Request::Sub(room)));
+            }
+            (Request::History(room, before), Some("history")) => {
+                let messages =
+                    frame.messages.unwrap_or_default().iter().filter_map(ServerFrame::seen).collect();
+                self.recorder.note(&What::History { conn, room, before, messages });
+            }
+            (Request::Sub(_) | Request::Unsub(_) | Request::History(..), _) => {
+                self.odd(conn, "the answer to another verb");
+            }
+        }
+    }
+
+    fn on_subscribed(&self, frame: &ServerFrame<'_>, conn: u32, asked: bool) {
+        let (Some(room), Some(after), Some(head), Some(epoch), Some(recovered)) =
+            (&frame.room, frame.after, frame.head, &frame.epoch, frame.recovered)
+        else {
+            return self.odd(conn, "a subscription without its position");
+        };
+        self.recorder.subscribed(conn, Confirmed { room, after, head, epoch, recovered, asked });
+    }
+
+    fn on_unasked(&self, frame: &ServerFrame<'_>, conn: u32) {
+        match (&frame.error, frame.ok.as_deref()) {
+            (Some(error), _) => trouble(&self.recorder, conn, error),
+            (None, Some("sub")) => self.on_subscribed(frame, conn, false),
+            (None, _) => self.odd(conn, "a frame that nobody knows"),
+        }
+    }
+
+    fn odd(&self, conn: u32, message: &str) {
+        let (code, message) = ("odd".to_owned(), message.to_owned());
+        self.recorder.note(&What::Error { conn, code, message });
+    }
+}
+
+/// `drain` and `bye`.
+pub(super) fn farewell(recorder: &Recorder, conn: u32, frame: &ServerFrame<'_>) {
+    if let Some(drain) = &frame.drain {
+        let (within_ms, reconnect_ms) = (drain.within_ms, drain.reconnect_ms);
+        recorder.note(&What::Drain { conn, within_ms, reconnect_ms });
+    }
+    if let Some(bye) = &frame.bye {
+        let (code, reconnect, reconnect_ms) = (bye.code, bye.reconnect, bye.reconnect_ms);
+        recorder.note(&What::Bye { conn, code, reconnect, reconnect_ms });
+    }
+}
+
+fn trouble(recorder: &Recorder, conn: u32, error: &ServerError) {
+    let (code, message) = (error.code.clone(), error.message.clone());
+    recorder.note(&What::Error { conn, code, message });
+}
