@@ -22,21 +22,21 @@ use sluice_service::process::StartError;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::service::Routes;
 
-use crate::agent;
+use crate::agent_check;
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::defaults::{
     ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, PUSH_STREAMS_MAX, REPORTER_QUEUE_MAX, budget,
 };
-use crate::drain::Drains;
+use crate::drain::DrainHooks;
 use crate::files;
 use crate::listener;
 use crate::metrics::{Metrics, Stats};
 use crate::push::{Missed, Push};
 use crate::shard::handle::Shards;
-use crate::shard::surroundings::{Entrance, Shared, Surroundings};
-use crate::shard::thread::{self, Start};
-use crate::status::{Reporter, Told, Until};
+use crate::shard::runtime::{self, Start};
+use crate::shard::shared::{Shared, UpgradeGate};
+use crate::status::{FlushLimit, Report, Reporter};
 
 /// What a gateway stands on: the real registry, or an in-process one.
 pub struct Deps {
@@ -136,28 +136,28 @@ impl App {
     ///
     /// # Errors
     /// [`StartError::System`] when the system refuses a thread.
-    pub async fn serve(self, deps: Deps) -> Result<Shared, StartError> {
+    pub async fn serve(self, deps: Deps) -> Result<Arc<Shared>, StartError> {
         let Self { config, lifecycle, admin, agent, grpc, clients } = self;
         let registry = Registry::new("gateway");
         let me = deps.cluster.me();
         let caller = Caller::new(me.clone());
         let targets = targets(&lifecycle, &*deps.cluster);
-        let around = Arc::new(Surroundings {
+        let shared = Arc::new(Shared {
             calls: Calls::new(Channels::new(targets, caller.clone()), me.clone()),
             config,
             stats: Stats::default(),
             metrics: Metrics::new(&registry),
             clock: deps.clock.clone(),
-            entrance: Entrance::default(),
+            upgrades: UpgradeGate::default(),
         });
-        pages(&lifecycle, registry, &deps, &around).serve(admin, &lifecycle.scope(Stage::Gone));
+        pages(&lifecycle, registry, &deps, &shared).serve(admin, &lifecycle.scope(Stage::Gone));
         let (told, inbox) = mpsc::channel(REPORTER_QUEUE_MAX);
         let missed = watch::Sender::new(Missed::default());
         let start =
-            || Start { around: Arc::clone(&around), reporter: told.clone(), missed: missed.subscribe() };
-        let count = around.config.shard_count();
-        let shards = thread::start(count, &lifecycle.scope(Stage::Release), start)?;
-        let running = Running { lifecycle, deps, around, shards, me };
+            || Start { shared: Arc::clone(&shared), reporter: told.clone(), missed: missed.subscribe() };
+        let count = shared.config.shard_count();
+        let shards = runtime::start(count, &lifecycle.scope(Stage::Release), start)?;
+        let running = Running { lifecycle, deps, shared, shards, me };
         running.report(inbox);
         let (health, draining) = running.serve_tasks(grpc, missed).await;
         running.accept(clients);
@@ -166,7 +166,7 @@ impl App {
         running.ask_until_answered();
         running.lifecycle.ready();
         health.serving().await;
-        Ok(running.around)
+        Ok(running.shared)
     }
 }
 
@@ -174,18 +174,18 @@ impl App {
 struct Running {
     lifecycle: Lifecycle,
     deps: Deps,
-    around: Shared,
+    shared: Arc<Shared>,
     shards: Shards,
     me: watch::Receiver<InstanceId>,
 }
 
 impl Running {
-    fn report(&self, inbox: mpsc::Receiver<Told>) {
+    fn report(&self, inbox: mpsc::Receiver<Report>) {
         let scope = self.lifecycle.scope(Stage::Flush);
         // A little less than the stage, so that it ends by itself.
-        let until = Until { flush: scope.token(), within: budget::FLUSH - Duration::from_millis(50) };
-        let (around, shards) = (Arc::clone(&self.around), self.shards.clone());
-        scope.spawn("status", Reporter::new(around, shards, inbox, self.me.clone(), until).run());
+        let until = FlushLimit { flush: scope.token(), within: budget::FLUSH - Duration::from_millis(50) };
+        let (shared, shards) = (Arc::clone(&self.shared), self.shards.clone());
+        scope.spawn("status", Reporter::new(shared, shards, inbox, self.me.clone(), until).run());
     }
 
     /// The gRPC server that tasks push to.
@@ -199,7 +199,7 @@ impl Running {
             draining: draining.subscribe(),
             missed,
             stop: scope.token(),
-            metrics: self.around.metrics.clone(),
+            metrics: self.shared.metrics.clone(),
             streams: Arc::new(Semaphore::new(PUSH_STREAMS_MAX)),
         };
         let server = Server {
@@ -215,21 +215,21 @@ impl Running {
 
     fn accept(&self, clients: Bound) {
         let scope = self.lifecycle.scope(Stage::Drain);
-        let (around, shards) = (Arc::clone(&self.around), self.shards.clone());
-        scope.spawn("accept", listener::accept(clients, around, shards, scope.token()));
+        let (shared, shards) = (Arc::clone(&self.shared), self.shards.clone());
+        scope.spawn("accept", listener::accept(clients, shared, shards, scope.token()));
     }
 
-    /// Until the stop: then `/readyz` says all there is to say.
+    /// FlushLimit the stop: then `/readyz` says all there is to say.
     fn tell_balancers(&self, agent: Option<Bound>) {
         let Some(agent) = agent else { return };
         let scope = self.lifecycle.scope(Stage::NotReady);
-        scope.spawn("agent", agent::answer(agent, Arc::clone(&self.deps.cluster), scope.token()));
+        scope.spawn("agent", agent_check::answer(agent, Arc::clone(&self.deps.cluster), scope.token()));
     }
 
     fn on_stop(&self, health: Health, draining: watch::Sender<bool>, caller: Caller) {
-        let drains = Drains {
+        let drains = DrainHooks {
             lifecycle: self.lifecycle.clone(),
-            around: Arc::clone(&self.around),
+            shared: Arc::clone(&self.shared),
             shards: self.shards.clone(),
             cluster: Arc::clone(&self.deps.cluster),
         };
@@ -238,7 +238,7 @@ impl Running {
             health.not_serving().await;
             caller.drains();
             draining.send_replace(true);
-            not_ready.say_so().await;
+            not_ready.announce_draining().await;
             Ok(())
         });
         let notify = drains.clone();
@@ -259,11 +259,11 @@ impl Running {
     /// Looks for a logic that answers, at first often; later the homes' own calls tell.
     fn ask_until_answered(&self) {
         let scope = self.lifecycle.scope(Stage::NotReady);
-        let around = Arc::clone(&self.around);
+        let shared = Arc::clone(&self.shared);
         let stop = scope.token();
         scope.spawn("first-answer", async move {
             let asking = async {
-                while !around.calls.answers(ANSWER_WITHIN).await {
+                while !shared.calls.answers(ANSWER_WITHIN).await {
                     tokio::time::sleep(ANSWER_AGAIN).await;
                 }
                 tracing::info!("A logic answers.");
@@ -278,7 +278,7 @@ impl Running {
     }
 }
 
-fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, around: &Shared) -> Admin {
+fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Shared>) -> Admin {
     let mut admin = Admin::new("gateway", lifecycle.clone(), registry);
     let me = deps.cluster.me();
     admin.instance = Arc::new(move || me.borrow().to_string());
@@ -286,9 +286,9 @@ fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, around: &Shared
     admin.instances = Arc::new(move || pages::instances(&view.borrow()));
     let cluster = Arc::clone(&deps.cluster);
     admin.duties = Arc::new(move || pages::duties(&cluster.duties()));
-    let stats = Arc::clone(around);
+    let stats = Arc::clone(shared);
     admin.status = Arc::new(move || stats.stats.to_json());
-    let heard = Arc::clone(around);
+    let heard = Arc::clone(shared);
     admin.ready =
         Arc::new(move || if heard.calls.heard_lately() { Ok(()) } else { Err("no logic answers".into()) });
     admin
@@ -325,6 +325,6 @@ fn logics(view: &View) -> Vec<Target> {
 }
 
 /// How many clients there are, for the drain.
-pub(crate) fn connections(around: &Shared) -> usize {
-    around.stats.connections.load(Ordering::Relaxed)
+pub(crate) fn connections(shared: &Arc<Shared>) -> usize {
+    shared.stats.connections.load(Ordering::Relaxed)
 }

@@ -13,39 +13,40 @@ use tokio::time::{Instant, sleep};
 use self::pace::{Pace, Situation};
 use crate::app::connections;
 use crate::defaults::{DROP_BEFORE_END, GIVE_UP_BEFORE_END, SAY_SO_WITHIN, budget};
-use crate::shard::handle::{Close, Order, Shards};
-use crate::shard::surroundings::Shared;
+use crate::shard::handle::Shards;
+use crate::shard::inbox::{Close, Order};
+use crate::shard::shared::Shared;
 
 /// The parts of a stop that concern clients, one per stage.
 #[derive(Clone)]
-pub struct Drains {
+pub struct DrainHooks {
     /// To count what stayed unknown.
     pub lifecycle: Lifecycle,
-    /// Shared with the shards.
-    pub around: Shared,
+    /// Arc<Shared> with the shards.
+    pub shared: Arc<Shared>,
     /// Where the clients are.
     pub shards: Shards,
     /// Whether somebody else serves.
     pub cluster: Arc<dyn Cluster>,
 }
 
-impl Drains {
+impl DrainHooks {
     /// Stage not-ready: everybody who has to know hears that this gateway drains, and balancers get their
     /// grace. Nobody is waited for: a registry that is away must not hold up the stop.
-    pub async fn say_so(&self) {
+    pub async fn announce_draining(&self) {
         let scope = self.lifecycle.scope(Stage::Flush);
         let cluster = Arc::clone(&self.cluster);
         scope.spawn_transient("say-draining", async move { cluster.set_state(State::Draining).await });
-        let around = Arc::clone(&self.around);
-        scope.spawn_transient("tell-logics", async move { around.calls.tell_draining(SAY_SO_WITHIN).await });
-        sleep(Duration::from_millis(self.around.config.drain.accept_grace_ms)).await;
+        let shared = Arc::clone(&self.shared);
+        scope.spawn_transient("tell-logics", async move { shared.calls.tell_draining(SAY_SO_WITHIN).await });
+        sleep(Duration::from_millis(self.shared.config.drain.accept_grace_ms)).await;
     }
 
     /// Stage notify: upgrades are refused, all clients are told.
     pub async fn notify(&self) {
-        self.around.entrance.close();
-        let total = connections(&self.around);
-        self.around.stats.drain_total.store(total, Ordering::Relaxed);
+        self.shared.upgrades.close();
+        let total = connections(&self.shared);
+        self.shared.stats.drain_total.store(total, Ordering::Relaxed);
         let pace = Pace::plan(&self.situation());
         tracing::info!(
             connections = total,
@@ -58,18 +59,18 @@ impl Drains {
     /// Stage drain: every accepted publish gets its outcome, every connection is closed.
     pub async fn close(&self) {
         let situation = self.situation();
-        let unknown = self.around.stats.unknown.load(Ordering::Relaxed);
+        let unknown = self.shared.stats.unknown.load(Ordering::Relaxed);
         let now = Instant::now();
         let stage = if situation.peers { budget::DRAIN } else { budget::DRAIN_LAST };
         let end = self.lifecycle.progress().borrow().deadline.map_or(now + stage, |end| end.min(now + stage));
         let close = Close {
             pace: Pace::plan(&situation),
-            code: self.around.config.drain.close_code,
+            code: self.shared.config.drain.close_code,
             give_up_at: before(end, GIVE_UP_BEFORE_END, now),
             drop_at: before(end, DROP_BEFORE_END, now),
         };
         self.shards.ask_all(|empty| Order::Close(close, empty)).await;
-        let unknown = self.around.stats.unknown.load(Ordering::Relaxed) - unknown;
+        let unknown = self.shared.stats.unknown.load(Ordering::Relaxed) - unknown;
         self.lifecycle.note("publishes_unknown", unknown);
     }
 
@@ -78,9 +79,9 @@ impl Drains {
         let me = self.cluster.me();
         let view = view.borrow();
         let peers = view.others(Service::Gateway, &me.borrow()).any(|one| one.state == State::Serving);
-        let drain = &self.around.config.drain;
+        let drain = &self.shared.config.drain;
         Situation {
-            connections: connections(&self.around),
+            connections: connections(&self.shared),
             peers,
             rate_per_s: drain.rate_per_s,
             notify_for: budget::NOTIFY,

@@ -15,7 +15,7 @@ use crate::defaults::{HANDSHAKE_BYTES_MAX, RETRY_AFTER_S};
 
 /// Whether anybody may come in now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Admission {
     /// Yes.
     Open,
     /// No: this gateway stops.
@@ -60,9 +60,9 @@ pub enum Verdict {
 
 /// Judges a request whose first bytes are `bytes`.
 #[must_use]
-pub fn judge(bytes: &[u8], door: Door, names: Names<'_>) -> Verdict {
+pub fn judge(bytes: &[u8], admission: Admission, names: Names<'_>) -> Verdict {
     match Request::try_parse(bytes) {
-        Ok(Some((used, request))) => match admit(&request, door, names) {
+        Ok(Some((used, request))) => match admit(&request, admission, names) {
             Ok((response, token)) => Verdict::Accept { response, token, used },
             Err(refusal) => refusal.into(),
         },
@@ -114,7 +114,11 @@ impl From<Refusal> for Verdict {
     }
 }
 
-fn admit(request: &Request, door: Door, names: Names<'_>) -> Result<(Vec<u8>, Option<String>), Refusal> {
+fn admit(
+    request: &Request,
+    admission: Admission,
+    names: Names<'_>,
+) -> Result<(Vec<u8>, Option<String>), Refusal> {
     let path = request.uri().path();
     if !matches!(path, "/" | "/ws") {
         let body = format!("nothing at {path:?}; connect to /ws");
@@ -127,10 +131,10 @@ fn admit(request: &Request, door: Door, names: Names<'_>) -> Result<(Vec<u8>, Op
     }
     admit_host(request.headers(), names.hosts)?;
     admit_origin(request.headers(), names.origins)?;
-    match door {
-        Door::Open => {}
-        Door::Draining => return Err(come_back("this gateway restarts")),
-        Door::Full => return Err(come_back("this gateway has as many connections as it may have")),
+    match admission {
+        Admission::Open => {}
+        Admission::Draining => return Err(come_back("this gateway restarts")),
+        Admission::Full => return Err(come_back("this gateway has as many connections as it may have")),
     }
     let mut response = create_response(request).map_err(not_an_upgrade)?;
     let offered = Offer::read(request.headers());
@@ -265,14 +269,14 @@ mod tests {
         request(&[&UPGRADE_LINES[..], more].concat())
     }
 
-    fn refused(bytes: &[u8], door: Door, origins: &[String]) -> (u16, String) {
-        let verdict = judge(bytes, door, Names { origins, hosts: &[] });
+    fn refused(bytes: &[u8], admission: Admission, origins: &[String]) -> (u16, String) {
+        let verdict = judge(bytes, admission, Names { origins, hosts: &[] });
         let Verdict::Refuse { response, status, .. } = verdict else { panic!("not refused: {verdict:?}") };
         (status, String::from_utf8(response).unwrap())
     }
 
     fn accepted(bytes: &[u8], origins: &[String]) -> (String, Option<String>) {
-        let verdict = judge(bytes, Door::Open, Names { origins, hosts: &[] });
+        let verdict = judge(bytes, Admission::Open, Names { origins, hosts: &[] });
         let Verdict::Accept { response, token, used } = verdict else { panic!("not accepted: {verdict:?}") };
         assert_eq!(used, bytes.len());
         (String::from_utf8(response).unwrap(), token)
@@ -282,7 +286,7 @@ mod tests {
     fn a_plain_upgrade_is_accepted_in_whatever_pieces_it_comes() {
         let bytes = upgrade(&[]);
         for end in 0..bytes.len() {
-            assert_eq!(judge(&bytes[..end], Door::Open, Names::default()), Verdict::More);
+            assert_eq!(judge(&bytes[..end], Admission::Open, Names::default()), Verdict::More);
         }
         let (response, token) = accepted(&bytes, &[]);
         assert!(response.starts_with("HTTP/1.1 101"), "{response}");
@@ -299,7 +303,7 @@ mod tests {
         let (response, token) = accepted(&upgrade(&lines), &[]);
         assert_eq!(token.as_deref(), Some("d.e.f"));
         assert!(response.contains("sluice.v1.json") && !response.contains("d.e.f"));
-        let (status, _) = refused(&upgrade(&["Sec-WebSocket-Protocol: graphql-ws"]), Door::Open, &[]);
+        let (status, _) = refused(&upgrade(&["Sec-WebSocket-Protocol: graphql-ws"]), Admission::Open, &[]);
         assert_eq!(status, 400);
     }
 
@@ -310,7 +314,8 @@ mod tests {
             accepted(&upgrade(&[&format!("Origin: {origin}")]), &list);
         }
         for origin in ["null", "https://APP.example", "https://app.example.evil", "http://chat.example", ""] {
-            let (status, response) = refused(&upgrade(&[&format!("Origin: {origin}")]), Door::Open, &list);
+            let (status, response) =
+                refused(&upgrade(&[&format!("Origin: {origin}")]), Admission::Open, &list);
             assert_eq!(status, 403, "{origin}");
             assert!(
                 response.contains(&format!("{origin:?}")) && response.contains("`origins`"),
@@ -328,7 +333,7 @@ mod tests {
             let lines = format!("{}\r\nOrigin: http://{host}", UPGRADE_LINES.join("\r\n"));
             judge(
                 format!("GET /ws HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n\r\n").as_bytes(),
-                Door::Open,
+                Admission::Open,
                 names,
             )
         };
@@ -345,24 +350,24 @@ mod tests {
             );
         }
         let twice = upgrade(&["Host: localhost"]);
-        assert!(matches!(judge(&twice, Door::Open, names), Verdict::Refuse { status: 421, .. }));
+        assert!(matches!(judge(&twice, Admission::Open, names), Verdict::Refuse { status: 421, .. }));
     }
 
     #[test]
     fn people_and_tools_get_a_helpful_answer() {
-        assert_eq!(refused(&request(&[]), Door::Open, &[]).0, 426);
-        let (status, response) = refused(&upgrade(&[]), Door::Draining, &[]);
+        assert_eq!(refused(&request(&[]), Admission::Open, &[]).0, 426);
+        let (status, response) = refused(&upgrade(&[]), Admission::Draining, &[]);
         assert_eq!(status, 503);
         assert!(response.contains("Retry-After: 2"));
-        assert_eq!(refused(&upgrade(&[]), Door::Full, &[]).0, 503);
-        assert_eq!(refused(b"POST /ws HTTP/1.1\r\nHost: a\r\n\r\n", Door::Open, &[]).0, 405);
-        assert_eq!(refused(b"GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n", Door::Open, &[]).0, 404);
-        assert_eq!(refused(b"\x16\x03\x01\x02\x00 hello", Door::Open, &[]).0, 400);
+        assert_eq!(refused(&upgrade(&[]), Admission::Full, &[]).0, 503);
+        assert_eq!(refused(b"POST /ws HTTP/1.1\r\nHost: a\r\n\r\n", Admission::Open, &[]).0, 405);
+        assert_eq!(refused(b"GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n", Admission::Open, &[]).0, 404);
+        assert_eq!(refused(b"\x16\x03\x01\x02\x00 hello", Admission::Open, &[]).0, 400);
         let old = request(&["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 8"]);
-        let (status, response) = refused(&old, Door::Open, &[]);
+        let (status, response) = refused(&old, Admission::Open, &[]);
         assert_eq!(status, 426);
         assert!(response.contains("Sec-WebSocket-Version: 13"));
         let long = format!("GET /ws HTTP/1.1\r\nCookie: {}", "x".repeat(HANDSHAKE_BYTES_MAX));
-        assert_eq!(refused(long.as_bytes(), Door::Open, &[]).0, 431);
+        assert_eq!(refused(long.as_bytes(), Admission::Open, &[]).0, 431);
     }
 }

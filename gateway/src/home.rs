@@ -1,11 +1,11 @@
 //! The home half of a shard: the rooms and lanes whose home it is. Feeds events to their machines, gathers
 //! what they ask of logic into few calls, and hands runs and outcomes to the shards.
 //!
-//! No I/O and no clock: calls and messages leave through [`Ports`], replies and time come in as events.
+//! No I/O and no clock: calls and messages leave through [`HomeOutput`], replies and time come in as events.
 
-pub mod asked;
-mod entry;
-mod reading;
+pub mod calls;
+mod pages;
+mod room_entry;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -24,17 +24,17 @@ use sluice_service::seeded::{self, Bug};
 use crate::repair::{Question, Repair, RepairTimes};
 use crate::room::limits::RoomLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run, ShardId};
-use crate::room::{Call, Subscribed};
+use crate::room::{CallId, SubscribedRoom};
 use crate::session::outbound::text_frame;
 use crate::subscription::Ask;
-use crate::subscription::pages::Pages;
+use crate::subscription::pages::PageReads;
 use crate::uplink::lane::{CallFailed, Lane, LaneLimits};
 use crate::uplink::{Answered, Outcome, Publish};
-use asked::{Asked, PublishAsked, RangeAsked, ReadAsked, RoomsAsked};
-use entry::{Entry, Out};
+use calls::{HomeCall, PublishCall, ReadCall, ReadTarget, RoomsCall};
+use room_entry::{RoomEntry, RoomPorts};
 
 /// Where a home's messages and calls go. Called during an event, in order.
-pub trait Ports {
+pub trait HomeOutput {
     /// Appends a run to the queue to `shard`. `false` = no space: a hand-over will be owed instead.
     fn run(&mut self, shard: ShardId, room: &RoomId, run: &Run) -> bool;
     /// Appends a hand-over to the queue to `shard`. `false` = no space: call [`Home::space`] when there is.
@@ -45,7 +45,7 @@ pub trait Ports {
     /// A page for a subscription; `None` = it failed. Never dropped: a subscription has at most one ask.
     fn page(&mut self, to: PageTo, page: Option<Page>);
     /// Makes a call on logic.
-    fn ask(&mut self, asked: Asked);
+    fn ask(&mut self, asked: HomeCall);
     /// So many repairs found something that every room of this gateway, in all homes, is to announce its
     /// interest again: call [`Home::announce_all`] on each.
     fn announce_all(&mut self);
@@ -78,20 +78,20 @@ pub struct HomeLimits {
 pub struct Home {
     limits: HomeLimits,
     shards: usize,
-    rooms: IndexMap<RoomId, Entry>,
+    rooms: IndexMap<RoomId, RoomEntry>,
     lanes: HashMap<u8, Lane>,
     /// Number of the last call of any room.
-    calls: Call,
+    last_call: CallId,
     /// Rooms by the time they want to be looked at; an entry that is no longer true is passed over.
     due: BinaryHeap<Reverse<(Ms, RoomId)>>,
     repair: Repair,
     /// Where the last slice of all rooms ended.
     slice: usize,
-    subscribes: Queue<(RoomId, Call)>,
-    removes: Queue<(RoomId, Call)>,
-    heads: Queue<(RoomId, Option<Call>)>,
-    reads: Queue<RangeAsked>,
-    pages: Pages<(RoomId, Epoch, Seq), PageTo>,
+    subscribes: Queue<(RoomId, CallId)>,
+    removes: Queue<(RoomId, CallId)>,
+    heads: Queue<(RoomId, Option<CallId>)>,
+    reads: Queue<ReadTarget>,
+    pages: PageReads<(RoomId, Epoch, Seq), PageTo>,
 }
 
 /// Questions are bounded by the rooms (one of a kind each) and subscriptions (one page each).
@@ -115,36 +115,36 @@ impl Home {
             limits,
             shards,
             rooms: IndexMap::new(),
-            calls: 0,
+            last_call: 0,
             due: BinaryHeap::new(),
             slice: 0,
             subscribes: questions(ROOMS_PER_CALL_MAX),
             removes: questions(ROOMS_PER_CALL_MAX),
             heads: questions(ROOMS_PER_CALL_MAX),
             reads: questions(RANGES_PER_CALL_MAX),
-            pages: Pages::default(),
+            pages: PageReads::default(),
         }
     }
 
     /// A shard says what it wants of a room.
-    pub fn need(&mut self, now: Ms, shard: ShardId, room: &RoomId, need: Need, ports: &mut impl Ports) {
+    pub fn need(&mut self, now: Ms, shard: ShardId, room: &RoomId, need: Need, ports: &mut impl HomeOutput) {
         if !self.rooms.contains_key(room) {
             if !need.attached {
                 return;
             }
-            let entry = Entry::new(Arc::clone(&self.limits.room), self.shards);
+            let entry = RoomEntry::new(Arc::clone(&self.limits.room), self.shards);
             self.rooms.insert(room.clone(), entry);
         }
-        self.active(now, room);
-        self.with(now, room, ports, |entry, out| entry.room.need(now, shard, need, out));
+        self.mark_active(now, room);
+        self.with_room(now, room, ports, |entry, out| entry.room.need(now, shard, need, out));
     }
 
     /// A task's push: runs of rooms, with or without their messages. Rooms nobody wants are passed over.
-    pub fn pushed(&mut self, now: Ms, epoch: Epoch, runs: &[RoomRun], ports: &mut impl Ports) {
+    pub fn pushed(&mut self, now: Ms, epoch: Epoch, runs: &[RoomRun], ports: &mut impl HomeOutput) {
         for run in runs {
             let Ok(room) = RoomId::parse(&run.room) else { continue };
-            self.active(now, &room);
-            self.with(now, &room, ports, |entry, out| {
+            self.mark_active(now, &room);
+            self.with_room(now, &room, ports, |entry, out| {
                 if run.messages.is_empty() {
                     entry.room.hint(now, epoch, run.last, out);
                 } else {
@@ -157,7 +157,7 @@ impl Home {
     }
 
     /// A publish from a shard, within what it may have unanswered.
-    pub fn publish(&mut self, publish: Publish, (now, wall_ms): (Instant, i64), ports: &mut impl Ports) {
+    pub fn publish(&mut self, publish: Publish, (now, wall_ms): (Instant, i64), ports: &mut impl HomeOutput) {
         let lane = publish.room.lane();
         let mut answers = Vec::new();
         match self.lanes.get_mut(&lane) {
@@ -170,17 +170,17 @@ impl Home {
             None => debug_assert!(false, "a publish for a lane of another home"),
         }
         answers.into_iter().for_each(|answered| ports.answer(answered));
-        self.turn(lane, (now, wall_ms), ports);
+        self.next_batch(lane, (now, wall_ms), ports);
     }
 
-    /// The reply to [`Asked::Publish`].
+    /// The reply to [`HomeCall::Publish`].
     pub fn published(
         &mut self,
-        asked: &PublishAsked,
+        asked: &PublishCall,
         reply: Result<PublishReply, CallFailed>,
         now: Ms,
         clock: (Instant, i64),
-        ports: &mut impl Ports,
+        ports: &mut impl HomeOutput,
     ) {
         let epoch = reply.as_ref().ok().and_then(|reply| Epoch::from_wire(reply.epoch));
         let mut answers = Vec::new();
@@ -188,20 +188,20 @@ impl Home {
             machine.replied(asked.call.number, reply, clock.0, &mut answers);
         }
         if let Some(epoch) = epoch {
-            self.own(now, epoch, &answers, ports);
+            self.push_own(now, epoch, &answers, ports);
         }
         answers.into_iter().for_each(|answered| ports.answer(answered));
-        self.turn(asked.lane, clock, ports);
+        self.next_batch(asked.lane, clock, ports);
     }
 
     /// The answer to an own publish carries seq and time, so it is a push: one run for all of a room.
-    fn own(&mut self, now: Ms, epoch: Epoch, answers: &[Answered], ports: &mut impl Ports) {
+    fn push_own(&mut self, now: Ms, epoch: Epoch, answers: &[Answered], ports: &mut impl HomeOutput) {
         let mut by_room: IndexMap<&RoomId, Vec<&Answered>> = IndexMap::new();
         for answered in answers {
             by_room.entry(&answered.publish.room).or_default().push(answered);
         }
         for (room, answers) in by_room {
-            self.active(now, room);
+            self.mark_active(now, room);
             let stored = answers.iter().filter_map(|Answered { publish, outcome }| match *outcome {
                 Outcome::Stored { .. } if seeded::is(Bug::OkRaisesHead) => None,
                 Outcome::Stored { seq, at_ms } => {
@@ -213,7 +213,7 @@ impl Home {
                 | Outcome::NotSent
                 | Outcome::Unknown => None,
             });
-            self.with(now, room, ports, |entry, out| entry.room.push(now, epoch, stored, out));
+            self.with_room(now, room, ports, |entry, out| entry.room.push(now, epoch, stored, out));
             for Answered { outcome, .. } in &answers {
                 let hint = match *outcome {
                     Outcome::Duplicate { seq } => seq,
@@ -224,49 +224,49 @@ impl Home {
                     | Outcome::NotSent
                     | Outcome::Unknown => continue,
                 };
-                self.with(now, room, ports, |entry, out| entry.room.hint(now, epoch, hint, out));
+                self.with_room(now, room, ports, |entry, out| entry.room.hint(now, epoch, hint, out));
             }
         }
     }
 
     /// Lets a lane send what it has.
-    fn turn(&mut self, lane: u8, (now, wall_ms): (Instant, i64), ports: &mut impl Ports) {
+    fn next_batch(&mut self, lane: u8, (now, wall_ms): (Instant, i64), ports: &mut impl HomeOutput) {
         let mut answers = Vec::new();
         let call = self.lanes.get_mut(&lane).and_then(|machine| machine.next(now, wall_ms, &mut answers));
         answers.into_iter().for_each(|answered| ports.answer(answered));
         if let Some(call) = call {
-            ports.ask(Asked::Publish(PublishAsked { lane, call }));
+            ports.ask(HomeCall::Publish(PublishCall { lane, call }));
         }
     }
 
     /// Answers every publish as it stands: the end of a drain, or the gateway was frozen.
-    pub fn give_up(&mut self, ports: &mut impl Ports) {
+    pub fn give_up(&mut self, ports: &mut impl HomeOutput) {
         let mut answers = Vec::new();
         self.lanes.values_mut().for_each(|lane| lane.give_up(&mut answers));
         answers.into_iter().for_each(|answered| ports.answer(answered));
     }
 
     /// The queue to a shard that had refused a hand-over of `room` has space again.
-    pub fn space(&mut self, now: Ms, room: &RoomId, ports: &mut impl Ports) {
-        self.with(now, room, ports, |entry, out| entry.room.space(now, out));
+    pub fn space(&mut self, now: Ms, room: &RoomId, ports: &mut impl HomeOutput) {
+        self.with_room(now, room, ports, |entry, out| entry.room.space(now, out));
     }
 
-    /// The reply to [`Asked::Subscribe`].
+    /// The reply to [`HomeCall::Subscribe`].
     pub fn subscribed(
         &mut self,
         now: Ms,
-        asked: RoomsAsked,
+        asked: RoomsCall,
         reply: Option<SubscribeReply>,
-        ports: &mut impl Ports,
+        ports: &mut impl HomeOutput,
     ) {
         self.subscribes.done();
         let reply = reply.filter(|reply| reply.heads.len() == asked.0.len());
         let epoch = reply.as_ref().and_then(|reply| Epoch::from_wire(reply.epoch));
         for (n, (room, call)) in asked.0.into_iter().enumerate() {
             let reply = reply.as_ref().zip(epoch).and_then(|(reply, epoch)| {
-                Some(Subscribed { epoch, head: *reply.heads.get(n)?, stored: reply.interest_stored })
+                Some(SubscribedRoom { epoch, head: *reply.heads.get(n)?, stored: reply.interest_stored })
             });
-            self.with(now, &room, ports, |entry, out| match reply {
+            self.with_room(now, &room, ports, |entry, out| match reply {
                 Some(reply) => entry.room.subscribed(now, call, reply, out),
                 None => entry.room.failed(now, call, out),
             });
@@ -274,11 +274,11 @@ impl Home {
         self.send(ports);
     }
 
-    /// The reply to [`Asked::Remove`]: whether the interest is removed; `None` = no answer.
-    pub fn removed(&mut self, now: Ms, asked: RoomsAsked, stored: Option<bool>, ports: &mut impl Ports) {
+    /// The reply to [`HomeCall::Remove`]: whether the interest is removed; `None` = no answer.
+    pub fn removed(&mut self, now: Ms, asked: RoomsCall, stored: Option<bool>, ports: &mut impl HomeOutput) {
         self.removes.done();
         for (room, call) in asked.0 {
-            self.with(now, &room, ports, |entry, out| match stored {
+            self.with_room(now, &room, ports, |entry, out| match stored {
                 Some(stored) => entry.room.removed(now, call, stored, out),
                 None => entry.room.failed(now, call, out),
             });
@@ -286,8 +286,14 @@ impl Home {
         self.send(ports);
     }
 
-    /// The reply to [`Asked::Heads`].
-    pub fn heads(&mut self, now: Ms, asked: RoomsAsked, reply: Option<HeadsReply>, ports: &mut impl Ports) {
+    /// The reply to [`HomeCall::Heads`].
+    pub fn heads(
+        &mut self,
+        now: Ms,
+        asked: RoomsCall,
+        reply: Option<HeadsReply>,
+        ports: &mut impl HomeOutput,
+    ) {
         self.heads.done();
         let reply = reply.filter(|reply| reply.heads.len() == asked.0.len());
         let epoch = reply.as_ref().and_then(|reply| Epoch::from_wire(reply.epoch));
@@ -296,7 +302,7 @@ impl Home {
             if let Some(entry) = self.rooms.get_mut(&room) {
                 entry.asked_head = false;
             }
-            self.with(now, &room, ports, |entry, out| match epoch.zip(head) {
+            self.with_room(now, &room, ports, |entry, out| match epoch.zip(head) {
                 Some((epoch, head)) => entry.room.head_is(now, call, epoch, head, out),
                 None => entry.room.failed(now, call, out),
             });
@@ -306,41 +312,41 @@ impl Home {
 
     /// A push stream ended, or pushes were dropped: the heads of active rooms (`all`: of every room) are
     /// asked at once.
-    pub fn missed(&mut self, now: Ms, all: bool, ports: &mut impl Ports) {
+    pub fn missed(&mut self, now: Ms, all: bool, ports: &mut impl HomeOutput) {
         if all {
             self.repair.alarm(now);
         } else {
             self.repair.hurry(now);
         }
-        self.question(now, ports);
+        self.ask_due_heads(now, ports);
         self.send(ports);
     }
 
     /// Every room announces its interest again.
-    pub fn announce_all(&mut self, now: Ms, ports: &mut impl Ports) {
+    pub fn announce_all(&mut self, now: Ms, ports: &mut impl HomeOutput) {
         let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
         for room in rooms {
-            self.with(now, &room, ports, |entry, out| entry.room.announce(now, out));
+            self.with_room(now, &room, ports, |entry, out| entry.room.announce(now, out));
         }
         self.send(ports);
     }
 
-    /// Time has passed. Call it at least every 20 ms while [`Home::is_busy`], else every 100 ms.
-    pub fn on_tick(&mut self, now: Ms, clock: (Instant, i64), ports: &mut impl Ports) {
+    /// Time has passed. CallId it at least every 20 ms while [`Home::is_busy`], else every 100 ms.
+    pub fn on_tick(&mut self, now: Ms, clock: (Instant, i64), ports: &mut impl HomeOutput) {
         while let Some(Reverse((due, _))) = self.due.peek()
             && *due <= now
         {
             let Some(Reverse((due, room))) = self.due.pop() else { break };
             if self.rooms.get_mut(&room).is_some_and(|entry| entry.due.take_if(|at| *at == due).is_some()) {
-                self.with(now, &room, ports, |entry, out| entry.room.on_tick(now, out));
+                self.with_room(now, &room, ports, |entry, out| entry.room.on_tick(now, out));
             }
         }
         let waiting = |lane: &Lane| lane.wake_at().is_some_and(|at| at <= clock.0);
         let lanes: Vec<u8> = self.lanes.iter().filter(|(_, l)| waiting(l)).map(|(n, _)| *n).collect();
         for lane in lanes {
-            self.turn(lane, clock, ports);
+            self.next_batch(lane, clock, ports);
         }
-        self.question(now, ports);
+        self.ask_due_heads(now, ports);
         self.send(ports);
     }
 
@@ -379,14 +385,14 @@ impl Home {
         })
     }
 
-    fn active(&mut self, now: Ms, room: &RoomId) {
+    fn mark_active(&mut self, now: Ms, room: &RoomId) {
         if let Some(entry) = self.rooms.get_mut(room) {
             entry.active_until = self.repair.active_until(now);
         }
     }
 
     /// Asks the heads that are due.
-    fn question(&mut self, now: Ms, ports: &mut impl Ports) {
+    fn ask_due_heads(&mut self, now: Ms, ports: &mut impl HomeOutput) {
         let Some(question) = self.repair.due(now, self.rooms.len()) else { return };
         let len = self.rooms.len();
         let others = match question {
@@ -406,53 +412,53 @@ impl Home {
         }
         if len == 0 {
             // No room to ask about, but the reply also tells the epoch and whether Redis forgot.
-            ports.ask(Asked::Heads(RoomsAsked::default()));
+            ports.ask(HomeCall::Heads(RoomsCall::default()));
         }
     }
 
     /// Makes the calls that can be made now: one of a kind at a time, with all that has gathered.
-    fn send(&mut self, ports: &mut impl Ports) {
+    fn send(&mut self, ports: &mut impl HomeOutput) {
         if let Some(batch) = self.subscribes.take() {
-            ports.ask(Asked::Subscribe(RoomsAsked(batch)));
+            ports.ask(HomeCall::Subscribe(RoomsCall(batch)));
         }
         if let Some(batch) = self.removes.take() {
-            ports.ask(Asked::Remove(RoomsAsked(batch)));
+            ports.ask(HomeCall::Remove(RoomsCall(batch)));
         }
         if let Some(batch) = self.reads.take() {
-            ports.ask(Asked::Read(ReadAsked(batch)));
+            ports.ask(HomeCall::Read(ReadCall(batch)));
         }
         if let Some(batch) = self.heads.take() {
             let mut number = || {
-                self.calls += 1;
-                self.calls
+                self.last_call += 1;
+                self.last_call
             };
             let batch = batch.into_iter().map(|(room, call)| (room, call.unwrap_or_else(&mut number)));
-            ports.ask(Asked::Heads(RoomsAsked(batch.collect())));
+            ports.ask(HomeCall::Heads(RoomsCall(batch.collect())));
         }
     }
 
     /// Runs an event of one room, then does what it asked for and notes when it wants to be looked at.
-    fn with<P: Ports>(
+    fn with_room<P: HomeOutput>(
         &mut self,
         now: Ms,
         room: &RoomId,
         ports: &mut P,
-        event: impl FnOnce(&mut Entry, &mut Out<'_, P>),
+        event: impl FnOnce(&mut RoomEntry, &mut RoomPorts<'_, P>),
     ) {
         let Some((_, name, entry)) = self.rooms.get_full_mut(room) else { return };
-        let mut out = Out::new(name, &mut self.calls, ports);
+        let mut out = RoomPorts::new(name, &mut self.last_call, ports);
         event(entry, &mut out);
-        let wishes = out.wishes;
+        let actions = out.actions;
         if let Some(due) = entry.room.next_deadline()
             && entry.due.is_none_or(|at| due < at)
         {
             entry.due = Some(due);
             self.due.push(Reverse((due, name.clone())));
         }
-        if wishes.is_empty() {
+        if actions.is_empty() {
             return;
         }
-        self.wish(now, &room.clone(), wishes, ports);
+        self.act(now, &room.clone(), actions, ports);
     }
 }
 

@@ -1,7 +1,8 @@
 //! The gateway: holds client sockets. No business rules, no durable state: everything it knows can be
 //! rebuilt. It speaks gRPC and etcd only, never SQL, Redis or NATS.
 
-pub mod agent;
+pub mod address;
+pub mod agent_check;
 pub mod app;
 pub mod calls;
 pub mod config;
@@ -9,7 +10,6 @@ pub mod defaults;
 #[cfg(feature = "servers")]
 pub mod deps;
 pub mod drain;
-pub mod exchange;
 pub mod files;
 pub mod handshake;
 pub mod home;

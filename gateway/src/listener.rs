@@ -1,5 +1,6 @@
 //! Accepts client connections and hands them to shards. Reads nothing itself: the handshake is the shard's.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::shard::handle::Shards;
-use crate::shard::surroundings::Shared;
+use crate::shard::shared::Shared;
 
 /// Sockets above the limit that may be told 503: beyond them the kernel's queue has to wait.
 const REFUSALS_MAX: usize = 1_024;
@@ -16,11 +17,11 @@ const REFUSALS_MAX: usize = 1_024;
 const FULL_WAIT: Duration = Duration::from_millis(20);
 
 /// Accepts until `stop`; then the listening socket is closed.
-pub async fn accept(bound: Bound, around: Shared, shards: Shards, stop: CancellationToken) {
+pub async fn accept(bound: Bound, shared: Arc<Shared>, shards: Shards, stop: CancellationToken) {
     loop {
         let next = async {
-            while around.stats.connections.load(Ordering::Relaxed)
-                >= around.config.connections_max + REFUSALS_MAX
+            while shared.stats.connections.load(Ordering::Relaxed)
+                >= shared.config.connections_max + REFUSALS_MAX
             {
                 sleep(FULL_WAIT).await;
             }
@@ -33,8 +34,8 @@ pub async fn accept(bound: Bound, around: Shared, shards: Shards, stop: Cancella
         };
         match stream.into_std() {
             Ok(socket) => {
-                around.stats.connections.fetch_add(1, Ordering::Relaxed);
-                shards.hand(socket).await;
+                shared.stats.connections.fetch_add(1, Ordering::Relaxed);
+                shards.assign(socket).await;
             }
             Err(error) => tracing::debug!(%from, %error, "A new connection could not be handed on."),
         }

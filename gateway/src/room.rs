@@ -1,5 +1,5 @@
 //! A room in its home shard: decides the order of its messages once for the whole gateway, notices what
-//! is missing and asks for it. Pure: events in, actions out through an [`Outlet`]; time is an argument.
+//! is missing and asks for it. Pure: events in, actions out through an [`RoomOutput`]; time is an argument.
 //! Never does I/O, never reads a clock, never encodes a message it will not keep.
 //!
 //! Two numbers carry it: `head` (last position passed on; only passing on raises it) and `known` (last
@@ -45,25 +45,25 @@ use ring::Ring;
 use rules::{Faithful, Rule, Rules};
 use settle::{Interest, Waited};
 
-/// Number of a call, from [`Outlet::number`]. It goes with the reply.
-pub type Call = u64;
+/// Number of a call, from [`RoomOutput::number`]. It goes with the reply.
+pub type CallId = u64;
 
 /// What the driver is to do for the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Store interest, then read the head: [`Room::subscribed`] or [`Room::failed`].
-    Subscribe(Call),
+    Subscribe(CallId),
     /// Remove interest: [`Room::removed`] or [`Room::failed`].
-    Unsubscribe(Call),
+    Unsubscribe(CallId),
     /// Read one page: [`Room::page`] or [`Room::failed`].
     Read {
         /// Goes with the reply.
-        call: Call,
+        call: CallId,
         /// Messages after this position.
         after: Seq,
     },
     /// Ask the head of this room now: [`Room::head_is`] or [`Room::failed`].
-    AskHead(Call),
+    AskHead(CallId),
     /// A repair found what a push should have brought. The room announces its interest again by itself;
     /// the driver counts, and after many announces all.
     Reannounced,
@@ -72,10 +72,10 @@ pub enum Action {
 }
 
 /// Where a room's actions go. Called during an event, in order.
-pub trait Outlet {
+pub trait RoomOutput {
     /// 1, 2, …: a number never given before in this home shard, whatever the room, so that a late reply
     /// never meets a room it was not meant for.
-    fn number(&mut self) -> Call;
+    fn number(&mut self) -> CallId;
     /// Does `action`.
     fn act(&mut self, action: Action);
     /// Appends a run to the queue to `shard`; the home's own shard takes it at once. `false` = no space:
@@ -88,7 +88,7 @@ pub trait Outlet {
 
 /// A reply of `Subscribe`.
 #[derive(Debug, Clone, Copy)]
-pub struct Subscribed {
+pub struct SubscribedRoom {
     /// Epoch of the store.
     pub epoch: Epoch,
     /// Head, read after interest was stored.
@@ -98,7 +98,7 @@ pub struct Subscribed {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum RoomPhase {
     /// Nothing is known and nothing wanted; perhaps interest is still to be removed.
     Closed,
     /// The first reply of Subscribe is awaited.
@@ -125,7 +125,7 @@ struct ShardState {
 #[derive(Debug)]
 pub struct Room<R = Faithful> {
     limits: Arc<RoomLimits>,
-    phase: Phase,
+    phase: RoomPhase,
     epoch: Option<Epoch>,
     head: Seq,
     known: Seq,
@@ -139,7 +139,7 @@ pub struct Room<R = Faithful> {
     interest: Interest,
     shards: Vec<ShardState>,
     /// Calls up to this one were begun before the room took its epoch. Replies to the others are believed.
-    epoch_after: Call,
+    epoch_after: CallId,
     unattached_since: Option<Ms>,
     reannounced_at: Option<Ms>,
     passed: Vec<Frame>,
@@ -161,7 +161,7 @@ impl<R: Rules> Room<R> {
         Self {
             hold: Hold::new(&limits),
             limits,
-            phase: Phase::Closed,
+            phase: RoomPhase::Closed,
             epoch: None,
             head: 0,
             known: 0,
@@ -182,15 +182,15 @@ impl<R: Rules> Room<R> {
     }
 
     /// A shard says what it wants.
-    pub fn need(&mut self, now: Ms, shard: ShardId, need: Need, out: &mut impl Outlet) {
+    pub fn need(&mut self, now: Ms, shard: ShardId, need: Need, out: &mut impl RoomOutput) {
         let state = &mut self.shards[shard];
         state.owed = need.attached && (state.owed || !state.attached);
         state.attached = need.attached;
         state.wanted = state.wanted.max(need.number);
         if self.is_attached() {
             self.unattached_since = None;
-            if self.phase == Phase::Closed {
-                self.phase = Phase::Opening;
+            if self.phase == RoomPhase::Closed {
+                self.phase = RoomPhase::Opening;
             }
         } else if self.unattached_since.is_none() {
             self.unattached_since = Some(now);
@@ -204,39 +204,41 @@ impl<R: Rules> Room<R> {
         now: Ms,
         epoch: Epoch,
         messages: impl IntoIterator<Item = (Seq, E)>,
-        out: &mut impl Outlet,
+        out: &mut impl RoomOutput,
     ) {
         match self.phase {
-            Phase::Closed => return,
-            Phase::Opening => {
+            RoomPhase::Closed => return,
+            RoomPhase::Opening => {
                 for (seq, encode) in messages {
                     self.ahead.stash(self.ahead_max(), epoch, seq, encode);
                 }
                 return;
             }
-            Phase::Open if self.epoch == Some(epoch) => {
+            RoomPhase::Open if self.epoch == Some(epoch) => {
                 for (seq, encode) in messages {
                     self.pushed(now, epoch, seq, encode);
                 }
                 self.send_run(epoch, out);
             }
-            Phase::Open => self.foreign(now, epoch, out),
+            RoomPhase::Open => self.foreign(now, epoch, out),
         }
         self.settle(now, out);
     }
 
     /// Something says that `seq` exists.
-    pub fn hint(&mut self, now: Ms, epoch: Epoch, seq: Seq, out: &mut impl Outlet) {
+    pub fn hint(&mut self, now: Ms, epoch: Epoch, seq: Seq, out: &mut impl RoomOutput) {
         match (self.phase, self.epoch) {
-            (Phase::Closed | Phase::Opening, None) | (Phase::Closed, Some(_)) => return,
-            (Phase::Opening | Phase::Open, Some(own)) if own != epoch => self.foreign(now, epoch, out),
-            (Phase::Opening | Phase::Open, _) => self.raise_known(seq),
+            (RoomPhase::Closed | RoomPhase::Opening, None) | (RoomPhase::Closed, Some(_)) => return,
+            (RoomPhase::Opening | RoomPhase::Open, Some(own)) if own != epoch => {
+                self.foreign(now, epoch, out)
+            }
+            (RoomPhase::Opening | RoomPhase::Open, _) => self.raise_known(seq),
         }
         self.settle(now, out);
     }
 
     /// Heads answered. `call` is that of [`Action::AskHead`] or of a slice.
-    pub fn head_is(&mut self, now: Ms, call: Call, epoch: Epoch, head: Seq, out: &mut impl Outlet) {
+    pub fn head_is(&mut self, now: Ms, call: CallId, epoch: Epoch, head: Seq, out: &mut impl RoomOutput) {
         self.asking.take_if(|waited| waited.call == call);
         match self.epoch {
             None => {}
@@ -248,13 +250,13 @@ impl<R: Rules> Room<R> {
     }
 
     /// Subscribe answered.
-    pub fn subscribed(&mut self, now: Ms, call: Call, reply: Subscribed, out: &mut impl Outlet) {
+    pub fn subscribed(&mut self, now: Ms, call: CallId, reply: SubscribedRoom, out: &mut impl RoomOutput) {
         if self.interest.add.take_if(|waited| waited.call == call).is_none() {
             return;
         }
         let believed = call > self.epoch_after || self.epoch.is_none_or(|own| own == reply.epoch);
         self.interest.added(now, believed, reply.stored || !R::keeps(Rule::InterestRepeated), self.backoff());
-        if believed && self.phase != Phase::Closed {
+        if believed && self.phase != RoomPhase::Closed {
             for shard in &mut self.shards {
                 let answered =
                     if R::keeps(Rule::AnswersOnlyEarlierSubs) { shard.asked } else { shard.wanted };
@@ -265,16 +267,16 @@ impl<R: Rules> Room<R> {
                 self.reopen(reply.epoch, out);
             }
             match self.phase {
-                Phase::Opening => self.opened(now, reply.epoch, reply.head, out),
-                Phase::Open | Phase::Closed if seeded::is(Bug::NoTailRepair) => {}
-                Phase::Open | Phase::Closed => self.raise_known(reply.head),
+                RoomPhase::Opening => self.opened(now, reply.epoch, reply.head, out),
+                RoomPhase::Open | RoomPhase::Closed if seeded::is(Bug::NoTailRepair) => {}
+                RoomPhase::Open | RoomPhase::Closed => self.raise_known(reply.head),
             }
         }
         self.settle(now, out);
     }
 
     /// The removal of interest was answered; `stored` = it is removed.
-    pub fn removed(&mut self, now: Ms, call: Call, stored: bool, out: &mut impl Outlet) {
+    pub fn removed(&mut self, now: Ms, call: CallId, stored: bool, out: &mut impl RoomOutput) {
         if self.interest.remove.take_if(|waited| waited.call == call).is_none() {
             return;
         }
@@ -283,7 +285,7 @@ impl<R: Rules> Room<R> {
     }
 
     /// Read answered.
-    pub fn page(&mut self, now: Ms, call: Call, page: &Page, out: &mut impl Outlet) {
+    pub fn page(&mut self, now: Ms, call: CallId, page: &Page, out: &mut impl RoomOutput) {
         if self.reading.take_if(|waited| waited.call == call).is_none() {
             return;
         }
@@ -299,24 +301,24 @@ impl<R: Rules> Room<R> {
     }
 
     /// A call failed, or its answer is known never to come.
-    pub fn failed(&mut self, now: Ms, call: Call, out: &mut impl Outlet) {
+    pub fn failed(&mut self, now: Ms, call: CallId, out: &mut impl RoomOutput) {
         self.fail_where(now, |waited| waited.call == call);
         self.settle(now, out);
     }
 
     /// The queue to `shard` has space again.
-    pub fn space(&mut self, now: Ms, out: &mut impl Outlet) {
+    pub fn space(&mut self, now: Ms, out: &mut impl RoomOutput) {
         self.settle(now, out);
     }
 
     /// Interest is to be stored once more, whatever was answered before.
-    pub fn announce(&mut self, now: Ms, out: &mut impl Outlet) {
-        self.interest.owed |= self.phase != Phase::Closed;
+    pub fn announce(&mut self, now: Ms, out: &mut impl RoomOutput) {
+        self.interest.owed |= self.phase != RoomPhase::Closed;
         self.settle(now, out);
     }
 
     /// Time has passed: gives up on calls without an answer and does what is due.
-    pub fn on_tick(&mut self, now: Ms, out: &mut impl Outlet) {
+    pub fn on_tick(&mut self, now: Ms, out: &mut impl RoomOutput) {
         self.fail_where(now, |waited| waited.deadline <= now);
         self.settle(now, out);
     }
@@ -348,7 +350,7 @@ impl<R: Rules> Room<R> {
     /// Whether messages are passed on.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+        self.phase == RoomPhase::Open
     }
 
     fn pushed(&mut self, now: Ms, epoch: Epoch, seq: Seq, encode: impl FnOnce() -> Bytes) {
@@ -388,12 +390,12 @@ impl<R: Rules> Room<R> {
     }
 
     /// The first reply of Subscribe: hands over, then passes on what arrived meanwhile.
-    fn opened(&mut self, now: Ms, epoch: Epoch, head: Seq, out: &mut impl Outlet) {
+    fn opened(&mut self, now: Ms, epoch: Epoch, head: Seq, out: &mut impl RoomOutput) {
         if self.epoch != Some(epoch) {
             self.epoch = Some(epoch);
             self.epoch_after = out.number();
         }
-        self.phase = Phase::Open;
+        self.phase = RoomPhase::Open;
         self.head = head;
         self.known = head;
         self.owe_all();
@@ -404,7 +406,7 @@ impl<R: Rules> Room<R> {
         self.send_run(epoch, out);
     }
 
-    fn take_page(&mut self, now: Ms, epoch: Epoch, page: &Page, out: &mut impl Outlet) {
+    fn take_page(&mut self, now: Ms, epoch: Epoch, page: &Page, out: &mut impl RoomOutput) {
         let before = self.head;
         self.hold.answered(now);
         self.known = self.known.max(page.store_head);
@@ -439,10 +441,10 @@ impl<R: Rules> Room<R> {
     }
 
     /// An event of another epoch that need not be news: dropped, and the truth is asked for.
-    fn foreign(&mut self, now: Ms, epoch: Epoch, out: &mut impl Outlet) {
+    fn foreign(&mut self, now: Ms, epoch: Epoch, out: &mut impl RoomOutput) {
         if !R::keeps(Rule::EpochFromOwnCallsOnly) {
             self.reopen(epoch, out);
-            self.phase = Phase::Open;
+            self.phase = RoomPhase::Open;
             self.owe_all();
         } else if self.asking.is_none() {
             let call = out.number();
@@ -452,15 +454,15 @@ impl<R: Rules> Room<R> {
     }
 
     /// The store has another history: forgets everything but who is attached.
-    fn reopen(&mut self, epoch: Epoch, out: &mut impl Outlet) {
+    fn reopen(&mut self, epoch: Epoch, out: &mut impl RoomOutput) {
         self.forget();
-        self.phase = Phase::Opening;
+        self.phase = RoomPhase::Opening;
         self.epoch = Some(epoch);
         self.epoch_after = out.number();
     }
 
     fn forget(&mut self) {
-        self.phase = Phase::Closed;
+        self.phase = RoomPhase::Closed;
         self.epoch = None;
         self.head = 0;
         self.known = 0;

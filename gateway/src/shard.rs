@@ -1,25 +1,29 @@
 //! A shard: one thread with its own runtime that owns its connections and what they are subscribed to, and
 //! is the home of its share of the rooms and lanes. Nothing in it is locked and nothing in it is shared.
 //!
-//! Work enters by the tasks of connections (`serving`), the queue from other shards and from the rest of
-//! the process ([`Incoming`]), answers of logic, and time ([`thread`]). Everything runs in turns on one thread;
+//! Work enters by the tasks of connections (`socket`), the queue from other shards and from the rest of
+//! the process ([`inbox`]), answers of logic, and time ([`runtime`]). Everything runs in turns on one thread;
 //! what a turn wrote for clients leaves at its end.
 
 pub mod connection;
-pub mod floor;
-mod greeting;
+pub mod connections;
+mod counters;
+mod dispatch;
+mod draining;
 pub mod handle;
-mod harbour;
-pub mod hub;
+mod home_driver;
 pub mod inbound;
-mod leaving;
-pub mod post;
+pub mod inbox;
+pub mod peers;
 mod reports;
 mod requests;
-mod serving;
-mod standing;
-pub mod surroundings;
-pub mod thread;
+pub mod runtime;
+pub mod shared;
+mod socket;
+mod timers;
+mod unanswered;
+mod upgrade;
+pub mod views;
 pub mod wheel;
 
 use std::cell::RefCell;
@@ -34,18 +38,19 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use self::connection::{Connection, Deadlines, NEVER, Phase};
-use self::floor::Floor;
-use self::greeting::Admitted;
+use self::connection::{Connection, ConnectionPhase, Deadlines, NEVER};
+use self::connections::Connections;
+use self::counters::{Levels, Tally};
 use self::handle::Shards;
-use self::hub::Hub;
-use self::inbound::{Inbound, Lender};
-use self::post::Post;
+use self::inbound::{ContextPool, Inbound};
+use self::peers::Peers;
 use self::reports::Reports;
-use self::surroundings::{Shared, ticks};
+use self::shared::{Shared, ticks};
+use self::upgrade::Upgraded;
+use self::views::Views;
 use self::wheel::Tick;
+use crate::address::{Address, ShardIx};
 use crate::defaults::{QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES, READ_CHUNK_BYTES, home_limits};
-use crate::exchange::{Address, ShardIx};
 use crate::home::Home;
 use crate::room::limits::ViewLimits;
 use crate::room::link::Ms;
@@ -55,34 +60,6 @@ use crate::status;
 use crate::subscription::Subscriptions;
 use crate::uplink::Link;
 
-/// What comes through a shard's queue.
-#[derive(Debug)]
-pub enum Incoming {
-    /// From the rest of the process.
-    Order(handle::Order),
-    /// From another shard.
-    Letter(post::Letter),
-}
-
-/// Outcomes since the last tick.
-#[derive(Debug, Default)]
-struct Tally {
-    accepted: u64,
-    completed: u64,
-    rejected: u64,
-    retries: u64,
-    unknown: u64,
-}
-
-/// Levels as last added to the sums of the gateway.
-#[derive(Debug, Default)]
-struct Levels {
-    subscriptions: i64,
-    rooms: i64,
-    publishes: i64,
-    queued_bytes: i64,
-}
-
 /// A shard, as its own tasks hold it.
 pub(crate) type Cell = Rc<RefCell<Shard>>;
 
@@ -90,29 +67,29 @@ pub(crate) type Cell = Rc<RefCell<Shard>>;
 pub(crate) struct Shard {
     me: ShardIx,
     shards: ShardIx,
-    around: Shared,
+    shared: Arc<Shared>,
     began: Instant,
     /// When the timer wakes next.
     armed: Instant,
     /// Wakes the timer, as something is due earlier.
     earlier: Rc<Notify>,
     /// When the clock was last looked at: a gap above the lease's life is a freeze.
-    looked_at: Instant,
-    floor: Floor,
-    hub: Hub,
+    clock_read_at: Instant,
+    connections: Connections,
+    views: Views,
     home: Home,
-    post: Post,
-    later: harbour::Later,
+    peers: Peers,
+    follow_ups: home_driver::FollowUps,
     /// What homes and views decide is being carried out.
     following: bool,
     /// Publishes of this shard's connections without outcome, and their bytes.
     unanswered: usize,
     unanswered_bytes: usize,
     /// There are too many of them: no socket is read.
-    starved: bool,
+    over_budget: bool,
     /// Clients' questions that logic has not answered.
     questions: usize,
-    lender: Lender,
+    contexts: ContextPool,
     scratch: Vec<u8>,
     replies: Vec<u8>,
     generation: u32,
@@ -120,19 +97,19 @@ pub(crate) struct Shard {
     ping_within: Tick,
     /// For the reporter.
     reports: Reports,
-    leaving: Option<leaving::Leave>,
+    draining: Option<draining::Draining>,
     /// Its own handle, for the tasks it starts.
     cell: std::rc::Weak<RefCell<Shard>>,
     tally: Tally,
     levels: Levels,
     frames_in: u64,
     slow: u64,
-    silent: u64,
+    ping_timeouts: u64,
 }
 
 impl Shard {
-    fn new(me: ShardIx, around: Shared, shards: &Shards) -> Cell {
-        let config = &around.config;
+    fn new(me: ShardIx, shared: Arc<Shared>, shards: &Shards) -> Cell {
+        let config = &shared.config;
         let limits = ViewLimits {
             max_behind: config.max_behind,
             queue_low: QUEUE_LOW_BYTES,
@@ -150,32 +127,32 @@ impl Shard {
                 began: now,
                 armed: now,
                 earlier: Rc::default(),
-                looked_at: now,
-                floor: Floor::new(seconds(slow)),
-                hub: Hub::new(Arc::new(limits)),
+                clock_read_at: now,
+                connections: Connections::new(seconds(slow)),
+                views: Views::new(Arc::new(limits)),
                 home: Home::new(home_limits(count), usize::from(me), count, 0),
-                post: Post::new(usize::from(me), shards.inboxes()),
-                later: harbour::Later::default(),
+                peers: Peers::new(usize::from(me), shards.inboxes()),
+                follow_ups: home_driver::FollowUps::default(),
                 following: false,
                 unanswered: 0,
                 unanswered_bytes: 0,
-                starved: false,
+                over_budget: false,
                 questions: 0,
-                lender: Lender::default(),
+                contexts: ContextPool::default(),
                 scratch: vec![0; READ_CHUNK_BYTES],
                 replies: Vec::new(),
                 generation: 0,
                 ping_every: seconds(every),
                 ping_within: seconds(within),
                 reports: Reports::default(),
-                leaving: None,
+                draining: None,
                 cell: cell.clone(),
                 tally: Tally::default(),
                 levels: Levels::default(),
                 frames_in: 0,
                 slow: 0,
-                silent: 0,
-                around,
+                ping_timeouts: 0,
+                shared,
             })
         })
     }
@@ -197,32 +174,32 @@ impl Shard {
     }
 
     /// Makes a connection of an upgraded socket and starts its task.
-    fn admit(cell: &Cell, admitted: Admitted) {
-        let who = cell.borrow_mut().enter(admitted);
+    fn admit(cell: &Cell, upgraded: Upgraded) {
+        let who = cell.borrow_mut().enter(upgraded);
         let cell = Rc::clone(cell);
         let task = poll_fn(move |context| cell.borrow_mut().poll_connection(who, context));
         drop(spawn_local(task));
     }
 
-    fn enter(&mut self, admitted: Admitted) -> Address {
-        let Admitted { stream, token, rest } = admitted;
+    fn enter(&mut self, upgraded: Upgraded) -> Address {
+        let Upgraded { stream, token, rest } = upgraded;
         self.generation = self.generation.wrapping_add(1);
         let (generation, shard) = (self.generation, self.me);
-        let now = self.floor.wheel.now();
+        let now = self.connections.wheel.now();
         let first_ping = self.ping_every / 2 + rand::random_range(0..=self.ping_every / 2);
-        let entry = self.floor.connections.vacant_entry();
+        let entry = self.connections.by_slot.vacant_entry();
         let slot = u32::try_from(entry.key()).unwrap_or(u32::MAX);
         let who = Address { shard, slot, generation };
         let link = Link::new(SessionId::fresh(), who);
         entry.insert(Box::new(Connection {
             stream,
             address: who,
-            session: Session::new(link, self.around.session_limits()),
+            session: Session::new(link, self.shared.session_limits()),
             subscriptions: Subscriptions::default(),
-            inbound: Inbound::with_rest(rest, &mut self.lender),
+            inbound: Inbound::with_rest(rest, &mut self.contexts),
             outbound: Outbound::default(),
             waker: None,
-            phase: Phase::Serving,
+            phase: ConnectionPhase::Serving,
             deadlines: Deadlines {
                 ping_at: now.saturating_add(first_ping),
                 pong_by: NEVER,
@@ -238,22 +215,22 @@ impl Shard {
             dirty: false,
             blocked: false,
             paused: true,
-            deaf: false,
+            discard_input: false,
             peer_closed: false,
             closed: false,
             detached: false,
-            since_ms: self.around.clock.now_ms(),
+            since_ms: self.shared.clock.now_ms(),
         }));
         self.authenticate(who, token.unwrap_or_default());
-        if self.leaving.is_some() {
-            self.late_comer(who);
+        if self.draining.is_some() {
+            self.admitted_while_draining(who);
         }
         who
     }
 
     /// Ends what a connection takes part in: its rooms, its presence.
     fn detach(&mut self, who: Address, goodbye: bool) {
-        let Some(connection) = self.floor.get(who) else { return };
+        let Some(connection) = self.connections.get(who) else { return };
         if std::mem::replace(&mut connection.detached, true) {
             return;
         }
@@ -262,7 +239,7 @@ impl Shard {
             if let Some(change) = self.change(who, |about| status::left(about, &room, goodbye)) {
                 self.report(change);
             }
-            self.hub.unsubscribe(&mut self.floor, who, room.as_str());
+            self.views.unsubscribe(&mut self.connections, who, room.as_str());
         }
         if let Some(change) = self.change(who, |about| status::disconnected(about, goodbye)) {
             self.report(change);
@@ -272,32 +249,32 @@ impl Shard {
 
     /// Looks at the clock: a process that stood still for longer than its lease was declared dead, and what
     /// it still holds must not be stored.
-    fn look_at_clock(&mut self) {
+    fn check_freeze(&mut self) {
         let now = Instant::now();
-        let gap = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
-        if gap > self.around.config.etcd.lease_ttl() {
+        let gap = now.saturating_duration_since(std::mem::replace(&mut self.clock_read_at, now));
+        if gap > self.shared.config.etcd.lease_ttl() {
             tracing::warn!(
                 gap_ms = gap.as_millis(),
                 shard = self.me,
                 "This process stood still; its connections are closed."
             );
-            self.around.metrics.freezes.inc();
-            self.thaw();
+            self.shared.metrics.freezes.inc();
+            self.on_freeze();
         }
     }
 
     /// Writes to all that got something in this turn.
     fn write_all(&mut self, writer: &std::task::Waker) {
-        let dirty = self.floor.take_dirty(writer);
+        let dirty = self.connections.take_dirty(writer);
         for slot in &dirty {
             self.write(*slot);
         }
-        self.floor.return_dirty(dirty);
+        self.connections.return_dirty(dirty);
     }
 
     /// A place among the connections is free again.
-    fn left_the_floor(&mut self) {
-        self.around.stats.connections.fetch_sub(1, Ordering::Relaxed);
-        self.look_whether_left();
+    fn on_removed(&mut self) {
+        self.shared.stats.connections.fetch_sub(1, Ordering::Relaxed);
+        self.signal_if_empty();
     }
 }

@@ -17,8 +17,9 @@ use crate::defaults::{
     CALL_WITHIN, FULL_SET_EVERY, STATUS_AGAIN, STATUS_BYTES_MAX, STATUS_EVERY, STATUS_ITEMS_MAX,
     STATUS_QUEUE_MAX,
 };
-use crate::shard::handle::{Order, Shards};
-use crate::shard::surroundings::Shared;
+use crate::shard::handle::Shards;
+use crate::shard::inbox::Order;
+use crate::shard::shared::Shared;
 
 /// A connection as presence knows it.
 #[derive(Debug)]
@@ -96,28 +97,28 @@ pub fn uninterested(room: &RoomId) -> StatusChange {
 
 /// From a shard, in its order.
 #[derive(Debug)]
-pub enum Told {
+pub enum Report {
     /// Something changed.
     Changes(Vec<StatusChange>),
     /// A part of everything this shard has, for the full set of this generation.
-    Part(u64, Vec<StatusChange>),
+    FullSetPart(u64, Vec<StatusChange>),
     /// That was everything, for the full set of this generation.
-    Whole(u64),
+    FullSetEnd(u64),
     /// Changes were forgotten, as there were too many: only a full set can tell.
     Lost,
     /// The end of what waited, as was asked.
-    Rest,
+    End,
 }
 
 /// What a change is about: the newest of each is what holds. Who is in a room is known by the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct ChangeKey {
     connection: String,
     user: String,
     room: String,
 }
 
-impl Key {
+impl ChangeKey {
     fn of(change: &StatusChange) -> Self {
         let user = if change.room.is_empty() { change.user.clone() } else { String::new() };
         Self { connection: change.connection.clone(), user, room: change.room.clone() }
@@ -130,15 +131,15 @@ fn merge(_old: StatusChange, new: StatusChange) -> Option<StatusChange> {
     Some(new)
 }
 
-/// The book of changes not told yet. Pure.
+/// The changes not told yet. Pure.
 #[derive(Debug)]
-struct Book {
-    queue: Merged<Key, StatusChange>,
+struct PendingChanges {
+    queue: Merged<ChangeKey, StatusChange>,
     /// Too many changes: a full set has to tell.
     lost: bool,
 }
 
-impl Book {
+impl PendingChanges {
     fn new() -> Self {
         let bounds = Bounds {
             items_max: STATUS_ITEMS_MAX,
@@ -153,15 +154,15 @@ impl Book {
 
     fn add(&mut self, changes: Vec<StatusChange>) {
         for change in changes {
-            self.lost |= self.queue.push(Key::of(&change), change, merge).is_err();
+            self.lost |= self.queue.push(ChangeKey::of(&change), change, merge).is_err();
         }
     }
 
-    fn take(&mut self) -> Option<Vec<(Key, StatusChange)>> {
+    fn take(&mut self) -> Option<Vec<(ChangeKey, StatusChange)>> {
         self.queue.take()
     }
 
-    fn failed(&mut self, batch: Vec<(Key, StatusChange)>) {
+    fn failed(&mut self, batch: Vec<(ChangeKey, StatusChange)>) {
         self.queue.failed(batch, merge);
     }
 }
@@ -169,24 +170,24 @@ impl Book {
 /// The task that reports.
 #[derive(Debug)]
 pub struct Reporter {
-    around: Shared,
+    shared: Arc<Shared>,
     shards: Shards,
-    inbox: mpsc::Receiver<Told>,
+    inbox: mpsc::Receiver<Report>,
     me: watch::Receiver<InstanceId>,
-    book: Book,
+    pending: PendingChanges,
     generation: u64,
     /// A full set is being told; shards that have not told all of theirs.
-    telling: Option<usize>,
+    shards_left: Option<usize>,
     full_at: Instant,
     /// The marker at the last full set; 0 = none seen yet.
     marker: u64,
     report_at: Instant,
-    until: Until,
+    until: FlushLimit,
 }
 
 /// How much longer the reporter may go on.
 #[derive(Debug, Clone)]
-pub struct Until {
+pub struct FlushLimit {
     /// When cancelled, nothing new comes: what waits is told, in time.
     pub flush: CancellationToken,
     /// How long that may take.
@@ -197,21 +198,21 @@ impl Reporter {
     /// A reporter that hears shards through `inbox`.
     #[must_use]
     pub fn new(
-        around: Shared,
+        shared: Arc<Shared>,
         shards: Shards,
-        inbox: mpsc::Receiver<Told>,
+        inbox: mpsc::Receiver<Report>,
         me: watch::Receiver<InstanceId>,
-        until: Until,
+        until: FlushLimit,
     ) -> Self {
         let now = Instant::now();
         Self {
-            around,
+            shared,
             shards,
             inbox,
             me,
-            book: Book::new(),
+            pending: PendingChanges::new(),
             generation: u64::try_from(sluice_service::clock::Clock::system().now_ms()).unwrap_or(0),
-            telling: None,
+            shards_left: None,
             full_at: now + FULL_SET_EVERY,
             marker: 0,
             report_at: now + STATUS_EVERY,
@@ -224,30 +225,30 @@ impl Reporter {
         let mut again_at = Instant::now();
         let flush = self.until.flush.clone();
         loop {
-            let idle = self.book.queue.is_empty();
+            let idle = self.pending.queue.is_empty();
             let next = if idle { self.report_at } else { again_at };
-            let (shards, around) = (self.shards.clone(), Arc::clone(&self.around));
+            let (shards, shared) = (self.shards.clone(), Arc::clone(&self.shared));
             tokio::select! {
                 biased;
                 () = flush.cancelled() => break,
                 changed = self.me.changed(), if self.me.has_changed().is_ok() => {
                     if changed.is_ok() {
                         // Under a new id nothing of what was told holds.
-                        self.book.queue.clear();
-                        self.telling = None;
+                        self.pending.queue.clear();
+                        self.shards_left = None;
                         self.begin_full_set(&shards).await;
                     }
                 }
-                () = around.calls.marker().changed() => {
-                    let seen = around.calls.marker().get();
+                () = shared.calls.marker().changed() => {
+                    let seen = shared.calls.marker().get();
                     let former = std::mem::replace(&mut self.marker, seen);
                     if former != 0 && former != seen && !seeded::is(Bug::RedisNotHealed) {
-                        tracing::info!("Redis started anew or lost what it knew: telling it everything again.");
-                        self.telling = None;
+                        tracing::info!("Redis started anew or lost what it knew: shards_left it everything again.");
+                        self.shards_left = None;
                         self.begin_full_set(&shards).await;
                     }
                 }
-                Some(told) = self.inbox.recv() => self.hear(told).await,
+                Some(told) = self.inbox.recv() => self.on_report(told).await,
                 () = sleep_until(self.full_at) => self.begin_full_set(&shards).await,
                 () = sleep_until(next) => {
                     self.report_at = Instant::now() + STATUS_EVERY;
@@ -256,45 +257,45 @@ impl Reporter {
                     }
                 }
             }
-            if std::mem::take(&mut self.book.lost) {
+            if std::mem::take(&mut self.pending.lost) {
                 self.begin_full_set(&shards).await;
             }
         }
         self.flush().await;
     }
 
-    async fn hear(&mut self, told: Told) {
+    async fn on_report(&mut self, told: Report) {
         match told {
-            Told::Changes(changes) => self.book.add(changes),
-            Told::Part(generation, changes) if self.is_telling(generation) => {
+            Report::Changes(changes) => self.pending.add(changes),
+            Report::FullSetPart(generation, changes) if self.full_set_under_way(generation) => {
                 if !self.tell_part(changes, false).await {
                     self.end_full_set().await;
-                } else if !self.book.queue.is_empty() {
+                } else if !self.pending.queue.is_empty() {
                     // A large set is no reason for changes to wait.
                     self.report_some(CALL_WITHIN).await;
                 }
             }
-            Told::Whole(generation) if self.is_telling(generation) => {
-                self.telling = self.telling.map(|left| left.saturating_sub(1));
-                if self.telling == Some(0) {
+            Report::FullSetEnd(generation) if self.full_set_under_way(generation) => {
+                self.shards_left = self.shards_left.map(|left| left.saturating_sub(1));
+                if self.shards_left == Some(0) {
                     self.tell_part(Vec::new(), true).await;
                     self.end_full_set().await;
                 }
             }
-            Told::Lost => self.book.lost = true,
+            Report::Lost => self.pending.lost = true,
             // Of a full set that was given up.
-            Told::Part(..) | Told::Whole(_) => {}
-            Told::Rest => debug_assert!(false, "asked for in the flush only"),
+            Report::FullSetPart(..) | Report::FullSetEnd(_) => {}
+            Report::End => debug_assert!(false, "asked for in the flush only"),
         }
     }
 
-    fn is_telling(&self, generation: u64) -> bool {
-        self.telling.is_some() && self.generation == generation
+    fn full_set_under_way(&self, generation: u64) -> bool {
+        self.shards_left.is_some() && self.generation == generation
     }
 
     async fn begin_full_set(&mut self, shards: &Shards) {
         self.full_at = Instant::now() + FULL_SET_EVERY;
-        if self.telling.is_some() {
+        if self.shards_left.is_some() {
             // It is under way: the next one comes soon after.
             self.full_at = Instant::now() + STATUS_EVERY;
             return;
@@ -304,14 +305,14 @@ impl Reporter {
         // The generation begins before anything is collected: what is announced from now on, by whatever
         // call, belongs to it, and what was announced before is there to be collected.
         if self.tell_part(Vec::new(), false).await {
-            self.telling = Some(shards.len());
-            shards.tell_all(|| Order::TellAll { generation }).await;
+            self.shards_left = Some(shards.len());
+            shards.send_all(|| Order::BeginFullSet { generation }).await;
         }
     }
 
     async fn end_full_set(&mut self) {
-        self.telling = None;
-        self.shards.tell_all(|| Order::FullSetEnded).await;
+        self.shards_left = None;
+        self.shards.send_all(|| Order::FullSetEnded).await;
     }
 
     /// A part of a full set; if it cannot be told now the whole set is repeated soon.
@@ -326,15 +327,15 @@ impl Reporter {
 
     /// One batch of changes, or an empty report that brings the marker.
     async fn report_some(&mut self, within: Duration) -> bool {
-        let Some(batch) = self.book.take() else {
+        let Some(batch) = self.pending.take() else {
             return self.report(Vec::new(), None, within).await;
         };
         let changes = batch.iter().map(|(_, change)| change.clone()).collect();
         let told = self.report(changes, None, within).await;
         if told {
-            self.book.queue.done();
+            self.pending.queue.done();
         } else {
-            self.book.failed(batch);
+            self.pending.failed(batch);
         }
         told
     }
@@ -353,13 +354,13 @@ impl Reporter {
     }
 
     async fn call(&self, changes: Vec<StatusChange>, full: Option<FullSet>, within: Duration) -> bool {
-        let draining = self.around.entrance.is_closed();
+        let draining = self.shared.upgrades.is_closed();
         if draining && seeded::is(Bug::ExitWithoutStatusFlush) {
             return true;
         }
         let instance = self.me.borrow().to_string();
         let request = StatusRequest { instance, draining, changes, full };
-        self.around.calls.report(request, within).await.is_ok_and(|reply| reply.stored)
+        self.shared.calls.report(request, within).await.is_ok_and(|reply| reply.stored)
     }
 
     /// What waits is told once more, batch after batch, while there is time.
@@ -367,12 +368,12 @@ impl Reporter {
         let by = Instant::now() + self.until.within;
         // A shard that has died does not answer: that must not take the time of the others' changes.
         let heard_by = Instant::now() + self.until.within / 2;
-        drop(timeout_at(heard_by, self.hear_the_rest()).await);
-        while !self.book.queue.is_empty() {
+        drop(timeout_at(heard_by, self.collect_remaining()).await);
+        while !self.pending.queue.is_empty() {
             let left = by.saturating_duration_since(Instant::now());
             if !matches!(timeout_at(by, self.report_some(left)).await, Ok(true)) {
                 tracing::info!(
-                    changes = self.book.queue.len(),
+                    changes = self.pending.queue.len(),
                     "Status changes could not be told in time; they are reaped."
                 );
                 return;
@@ -381,14 +382,14 @@ impl Reporter {
     }
 
     /// Takes over what still waits in the shards.
-    async fn hear_the_rest(&mut self) {
-        self.shards.tell_all(|| Order::TellRest).await;
+    async fn collect_remaining(&mut self) {
+        self.shards.send_all(|| Order::FlushReports).await;
         let mut left = self.shards.len();
         while left > 0 {
             match self.inbox.recv().await {
-                Some(Told::Changes(changes)) => self.book.add(changes),
-                Some(Told::Rest) => left -= 1,
-                Some(Told::Part(..) | Told::Whole(_) | Told::Lost) => {}
+                Some(Report::Changes(changes)) => self.pending.add(changes),
+                Some(Report::End) => left -= 1,
+                Some(Report::FullSetPart(..) | Report::FullSetEnd(_) | Report::Lost) => {}
                 None => return,
             }
         }
@@ -423,28 +424,28 @@ mod tests {
         }
     }
 
-    fn told(book: &mut Book, redis: &mut There, arrives: bool, answered: bool) {
-        let Some(batch) = book.take() else { return };
+    fn told(pending: &mut PendingChanges, redis: &mut There, arrives: bool, answered: bool) {
+        let Some(batch) = pending.take() else { return };
         if arrives {
             batch.iter().for_each(|(_, change)| apply(redis, change));
         }
-        if arrives && answered { book.queue.done() } else { book.failed(batch) }
+        if arrives && answered { pending.queue.done() } else { pending.failed(batch) }
     }
 
     #[test]
     fn who_left_is_told_so_whatever_came_between() {
         let user = UserId::parse("ann").unwrap();
         let about = About { session: SessionId(1), user: &user, since_ms: 5 };
-        let (mut book, mut redis) = (Book::new(), There::new());
-        book.add(vec![joined(&about, &room(1))]);
-        told(&mut book, &mut redis, true, true);
+        let (mut pending, mut redis) = (PendingChanges::new(), There::new());
+        pending.add(vec![joined(&about, &room(1))]);
+        told(&mut pending, &mut redis, true, true);
         assert_eq!(redis.len(), 1);
-        book.add(vec![
+        pending.add(vec![
             left(&about, &room(1), false),
             joined(&about, &room(1)),
             left(&about, &room(1), false),
         ]);
-        told(&mut book, &mut redis, true, true);
+        told(&mut pending, &mut redis, true, true);
         assert!(redis.is_empty());
     }
 
@@ -455,7 +456,7 @@ mod tests {
         fn in_the_end_what_was_told_is_what_is(
             steps in prop::collection::vec((0..9_u8, 0..2_u8, 0..2_u8, 0..2_u8), 0..80),
         ) {
-            let (mut book, mut redis, mut real) = (Book::new(), There::new(), There::new());
+            let (mut pending, mut redis, mut real) = (PendingChanges::new(), There::new(), There::new());
             for (step, connection, user, number) in steps {
                 let user = UserId::parse(&format!("user{user}")).unwrap();
                 let about = About { session: SessionId(u64::from(connection).into()), user: &user, since_ms: 1 };
@@ -463,7 +464,7 @@ mod tests {
                     0..=2 => joined(&about, &room(number)),
                     3 | 4 => left(&about, &room(number), false),
                     5 => {
-                        // A part holds what is true now and overtakes what waits in the book.
+                        // A part holds what is true now and overtakes what waits in the pending.
                         let all: BTreeSet<_> = real.keys().cloned().collect();
                         for key in all {
                             let user = real[&key].clone();
@@ -471,15 +472,15 @@ mod tests {
                         }
                         continue;
                     }
-                    6 => { told(&mut book, &mut redis, false, false); continue }
-                    7 => { told(&mut book, &mut redis, true, false); continue }
-                    _ => { told(&mut book, &mut redis, true, true); continue }
+                    6 => { told(&mut pending, &mut redis, false, false); continue }
+                    7 => { told(&mut pending, &mut redis, true, false); continue }
+                    _ => { told(&mut pending, &mut redis, true, true); continue }
                 };
                 apply(&mut real, &change);
-                book.add(vec![change]);
+                pending.add(vec![change]);
             }
-            while !book.queue.is_empty() {
-                told(&mut book, &mut redis, true, true);
+            while !pending.queue.is_empty() {
+                told(&mut pending, &mut redis, true, true);
             }
             prop_assert_eq!(redis, real);
         }

@@ -15,7 +15,7 @@ pub type SubKey = u32;
 
 /// Where a subscription stands; the view's `head` stands for the cursor of a Live one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum SubscriptionState {
     /// Its `sub` is not answered yet.
     Pending,
     /// Reads the past from its cursor at the client's own pace.
@@ -29,7 +29,7 @@ pub enum State {
 
 /// What the view tells a client through its connection's queue, at once and whatever the queue holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum SubFrame {
     /// The `ok` of `sub`. Precedes every message of the subscription.
     Ok {
         /// Effective position: the next message has `after + 1`.
@@ -70,15 +70,15 @@ pub struct Ask {
 
 /// A subscription that is not Live.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingSub {
     pub(crate) sub: SubKey,
     pub(crate) conn: ConnKey,
-    pub(crate) stage: Stage,
+    pub(crate) waits_for: WaitingFor,
 }
 
 /// What it waits for.
 #[derive(Debug)]
-pub(crate) enum Stage {
+pub(crate) enum WaitingFor {
     /// The hand-over that answers `sub` number `number`.
     Pending { number: u64, after: Option<Seq>, epoch: Option<Epoch> },
     /// Messages of the past, or space for them.

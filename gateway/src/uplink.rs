@@ -16,7 +16,7 @@ use sluice_proto::ids::{Key, RoomId, Seq, SessionId, UserId};
 use sluice_proto::wire::ErrorCode;
 use sluice_service::seeded::{self, Bug};
 
-use crate::exchange::Address;
+use crate::address::Address;
 
 /// What every publish of a connection shares with it, also after the connection has closed.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
 //! A room as one shard sees it: fed by runs and hand-overs from the room's home, it serves the shard's
-//! subscriptions. Pure: events in, actions out through a [`Shard`]; time is an argument. Never raises its
+//! subscriptions. Pure: events in, actions out through a [`ViewOutput`]; time is an argument. Never raises its
 //! head but by runs and hand-overs, never lets a slow subscriber delay a Live one.
 //!
 //! | Event | Method | When |
@@ -8,7 +8,7 @@
 //! | Unsub | [`View::unsub`] | it unsubscribes or its connection ends; an empty view is dropped |
 //! | Run | [`View::run`] | next in the queue from home |
 //! | Hand-over | [`View::hand_over`] | next in the queue from home |
-//! | Page | [`View::page`] | reply to [`Shard::ask`]; its `store_head` is also a hint to the room |
+//! | Page | [`View::page`] | reply to [`ViewOutput::ask`]; its `store_head` is also a hint to the room |
 //! | Failed page | [`View::page_failed`] | the ask failed |
 //! | Queue | [`View::advance`] | a connection's queue has shrunk, for each of its subscriptions in the order of [`crate::subscription::Subscriptions::rotate`] |
 //! | Tick | [`View::on_tick`] | [`View::next_deadline`] has come |
@@ -27,12 +27,14 @@ use crate::room::limits::ViewLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run};
 use crate::room::ring::Ring;
 use crate::room::rules::{Faithful, Rule, Rules};
-use crate::subscription::{Ask, CatchingUp, ConnKey, Stage, State, SubKey, Told, Waiting};
+use crate::subscription::{
+    Ask, CatchingUp, ConnKey, SubFrame, SubKey, SubscriptionState, WaitingFor, WaitingSub,
+};
 
 mod advance;
 
 /// The outbound queue of a connection.
-pub trait Outbound {
+pub trait SubscriberQueue {
     /// Bytes waiting for the socket.
     fn level(&self) -> usize;
     /// Appends a message.
@@ -46,15 +48,15 @@ pub trait Outbound {
 }
 
 /// The shard a view lives in. The driver wraps it with the view's room.
-pub trait Shard {
+pub trait ViewOutput {
     /// A connection's queue.
-    type Out: Outbound;
+    type Out: SubscriberQueue;
     /// The queue of `conn`, which exists as long as it has subscriptions.
     fn outbound(&mut self, conn: ConnKey) -> &mut Self::Out;
     /// 1, 2, …: a number never given before in this shard, whatever the room.
     fn number(&mut self) -> u64;
     /// Appends to the queue of `conn` at once.
-    fn tell(&mut self, conn: ConnKey, sub: SubKey, told: Told);
+    fn tell(&mut self, conn: ConnKey, sub: SubKey, told: SubFrame);
     /// Starts or joins a read.
     fn ask(&mut self, ask: Ask);
     /// A level for the room's home: the last value is delivered as soon as there is space.
@@ -65,7 +67,7 @@ pub trait Shard {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Live {
+struct LiveSub {
     conn: ConnKey,
     sub: SubKey,
 }
@@ -87,8 +89,8 @@ pub struct View<R = Faithful> {
     known: Seq,
     ring: Ring,
     places: Slab<Place>,
-    live: Vec<Live>,
-    waiting: Vec<Waiting>,
+    live: Vec<LiveSub>,
+    waiting: Vec<WaitingSub>,
     /// Number of the last `sub`.
     number: u64,
     /// Not later than the first deadline of an ask or a back-off.
@@ -129,23 +131,27 @@ impl<R: Rules> View<R> {
         conn: ConnKey,
         after: Option<Seq>,
         epoch: Option<Epoch>,
-        shard: &mut impl Shard,
+        shard: &mut impl ViewOutput,
     ) -> SubKey {
         self.number = shard.number();
         let sub = key(self.places.insert(Place::Waiting(key(self.waiting.len()))));
-        self.waiting.push(Waiting { sub, conn, stage: Stage::Pending { number: self.number, after, epoch } });
+        self.waiting.push(WaitingSub {
+            sub,
+            conn,
+            waits_for: WaitingFor::Pending { number: self.number, after, epoch },
+        });
         shard.need(Need { attached: true, number: self.number });
         sub
     }
 
     /// A subscription ends. `true` = it was the last one: drop the view.
-    pub fn unsub(&mut self, sub: SubKey, shard: &mut impl Shard) -> bool {
+    pub fn unsub(&mut self, sub: SubKey, shard: &mut impl ViewOutput) -> bool {
         let Some(place) = self.places.try_remove(sub as usize) else { return self.is_empty() };
         match place {
             Place::Live(at) => self.take_live(at),
             Place::Waiting(at) => {
                 let waiting = self.take_waiting(at);
-                if matches!(waiting.stage, Stage::CatchingUp(_)) {
+                if matches!(waiting.waits_for, WaitingFor::CatchingUp(_)) {
                     shard.behind(waiting.conn, false);
                 }
             }
@@ -157,14 +163,14 @@ impl<R: Rules> View<R> {
     }
 
     /// The next messages, in the order of the queue from home.
-    pub fn run(&mut self, now: Ms, run: &Run, shard: &mut impl Shard) {
+    pub fn run(&mut self, now: Ms, run: &Run, shard: &mut impl ViewOutput) {
         if self.epoch.is_none() {
             return;
         }
         let follows = self.epoch == Some(run.epoch) && run.first() == self.head + 1;
         debug_assert!(follows, "a run that does not follow: the queue from home keeps the order");
         if !follows {
-            return self.mend(now, run, shard);
+            return self.recover_gap(now, run, shard);
         }
         let high = self.limits.queue_high;
         let mut at = 0;
@@ -188,7 +194,7 @@ impl<R: Rules> View<R> {
     }
 
     /// Where the room stands, in the order of the queue from home.
-    pub fn hand_over(&mut self, now: Ms, to: HandOver, shard: &mut impl Shard) {
+    pub fn hand_over(&mut self, now: Ms, to: HandOver, shard: &mut impl ViewOutput) {
         if self.epoch == Some(to.epoch) {
             if to.head > self.head {
                 self.jump(to.head, shard);
@@ -204,17 +210,17 @@ impl<R: Rules> View<R> {
             }
         }
         for waiting in &mut self.waiting {
-            if let Stage::Pending { number, after, epoch } = waiting.stage
+            if let WaitingFor::Pending { number, after, epoch } = waiting.waits_for
                 && number <= to.answered
             {
                 let bound = if R::keeps(Rule::SubJudgedByKnown) { self.known } else { self.head };
                 let same = seeded::is(Bug::EpochIgnored) || epoch.is_none_or(|asked| asked == to.epoch);
                 let good = same && after.is_none_or(|at| at <= bound);
                 let cursor = after.filter(|_| good).unwrap_or(bound);
-                waiting.stage = Stage::CatchingUp(CatchingUp { cursor, ..CatchingUp::default() });
+                waiting.waits_for = WaitingFor::CatchingUp(CatchingUp { cursor, ..CatchingUp::default() });
                 shard.behind(waiting.conn, true);
                 let (after, head, epoch) = (cursor, self.known, to.epoch);
-                let told = Told::Ok { after, head, epoch, recovered: good, solicited: true };
+                let told = SubFrame::Ok { after, head, epoch, recovered: good, solicited: true };
                 shard.tell(waiting.conn, waiting.sub, told);
             }
         }
@@ -222,7 +228,7 @@ impl<R: Rules> View<R> {
     }
 
     /// The answer to ask `number` of `sub`.
-    pub fn page(&mut self, now: Ms, sub: SubKey, number: u64, page: &Page, shard: &mut impl Shard) {
+    pub fn page(&mut self, now: Ms, sub: SubKey, number: u64, page: &Page, shard: &mut impl ViewOutput) {
         if self.epoch != Some(page.epoch) && R::keeps(Rule::SubscriptionPageEpoch) {
             return self.page_failed(now, sub, number, shard);
         }
@@ -235,26 +241,27 @@ impl<R: Rules> View<R> {
     }
 
     /// Ask `number` of `sub` failed.
-    pub fn page_failed(&mut self, now: Ms, sub: SubKey, number: u64, shard: &mut impl Shard) {
+    pub fn page_failed(&mut self, now: Ms, sub: SubKey, number: u64, shard: &mut impl ViewOutput) {
         let Some(at) = self.end_ask(sub, number) else { return };
         self.back_off(now, at);
         self.advance_at(now, at, shard);
     }
 
     /// The queue of the connection of `sub` has shrunk.
-    pub fn advance(&mut self, now: Ms, sub: SubKey, shard: &mut impl Shard) {
+    pub fn advance(&mut self, now: Ms, sub: SubKey, shard: &mut impl ViewOutput) {
         if let Some(Place::Waiting(at)) = self.places.get(sub as usize).copied() {
             self.advance_at(now, at as usize, shard);
         }
     }
 
     /// Time has passed: gives up on asks without an answer and asks again where a back-off is over.
-    pub fn on_tick(&mut self, now: Ms, shard: &mut impl Shard) {
+    pub fn on_tick(&mut self, now: Ms, shard: &mut impl ViewOutput) {
         if self.due.is_none_or(|due| due > now) {
             return;
         }
         for at in 0..self.waiting.len() {
-            if let Some(Stage::CatchingUp(state)) = self.waiting.get_mut(at).map(|waiting| &mut waiting.stage)
+            if let Some(WaitingFor::CatchingUp(state)) =
+                self.waiting.get_mut(at).map(|waiting| &mut waiting.waits_for)
                 && R::keeps(Rule::AskDeadline)
                 && state.asked.take_if(|(_, deadline)| *deadline <= now).is_some()
             {
@@ -264,7 +271,7 @@ impl<R: Rules> View<R> {
         self.due = None;
         self.advance_all(now, shard);
         for waiting in &self.waiting {
-            if let Stage::CatchingUp(state) = &waiting.stage {
+            if let WaitingFor::CatchingUp(state) = &waiting.waits_for {
                 let backoff = Some(state.backoff.until()).filter(|until| *until > now);
                 let next = state.asked.map(|(_, deadline)| deadline).or(backoff);
                 self.due = [self.due, next].into_iter().flatten().min();
@@ -280,12 +287,12 @@ impl<R: Rules> View<R> {
 
     /// Where a subscription stands.
     #[must_use]
-    pub fn state(&self, sub: SubKey) -> Option<State> {
+    pub fn state(&self, sub: SubKey) -> Option<SubscriptionState> {
         Some(match *self.places.get(sub as usize)? {
-            Place::Live(_) => State::Live,
-            Place::Waiting(at) => match &self.waiting.get(at as usize)?.stage {
-                Stage::Pending { .. } => State::Pending,
-                Stage::CatchingUp(state) => State::CatchingUp { cursor: state.cursor },
+            Place::Live(_) => SubscriptionState::Live,
+            Place::Waiting(at) => match &self.waiting.get(at as usize)?.waits_for {
+                WaitingFor::Pending { .. } => SubscriptionState::Pending,
+                WaitingFor::CatchingUp(state) => SubscriptionState::CatchingUp { cursor: state.cursor },
             },
         })
     }
@@ -322,7 +329,7 @@ impl<R: Rules> View<R> {
 
     /// A run that does not follow cannot be; should it come all the same, nobody sees a gap: what is
     /// missing is read.
-    fn mend(&mut self, now: Ms, run: &Run, shard: &mut impl Shard) {
+    fn recover_gap(&mut self, now: Ms, run: &Run, shard: &mut impl ViewOutput) {
         if self.epoch == Some(run.epoch) && run.last() > self.head {
             self.jump(run.last(), shard);
             self.known = self.known.max(self.head);
@@ -331,7 +338,7 @@ impl<R: Rules> View<R> {
     }
 
     /// The head moved without the messages: who was Live reads them, or is told that they are gone.
-    fn jump(&mut self, head: Seq, shard: &mut impl Shard) {
+    fn jump(&mut self, head: Seq, shard: &mut impl ViewOutput) {
         while R::keeps(Rule::LiveLeavesAtJump) && !self.live.is_empty() {
             self.leave_live(0, shard);
         }
@@ -342,14 +349,14 @@ impl<R: Rules> View<R> {
     }
 
     /// Another history: whoever was answered in the former one starts at its head, and is told.
-    fn restart(&mut self, epoch: Epoch, shard: &mut impl Shard) {
+    fn restart(&mut self, epoch: Epoch, shard: &mut impl ViewOutput) {
         let (after, head) = (self.head, self.known);
-        let told = Told::Ok { after, head, epoch, recovered: false, solicited: false };
+        let told = SubFrame::Ok { after, head, epoch, recovered: false, solicited: false };
         for live in &self.live {
             shard.tell(live.conn, live.sub, told);
         }
         for waiting in &mut self.waiting {
-            if let Stage::CatchingUp(state) = &mut waiting.stage {
+            if let WaitingFor::CatchingUp(state) = &mut waiting.waits_for {
                 *state = CatchingUp { cursor: after, was_live: state.was_live, ..CatchingUp::default() };
                 shard.tell(waiting.conn, waiting.sub, told);
             }

@@ -8,12 +8,12 @@ use sluice_proto::ids::Epoch;
 use super::limits::Backoff;
 use super::link::{HandOver, Ms, Run};
 use super::rules::{Rule, Rules};
-use super::{Action, Call, Outlet, Phase, Room};
+use super::{Action, CallId, Room, RoomOutput, RoomPhase};
 
 /// A call that was sent and not answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waited {
-    pub(super) call: Call,
+    pub(super) call: CallId,
     /// Without an answer by then it has failed.
     pub(super) deadline: Ms,
 }
@@ -65,13 +65,13 @@ impl<R: Rules> Room<R> {
         let calls = [self.interest.add, self.interest.remove, self.reading, self.asking];
         let waited = calls.into_iter().flatten().map(|waited| waited.deadline).min();
         let close =
-            self.unattached_since.filter(|_| self.phase != Phase::Closed && self.interest.add.is_none());
+            self.unattached_since.filter(|_| self.phase != RoomPhase::Closed && self.interest.add.is_none());
         let close = close.map(|since| since + self.limits.linger_ms);
         [waited, self.add_due(), self.remove_due(), self.read_due(), close].into_iter().flatten().min()
     }
 
     /// Sends what was passed on since the last call to every attached shard that is up to date.
-    pub(super) fn send_run(&mut self, epoch: Epoch, out: &mut impl Outlet) {
+    pub(super) fn send_run(&mut self, epoch: Epoch, out: &mut impl RoomOutput) {
         if self.passed.is_empty() {
             return;
         }
@@ -95,8 +95,8 @@ impl<R: Rules> Room<R> {
     }
 
     /// Sends the hand-overs that are owed, where there is space.
-    pub(super) fn hand_over(&mut self, out: &mut impl Outlet) {
-        let (Phase::Open, Some(epoch)) = (self.phase, self.epoch) else { return };
+    pub(super) fn hand_over(&mut self, out: &mut impl RoomOutput) {
+        let (RoomPhase::Open, Some(epoch)) = (self.phase, self.epoch) else { return };
         for (id, shard) in self.shards.iter_mut().enumerate() {
             if shard.owed {
                 let answered = shard.answered;
@@ -112,9 +112,9 @@ impl<R: Rules> Room<R> {
     }
 
     /// Does all that is due at `now`.
-    pub(super) fn settle(&mut self, now: Ms, out: &mut impl Outlet) {
+    pub(super) fn settle(&mut self, now: Ms, out: &mut impl RoomOutput) {
         self.hand_over(out);
-        self.hold.observe(now, self.phase == Phase::Open && self.known > self.head);
+        self.hold.observe(now, self.phase == RoomPhase::Open && self.known > self.head);
         if self.read_due().is_some_and(|due| due <= now) {
             let call = out.number();
             self.reading = Some(self.waited(now, call));
@@ -123,7 +123,7 @@ impl<R: Rules> Room<R> {
             out.act(Action::Read { call, after: self.head });
         }
         let lingered = self.unattached_since.is_some_and(|since| since + self.limits.linger_ms <= now);
-        if lingered && self.phase != Phase::Closed && self.alone(self.interest.add) {
+        if lingered && self.phase != RoomPhase::Closed && self.alone(self.interest.add) {
             self.forget();
             self.interest.owed = false;
         }
@@ -153,7 +153,7 @@ impl<R: Rules> Room<R> {
         }
     }
 
-    pub(super) fn waited(&self, now: Ms, call: Call) -> Waited {
+    pub(super) fn waited(&self, now: Ms, call: CallId) -> Waited {
         Waited { call, deadline: now + self.limits.call_ms }
     }
 
@@ -161,7 +161,7 @@ impl<R: Rules> Room<R> {
         (self.limits.backoff_min_ms, self.limits.backoff_max_ms)
     }
 
-    fn subscribe(&mut self, now: Ms, out: &mut impl Outlet) {
+    fn subscribe(&mut self, now: Ms, out: &mut impl RoomOutput) {
         let call = out.number();
         self.interest.add = Some(self.waited(now, call));
         self.interest.owed = false;
@@ -188,7 +188,7 @@ impl<R: Rules> Room<R> {
             return None;
         }
         let unanswered = self.shards.iter().any(|shard| shard.attached && shard.wanted > shard.answered);
-        if unanswered || self.phase == Phase::Opening {
+        if unanswered || self.phase == RoomPhase::Opening {
             return Some(interest.call_backoff.until());
         }
         interest.owed.then(|| interest.call_backoff.until().max(interest.store_backoff.until()))
@@ -197,7 +197,7 @@ impl<R: Rules> Room<R> {
     /// When interest is to be removed.
     fn remove_due(&self) -> Option<Ms> {
         let interest = &self.interest;
-        let unwanted = self.phase == Phase::Closed && interest.present && !self.is_attached();
+        let unwanted = self.phase == RoomPhase::Closed && interest.present && !self.is_attached();
         let free = interest.remove.is_none() && self.alone(interest.add);
         (unwanted && free).then(|| interest.store_backoff.until())
     }
@@ -208,7 +208,7 @@ impl<R: Rules> Room<R> {
     }
 
     fn is_over(&self) -> bool {
-        self.phase == Phase::Closed
+        self.phase == RoomPhase::Closed
             && !self.is_attached()
             && !self.interest.present
             && self.interest.add.is_none()
@@ -227,7 +227,7 @@ impl<R: Rules> Room<R> {
             return Err("R3: the ring does not end at the head");
         }
         let first_ok = self.ahead.first().is_none_or(|first| first > self.head + 1);
-        if self.phase == Phase::Open && !first_ok {
+        if self.phase == RoomPhase::Open && !first_ok {
             return Err("R4: a stashed message is due");
         }
         if self.ahead.len() > self.limits.ahead_items {

@@ -1,7 +1,7 @@
 //! The session machine: a frame or an event in, at most one thing to do out; replies go to a [`Sink`].
 //!
 //! Order of leaving, whatever the cause: what is read from now on is refused, what was accepted gets its
-//! outcome, then `bye` ([`Session::farewell`]). The driver then empties the queue to the socket and closes.
+//! outcome, then `bye` ([`Session::take_bye`]). The driver then empties the queue to the socket and closes.
 //! Never does I/O, never waits.
 
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub enum NotIdentified {
 
 /// Facts of the gateway that stand in `welcome`.
 #[derive(Debug, Clone)]
-pub struct Greeting {
+pub struct WelcomeFacts {
     /// This gateway.
     pub instance: InstanceId,
     /// Epoch of the store.
@@ -137,7 +137,7 @@ pub struct Leaving {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum SessionPhase {
     /// Waits for `connect`.
     Anyone,
     /// Logic is asked who this is.
@@ -153,7 +153,7 @@ enum Phase {
 pub struct Session {
     limits: SessionLimits,
     link: Arc<Link>,
-    phase: Phase,
+    phase: SessionPhase,
     identity: Option<Arc<Identity>>,
     /// `id` of the `connect` being checked; `None` outside while a token of the upgrade is checked.
     connect: Option<RequestId>,
@@ -172,7 +172,7 @@ impl Session {
         Self {
             limits,
             link,
-            phase: Phase::Checking,
+            phase: SessionPhase::Checking,
             identity: None,
             connect: None,
             leaving: None,
@@ -198,7 +198,7 @@ impl Session {
     /// Whether it waits for the client's `connect`.
     #[must_use]
     pub fn waits_for_connect(&self) -> bool {
-        self.phase == Phase::Anyone
+        self.phase == SessionPhase::Anyone
     }
 
     /// Publishes without outcome.
@@ -214,9 +214,9 @@ impl Session {
         let room = self.unanswered < self.limits.unanswered_max
             && self.unanswered_bytes < self.limits.unanswered_bytes_max;
         match self.phase {
-            Phase::Checking | Phase::Left => false,
-            Phase::Anyone => true,
-            Phase::Open => room || self.refuses(),
+            SessionPhase::Checking | SessionPhase::Left => false,
+            SessionPhase::Anyone => true,
+            SessionPhase::Open => room || self.refuses(),
         }
     }
 
@@ -230,23 +230,23 @@ impl Session {
         &mut self,
         result: Result<Identity, NotIdentified>,
         anonymous_try: bool,
-        greeting: &Greeting,
+        facts: &WelcomeFacts,
         out: &mut impl Sink,
     ) {
-        if self.phase != Phase::Checking {
+        if self.phase != SessionPhase::Checking {
             return;
         }
         let id = self.connect.take().flatten();
         match result {
             Ok(mut identity) => {
-                let welcome = self.welcome(&identity, greeting);
+                let welcome = self.welcome(&identity, facts);
                 out.frame(|buf| codec::welcome(buf, &welcome, id.as_deref()));
                 // Said once; it would be the largest part of an idle connection.
                 identity.token = None;
                 self.identity = Some(Arc::new(identity));
-                self.phase = Phase::Open;
+                self.phase = SessionPhase::Open;
             }
-            Err(NotIdentified::Invalid(_)) if anonymous_try => self.phase = Phase::Anyone,
+            Err(NotIdentified::Invalid(_)) if anonymous_try => self.phase = SessionPhase::Anyone,
             Err(NotIdentified::Invalid(text)) => {
                 refuse(out, ErrorCode::Unauthorized, &text, false, id.as_deref());
                 self.leave(Leaving { code: close::UNAUTHORIZED, reason: text, reconnect_ms: None });
@@ -259,15 +259,15 @@ impl Session {
         }
     }
 
-    fn welcome(&self, identity: &Identity, greeting: &Greeting) -> Welcome {
+    fn welcome(&self, identity: &Identity, facts: &WelcomeFacts) -> Welcome {
         Welcome {
             session: self.link.session.to_string(),
-            instance: greeting.instance.to_string(),
+            instance: facts.instance.to_string(),
             user: identity.user.to_string(),
             token: identity.token.clone(),
-            epoch: greeting.epoch.to_string(),
-            ping_s: greeting.ping_s,
-            limits: greeting.limits.clone(),
+            epoch: facts.epoch.to_string(),
+            ping_s: facts.ping_s,
+            limits: facts.limits.clone(),
         }
     }
 
@@ -325,7 +325,7 @@ impl Session {
             return Todo::Nothing;
         };
         self.connect = Some(id.map(Box::from));
-        self.phase = Phase::Checking;
+        self.phase = SessionPhase::Checking;
         Todo::Authenticate { token }
     }
 
@@ -411,7 +411,7 @@ impl Session {
         let Answered { publish, outcome } = answered;
         self.unanswered = self.unanswered.saturating_sub(1);
         self.unanswered_bytes = self.unanswered_bytes.saturating_sub(publish.cost());
-        if self.phase == Phase::Left {
+        if self.phase == SessionPhase::Left {
             return;
         }
         let id = publish.id.as_deref();
@@ -445,8 +445,8 @@ impl Session {
 
     /// Starts leaving; the first reason stands.
     pub fn leave(&mut self, leaving: Leaving) {
-        if self.phase == Phase::Checking {
-            self.phase = Phase::Anyone;
+        if self.phase == SessionPhase::Checking {
+            self.phase = SessionPhase::Anyone;
         }
         if self.leaving.is_none() {
             self.leaving = Some(leaving);
@@ -455,9 +455,9 @@ impl Session {
 
     /// The `bye` to say now, once: as soon as the session leaves and everything accepted has its outcome.
     /// `resend_ms` is the time to stay away if the fence is the reason.
-    pub fn farewell(&mut self, resend_ms: u64) -> Option<Bye> {
+    pub fn take_bye(&mut self, resend_ms: u64) -> Option<Bye> {
         let owing = self.unanswered > 0 && !seeded::is(Bug::DrainDropsOutcomes);
-        if self.phase == Phase::Left || owing {
+        if self.phase == SessionPhase::Left || owing {
             return None;
         }
         if self.leaving.is_none() && self.link.fenced() {
@@ -468,7 +468,7 @@ impl Session {
             });
         }
         let leaving = self.leaving.take()?;
-        self.phase = Phase::Left;
+        self.phase = SessionPhase::Left;
         Some(Bye {
             code: leaving.code,
             reason: leaving.reason,

@@ -7,15 +7,15 @@ use tokio::net::TcpStream;
 
 use super::inbound::Inbound;
 use super::wheel::Tick;
+use crate::address::Address;
 use crate::defaults::{QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES, READ_BYTES_PER_TICK_MIN, REQUESTS_MAX};
-use crate::exchange::Address;
 use crate::session::machine::{RequestId, Session};
 use crate::session::outbound::Outbound;
 use crate::subscription::{SubKey, Subscriptions};
 
 /// How far a connection's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum ConnectionPhase {
     /// Frames are taken and messages are sent.
     Serving,
     /// A close frame is queued or was sent, by us or by the client; nothing else is sent any more.
@@ -29,7 +29,7 @@ pub enum Phase {
 
 /// Where a subscription of this connection is.
 #[derive(Debug)]
-pub struct Subscribed {
+pub struct SubscriptionEntry {
     /// Key of the room's view in this shard.
     pub view: u32,
     /// The subscription in that view.
@@ -81,7 +81,7 @@ pub struct Connection {
     /// The client's life here.
     pub session: Session,
     /// Rooms.
-    pub subscriptions: Subscriptions<Subscribed>,
+    pub subscriptions: Subscriptions<SubscriptionEntry>,
     /// Half a message, rarely.
     pub inbound: Inbound,
     /// What waits to be written.
@@ -89,7 +89,7 @@ pub struct Connection {
     /// Its task.
     pub waker: Option<Waker>,
     /// How far it has come.
-    pub phase: Phase,
+    pub phase: ConnectionPhase,
     /// When what is due.
     pub deadlines: Deadlines,
     /// Subscriptions that are catching up.
@@ -103,7 +103,7 @@ pub struct Connection {
     /// The socket is not read for now.
     pub paused: bool,
     /// Input is thrown away unread by the library, as it can no longer be understood.
-    pub deaf: bool,
+    pub discard_input: bool,
     /// The client's close frame came.
     pub peer_closed: bool,
     /// Our own close frame is queued: nothing may follow it.
@@ -115,18 +115,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Whether to read from the socket, given whether its shard is starved. Once paused by a long queue it
+    /// Whether to read from the socket, given whether its shard is over_budget. Once paused by a long queue it
     /// stays so until the queue is short.
-    pub fn wants_bytes(&self, starved: bool) -> bool {
+    pub fn wants_bytes(&self, over_budget: bool) -> bool {
         match self.phase {
-            Phase::Serving if starved => false,
-            Phase::Serving => {
+            ConnectionPhase::Serving if over_budget => false,
+            ConnectionPhase::Serving => {
                 let most = if self.paused { QUEUE_LOW_BYTES } else { QUEUE_HIGH_BYTES };
                 self.session.wants_frames() && self.outbound.bytes() < most && self.requests < REQUESTS_MAX
             }
-            Phase::Closing => !self.peer_closed,
-            Phase::Lingering => true,
-            Phase::Gone => false,
+            ConnectionPhase::Closing => !self.peer_closed,
+            ConnectionPhase::Lingering => true,
+            ConnectionPhase::Gone => false,
         }
     }
 
@@ -138,8 +138,8 @@ impl Connection {
     }
 
     /// Has its task look again if it may read now and did not before.
-    pub fn resume(&mut self, starved: bool) {
-        if self.paused && self.wants_bytes(starved) {
+    pub fn resume(&mut self, over_budget: bool) {
+        if self.paused && self.wants_bytes(over_budget) {
             self.paused = false;
             self.wake();
         }
@@ -150,13 +150,13 @@ impl Connection {
         let deadlines = &self.deadlines;
         let stuck = if self.outbound.is_empty() { NEVER } else { deadlines.progress_at.saturating_add(slow) };
         let serving = match self.phase {
-            Phase::Serving => {
+            ConnectionPhase::Serving => {
                 [deadlines.ping_at, deadlines.pong_by, deadlines.connect_by, deadlines.expires_at]
                     .into_iter()
                     .min()
                     .unwrap_or(NEVER)
             }
-            Phase::Closing | Phase::Lingering | Phase::Gone => NEVER,
+            ConnectionPhase::Closing | ConnectionPhase::Lingering | ConnectionPhase::Gone => NEVER,
         };
         serving.min(stuck).min(deadlines.close_by)
     }

@@ -19,16 +19,16 @@ use crate::defaults::FRAME_BUFFER_BYTES;
 
 /// Library states without any half message, used by the connections of a shard in turn.
 #[derive(Debug, Default)]
-pub struct Lender(Option<WebSocketContext>);
+pub struct ContextPool(Option<WebSocketContext>);
 
 /// What one connection keeps between two reads: nothing, or half a message.
 #[derive(Debug, Default)]
-pub struct Inbound(Option<Box<Half>>);
+pub struct Inbound(Option<Box<PartialMessage>>);
 
 #[derive(Debug)]
-struct Half {
+struct PartialMessage {
     context: WebSocketContext,
-    track: Track,
+    track: FrameTracker,
     /// Read from the socket, not given to the library yet.
     rest: Bytes,
     /// The library may hold whole messages that were not taken.
@@ -39,8 +39,8 @@ struct Half {
 #[derive(Debug)]
 pub struct Reading<'a> {
     context: WebSocketContext,
-    track: Track,
-    pipe: Pipe<'a>,
+    track: FrameTracker,
+    stream: MemoryStream<'a>,
     dry: bool,
 }
 
@@ -57,53 +57,58 @@ pub struct Fault {
 impl Inbound {
     /// A connection that already sent bytes, together with its upgrade.
     #[must_use]
-    pub fn with_rest(rest: Vec<u8>, lender: &mut Lender) -> Self {
+    pub fn with_rest(rest: Vec<u8>, contexts: &mut ContextPool) -> Self {
         if rest.is_empty() {
             return Self::default();
         }
-        let context = lender.0.take().unwrap_or_else(fresh);
-        Self(Some(Box::new(Half { context, track: Track::default(), rest: rest.into(), untaken: true })))
+        let context = contexts.0.take().unwrap_or_else(fresh);
+        Self(Some(Box::new(PartialMessage {
+            context,
+            track: FrameTracker::default(),
+            rest: rest.into(),
+            untaken: true,
+        })))
     }
 
     /// Whether something waits here that was read from the socket but not taken: look at it before reading
     /// anything new, as no byte may ever come again.
     #[must_use]
     pub fn has_rest(&self) -> bool {
-        self.0.as_ref().is_some_and(|half| half.untaken)
+        self.0.as_ref().is_some_and(|partial| partial.untaken)
     }
 
     /// Takes the bytes that wait here; read them before anything new, and give them to [`Inbound::close`].
     pub fn take_rest(&mut self) -> Bytes {
-        self.0.as_mut().map(|half| std::mem::take(&mut half.rest)).unwrap_or_default()
+        self.0.as_mut().map(|partial| std::mem::take(&mut partial.rest)).unwrap_or_default()
     }
 
     /// Starts to read `bytes`. The library's answers (pongs, close replies) are appended to `replies`.
     pub fn open<'a>(
         &mut self,
-        lender: &mut Lender,
+        contexts: &mut ContextPool,
         bytes: &'a [u8],
         replies: &'a mut Vec<u8>,
     ) -> Reading<'a> {
         let (context, track) = match self.0.take() {
-            Some(half) => (half.context, half.track),
-            None => (lender.0.take().unwrap_or_else(fresh), Track::default()),
+            Some(partial) => (partial.context, partial.track),
+            None => (contexts.0.take().unwrap_or_else(fresh), FrameTracker::default()),
         };
-        Reading { context, track, pipe: Pipe { bytes, replies }, dry: false }
+        Reading { context, track, stream: MemoryStream { bytes, replies }, dry: false }
     }
 
     /// Ends a read: keeps half a message and what was not taken, gives everything else back. What was read
     /// out of `kept` is kept by its place in there, so that taking frames one by one copies nothing again.
-    pub fn close(&mut self, reading: Reading<'_>, kept: Option<&Bytes>, lender: &mut Lender) {
-        let Reading { context, track, pipe, dry } = reading;
+    pub fn close(&mut self, reading: Reading<'_>, kept: Option<&Bytes>, contexts: &mut ContextPool) {
+        let Reading { context, track, stream, dry } = reading;
         if dry && track.between_messages() && context.can_write() {
-            lender.0 = Some(context);
+            contexts.0 = Some(context);
         } else {
             let rest = match kept {
                 // An empty rest may not hold on to the rest of the buffer.
-                Some(kept) if !pipe.bytes.is_empty() => kept.slice_ref(pipe.bytes),
-                Some(_) | None => Bytes::copy_from_slice(pipe.bytes),
+                Some(kept) if !stream.bytes.is_empty() => kept.slice_ref(stream.bytes),
+                Some(_) | None => Bytes::copy_from_slice(stream.bytes),
             };
-            self.0 = Some(Box::new(Half { context, track, rest, untaken: !dry }));
+            self.0 = Some(Box::new(PartialMessage { context, track, rest, untaken: !dry }));
         }
     }
 }
@@ -125,9 +130,9 @@ impl Reading<'_> {
     /// # Errors
     /// [`Fault`] says how to close; nothing more may be read then.
     pub fn message(&mut self) -> Result<Option<Message>, Fault> {
-        let before = self.pipe.bytes;
-        let result = self.context.read(&mut self.pipe);
-        self.track.consume(&before[..before.len() - self.pipe.bytes.len()]);
+        let before = self.stream.bytes;
+        let result = self.context.read(&mut self.stream);
+        self.track.consume(&before[..before.len() - self.stream.bytes.len()]);
         match result {
             Ok(message) => Ok(Some(message)),
             Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -163,12 +168,12 @@ fn fault(error: &WsError) -> Fault {
 
 /// Bytes to read, and a place for the library's own replies.
 #[derive(Debug)]
-struct Pipe<'a> {
+struct MemoryStream<'a> {
     bytes: &'a [u8],
     replies: &'a mut Vec<u8>,
 }
 
-impl Read for Pipe<'_> {
+impl Read for MemoryStream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -181,7 +186,7 @@ impl Read for Pipe<'_> {
     }
 }
 
-impl Write for Pipe<'_> {
+impl Write for MemoryStream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.replies.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -194,7 +199,7 @@ impl Write for Pipe<'_> {
 
 /// Follows the frames' headers, as the library does not say whether it holds half a message.
 #[derive(Debug, Default)]
-struct Track {
+struct FrameTracker {
     head: [u8; HEADER_BYTES_MAX],
     head_len: usize,
     payload_left: u64,
@@ -204,7 +209,7 @@ struct Track {
 /// Longest header of a client's frame: 2 + 8 for the length + 4 for the mask.
 const HEADER_BYTES_MAX: usize = 14;
 
-impl Track {
+impl FrameTracker {
     fn between_messages(&self) -> bool {
         self.head_len == 0 && self.payload_left == 0 && !self.fragments
     }
@@ -260,17 +265,17 @@ mod tests {
 
     fn read(
         inbound: &mut Inbound,
-        lender: &mut Lender,
+        contexts: &mut ContextPool,
         bytes: &[u8],
     ) -> Result<(Vec<String>, Vec<u8>), Fault> {
         let (mut texts, mut replies) = (Vec::new(), Vec::new());
-        let mut reading = inbound.open(lender, bytes, &mut replies);
+        let mut reading = inbound.open(contexts, bytes, &mut replies);
         while let Some(message) = reading.message()? {
             if let Message::Text(text) = message {
                 texts.push(text.to_string());
             }
         }
-        inbound.close(reading, None, lender);
+        inbound.close(reading, None, contexts);
         Ok((texts, replies))
     }
 
@@ -294,59 +299,59 @@ mod tests {
                 }
                 expected.push(body);
             }
-            let (mut inbound, mut lender) = (Inbound::default(), Lender::default());
+            let (mut inbound, mut contexts) = (Inbound::default(), ContextPool::default());
             let mut seen = Vec::new();
             let mut cuts = cuts.into_iter().cycle();
             let mut rest = &bytes[..];
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(cuts.next().unwrap().min(rest.len()));
-                seen.extend(read(&mut inbound, &mut lender, now).unwrap().0);
+                seen.extend(read(&mut inbound, &mut contexts, now).unwrap().0);
                 rest = later;
             }
             prop_assert_eq!(seen, expected);
             prop_assert!(inbound.0.is_none(), "an idle connection holds nothing");
-            prop_assert!(lender.0.is_some());
+            prop_assert!(contexts.0.is_some());
         }
     }
 
     #[test]
     fn what_may_not_be_taken_yet_waits() {
-        let (mut inbound, mut lender) = (Inbound::default(), Lender::default());
+        let (mut inbound, mut contexts) = (Inbound::default(), ContextPool::default());
         let bytes = [text("a"), text(&"b".repeat(5_000)), text("c")].concat();
         let mut replies = Vec::new();
-        let mut reading = inbound.open(&mut lender, &bytes, &mut replies);
+        let mut reading = inbound.open(&mut contexts, &bytes, &mut replies);
         assert!(matches!(reading.message(), Ok(Some(Message::Text(first))) if first == "a"));
-        inbound.close(reading, None, &mut lender);
+        inbound.close(reading, None, &mut contexts);
         assert!(inbound.has_rest());
         let rest = inbound.take_rest();
-        let (texts, _) = read(&mut inbound, &mut lender, &rest).unwrap();
+        let (texts, _) = read(&mut inbound, &mut contexts, &rest).unwrap();
         assert_eq!(texts, ["b".repeat(5_000), "c".to_owned()]);
     }
 
     /// Small frames are inside the library already when the first of them is taken.
     #[test]
     fn what_the_library_holds_waits_too() {
-        let (mut inbound, mut lender) = (Inbound::default(), Lender::default());
+        let (mut inbound, mut contexts) = (Inbound::default(), ContextPool::default());
         let bytes = [text("connect"), text("sub")].concat();
         let mut replies = Vec::new();
-        let mut reading = inbound.open(&mut lender, &bytes, &mut replies);
+        let mut reading = inbound.open(&mut contexts, &bytes, &mut replies);
         assert!(matches!(reading.message(), Ok(Some(Message::Text(first))) if first == "connect"));
-        inbound.close(reading, None, &mut lender);
+        inbound.close(reading, None, &mut contexts);
         assert!(inbound.has_rest(), "no further byte may come");
         let rest = inbound.take_rest();
-        assert_eq!(read(&mut inbound, &mut lender, &rest).unwrap().0, ["sub"]);
+        assert_eq!(read(&mut inbound, &mut contexts, &rest).unwrap().0, ["sub"]);
         assert!(!inbound.has_rest());
     }
 
     #[test]
     fn frames_taken_one_by_one_are_not_copied_each_time() {
-        let (mut inbound, mut lender) = (Inbound::default(), Lender::default());
+        let (mut inbound, mut contexts) = (Inbound::default(), ContextPool::default());
         let frames = 64;
         let bytes = text(&"x".repeat(1_020)).repeat(frames);
         let mut replies = Vec::new();
-        let mut reading = inbound.open(&mut lender, &bytes, &mut replies);
+        let mut reading = inbound.open(&mut contexts, &bytes, &mut replies);
         assert!(matches!(reading.message(), Ok(Some(Message::Text(_)))));
-        inbound.close(reading, None, &mut lender);
+        inbound.close(reading, None, &mut contexts);
         let end = |rest: &Bytes| rest.as_ptr_range().end;
         let (mut taken, mut buffer) = (1, None);
         while inbound.has_rest() {
@@ -354,22 +359,22 @@ mod tests {
             if !rest.is_empty() {
                 assert_eq!(*buffer.get_or_insert(end(&rest)), end(&rest), "the same buffer");
             }
-            let mut reading = inbound.open(&mut lender, &rest, &mut replies);
+            let mut reading = inbound.open(&mut contexts, &rest, &mut replies);
             taken += usize::from(reading.message().unwrap().is_some());
-            inbound.close(reading, Some(&rest), &mut lender);
+            inbound.close(reading, Some(&rest), &mut contexts);
         }
         assert_eq!(taken, frames);
     }
 
     #[test]
     fn pings_are_answered_and_faults_have_their_code() {
-        let (mut inbound, mut lender) = (Inbound::default(), Lender::default());
+        let (mut inbound, mut contexts) = (Inbound::default(), ContextPool::default());
         let ping = client(OpCode::Control(Control::Ping), true, b"now");
-        let (_, replies) = read(&mut inbound, &mut lender, &ping).unwrap();
+        let (_, replies) = read(&mut inbound, &mut contexts, &ping).unwrap();
         assert_eq!(replies, [&[0x8a, 3][..], b"now"].concat());
 
         let code = |bytes: &[u8]| {
-            read(&mut Inbound::default(), &mut Lender::default(), bytes).expect_err("a fault").code
+            read(&mut Inbound::default(), &mut ContextPool::default(), bytes).expect_err("a fault").code
         };
         assert_eq!(code(&text(&"x".repeat(FRAME_BYTES_MAX + 1))), close::TOO_BIG);
         assert_eq!(code(&client(OpCode::Data(Data::Text), true, b"\xff")), close::INVALID_UTF8);

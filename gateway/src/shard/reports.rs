@@ -10,21 +10,22 @@ use slab::Slab;
 use sluice_proto::grpc::StatusChange;
 use tokio::sync::Notify;
 
+use super::Shard;
 use super::connection::Connection;
 use crate::defaults::{STATUS_ITEMS_MAX, STATUS_QUEUE_MAX};
 use crate::home::Home;
-use crate::status::{self, Told};
+use crate::status::{self, Report};
 
 /// Changes and the full set under way.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    queue: VecDeque<Told>,
+    queue: VecDeque<Report>,
     /// Changes in the queue.
     waiting: usize,
     full: Option<FullSet>,
     /// The full set has its turn before the changes.
     turn: bool,
-    /// Told when there is something to take.
+    /// Report when there is something to take.
     pub(super) more: Rc<Notify>,
 }
 
@@ -43,15 +44,22 @@ impl Reports {
     /// A change; too many that wait are forgotten, and a full set is told instead.
     pub(super) fn push(&mut self, change: StatusChange) {
         if self.waiting >= STATUS_QUEUE_MAX {
-            self.queue.retain(|told| matches!(told, Told::Rest));
+            self.queue.retain(|told| matches!(told, Report::End));
             self.waiting = 0;
-            self.queue.push_back(Told::Lost);
+            self.queue.push_back(Report::Lost);
         }
         self.waiting += 1;
         match self.queue.back_mut() {
-            Some(Told::Changes(changes)) if changes.len() < STATUS_ITEMS_MAX => changes.push(change),
-            Some(Told::Changes(_) | Told::Part(..) | Told::Whole(_) | Told::Lost | Told::Rest) | None => {
-                self.queue.push_back(Told::Changes(vec![change]));
+            Some(Report::Changes(changes)) if changes.len() < STATUS_ITEMS_MAX => changes.push(change),
+            Some(
+                Report::Changes(_)
+                | Report::FullSetPart(..)
+                | Report::FullSetEnd(_)
+                | Report::Lost
+                | Report::End,
+            )
+            | None => {
+                self.queue.push_back(Report::Changes(vec![change]));
             }
         }
         self.more.notify_one();
@@ -69,29 +77,33 @@ impl Reports {
     }
 
     /// Whether a full set is being told.
-    pub(super) fn is_telling(&self) -> bool {
+    pub(super) fn full_set_under_way(&self) -> bool {
         self.full.is_some()
     }
 
     /// The gateway ends: says where the changes end, and tells no more parts.
     pub(super) fn finish(&mut self) {
         self.full = None;
-        self.queue.push_back(Told::Rest);
+        self.queue.push_back(Report::End);
         self.more.notify_one();
     }
 
     /// The next thing for the reporter. `part` gives the next part of the full set, empty at its end.
-    pub(super) fn next(&mut self, part: impl FnOnce(&mut FullSet) -> Vec<StatusChange>) -> Option<Told> {
+    pub(super) fn next(&mut self, part: impl FnOnce(&mut FullSet) -> Vec<StatusChange>) -> Option<Report> {
         self.turn = !self.turn;
         let full = self.full.as_mut().filter(|full| !full.whole);
         if let Some(full) = full.filter(|_| self.turn || self.queue.is_empty()) {
             let part = part(full);
             full.whole = part.is_empty();
             let generation = full.generation;
-            return Some(if full.whole { Told::Whole(generation) } else { Told::Part(generation, part) });
+            return Some(if full.whole {
+                Report::FullSetEnd(generation)
+            } else {
+                Report::FullSetPart(generation, part)
+            });
         }
         let told = self.queue.pop_front()?;
-        if let Told::Changes(changes) = &told {
+        if let Report::Changes(changes) = &told {
             self.waiting = self.waiting.saturating_sub(changes.len());
         }
         Some(told)
@@ -125,6 +137,19 @@ impl FullSet {
     }
 }
 
+impl Shard {
+    /// A change for logic.
+    pub(super) fn report(&mut self, change: StatusChange) {
+        self.reports.push(change);
+    }
+
+    /// The next thing for the reporter.
+    pub(super) fn next_report(&mut self) -> Option<Report> {
+        let (home, connections) = (&self.home, &self.connections.by_slot);
+        self.reports.next(|full| full.part(home, connections))
+    }
+}
+
 fn tell(connection: &Connection, part: &mut Vec<StatusChange>) {
     let Some(identity) = connection.session.identity().filter(|_| !connection.detached) else { return };
     let about = status::About {
@@ -150,11 +175,11 @@ mod tests {
         reports.begin(7);
         (0..=STATUS_QUEUE_MAX).for_each(|_| reports.push(change()));
         let mut parts = vec![vec![], vec![change()], vec![change()]];
-        let told: Vec<Told> = std::iter::from_fn(|| reports.next(|_| parts.pop().unwrap())).collect();
-        assert_eq!(told.iter().filter(|told| matches!(told, Told::Part(7, _))).count(), 2);
-        assert_eq!(told.iter().filter(|told| matches!(told, Told::Whole(7))).count(), 1);
-        assert_eq!(told.iter().filter(|told| matches!(told, Told::Lost)).count(), 1);
-        assert!(reports.is_telling(), "until the reporter says so");
+        let told: Vec<Report> = std::iter::from_fn(|| reports.next(|_| parts.pop().unwrap())).collect();
+        assert_eq!(told.iter().filter(|told| matches!(told, Report::FullSetPart(7, _))).count(), 2);
+        assert_eq!(told.iter().filter(|told| matches!(told, Report::FullSetEnd(7))).count(), 1);
+        assert_eq!(told.iter().filter(|told| matches!(told, Report::Lost)).count(), 1);
+        assert!(reports.full_set_under_way(), "until the reporter says so");
         assert_eq!(reports.waiting, 0);
     }
 
@@ -166,10 +191,10 @@ mod tests {
         let mut kinds = String::new();
         while let Some(told) = reports.next(|_| if kinds.len() < 5 { vec![change()] } else { vec![] }) {
             kinds.push(match told {
-                Told::Changes(_) => 'c',
-                Told::Part(..) => 'p',
-                Told::Whole(_) => 'w',
-                Told::Lost | Told::Rest => '?',
+                Report::Changes(_) => 'c',
+                Report::FullSetPart(..) => 'p',
+                Report::FullSetEnd(_) => 'w',
+                Report::Lost | Report::End => '?',
             });
         }
         assert_eq!(kinds, "pcpcpcw");

@@ -1,5 +1,6 @@
 //! What a client asks for: publishes and subscriptions go to the home of their room, questions go to logic.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_proto::grpc::{AuthenticateReply, Grants as WireGrants, PresenceRequest, ReadRange, ReadRequest};
@@ -10,13 +11,13 @@ use sluice_proto::wire::{ErrorCode, WireError};
 use tokio::time::{Instant, sleep};
 
 use super::connection::NEVER;
-use super::surroundings::{Shared, ticks};
+use super::shared::{Shared, ticks};
 use super::{Cell, Shard};
+use crate::address::Address;
 use crate::calls::Authenticated;
 use crate::defaults::{
     AUTHENTICATE_AGAIN, CALL_WITHIN, CONNECT_WITHIN, QUESTIONS_MAX, ROOMS_PER_CONNECTION_MAX,
 };
-use crate::exchange::Address;
 use crate::session::grants::Grants;
 use crate::session::machine::{Identity, NotIdentified, RequestId, Todo};
 use crate::status;
@@ -53,7 +54,7 @@ impl Shard {
         epoch: Option<Result<Epoch, ()>>,
         id: RequestId,
     ) {
-        let Some(connection) = self.floor.get(who) else { return };
+        let Some(connection) = self.connections.get(who) else { return };
         if connection.subscriptions.get(room.as_str()).is_none()
             && connection.subscriptions.len() >= ROOMS_PER_CONNECTION_MAX
         {
@@ -63,7 +64,7 @@ impl Shard {
         }
         let epoch = epoch.map(|read| read.unwrap_or(NO_EPOCH));
         let echo = id.clone();
-        if !self.hub.subscribe(&mut self.floor, who, room.clone(), (after, epoch), id) {
+        if !self.views.subscribe(&mut self.connections, who, room.clone(), (after, epoch), id) {
             let text = format!("already subscribed to {:?}; unsub first", room.as_str());
             self.refuse(who, ErrorCode::AlreadySubscribed, text, false, echo);
             return;
@@ -75,12 +76,12 @@ impl Shard {
     }
 
     fn unsubscribe(&mut self, who: Address, room: &RoomId, id: RequestId) {
-        if !self.hub.unsubscribe(&mut self.floor, who, room.as_str()) {
+        if !self.views.unsubscribe(&mut self.connections, who, room.as_str()) {
             let text = format!("not subscribed to {:?}", room.as_str());
             self.refuse(who, ErrorCode::NotSubscribed, text, false, id);
             return;
         }
-        self.floor.text(who.slot, |out| codec::ok_unsub(out, room, id.as_deref()));
+        self.connections.text(who.slot, |out| codec::ok_unsub(out, room, id.as_deref()));
         if let Some(change) = self.change(who, |about| status::left(about, room, false)) {
             self.report(change);
         }
@@ -90,15 +91,15 @@ impl Shard {
     fn history(&mut self, who: Address, room: RoomId, before: Option<Seq>, limit: u32, id: RequestId) {
         // Without `before`: the newest; the largest position a store can hold.
         let before = before.unwrap_or(i64::MAX as Seq);
-        self.ask_logic(who, id.clone(), async move |around| {
+        self.ask_logic(who, id.clone(), async move |shared| {
             let range = ReadRange { room: room.to_string(), after: 0, before, limit };
             let request = ReadRequest { ranges: vec![range] };
-            let reply = around.calls.read(room.lane(), request).await;
+            let reply = shared.calls.read(room.lane(), request).await;
             let page =
                 reply.ok().and_then(|reply| reply.pages.into_iter().next()).filter(|page| !page.deferred);
             apply(move |shard| match page {
                 Some(page) => {
-                    shard.floor.text(who.slot, |out| {
+                    shard.connections.text(who.slot, |out| {
                         codec::ok_history(out, &room, &page.messages, id.as_deref());
                     });
                 }
@@ -108,10 +109,10 @@ impl Shard {
     }
 
     fn presence(&mut self, who: Address, room: RoomId, id: RequestId) {
-        self.ask_logic(who, id.clone(), async move |around| {
+        self.ask_logic(who, id.clone(), async move |shared| {
             let of = presence_request::Of::Room(room.to_string());
             let request = PresenceRequest { of: Some(of), limit: 0 };
-            let reply = around.calls.presence(room.lane(), request).await;
+            let reply = shared.calls.presence(room.lane(), request).await;
             apply(move |shard| match reply {
                 Ok(reply) => {
                     let users: Vec<PresentUser> = reply
@@ -123,7 +124,7 @@ impl Shard {
                             since: user.since_ms,
                         })
                         .collect();
-                    shard.floor.text(who.slot, |out| {
+                    shard.connections.text(who.slot, |out| {
                         codec::ok_presence(out, &room, &users, id.as_deref());
                     });
                 }
@@ -135,21 +136,21 @@ impl Shard {
     /// Asks logic for a connection; the answer is applied while the connection is still the same one.
     fn ask_logic<F>(&mut self, who: Address, id: RequestId, ask: F)
     where
-        F: AsyncFnOnce(Shared) -> Apply + 'static,
+        F: AsyncFnOnce(Arc<Shared>) -> Apply + 'static,
     {
         if self.questions >= QUESTIONS_MAX {
             self.unavailable(who, id);
             return;
         }
-        let Some(connection) = self.floor.get(who) else { return };
+        let Some(connection) = self.connections.get(who) else { return };
         connection.requests += 1;
         self.questions += 1;
-        let around = self.around.clone();
+        let shared = self.shared.clone();
         self.local(async move |cell: Cell| {
-            let effect = ask(around).await;
+            let effect = ask(shared).await;
             let shard = &mut *cell.borrow_mut();
             shard.questions -= 1;
-            if let Some(connection) = shard.floor.get(who) {
+            if let Some(connection) = shard.connections.get(who) {
                 connection.requests -= 1;
                 if !connection.detached {
                     effect(shard);
@@ -165,22 +166,22 @@ impl Shard {
 
     fn refuse(&mut self, who: Address, code: ErrorCode, message: String, retry: bool, id: RequestId) {
         let error = WireError { code, message, retry };
-        self.floor.text(who.slot, |out| codec::error(out, &error, id.as_deref()));
+        self.connections.text(who.slot, |out| codec::error(out, &error, id.as_deref()));
     }
 
     /// Asks logic about a token; an empty one asks for a new anonymous user.
     pub(super) fn authenticate(&mut self, who: Address, token: String) {
-        let by = self.floor.wheel.now().saturating_add(ticks(CONNECT_WITHIN));
-        if let Some(connection) = self.floor.get(who) {
+        let by = self.connections.wheel.now().saturating_add(ticks(CONNECT_WITHIN));
+        if let Some(connection) = self.connections.get(who) {
             // The call itself ends in time; this is for what it may leave open.
             connection.deadlines.connect_by = by.saturating_add(ticks(CONNECT_WITHIN));
         }
-        self.floor.arm(who.slot);
-        let around = self.around.clone();
+        self.connections.arm(who.slot);
+        let shared = self.shared.clone();
         let anonymous_try = token.is_empty();
         self.local(async move |cell: Cell| {
-            let result = around.calls.authenticate(token, CONNECT_WITHIN).await;
-            let epoch = until_epoch(&around).await;
+            let result = shared.calls.authenticate(token, CONNECT_WITHIN).await;
+            let epoch = until_epoch(&shared).await;
             cell.borrow_mut().authenticated(who, result, anonymous_try, epoch);
         });
     }
@@ -194,17 +195,17 @@ impl Shard {
     ) {
         let former = self.change(who, status::disconnected_by_change);
         let result = if epoch.is_some() { identity(result) } else { Err(NotIdentified::Unavailable) };
-        let greeting = self.around.greeting(epoch.unwrap_or(NO_EPOCH));
+        let facts = self.shared.welcome_facts(epoch.unwrap_or(NO_EPOCH));
         let expires_ms = result.as_ref().ok().and_then(|identity| identity.expires_at_ms);
         let known = result.is_ok();
-        self.floor.with_session(who.slot, |session, out| {
+        self.connections.with_session(who.slot, |session, out| {
             if session.link().address == who {
-                session.identified(result, anonymous_try, &greeting, out);
+                session.identified(result, anonymous_try, &facts, out);
             }
         });
-        let wall_ms = self.around.clock.now_ms();
-        let now = self.floor.wheel.now();
-        let Some(connection) = self.floor.get(who) else { return };
+        let wall_ms = self.shared.clock.now_ms();
+        let now = self.connections.wheel.now();
+        let Some(connection) = self.connections.get(who) else { return };
         if known {
             connection.deadlines.connect_by = NEVER;
             connection.deadlines.expires_at = expires_ms.map_or(NEVER, |at| {
@@ -224,7 +225,7 @@ impl Shard {
             connection.deadlines.connect_by = now.saturating_add(ticks(CONNECT_WITHIN));
         }
         // It waited for this.
-        if let Some(connection) = self.floor.get(who) {
+        if let Some(connection) = self.connections.get(who) {
             connection.paused = true;
         }
         self.settle(who);
@@ -236,7 +237,7 @@ impl Shard {
         who: Address,
         change: impl FnOnce(&status::About<'_>) -> StatusChange,
     ) -> Option<StatusChange> {
-        let connection = self.floor.get(who)?;
+        let connection = self.connections.get(who)?;
         let identity = connection.session.identity()?;
         let about = status::About {
             session: connection.session.link().session,
@@ -268,16 +269,16 @@ fn known(reply: AuthenticateReply) -> Option<Identity> {
 }
 
 /// A `welcome` needs the store's epoch: the first one of a gateway's life may have to ask for it.
-async fn until_epoch(around: &Shared) -> Option<Epoch> {
+async fn until_epoch(shared: &Arc<Shared>) -> Option<Epoch> {
     let by = Instant::now() + CONNECT_WITHIN;
     loop {
-        if let Some(epoch) = around.calls.epoch().get() {
+        if let Some(epoch) = shared.calls.epoch().get() {
             return Some(epoch);
         }
         if Instant::now() >= by {
             return None;
         }
-        if !around.calls.answers(CALL_WITHIN).await {
+        if !shared.calls.answers(CALL_WITHIN).await {
             sleep(AUTHENTICATE_AGAIN).await;
         }
     }

@@ -10,7 +10,7 @@ pub type Tick = u32;
 
 /// An entry: a connection by slot and generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct WheelEntry {
     /// Slot in the slab.
     pub slot: u32,
     /// Generation of that slot.
@@ -22,7 +22,7 @@ pub struct Entry {
 /// The wheel.
 #[derive(Debug)]
 pub struct Wheel {
-    slots: Vec<Vec<Entry>>,
+    slots: Vec<Vec<WheelEntry>>,
     now: Tick,
 }
 
@@ -40,14 +40,14 @@ impl Wheel {
     }
 
     /// Puts an entry in and says when it comes: one that is due already, with the next tick.
-    pub fn insert(&mut self, entry: Entry) -> Tick {
+    pub fn insert(&mut self, entry: WheelEntry) -> Tick {
         let at = entry.at.max(self.now + 1);
-        self.slots[at as usize % WHEEL_SLOTS].push(Entry { at, ..entry });
+        self.slots[at as usize % WHEEL_SLOTS].push(WheelEntry { at, ..entry });
         at
     }
 
     /// Goes on to `tick` and appends what is due to `due`.
-    pub fn advance(&mut self, tick: Tick, due: &mut Vec<Entry>) {
+    pub fn advance(&mut self, tick: Tick, due: &mut Vec<WheelEntry>) {
         let steps = (tick.saturating_sub(self.now) as usize).min(WHEEL_SLOTS);
         let first = self.now + 1;
         self.now = self.now.max(tick);
@@ -76,7 +76,7 @@ mod tests {
         ) {
             let mut wheel = Wheel::default();
             for (slot, at) in ats.iter().enumerate() {
-                let _ = wheel.insert(Entry { slot: u32::try_from(slot).unwrap(), generation: 0, at: *at });
+                let _ = wheel.insert(WheelEntry { slot: u32::try_from(slot).unwrap(), generation: 0, at: *at });
             }
             let mut seen = Vec::new();
             let mut tick = 0;

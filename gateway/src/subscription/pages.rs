@@ -4,20 +4,20 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Pages in flight. `K` names a page (room, epoch, start), `W` whoever waits for it; each waiter has at
+/// PageReads in flight. `K` names a page (room, epoch, start), `W` whoever waits for it; each waiter has at
 /// most one ask, so the subscriptions bound the table.
 #[derive(Debug)]
-pub struct Pages<K, W> {
+pub struct PageReads<K, W> {
     in_flight: HashMap<K, Vec<W>>,
 }
 
-impl<K, W> Default for Pages<K, W> {
+impl<K, W> Default for PageReads<K, W> {
     fn default() -> Self {
         Self { in_flight: HashMap::new() }
     }
 }
 
-impl<K: Hash + Eq, W> Pages<K, W> {
+impl<K: Hash + Eq, W> PageReads<K, W> {
     /// Joins the Read of page `key`. `true` = there is none: the caller starts it.
     pub fn join(&mut self, key: K, waiter: W) -> bool {
         let waiters = self.in_flight.entry(key).or_default();
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn one_read_serves_all_who_came_before_its_end() {
-        let mut pages = Pages::default();
+        let mut pages = PageReads::default();
         assert!(pages.join("page", 1));
         assert!(!pages.join("page", 2));
         assert!(pages.join("other", 3));

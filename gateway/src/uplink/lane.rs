@@ -44,7 +44,7 @@ pub enum CallFailed {
 
 /// A call to make now.
 #[derive(Debug)]
-pub struct Call {
+pub struct BatchCall {
     /// Goes back with the reply: one to another call is dropped.
     pub number: u64,
     /// What to send.
@@ -54,7 +54,7 @@ pub struct Call {
 }
 
 #[derive(Debug)]
-struct Flying {
+struct FlightItem {
     publish: Publish,
     /// A former try of this item may have stored it.
     unknown: bool,
@@ -62,7 +62,7 @@ struct Flying {
 
 #[derive(Debug)]
 struct Flight {
-    items: Vec<Flying>,
+    items: Vec<FlightItem>,
     not_after_ms: i64,
     give_up_at: Instant,
     /// `None` while a call is under way.
@@ -78,18 +78,18 @@ pub struct Lane {
     flight: Option<Flight>,
     /// Calls made so far; the number of the one under way.
     calls: u64,
-    rules: Rules,
+    rules: LaneRules,
 }
 
 /// Switches that tests turn off to see that each rule is needed. All on in production.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rules {
+pub(crate) struct LaneRules {
     pub(crate) fence: bool,
     pub(crate) fence_at_forming: bool,
     pub(crate) retry_in_place: bool,
 }
 
-impl Rules {
+impl LaneRules {
     pub(crate) const ALL: Self = Self { fence: true, fence_at_forming: true, retry_in_place: true };
 }
 
@@ -97,10 +97,13 @@ impl Lane {
     /// An empty lane.
     #[must_use]
     pub fn new(limits: LaneLimits) -> Self {
-        Self::with_rules(limits, Rules { retry_in_place: !seeded::is(Bug::FreePipelining), ..Rules::ALL })
+        Self::with_rules(
+            limits,
+            LaneRules { retry_in_place: !seeded::is(Bug::FreePipelining), ..LaneRules::ALL },
+        )
     }
 
-    pub(crate) fn with_rules(limits: LaneLimits, rules: Rules) -> Self {
+    pub(crate) fn with_rules(limits: LaneLimits, rules: LaneRules) -> Self {
         let bounds = Bounds {
             items_max: BATCH_ITEMS_MAX,
             bytes_max: BATCH_BYTES_MAX,
@@ -124,7 +127,7 @@ impl Lane {
     }
 
     /// The call to make now, if any: a new batch, or the one in flight again.
-    pub fn next(&mut self, now: Instant, wall_ms: i64, answers: &mut Vec<Answered>) -> Option<Call> {
+    pub fn next(&mut self, now: Instant, wall_ms: i64, answers: &mut Vec<Answered>) -> Option<BatchCall> {
         if self.flight.is_none() {
             self.form(now, wall_ms, answers);
         }
@@ -135,7 +138,7 @@ impl Lane {
         flight.next_try_at = None;
         let within = self.limits.try_for.min(flight.give_up_at.saturating_duration_since(now));
         self.calls += 1;
-        Some(Call { number: self.calls, request: flight.request(), within })
+        Some(BatchCall { number: self.calls, request: flight.request(), within })
     }
 
     /// When [`Lane::next`] is worth asking again without any other event.
@@ -156,7 +159,7 @@ impl Lane {
                 if publish.not_after_ms <= wall_ms || (look && publish.link.fenced()) {
                     answers.push(Answered { publish, outcome: Outcome::NotSent });
                 } else {
-                    items.push(Flying { publish, unknown: false });
+                    items.push(FlightItem { publish, unknown: false });
                 }
             }
             if items.is_empty() {
@@ -275,7 +278,7 @@ impl Flight {
 }
 
 /// The final outcome of an item, or `None` if it has to be tried again.
-fn judge(item: &mut Flying, result: PublishResult) -> Option<Outcome> {
+fn judge(item: &mut FlightItem, result: PublishResult) -> Option<Outcome> {
     match result.outcome() {
         grpc::Outcome::Stored => Some(Outcome::Stored { seq: result.seq, at_ms: result.at_ms }),
         grpc::Outcome::Duplicate => Some(Outcome::Duplicate { seq: result.seq }),
@@ -313,7 +316,7 @@ fn answer(publish: Publish, outcome: Outcome, answers: &mut Vec<Answered>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::Address;
+    use crate::address::Address;
     use crate::uplink::Link;
     use bytes::Bytes;
     use sluice_proto::ids::{RoomId, SessionId, UserId};

@@ -1,5 +1,5 @@
 //! Random schedules of the publish path against its promises: the real session and lane machines, with a
-//! model of clients, network, logic and store around them. Tests only.
+//! model of clients, network, logic and store shared them. Tests only.
 //!
 //! Every rule that looks superfluous has a mutant here; a mutant that no schedule catches fails the test.
 

@@ -4,16 +4,16 @@
 use sluice_proto::ids::Seq;
 use sluice_service::seeded::{self, Bug};
 
-use super::{Live, Outbound, Place, Shard, View, key};
+use super::{LiveSub, Place, SubscriberQueue, View, ViewOutput, key};
 use crate::room::link::{Frame, Ms, Page};
 use crate::room::rules::{Rule, Rules};
-use crate::subscription::{Ask, CatchingUp, Stage, SubKey, Told, Waiting};
+use crate::subscription::{Ask, CatchingUp, SubFrame, SubKey, WaitingFor, WaitingSub};
 
 /// Places kept for subscriptions that fall behind.
 const WAITING_KEPT: usize = 4;
 
 /// What the row says about one subscription.
-enum Step {
+enum Advance {
     Live,
     Skip,
     Append,
@@ -23,7 +23,7 @@ enum Step {
 
 impl<R: Rules> View<R> {
     /// The row, for all. Those that became Live make room for the last one, which is looked at next.
-    pub(super) fn advance_all(&mut self, now: Ms, shard: &mut impl Shard) {
+    pub(super) fn advance_all(&mut self, now: Ms, shard: &mut impl ViewOutput) {
         let mut at = 0;
         while at < self.waiting.len() {
             if !self.advance_at(now, at, shard) {
@@ -33,17 +33,17 @@ impl<R: Rules> View<R> {
     }
 
     /// The row, for the one at `at` of `waiting`. `true` = it became Live and left that place.
-    pub(super) fn advance_at(&mut self, now: Ms, at: usize, shard: &mut impl Shard) -> bool {
+    pub(super) fn advance_at(&mut self, now: Ms, at: usize, shard: &mut impl ViewOutput) -> bool {
         loop {
             match self.step(now, at, shard) {
-                Step::Stay => return false,
-                Step::Live => {
+                Advance::Stay => return false,
+                Advance::Live => {
                     self.enter_live(at, shard);
                     return true;
                 }
-                Step::Skip => self.skip(at, self.head, shard),
-                Step::Append => self.append_from_ring(at, shard),
-                Step::Ask => {
+                Advance::Skip => self.skip(at, self.head, shard),
+                Advance::Append => self.append_from_ring(at, shard),
+                Advance::Ask => {
                     self.ask(now, at, shard);
                     return false;
                 }
@@ -51,36 +51,37 @@ impl<R: Rules> View<R> {
         }
     }
 
-    fn step(&self, now: Ms, at: usize, shard: &mut impl Shard) -> Step {
-        let Some(Waiting { conn, stage: Stage::CatchingUp(state), .. }) = self.waiting.get(at) else {
-            return Step::Stay;
+    fn step(&self, now: Ms, at: usize, shard: &mut impl ViewOutput) -> Advance {
+        let Some(WaitingSub { conn, waits_for: WaitingFor::CatchingUp(state), .. }) = self.waiting.get(at)
+        else {
+            return Advance::Stay;
         };
         let full = shard.outbound(*conn).level() >= self.limits.queue_low;
         if state.cursor == self.head && full && !R::keeps(Rule::LiveWhateverTheQueue) {
-            return Step::Stay;
+            return Advance::Stay;
         }
         if state.cursor == self.head || (!R::keeps(Rule::LiveOnlyAtHead) && state.cursor + 1 == self.head) {
-            return Step::Live;
+            return Advance::Live;
         }
         // Beyond the head: the room repairs itself up to here, and the runs come.
         if state.cursor > self.head || full {
-            return Step::Stay;
+            return Advance::Stay;
         }
         if self.ring.from(state.cursor + 1).is_some() {
-            return Step::Append;
+            return Advance::Append;
         }
         if state.asked.is_some() {
-            return Step::Stay;
+            return Advance::Stay;
         }
         let cut_short = state.was_live || !R::keeps(Rule::CutShortAfterLive);
         if cut_short && self.head - state.cursor > self.limits.max_behind {
-            return Step::Skip;
+            return Advance::Skip;
         }
-        if state.backoff.until() > now { Step::Stay } else { Step::Ask }
+        if state.backoff.until() > now { Advance::Stay } else { Advance::Ask }
     }
 
     /// Takes over what a page brought, as far as the queue and the head allow.
-    pub(super) fn take_page(&mut self, now: Ms, at: usize, page: &Page, shard: &mut impl Shard) {
+    pub(super) fn take_page(&mut self, now: Ms, at: usize, page: &Page, shard: &mut impl ViewOutput) {
         let (head, high, items) = (self.head, self.limits.queue_high, self.limits.page_items);
         let Some(state) = self.catching_up(at) else { return };
         state.backoff.succeeded();
@@ -88,7 +89,9 @@ impl<R: Rules> View<R> {
         if page.oldest > from + 1 {
             self.skip(at, page.oldest - 1, shard);
         }
-        let Some(Waiting { conn, stage: Stage::CatchingUp(state), .. }) = self.waiting.get_mut(at) else {
+        let Some(WaitingSub { conn, waits_for: WaitingFor::CatchingUp(state), .. }) =
+            self.waiting.get_mut(at)
+        else {
             return;
         };
         let cursor = state.cursor;
@@ -124,14 +127,14 @@ impl<R: Rules> View<R> {
     }
 
     /// The live subscription at `at` falls behind, at the head it has seen.
-    pub(super) fn leave_live(&mut self, at: usize, shard: &mut impl Shard) {
-        let Some(Live { conn, sub }) = self.live.get(at).copied() else { return };
+    pub(super) fn leave_live(&mut self, at: usize, shard: &mut impl ViewOutput) {
+        let Some(LiveSub { conn, sub }) = self.live.get(at).copied() else { return };
         self.take_live(key(at));
         let state = CatchingUp { cursor: self.head, was_live: true, ..CatchingUp::default() };
         if let Some(place) = self.places.get_mut(sub as usize) {
             *place = Place::Waiting(key(self.waiting.len()));
         }
-        self.waiting.push(Waiting { sub, conn, stage: Stage::CatchingUp(state) });
+        self.waiting.push(WaitingSub { sub, conn, waits_for: WaitingFor::CatchingUp(state) });
         shard.behind(conn, true);
     }
 
@@ -146,7 +149,7 @@ impl<R: Rules> View<R> {
     }
 
     /// Takes the one at `at` out of `waiting` and closes the hole.
-    pub(super) fn take_waiting(&mut self, at: u32) -> Waiting {
+    pub(super) fn take_waiting(&mut self, at: u32) -> WaitingSub {
         let taken = self.waiting.swap_remove(at as usize);
         if let Some(moved) = self.waiting.get(at as usize)
             && let Some(place) = self.places.get_mut(moved.sub as usize)
@@ -160,17 +163,19 @@ impl<R: Rules> View<R> {
         taken
     }
 
-    fn enter_live(&mut self, at: usize, shard: &mut impl Shard) {
-        let Waiting { sub, conn, .. } = self.take_waiting(key(at));
+    fn enter_live(&mut self, at: usize, shard: &mut impl ViewOutput) {
+        let WaitingSub { sub, conn, .. } = self.take_waiting(key(at));
         if let Some(place) = self.places.get_mut(sub as usize) {
             *place = Place::Live(key(self.live.len()));
         }
-        self.live.push(Live { conn, sub });
+        self.live.push(LiveSub { conn, sub });
         shard.behind(conn, false);
     }
 
-    fn append_from_ring(&mut self, at: usize, shard: &mut impl Shard) {
-        let Some(Waiting { conn, stage: Stage::CatchingUp(state), .. }) = self.waiting.get_mut(at) else {
+    fn append_from_ring(&mut self, at: usize, shard: &mut impl ViewOutput) {
+        let Some(WaitingSub { conn, waits_for: WaitingFor::CatchingUp(state), .. }) =
+            self.waiting.get_mut(at)
+        else {
             return;
         };
         if let Some(frames) = self.ring.from(state.cursor + 1) {
@@ -179,20 +184,23 @@ impl<R: Rules> View<R> {
     }
 
     /// Moves the cursor to `to` and says that nothing before will come.
-    fn skip(&mut self, at: usize, to: Seq, shard: &mut impl Shard) {
-        let Some(Waiting { sub, conn, stage: Stage::CatchingUp(state) }) = self.waiting.get_mut(at) else {
+    fn skip(&mut self, at: usize, to: Seq, shard: &mut impl ViewOutput) {
+        let Some(WaitingSub { sub, conn, waits_for: WaitingFor::CatchingUp(state) }) =
+            self.waiting.get_mut(at)
+        else {
             return;
         };
         let from = std::mem::replace(&mut state.cursor, to) + 1;
         if R::keeps(Rule::SkipTold) {
-            shard.tell(*conn, *sub, Told::Skipped { from, to });
+            shard.tell(*conn, *sub, SubFrame::Skipped { from, to });
         }
     }
 
-    fn ask(&mut self, now: Ms, at: usize, shard: &mut impl Shard) {
+    fn ask(&mut self, now: Ms, at: usize, shard: &mut impl ViewOutput) {
         let (items, deadline) = (self.limits.page_items, now + self.limits.ask_ms);
         let Some(epoch) = self.epoch else { return };
-        let Some(Waiting { sub, stage: Stage::CatchingUp(state), .. }) = self.waiting.get_mut(at) else {
+        let Some(WaitingSub { sub, waits_for: WaitingFor::CatchingUp(state), .. }) = self.waiting.get_mut(at)
+        else {
             return;
         };
         let number = shard.number();
@@ -205,9 +213,9 @@ impl<R: Rules> View<R> {
     }
 
     fn catching_up(&mut self, at: usize) -> Option<&mut CatchingUp> {
-        match &mut self.waiting.get_mut(at)?.stage {
-            Stage::CatchingUp(state) => Some(state),
-            Stage::Pending { .. } => None,
+        match &mut self.waiting.get_mut(at)?.waits_for {
+            WaitingFor::CatchingUp(state) => Some(state),
+            WaitingFor::Pending { .. } => None,
         }
     }
 
@@ -232,9 +240,9 @@ impl<R: Rules> View<R> {
                 return Err("a subscription is at another place");
             }
         }
-        let at_head = |waiting: &Waiting| match &waiting.stage {
-            Stage::Pending { .. } => false,
-            Stage::CatchingUp(state) => state.cursor == self.head,
+        let at_head = |waiting: &WaitingSub| match &waiting.waits_for {
+            WaitingFor::Pending { .. } => false,
+            WaitingFor::CatchingUp(state) => state.cursor == self.head,
         };
         if self.epoch.is_some() && self.waiting.iter().any(at_head) {
             return Err("S2: CatchingUp at the head");
@@ -251,7 +259,7 @@ fn append<'a>(
     cursor: &mut Seq,
     frames: impl Iterator<Item = &'a Frame>,
     high: usize,
-    out: &mut impl Outbound,
+    out: &mut impl SubscriberQueue,
 ) {
     for frame in frames {
         if out.level() >= high || frame.seq != *cursor + 1 {

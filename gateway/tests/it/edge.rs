@@ -3,7 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
-mod agent;
+mod agent_check;
 mod bounds;
 mod frozen;
 mod logic;

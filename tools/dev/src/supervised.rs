@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_cluster::{Cluster, Service, State};
-use sluice_gateway::shard::surroundings::Shared as Gateway;
+use sluice_gateway::shard::shared::Shared as Gateway;
 use sluice_lifecycle::{BoxError, Lifecycle, Plan, Report, StopReason};
 use sluice_service::config::Address;
 use sluice_service::config::sections::{Admin, Grpc};
@@ -59,7 +59,7 @@ pub(crate) struct Life {
     pub(crate) ready: bool,
     pub(crate) lifecycle: Option<Lifecycle>,
     cluster: Option<Arc<dyn Cluster>>,
-    gateway: Option<Gateway>,
+    gateway: Option<Arc<Gateway>>,
 }
 
 impl Supervised {

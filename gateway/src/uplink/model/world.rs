@@ -10,10 +10,10 @@ use sluice_proto::wire::WireLimits;
 
 use super::Mutant;
 use super::client::{Client, Known, Planned};
-use crate::exchange::Address;
+use crate::address::Address;
 use crate::session::grants::Grants;
-use crate::session::machine::{Greeting, Identity, Leaving, Session, SessionLimits, Sink, Todo};
-use crate::uplink::lane::{CallFailed, Lane, LaneLimits, Rules};
+use crate::session::machine::{Identity, Leaving, Session, SessionLimits, Sink, Todo, WelcomeFacts};
+use crate::uplink::lane::{CallFailed, Lane, LaneLimits, LaneRules};
 use crate::uplink::{Answered, Link, Outcome, Publish};
 
 const ROOMS: [&str; 3] = ["a", "b", "news"];
@@ -47,7 +47,7 @@ struct Gateway {
     incarnation: u64,
 }
 
-struct Call {
+struct ModelCall {
     gateway: usize,
     incarnation: u64,
     lane: u8,
@@ -63,7 +63,7 @@ pub(super) struct World {
     now_ms: u64,
     gateways: Vec<Gateway>,
     clients: Vec<Client>,
-    calls: Vec<Call>,
+    calls: Vec<ModelCall>,
     store: HashMap<String, Vec<(String, String, bytes::Bytes)>>,
     broken: Option<String>,
 }
@@ -113,7 +113,7 @@ impl World {
     }
 
     fn fresh_gateway(&self, incarnation: u64) -> Gateway {
-        let rules = Rules {
+        let rules = LaneRules {
             fence: !self.has(Mutant::NoFence),
             fence_at_forming: !self.has(Mutant::FenceHeardLate),
             retry_in_place: !self.has(Mutant::RetryAtTheEnd),
@@ -281,7 +281,7 @@ impl World {
         let call = lanes.get_mut(&lane).and_then(|machine| machine.next(now, wall_ms, &mut answers));
         if let Some(call) = call {
             let incarnation = *incarnation;
-            self.calls.push(Call {
+            self.calls.push(ModelCall {
                 gateway,
                 incarnation,
                 lane,
@@ -357,7 +357,7 @@ impl World {
         }
     }
 
-    fn resolve(&mut self, call: &Call, reply: Result<PublishReply, CallFailed>) {
+    fn resolve(&mut self, call: &ModelCall, reply: Result<PublishReply, CallFailed>) {
         let now = self.now();
         let gateway = &mut self.gateways[call.gateway];
         if gateway.incarnation != call.incarnation {
@@ -444,7 +444,7 @@ impl World {
                 if !connection.waiting.is_empty() {
                     continue;
                 }
-                if connection.session.farewell(1).is_some() {
+                if connection.session.take_bye(1).is_some() {
                     self.deliver(gateway, slot, Frames(vec![r#"{"bye":{}}"#.into()]));
                 }
             }
@@ -493,7 +493,7 @@ impl World {
     }
 }
 
-fn greeting() -> Greeting {
+fn greeting() -> WelcomeFacts {
     let limits = WireLimits { frame_bytes: 0, data_bytes: 0, name_bytes: 0, rooms: 0 };
-    Greeting { instance: InstanceId::fresh("gateway", "model"), epoch: Epoch(1), ping_s: 25, limits }
+    WelcomeFacts { instance: InstanceId::fresh("gateway", "model"), epoch: Epoch(1), ping_s: 25, limits }
 }

@@ -1,13 +1,13 @@
-//! What is under way in the model: pushes, calls and their replies, in no order. And the surroundings of
+//! What is under way in the model: pushes, calls and their replies, in no order. And the shared of
 //! the two machines, which put things under way.
 
 use std::collections::HashMap;
 
 use sluice_gateway::room::link::{HandOver, Ms, Need, Page, Run};
-use sluice_gateway::room::{Action, Call, Outlet, Subscribed};
-use sluice_gateway::subscription::pages::Pages;
-use sluice_gateway::subscription::{Ask, ConnKey, SubKey, Told};
-use sluice_gateway::view::Shard;
+use sluice_gateway::room::{Action, CallId, RoomOutput, SubscribedRoom};
+use sluice_gateway::subscription::pages::PageReads;
+use sluice_gateway::subscription::{Ask, ConnKey, SubFrame, SubKey};
+use sluice_gateway::view::ViewOutput;
 use sluice_proto::ids::{Epoch, Seq};
 
 use super::clients::{Client, Item};
@@ -27,10 +27,10 @@ pub enum Flying {
     Notice { epoch: Epoch, first: Seq, last: Seq },
     Push { epoch: Epoch, first: Seq, last: Seq },
     Hint { epoch: Epoch, seq: Seq },
-    Subscribe { call: Call, sent: Ms, stored: Option<bool>, reply: Option<Subscribed> },
-    Unsubscribe { call: Call, sent: Ms, reply: Option<bool> },
-    Read { call: Call, after: Seq, reply: Option<Page> },
-    Heads { call: Call, reply: Option<(Epoch, Seq)> },
+    Subscribe { call: CallId, sent: Ms, stored: Option<bool>, reply: Option<SubscribedRoom> },
+    Unsubscribe { call: CallId, sent: Ms, reply: Option<bool> },
+    Read { call: CallId, after: Seq, reply: Option<Page> },
+    Heads { call: CallId, reply: Option<(Epoch, Seq)> },
     Page { of: PageOf, after: Seq, reply: Option<Page> },
 }
 
@@ -45,7 +45,7 @@ pub struct Around {
     pub now: Ms,
     pub number: u64,
     pub flying: Vec<Flying>,
-    pub pages: Pages<PageOf, Waiter>,
+    pub pages: PageReads<PageOf, Waiter>,
     pub clients: Vec<Client>,
     /// Queues from home; that of the home itself is emptied at once.
     pub queues: Vec<Vec<ToView>>,
@@ -62,8 +62,8 @@ pub struct Around {
     pub ask_ms: Ms,
 }
 
-impl Outlet for Around {
-    fn number(&mut self) -> Call {
+impl RoomOutput for Around {
+    fn number(&mut self) -> CallId {
         self.number += 1;
         self.number
     }
@@ -103,7 +103,7 @@ impl Outlet for Around {
 /// One shard, as its view sees it.
 pub struct In<'a>(pub usize, pub &'a mut Around);
 
-impl Shard for In<'_> {
+impl ViewOutput for In<'_> {
     type Out = Client;
 
     fn outbound(&mut self, conn: ConnKey) -> &mut Client {
@@ -111,12 +111,12 @@ impl Shard for In<'_> {
     }
 
     fn number(&mut self) -> u64 {
-        Outlet::number(self.1)
+        RoomOutput::number(self.1)
     }
 
-    fn tell(&mut self, conn: ConnKey, _sub: SubKey, told: Told) {
+    fn tell(&mut self, conn: ConnKey, _sub: SubKey, told: SubFrame) {
         let client = self.outbound(conn);
-        client.queue.push_back(Item::Told(told, client.was_live));
+        client.queue.push_back(Item::SubFrame(told, client.was_live));
     }
 
     fn ask(&mut self, ask: Ask) {

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use sluice_gateway::subscription::{SubKey, Told};
-use sluice_gateway::view::Outbound;
+use sluice_gateway::subscription::{SubFrame, SubKey};
+use sluice_gateway::view::SubscriberQueue;
 use sluice_proto::ids::{Epoch, Seq};
 
 use super::store::{FRAME_BYTES, Store};
@@ -12,7 +12,7 @@ use super::store::{FRAME_BYTES, Store};
 pub enum Item {
     Message(Bytes),
     /// And whether the subscription had been Live by then.
-    Told(Told, bool),
+    SubFrame(SubFrame, bool),
 }
 
 /// What a `sub` asked for, and where the store stood then.
@@ -25,7 +25,7 @@ pub struct Asked {
 pub enum Status {
     Away,
     Asked(Asked),
-    Subscribed,
+    SubscribedRoom,
 }
 
 pub struct Client {
@@ -76,20 +76,20 @@ impl Client {
             None => {}
             Some(Item::Message(bytes)) => {
                 self.level -= FRAME_BYTES;
-                assert!(matches!(self.status, Status::Subscribed), "a message before the ok");
+                assert!(matches!(self.status, Status::SubscribedRoom), "a message before the ok");
                 let (seq, id) = Store::decode(&bytes);
                 assert_eq!(seq, self.seen + 1, "a hole or a repetition");
                 assert_eq!(Some(id), store.id(self.epoch.unwrap(), seq), "not what the store has");
                 self.seen = seq;
             }
-            Some(Item::Told(Told::Skipped { from, to }, was_live)) => {
+            Some(Item::SubFrame(SubFrame::Skipped { from, to }, was_live)) => {
                 let epoch = self.epoch.unwrap();
                 assert_eq!(from, self.seen + 1, "a skip that does not follow");
                 assert!(from <= to && to <= store.head(epoch), "a skip beyond the store");
                 assert!((!lossless && was_live) || to < store.oldest(epoch), "a skip of what is kept");
                 self.seen = to;
             }
-            Some(Item::Told(Told::Ok { after, head, epoch, recovered, solicited }, _)) => {
+            Some(Item::SubFrame(SubFrame::Ok { after, head, epoch, recovered, solicited }, _)) => {
                 self.ok(store, (after, head, epoch), recovered, solicited);
             }
         }
@@ -105,9 +105,9 @@ impl Client {
         assert!(after <= head && head <= store.head(epoch), "positions that do not exist");
         let former = self.epoch.map_or(0, |former| former.0);
         assert!(epoch.0 >= former, "back to a former epoch");
-        match std::mem::replace(&mut self.status, Status::Subscribed) {
+        match std::mem::replace(&mut self.status, Status::SubscribedRoom) {
             Status::Away => panic!("an ok to nobody"),
-            Status::Subscribed => {
+            Status::SubscribedRoom => {
                 assert!(!solicited && !recovered && epoch.0 > former, "a second ok without need");
             }
             Status::Asked(asked) => {
@@ -130,7 +130,7 @@ impl Client {
     }
 }
 
-impl Outbound for Client {
+impl SubscriberQueue for Client {
     fn level(&self) -> usize {
         self.level
     }

@@ -1,7 +1,7 @@
 //! What becomes of the things under way in the model: executed late, answered late, failed, or lost.
 
 use sluice_gateway::room::rules::Rules;
-use sluice_gateway::room::{Call, Subscribed};
+use sluice_gateway::room::{CallId, SubscribedRoom};
 
 use super::calls::{Flying, In, PageOf};
 use super::world::World;
@@ -9,28 +9,28 @@ use super::world::World;
 impl<R: Rules> World<R> {
     /// Takes one of the things under way a step further.
     pub fn fly(&mut self) {
-        if self.around.flying.is_empty() {
+        if self.shared.flying.is_empty() {
             return;
         }
-        let at = self.rng.below(self.around.flying.len());
-        let flying = self.around.flying.swap_remove(at);
+        let at = self.rng.below(self.shared.flying.len());
+        let flying = self.shared.flying.swap_remove(at);
         match flying {
             Flying::Notice { epoch, first, last } => {
                 if self.interest && !self.trouble(12) {
-                    self.around.flying.push(Flying::Push { epoch, first, last });
+                    self.shared.flying.push(Flying::Push { epoch, first, last });
                 }
             }
             Flying::Push { epoch, first, last } => {
                 if self.trouble(10) {
-                    self.around.flying.push(Flying::Push { epoch, first, last });
+                    self.shared.flying.push(Flying::Push { epoch, first, last });
                 }
-                self.with_room(|room, around, store| {
+                self.with_room(|room, shared, store| {
                     let messages = (first..=last).map(|seq| (seq, move || store.bytes(epoch, seq)));
-                    room.push(around.now, epoch, messages, around);
+                    room.push(shared.now, epoch, messages, shared);
                 });
             }
             Flying::Hint { epoch, seq } => {
-                self.with_room(|room, around, _| room.hint(around.now, epoch, seq, around));
+                self.with_room(|room, shared, _| room.hint(shared.now, epoch, seq, shared));
             }
             page @ Flying::Page { .. } => self.page(page),
             Flying::Subscribe { call, .. }
@@ -49,55 +49,55 @@ impl<R: Rules> World<R> {
     }
 
     /// A call of the room failed: before or after it had its effect, told or silent.
-    fn fails(&mut self, call: Call) -> bool {
+    fn fails(&mut self, call: CallId) -> bool {
         let fails = self.trouble(8);
         if fails && self.rng.chance(60) {
-            self.with_room(|room, around, _| room.failed(around.now, call, around));
+            self.with_room(|room, shared, _| room.failed(shared.now, call, shared));
         }
         fails
     }
 
     fn call(&mut self, flying: Flying) {
-        let now = self.around.now;
+        let now = self.shared.now;
         match flying {
             // Calls carry their deadline: past it they have no effect any more.
-            Flying::Subscribe { sent, stored: None, .. } if sent + self.around.call_ms <= now => {}
-            Flying::Unsubscribe { sent, reply: None, .. } if sent + self.around.call_ms <= now => {}
+            Flying::Subscribe { sent, stored: None, .. } if sent + self.shared.call_ms <= now => {}
+            Flying::Unsubscribe { sent, reply: None, .. } if sent + self.shared.call_ms <= now => {}
             Flying::Subscribe { call, sent, stored: None, reply } => {
                 let stored = !self.trouble(12);
                 self.interest |= stored;
-                self.around.flying.push(Flying::Subscribe { call, sent, stored: Some(stored), reply });
+                self.shared.flying.push(Flying::Subscribe { call, sent, stored: Some(stored), reply });
             }
             Flying::Subscribe { call, sent, stored: Some(stored), reply: None } => {
                 let epoch = self.store.epoch();
-                let reply = Some(Subscribed { epoch, head: self.store.head(epoch), stored });
-                self.around.flying.push(Flying::Subscribe { call, sent, stored: Some(stored), reply });
+                let reply = Some(SubscribedRoom { epoch, head: self.store.head(epoch), stored });
+                self.shared.flying.push(Flying::Subscribe { call, sent, stored: Some(stored), reply });
             }
             Flying::Subscribe { call, reply: Some(reply), .. } => {
-                self.with_room(|room, around, _| room.subscribed(around.now, call, reply, around));
+                self.with_room(|room, shared, _| room.subscribed(shared.now, call, reply, shared));
             }
             Flying::Unsubscribe { call, sent, reply: None } => {
                 let removed = !self.trouble(12);
                 self.interest &= !removed;
-                self.around.flying.push(Flying::Unsubscribe { call, sent, reply: Some(removed) });
+                self.shared.flying.push(Flying::Unsubscribe { call, sent, reply: Some(removed) });
             }
             Flying::Unsubscribe { call, reply: Some(removed), .. } => {
-                self.with_room(|room, around, _| room.removed(around.now, call, removed, around));
+                self.with_room(|room, shared, _| room.removed(shared.now, call, removed, shared));
             }
             Flying::Read { call, after, reply: None } => {
                 let reply = Some(self.store.read(after, self.read_max));
-                self.around.flying.push(Flying::Read { call, after, reply });
+                self.shared.flying.push(Flying::Read { call, after, reply });
             }
             Flying::Read { call, reply: Some(page), .. } => {
-                self.with_room(|room, around, _| room.page(around.now, call, &page, around));
+                self.with_room(|room, shared, _| room.page(shared.now, call, &page, shared));
             }
             Flying::Heads { call, reply: None } => {
                 let epoch = self.store.epoch();
                 let reply = Some((epoch, self.store.head(epoch)));
-                self.around.flying.push(Flying::Heads { call, reply });
+                self.shared.flying.push(Flying::Heads { call, reply });
             }
             Flying::Heads { call, reply: Some((epoch, head)) } => {
-                self.with_room(|room, around, _| room.head_is(around.now, call, epoch, head, around));
+                self.with_room(|room, shared, _| room.head_is(shared.now, call, epoch, head, shared));
             }
             Flying::Notice { .. } | Flying::Push { .. } | Flying::Hint { .. } | Flying::Page { .. } => {}
         }
@@ -111,37 +111,37 @@ impl<R: Rules> World<R> {
         let Some(page) = reply else {
             let limit = self.read_max.min(4);
             let reply = Some(self.store.read(after, limit));
-            return self.around.flying.push(Flying::Page { of, after, reply });
+            return self.shared.flying.push(Flying::Page { of, after, reply });
         };
         if self.rng.chance(50) {
-            self.around.flying.push(Flying::Hint { epoch: page.epoch, seq: page.store_head });
+            self.shared.flying.push(Flying::Hint { epoch: page.epoch, seq: page.store_head });
         }
-        for (shard, sub, number) in self.around.pages.end(&of) {
+        for (shard, sub, number) in self.shared.pages.end(&of) {
             if self.trouble(10) {
                 continue;
             }
             self.asked_no_more(shard, sub, number);
             if let Some(view) = &mut self.views[shard] {
-                view.page(self.around.now, sub, number, &page, &mut In(shard, &mut self.around));
+                view.page(self.shared.now, sub, number, &page, &mut In(shard, &mut self.shared));
             }
         }
     }
 
     fn page_failed(&mut self, of: PageOf) {
-        for (shard, sub, number) in self.around.pages.end(&of) {
+        for (shard, sub, number) in self.shared.pages.end(&of) {
             if self.rng.chance(40) {
                 continue;
             }
             self.asked_no_more(shard, sub, number);
             if let Some(view) = &mut self.views[shard] {
-                view.page_failed(self.around.now, sub, number, &mut In(shard, &mut self.around));
+                view.page_failed(self.shared.now, sub, number, &mut In(shard, &mut self.shared));
             }
         }
     }
 
     fn asked_no_more(&mut self, shard: usize, sub: u32, number: u64) {
-        if self.around.asks.get(&(shard, sub)).is_some_and(|(asked, ..)| *asked == number) {
-            self.around.asks.remove(&(shard, sub));
+        if self.shared.asks.get(&(shard, sub)).is_some_and(|(asked, ..)| *asked == number) {
+            self.shared.asks.remove(&(shard, sub));
         }
     }
 }

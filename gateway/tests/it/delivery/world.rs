@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sluice_gateway::room::limits::{RoomLimits, ViewLimits};
 use sluice_gateway::room::link::Ms;
 use sluice_gateway::room::rules::Rules;
-use sluice_gateway::room::{Outlet, Room};
-use sluice_gateway::subscription::State;
+use sluice_gateway::room::{Room, RoomOutput};
+use sluice_gateway::subscription::SubscriptionState;
 use sluice_gateway::view::View;
 
 use super::calls::{Around, Flying, In, ToView};
@@ -25,7 +25,7 @@ pub struct World<R: Rules> {
     pub interest: bool,
     pub room: Option<Room<R>>,
     pub views: Vec<Option<View<R>>>,
-    pub around: Around,
+    pub shared: Around,
     /// Most messages in one Read: less than an aligned page when messages are large.
     pub read_max: u64,
     pub trouble: bool,
@@ -45,9 +45,9 @@ impl<R: Rules> World<R> {
             world.check();
         }
         world.trouble = false;
-        let end = world.around.now + QUIET_MS;
+        let end = world.shared.now + QUIET_MS;
         while !world.is_well() {
-            assert!(world.around.now < end, "not well after {QUIET_MS} quiet ms: {}", world.ill());
+            assert!(world.shared.now < end, "not well after {QUIET_MS} quiet ms: {}", world.ill());
             world.quiet();
             world.check();
         }
@@ -77,7 +77,7 @@ impl<R: Rules> World<R> {
             page_items: 4,
             ..ViewLimits::default()
         };
-        let around = Around {
+        let shared = Around {
             now: 1_000,
             number: 0,
             flying: Vec::new(),
@@ -98,7 +98,7 @@ impl<R: Rules> World<R> {
             interest: false,
             room: None,
             views: (0..SHARDS).map(|_| None).collect(),
-            around,
+            shared,
             read_max: 1 + rng.below(6) as u64,
             trouble: true,
             publishing: true,
@@ -113,7 +113,7 @@ impl<R: Rules> World<R> {
             0..18 if self.publishing => self.publish(),
             18..54 => self.fly(),
             54..62 => {
-                self.around.now += self.rng.below(40) as Ms;
+                self.shared.now += self.rng.below(40) as Ms;
                 self.tick();
             }
             62..70 => {
@@ -129,7 +129,7 @@ impl<R: Rules> World<R> {
                 self.space(shard);
             }
             83..95 => {
-                let client = self.rng.below(self.around.clients.len());
+                let client = self.rng.below(self.shared.clients.len());
                 self.act(client);
             }
             95 => self.ask_heads(),
@@ -142,23 +142,23 @@ impl<R: Rules> World<R> {
 
     /// A turn without trouble: everything under way arrives, everybody reads.
     fn quiet(&mut self) {
-        for _ in 0..self.around.flying.len() {
+        for _ in 0..self.shared.flying.len() {
             self.fly();
         }
         for shard in 0..SHARDS {
             self.deliver_need(shard);
-            while !self.around.queues[shard].is_empty() {
+            while !self.shared.queues[shard].is_empty() {
                 self.take_from_home(shard);
             }
             self.space(shard);
         }
-        for client in 0..self.around.clients.len() {
-            self.around.clients[client].reading = true;
+        for client in 0..self.shared.clients.len() {
+            self.shared.clients[client].reading = true;
             self.read(client, 1_000);
         }
-        let before = self.around.now;
-        self.around.now += 5;
-        if before / 100 != self.around.now / 100 {
+        let before = self.shared.now;
+        self.shared.now += 5;
+        if before / 100 != self.shared.now / 100 {
             self.ask_heads();
         }
         self.tick();
@@ -171,58 +171,58 @@ impl<R: Rules> World<R> {
             last = self.store.append();
         }
         let epoch = self.store.epoch();
-        self.around.flying.push(Flying::Notice { epoch, first, last });
+        self.shared.flying.push(Flying::Notice { epoch, first, last });
         if self.rng.chance(25) {
-            self.around.flying.push(Flying::Push { epoch, first, last });
+            self.shared.flying.push(Flying::Push { epoch, first, last });
         }
     }
 
     fn hint(&mut self) {
         let epoch = self.store.epoch();
         let seq = self.rng.below(self.store.head(epoch) as usize + 1) as u64;
-        self.around.flying.push(Flying::Hint { epoch, seq });
+        self.shared.flying.push(Flying::Hint { epoch, seq });
     }
 
     fn ask_heads(&mut self) {
         if self.room.is_some() {
-            let call = Outlet::number(&mut self.around);
-            self.around.flying.push(Flying::Heads { call, reply: None });
+            let call = RoomOutput::number(&mut self.shared);
+            self.shared.flying.push(Flying::Heads { call, reply: None });
         }
     }
 
     /// An event of the room, if there is one.
     pub fn with_room(&mut self, event: impl FnOnce(&mut Room<R>, &mut Around, &Store)) {
         if let Some(room) = &mut self.room {
-            event(room, &mut self.around, &self.store);
+            event(room, &mut self.shared, &self.store);
             self.home_shard();
         }
     }
 
     /// The home's own shard has no queue.
     fn home_shard(&mut self) {
-        while !self.around.queues[0].is_empty() {
+        while !self.shared.queues[0].is_empty() {
             self.take_from_home(0);
         }
-        if std::mem::take(&mut self.around.forget) {
+        if std::mem::take(&mut self.shared.forget) {
             self.room = None;
         }
     }
 
     fn deliver_need(&mut self, shard: usize) {
-        let Some(need) = self.around.needs[shard].take() else { return };
+        let Some(need) = self.shared.needs[shard].take() else { return };
         let limits = &self.room_limits;
         self.room.get_or_insert_with(|| Room::with_rules(limits.clone(), SHARDS));
-        self.with_room(|room, around, _| room.need(around.now, shard, need, around));
+        self.with_room(|room, shared, _| room.need(shared.now, shard, need, shared));
     }
 
     fn take_from_home(&mut self, shard: usize) {
-        if self.around.queues[shard].is_empty() {
+        if self.shared.queues[shard].is_empty() {
             return;
         }
-        let item = self.around.queues[shard].remove(0);
+        let item = self.shared.queues[shard].remove(0);
         let Some(view) = &mut self.views[shard] else { return };
-        let now = self.around.now;
-        let mut shard = In(shard, &mut self.around);
+        let now = self.shared.now;
+        let mut shard = In(shard, &mut self.shared);
         match item {
             ToView::HandOver(to) => view.hand_over(now, to, &mut shard),
             ToView::Run(run) => {
@@ -237,28 +237,28 @@ impl<R: Rules> World<R> {
     }
 
     fn space(&mut self, shard: usize) {
-        if self.around.refused[shard] && self.around.queues[shard].len() < self.around.queue_max {
-            self.around.refused[shard] = false;
-            self.with_room(|room, around, _| room.space(around.now, around));
+        if self.shared.refused[shard] && self.shared.queues[shard].len() < self.shared.queue_max {
+            self.shared.refused[shard] = false;
+            self.with_room(|room, shared, _| room.space(shared.now, shared));
         }
     }
 
     fn tick(&mut self) {
-        let now = self.around.now;
+        let now = self.shared.now;
         if self.room.as_ref().is_some_and(|room| room.next_deadline().is_some_and(|due| due <= now)) {
-            self.with_room(|room, around, _| room.on_tick(now, around));
+            self.with_room(|room, shared, _| room.on_tick(now, shared));
         }
         for (shard, view) in self.views.iter_mut().enumerate() {
             if let Some(view) = view
                 && view.next_deadline().is_some_and(|due| due <= now)
             {
-                view.on_tick(now, &mut In(shard, &mut self.around));
+                view.on_tick(now, &mut In(shard, &mut self.shared));
             }
         }
     }
 
     fn act(&mut self, at: usize) {
-        if matches!(self.around.clients[at].status, Status::Away) {
+        if matches!(self.shared.clients[at].status, Status::Away) {
             if self.rng.chance(30) {
                 self.subscribe(at);
             }
@@ -269,7 +269,7 @@ impl<R: Rules> World<R> {
                 let items = 1 + self.rng.below(5);
                 self.read(at, items);
             }
-            75..85 => self.around.clients[at].reading ^= true,
+            75..85 => self.shared.clients[at].reading ^= true,
             85..100 => self.leave(at),
             _ => {}
         }
@@ -279,7 +279,7 @@ impl<R: Rules> World<R> {
         let shard = self.rng.below(SHARDS);
         let epoch = self.store.epoch();
         let store = (epoch, self.store.head(epoch));
-        let client = &mut self.around.clients[at];
+        let client = &mut self.shared.clients[at];
         let (after, epoch) = match self.rng.below(10) {
             0..7 if client.epoch.is_some() => (Some(client.seen), client.epoch),
             7 => (Some(client.seen), None),
@@ -289,22 +289,22 @@ impl<R: Rules> World<R> {
         client.shard = shard;
         let limits = &self.view_limits;
         let view = self.views[shard].get_or_insert_with(|| View::with_rules(limits.clone()));
-        let sub = view.sub(at as u32, after, epoch, &mut In(shard, &mut self.around));
-        self.around.clients[at].sub = Some(sub);
+        let sub = view.sub(at as u32, after, epoch, &mut In(shard, &mut self.shared));
+        self.shared.clients[at].sub = Some(sub);
     }
 
     fn leave(&mut self, at: usize) {
-        let Client { shard, sub: Some(sub), .. } = self.around.clients[at] else { return };
+        let Client { shard, sub: Some(sub), .. } = self.shared.clients[at] else { return };
         let view = self.views[shard].as_mut().unwrap();
-        if view.unsub(sub, &mut In(shard, &mut self.around)) {
+        if view.unsub(sub, &mut In(shard, &mut self.shared)) {
             self.views[shard] = None;
         }
-        self.around.asks.remove(&(shard, sub));
-        self.around.clients[at].left();
+        self.shared.asks.remove(&(shard, sub));
+        self.shared.clients[at].left();
     }
 
     fn read(&mut self, at: usize, items: usize) {
-        let client = &mut self.around.clients[at];
+        let client = &mut self.shared.clients[at];
         if !client.reading {
             return;
         }
@@ -313,9 +313,9 @@ impl<R: Rules> World<R> {
         }
         let (shard, Some(sub)) = (client.shard, client.sub) else { return };
         if client.behind > 0 {
-            let now = self.around.now;
+            let now = self.shared.now;
             let view = self.views[shard].as_mut().unwrap();
-            view.advance(now, sub, &mut In(shard, &mut self.around));
+            view.advance(now, sub, &mut In(shard, &mut self.shared));
         }
     }
 
@@ -333,25 +333,25 @@ impl<R: Rules> World<R> {
                 assert!(view.known() <= self.store.head(epoch), "a view's known beyond the store");
             }
         }
-        let most = self.view_limits.queue_high + self.around.run_max * FRAME_BYTES;
-        for client in &self.around.clients {
+        let most = self.view_limits.queue_high + self.shared.run_max * FRAME_BYTES;
+        for client in &self.shared.clients {
             assert!(client.level <= most, "S3: a queue beyond its high mark and a run");
         }
     }
 
     fn is_well(&self) -> bool {
-        let around = &self.around;
-        let (epoch, needs) = (self.store.epoch(), around.needs.iter().any(Option::is_some));
-        if !around.flying.is_empty() || needs || around.queues.iter().any(|queue| !queue.is_empty()) {
+        let shared = &self.shared;
+        let (epoch, needs) = (self.store.epoch(), shared.needs.iter().any(Option::is_some));
+        if !shared.flying.is_empty() || needs || shared.queues.iter().any(|queue| !queue.is_empty()) {
             return false;
         }
         let head = self.store.head(epoch);
         let well = |client: &Client| match client.status {
             Status::Away => true,
             Status::Asked(_) => false,
-            Status::Subscribed => {
+            Status::SubscribedRoom => {
                 let view = self.views[client.shard].as_ref().unwrap();
-                let live = view.state(client.sub.unwrap()) == Some(State::Live);
+                let live = view.state(client.sub.unwrap()) == Some(SubscriptionState::Live);
                 live && client.queue.is_empty() && client.seen == head && client.epoch == Some(epoch)
             }
         };
@@ -363,13 +363,13 @@ impl<R: Rules> World<R> {
                 wanted && self.interest && room.is_open() && at_head
             }
         };
-        room_well && around.clients.iter().all(well)
+        room_well && shared.clients.iter().all(well)
     }
 
     fn ill(&self) -> String {
         let epoch = self.store.epoch();
         let clients: Vec<_> =
-            self.around.clients.iter().map(|c| (c.seen, c.epoch, c.shard, c.queue.len())).collect();
+            self.shared.clients.iter().map(|c| (c.seen, c.epoch, c.shard, c.queue.len())).collect();
         let views: Vec<_> = self.views.iter().flatten().map(|v| (v.head(), v.known(), v.epoch())).collect();
         let room =
             self.room.as_ref().map(|r| (r.head(), r.known(), r.epoch(), r.is_open(), r.next_deadline()));

@@ -82,10 +82,10 @@ impl Rig {
         }
         let scope = rig.lifecycle.scope(Stage::Release);
         let cluster = Arc::new(rig.others.0.join(&scope, app.registration(), BTreeSet::new()));
-        let around = app.serve(Deps { cluster, clock: Clock::system() }).await.unwrap();
-        let (entrance, stats) = (Arc::clone(&around), around);
+        let shared = app.serve(Deps { cluster, clock: Clock::system() }).await.unwrap();
+        let (upgrades, stats) = (Arc::clone(&shared), shared);
         rig.status = Arc::new(move || stats.stats.to_json());
-        rig.close = Arc::new(move || entrance.entrance.close());
+        rig.close = Arc::new(move || upgrades.upgrades.close());
         rig
     }
 

@@ -14,13 +14,13 @@ use sluice_proto::wire::{Bye, close};
 use sluice_service::seeded::{self, Bug};
 
 use super::Shard;
-use super::connection::{NEVER, Phase};
-use super::floor::Written;
+use super::connection::{ConnectionPhase, NEVER};
+use super::connections::Written;
 use super::inbound::{Fault, Message, Reading};
-use super::surroundings::ticks;
-use super::wheel::Entry;
+use super::shared::ticks;
+use super::wheel::WheelEntry;
+use crate::address::Address;
 use crate::defaults::{CLOSE_WITHIN, LINGER_WITHIN, QUEUE_LOW_BYTES};
-use crate::exchange::Address;
 use crate::session::machine::Leaving;
 use crate::session::outbound::{close_frame, ping_frame};
 
@@ -30,15 +30,15 @@ const READS_PER_TURN: usize = 2;
 impl Shard {
     /// One turn of a connection's task: writes what the socket now takes, reads what it brought.
     pub(super) fn poll_connection(&mut self, who: Address, context: &mut Context<'_>) -> Poll<()> {
-        self.look_at_clock();
-        let Some(connection) = self.floor.get(who) else { return Poll::Ready(()) };
+        self.check_freeze();
+        let Some(connection) = self.connections.get(who) else { return Poll::Ready(()) };
         if !connection.waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
             connection.waker = Some(context.waker().clone());
         }
-        while let Some(connection) = self.floor.get(who).filter(|connection| connection.blocked) {
+        while let Some(connection) = self.connections.get(who).filter(|connection| connection.blocked) {
             match connection.stream.poll_write_ready(context) {
                 Poll::Pending => break,
-                Poll::Ready(Err(_)) => self.gone(who),
+                Poll::Ready(Err(_)) => self.drop_connection(who),
                 Poll::Ready(Ok(())) => {
                     connection.blocked = false;
                     self.write(who.slot);
@@ -48,23 +48,23 @@ impl Shard {
         for _ in 0..READS_PER_TURN {
             match self.read_some(who, context) {
                 Poll::Ready(true) => {}
-                Poll::Ready(false) => return self.rest(who),
+                Poll::Ready(false) => return self.poll_result(who),
                 Poll::Pending => return Poll::Pending,
             }
         }
         // There may be more, but others have their turn first.
         context.waker().wake_by_ref();
-        self.rest(who)
+        self.poll_result(who)
     }
 
-    fn rest(&mut self, who: Address) -> Poll<()> {
-        if self.floor.get(who).is_some() { Poll::Pending } else { Poll::Ready(()) }
+    fn poll_result(&mut self, who: Address) -> Poll<()> {
+        if self.connections.get(who).is_some() { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// One read, unless back-pressure forbids it: `Ready(true)` = something was read.
     fn read_some(&mut self, who: Address, context: &mut Context<'_>) -> Poll<bool> {
-        let Some(connection) = self.floor.get(who) else { return Poll::Ready(false) };
-        if !connection.wants_bytes(self.starved) {
+        let Some(connection) = self.connections.get(who) else { return Poll::Ready(false) };
+        if !connection.wants_bytes(self.over_budget) {
             connection.paused = true;
             return Poll::Pending;
         }
@@ -85,7 +85,7 @@ impl Shard {
                 Poll::Ready(true)
             }
             Poll::Ready(Ok(()) | Err(_)) => {
-                self.gone(who);
+                self.drop_connection(who);
                 Poll::Ready(false)
             }
         };
@@ -96,24 +96,24 @@ impl Shard {
     /// Bytes of a client: frames, or what is thrown away because nothing more is taken from it.
     /// `kept` is what they are a part of, if that may be kept.
     fn take_bytes(&mut self, who: Address, bytes: &[u8], kept: Option<&Bytes>) {
-        let Some(connection) = self.floor.get(who) else { return };
+        let Some(connection) = self.connections.get(who) else { return };
         connection.deadlines.pong_by = NEVER;
         connection.deadlines.unheard = 0;
-        if connection.deaf || connection.phase == Phase::Lingering {
+        if connection.discard_input || connection.phase == ConnectionPhase::Lingering {
             return;
         }
         let mut replies = std::mem::take(&mut self.replies);
-        let mut reading = connection.inbound.open(&mut self.lender, bytes, &mut replies);
+        let mut reading = connection.inbound.open(&mut self.contexts, bytes, &mut replies);
         let outcome = self.take_frames(who, &mut reading);
-        let Some(connection) = self.floor.get(who) else { return };
+        let Some(connection) = self.connections.get(who) else { return };
         match outcome {
-            Ok(()) => connection.inbound.close(reading, kept, &mut self.lender),
+            Ok(()) => connection.inbound.close(reading, kept, &mut self.contexts),
             Err(fault) => self.fault(who, fault),
         }
         if !replies.is_empty() {
             // After our own close frame nothing may follow, not even the answer to the client's.
-            if self.floor.get(who).is_some_and(|connection| !connection.closed) {
-                self.floor.append(who.slot, replies.as_slice().to_vec().into());
+            if self.connections.get(who).is_some_and(|connection| !connection.closed) {
+                self.connections.append(who.slot, replies.as_slice().to_vec().into());
             }
             replies.clear();
         }
@@ -123,12 +123,12 @@ impl Shard {
 
     fn take_frames(&mut self, who: Address, reading: &mut Reading<'_>) -> Result<(), Fault> {
         loop {
-            let starved = self.starved;
-            let Some(connection) = self.floor.get(who) else { return Ok(()) };
-            if connection.deaf || !connection.wants_bytes(starved) {
+            let over_budget = self.over_budget;
+            let Some(connection) = self.connections.get(who) else { return Ok(()) };
+            if connection.discard_input || !connection.wants_bytes(over_budget) {
                 return Ok(());
             }
-            let serving = connection.phase == Phase::Serving;
+            let serving = connection.phase == ConnectionPhase::Serving;
             match reading.message()? {
                 None => return Ok(()),
                 Some(Message::Text(text)) if serving => {
@@ -157,8 +157,9 @@ impl Shard {
     }
 
     fn on_text(&mut self, who: Address, text: &str) {
-        let wall_ms = self.around.clock.now_ms();
-        let todo = self.floor.with_session(who.slot, |session, out| session.on_text(text, wall_ms, out));
+        let wall_ms = self.shared.clock.now_ms();
+        let todo =
+            self.connections.with_session(who.slot, |session, out| session.on_text(text, wall_ms, out));
         if let Some(todo) = todo {
             self.perform(who, todo);
         }
@@ -166,9 +167,9 @@ impl Shard {
 
     /// The client cannot be understood any more: what it was promised is still answered.
     fn fault(&mut self, who: Address, fault: Fault) {
-        let Some(connection) = self.floor.get(who) else { return };
-        connection.deaf = true;
-        if connection.phase == Phase::Serving {
+        let Some(connection) = self.connections.get(who) else { return };
+        connection.discard_input = true;
+        if connection.phase == ConnectionPhase::Serving {
             let Fault { code, reason } = fault;
             connection.session.leave(Leaving { code, reason, reconnect_ms: None });
         }
@@ -176,49 +177,49 @@ impl Shard {
 
     /// The client closes: with 1000 it says goodbye for good.
     fn peer_closed(&mut self, who: Address, goodbye: bool) {
-        let Some(connection) = self.floor.get(who) else { return };
-        let ours = connection.phase == Phase::Closing;
+        let Some(connection) = self.connections.get(who) else { return };
+        let ours = connection.phase == ConnectionPhase::Closing;
         connection.peer_closed = true;
-        connection.phase = Phase::Closing;
+        connection.phase = ConnectionPhase::Closing;
         self.detach(who, goodbye);
         if !ours {
             // The library has appended the answer; it has to be written before TCP ends.
-            self.floor.mark(who.slot);
+            self.connections.mark(who.slot);
         }
     }
 
     /// After anything that happened to a session: leaves if it is time, reads on if it may.
     pub(super) fn settle(&mut self, who: Address) {
-        let (resend_ms, starved) = (self.resend_ms(), self.starved);
-        let Some(connection) = self.floor.get(who) else { return };
+        let (resend_ms, over_budget) = (self.resend_ms(), self.over_budget);
+        let Some(connection) = self.connections.get(who) else { return };
         match connection.phase {
-            Phase::Serving => {
-                if let Some(bye) = connection.session.farewell(resend_ms) {
-                    self.say_bye(who, &bye);
+            ConnectionPhase::Serving => {
+                if let Some(bye) = connection.session.take_bye(resend_ms) {
+                    self.send_bye(who, &bye);
                 } else {
-                    connection.resume(starved);
+                    connection.resume(over_budget);
                 }
             }
-            Phase::Closing => {
+            ConnectionPhase::Closing => {
                 if connection.outbound.is_empty() {
-                    self.closed_to_the_socket(who);
+                    self.close_frame_written(who);
                 }
             }
-            Phase::Lingering | Phase::Gone => {}
+            ConnectionPhase::Lingering | ConnectionPhase::Gone => {}
         }
-        self.floor.arm(who.slot);
+        self.connections.arm(who.slot);
     }
 
-    fn say_bye(&mut self, who: Address, bye: &Bye) {
+    fn send_bye(&mut self, who: Address, bye: &Bye) {
         if seeded::is(Bug::NoGoodbye) {
-            return self.gone(who);
+            return self.drop_connection(who);
         }
         self.detach(who, false);
-        self.floor.text(who.slot, |out| codec::bye(out, bye));
-        self.floor.append(who.slot, close_frame(bye.code, &bye.reason));
-        if let Some(connection) = self.floor.get(who) {
+        self.connections.text(who.slot, |out| codec::bye(out, bye));
+        self.connections.append(who.slot, close_frame(bye.code, &bye.reason));
+        if let Some(connection) = self.connections.get(who) {
             connection.closed = true;
-            connection.phase = Phase::Closing;
+            connection.phase = ConnectionPhase::Closing;
             // What was held back may hold the client's own close frame.
             connection.paused = false;
             connection.wake();
@@ -227,81 +228,81 @@ impl Shard {
 
     /// Writes to a connection and does what follows from its queue being shorter.
     pub(super) fn write(&mut self, slot: u32) {
-        let written = self.floor.write(slot);
-        let starved = self.starved;
-        let Some(connection) = self.floor.at(slot) else { return };
+        let written = self.connections.write(slot);
+        let over_budget = self.over_budget;
+        let Some(connection) = self.connections.at(slot) else { return };
         let who = connection.address;
         if written == Written::Broken {
-            self.gone(who);
+            self.drop_connection(who);
             return;
         }
-        if connection.phase == Phase::Closing && written == Written::All {
-            self.closed_to_the_socket(who);
+        if connection.phase == ConnectionPhase::Closing && written == Written::All {
+            self.close_frame_written(who);
             return;
         }
-        connection.resume(starved);
+        connection.resume(over_budget);
         let behind = connection.behind > 0 && connection.outbound.bytes() < QUEUE_LOW_BYTES;
         if behind {
             let now = self.now();
-            self.hub.advance(&mut self.floor, now, slot);
+            self.views.advance(&mut self.connections, now, slot);
             self.send_wants();
         }
-        self.floor.arm(slot);
+        self.connections.arm(slot);
     }
 
     /// The close frame is with the system: now the client has its time to answer.
-    fn closed_to_the_socket(&mut self, who: Address) {
-        let at = self.floor.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
-        let Some(connection) = self.floor.get(who) else { return };
+    fn close_frame_written(&mut self, who: Address) {
+        let at = self.connections.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
+        let Some(connection) = self.connections.get(who) else { return };
         if connection.peer_closed {
             // Both close frames are on their way and nothing may follow them: the server ends TCP.
-            self.gone(who);
-        } else if connection.deaf {
+            self.drop_connection(who);
+        } else if connection.discard_input {
             // Who is not understood any more cannot be heard to answer either.
             self.linger(who);
         } else if connection.deadlines.close_by == NEVER {
             connection.deadlines.close_by = at;
-            self.floor.arm(who.slot);
+            self.connections.arm(who.slot);
         }
     }
 
     /// Ends our half of TCP and reads what still comes: closing with unread bytes would reset the
     /// connection and take away what the client has not read yet.
     fn linger(&mut self, who: Address) {
-        let at = self.floor.wheel.now().saturating_add(ticks(LINGER_WITHIN));
-        let Some(connection) = self.floor.get(who) else { return };
+        let at = self.connections.wheel.now().saturating_add(ticks(LINGER_WITHIN));
+        let Some(connection) = self.connections.get(who) else { return };
         if SockRef::from(&connection.stream).shutdown(std::net::Shutdown::Write).is_err() {
-            self.gone(who);
+            self.drop_connection(who);
             return;
         }
-        connection.phase = Phase::Lingering;
+        connection.phase = ConnectionPhase::Lingering;
         connection.deadlines.close_by = at;
         connection.wake();
-        self.floor.arm(who.slot);
+        self.connections.arm(who.slot);
     }
 
     /// The connection is over, whatever its state.
-    pub(super) fn gone(&mut self, who: Address) {
+    pub(super) fn drop_connection(&mut self, who: Address) {
         self.detach(who, false);
-        if let Some(connection) = self.floor.get(who) {
-            connection.phase = Phase::Gone;
+        if let Some(connection) = self.connections.get(who) {
+            connection.phase = ConnectionPhase::Gone;
             connection.wake();
-            self.floor.remove(who.slot);
-            self.left_the_floor();
+            self.connections.remove(who.slot);
+            self.on_removed();
         }
     }
 
     /// A deadline of a connection may have come.
-    pub(super) fn on_deadline(&mut self, entry: Entry) {
-        let (now, slow) = (self.floor.wheel.now(), self.floor.slow);
-        let Some(connection) = self.floor.due(entry) else { return };
+    pub(super) fn on_deadline(&mut self, entry: WheelEntry) {
+        let (now, slow) = (self.connections.wheel.now(), self.connections.slow);
+        let Some(connection) = self.connections.due(entry) else { return };
         let who = connection.address;
         let deadlines = &mut connection.deadlines;
         if deadlines.close_by <= now {
-            if connection.phase == Phase::Closing && connection.outbound.is_empty() {
+            if connection.phase == ConnectionPhase::Closing && connection.outbound.is_empty() {
                 self.linger(who);
             } else {
-                self.gone(who);
+                self.drop_connection(who);
             }
             return;
         }
@@ -309,17 +310,17 @@ impl Shard {
             self.too_slow(who);
             return;
         }
-        if connection.phase == Phase::Serving {
+        if connection.phase == ConnectionPhase::Serving {
             self.on_serving_deadline(who);
         }
         self.settle(who);
     }
 
     fn on_serving_deadline(&mut self, who: Address) {
-        let now = self.floor.wheel.now();
+        let now = self.connections.wheel.now();
         let (every, within) = (self.ping_every, self.ping_within);
         let spread_ms = self.resend_ms();
-        let Some(connection) = self.floor.get(who) else { return };
+        let Some(connection) = self.connections.get(who) else { return };
         // A ping behind a queue says nothing about the client; `slow_timeout` watches that one.
         let paused = connection.paused || !connection.outbound.is_empty();
         let (session, deadlines) = (&mut connection.session, &mut connection.deadlines);
@@ -340,13 +341,13 @@ impl Shard {
         } else if deadlines.pong_by <= now {
             deadlines.pong_by = NEVER;
             leave(close::PING_TIMEOUT, "no answer to a ping", Some(spread_ms));
-            self.silent += 1;
+            self.ping_timeouts += 1;
         }
         if deadlines.ping_at <= now {
             deadlines.ping_at = now.saturating_add(every);
             if !paused {
                 deadlines.pong_by = deadlines.pong_by.min(deadlines.pong_due(now, within));
-                self.floor.append(who.slot, ping_frame());
+                self.connections.append(who.slot, ping_frame());
             }
         }
     }
@@ -355,20 +356,20 @@ impl Shard {
     /// the connection ends whether or not it is taken.
     fn too_slow(&mut self, who: Address) {
         self.slow += 1;
-        let Some(connection) = self.floor.get(who) else { return };
-        if connection.phase != Phase::Serving {
-            self.gone(who);
+        let Some(connection) = self.connections.get(who) else { return };
+        if connection.phase != ConnectionPhase::Serving {
+            self.drop_connection(who);
             return;
         }
         self.detach(who, false);
-        self.floor.give_up_queue(who.slot);
+        self.connections.give_up_queue(who.slot);
         let reason = "no byte was taken in time".to_owned();
         let bye = Bye { code: close::SLOW, reason, reconnect: true, reconnect_ms: Some(self.resend_ms()) };
-        self.say_bye(who, &bye);
-        let at = self.floor.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
-        if let Some(connection) = self.floor.get(who) {
+        self.send_bye(who, &bye);
+        let at = self.connections.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
+        if let Some(connection) = self.connections.get(who) {
             connection.deadlines.close_by = at;
         }
-        self.floor.arm(who.slot);
+        self.connections.arm(who.slot);
     }
 }

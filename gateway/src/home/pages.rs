@@ -6,13 +6,13 @@ use sluice_proto::grpc::{ReadReply, RoomPage};
 use sluice_proto::ids::{Epoch, RoomId};
 use sluice_proto::limits::PAGE_MESSAGES_MAX;
 
-use super::asked::{RangeAsked, ReadAsked, Reader};
-use super::{Home, PageTo, Ports, encode};
+use super::calls::{ReadCall, ReadFor, ReadTarget};
+use super::{Home, HomeOutput, PageTo, encode};
 use crate::room::link::{Frame, Ms, Page};
 
 impl Home {
     /// A subscription asks for a page.
-    pub fn wants_page(&mut self, to: PageTo, ports: &mut impl Ports) {
+    pub fn wants_page(&mut self, to: PageTo, ports: &mut impl HomeOutput) {
         if let Some(page) = self.recent(&to) {
             ports.page(to, Some(page));
             return;
@@ -23,11 +23,11 @@ impl Home {
             if !self.pages.join((room.clone(), epoch, after), to) {
                 return;
             }
-            Reader::Aligned(epoch)
+            ReadFor::Aligned(epoch)
         } else {
-            Reader::Single(to)
+            ReadFor::Single(to)
         };
-        drop(self.reads.push(RangeAsked { room, after, reader }, 0));
+        drop(self.reads.push(ReadTarget { room, after, reader }, 0));
         self.send(ports);
     }
 
@@ -40,8 +40,8 @@ impl Home {
         usable.then(|| Page { epoch, oldest: to.ask.after + 1, store_head: room.known(), frames })
     }
 
-    /// The reply to [`Asked::Read`](super::asked::Asked::Read).
-    pub fn read(&mut self, now: Ms, asked: ReadAsked, reply: Option<ReadReply>, ports: &mut impl Ports) {
+    /// The reply to [`HomeCall::Read`](super::calls::HomeCall::Read).
+    pub fn read(&mut self, now: Ms, asked: ReadCall, reply: Option<ReadReply>, ports: &mut impl HomeOutput) {
         self.reads.done();
         let reply = reply.filter(|reply| reply.pages.len() == asked.0.len());
         let epoch = reply.as_ref().and_then(|reply| Epoch::from_wire(reply.epoch));
@@ -58,20 +58,20 @@ impl Home {
         self.send(ports);
     }
 
-    fn read_range(&mut self, now: Ms, range: RangeAsked, page: Option<Page>, ports: &mut impl Ports) {
-        let RangeAsked { room, after, reader } = range;
+    fn read_range(&mut self, now: Ms, range: ReadTarget, page: Option<Page>, ports: &mut impl HomeOutput) {
+        let ReadTarget { room, after, reader } = range;
         let waiters = match reader {
-            Reader::Room(call) => {
-                return self.with(now, &room, ports, |entry, out| match &page {
+            ReadFor::Room(call) => {
+                return self.with_room(now, &room, ports, |entry, out| match &page {
                     Some(page) => entry.room.page(now, call, page, out),
                     None => entry.room.failed(now, call, out),
                 });
             }
-            Reader::Aligned(epoch) => self.pages.end(&(room.clone(), epoch, after)),
-            Reader::Single(to) => vec![to],
+            ReadFor::Aligned(epoch) => self.pages.end(&(room.clone(), epoch, after)),
+            ReadFor::Single(to) => vec![to],
         };
         if let Some(page) = &page {
-            self.with(now, &room, ports, |entry, out| {
+            self.with_room(now, &room, ports, |entry, out| {
                 entry.room.hint(now, page.epoch, page.store_head, out);
             });
         }

@@ -1,103 +1,104 @@
-//! The home half of a shard at work: lends it its ports, makes the calls it asks for, and brings letters
+//! The home half of a shard at work: lends it its ports, makes the calls it asks for, and brings messages
 //! between homes and views. Decides nothing about rooms.
 
 use sluice_proto::grpc::{ReadRange, ReadRequest, StatusRequest};
 use sluice_proto::ids::RoomId;
 use sluice_proto::limits::PAGE_MESSAGES_MAX;
 
-use super::floor::Floor;
-use super::hub::{Hub, Want};
-use super::post::{Letter, Post};
+use super::connections::Connections;
+use super::inbox::ShardMessage;
+use super::peers::Peers;
+use super::views::{Views, Want};
 use super::{Cell, Shard};
+use crate::address::home_of;
 use crate::defaults::CALL_WITHIN;
-use crate::exchange::home_of;
-use crate::home::asked::{Asked, PublishAsked, ReadAsked, RoomsAsked};
-use crate::home::{Home, PageTo, Ports};
+use crate::home::calls::{HomeCall, PublishCall, ReadCall, RoomsCall};
+use crate::home::{Home, HomeOutput, PageTo};
 use crate::room::link::{HandOver, Ms, Page, Run, ShardId};
 use crate::status;
 use crate::uplink::{Answered, Outcome, Publish};
 
 /// What a home decided and the shard has yet to do.
 #[derive(Debug, Default)]
-pub(super) struct Later {
-    asked: Vec<Asked>,
+pub(super) struct FollowUps {
+    asked: Vec<HomeCall>,
     answers: Vec<Answered>,
     announce: bool,
 }
 
-impl Later {
+impl FollowUps {
     fn is_empty(&self) -> bool {
         self.asked.is_empty() && self.answers.is_empty() && !self.announce
     }
 }
 
 /// The ports of a home during one event.
-pub(super) struct Harbour<'a> {
+pub(super) struct HomePorts<'a> {
     me: ShardId,
     now: Ms,
-    floor: &'a mut Floor,
-    hub: &'a mut Hub,
-    post: &'a mut Post,
-    later: &'a mut Later,
+    connections: &'a mut Connections,
+    views: &'a mut Views,
+    peers: &'a mut Peers,
+    follow_ups: &'a mut FollowUps,
 }
 
-impl Ports for Harbour<'_> {
+impl HomeOutput for HomePorts<'_> {
     fn run(&mut self, shard: ShardId, room: &RoomId, run: &Run) -> bool {
         if shard != self.me {
-            return self.post.run(shard, room, run);
+            return self.peers.run(shard, room, run);
         }
-        self.hub.run(self.floor, self.now, room, run);
+        self.views.run(self.connections, self.now, room, run);
         true
     }
 
     fn hand_over(&mut self, shard: ShardId, room: &RoomId, hand_over: HandOver) -> bool {
         if shard != self.me {
-            return self.post.hand_over(shard, room, hand_over);
+            return self.peers.hand_over(shard, room, hand_over);
         }
-        self.hub.hand_over(self.floor, self.now, room, hand_over);
+        self.views.hand_over(self.connections, self.now, room, hand_over);
         true
     }
 
     fn answer(&mut self, answered: Answered) {
         let shard = usize::from(answered.publish.link.address.shard);
         if shard == self.me {
-            self.later.answers.push(answered);
+            self.follow_ups.answers.push(answered);
         } else {
-            self.post.send(shard, Letter::Answered(answered));
+            self.peers.send(shard, ShardMessage::Answered(answered));
         }
     }
 
     fn page(&mut self, to: PageTo, page: Option<Page>) {
         if to.shard == self.me {
             let ask = &to.ask;
-            self.hub.page(self.floor, self.now, (&to.room, ask.sub, ask.number), page.as_ref());
+            self.views.page(self.connections, self.now, (&to.room, ask.sub, ask.number), page.as_ref());
         } else {
-            self.post.send(to.shard, Letter::Page(to, page));
+            self.peers.send(to.shard, ShardMessage::Page(to, page));
         }
     }
 
-    fn ask(&mut self, asked: Asked) {
-        self.later.asked.push(asked);
+    fn ask(&mut self, asked: HomeCall) {
+        self.follow_ups.asked.push(asked);
     }
 
     fn announce_all(&mut self) {
-        self.later.announce = true;
+        self.follow_ups.announce = true;
     }
 }
 
 impl Shard {
     /// Gives the home an event and does what follows from it.
-    pub(super) fn home(&mut self, event: impl FnOnce(&mut Home, Ms, &mut Harbour<'_>)) {
+    pub(super) fn home(&mut self, event: impl FnOnce(&mut Home, Ms, &mut HomePorts<'_>)) {
         let now = self.now();
-        let mut harbour = Harbour {
+        let mut ports = HomePorts {
             me: usize::from(self.me),
             now,
-            floor: &mut self.floor,
-            hub: &mut self.hub,
-            post: &mut self.post,
-            later: &mut self.later,
+            connections: &mut self.connections,
+            views: &mut self.views,
+            peers: &mut self.peers,
+            follow_ups: &mut self.follow_ups,
         };
-        event(&mut self.home, now, &mut harbour);
+        event(&mut self.home, now, &mut ports);
         self.follow_up();
     }
 
@@ -107,18 +108,18 @@ impl Shard {
             return;
         }
         loop {
-            let later = std::mem::take(&mut self.later);
-            let wants = self.hub.take_wants();
-            if later.is_empty() && wants.is_empty() {
+            let follow_ups = std::mem::take(&mut self.follow_ups);
+            let wants = self.views.take_wants();
+            if follow_ups.is_empty() && wants.is_empty() {
                 break;
             }
-            for answered in later.answers {
+            for answered in follow_ups.answers {
                 self.answered(answered);
             }
-            for asked in later.asked {
+            for asked in follow_ups.asked {
                 self.call(asked);
             }
-            if later.announce {
+            if follow_ups.announce {
                 self.announce_all();
             }
             for want in wants {
@@ -127,7 +128,7 @@ impl Shard {
         }
         self.following = false;
         self.rearm();
-        for (to, inbox) in self.post.take_full() {
+        for (to, inbox) in self.peers.take_full() {
             self.local(async move |cell: Cell| {
                 loop {
                     let Ok(permit) = inbox.reserve().await else { return };
@@ -153,7 +154,7 @@ impl Shard {
                 if to == me {
                     self.home(|home, now, ports| home.need(now, me, &room, need, ports));
                 } else {
-                    self.post.need(to, room, need);
+                    self.peers.need(to, room, need);
                 }
             }
             Want::Ask { room, ask } => {
@@ -162,7 +163,7 @@ impl Shard {
                 if to == me {
                     self.home(|home, _, ports| home.wants_page(page_to, ports));
                 } else {
-                    self.post.send(to, Letter::Ask(page_to));
+                    self.peers.send(to, ShardMessage::Ask(page_to));
                 }
             }
         }
@@ -177,12 +178,12 @@ impl Shard {
         self.unanswered_bytes += publish.cost();
         self.unanswered += 1;
         self.tally.accepted += 1;
-        self.look_whether_starved();
+        self.check_unanswered_budget();
         let to = self.home_of(&publish.room);
         if to == usize::from(self.me) {
             self.take_publish(publish);
         } else {
-            self.post.send(to, Letter::Publish(publish));
+            self.peers.send(to, ShardMessage::Publish(publish));
         }
         self.send_wants();
     }
@@ -194,7 +195,7 @@ impl Shard {
 
     /// Time for lanes: monotonic and wall.
     pub(super) fn clock(&self) -> (std::time::Instant, i64) {
-        (tokio::time::Instant::now().into_std(), self.around.clock.now_ms())
+        (tokio::time::Instant::now().into_std(), self.shared.clock.now_ms())
     }
 
     /// The outcome of a publish of this shard.
@@ -208,30 +209,30 @@ impl Shard {
             Outcome::NotSent => self.tally.retries += 1,
             Outcome::Unknown => self.tally.unknown += 1,
         }
-        if self.floor.get(who).is_some() {
-            self.floor.with_session(who.slot, |session, out| session.answered(&answered, out));
+        if self.connections.get(who).is_some() {
+            self.connections.with_session(who.slot, |session, out| session.answered(&answered, out));
             self.settle(who);
         }
-        self.feed_the_starved();
+        self.resume_reading();
     }
 
-    /// A letter from another shard.
-    pub(super) fn take_letter(&mut self, letter: Letter) {
+    /// A message from another shard.
+    pub(super) fn on_peer_message(&mut self, message: ShardMessage) {
         let now = self.now();
-        match letter {
-            Letter::Need(shard, room, need) => {
+        match message {
+            ShardMessage::Need(shard, room, need) => {
                 self.home(|home, now, ports| home.need(now, shard, &room, need, ports));
             }
-            Letter::Publish(publish) => self.take_publish(publish),
-            Letter::Ask(to) => self.home(|home, _, ports| home.wants_page(to, ports)),
-            Letter::Run(room, run) => self.hub.run(&mut self.floor, now, &room, &run),
-            Letter::HandOver(room, to) => self.hub.hand_over(&mut self.floor, now, &room, to),
-            Letter::Answered(answered) => self.answered(answered),
-            Letter::Page(to, page) => {
+            ShardMessage::Publish(publish) => self.take_publish(publish),
+            ShardMessage::Ask(to) => self.home(|home, _, ports| home.wants_page(to, ports)),
+            ShardMessage::Run(room, run) => self.views.run(&mut self.connections, now, &room, &run),
+            ShardMessage::HandOver(room, to) => self.views.hand_over(&mut self.connections, now, &room, to),
+            ShardMessage::Answered(answered) => self.answered(answered),
+            ShardMessage::Page(to, page) => {
                 let at = (&to.room, to.ask.sub, to.ask.number);
-                self.hub.page(&mut self.floor, now, at, page.as_ref());
+                self.views.page(&mut self.connections, now, at, page.as_ref());
             }
-            Letter::AnnounceAll => self.home(|home, now, ports| home.announce_all(now, ports)),
+            ShardMessage::AnnounceAll => self.home(|home, now, ports| home.announce_all(now, ports)),
         }
         self.send_wants();
     }
@@ -239,18 +240,18 @@ impl Shard {
     fn announce_all(&mut self) {
         let me = usize::from(self.me);
         for to in (0..usize::from(self.shards)).filter(|to| *to != me) {
-            self.post.send(to, Letter::AnnounceAll);
+            self.peers.send(to, ShardMessage::AnnounceAll);
         }
         self.home(|home, now, ports| home.announce_all(now, ports));
     }
 
     /// A queue to another shard has space; `true` = wait for more.
     fn space(&mut self, to: usize) -> bool {
-        let (owed, more) = self.post.clear(to);
+        let (owed, more) = self.peers.flush(to);
         for room in owed {
             self.home(|home, now, ports| home.space(now, &room, ports));
         }
-        more || self.post.still_waits(to)
+        more || self.peers.still_waits(to)
     }
 
     /// Every accepted publish gets an answer now.
@@ -259,40 +260,40 @@ impl Shard {
     }
 
     /// Makes a call on logic; its reply is the home's next event.
-    fn call(&mut self, asked: Asked) {
+    fn call(&mut self, asked: HomeCall) {
         match asked {
-            Asked::Publish(asked) => self.call_publish(asked),
-            Asked::Subscribe(asked) => self.call_subscribe(asked),
-            Asked::Remove(asked) => self.call_remove(asked),
-            Asked::Heads(asked) => self.call_heads(asked),
-            Asked::Read(asked) => self.call_read(asked),
+            HomeCall::Publish(asked) => self.call_publish(asked),
+            HomeCall::Subscribe(asked) => self.call_subscribe(asked),
+            HomeCall::Remove(asked) => self.call_remove(asked),
+            HomeCall::Heads(asked) => self.call_heads(asked),
+            HomeCall::Read(asked) => self.call_read(asked),
         }
     }
 
-    fn call_publish(&mut self, mut asked: PublishAsked) {
-        let around = self.around.clone();
+    fn call_publish(&mut self, mut asked: PublishCall) {
+        let shared = self.shared.clone();
         self.local(async move |cell: Cell| {
             let request = std::mem::take(&mut asked.call.request);
-            let reply = around.calls.publish(asked.lane, request, asked.call.within).await;
+            let reply = shared.calls.publish(asked.lane, request, asked.call.within).await;
             let shard = &mut *cell.borrow_mut();
-            shard.look_at_clock();
+            shard.check_freeze();
             let clock = shard.clock();
             shard.home(|home, now, ports| home.published(&asked, reply, now, clock, ports));
         });
     }
 
-    fn call_subscribe(&mut self, asked: RoomsAsked) {
-        let around = self.around.clone();
+    fn call_subscribe(&mut self, asked: RoomsCall) {
+        let shared = self.shared.clone();
         let rooms: Vec<RoomId> = asked.rooms().cloned().collect();
         self.local(async move |cell: Cell| {
-            let reply = around.calls.subscribe(lane_for(&rooms), &rooms).await.ok();
+            let reply = shared.calls.subscribe(lane_for(&rooms), &rooms).await.ok();
             cell.borrow_mut().home(|home, now, ports| home.subscribed(now, asked, reply, ports));
         });
     }
 
-    fn call_remove(&mut self, asked: RoomsAsked) {
-        let around = self.around.clone();
-        if self.reports.is_telling() {
+    fn call_remove(&mut self, asked: RoomsCall) {
+        let shared = self.shared.clone();
+        if self.reports.full_set_under_way() {
             // A part of the full set may be adding them: not now.
             self.local(async move |cell: Cell| {
                 cell.borrow_mut().home(|home, now, ports| home.removed(now, asked, Some(false), ports));
@@ -301,30 +302,30 @@ impl Shard {
         }
         self.local(async move |cell: Cell| {
             let request = StatusRequest {
-                instance: around.me().to_string(),
-                draining: around.entrance.is_closed(),
+                instance: shared.me().to_string(),
+                draining: shared.upgrades.is_closed(),
                 changes: asked.rooms().map(status::uninterested).collect(),
                 full: None,
             };
-            let reply = around.calls.report(request, CALL_WITHIN).await;
+            let reply = shared.calls.report(request, CALL_WITHIN).await;
             let stored = reply.ok().map(|reply| reply.stored);
             cell.borrow_mut().home(|home, now, ports| home.removed(now, asked, stored, ports));
         });
     }
 
-    fn call_heads(&mut self, asked: RoomsAsked) {
-        let around = self.around.clone();
+    fn call_heads(&mut self, asked: RoomsCall) {
+        let shared = self.shared.clone();
         let rooms: Vec<RoomId> = asked.rooms().cloned().collect();
         self.local(async move |cell: Cell| {
-            let reply = around.calls.heads(lane_for(&rooms), &rooms).await.ok();
+            let reply = shared.calls.heads(lane_for(&rooms), &rooms).await.ok();
             cell.borrow_mut().home(|home, now, ports| home.heads(now, asked, reply, ports));
         });
     }
 
-    fn call_read(&mut self, asked: ReadAsked) {
-        let around = self.around.clone();
+    fn call_read(&mut self, asked: ReadCall) {
+        let shared = self.shared.clone();
         let limit = u32::try_from(PAGE_MESSAGES_MAX).unwrap_or(u32::MAX);
-        let range = |range: &crate::home::asked::RangeAsked| ReadRange {
+        let range = |range: &crate::home::calls::ReadTarget| ReadRange {
             room: range.room.to_string(),
             after: range.after,
             before: 0,
@@ -333,7 +334,7 @@ impl Shard {
         let request = ReadRequest { ranges: asked.0.iter().map(range).collect() };
         let lane = asked.0.first().map_or(0, |range| range.room.lane());
         self.local(async move |cell: Cell| {
-            let reply = around.calls.read(lane, request).await.ok();
+            let reply = shared.calls.read(lane, request).await.ok();
             cell.borrow_mut().home(|home, now, ports| home.read(now, asked, reply, ports));
         });
     }

@@ -1,7 +1,6 @@
 //! What all shards of a gateway share: settings, counters, the way to logic. Read-mostly; nothing in it is
 //! waited for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -16,13 +15,13 @@ use crate::config::Config;
 use crate::defaults::{
     BAD_FRAMES_MAX, ROOMS_PER_CONNECTION_MAX, TICK, UNANSWERED_BYTES_MAX, UNANSWERED_ITEMS_MAX,
 };
-use crate::handshake::Door;
+use crate::handshake::Admission;
 use crate::metrics::{Metrics, Stats};
-use crate::session::machine::{Greeting, SessionLimits};
+use crate::session::machine::{SessionLimits, WelcomeFacts};
 
-/// Shared by all shards.
+/// Arc<Shared> by all shards.
 #[derive(Debug)]
-pub struct Surroundings {
+pub struct Shared {
     /// Settings.
     pub config: Config,
     /// Calls on logic.
@@ -34,14 +33,14 @@ pub struct Surroundings {
     /// Wall clock.
     pub clock: Clock,
     /// Whether anybody may come in.
-    pub entrance: Entrance,
+    pub upgrades: UpgradeGate,
 }
 
-/// The door, as all shards and the listener see it.
+/// The admission, as all shards and the listener see it.
 #[derive(Debug, Default)]
-pub struct Entrance(AtomicU8);
+pub struct UpgradeGate(AtomicU8);
 
-impl Entrance {
+impl UpgradeGate {
     /// From now on upgrades are refused.
     pub fn close(&self) {
         self.0.store(1, Ordering::SeqCst);
@@ -54,23 +53,23 @@ impl Entrance {
     }
 }
 
-impl Surroundings {
+impl Shared {
     /// Whether a new connection may come in now.
     #[must_use]
-    pub fn door(&self) -> Door {
-        if self.entrance.is_closed() {
-            Door::Draining
+    pub fn admission(&self) -> Admission {
+        if self.upgrades.is_closed() {
+            Admission::Draining
         } else if self.stats.connections.load(Ordering::Relaxed) > self.config.connections_max {
-            Door::Full
+            Admission::Full
         } else {
-            Door::Open
+            Admission::Open
         }
     }
 
     /// What stands in `welcome`.
     #[must_use]
-    pub fn greeting(&self, epoch: Epoch) -> Greeting {
-        Greeting {
+    pub fn welcome_facts(&self, epoch: Epoch) -> WelcomeFacts {
+        WelcomeFacts {
             instance: self.me(),
             epoch,
             ping_s: self.config.ping_every_s,
@@ -107,6 +106,3 @@ pub fn ticks(span: Duration) -> Tick {
     let ticks = span.as_millis().div_ceil(TICK.as_millis().max(1)).max(1);
     Tick::try_from(ticks).unwrap_or(Tick::MAX / 2)
 }
-
-/// Shared.
-pub type Shared = Arc<Surroundings>;

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::TcpStream as StdStream;
+use std::sync::Arc;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,43 +11,43 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Cell;
-use super::surroundings::Shared;
+use super::shared::Shared;
 use crate::defaults::{HANDSHAKE_WITHIN, LINGER_WITHIN};
 use crate::handshake::{Names, Verdict, judge};
 
 /// An upgraded socket.
-pub(super) struct Admitted {
+pub(super) struct Upgraded {
     pub(super) stream: TcpStream,
     pub(super) token: Option<String>,
     /// Frames that came together with the request.
     pub(super) rest: Vec<u8>,
 }
 
-/// Greets one client. The place it takes among the connections is given back unless it is admitted.
-pub(super) async fn greet(cell: Cell, around: Shared, socket: StdStream) {
-    let greeted = timeout(HANDSHAKE_WITHIN, handshake(&around, socket)).await;
-    match greeted {
+/// Serves the upgrade of one client. The place it takes among the connections is given back unless it is admitted.
+pub(super) async fn serve(cell: Cell, shared: Arc<Shared>, socket: StdStream) {
+    let upgraded = timeout(HANDSHAKE_WITHIN, handshake(&shared, socket)).await;
+    match upgraded {
         Ok(Ok(Some(admitted))) => {
-            around.metrics.accepted.inc();
+            shared.metrics.accepted.inc();
             super::Shard::admit(&cell, admitted);
         }
         Ok(Ok(None) | Err(_)) | Err(_) => {
-            around.metrics.refused.inc();
-            around.stats.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            shared.metrics.refused.inc();
+            shared.stats.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
 }
 
-async fn handshake(around: &Shared, socket: StdStream) -> io::Result<Option<Admitted>> {
+async fn handshake(shared: &Arc<Shared>, socket: StdStream) -> io::Result<Option<Upgraded>> {
     let mut stream = TcpStream::from_std(socket)?;
     let mut bytes = Vec::with_capacity(1024);
     loop {
         if stream.read_buf(&mut bytes).await? == 0 {
             return Ok(None);
         }
-        let config = &around.config;
+        let config = &shared.config;
         let names = Names { origins: &config.origins, hosts: &config.hosts };
-        match judge(&bytes, around.door(), names) {
+        match judge(&bytes, shared.admission(), names) {
             Verdict::More => {}
             Verdict::Refuse { response, status, why } => {
                 let from = stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |from| from.to_string());
@@ -59,7 +60,7 @@ async fn handshake(around: &Shared, socket: StdStream) -> io::Result<Option<Admi
             Verdict::Accept { response, token, used } => {
                 stream.write_all(&response).await?;
                 let rest = bytes.split_off(used);
-                return Ok(Some(Admitted { stream, token, rest }));
+                return Ok(Some(Upgraded { stream, token, rest }));
             }
         }
     }

@@ -10,13 +10,13 @@ use slab::Slab;
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_proto::wire::codec;
 
-use super::connection::Subscribed;
-use super::floor::Floor;
-use crate::exchange::Address;
+use super::connection::SubscriptionEntry;
+use super::connections::Connections;
+use crate::address::Address;
 use crate::room::limits::ViewLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run};
 use crate::session::machine::RequestId;
-use crate::subscription::{Ask, ConnKey, SubKey, Told};
+use crate::subscription::{Ask, ConnKey, SubFrame, SubKey};
 use crate::view::{self, View};
 
 /// What views want of the rest of the gateway, in order.
@@ -35,9 +35,9 @@ pub enum Want {
 
 /// The views.
 #[derive(Debug)]
-pub struct Hub {
+pub struct Views {
     limits: Arc<ViewLimits>,
-    views: Slab<Placed>,
+    by_key: Slab<RoomView>,
     by_room: HashMap<RoomId, u32>,
     number: u64,
     wants: Vec<Want>,
@@ -47,18 +47,18 @@ pub struct Hub {
 }
 
 #[derive(Debug)]
-struct Placed {
+struct RoomView {
     room: RoomId,
     view: View,
 }
 
-impl Hub {
-    /// A hub without rooms.
+impl Views {
+    /// No rooms.
     #[must_use]
     pub fn new(limits: Arc<ViewLimits>) -> Self {
         Self {
             limits,
-            views: Slab::new(),
+            by_key: Slab::new(),
             by_room: HashMap::new(),
             number: 0,
             wants: Vec::new(),
@@ -75,31 +75,31 @@ impl Hub {
     /// A connection subscribes; `false` = it is subscribed already.
     pub fn subscribe(
         &mut self,
-        floor: &mut Floor,
+        connections: &mut Connections,
         who: Address,
         room: RoomId,
         (after, epoch): (Option<Seq>, Option<Epoch>),
         id: RequestId,
     ) -> bool {
-        let Some(connection) = floor.get(who) else { return true };
+        let Some(connection) = connections.get(who) else { return true };
         if connection.subscriptions.get(room.as_str()).is_some() {
             return false;
         }
         let key = match self.by_room.get(&room) {
             Some(key) => *key,
             None => {
-                let placed = Placed { room: room.clone(), view: View::new(Arc::clone(&self.limits)) };
-                let key = slot(self.views.insert(placed));
+                let room_view = RoomView { room: room.clone(), view: View::new(Arc::clone(&self.limits)) };
+                let key = slot(self.by_key.insert(room_view));
                 self.by_room.insert(room.clone(), key);
                 key
             }
         };
-        let Some((placed, mut stand)) = self.stand(floor, key) else { return true };
-        let sub = placed.view.sub(who.slot, after, epoch, &mut stand);
+        let Some((room_view, mut ports)) = self.lend(connections, key) else { return true };
+        let sub = room_view.view.sub(who.slot, after, epoch, &mut ports);
         // The name as the room has it: one copy for all.
-        let room = placed.room.clone();
-        let entry = Subscribed { view: key, sub, id: RefCell::new(id) };
-        if let Some(connection) = floor.get(who)
+        let room = room_view.room.clone();
+        let entry = SubscriptionEntry { view: key, sub, id: RefCell::new(id) };
+        if let Some(connection) = connections.get(who)
             && connection.subscriptions.insert(room, entry).is_ok()
         {
             self.subscriptions += 1;
@@ -108,16 +108,16 @@ impl Hub {
     }
 
     /// A subscription ends; `false` = there was none.
-    pub fn unsubscribe(&mut self, floor: &mut Floor, who: Address, room: &str) -> bool {
-        let entry = floor.get(who).and_then(|connection| connection.subscriptions.remove(room));
+    pub fn unsubscribe(&mut self, connections: &mut Connections, who: Address, room: &str) -> bool {
+        let entry = connections.get(who).and_then(|connection| connection.subscriptions.remove(room));
         let Some(entry) = entry else { return false };
         self.subscriptions -= 1;
-        let Some((placed, mut stand)) = self.stand(floor, entry.view) else { return true };
-        if placed.view.unsub(entry.sub, &mut stand) {
-            let placed = self.views.remove(entry.view as usize);
-            self.by_room.remove(&placed.room);
-            if self.views.is_empty() {
-                self.views.shrink_to_fit();
+        let Some((room_view, mut ports)) = self.lend(connections, entry.view) else { return true };
+        if room_view.view.unsub(entry.sub, &mut ports) {
+            let room_view = self.by_key.remove(entry.view as usize);
+            self.by_room.remove(&room_view.room);
+            if self.by_key.is_empty() {
+                self.by_key.shrink_to_fit();
                 self.by_room.shrink_to_fit();
             }
         }
@@ -125,93 +125,108 @@ impl Hub {
     }
 
     /// The next messages of a room from its home.
-    pub fn run(&mut self, floor: &mut Floor, now: Ms, room: &RoomId, run: &Run) {
-        self.with(floor, room, |view, stand| {
-            stand.joined = join(run, view.live_len());
-            view.run(now, run, stand);
+    pub fn run(&mut self, connections: &mut Connections, now: Ms, room: &RoomId, run: &Run) {
+        self.with(connections, room, |view, ports| {
+            ports.joined = join(run, view.live_len());
+            view.run(now, run, ports);
         });
     }
 
     /// Where a room stands, from its home.
-    pub fn hand_over(&mut self, floor: &mut Floor, now: Ms, room: &RoomId, to: HandOver) {
-        self.with(floor, room, |view, stand| view.hand_over(now, to, stand));
+    pub fn hand_over(&mut self, connections: &mut Connections, now: Ms, room: &RoomId, to: HandOver) {
+        self.with(connections, room, |view, ports| view.hand_over(now, to, ports));
     }
 
     /// The answer to an ask, `None` if it failed.
     pub fn page(
         &mut self,
-        floor: &mut Floor,
+        connections: &mut Connections,
         now: Ms,
         (room, sub, number): (&RoomId, SubKey, u64),
         page: Option<&Page>,
     ) {
-        self.with(floor, room, |view, stand| match page {
-            Some(page) => view.page(now, sub, number, page, stand),
-            None => view.page_failed(now, sub, number, stand),
+        self.with(connections, room, |view, ports| match page {
+            Some(page) => view.page(now, sub, number, page, ports),
+            None => view.page_failed(now, sub, number, ports),
         });
     }
 
     /// A connection's queue has shrunk: its subscriptions may go on.
-    pub fn advance(&mut self, floor: &mut Floor, now: Ms, conn: ConnKey) {
-        let Some(connection) = floor.at(conn) else { return };
+    pub fn advance(&mut self, connections: &mut Connections, now: Ms, conn: ConnKey) {
+        let Some(connection) = connections.at(conn) else { return };
         let places: Vec<(u32, SubKey)> =
             connection.subscriptions.rotate().map(|(_, entry)| (entry.view, entry.sub)).collect();
         for (key, sub) in places {
-            if let Some((placed, mut stand)) = self.stand(floor, key) {
-                placed.view.advance(now, sub, &mut stand);
+            if let Some((room_view, mut ports)) = self.lend(connections, key) {
+                room_view.view.advance(now, sub, &mut ports);
             }
         }
-        self.look_at_deadlines(None);
+        self.due_by(None);
     }
 
-    /// When [`Hub::on_tick`] is due at the latest.
+    /// When [`Views::on_tick`] is due at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Ms> {
         self.due
     }
 
     /// Time has passed.
-    pub fn on_tick(&mut self, floor: &mut Floor, now: Ms) {
+    pub fn on_tick(&mut self, connections: &mut Connections, now: Ms) {
         if self.due.is_none_or(|due| due > now) {
             return;
         }
         self.due = None;
-        let keys: Vec<u32> = self.views.iter().map(|(key, _)| slot(key)).collect();
+        let keys: Vec<u32> = self.by_key.iter().map(|(key, _)| slot(key)).collect();
         for key in keys {
-            if let Some((placed, mut stand)) = self.stand(floor, key) {
-                placed.view.on_tick(now, &mut stand);
-                let next = placed.view.next_deadline();
-                self.look_at_deadlines(next);
+            if let Some((room_view, mut ports)) = self.lend(connections, key) {
+                room_view.view.on_tick(now, &mut ports);
+                let next = room_view.view.next_deadline();
+                self.due_by(next);
             }
         }
     }
 
-    fn with(&mut self, floor: &mut Floor, room: &RoomId, act: impl FnOnce(&mut View, &mut Stand<'_>)) {
+    fn with(
+        &mut self,
+        connections: &mut Connections,
+        room: &RoomId,
+        act: impl FnOnce(&mut View, &mut ViewPorts<'_>),
+    ) {
         let Some(key) = self.by_room.get(room).copied() else { return };
-        let Some((placed, mut stand)) = self.stand(floor, key) else { return };
-        act(&mut placed.view, &mut stand);
-        let next = placed.view.next_deadline();
-        self.look_at_deadlines(next);
+        let Some((room_view, mut ports)) = self.lend(connections, key) else { return };
+        act(&mut room_view.view, &mut ports);
+        let next = room_view.view.next_deadline();
+        self.due_by(next);
     }
 
     /// A view and what it acts upon.
-    fn stand<'a>(&'a mut self, floor: &'a mut Floor, key: u32) -> Option<(&'a mut Placed, Stand<'a>)> {
-        let Placed { room, .. } = self.views.get(key as usize)?;
+    fn lend<'a>(
+        &'a mut self,
+        connections: &'a mut Connections,
+        key: u32,
+    ) -> Option<(&'a mut RoomView, ViewPorts<'a>)> {
+        let RoomView { room, .. } = self.by_key.get(key as usize)?;
         let room = room.clone();
-        let placed = self.views.get_mut(key as usize)?;
-        let stand =
-            Stand { floor, room, current: 0, joined: None, number: &mut self.number, wants: &mut self.wants };
-        Some((placed, stand))
+        let room_view = self.by_key.get_mut(key as usize)?;
+        let ports = ViewPorts {
+            connections,
+            room,
+            current: 0,
+            joined: None,
+            number: &mut self.number,
+            wants: &mut self.wants,
+        };
+        Some((room_view, ports))
     }
 
-    fn look_at_deadlines(&mut self, next: Option<Ms>) {
+    fn due_by(&mut self, next: Option<Ms>) {
         self.due = [self.due, next].into_iter().flatten().min();
     }
 }
 
 /// What one view acts upon during one event.
-struct Stand<'a> {
-    floor: &'a mut Floor,
+struct ViewPorts<'a> {
+    connections: &'a mut Connections,
     room: RoomId,
     current: ConnKey,
     /// The messages of a run in one piece.
@@ -220,22 +235,24 @@ struct Stand<'a> {
     wants: &'a mut Vec<Want>,
 }
 
-impl view::Outbound for Stand<'_> {
+impl view::SubscriberQueue for ViewPorts<'_> {
     fn level(&self) -> usize {
-        let connection = self.floor.connections.get(self.current as usize);
+        let connection = self.connections.by_slot.get(self.current as usize);
         connection.map_or(usize::MAX, |connection| connection.outbound.bytes())
     }
 
     fn append(&mut self, frame: &Bytes) {
-        self.floor.delivered += 1;
-        self.floor.append(self.current, frame.clone());
+        self.connections.delivered += 1;
+        self.connections.append(self.current, frame.clone());
     }
 
     fn append_run(&mut self, run: &Run) {
-        self.floor.delivered += run.frames.len() as u64;
+        self.connections.delivered += run.frames.len() as u64;
         match &self.joined {
-            Some(joined) => self.floor.append(self.current, joined.clone()),
-            None => run.frames.iter().for_each(|frame| self.floor.append(self.current, frame.bytes.clone())),
+            Some(joined) => self.connections.append(self.current, joined.clone()),
+            None => {
+                run.frames.iter().for_each(|frame| self.connections.append(self.current, frame.bytes.clone()))
+            }
         }
     }
 }
@@ -250,7 +267,7 @@ fn join(run: &Run, subscribers: usize) -> Option<Bytes> {
     Some(joined.into())
 }
 
-impl view::Shard for Stand<'_> {
+impl view::ViewOutput for ViewPorts<'_> {
     type Out = Self;
 
     fn outbound(&mut self, conn: ConnKey) -> &mut Self {
@@ -263,17 +280,17 @@ impl view::Shard for Stand<'_> {
         *self.number
     }
 
-    fn tell(&mut self, conn: ConnKey, _sub: SubKey, told: Told) {
+    fn tell(&mut self, conn: ConnKey, _sub: SubKey, told: SubFrame) {
         let room = &self.room;
         match told {
-            Told::Ok { after, head, epoch, recovered, solicited } => {
-                let entry = self.floor.at(conn).and_then(|at| at.subscriptions.get(room.as_str()));
+            SubFrame::Ok { after, head, epoch, recovered, solicited } => {
+                let entry = self.connections.at(conn).and_then(|at| at.subscriptions.get(room.as_str()));
                 let id = entry.filter(|_| solicited).and_then(|entry| entry.id.take());
                 let at = codec::Subscribed { after, head, epoch, recovered };
-                self.floor.text(conn, |out| codec::ok_sub(out, room, &at, id.as_deref()));
+                self.connections.text(conn, |out| codec::ok_sub(out, room, &at, id.as_deref()));
             }
-            Told::Skipped { from, to } => {
-                self.floor.text(conn, |out| codec::skipped(out, room, from, to));
+            SubFrame::Skipped { from, to } => {
+                self.connections.text(conn, |out| codec::skipped(out, room, from, to));
             }
         }
     }
@@ -287,7 +304,7 @@ impl view::Shard for Stand<'_> {
     }
 
     fn behind(&mut self, conn: ConnKey, began: bool) {
-        if let Some(connection) = self.floor.at(conn) {
+        if let Some(connection) = self.connections.at(conn) {
             let change = if began { 1 } else { -1 };
             connection.behind = connection.behind.saturating_add_signed(change);
         }

@@ -8,17 +8,17 @@ use std::task::Waker;
 use bytes::Bytes;
 use slab::Slab;
 
-use super::connection::{Connection, NEVER, Phase};
-use super::wheel::{Entry, Tick, Wheel};
-use crate::exchange::Address;
+use super::connection::{Connection, ConnectionPhase, NEVER};
+use super::wheel::{Tick, Wheel, WheelEntry};
+use crate::address::Address;
 use crate::session::machine::{Session, Sink};
 use crate::session::outbound::{Flushed, Outbound, Spare, text_frame};
 
 /// The connections.
 #[derive(Debug)]
-pub struct Floor {
+pub struct Connections {
     /// By slot. Boxed, so that the memory of many that left goes back.
-    pub connections: Slab<Box<Connection>>,
+    pub by_slot: Slab<Box<Connection>>,
     /// Their deadlines.
     pub wheel: Wheel,
     spare: Spare,
@@ -44,12 +44,12 @@ pub enum Written {
     Broken,
 }
 
-impl Floor {
-    /// An empty floor.
+impl Connections {
+    /// No connections.
     #[must_use]
     pub fn new(slow: Tick) -> Self {
         Self {
-            connections: Slab::new(),
+            by_slot: Slab::new(),
             wheel: Wheel::default(),
             spare: Spare::default(),
             encode: Vec::with_capacity(1024),
@@ -63,7 +63,7 @@ impl Floor {
 
     /// The connection in a slot, whoever it is.
     pub fn at(&mut self, slot: u32) -> Option<&mut Connection> {
-        self.connections.get_mut(slot as usize).map(|connection| &mut **connection)
+        self.by_slot.get_mut(slot as usize).map(|connection| &mut **connection)
     }
 
     /// The connection, if it is still the same one.
@@ -74,8 +74,8 @@ impl Floor {
     /// Appends encoded frames to a connection's queue; they are written at the end of this turn.
     pub fn append(&mut self, slot: u32, frames: Bytes) {
         let now = self.wheel.now();
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        if matches!(connection.phase, Phase::Serving | Phase::Closing) {
+        let Some(connection) = self.by_slot.get_mut(slot as usize) else { return };
+        if matches!(connection.phase, ConnectionPhase::Serving | ConnectionPhase::Closing) {
             if connection.outbound.is_empty() {
                 connection.deadlines.progress_at = now;
             }
@@ -86,26 +86,26 @@ impl Floor {
 
     /// Appends one text frame.
     pub fn text(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        self.with_session(slot, |_, lines| lines.frame(write));
+        self.with_session(slot, |_, frames| frames.frame(write));
     }
 
     /// Lends a session and the place for its replies.
     pub fn with_session<R>(
         &mut self,
         slot: u32,
-        f: impl FnOnce(&mut Session, &mut Lines<'_>) -> R,
+        f: impl FnOnce(&mut Session, &mut FrameSink<'_>) -> R,
     ) -> Option<R> {
         let now = self.wheel.now();
-        let connection = &mut **self.connections.get_mut(slot as usize)?;
+        let connection = &mut **self.by_slot.get_mut(slot as usize)?;
         let was_empty = connection.outbound.is_empty();
-        let mut lines = Lines {
+        let mut frames = FrameSink {
             outbound: &mut connection.outbound,
             spare: &mut self.spare,
             encode: &mut self.encode,
             written: false,
         };
-        let result = f(&mut connection.session, &mut lines);
-        if lines.written {
+        let result = f(&mut connection.session, &mut frames);
+        if frames.written {
             if was_empty {
                 connection.deadlines.progress_at = now;
             }
@@ -132,7 +132,7 @@ impl Floor {
 
     /// Has a connection written to in the next turn.
     pub fn mark(&mut self, slot: u32) {
-        if let Some(connection) = self.connections.get_mut(slot as usize) {
+        if let Some(connection) = self.by_slot.get_mut(slot as usize) {
             mark(connection, slot, &mut self.dirty, &mut self.writer);
         }
     }
@@ -140,7 +140,7 @@ impl Floor {
     /// Writes what waits for a connection, as far as its socket takes it.
     pub fn write(&mut self, slot: u32) -> Written {
         let now = self.wheel.now();
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return Written::Some };
+        let Some(connection) = self.by_slot.get_mut(slot as usize) else { return Written::Some };
         connection.dirty = false;
         if connection.outbound.is_empty() {
             return Written::All;
@@ -178,17 +178,17 @@ impl Floor {
     /// Sees to it that the wheel wakes for the connection's next deadline.
     pub fn arm(&mut self, slot: u32) {
         let slow = self.slow;
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let Some(connection) = self.by_slot.get_mut(slot as usize) else { return };
         let at = connection.next_deadline(slow);
         if at < connection.deadlines.armed_at {
-            let entry = Entry { slot, generation: connection.address.generation, at };
+            let entry = WheelEntry { slot, generation: connection.address.generation, at };
             connection.deadlines.armed_at = self.wheel.insert(entry);
         }
     }
 
     /// The connection of a due entry, if the entry is not out of date.
-    pub fn due(&mut self, entry: Entry) -> Option<&mut Connection> {
-        let connection = self.connections.get_mut(entry.slot as usize)?;
+    pub fn due(&mut self, entry: WheelEntry) -> Option<&mut Connection> {
+        let connection = self.by_slot.get_mut(entry.slot as usize)?;
         if connection.address.generation != entry.generation || connection.deadlines.armed_at != entry.at {
             return None;
         }
@@ -198,19 +198,19 @@ impl Floor {
 
     /// Drops a connection and everything that waits for it.
     pub fn remove(&mut self, slot: u32) {
-        if let Some(mut connection) = self.connections.try_remove(slot as usize) {
+        if let Some(mut connection) = self.by_slot.try_remove(slot as usize) {
             connection.outbound.clear(&mut self.spare);
-            if self.connections.is_empty() {
+            if self.by_slot.is_empty() {
                 self.spare.trim(0);
                 self.dirty.shrink_to_fit();
-                self.connections.shrink_to_fit();
+                self.by_slot.shrink_to_fit();
             }
         }
     }
 
     /// Forgets what waits for a connection but for the rest of a frame already begun.
     pub fn give_up_queue(&mut self, slot: u32) {
-        if let Some(connection) = self.connections.get_mut(slot as usize) {
+        if let Some(connection) = self.by_slot.get_mut(slot as usize) {
             connection.outbound.give_up();
         }
     }
@@ -218,7 +218,7 @@ impl Floor {
     /// Bytes that wait for all sockets.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.connections.iter().map(|(_, connection)| connection.outbound.bytes()).sum()
+        self.by_slot.iter().map(|(_, connection)| connection.outbound.bytes()).sum()
     }
 }
 
@@ -237,7 +237,7 @@ fn mark(connection: &mut Connection, slot: u32, dirty: &mut Vec<u32>, writer: &m
 
 /// Text frames of one session on their way into its queue.
 #[derive(Debug)]
-pub struct Lines<'a> {
+pub struct FrameSink<'a> {
     outbound: &'a mut Outbound,
     spare: &'a mut Spare,
     encode: &'a mut Vec<u8>,
@@ -247,7 +247,7 @@ pub struct Lines<'a> {
 /// Longest header of a server's frame.
 const HEADER_BYTES_MAX: usize = 10;
 
-impl Sink for Lines<'_> {
+impl Sink for FrameSink<'_> {
     fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.encode.clear();
         write(self.encode);

@@ -3,6 +3,7 @@
 
 use std::io::Error;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::task::Poll;
 use std::thread;
@@ -16,20 +17,21 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::Shards;
-use super::surroundings::Shared;
-use super::{Cell, Incoming, Shard};
+use super::inbox::Incoming;
+use super::shared::Shared;
+use super::{Cell, Shard};
+use crate::address::ShardIx;
 use crate::defaults::{INBOX_MESSAGES_MAX, INBOX_PER_TURN};
-use crate::exchange::ShardIx;
 use crate::push::Missed;
-use crate::status::Told;
+use crate::status::Report;
 
 /// What a shard's thread is started with.
 #[derive(Debug)]
 pub struct Start {
-    /// Shared by all shards.
-    pub around: Shared,
+    /// Arc<Shared> by all shards.
+    pub shared: Arc<Shared>,
     /// The reporter's queue.
-    pub reporter: mpsc::Sender<Told>,
+    pub reporter: mpsc::Sender<Report>,
     /// Whether pushes may have been missed.
     pub missed: watch::Receiver<Missed>,
 }
@@ -44,7 +46,7 @@ pub fn start(count: usize, scope: &Scope, start: impl Fn() -> Start) -> Result<S
     for (index, inbox) in queues.into_iter().enumerate() {
         let failed = |error: Error| Error::new(error.kind(), format!("cannot start shard {index}: {error}"));
         let (ready, result) = sync_channel(1);
-        let thread = Thread {
+        let thread = ShardThread {
             me: ShardIx::try_from(index).unwrap_or(ShardIx::MAX),
             start: start(),
             shards: shards.clone(),
@@ -67,7 +69,7 @@ pub fn start(count: usize, scope: &Scope, start: impl Fn() -> Start) -> Result<S
     Ok(shards)
 }
 
-struct Thread {
+struct ShardThread {
     me: ShardIx,
     start: Start,
     shards: Shards,
@@ -76,10 +78,10 @@ struct Thread {
     guard: TaskGuard,
 }
 
-impl Thread {
+impl ShardThread {
     async fn run(self) {
-        let Self { me, start: Start { around, reporter, mut missed }, shards, mut inbox, stop, guard } = self;
-        let cell = Shard::new(me, around, &shards);
+        let Self { me, start: Start { shared, reporter, mut missed }, shards, mut inbox, stop, guard } = self;
+        let cell = Shard::new(me, shared, &shards);
         start_tasks(&cell, reporter);
         let mut messages = Vec::with_capacity(INBOX_PER_TURN);
         let mut before = *missed.borrow_and_update();
@@ -96,9 +98,9 @@ impl Thread {
                         break;
                     }
                     let shard = &mut *cell.borrow_mut();
-                    shard.look_at_clock();
+                    shard.check_freeze();
                     for message in messages.drain(..) {
-                        shard.take(message);
+                        shard.on_incoming(message);
                     }
                     shard.rearm();
                 }
@@ -109,18 +111,18 @@ impl Thread {
     }
 }
 
-fn start_tasks(cell: &Cell, reporter: mpsc::Sender<Told>) {
+fn start_tasks(cell: &Cell, reporter: mpsc::Sender<Report>) {
     let writer = Rc::clone(cell);
     drop(tokio::task::spawn_local(std::future::poll_fn(move |context| {
         writer.borrow_mut().write_all(context.waker());
         Poll::<()>::Pending
     })));
-    drop(tokio::task::spawn_local(keep_time(Rc::clone(cell))));
-    drop(tokio::task::spawn_local(tell(Rc::clone(cell), reporter)));
+    drop(tokio::task::spawn_local(run_timers(Rc::clone(cell))));
+    drop(tokio::task::spawn_local(forward_reports(Rc::clone(cell), reporter)));
 }
 
 /// Wakes the shard at its next deadline.
-async fn keep_time(cell: Cell) {
+async fn run_timers(cell: Cell) {
     let earlier = Rc::clone(&cell.borrow().earlier);
     loop {
         let at = cell.borrow_mut().arm();
@@ -133,7 +135,7 @@ async fn keep_time(cell: Cell) {
 }
 
 /// Hands what this shard has to tell to the reporter, in order, as it takes it.
-async fn tell(cell: Cell, reporter: mpsc::Sender<Told>) {
+async fn forward_reports(cell: Cell, reporter: mpsc::Sender<Report>) {
     let more = Rc::clone(&cell.borrow().reports.more);
     loop {
         let next = cell.borrow_mut().next_report();

@@ -4,38 +4,38 @@
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 
 use super::PageTo;
-use crate::room::Call;
+use crate::room::CallId;
 use crate::uplink::lane;
 
-/// A call to make. Bring the value back: [`Asked::Publish`] to `published`, the others to their namesakes.
+/// A call to make. Bring the value back: [`HomeCall::Publish`] to `published`, the others to their namesakes.
 #[derive(Debug)]
-pub enum Asked {
+pub enum HomeCall {
     /// One try of a lane's batch.
-    Publish(PublishAsked),
+    Publish(PublishCall),
     /// Store interest, then read heads.
-    Subscribe(RoomsAsked),
+    Subscribe(RoomsCall),
     /// Remove interest.
-    Remove(RoomsAsked),
+    Remove(RoomsCall),
     /// Read the heads of rooms.
-    Heads(RoomsAsked),
+    Heads(RoomsCall),
     /// Read pages.
-    Read(ReadAsked),
+    Read(ReadCall),
 }
 
 /// One try of a lane's batch.
 #[derive(Debug)]
-pub struct PublishAsked {
+pub struct PublishCall {
     /// Which lane.
     pub lane: u8,
     /// What to send.
-    pub call: lane::Call,
+    pub call: lane::BatchCall,
 }
 
 /// Rooms, each with the number of the question it asked.
 #[derive(Debug, Default)]
-pub struct RoomsAsked(pub Vec<(RoomId, Call)>);
+pub struct RoomsCall(pub Vec<(RoomId, CallId)>);
 
-impl RoomsAsked {
+impl RoomsCall {
     /// The rooms in the order of the reply.
     pub fn rooms(&self) -> impl Iterator<Item = &RoomId> {
         self.0.iter().map(|(room, _)| room)
@@ -44,24 +44,24 @@ impl RoomsAsked {
 
 /// Ranges to read, each with who asked.
 #[derive(Debug, Default)]
-pub struct ReadAsked(pub Vec<RangeAsked>);
+pub struct ReadCall(pub Vec<ReadTarget>);
 
 /// One range.
 #[derive(Debug, Clone)]
-pub struct RangeAsked {
+pub struct ReadTarget {
     /// Which room.
     pub room: RoomId,
     /// Messages with a higher seq.
     pub after: Seq,
     /// Who asked.
-    pub(super) reader: Reader,
+    pub(super) reader: ReadFor,
 }
 
 /// Who asked for a range.
 #[derive(Debug, Clone)]
-pub(super) enum Reader {
+pub(super) enum ReadFor {
     /// The room repairs itself.
-    Room(Call),
+    Room(CallId),
     /// All who joined the aligned page.
     Aligned(Epoch),
     /// One subscription.

@@ -1,18 +1,18 @@
-//! One room of a home, and what it wishes during an event. Pure.
+//! One room of a home, and what it actions during an event. Pure.
 
 use std::sync::Arc;
 
 use sluice_proto::ids::RoomId;
 
-use super::asked::{RangeAsked, Reader};
-use super::{Home, Ports};
+use super::calls::{ReadFor, ReadTarget};
+use super::{Home, HomeOutput};
 use crate::room::limits::RoomLimits;
 use crate::room::link::{HandOver, Ms, Run, ShardId};
-use crate::room::{Action, Call, Outlet, Room};
+use crate::room::{Action, CallId, Room, RoomOutput};
 
 /// A room with what the home keeps about it.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct RoomEntry {
     pub(super) room: Room,
     /// A message or a new subscriber was seen less than the activity time ago.
     pub(super) active_until: Ms,
@@ -22,34 +22,34 @@ pub(super) struct Entry {
     pub(super) due: Option<Ms>,
 }
 
-impl Entry {
+impl RoomEntry {
     pub(super) fn new(limits: Arc<RoomLimits>, shards: usize) -> Self {
         Self { room: Room::new(limits, shards), active_until: 0, asked_head: false, due: None }
     }
 }
 
 /// The outlet of one room during one event: messages go out at once, actions are kept for the home.
-pub(super) struct Out<'a, P> {
+pub(super) struct RoomPorts<'a, P> {
     room: &'a RoomId,
-    calls: &'a mut Call,
+    calls: &'a mut CallId,
     ports: &'a mut P,
-    pub(super) wishes: Vec<Action>,
+    pub(super) actions: Vec<Action>,
 }
 
-impl<'a, P: Ports> Out<'a, P> {
-    pub(super) fn new(room: &'a RoomId, calls: &'a mut Call, ports: &'a mut P) -> Self {
-        Self { room, calls, ports, wishes: Vec::new() }
+impl<'a, P: HomeOutput> RoomPorts<'a, P> {
+    pub(super) fn new(room: &'a RoomId, calls: &'a mut CallId, ports: &'a mut P) -> Self {
+        Self { room, calls, ports, actions: Vec::new() }
     }
 }
 
-impl<P: Ports> Outlet for Out<'_, P> {
-    fn number(&mut self) -> Call {
+impl<P: HomeOutput> RoomOutput for RoomPorts<'_, P> {
+    fn number(&mut self) -> CallId {
         *self.calls += 1;
         *self.calls
     }
 
     fn act(&mut self, action: Action) {
-        self.wishes.push(action);
+        self.actions.push(action);
     }
 
     fn run(&mut self, shard: ShardId, run: &Run) -> bool {
@@ -62,16 +62,16 @@ impl<P: Ports> Outlet for Out<'_, P> {
 }
 
 impl Home {
-    /// Does what a room wished, gathered with the wishes of others.
-    pub(super) fn wish(&mut self, now: Ms, room: &RoomId, wishes: Vec<Action>, ports: &mut impl Ports) {
-        for wish in wishes {
+    /// Does what a room asked for, gathered with the actions of others.
+    pub(super) fn act(&mut self, now: Ms, room: &RoomId, actions: Vec<Action>, ports: &mut impl HomeOutput) {
+        for action in actions {
             let name = room.clone();
-            match wish {
+            match action {
                 Action::Subscribe(call) => drop(self.subscribes.push((name, call), 0)),
                 Action::Unsubscribe(call) => drop(self.removes.push((name, call), 0)),
                 Action::AskHead(call) => drop(self.heads.push((name, Some(call)), 0)),
                 Action::Read { call, after } => {
-                    drop(self.reads.push(RangeAsked { room: name, after, reader: Reader::Room(call) }, 0));
+                    drop(self.reads.push(ReadTarget { room: name, after, reader: ReadFor::Room(call) }, 0));
                 }
                 Action::Reannounced => {
                     if self.repair.found(now) {

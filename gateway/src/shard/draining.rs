@@ -7,16 +7,16 @@ use sluice_service::seeded::{self, Bug};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::handle::Close;
+use super::inbox::Close;
 use super::{Cell, Shard};
+use crate::address::Address;
 use crate::defaults::DRAIN_SLICE;
 use crate::drain::pace::{Pace, due};
-use crate::exchange::Address;
 use crate::session::machine::Leaving;
 
 /// A shard that is left.
 #[derive(Debug)]
-pub(super) struct Leave {
+pub(super) struct Draining {
     pace: Pace,
     /// Set when closing has begun.
     close: Option<Close>,
@@ -29,7 +29,7 @@ const REASON: &str = "restart";
 impl Shard {
     /// Tells all clients that this gateway stops.
     pub(super) fn notify_all(&mut self, pace: Pace, told: oneshot::Sender<()>) {
-        self.leaving = Some(Leave { pace, close: None, empty: None });
+        self.draining = Some(Draining { pace, close: None, empty: None });
         let all = self.everybody();
         self.local(async move |cell: Cell| {
             in_slices(all, pace.notify_within, |who| cell.borrow_mut().notify(who, pace)).await;
@@ -40,8 +40,8 @@ impl Shard {
 
     /// Closes all connections, each after its publishes have their outcome.
     pub(super) fn close_all(&mut self, close: Close, empty: oneshot::Sender<()>) {
-        self.leaving = Some(Leave { pace: close.pace, close: Some(close), empty: Some(empty) });
-        self.look_whether_left();
+        self.draining = Some(Draining { pace: close.pace, close: Some(close), empty: Some(empty) });
+        self.signal_if_empty();
         self.local(async move |cell: Cell| {
             sleep(close.pace.close_after).await;
             let all = cell.borrow().everybody();
@@ -54,9 +54,9 @@ impl Shard {
     }
 
     /// Somebody came in while all others leave.
-    pub(super) fn late_comer(&mut self, who: Address) {
-        let Some(leave) = &self.leaving else { return };
-        let (pace, closing) = (leave.pace, leave.close);
+    pub(super) fn admitted_while_draining(&mut self, who: Address) {
+        let Some(draining) = &self.draining else { return };
+        let (pace, closing) = (draining.pace, draining.close);
         self.notify(who, pace);
         if let Some(close) = closing {
             self.close(who, close);
@@ -64,7 +64,9 @@ impl Shard {
     }
 
     fn notify(&mut self, who: Address, pace: Pace) {
-        if self.floor.get(who).is_none_or(|connection| connection.detached) || seeded::is(Bug::NoGoodbye) {
+        if self.connections.get(who).is_none_or(|connection| connection.detached)
+            || seeded::is(Bug::NoGoodbye)
+        {
             return;
         }
         let drain = Drain {
@@ -73,13 +75,13 @@ impl Shard {
                 .unwrap_or(u64::MAX),
             reconnect_ms: pace.reconnect_ms(rand::random()),
         };
-        self.floor.text(who.slot, |out| codec::drain(out, &drain));
+        self.connections.text(who.slot, |out| codec::drain(out, &drain));
     }
 
     fn close(&mut self, who: Address, close: Close) {
         let reconnect_ms = Some(close.pace.reconnect_ms(rand::random()));
         let leaving = Leaving { code: close.code, reason: REASON.to_owned(), reconnect_ms };
-        if let Some(connection) = self.floor.get(who) {
+        if let Some(connection) = self.connections.get(who) {
             connection.session.leave(leaving);
             self.settle(who);
         }
@@ -87,12 +89,12 @@ impl Shard {
 
     /// The process stood still for longer than its lease: nothing of what was read may be stored later, and
     /// nothing more is read.
-    pub(super) fn thaw(&mut self) {
+    pub(super) fn on_freeze(&mut self) {
         for who in self.everybody() {
             let reconnect_ms = Some(self.resend_ms());
-            let Some(connection) = self.floor.get(who) else { continue };
+            let Some(connection) = self.connections.get(who) else { continue };
             connection.session.link().fence();
-            connection.deaf = true;
+            connection.discard_input = true;
             let reason = "the gateway stood still for too long".to_owned();
             connection.session.leave(Leaving { code: close::FROZEN, reason, reconnect_ms });
         }
@@ -105,16 +107,16 @@ impl Shard {
     /// Drops what is still there.
     fn drop_all(&mut self) {
         for who in self.everybody() {
-            self.gone(who);
+            self.drop_connection(who);
         }
     }
 
     /// Answers whoever waits for the last connection to end.
-    pub(super) fn look_whether_left(&mut self) {
-        if !self.floor.connections.is_empty() {
+    pub(super) fn signal_if_empty(&mut self) {
+        if !self.connections.by_slot.is_empty() {
             return;
         }
-        let empty = self.leaving.as_mut().and_then(|leave| leave.empty.take());
+        let empty = self.draining.as_mut().and_then(|draining| draining.empty.take());
         if let Some(empty) = empty {
             self.count();
             // Whoever asked may have run out of time.
@@ -130,7 +132,7 @@ impl Shard {
     /// All connections in random order: nobody is always the first.
     fn everybody(&self) -> Vec<Address> {
         let mut all: Vec<Address> =
-            self.floor.connections.iter().map(|(_, connection)| connection.address).collect();
+            self.connections.by_slot.iter().map(|(_, connection)| connection.address).collect();
         all.shuffle(&mut rand::rng());
         all
     }

@@ -1,0 +1,84 @@
+//! What comes through a shard's queue: orders from the rest of the process, messages from other shards.
+//! Values only; [`super::handle`] and [`super::peers`] send them, the shard takes them.
+
+use std::net::TcpStream;
+
+use sluice_proto::grpc::RoomRun;
+use sluice_proto::ids::{Epoch, RoomId};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::drain::pace::Pace;
+use crate::home::PageTo;
+use crate::room::link::{HandOver, Need, Page, Run};
+use crate::uplink::{Answered, Publish};
+
+/// What comes through a shard's queue.
+#[derive(Debug)]
+pub enum Incoming {
+    /// From the rest of the process.
+    Order(Order),
+    /// From another shard.
+    Peer(ShardMessage),
+}
+
+/// What a shard is told by the rest of the process.
+#[derive(Debug)]
+pub enum Order {
+    /// A client has connected; the handshake is to come.
+    Socket(TcpStream),
+    /// Pushed by a task: runs whose home is this shard.
+    Pushed {
+        /// Of all of them.
+        epoch: Epoch,
+        /// The runs.
+        runs: Vec<RoomRun>,
+    },
+    /// Tell the reporter everything, as this generation; until it is told no interest is removed.
+    BeginFullSet {
+        /// Names the full set.
+        generation: u64,
+    },
+    /// Everything of all shards is told, or the full set is given up.
+    FullSetEnded,
+    /// Tell the reporter what waits, and where it ends.
+    FlushReports,
+    /// Tell all clients that this gateway stops, at this pace; answer when all are told.
+    Notify(Pace, oneshot::Sender<()>),
+    /// Close all connections; answer when all are gone.
+    Close(Close, oneshot::Sender<()>),
+}
+
+/// How a shard closes its connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Close {
+    /// At which pace.
+    pub pace: Pace,
+    /// Close code.
+    pub code: u16,
+    /// When publishes without outcome are given up.
+    pub give_up_at: Instant,
+    /// When what is still there is dropped.
+    pub drop_at: Instant,
+}
+
+/// From a shard to another.
+#[derive(Debug)]
+pub enum ShardMessage {
+    /// To the home: what a shard wants of a room.
+    Need(usize, RoomId, Need),
+    /// To the home: a publish.
+    Publish(Publish),
+    /// To the home: a page is asked for.
+    Ask(PageTo),
+    /// From the home: the next messages of a room.
+    Run(RoomId, Run),
+    /// From the home: where a room stands.
+    HandOver(RoomId, HandOver),
+    /// From the home: the outcome of a publish.
+    Answered(Answered),
+    /// From the home: a page; `None` = it failed.
+    Page(PageTo, Option<Page>),
+    /// To every home: all rooms announce their interest again.
+    AnnounceAll,
+}
