@@ -10,6 +10,7 @@ pub mod defaults;
 #[cfg(feature = "servers")]
 pub mod deps;
 pub mod drain;
+pub mod ending;
 pub mod files;
 pub mod handshake;
 pub mod home;
@@ -20,8 +21,10 @@ pub mod repair;
 pub mod room;
 pub mod session;
 pub mod shard;
+pub mod slow_client;
 pub mod stages;
 pub mod status;
 pub mod subscription;
+pub mod tick;
 pub mod uplink;
 pub mod view;

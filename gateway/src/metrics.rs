@@ -3,7 +3,9 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use sluice_service::metrics::Registry;
@@ -29,6 +31,8 @@ pub struct Metrics {
     pub slow: Counter,
     /// Connections closed because a ping was not answered.
     pub silent: Counter,
+    /// Connections that were told `bye`, by ending.
+    pub endings: Family<EndingLabel, Counter>,
     /// Freezes noticed.
     pub freezes: Counter,
     /// Batches pushed by tasks.
@@ -39,7 +43,19 @@ pub struct Metrics {
     pub subscriptions: Gauge,
 }
 
+/// Why a connection was told `bye`: [`crate::ending::Ending::label`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EndingLabel {
+    /// The ending.
+    pub reason: &'static str,
+}
+
 impl Metrics {
+    /// A connection was told `bye`.
+    pub fn ended(&self, reason: &'static str) {
+        self.endings.get_or_create(&EndingLabel { reason }).inc();
+    }
+
     /// Registers all.
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
@@ -53,6 +69,7 @@ impl Metrics {
             retries: registry.counter("publishes_to_retry", "Publishes answered with retry true"),
             slow: registry.counter("slow_closed", "Connections closed because they took no byte in time"),
             silent: registry.counter("silent_closed", "Connections closed because a ping was not answered"),
+            endings: registry.counters("connections_ended", "Connections that were told bye, by reason"),
             freezes: registry.counter("freezes", "Times the process stood still for longer than its lease"),
             pushes: registry.counter("pushes", "Batches pushed by tasks"),
             connections: registry.gauge("connections", "Connections"),

@@ -38,17 +38,16 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use self::connection::{Connection, ConnectionPhase, Deadlines, NEVER};
+use self::connection::{Connection, ConnectionPhase, Deadlines};
 use self::connections::Connections;
 use self::counters::{Levels, Tally};
 use self::handle::Shards;
 use self::inbound::{ContextPool, Inbound};
 use self::peers::Peers;
 use self::reports::Reports;
-use self::shared::{Shared, ticks};
+use self::shared::Shared;
 use self::upgrade::Upgraded;
 use self::views::Views;
-use self::wheel::Tick;
 use crate::address::{Address, ShardIx};
 use crate::defaults::{QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES, READ_CHUNK_BYTES, home_limits};
 use crate::home::Home;
@@ -58,6 +57,7 @@ use crate::session::machine::Session;
 use crate::session::outbound::Outbound;
 use crate::status;
 use crate::subscription::Subscriptions;
+use crate::tick::{NEVER, Tick, ticks};
 use crate::uplink::Link;
 
 /// A shard, as its own tasks hold it.

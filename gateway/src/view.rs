@@ -27,6 +27,7 @@ use crate::room::limits::ViewLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run};
 use crate::room::ring::Ring;
 use crate::room::rules::{Faithful, Rule, Rules};
+use crate::slow_client;
 use crate::subscription::{
     Ask, CatchingUp, ConnKey, SubFrame, SubKey, SubscriptionState, WaitingFor, WaitingSub,
 };
@@ -176,7 +177,7 @@ impl<R: Rules> View<R> {
         let mut at = 0;
         while let Some(live) = self.live.get(at) {
             let out = shard.outbound(live.conn);
-            if out.level() < high {
+            if slow_client::stays_live(out.level(), high) {
                 out.append_run(run);
                 at += 1;
             } else if seeded::is(Bug::FullQueueDrops) {

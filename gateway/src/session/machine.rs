@@ -10,10 +10,11 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use sluice_proto::ids::{Epoch, InstanceId, Key, RoomId, Seq, UserId};
 use sluice_proto::wire::codec::{self, Request};
-use sluice_proto::wire::{Bye, ErrorCode, Welcome, WireError, WireLimits, close};
+use sluice_proto::wire::{Bye, ErrorCode, Welcome, WireError, WireLimits};
 use sluice_service::seeded::{self, Bug};
 
 use super::grants::Grants;
+use crate::ending::Ending;
 use crate::uplink::{Answered, Link, Outcome, Publish};
 
 /// Where replies go: one call, one text frame.
@@ -125,17 +126,6 @@ pub enum Todo {
     },
 }
 
-/// Why a session has to leave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leaving {
-    /// Close code.
-    pub code: u16,
-    /// For people.
-    pub reason: String,
-    /// How long to stay away, milliseconds; `None` = do not come back.
-    pub reconnect_ms: Option<u64>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SessionPhase {
     /// Waits for `connect`.
@@ -157,7 +147,7 @@ pub struct Session {
     identity: Option<Arc<Identity>>,
     /// `id` of the `connect` being checked; `None` outside while a token of the upgrade is checked.
     connect: Option<RequestId>,
-    leaving: Option<Leaving>,
+    ending: Option<(Ending, u64)>,
     unanswered: usize,
     unanswered_bytes: usize,
     minted: u64,
@@ -175,7 +165,7 @@ impl Session {
             phase: SessionPhase::Checking,
             identity: None,
             connect: None,
-            leaving: None,
+            ending: None,
             unanswered: 0,
             unanswered_bytes: 0,
             minted: 0,
@@ -221,7 +211,7 @@ impl Session {
     }
 
     fn refuses(&self) -> bool {
-        self.leaving.is_some() || self.link.fenced()
+        self.ending.is_some() || self.link.fenced()
     }
 
     /// Logic's answer about the token. `anonymous_try`: no token was given, so a refusal only means that
@@ -249,12 +239,12 @@ impl Session {
             Err(NotIdentified::Invalid(_)) if anonymous_try => self.phase = SessionPhase::Anyone,
             Err(NotIdentified::Invalid(text)) => {
                 refuse(out, ErrorCode::Unauthorized, &text, false, id.as_deref());
-                self.leave(Leaving { code: close::UNAUTHORIZED, reason: text, reconnect_ms: None });
+                self.end(Ending::Unauthorized(text), 0);
             }
             Err(NotIdentified::Unavailable) => {
-                let reason = "the token could not be checked now".to_owned();
-                refuse(out, ErrorCode::Unavailable, &reason, true, id.as_deref());
-                self.leave(Leaving { code: close::TRY_LATER, reason, reconnect_ms: Some(1_000) });
+                let ending = Ending::Unchecked;
+                refuse(out, ErrorCode::Unavailable, &ending.reason(), true, id.as_deref());
+                self.end(ending, UNCHECKED_AGAIN_MS);
             }
         }
     }
@@ -306,7 +296,7 @@ impl Session {
         id: Option<&str>,
         out: &mut impl Sink,
     ) -> Todo {
-        if self.leaving.is_some() {
+        if self.ending.is_some() {
             refuse(out, ErrorCode::Unavailable, "this connection is closing", true, id);
             return Todo::Nothing;
         }
@@ -438,45 +428,40 @@ impl Session {
     fn bad_frame(&mut self) {
         self.bad_frames = self.bad_frames.saturating_add(1);
         if self.bad_frames >= self.limits.bad_frames_max {
-            let reason = format!("{} frames in a row could not be understood", self.bad_frames);
-            self.leave(Leaving { code: close::BAD_FRAMES, reason, reconnect_ms: None });
+            self.end(Ending::BadFrames(self.bad_frames), 0);
         }
     }
 
-    /// Starts leaving; the first reason stands.
-    pub fn leave(&mut self, leaving: Leaving) {
+    /// Starts leaving; the first reason stands. `reconnect_ms` counts for endings after which clients come
+    /// back.
+    pub fn end(&mut self, ending: Ending, reconnect_ms: u64) {
         if self.phase == SessionPhase::Checking {
             self.phase = SessionPhase::Anyone;
         }
-        if self.leaving.is_none() {
-            self.leaving = Some(leaving);
+        if self.ending.is_none() {
+            self.ending = Some((ending, reconnect_ms));
         }
     }
 
     /// The `bye` to say now, once: as soon as the session leaves and everything accepted has its outcome.
     /// `resend_ms` is the time to stay away if the fence is the reason.
-    pub fn take_bye(&mut self, resend_ms: u64) -> Option<Bye> {
+    pub fn take_bye(&mut self, resend_ms: u64) -> Option<(Ending, Bye)> {
         let owing = self.unanswered > 0 && !seeded::is(Bug::DrainDropsOutcomes);
         if self.phase == SessionPhase::Left || owing {
             return None;
         }
-        if self.leaving.is_none() && self.link.fenced() {
-            self.leaving = Some(Leaving {
-                code: close::RESEND,
-                reason: "come back and send every unanswered publish again, in order".to_owned(),
-                reconnect_ms: Some(resend_ms),
-            });
+        if self.ending.is_none() && self.link.fenced() {
+            self.ending = Some((Ending::Resend, resend_ms));
         }
-        let leaving = self.leaving.take()?;
+        let (ending, reconnect_ms) = self.ending.take()?;
         self.phase = SessionPhase::Left;
-        Some(Bye {
-            code: leaving.code,
-            reason: leaving.reason,
-            reconnect: leaving.reconnect_ms.is_some(),
-            reconnect_ms: leaving.reconnect_ms,
-        })
+        let bye = ending.bye(reconnect_ms);
+        Some((ending, bye))
     }
 }
+
+/// Milliseconds after which a token that could not be checked is worth another try.
+const UNCHECKED_AGAIN_MS: u64 = 1_000;
 
 const NOT_SENT: &str = "not stored, this connection is closing: come back and send it again";
 const UNKNOWN: &str = "no answer in time, it may be stored: come back and send it again with the same key";

@@ -6,12 +6,13 @@ use std::task::Waker;
 use tokio::net::TcpStream;
 
 use super::inbound::Inbound;
-use super::wheel::Tick;
 use crate::address::Address;
-use crate::defaults::{QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES, READ_BYTES_PER_TICK_MIN, REQUESTS_MAX};
+use crate::defaults::REQUESTS_MAX;
 use crate::session::machine::{RequestId, Session};
 use crate::session::outbound::Outbound;
+use crate::slow_client;
 use crate::subscription::{SubKey, Subscriptions};
+use crate::tick::{NEVER, Tick};
 
 /// How far a connection's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,18 +60,6 @@ pub struct Deadlines {
     pub unheard: u32,
 }
 
-impl Deadlines {
-    /// By when a ping sent at `now` is to be answered: `within`, and the time the slowest reader that is
-    /// put up with needs for what is on its way to it.
-    pub fn pong_due(&self, now: Tick, within: Tick) -> Tick {
-        let reading = self.unheard / READ_BYTES_PER_TICK_MIN;
-        now.saturating_add(within).saturating_add(reading)
-    }
-}
-
-/// No deadline.
-pub const NEVER: Tick = Tick::MAX;
-
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -115,14 +104,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Whether to read from the socket, given whether its shard is over_budget. Once paused by a long queue it
+    /// Whether to read from the socket, given whether too much of its shard is unanswered. Once paused by a long queue it
     /// stays so until the queue is short.
     pub fn wants_bytes(&self, over_budget: bool) -> bool {
         match self.phase {
             ConnectionPhase::Serving if over_budget => false,
             ConnectionPhase::Serving => {
-                let most = if self.paused { QUEUE_LOW_BYTES } else { QUEUE_HIGH_BYTES };
-                self.session.wants_frames() && self.outbound.bytes() < most && self.requests < REQUESTS_MAX
+                slow_client::may_be_read(self.paused, self.outbound.bytes())
+                    && self.session.wants_frames()
+                    && self.requests < REQUESTS_MAX
             }
             ConnectionPhase::Closing => !self.peer_closed,
             ConnectionPhase::Lingering => true,
@@ -148,7 +138,7 @@ impl Connection {
     /// When the next deadline is, given the time without progress that is allowed.
     pub fn next_deadline(&self, slow: Tick) -> Tick {
         let deadlines = &self.deadlines;
-        let stuck = if self.outbound.is_empty() { NEVER } else { deadlines.progress_at.saturating_add(slow) };
+        let stuck = slow_client::gives_up_at(self.outbound.is_empty(), deadlines.progress_at, slow);
         let serving = match self.phase {
             ConnectionPhase::Serving => {
                 [deadlines.ping_at, deadlines.pong_by, deadlines.connect_by, deadlines.expires_at]

@@ -8,11 +8,12 @@ use std::task::Waker;
 use bytes::Bytes;
 use slab::Slab;
 
-use super::connection::{Connection, ConnectionPhase, NEVER};
-use super::wheel::{Tick, Wheel, WheelEntry};
+use super::connection::{Connection, ConnectionPhase};
+use super::wheel::{Wheel, WheelEntry};
 use crate::address::Address;
 use crate::session::machine::{Session, Sink};
 use crate::session::outbound::{Flushed, Outbound, Spare, text_frame};
+use crate::tick::{NEVER, Tick};
 
 /// The connections.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! How the connections of a shard leave: told in slices, closed at a pace, given up at the end.
 
 use rand::seq::SliceRandom;
+use sluice_proto::wire::Drain;
 use sluice_proto::wire::codec;
-use sluice_proto::wire::{Drain, close};
 use sluice_service::seeded::{self, Bug};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -12,7 +12,7 @@ use super::{Cell, Shard};
 use crate::address::Address;
 use crate::defaults::DRAIN_SLICE;
 use crate::drain::pace::{Pace, due};
-use crate::session::machine::Leaving;
+use crate::ending::{Ending, RESTART};
 
 /// A shard that is left.
 #[derive(Debug)]
@@ -23,8 +23,6 @@ pub(super) struct Draining {
     /// Told when nobody is left.
     empty: Option<oneshot::Sender<()>>,
 }
-
-const REASON: &str = "restart";
 
 impl Shard {
     /// Tells all clients that this gateway stops.
@@ -70,7 +68,7 @@ impl Shard {
             return;
         }
         let drain = Drain {
-            reason: REASON.to_owned(),
+            reason: RESTART.to_owned(),
             within_ms: u64::try_from((pace.notify_within + pace.close_after + pace.close_within).as_millis())
                 .unwrap_or(u64::MAX),
             reconnect_ms: pace.reconnect_ms(rand::random()),
@@ -79,10 +77,9 @@ impl Shard {
     }
 
     fn close(&mut self, who: Address, close: Close) {
-        let reconnect_ms = Some(close.pace.reconnect_ms(rand::random()));
-        let leaving = Leaving { code: close.code, reason: REASON.to_owned(), reconnect_ms };
+        let reconnect_ms = close.pace.reconnect_ms(rand::random());
         if let Some(connection) = self.connections.get(who) {
-            connection.session.leave(leaving);
+            connection.session.end(Ending::Restart { code: close.code }, reconnect_ms);
             self.settle(who);
         }
     }
@@ -91,12 +88,11 @@ impl Shard {
     /// nothing more is read.
     pub(super) fn on_freeze(&mut self) {
         for who in self.everybody() {
-            let reconnect_ms = Some(self.resend_ms());
+            let reconnect_ms = self.resend_ms();
             let Some(connection) = self.connections.get(who) else { continue };
             connection.session.link().fence();
             connection.discard_input = true;
-            let reason = "the gateway stood still for too long".to_owned();
-            connection.session.leave(Leaving { code: close::FROZEN, reason, reconnect_ms });
+            connection.session.end(Ending::Frozen, reconnect_ms);
         }
         self.give_up();
         for who in self.everybody() {

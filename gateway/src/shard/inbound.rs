@@ -7,7 +7,6 @@ use std::io::{self, Cursor, Read, Write};
 
 use bytes::Bytes;
 use sluice_proto::limits::FRAME_BYTES_MAX;
-use sluice_proto::wire::close;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -16,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketC
 pub use tokio_tungstenite::tungstenite::Message;
 
 use crate::defaults::FRAME_BUFFER_BYTES;
+use crate::ending::Ending;
 
 /// Library states without any half message, used by the connections of a shard in turn.
 #[derive(Debug, Default)]
@@ -42,16 +42,6 @@ pub struct Reading<'a> {
     track: FrameTracker,
     stream: MemoryStream<'a>,
     dry: bool,
-}
-
-/// Why a connection cannot be read any further, as the close code and reason it gets.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}")]
-pub struct Fault {
-    /// Close code.
-    pub code: u16,
-    /// For people.
-    pub reason: String,
 }
 
 impl Inbound {
@@ -128,8 +118,8 @@ impl Reading<'_> {
     /// The next message, or `None` when the bytes are used up.
     ///
     /// # Errors
-    /// [`Fault`] says how to close; nothing more may be read then.
-    pub fn message(&mut self) -> Result<Option<Message>, Fault> {
+    /// [`Ending`] says how to close; nothing more may be read then.
+    pub fn message(&mut self) -> Result<Option<Message>, Ending> {
         let before = self.stream.bytes;
         let result = self.context.read(&mut self.stream);
         self.track.consume(&before[..before.len() - self.stream.bytes.len()]);
@@ -140,17 +130,15 @@ impl Reading<'_> {
                 Ok(None)
             }
             Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Ok(None),
-            Err(error) => Err(fault(&error)),
+            Err(error) => Err(ending(&error)),
         }
     }
 }
 
-fn fault(error: &WsError) -> Fault {
-    let (code, reason) = match error {
-        WsError::Capacity(CapacityError::MessageTooLong { .. }) => {
-            (close::TOO_BIG, format!("frames may have at most {FRAME_BYTES_MAX} bytes"))
-        }
-        WsError::Utf8(_) => (close::INVALID_UTF8, "text must be UTF-8".to_owned()),
+fn ending(error: &WsError) -> Ending {
+    match error {
+        WsError::Capacity(CapacityError::MessageTooLong { .. }) => Ending::TooBig,
+        WsError::Utf8(_) => Ending::NotUtf8,
         WsError::Capacity(_)
         | WsError::Protocol(_)
         | WsError::ConnectionClosed
@@ -161,9 +149,8 @@ fn fault(error: &WsError) -> Fault {
         | WsError::Tls(_)
         | WsError::Url(_)
         | WsError::Http(_)
-        | WsError::HttpFormat(_) => (close::PROTOCOL, error.to_string()),
-    };
-    Fault { code, reason }
+        | WsError::HttpFormat(_) => Ending::Protocol(error.to_string()),
+    }
 }
 
 /// Bytes to read, and a place for the library's own replies.
@@ -246,6 +233,7 @@ impl FrameTracker {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use sluice_proto::wire::close;
     use tokio_tungstenite::tungstenite::protocol::frame::Frame;
     use tokio_tungstenite::tungstenite::protocol::frame::coding::Control;
 
@@ -267,7 +255,7 @@ mod tests {
         inbound: &mut Inbound,
         contexts: &mut ContextPool,
         bytes: &[u8],
-    ) -> Result<(Vec<String>, Vec<u8>), Fault> {
+    ) -> Result<(Vec<String>, Vec<u8>), Ending> {
         let (mut texts, mut replies) = (Vec::new(), Vec::new());
         let mut reading = inbound.open(contexts, bytes, &mut replies);
         while let Some(message) = reading.message()? {
@@ -374,7 +362,7 @@ mod tests {
         assert_eq!(replies, [&[0x8a, 3][..], b"now"].concat());
 
         let code = |bytes: &[u8]| {
-            read(&mut Inbound::default(), &mut ContextPool::default(), bytes).expect_err("a fault").code
+            read(&mut Inbound::default(), &mut ContextPool::default(), bytes).expect_err("a fault").code()
         };
         assert_eq!(code(&text(&"x".repeat(FRAME_BYTES_MAX + 1))), close::TOO_BIG);
         assert_eq!(code(&client(OpCode::Data(Data::Text), true, b"\xff")), close::INVALID_UTF8);

@@ -10,8 +10,7 @@ use sluice_proto::wire::codec::{self, PresentUser};
 use sluice_proto::wire::{ErrorCode, WireError};
 use tokio::time::{Instant, sleep};
 
-use super::connection::NEVER;
-use super::shared::{Shared, ticks};
+use super::shared::Shared;
 use super::{Cell, Shard};
 use crate::address::Address;
 use crate::calls::Authenticated;
@@ -21,6 +20,7 @@ use crate::defaults::{
 use crate::session::grants::Grants;
 use crate::session::machine::{Identity, NotIdentified, RequestId, Todo};
 use crate::status;
+use crate::tick::{NEVER, ticks};
 
 /// An epoch that differs from every store's.
 const NO_EPOCH: Epoch = Epoch(0);

@@ -2,19 +2,15 @@
 //! waited for.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 use sluice_proto::ids::{Epoch, InstanceId};
 use sluice_proto::limits::{DATA_BYTES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX};
 use sluice_proto::wire::WireLimits;
 use sluice_service::clock::Clock;
 
-use super::wheel::Tick;
 use crate::calls::Calls;
 use crate::config::Config;
-use crate::defaults::{
-    BAD_FRAMES_MAX, ROOMS_PER_CONNECTION_MAX, TICK, UNANSWERED_BYTES_MAX, UNANSWERED_ITEMS_MAX,
-};
+use crate::defaults::{BAD_FRAMES_MAX, ROOMS_PER_CONNECTION_MAX, UNANSWERED_BYTES_MAX, UNANSWERED_ITEMS_MAX};
 use crate::handshake::Admission;
 use crate::metrics::{Metrics, Stats};
 use crate::session::machine::{SessionLimits, WelcomeFacts};
@@ -98,11 +94,4 @@ impl Shared {
             not_after_ms: i64::try_from(self.config.not_after().as_millis()).unwrap_or(i64::MAX),
         }
     }
-}
-
-/// Whole ticks in a span, at least one.
-#[must_use]
-pub fn ticks(span: Duration) -> Tick {
-    let ticks = span.as_millis().div_ceil(TICK.as_millis().max(1)).max(1);
-    Tick::try_from(ticks).unwrap_or(Tick::MAX / 2)
 }

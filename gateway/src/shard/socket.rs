@@ -9,20 +9,21 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use sluice_proto::wire::Bye;
 use sluice_proto::wire::codec;
-use sluice_proto::wire::{Bye, close};
 use sluice_service::seeded::{self, Bug};
 
 use super::Shard;
-use super::connection::{ConnectionPhase, NEVER};
+use super::connection::ConnectionPhase;
 use super::connections::Written;
-use super::inbound::{Fault, Message, Reading};
-use super::shared::ticks;
+use super::inbound::{Message, Reading};
 use super::wheel::WheelEntry;
 use crate::address::Address;
 use crate::defaults::{CLOSE_WITHIN, LINGER_WITHIN, QUEUE_LOW_BYTES};
-use crate::session::machine::Leaving;
+use crate::ending::Ending;
 use crate::session::outbound::{close_frame, ping_frame};
+use crate::slow_client;
+use crate::tick::{NEVER, ticks};
 
 /// Reads of one connection in one turn of the loop.
 const READS_PER_TURN: usize = 2;
@@ -108,7 +109,7 @@ impl Shard {
         let Some(connection) = self.connections.get(who) else { return };
         match outcome {
             Ok(()) => connection.inbound.close(reading, kept, &mut self.contexts),
-            Err(fault) => self.fault(who, fault),
+            Err(ending) => self.not_understood(who, ending),
         }
         if !replies.is_empty() {
             // After our own close frame nothing may follow, not even the answer to the client's.
@@ -121,7 +122,7 @@ impl Shard {
         self.settle(who);
     }
 
-    fn take_frames(&mut self, who: Address, reading: &mut Reading<'_>) -> Result<(), Fault> {
+    fn take_frames(&mut self, who: Address, reading: &mut Reading<'_>) -> Result<(), Ending> {
         loop {
             let over_budget = self.over_budget;
             let Some(connection) = self.connections.get(who) else { return Ok(()) };
@@ -136,8 +137,7 @@ impl Shard {
                     self.on_text(who, &text);
                 }
                 Some(Message::Binary(_)) if serving => {
-                    let reason = "text frames with JSON only, no binary frames".to_owned();
-                    return Err(Fault { code: close::UNSUPPORTED, reason });
+                    return Err(Ending::Binary);
                 }
                 Some(Message::Close(frame)) => {
                     let goodbye = frame.is_some_and(|frame| frame.code == CloseCode::Normal);
@@ -166,12 +166,11 @@ impl Shard {
     }
 
     /// The client cannot be understood any more: what it was promised is still answered.
-    fn fault(&mut self, who: Address, fault: Fault) {
+    fn not_understood(&mut self, who: Address, ending: Ending) {
         let Some(connection) = self.connections.get(who) else { return };
         connection.discard_input = true;
         if connection.phase == ConnectionPhase::Serving {
-            let Fault { code, reason } = fault;
-            connection.session.leave(Leaving { code, reason, reconnect_ms: None });
+            connection.session.end(ending, 0);
         }
     }
 
@@ -194,8 +193,8 @@ impl Shard {
         let Some(connection) = self.connections.get(who) else { return };
         match connection.phase {
             ConnectionPhase::Serving => {
-                if let Some(bye) = connection.session.take_bye(resend_ms) {
-                    self.send_bye(who, &bye);
+                if let Some((ending, bye)) = connection.session.take_bye(resend_ms) {
+                    self.send_bye(who, &ending, &bye);
                 } else {
                     connection.resume(over_budget);
                 }
@@ -210,10 +209,11 @@ impl Shard {
         self.connections.arm(who.slot);
     }
 
-    fn send_bye(&mut self, who: Address, bye: &Bye) {
+    fn send_bye(&mut self, who: Address, ending: &Ending, bye: &Bye) {
         if seeded::is(Bug::NoGoodbye) {
             return self.drop_connection(who);
         }
+        self.shared.metrics.ended(ending.label());
         self.detach(who, false);
         self.connections.text(who.slot, |out| codec::bye(out, bye));
         self.connections.append(who.slot, close_frame(bye.code, &bye.reason));
@@ -241,7 +241,8 @@ impl Shard {
             return;
         }
         connection.resume(over_budget);
-        let behind = connection.behind > 0 && connection.outbound.bytes() < QUEUE_LOW_BYTES;
+        let behind =
+            connection.behind > 0 && slow_client::may_catch_up(connection.outbound.bytes(), QUEUE_LOW_BYTES);
         if behind {
             let now = self.now();
             self.views.advance(&mut self.connections, now, slot);
@@ -306,7 +307,7 @@ impl Shard {
             }
             return;
         }
-        if !connection.outbound.is_empty() && deadlines.progress_at.saturating_add(slow) <= now {
+        if slow_client::gives_up_at(connection.outbound.is_empty(), deadlines.progress_at, slow) <= now {
             self.too_slow(who);
             return;
         }
@@ -324,29 +325,27 @@ impl Shard {
         // A ping behind a queue says nothing about the client; `slow_timeout` watches that one.
         let paused = connection.paused || !connection.outbound.is_empty();
         let (session, deadlines) = (&mut connection.session, &mut connection.deadlines);
-        let mut leave = |code, reason: &str, reconnect_ms| {
-            session.leave(Leaving { code, reason: reason.to_owned(), reconnect_ms });
-        };
         if deadlines.expires_at <= now {
             deadlines.expires_at = NEVER;
-            leave(close::UNAUTHORIZED, "token expired", None);
+            session.end(Ending::TokenExpired, 0);
         }
         if deadlines.connect_by <= now {
             deadlines.connect_by = NEVER;
-            leave(close::CONNECT_TIMEOUT, "no `connect` in time", Some(spread_ms));
+            session.end(Ending::ConnectTimeout, spread_ms);
         }
         if paused && deadlines.pong_by != NEVER {
             // We do not read, so the client's answer may be there; or our ping may still be here.
-            deadlines.pong_by = deadlines.pong_due(now, within);
+            deadlines.pong_by = slow_client::pong_due(now, within, deadlines.unheard);
         } else if deadlines.pong_by <= now {
             deadlines.pong_by = NEVER;
-            leave(close::PING_TIMEOUT, "no answer to a ping", Some(spread_ms));
+            session.end(Ending::PingTimeout, spread_ms);
             self.ping_timeouts += 1;
         }
         if deadlines.ping_at <= now {
             deadlines.ping_at = now.saturating_add(every);
             if !paused {
-                deadlines.pong_by = deadlines.pong_by.min(deadlines.pong_due(now, within));
+                deadlines.pong_by =
+                    deadlines.pong_by.min(slow_client::pong_due(now, within, deadlines.unheard));
                 self.connections.append(who.slot, ping_frame());
             }
         }
@@ -363,9 +362,9 @@ impl Shard {
         }
         self.detach(who, false);
         self.connections.give_up_queue(who.slot);
-        let reason = "no byte was taken in time".to_owned();
-        let bye = Bye { code: close::SLOW, reason, reconnect: true, reconnect_ms: Some(self.resend_ms()) };
-        self.send_bye(who, &bye);
+        let ending = Ending::Slow;
+        let bye = ending.bye(self.resend_ms());
+        self.send_bye(who, &ending, &bye);
         let at = self.connections.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
         if let Some(connection) = self.connections.get(who) {
             connection.deadlines.close_by = at;

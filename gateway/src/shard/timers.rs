@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Shard;
-use super::wheel::Tick;
 use crate::defaults::TICK;
+use crate::tick::Tick;
 
 /// Between two looks at rooms and lanes while something is under way.
 const BUSY_TICK: Duration = Duration::from_millis(20);

@@ -4,9 +4,7 @@
 //! has moved. Entries are never removed: one that is out of date is dropped when its slot comes.
 
 use crate::defaults::WHEEL_SLOTS;
-
-/// Ticks since the shard began.
-pub type Tick = u32;
+use crate::tick::Tick;
 
 /// An entry: a connection by slot and generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use sluice_service::seeded::{self, Bug};
 use super::{LiveSub, Place, SubscriberQueue, View, ViewOutput, key};
 use crate::room::link::{Frame, Ms, Page};
 use crate::room::rules::{Rule, Rules};
+use crate::slow_client;
 use crate::subscription::{Ask, CatchingUp, SubFrame, SubKey, WaitingFor, WaitingSub};
 
 /// Places kept for subscriptions that fall behind.
@@ -56,7 +57,7 @@ impl<R: Rules> View<R> {
         else {
             return Advance::Stay;
         };
-        let full = shard.outbound(*conn).level() >= self.limits.queue_low;
+        let full = !slow_client::may_catch_up(shard.outbound(*conn).level(), self.limits.queue_low);
         if state.cursor == self.head && full && !R::keeps(Rule::LiveWhateverTheQueue) {
             return Advance::Stay;
         }
@@ -73,8 +74,8 @@ impl<R: Rules> View<R> {
         if state.asked.is_some() {
             return Advance::Stay;
         }
-        let cut_short = state.was_live || !R::keeps(Rule::CutShortAfterLive);
-        if cut_short && self.head - state.cursor > self.limits.max_behind {
+        let was_live = state.was_live || !R::keeps(Rule::CutShortAfterLive);
+        if slow_client::is_cut_short(was_live, self.head - state.cursor, self.limits.max_behind) {
             return Advance::Skip;
         }
         if state.backoff.until() > now { Advance::Stay } else { Advance::Ask }
@@ -262,7 +263,7 @@ fn append<'a>(
     out: &mut impl SubscriberQueue,
 ) {
     for frame in frames {
-        if out.level() >= high || frame.seq != *cursor + 1 {
+        if !slow_client::stays_live(out.level(), high) || frame.seq != *cursor + 1 {
             return;
         }
         out.append(&frame.bytes);

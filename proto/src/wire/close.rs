@@ -12,7 +12,7 @@ pub const INVALID_UTF8: u16 = 1007;
 pub const TOO_BIG: u16 = 1009;
 /// The service restarts: come back.
 pub const RESTART: u16 = 1012;
-/// Try again later.
+/// The token could not be checked now: try again later.
 pub const TRY_LATER: u16 = 1013;
 /// The fence: a publish was answered `retry:true`; come back and send everything unanswered again in order.
 pub const RESEND: u16 = 4001;
@@ -22,7 +22,7 @@ pub const SLOW: u16 = 4002;
 pub const PING_TIMEOUT: u16 = 4003;
 /// The gateway was frozen beyond its lease.
 pub const FROZEN: u16 = 4004;
-/// The connection did not authenticate in time, or could not be checked now.
+/// No `connect` in time.
 pub const CONNECT_TIMEOUT: u16 = 4005;
 /// Token invalid or expired.
 pub const UNAUTHORIZED: u16 = 4501;

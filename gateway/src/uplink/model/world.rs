@@ -11,8 +11,9 @@ use sluice_proto::wire::WireLimits;
 use super::Mutant;
 use super::client::{Client, Known, Planned};
 use crate::address::Address;
+use crate::ending::Ending;
 use crate::session::grants::Grants;
-use crate::session::machine::{Identity, Leaving, Session, SessionLimits, Sink, Todo, WelcomeFacts};
+use crate::session::machine::{Identity, Session, SessionLimits, Sink, Todo, WelcomeFacts};
 use crate::uplink::lane::{CallFailed, Lane, LaneLimits, LaneRules};
 use crate::uplink::{Answered, Link, Outcome, Publish};
 
@@ -414,8 +415,7 @@ impl World {
         let gateway = self.pick(self.gateways.len());
         self.gateways[gateway].draining = true;
         for slot in 0..self.gateways[gateway].connections.len() {
-            let leaving = Leaving { code: 1012, reason: "restart".into(), reconnect_ms: Some(1) };
-            self.gateways[gateway].connections[slot].session.leave(leaving);
+            self.gateways[gateway].connections[slot].session.end(Ending::Restart { code: 1012 }, 1);
             if self.has(Mutant::DrainDropsOutcomes) {
                 let connection = &mut self.gateways[gateway].connections[slot];
                 if std::mem::take(&mut connection.open) {
