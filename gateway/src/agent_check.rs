@@ -6,7 +6,7 @@ pub mod roll;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_cluster::{Cluster, Service, View};
+use sluice_cluster::{Cluster, ClusterView, Service};
 use sluice_proto::ids::InstanceId;
 use sluice_service::listen::Bound;
 use tokio::io::AsyncWriteExt;
@@ -40,7 +40,7 @@ pub async fn answer(bound: Bound, cluster: Arc<dyn Cluster>, stop: CancellationT
     }
 }
 
-fn others(view: &View, me: &InstanceId) -> roll::Gateways {
+fn others(view: &ClusterView, me: &InstanceId) -> roll::Gateways {
     let others = view.others(Service::Gateway, me);
     others.map(|gateway| (gateway.id.clone(), gateway.state)).collect()
 }

@@ -7,15 +7,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Registration, Service, State, View, pages};
+use sluice_cluster::{Cluster, ClusterView, InstanceState, Registration, Service, pages};
 use sluice_lifecycle::{Lifecycle, Stage, bounded};
 use sluice_proto::ids::InstanceId;
-use sluice_service::admin::Admin;
+use sluice_service::admin::AdminPages;
 use sluice_service::clock::Clock;
 use sluice_service::grpc::channels::{Caller, Channels, Target};
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
-use sluice_service::grpc::server::Server;
+use sluice_service::grpc::server::GrpcServer;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
 use sluice_service::process::StartError;
@@ -202,7 +202,7 @@ impl Running {
             metrics: self.shared.metrics.clone(),
             streams: Arc::new(Semaphore::new(PUSH_STREAMS_MAX)),
         };
-        let server = Server {
+        let server = GrpcServer {
             routes: Routes::new(health_service).add_service(push.service()),
             health: health.clone(),
             peers: Peers::new(),
@@ -278,8 +278,8 @@ impl Running {
     }
 }
 
-fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Shared>) -> Admin {
-    let mut admin = Admin::new("gateway", lifecycle.clone(), registry);
+fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Shared>) -> AdminPages {
+    let mut admin = AdminPages::new("gateway", lifecycle.clone(), registry);
     let me = deps.cluster.me();
     admin.instance = Arc::new(move || me.borrow().to_string());
     let view = deps.cluster.view();
@@ -314,12 +314,12 @@ fn targets(lifecycle: &Lifecycle, cluster: &dyn Cluster) -> watch::Receiver<Arc<
     receiver
 }
 
-fn logics(view: &View) -> Vec<Target> {
+fn logics(view: &ClusterView) -> Vec<Target> {
     view.of(Service::Logic)
         .map(|logic| Target {
             id: logic.id.clone(),
             address: logic.address.clone(),
-            draining: logic.state == State::Draining,
+            draining: logic.state == InstanceState::Draining,
         })
         .collect()
 }

@@ -13,7 +13,7 @@ use sluice_proto::grpc::{
 };
 use sluice_proto::ids::{Epoch, InstanceId, RoomId};
 use sluice_proto::limits::GRPC_BYTES_MAX;
-use sluice_service::grpc::channels::{Calls as Stamped, Channels, Pick};
+use sluice_service::grpc::channels::{CallerChannel, Channels, Pick};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::{Code, Request, Response, Status};
@@ -91,7 +91,7 @@ pub struct Calls {
     authentications: Semaphore,
 }
 
-type Client = LogicClient<Stamped>;
+type Client = LogicClient<CallerChannel>;
 
 impl Calls {
     /// Calls on whatever logics `channels` knows.

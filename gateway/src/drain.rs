@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sluice_cluster::{Cluster, Service, State};
+use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
 use tokio::time::{Instant, sleep};
 
@@ -36,7 +36,8 @@ impl DrainHooks {
     pub async fn announce_draining(&self) {
         let scope = self.lifecycle.scope(Stage::Flush);
         let cluster = Arc::clone(&self.cluster);
-        scope.spawn_transient("say-draining", async move { cluster.set_state(State::Draining).await });
+        scope
+            .spawn_transient("say-draining", async move { cluster.set_state(InstanceState::Draining).await });
         let shared = Arc::clone(&self.shared);
         scope.spawn_transient("tell-logics", async move { shared.calls.tell_draining(SAY_SO_WITHIN).await });
         sleep(Duration::from_millis(self.shared.config.drain.accept_grace_ms)).await;
@@ -78,7 +79,8 @@ impl DrainHooks {
         let view = self.cluster.view();
         let me = self.cluster.me();
         let view = view.borrow();
-        let peers = view.others(Service::Gateway, &me.borrow()).any(|one| one.state == State::Serving);
+        let peers =
+            view.others(Service::Gateway, &me.borrow()).any(|one| one.state == InstanceState::Serving);
         let drain = &self.shared.config.drain;
         Situation {
             connections: connections(&self.shared),

@@ -18,7 +18,7 @@ use sluice_proto::grpc::{HeadsReply, Message, PublishReply, RoomRun, SubscribeRe
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_proto::limits::{LANES, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
 use sluice_proto::wire::codec;
-use sluice_service::batcher::{Bounds, Queue};
+use sluice_service::batcher::{BatchQueue, Bounds};
 use sluice_service::seeded::{self, Bug};
 
 use crate::repair::{Question, Repair, RepairTimes};
@@ -87,16 +87,16 @@ pub struct Home {
     repair: Repair,
     /// Where the last slice of all rooms ended.
     slice: usize,
-    subscribes: Queue<(RoomId, CallId)>,
-    removes: Queue<(RoomId, CallId)>,
-    heads: Queue<(RoomId, Option<CallId>)>,
-    reads: Queue<ReadTarget>,
+    subscribes: BatchQueue<(RoomId, CallId)>,
+    removes: BatchQueue<(RoomId, CallId)>,
+    heads: BatchQueue<(RoomId, Option<CallId>)>,
+    reads: BatchQueue<ReadTarget>,
     pages: PageReads<(RoomId, Epoch, Seq), PageTo>,
 }
 
 /// Questions are bounded by the rooms (one of a kind each) and subscriptions (one page each).
-fn questions<T>(items_max: usize) -> Queue<T> {
-    Queue::new(Bounds {
+fn questions<T>(items_max: usize) -> BatchQueue<T> {
+    BatchQueue::new(Bounds {
         items_max,
         bytes_max: usize::MAX,
         queue_items_max: usize::MAX,

@@ -6,16 +6,16 @@ use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Registration, Service, State, pages};
+use sluice_cluster::{Cluster, InstanceState, Registration, Service, pages};
 use sluice_lifecycle::{Lifecycle, Stage, bounded};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
-use sluice_service::admin::Admin;
+use sluice_service::admin::AdminPages;
 use sluice_service::clock::Clock;
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
-use sluice_service::grpc::server::Server;
+use sluice_service::grpc::server::GrpcServer;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
 use sluice_service::process::StartError;
@@ -27,12 +27,12 @@ use crate::config::Config;
 use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN};
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::notices::Notices;
-use crate::presence::{Alive, Reports};
+use crate::presence::{Alive, PresenceService};
+use crate::probe::Probe;
 use crate::publish::Publisher;
 use crate::read::Reader;
 use crate::rpc::{Core, Rpc};
 use crate::sweep::Sweeper;
-use crate::vitals::Vitals;
 use crate::{last, stages};
 
 /// Opens the store; called again, with a pause, until it succeeds.
@@ -124,23 +124,23 @@ impl App {
         let Self { config, lifecycle, admin, grpc } = self;
         let registry = Registry::new("logic");
         let metrics = Metrics::register(&registry);
-        let (vitals, peers, core) = (Vitals::default(), Peers::new(), Arc::new(OnceLock::new()));
+        let (probe, peers, core) = (Probe::default(), Peers::new(), Arc::new(OnceLock::new()));
         let (health, health_service) = Health::new().await;
-        let running = Running { config, lifecycle, deps, metrics, vitals, peers, core, health };
+        let running = Running { config, lifecycle, deps, metrics, probe, peers, core, health };
         running.pages(registry).serve(admin, &running.lifecycle.scope(Stage::Gone));
         running.on_stop();
         let routes = Routes::new(health_service).add_service(running.rpc().into_server());
         running.server(routes).serve(grpc, &running.lifecycle.scope(Stage::Drain));
         // Known to the others from the start, but asked only when nobody else is there.
         let reached = async {
-            let draining = running.deps.cluster.set_state(State::Draining);
+            let draining = running.deps.cluster.set_state(InstanceState::Draining);
             tokio::join!(running.open_store(), draining).0
         };
         let Some(store) = running.lifecycle.until_stopping(reached).await else { return Ok(()) };
         running.start(store?);
         running.lifecycle.ready();
         running.health.serving().await;
-        running.lifecycle.until_stopping(running.deps.cluster.set_state(State::Serving)).await;
+        running.lifecycle.until_stopping(running.deps.cluster.set_state(InstanceState::Serving)).await;
         Ok(())
     }
 }
@@ -151,7 +151,7 @@ struct Running {
     lifecycle: Lifecycle,
     deps: Deps,
     metrics: Metrics,
-    vitals: Vitals,
+    probe: Probe,
     peers: Peers,
     core: Arc<OnceLock<Core>>,
     health: Health,
@@ -163,13 +163,13 @@ impl Running {
         Rpc {
             core: Arc::clone(&self.core),
             auth: Auth::new(&self.config.token_secret, anonymous),
-            vitals: self.vitals.clone(),
+            probe: self.probe.clone(),
             clock: self.deps.clock.clone(),
         }
     }
 
-    fn server(&self, routes: Routes) -> Server {
-        Server {
+    fn server(&self, routes: Routes) -> GrpcServer {
+        GrpcServer {
             routes,
             health: self.health.clone(),
             peers: self.peers.clone(),
@@ -178,21 +178,21 @@ impl Running {
         }
     }
 
-    fn pages(&self, registry: Registry) -> Admin {
-        let mut admin = Admin::new("logic", self.lifecycle.clone(), registry);
-        let (cluster, vitals) = (Arc::clone(&self.deps.cluster), self.vitals.clone());
+    fn pages(&self, registry: Registry) -> AdminPages {
+        let mut admin = AdminPages::new("logic", self.lifecycle.clone(), registry);
+        let (cluster, probe) = (Arc::clone(&self.deps.cluster), self.probe.clone());
         let me = cluster.me();
         admin.instance = Arc::new(move || me.borrow().to_string());
         let view = cluster.view();
         admin.instances = Arc::new(move || pages::instances(&view.borrow()));
         admin.duties = Arc::new(move || pages::duties(&cluster.duties()));
-        admin.ready = Arc::new(move || vitals.store());
+        admin.ready = Arc::new(move || probe.store());
         let (core, queue) = (Arc::clone(&self.core), Arc::clone(&self.deps.queue));
-        let (peers, metrics, vitals) = (self.peers.clone(), self.metrics.clone(), self.vitals.clone());
+        let (peers, metrics, probe) = (self.peers.clone(), self.metrics.clone(), self.probe.clone());
         admin.status = Arc::new(move || {
             json!({
-                "store": vitals.store().err().unwrap_or_else(|| "answers".into()),
-                "epoch": format!("{:016x}", vitals.epoch()),
+                "store": probe.store().err().unwrap_or_else(|| "answers".into()),
+                "epoch": format!("{:016x}", probe.epoch()),
                 "nats": if queue.connected() { "connected" } else { "away" },
                 "publishes": metrics.publishes().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
                 "calls_waiting": core.get().map_or(0, |core| core.publisher.waiting()),
@@ -213,7 +213,7 @@ impl Running {
             };
             let again_in_ms = pause.as_millis();
             tracing::warn!(%error, again_in_ms, "The store was not reached.");
-            self.vitals.saw_store(Err(error.to_string()));
+            self.probe.saw_store(Err(error.to_string()));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(STORE_BACKOFF_MAX);
         }
@@ -224,25 +224,25 @@ impl Running {
         let Deps { queue, presence, clock, .. } = &self.deps;
         let scope = self.lifecycle.scope(Stage::Flush);
         let (queue, presence, clock) = (Arc::clone(queue), Arc::clone(presence), clock.clone());
-        let (vitals, metrics) = (self.vitals.clone(), self.metrics.clone());
+        let (probe, metrics) = (self.probe.clone(), self.metrics.clone());
         let notices = Notices::start(&scope, Arc::clone(&queue), Arc::clone(&store), metrics.clone());
         let notices = Arc::new(notices);
         let publisher =
             Publisher::start(&scope, Arc::clone(&store), Arc::clone(&notices), clock, metrics.clone());
         let publisher = Arc::new(publisher);
-        let pulse =
-            vitals.clone().run(Arc::clone(&store), Arc::clone(&presence), metrics.clone(), scope.token());
-        scope.spawn("pulse", pulse);
+        let probing =
+            probe.clone().run(Arc::clone(&store), Arc::clone(&presence), metrics.clone(), scope.token());
+        scope.spawn("probe", probing);
         self.flush_with(Arc::clone(&publisher), notices);
         self.release("store", Arc::clone(&store), |store| async move { store.close().await });
         let retention = self.config.retention.policy();
         let core = Core {
             publisher,
-            reader: Reader::new(Arc::clone(&store), Arc::clone(&presence), vitals.clone(), metrics.clone()),
-            reports: Reports::new(presence, vitals.clone(), self.alive(), metrics.clone()),
+            reader: Reader::new(Arc::clone(&store), Arc::clone(&presence), probe.clone(), metrics.clone()),
+            reports: PresenceService::new(presence, probe.clone(), self.alive(), metrics.clone()),
             sweeper: Sweeper::new(store, queue, retention, self.config.repair_bound(), metrics),
         };
-        vitals.saw_store(Ok(()));
+        probe.saw_store(Ok(()));
         // Only once in a life: `serve` takes the app.
         let _ = self.core.set(core);
     }
@@ -265,7 +265,7 @@ impl Running {
         self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
             health.not_serving().await;
             let stay = last::stay(&peers, cluster.view(), cluster.me());
-            tokio::join!(cluster.set_state(State::Draining), stay);
+            tokio::join!(cluster.set_state(InstanceState::Draining), stay);
             Ok(())
         });
         let Deps { cluster, queue, presence, .. } = &self.deps;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
 use sluice_proto::limits::LANES;
-use sluice_service::config::sections::{Admin, Etcd, Grpc, Log, Seeds, Server, Shutdown};
+use sluice_service::config::sections::{Admin, Endpoint, Etcd, Grpc, Log, Seeds, Shutdown};
 use sluice_service::process::Settings;
 use sluice_store::{DEDUPE_MIN, Retention};
 
@@ -39,13 +39,13 @@ pub struct Config {
     /// Other logics.
     pub logic: Seeds,
     /// The fan-out queue.
-    pub nats: Server,
+    pub nats: Endpoint,
     /// Interest and presence.
-    pub redis: Server,
+    pub redis: Endpoint,
     /// The store.
     pub postgres: Postgres,
     /// How long messages are kept.
-    pub retention: Keep,
+    pub retention: RetentionSettings,
     /// The stop.
     pub shutdown: Shutdown,
     /// The log on stderr.
@@ -67,7 +67,7 @@ pub struct Postgres {
 /// `[retention]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Keep {
+pub struct RetentionSettings {
     /// Messages older than this go, seconds; 0 = never.
     pub age_s: u64,
     /// Only so many of a room stay; 0 = all.
@@ -88,10 +88,10 @@ impl Default for Config {
             grpc: Grpc::at(7070),
             etcd: Etcd::default(),
             logic: Seeds::default(),
-            nats: Server::at("nats://127.0.0.1:4222"),
-            redis: Server::at("redis://127.0.0.1:6379"),
+            nats: Endpoint::at("nats://127.0.0.1:4222"),
+            redis: Endpoint::at("redis://127.0.0.1:6379"),
             postgres: Postgres::default(),
-            retention: Keep::default(),
+            retention: RetentionSettings::default(),
             shutdown: Shutdown::default(),
             log: Log::default(),
         }
@@ -108,7 +108,7 @@ impl Default for Postgres {
     }
 }
 
-impl Default for Keep {
+impl Default for RetentionSettings {
     fn default() -> Self {
         Self { age_s: 0, count: 0, dedupe_min_s: DEDUPE_MIN.as_secs() }
     }
@@ -177,7 +177,7 @@ impl Config {
     }
 }
 
-impl Keep {
+impl RetentionSettings {
     /// As the store takes it.
     #[must_use]
     pub fn policy(&self) -> Retention {
@@ -224,7 +224,7 @@ mod tests {
             token_secret: "short".into(),
             repair_bound_s: 1,
             grpc: Grpc { listen: "0.0.0.0:7070".parse().expect("an address"), advertise: String::new() },
-            retention: Keep { age_s: 10, count: 0, dedupe_min_s: 60 },
+            retention: RetentionSettings { age_s: 10, count: 0, dedupe_min_s: 60 },
             shutdown: Shutdown { total_ms: 100, kill_after_ms: 0 },
             postgres: Postgres { lane_connections: 99, read_connections: 0, ..Postgres::default() },
             ..Config::default()

@@ -50,7 +50,7 @@ pub const CALL_WITHIN: Duration = Duration::from_secs(10);
 pub const READS_MAX: usize = 32;
 
 /// How often the store is probed and the marker read.
-pub const PULSE_EVERY: Duration = Duration::from_secs(1);
+pub const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// A store that does not answer the probe within this is unreachable.
 pub const PROBE_WITHIN: Duration = Duration::from_secs(1);
 

@@ -66,7 +66,7 @@ fn open_store(config: &Config) -> OpenStore {
             let url = config.url.clone();
             let store = PgStore::connect(config).await?;
             #[cfg(feature = "seeded-bugs")]
-            seed(&url).await?;
+            plant_statements(&url).await?;
             Ok(Arc::new(store) as Arc<dyn Store>)
         }
         .boxed()
@@ -75,9 +75,9 @@ fn open_store(config: &Config) -> OpenStore {
 
 /// Puts the statement of a seeded bug into the place of the right one.
 #[cfg(feature = "seeded-bugs")]
-async fn seed(url: &str) -> Result<(), sluice_store::StoreError> {
+async fn plant_statements(url: &str) -> Result<(), sluice_store::StoreError> {
     use sluice_service::seeded::{Bug, is};
-    use sluice_store::postgres::seed::{LOOKUP_BEFORE_LOCK, NO_UNIQUE_KEY, replace};
+    use sluice_store::postgres::seeded::{LOOKUP_BEFORE_LOCK, NO_UNIQUE_KEY, replace};
 
     for (bug, sql) in [(Bug::LookupBeforeLock, LOOKUP_BEFORE_LOCK), (Bug::NoUniqueKey, NO_UNIQUE_KEY)] {
         if is(bug) {

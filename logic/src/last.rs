@@ -4,19 +4,19 @@
 use std::sync::Arc;
 
 use sluice_cluster::last::Last;
-use sluice_cluster::{Service, View};
+use sluice_cluster::{ClusterView, Service};
 use sluice_proto::ids::InstanceId;
-use sluice_service::grpc::peers::{Connections, PeerState, Peers};
+use sluice_service::grpc::peers::{PeerState, PeerStates, Peers};
 use tokio::sync::watch;
 
 use crate::defaults::{LAST_LOOK, LAST_STAY};
 
 /// Waits as long as this logic is needed; not at all when nobody is connected, [`LAST_LOOK`] when it is not.
-pub async fn stay(peers: &Peers, view: watch::Receiver<Arc<View>>, me: watch::Receiver<InstanceId>) {
+pub async fn stay(peers: &Peers, view: watch::Receiver<Arc<ClusterView>>, me: watch::Receiver<InstanceId>) {
     let (service, connections) = (Service::Logic, peers.watch());
     let last = Last { service, view, me, connections, look: LAST_LOOK, stay: LAST_STAY };
     let drains = |peer: &&PeerState| peer.draining && may_be_gateway(peer);
-    let draining = |connections: &Connections| connections.values().filter(drains).count();
+    let draining = |connections: &PeerStates| connections.values().filter(drains).count();
     last.stay(draining, |connections, _| !connections.values().any(may_be_gateway)).await;
 }
 

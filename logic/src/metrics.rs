@@ -32,21 +32,21 @@ pub enum OutcomeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
+struct PublishLabels {
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Failure {
+struct FailureLabels {
     class: &'static str,
 }
 
 /// All metrics of one logic; clones share them.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub struct Metrics(Arc<Instruments>);
 
 /// The metrics by name.
-pub struct Inner {
+pub struct Instruments {
     publishes: [Counter; 6],
     store_failures: [Counter; 4],
     /// Items of a committed group.
@@ -70,9 +70,9 @@ pub struct Inner {
 }
 
 impl std::ops::Deref for Metrics {
-    type Target = Inner;
+    type Target = Instruments;
 
-    fn deref(&self) -> &Inner {
+    fn deref(&self) -> &Instruments {
         &self.0
     }
 }
@@ -83,9 +83,9 @@ impl Metrics {
     pub fn register(registry: &Registry) -> Self {
         let outcomes = registry.counters("publishes", "Publishes answered, by outcome");
         let failures = registry.counters("store_failures", "Commit groups that failed, by class");
-        let publishes = OUTCOMES.map(|outcome| outcomes.get_or_create_owned(&Outcome { outcome }));
-        let store_failures = CLASSES.map(|class| failures.get_or_create_owned(&Failure { class }));
-        Self(Arc::new(Inner {
+        let publishes = OUTCOMES.map(|outcome| outcomes.get_or_create_owned(&PublishLabels { outcome }));
+        let store_failures = CLASSES.map(|class| failures.get_or_create_owned(&FailureLabels { class }));
+        Self(Arc::new(Instruments {
             publishes,
             store_failures,
             group_items: registry.histogram("group_items", "Items of a committed group", &ITEMS),

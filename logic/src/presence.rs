@@ -13,24 +13,24 @@ use sluice_proto::ids::{InstanceId, RoomId, UserId};
 use crate::defaults::{PRESENT_MAX, REAP_MAX};
 use crate::error::CallError;
 use crate::metrics::Metrics;
-use crate::vitals::Vitals;
+use crate::probe::Probe;
 
 /// Says whether an instance is alive for certain, whatever the registry says.
 pub type Alive = Box<dyn Fn(&InstanceId) -> bool + Send + Sync>;
 
 /// Answers `ReportStatus`, `Presence` and `Reap`.
-pub struct Reports {
+pub struct PresenceService {
     presence: Arc<dyn Presence>,
-    vitals: Vitals,
+    probe: Probe,
     alive: Alive,
     metrics: Metrics,
 }
 
-impl Reports {
-    /// Reports into `presence`.
+impl PresenceService {
+    /// Reports go into `presence`.
     #[must_use]
-    pub fn new(presence: Arc<dyn Presence>, vitals: Vitals, alive: Alive, metrics: Metrics) -> Self {
-        Self { presence, vitals, alive, metrics }
+    pub fn new(presence: Arc<dyn Presence>, probe: Probe, alive: Alive, metrics: Metrics) -> Self {
+        Self { presence, probe, alive, metrics }
     }
 
     /// Applies a report; `stored` is false when Redis did not take it.
@@ -56,7 +56,7 @@ impl Reports {
             self.metrics.presence_failures.inc();
             tracing::debug!(%error, %instance, "A status report was not stored; the gateway says it again.");
         }
-        let (epoch, marker) = (self.vitals.epoch(), self.vitals.marker());
+        let (epoch, marker) = (self.probe.epoch(), self.probe.marker());
         Ok(StatusReply { epoch, marker, stored: stored.is_ok() })
     }
 

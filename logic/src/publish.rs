@@ -3,8 +3,9 @@
 //! One batcher per lane: while one of its groups commits, calls gather for
 //! the next. A call is never split over two groups. Nothing here waits for the fan-out.
 
+#[cfg(feature = "seeded-bugs")]
+mod early;
 pub mod group;
-mod hasty;
 pub mod validate;
 
 use std::sync::Arc;
@@ -16,7 +17,6 @@ use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, LANES};
 use sluice_proto::wire::ErrorCode;
 use sluice_service::batcher::{Batcher, Bounds, SubmitError};
 use sluice_service::clock::Clock;
-use sluice_service::seeded::{self, Bug};
 use sluice_store::{Class, Committed, NewMessage, Store, StoreError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 use crate::defaults::{ITEM_COST_MIN, LANE_BYTES_MAX, LANE_CALLS_MAX};
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::notices::Notices;
-use group::{Answer, Call, Group, Outcome, Watch};
-use validate::{InvalidCall, Refusal};
+use group::{CallOutcomes, CommitGroup, CommitObserver, ItemOutcome, PublishCall};
+use validate::{InvalidCall, InvalidItem};
 
 /// The lanes.
 pub struct Publisher {
-    lanes: Vec<Batcher<Call, Answer>>,
+    lanes: Vec<Batcher<PublishCall, CallOutcomes>>,
     /// Cancelled when every lane is through.
     stop: CancellationToken,
     metrics: Metrics,
@@ -52,14 +52,14 @@ impl Publisher {
         };
         let stop = CancellationToken::new();
         let lane = |lane: u8| {
-            let parts = Arc::new(Lane {
+            let parts = Arc::new(CommitLane {
                 lane,
                 store: Arc::clone(&store),
                 notices: Arc::clone(&notices),
                 clock: clock.clone(),
                 metrics: metrics.clone(),
             });
-            let run = move |calls: Vec<Call>| Lane::commit(Arc::clone(&parts), calls);
+            let run = move |calls: Vec<PublishCall>| CommitLane::commit(Arc::clone(&parts), calls);
             let (batcher, drive) = Batcher::new("publish", bounds, cost, stop.clone(), run);
             scope.spawn("publish", drive);
             batcher
@@ -88,12 +88,12 @@ impl Publisher {
                 Err(refusal) => refusals.push(Some(refusal)),
             }
         }
-        let answer = self.commit(Call { items, deadline, not_after_ms: request.not_after_ms }).await;
+        let answer = self.commit(PublishCall { items, deadline, not_after_ms: request.not_after_ms }).await;
         let epoch = answer.epoch.map_or(0, |epoch| epoch.0);
         let mut outcomes = answer.outcomes.into_iter();
         let results = refusals.into_iter().map(|refusal| match refusal {
             Some(refusal) => self.counted(OutcomeLabel::Refused, refused(refusal)),
-            None => self.result(outcomes.next().unwrap_or(Outcome::Unknown)),
+            None => self.result(outcomes.next().unwrap_or(ItemOutcome::Unknown)),
         });
         Ok(PublishReply { results: results.collect(), epoch })
     }
@@ -110,31 +110,33 @@ impl Publisher {
         self.lanes.iter().map(Batcher::waiting).sum()
     }
 
-    async fn commit(&self, call: Call) -> Answer {
-        let all = |outcome, items| Answer { epoch: None, outcomes: vec![outcome; items] };
-        let Some(first) = call.items.first() else { return all(Outcome::NotStored, 0) };
+    async fn commit(&self, call: PublishCall) -> CallOutcomes {
+        let all = |outcome, items| CallOutcomes { epoch: None, outcomes: vec![outcome; items] };
+        let Some(first) = call.items.first() else { return all(ItemOutcome::NotStored, 0) };
         let (lane, items) = (usize::from(first.room.lane()), call.items.len());
         match self.lanes[lane].submit(call).await {
             Ok(answer) => answer,
-            Err(SubmitError::Closed) => all(Outcome::NotStored, items),
-            Err(SubmitError::Lost) => all(Outcome::Unknown, items),
+            Err(SubmitError::Closed) => all(ItemOutcome::NotStored, items),
+            Err(SubmitError::Lost) => all(ItemOutcome::Unknown, items),
         }
     }
 
-    fn result(&self, outcome: Outcome) -> PublishResult {
+    fn result(&self, outcome: ItemOutcome) -> PublishResult {
         let plain = |outcome: grpc::Outcome| PublishResult { outcome: outcome.into(), ..Default::default() };
         let at = |outcome: grpc::Outcome, seq, at_ms| PublishResult { seq, at_ms, ..plain(outcome) };
         let (label, result) = match outcome {
-            Outcome::Stored { seq, at_ms } => (OutcomeLabel::Stored, at(grpc::Outcome::Stored, seq, at_ms)),
-            Outcome::Duplicate { seq } => (OutcomeLabel::Duplicate, at(grpc::Outcome::Duplicate, seq, 0)),
-            // Where the other message is, is nobody's business.
-            Outcome::Conflict => (OutcomeLabel::Conflict, plain(grpc::Outcome::Conflict)),
-            Outcome::Poison => {
-                let message = "the store cannot hold this message".into();
-                (OutcomeLabel::Refused, refused(Refusal { code: ErrorCode::BadRequest, message }))
+            ItemOutcome::Stored { seq, at_ms } => {
+                (OutcomeLabel::Stored, at(grpc::Outcome::Stored, seq, at_ms))
             }
-            Outcome::NotStored => (OutcomeLabel::NotStored, plain(grpc::Outcome::NotStored)),
-            Outcome::Unknown => (OutcomeLabel::Unknown, plain(grpc::Outcome::Unknown)),
+            ItemOutcome::Duplicate { seq } => (OutcomeLabel::Duplicate, at(grpc::Outcome::Duplicate, seq, 0)),
+            // Where the other message is, is nobody's business.
+            ItemOutcome::Conflict => (OutcomeLabel::Conflict, plain(grpc::Outcome::Conflict)),
+            ItemOutcome::Poison => {
+                let message = "the store cannot hold this message".into();
+                (OutcomeLabel::Refused, refused(InvalidItem { code: ErrorCode::BadRequest, message }))
+            }
+            ItemOutcome::NotStored => (OutcomeLabel::NotStored, plain(grpc::Outcome::NotStored)),
+            ItemOutcome::Unknown => (OutcomeLabel::Unknown, plain(grpc::Outcome::Unknown)),
         };
         self.counted(label, result)
     }
@@ -146,12 +148,12 @@ impl Publisher {
 }
 
 /// What a call counts in its lane's bounds: bytes, or its items at their least weight.
-fn cost(call: &Call) -> usize {
+fn cost(call: &PublishCall) -> usize {
     let bytes = call.items.iter().map(|item| item.data.len()).sum::<usize>();
     bytes.max(call.items.len() * ITEM_COST_MIN)
 }
 
-fn refused(refusal: Refusal) -> PublishResult {
+fn refused(refusal: InvalidItem) -> PublishResult {
     PublishResult {
         outcome: grpc::Outcome::Refused.into(),
         code: refusal.code.as_str().into(),
@@ -161,7 +163,7 @@ fn refused(refusal: Refusal) -> PublishResult {
 }
 
 /// What the groups of one lane share.
-struct Lane {
+struct CommitLane {
     lane: u8,
     store: Arc<dyn Store>,
     notices: Arc<Notices>,
@@ -169,22 +171,21 @@ struct Lane {
     metrics: Metrics,
 }
 
-impl Lane {
-    async fn commit(self: Arc<Self>, calls: Vec<Call>) -> Vec<Answer> {
-        if seeded::is(Bug::AnswerBeforeCommit) {
-            return hasty::answer(self, calls).await;
-        }
-        if seeded::is(Bug::PushBeforeCommit) {
-            hasty::announce(&self, &calls).await;
-        }
+impl CommitLane {
+    async fn commit(self: Arc<Self>, calls: Vec<PublishCall>) -> Vec<CallOutcomes> {
+        #[cfg(feature = "seeded-bugs")]
+        let calls = match early::commit(&self, calls).await {
+            Ok(answers) => return answers,
+            Err(calls) => calls,
+        };
         let started = Instant::now();
-        let answers = Group::new(&*self.store, &*self, &self.clock, self.lane, calls).run().await;
+        let answers = CommitGroup::new(&*self.store, &*self, &self.clock, self.lane, calls).run().await;
         self.metrics.group_seconds.observe(started.elapsed().as_secs_f64());
         answers
     }
 }
 
-impl Watch for Lane {
+impl CommitObserver for CommitLane {
     fn committed(&self, items: &[&NewMessage], committed: &Committed) {
         self.metrics.group_items.observe(f64::from(u32::try_from(items.len()).unwrap_or(u32::MAX)));
         self.notices.offer(self.lane, items, committed);

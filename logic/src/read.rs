@@ -15,13 +15,13 @@ use tokio::sync::Semaphore;
 use crate::defaults::READS_MAX;
 use crate::error::CallError;
 use crate::metrics::Metrics;
-use crate::vitals::Vitals;
+use crate::probe::Probe;
 
 /// Answers `Read`, `Heads` and `Subscribe`.
 pub struct Reader {
     store: Arc<dyn Store>,
     presence: Arc<dyn Presence>,
-    vitals: Vitals,
+    probe: Probe,
     permits: Semaphore,
     metrics: Metrics,
 }
@@ -29,8 +29,8 @@ pub struct Reader {
 impl Reader {
     /// A reader over these parts.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, presence: Arc<dyn Presence>, vitals: Vitals, metrics: Metrics) -> Self {
-        Self { store, presence, vitals, permits: Semaphore::new(READS_MAX), metrics }
+    pub fn new(store: Arc<dyn Store>, presence: Arc<dyn Presence>, probe: Probe, metrics: Metrics) -> Self {
+        Self { store, presence, probe, permits: Semaphore::new(READS_MAX), metrics }
     }
 
     /// One page per range, in order.
@@ -45,7 +45,7 @@ impl Reader {
         let ranges = request.ranges.iter().map(range).collect::<Result<Vec<_>, _>>()?;
         let _permit = self.permits.acquire().await;
         let pages = self.store.read(&ranges, BATCH_BYTES_MAX).await?;
-        self.vitals.saw_epoch(pages.epoch);
+        self.probe.saw_epoch(pages.epoch);
         let pages_out =
             pages.pages.into_iter().zip(&ranges).map(|(page, range)| room_page(page, range.after));
         Ok(ReadReply { epoch: pages.epoch.0, pages: pages_out.collect() })
@@ -57,7 +57,7 @@ impl Reader {
     /// A malformed request, or the store.
     pub async fn heads(&self, rooms: &[String]) -> Result<HeadsReply, CallError> {
         let heads = self.heads_of(&parse_rooms(rooms)?).await?;
-        Ok(HeadsReply { epoch: heads.epoch.0, marker: self.vitals.marker(), heads: heads.heads })
+        Ok(HeadsReply { epoch: heads.epoch.0, marker: self.probe.marker(), heads: heads.heads })
     }
 
     /// Stores interest first and reads the heads then: what is committed in between is pushed, what was
@@ -76,7 +76,7 @@ impl Reader {
         let heads = self.heads_of(&rooms).await?;
         Ok(SubscribeReply {
             epoch: heads.epoch.0,
-            marker: self.vitals.marker(),
+            marker: self.probe.marker(),
             heads: heads.heads,
             interest_stored: interest.is_ok(),
         })
@@ -85,7 +85,7 @@ impl Reader {
     async fn heads_of(&self, rooms: &[RoomId]) -> Result<Heads, CallError> {
         let _permit = self.permits.acquire().await;
         let heads = self.store.heads(rooms).await?;
-        self.vitals.saw_epoch(heads.epoch);
+        self.probe.saw_epoch(heads.epoch);
         Ok(heads)
     }
 }

@@ -19,11 +19,11 @@ use tonic::{Request, Response, Status};
 use crate::auth::{Auth, Identity};
 use crate::defaults::CALL_WITHIN;
 use crate::error::CallError;
-use crate::presence::Reports;
+use crate::presence::PresenceService;
+use crate::probe::Probe;
 use crate::publish::Publisher;
 use crate::read::Reader;
 use crate::sweep::Sweeper;
-use crate::vitals::Vitals;
 
 /// What answers calls once the store was reached.
 pub struct Core {
@@ -32,7 +32,7 @@ pub struct Core {
     /// `Read`, `Heads`, `Subscribe`
     pub reader: Reader,
     /// `ReportStatus`, `Presence`, `Reap`
-    pub reports: Reports,
+    pub reports: PresenceService,
     /// `Sweep`
     pub sweeper: Sweeper,
 }
@@ -44,7 +44,7 @@ pub struct Rpc {
     /// `Authenticate`
     pub auth: Auth,
     /// Says why there is no core yet.
-    pub vitals: Vitals,
+    pub probe: Probe,
     /// Judges tokens.
     pub clock: Clock,
 }
@@ -60,7 +60,7 @@ impl Rpc {
 
     fn core(&self) -> Result<&Core, CallError> {
         self.core.get().ok_or_else(|| {
-            let reason = self.vitals.store().err().unwrap_or_default();
+            let reason = self.probe.store().err().unwrap_or_default();
             CallError::NotNow(format!("logic is starting: {reason}"))
         })
     }

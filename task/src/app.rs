@@ -11,7 +11,7 @@ use sluice_lifecycle::{Lifecycle, Stage, bounded};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
-use sluice_service::admin::Admin;
+use sluice_service::admin::AdminPages;
 use sluice_service::grpc::channels::{Caller, Channels};
 use sluice_service::grpc::peers::Peers;
 use sluice_service::listen::{Bound, bind};
@@ -113,8 +113,8 @@ struct Running {
 }
 
 impl Running {
-    fn pages(&self, registry: Registry) -> Admin {
-        let mut admin = Admin::new("task", self.lifecycle.clone(), registry);
+    fn pages(&self, registry: Registry) -> AdminPages {
+        let mut admin = AdminPages::new("task", self.lifecycle.clone(), registry);
         let Deps { cluster, queue, .. } = &self.deps;
         let (me, view, duties) = (cluster.me(), cluster.view(), Arc::clone(cluster));
         admin.instance = Arc::new(move || me.borrow().to_string());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
-use sluice_service::config::sections::{Admin, Etcd, Log, Seeds, Server, Shutdown};
+use sluice_service::config::sections::{Admin, Endpoint, Etcd, Log, Seeds, Shutdown};
 use sluice_service::process::Settings;
 
 use crate::stages;
@@ -22,9 +22,9 @@ pub struct Config {
     /// Gateways known without etcd.
     pub gateway: Seeds,
     /// The fan-out queue.
-    pub nats: Server,
+    pub nats: Endpoint,
     /// Interest.
-    pub redis: Server,
+    pub redis: Endpoint,
     /// The stop.
     pub shutdown: Shutdown,
     /// The log on stderr.
@@ -39,8 +39,8 @@ impl Default for Config {
             etcd: Etcd::default(),
             logic: Seeds::default(),
             gateway: Seeds::default(),
-            nats: Server::at("nats://127.0.0.1:4222"),
-            redis: Server::at("redis://127.0.0.1:6379"),
+            nats: Endpoint::at("nats://127.0.0.1:4222"),
+            redis: Endpoint::at("redis://127.0.0.1:6379"),
             shutdown: Shutdown::default(),
             log: Log::default(),
         }

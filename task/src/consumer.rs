@@ -1,12 +1,14 @@
 //! Takes notices from the queue and has several of them carried at once, bounded by number and bytes. A slow
 //! notice holds no other one up.
 
+#[cfg(feature = "seeded-bugs")]
+mod early;
+
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use sluice_queue::{Delivery, Queue, QueueError};
-use sluice_service::seeded::{self, Bug};
 use tokio_util::sync::CancellationToken;
 
 use crate::defaults::{NOTICES_BYTES_MAX, NOTICES_MAX};
@@ -52,15 +54,8 @@ pub async fn run(
 /// Returns the bytes that are no longer held.
 async fn carry(fanout: &FanOut, delivery: Delivery) -> usize {
     let bytes = delivery.payload.len();
-    let delivery = if seeded::is(Bug::AckBeforePush) { acknowledged(delivery).await } else { delivery };
+    #[cfg(feature = "seeded-bugs")]
+    let delivery = early::acknowledged(delivery).await;
     fanout.carry(delivery).await;
     bytes
-}
-
-/// For a seeded bug: NATS hears that the notice is done a moment before anything is.
-async fn acknowledged(delivery: Delivery) -> Delivery {
-    let payload = delivery.payload.clone();
-    delivery.ack().await;
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    Delivery::new(payload, async {})
 }

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_cluster::{Cluster, Duty, Service, State, View};
+use sluice_cluster::{Cluster, ClusterView, Duty, InstanceState, Service};
 use sluice_presence::Presence;
 use sluice_proto::grpc::logic_client::LogicClient;
 use sluice_proto::grpc::{ReapRequest, SweepRequest};
 use sluice_proto::ids::InstanceId;
-use sluice_service::grpc::channels::{Calls, Channels, Target};
+use sluice_service::grpc::channels::{CallerChannel, Channels, Target};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -117,7 +117,7 @@ impl Duties {
     async fn call<R>(
         &self,
         lane: u8,
-        ask: impl AsyncFnOnce(LogicClient<Calls>) -> Result<R, Status>,
+        ask: impl AsyncFnOnce(LogicClient<CallerChannel>) -> Result<R, Status>,
     ) -> Option<R> {
         let logic = self.logics.pick(lane)?;
         let answer = timeout(CALL_WITHIN, ask(LogicClient::new(logic.calls()))).await;
@@ -147,18 +147,18 @@ fn ticks(every: Duration) -> tokio::time::Interval {
 }
 
 /// The logics of a view, as targets of calls.
-pub fn logics(view: &View) -> Arc<Vec<Target>> {
+pub fn logics(view: &ClusterView) -> Arc<Vec<Target>> {
     let target = |logic: &sluice_cluster::Instance| Target {
         id: logic.id.clone(),
         address: logic.address.clone(),
-        draining: logic.state == State::Draining,
+        draining: logic.state == InstanceState::Draining,
     };
     Arc::new(view.of(Service::Logic).map(target).collect())
 }
 
 /// Keeps `targets` like the view, until `stop`.
 pub async fn follow_logics(
-    mut view: watch::Receiver<Arc<View>>,
+    mut view: watch::Receiver<Arc<ClusterView>>,
     targets: watch::Sender<Arc<Vec<Target>>>,
     stop: CancellationToken,
 ) {

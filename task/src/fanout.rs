@@ -15,10 +15,10 @@ use sluice_queue::Delivery;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::interest::{Interest, Lookups};
+use self::interest::{InterestedGateways, Lookups};
 use self::notice::Notice;
 use crate::metrics::Metrics;
-use crate::outlet::{Directory, Outlets, Push};
+use crate::outlet::{Directory, NoticePart, Outlets};
 
 /// Carries notices to outlets.
 pub struct FanOut {
@@ -54,12 +54,12 @@ impl FanOut {
     }
 
     /// Hands every outlet its part and waits until no outlet holds one.
-    async fn push(&self, notice: Notice, interest: Interest) {
+    async fn push(&self, notice: Notice, interest: InterestedGateways) {
         let directory = self.outlets.directory();
         let (ticket, mut done) = mpsc::channel(1);
         for (place, runs) in parts(notice.runs.len(), interest.as_deref(), &*directory) {
             let runs: Vec<Bytes> = runs.into_iter().map(|run| notice.runs[run].bytes.clone()).collect();
-            directory.offer(place, Push { epoch: notice.epoch, runs, ticket: ticket.clone() });
+            directory.offer(place, NoticePart { epoch: notice.epoch, runs, ticket: ticket.clone() });
         }
         drop(ticket);
         // Nothing is ever sent: the channel ends when the last ticket is dropped.

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use sluice_cluster::last::Last;
-use sluice_cluster::{Service, View};
+use sluice_cluster::{ClusterView, Service};
 use sluice_proto::ids::InstanceId;
-use sluice_service::grpc::peers::{Connections, Peers};
+use sluice_service::grpc::peers::{PeerStates, Peers};
 use tokio::sync::watch;
 
 use crate::defaults::{LAST_LOOK, LAST_STAY};
 
 /// Waits as long as this task is needed; not at all when no stream is open or another task serves, [`LAST_LOOK`]
 /// when no gateway drains.
-pub async fn stay(peers: &Peers, view: watch::Receiver<Arc<View>>, me: watch::Receiver<InstanceId>) {
+pub async fn stay(peers: &Peers, view: watch::Receiver<Arc<ClusterView>>, me: watch::Receiver<InstanceId>) {
     let (service, connections) = (Service::Task, peers.watch());
     let last = Last { service, view, me, connections, look: LAST_LOOK, stay: LAST_STAY };
-    let draining = |streams: &Connections| streams.values().filter(|peer| peer.draining).count();
+    let draining = |streams: &PeerStates| streams.values().filter(|peer| peer.draining).count();
     last.stay(draining, |streams, alone| streams.is_empty() || !alone).await;
 }
 
@@ -23,7 +23,7 @@ pub async fn stay(peers: &Peers, view: watch::Receiver<Arc<View>>, me: watch::Re
 mod tests {
     use std::time::Duration;
 
-    use sluice_cluster::{Instance, State};
+    use sluice_cluster::{Instance, InstanceState};
     use tokio::time::Instant;
 
     use super::*;
@@ -32,8 +32,8 @@ mod tests {
         InstanceId::parse(text).expect("valid")
     }
 
-    fn view(tasks: &[(&str, State)]) -> Arc<View> {
-        let instance = |(name, state): &(&str, State)| Instance {
+    fn view(tasks: &[(&str, InstanceState)]) -> Arc<ClusterView> {
+        let instance = |(name, state): &(&str, InstanceState)| Instance {
             id: id(name),
             service: Service::Task,
             address: (*name).into(),
@@ -44,10 +44,10 @@ mod tests {
             headroom: None,
         };
         let instances = tasks.iter().map(|task| (id(task.0), instance(task))).collect();
-        Arc::new(View { instances, sees_me: true })
+        Arc::new(ClusterView { instances, sees_me: true })
     }
 
-    async fn stays(peers: &Peers, tasks: &[(&str, State)]) -> Duration {
+    async fn stays(peers: &Peers, tasks: &[(&str, InstanceState)]) -> Duration {
         let (view, me) = (watch::Sender::new(view(tasks)), watch::Sender::new(id("task-me")));
         let begun = Instant::now();
         stay(peers, view.subscribe(), me.subscribe()).await;
@@ -57,15 +57,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_the_last_stays_and_only_for_the_draining() {
         let peers = Peers::new();
-        let me = ("task-me", State::Draining);
+        let me = ("task-me", InstanceState::Draining);
         let only_me = [me];
         assert_eq!(stays(&peers, &only_me).await, Duration::ZERO);
         let stream = peers.connect("one".into());
         stream.says(&id("gateway-a"), false);
         assert_eq!(stays(&peers, &[me]).await, LAST_LOOK);
         stream.says(&id("gateway-a"), true);
-        assert_eq!(stays(&peers, &[me, ("task-b", State::Serving)]).await, Duration::ZERO);
-        assert!(stays(&peers, &[me, ("task-b", State::Draining)]).await >= LAST_STAY);
+        assert_eq!(stays(&peers, &[me, ("task-b", InstanceState::Serving)]).await, Duration::ZERO);
+        assert!(stays(&peers, &[me, ("task-b", InstanceState::Draining)]).await >= LAST_STAY);
         let leaves = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             drop(stream);

@@ -9,10 +9,10 @@ use sluice_service::metrics::{ITEMS, Registry, SECONDS};
 
 /// All metrics of one task; clones share them.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub struct Metrics(Arc<Instruments>);
 
 /// The metrics by name.
-pub struct Inner {
+pub struct Instruments {
     /// Notices brought to their end.
     pub notices: Counter,
     /// Notices that could not be read; acknowledged, so that they do not come again.
@@ -46,9 +46,9 @@ pub struct Inner {
 }
 
 impl std::ops::Deref for Metrics {
-    type Target = Inner;
+    type Target = Instruments;
 
-    fn deref(&self) -> &Inner {
+    fn deref(&self) -> &Instruments {
         &self.0
     }
 }
@@ -57,7 +57,7 @@ impl Metrics {
     /// Registers everything, as `sluice_task_…`.
     #[must_use]
     pub fn register(registry: &Registry) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(Instruments {
             notices: registry.counter("notices", "Notices brought to their end"),
             notices_bad: registry.counter("notices_bad", "Notices that could not be read"),
             notices_in_flight: registry.gauge("notices_in_flight", "Notices in hand"),

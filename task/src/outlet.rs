@@ -1,8 +1,8 @@
 //! Outlets: one push stream to each gateway, with a breaker. Who waits for a push holds no more than a ticket;
 //! an outlet that lags or has no stream holds none.
 
-mod book;
-mod line;
+mod queue;
+mod registry;
 mod stream;
 mod wire;
 
@@ -12,19 +12,18 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-pub use self::book::{Directory, Outlets};
-use self::line::{Line, Next, State};
+pub use self::queue::NoticePart;
+use self::queue::{Next, OutletQueue, OutletState};
+pub use self::registry::{Directory, Outlets};
 use crate::metrics::Metrics;
 
 /// Dropped when nobody has to wait any longer.
 pub type Ticket = mpsc::Sender<std::convert::Infallible>;
-/// The part of a notice for one gateway.
-pub type Push = line::Push<Ticket>;
 
 /// The way to one address.
 pub struct Outlet {
     address: Arc<str>,
-    line: Mutex<Line<Ticket>>,
+    queue: Mutex<OutletQueue<Ticket>>,
     /// Wakes the stream: something waits to be sent.
     wake: Notify,
     metrics: Metrics,
@@ -32,12 +31,12 @@ pub struct Outlet {
 
 impl Outlet {
     fn new(address: Arc<str>, metrics: Metrics) -> Self {
-        Self { address, line: Mutex::new(Line::new()), wake: Notify::new(), metrics }
+        Self { address, queue: Mutex::new(OutletQueue::new()), wake: Notify::new(), metrics }
     }
 
-    /// Queues a push, or drops it: then nobody waits, and the gateway is told when it is back.
-    fn offer(&self, push: Push) {
-        let taken = self.change(|line, now| line.offer(push, now));
+    /// Queues a part of a notice, or drops it: then nobody waits, and the gateway is told when it is back.
+    fn offer(&self, part: NoticePart<Ticket>) {
+        let taken = self.change(|queue, now| queue.offer(part, now));
         let count = if taken { &self.metrics.pushes } else { &self.metrics.pushes_dropped };
         count.inc();
         if taken {
@@ -46,23 +45,23 @@ impl Outlet {
     }
 
     fn opened(&self) {
-        self.change(|line, _| line.opened());
+        self.change(|queue, _| queue.opened());
     }
 
     fn ended(&self) {
-        self.change(|line, _| line.ended());
+        self.change(|queue, _| queue.ended());
     }
 
     fn acked(&self, id: u64) {
-        self.change(|line, _| line.acked(id));
+        self.change(|queue, _| queue.acked(id));
     }
 
     fn tick(&self) {
-        self.change(Line::tick);
+        self.change(OutletQueue::tick);
     }
 
     fn next(&self) -> Option<Next> {
-        let next = self.change(|line, _| line.next())?;
+        let next = self.change(|queue, _| queue.next())?;
         match &next {
             Next::Resync => self.metrics.resyncs.inc(),
             Next::Batch { runs, .. } => {
@@ -74,44 +73,44 @@ impl Outlet {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.line().deadline()
+        self.queue().deadline()
     }
 
     /// Whether nobody waits for anything here.
     fn is_settled(&self) -> bool {
-        self.line().is_settled()
+        self.queue().is_settled()
     }
 
     fn is_lagging(&self) -> bool {
-        self.line().state() == State::Lagging
+        self.queue().state() == OutletState::Lagging
     }
 
     fn status(&self) -> Value {
-        let line = self.line();
+        let queue = self.queue();
         json!({
             "address": &*self.address,
-            "state": line.state().as_str(),
-            "queued": line.queued(),
-            "in_flight": line.in_flight(),
-            "missed": line.missed(),
+            "state": queue.state().as_str(),
+            "queued": queue.queued(),
+            "in_flight": queue.in_flight(),
+            "missed": queue.missed(),
         })
     }
 
     /// Applies a change and says so when the gateway begins or ceases to lag.
-    fn change<R>(&self, change: impl FnOnce(&mut Line<Ticket>, Instant) -> R) -> R {
-        let mut line = self.line();
-        let before = line.state();
-        let result = change(&mut line, Instant::now());
-        let after = line.state();
-        drop(line);
+    fn change<R>(&self, change: impl FnOnce(&mut OutletQueue<Ticket>, Instant) -> R) -> R {
+        let mut queue = self.queue();
+        let before = queue.state();
+        let result = change(&mut queue, Instant::now());
+        let after = queue.state();
+        drop(queue);
         match (before, after) {
-            (State::Lagging, State::Open) => {
+            (OutletState::Lagging, OutletState::Open) => {
                 tracing::info!(
                     gateway = &*self.address,
                     "A gateway has caught up and is told to ask for heads."
                 );
             }
-            (State::Connecting | State::Open | State::Away, State::Lagging) => {
+            (OutletState::Connecting | OutletState::Open | OutletState::Away, OutletState::Lagging) => {
                 self.metrics.lags.inc();
                 tracing::warn!(gateway = &*self.address, "A gateway lags: nobody waits for it.");
             }
@@ -120,7 +119,7 @@ impl Outlet {
         result
     }
 
-    fn line(&self) -> MutexGuard<'_, Line<Ticket>> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, OutletQueue<Ticket>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,11 +12,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::defaults::COMMANDS_MAX;
-use crate::driver::{Command, Driver};
+use crate::driver::{Driver, DriverCommand};
 use crate::error::Error;
 use crate::event::{Event, Message, Subscribed};
 use crate::options::{Options, Position};
-use crate::state::{Publish, Request};
+use crate::state::{PendingRequest, Publish};
 
 /// A stored publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Receipt {
 /// A client. Clones share one connection, which ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct Client {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<DriverCommand>,
     outbox: Arc<Semaphore>,
     /// The connection's task: aborted when the last handle is dropped.
     _task: Arc<JoinSet<()>>,
@@ -128,7 +128,7 @@ impl Client {
         let place = Arc::clone(&self.outbox).acquire_owned().await.map_err(|_| Error::Closed)?;
         let (reply, receipt) = oneshot::channel();
         let publish = Publish { room: room.to_owned(), key: key.to_owned(), data, reply, _place: place };
-        self.send(Command::Publish(publish)).await?;
+        self.send(DriverCommand::Publish(publish)).await?;
         Ok(Receipt(receipt))
     }
 
@@ -138,7 +138,7 @@ impl Client {
     /// [`Error::Answer`] when refused.
     pub async fn subscribe(&self, room: &str, from: Position) -> Result<Subscribed, Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Subscribe(room.to_owned(), from, reply)).await?;
+        self.send(DriverCommand::Subscribe(room.to_owned(), from, reply)).await?;
         answer.await.unwrap_or(Err(Error::Closed))
     }
 
@@ -147,7 +147,7 @@ impl Client {
     /// # Errors
     /// [`Error::Answer`] when there was none.
     pub async fn unsubscribe(&self, room: &str) -> Result<(), Error> {
-        self.request(|reply| Request::Unsubscribe(room.to_owned(), reply)).await
+        self.request(|reply| PendingRequest::Unsubscribe(room.to_owned(), reply)).await
     }
 
     /// Messages before a position (`None`: the newest), oldest first, at most `limit` (256).
@@ -160,7 +160,7 @@ impl Client {
         before: Option<u64>,
         limit: Option<u32>,
     ) -> Result<Vec<Message>, Error> {
-        self.request(|reply| Request::History { room: room.to_owned(), before, limit, reply }).await
+        self.request(|reply| PendingRequest::History { room: room.to_owned(), before, limit, reply }).await
     }
 
     /// Who is in a room.
@@ -168,7 +168,7 @@ impl Client {
     /// # Errors
     /// As [`Client::history`].
     pub async fn presence(&self, room: &str) -> Result<Vec<PresentUser>, Error> {
-        self.request(|reply| Request::Presence(room.to_owned(), reply)).await
+        self.request(|reply| PendingRequest::Presence(room.to_owned(), reply)).await
     }
 
     /// Returns when the server has answered.
@@ -176,27 +176,27 @@ impl Client {
     /// # Errors
     /// As [`Client::history`].
     pub async fn ping(&self) -> Result<(), Error> {
-        self.request(Request::Ping).await
+        self.request(PendingRequest::Ping).await
     }
 
     /// Says goodbye and ends; publishes without an answer are given up.
     pub async fn close(self) {
         let (reply, done) = oneshot::channel();
-        if self.send(Command::Close(reply)).await.is_ok() {
+        if self.send(DriverCommand::Close(reply)).await.is_ok() {
             done.await.ok(); // the task has ended, which is what was asked for
         }
     }
 
     async fn request<T>(
         &self,
-        make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Request,
+        make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> PendingRequest,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Request(make(reply))).await?;
+        self.send(DriverCommand::PendingRequest(make(reply))).await?;
         answer.await.unwrap_or(Err(Error::Closed))
     }
 
-    async fn send(&self, command: Command) -> Result<(), Error> {
+    async fn send(&self, command: DriverCommand) -> Result<(), Error> {
         self.commands.send(command).await.map_err(|_| Error::Closed)
     }
 }

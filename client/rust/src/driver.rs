@@ -15,16 +15,16 @@ use crate::error::Error;
 use crate::event::{Event, Subscribed};
 use crate::options::{Options, Position};
 use crate::raw::Frame;
-use crate::state::{Publish, Request, Source, State, Then};
+use crate::state::{ClientState, PendingRequest, Publish, Source, Then};
 use crate::wire::Wire;
-use dial::{Dialer, Standing};
+use dial::{GatewayDialer, Standing};
 
 /// What a handle asks for.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum DriverCommand {
     Publish(Publish),
     Subscribe(String, Position, oneshot::Sender<Result<Subscribed, Error>>),
-    Request(Request),
+    PendingRequest(PendingRequest),
     Close(oneshot::Sender<()>),
 }
 
@@ -49,11 +49,11 @@ struct Old {
 }
 
 pub(crate) struct Driver {
-    state: State,
+    state: ClientState,
     active: Option<Active>,
     old: Option<Old>,
-    dialer: Dialer,
-    commands: mpsc::Receiver<Command>,
+    dialer: GatewayDialer,
+    commands: mpsc::Receiver<DriverCommand>,
     events: mpsc::Sender<Event>,
     /// Events in `state` above which the socket is not read.
     events_max: usize,
@@ -62,7 +62,7 @@ pub(crate) struct Driver {
 /// What woke the driver.
 #[expect(clippy::large_enum_variant, reason = "one lives at a time, on the stack")]
 enum Woken {
-    Command(Option<Command>),
+    DriverCommand(Option<DriverCommand>),
     Delivered,
     ReaderGone,
     Frame(Option<Frame>),
@@ -75,14 +75,14 @@ impl Driver {
     /// Makes the first connection.
     pub(crate) async fn connect(
         options: Options,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<DriverCommand>,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, Error> {
         let (events_max, detailed) = (options.events_max, options.detailed);
         let backoff = Backoff::new(options.backoff);
-        let mut dialer = Dialer::new(options, backoff);
+        let mut dialer = GatewayDialer::new(options, backoff);
         let standing = dialer.first().await?;
-        let state = State::new(detailed);
+        let state = ClientState::new(detailed);
         let mut driver = Self { state, active: None, old: None, dialer, commands, events, events_max };
         driver.attach(standing);
         Ok(driver)
@@ -92,13 +92,13 @@ impl Driver {
         loop {
             self.pump();
             let outcome = match self.wait().await {
-                Woken::Command(Some(Command::Close(done))) => {
+                Woken::DriverCommand(Some(DriverCommand::Close(done))) => {
                     self.goodbye().await;
                     drop(done);
                     Err(Error::Closed)
                 }
-                Woken::Command(None) => Err(Error::Closed),
-                Woken::Command(Some(command)) => {
+                Woken::DriverCommand(None) => Err(Error::Closed),
+                Woken::DriverCommand(Some(command)) => {
                     self.command(command);
                     Ok(())
                 }
@@ -139,7 +139,7 @@ impl Driver {
             },
             frame = step(active.map(|active| &mut active.wire), reading) => Woken::Frame(frame),
             frame = step(old.map(|old| &mut old.wire), true) => Woken::OldFrame(frame),
-            command = self.commands.recv(), if !full => Woken::Command(command),
+            command = self.commands.recv(), if !full => Woken::DriverCommand(command),
             result = self.dialer.dial() => Woken::Dialled(result),
             () = sleep_until(timer) => Woken::Timer,
         }
@@ -155,25 +155,25 @@ impl Driver {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    fn command(&mut self, command: DriverCommand) {
         let text = match command {
-            Command::Publish(publish) => {
+            DriverCommand::Publish(publish) => {
                 self.state.publish(publish);
                 None
             }
-            Command::Subscribe(room, from, reply) => {
+            DriverCommand::Subscribe(room, from, reply) => {
                 let text = self.state.subscribe(room.clone(), from, reply);
                 if text.is_some() && self.active.is_some() {
                     self.state.asked(&room);
                 }
                 text
             }
-            Command::Request(request) if self.active.is_none() => {
+            DriverCommand::PendingRequest(request) if self.active.is_none() => {
                 request.fail(&Error::Disconnected);
                 None
             }
-            Command::Request(request) => self.state.request(request),
-            Command::Close(_) => None, // handled where the loop can end
+            DriverCommand::PendingRequest(request) => self.state.request(request),
+            DriverCommand::Close(_) => None, // handled where the loop can end
         };
         if let (Some(active), Some(text)) = (&mut self.active, text) {
             active.wire.push(text);

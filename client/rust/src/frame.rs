@@ -10,7 +10,7 @@ use crate::options::Position;
 
 /// What a client sends: one verb, its fields, an id.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct ClientFrame<'a> {
+pub(crate) struct OutgoingFrame<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ pub(crate) struct ClientFrame<'a> {
     pub id: u64,
 }
 
-impl ClientFrame<'_> {
+impl OutgoingFrame<'_> {
     pub(crate) fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default() // strings and numbers alone: cannot fail
     }
@@ -51,7 +51,7 @@ pub(crate) fn subscribe(room: &str, position: &Position, id: u64) -> String {
         Position::After(after) => (Some(*after), None),
         Position::In { after, epoch } => (Some(*after), Some(epoch.as_str())),
     };
-    ClientFrame { sub: Some(room), after, epoch, id, ..ClientFrame::default() }.text()
+    OutgoingFrame { sub: Some(room), after, epoch, id, ..OutgoingFrame::default() }.text()
 }
 
 /// What a server sends, flat: exactly one of the first fields is there.
@@ -116,12 +116,12 @@ mod tests {
             Ok(Request::Subscribe { after: Some(41), epoch: Some(Ok(_)), .. })
         ));
         let data = RawValue::from_string("{\"a\": 1}".into()).unwrap();
-        let text = ClientFrame {
+        let text = OutgoingFrame {
             publish: Some("news"),
             key: Some("k"),
             data: Some(&data),
             id: 1,
-            ..ClientFrame::default()
+            ..OutgoingFrame::default()
         };
         let text = text.text();
         let Ok(Request::Publish { data: read, .. }) = decode(&text).request else { panic!("{text}") };

@@ -14,7 +14,7 @@ use crate::client::Stored;
 use crate::defaults::REQUESTS_MAX;
 use crate::error::Error;
 use crate::event::{Event, Message, Subscribed};
-use crate::frame::{ClientFrame, ServerFrame};
+use crate::frame::{OutgoingFrame, ServerFrame};
 use crate::options::Position;
 use rooms::Rooms;
 
@@ -33,7 +33,7 @@ pub(crate) struct Publish {
 
 /// A request that is not repeated when the connection ends.
 #[derive(Debug)]
-pub(crate) enum Request {
+pub(crate) enum PendingRequest {
     Unsubscribe(String, Reply<()>),
     History { room: String, before: Option<u64>, limit: Option<u32>, reply: Reply<Vec<Message>> },
     Presence(String, Reply<Vec<PresentUser>>),
@@ -65,7 +65,7 @@ pub(crate) enum Then {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct State {
+pub(crate) struct ClientState {
     last_id: u64,
     /// By id, which is the order of sending.
     outbox: BTreeMap<u64, Publish>,
@@ -75,14 +75,14 @@ pub(crate) struct State {
     old_to: u64,
     fenced: bool,
     rooms: Rooms,
-    requests: HashMap<u64, Request>,
+    requests: HashMap<u64, PendingRequest>,
     /// Waiting for the reader.
     pub events: VecDeque<Event>,
     /// Tell of every step.
     pub(crate) detailed: bool,
 }
 
-impl State {
+impl ClientState {
     pub(crate) fn new(detailed: bool) -> Self {
         Self { detailed, ..Self::default() }
     }
@@ -105,7 +105,7 @@ impl State {
         let (id, publish) = self.outbox.range(self.sent_to + 1..).next()?;
         self.sent_to = *id;
         let (room, key, data) = (Some(&*publish.room), Some(&*publish.key), Some(&*publish.data));
-        Some(ClientFrame { publish: room, key, data, id: *id, ..ClientFrame::default() }.text())
+        Some(OutgoingFrame { publish: room, key, data, id: *id, ..OutgoingFrame::default() }.text())
     }
 
     /// A new subscription; the frame to send when connected.
@@ -120,13 +120,13 @@ impl State {
     }
 
     /// The frame of a request. One too many is answered at once.
-    pub(crate) fn request(&mut self, request: Request) -> Option<String> {
+    pub(crate) fn request(&mut self, request: PendingRequest) -> Option<String> {
         if self.requests.len() >= REQUESTS_MAX {
             request.fail(&Error::Busy);
             return None;
         }
         let id = self.id();
-        if let Request::Unsubscribe(room, _) = &request
+        if let PendingRequest::Unsubscribe(room, _) = &request
             && self.rooms.close(room)
             && self.detailed
         {
@@ -268,17 +268,20 @@ impl State {
     }
 }
 
-impl Request {
+impl PendingRequest {
     fn frame(&self, id: u64) -> String {
         let frame = match self {
-            Self::Unsubscribe(room, _) => ClientFrame { unsub: Some(room), ..ClientFrame::default() },
-            Self::History { room, before, limit, .. } => {
-                ClientFrame { history: Some(room), before: *before, limit: *limit, ..ClientFrame::default() }
-            }
-            Self::Presence(room, _) => ClientFrame { presence: Some(room), ..ClientFrame::default() },
-            Self::Ping(_) => ClientFrame { ping: Some(1), ..ClientFrame::default() },
+            Self::Unsubscribe(room, _) => OutgoingFrame { unsub: Some(room), ..OutgoingFrame::default() },
+            Self::History { room, before, limit, .. } => OutgoingFrame {
+                history: Some(room),
+                before: *before,
+                limit: *limit,
+                ..OutgoingFrame::default()
+            },
+            Self::Presence(room, _) => OutgoingFrame { presence: Some(room), ..OutgoingFrame::default() },
+            Self::Ping(_) => OutgoingFrame { ping: Some(1), ..OutgoingFrame::default() },
         };
-        ClientFrame { id, ..frame }.text()
+        OutgoingFrame { id, ..frame }.text()
     }
 
     fn answer(self, frame: ServerFrame) {

@@ -20,12 +20,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::registry::Registry;
+use self::registry::EtcdRegistry;
 pub use self::registry::RegistryError;
-use crate::identity::Identity;
 use crate::known::Known;
+use crate::registrant::Registrant;
 use crate::shown::Shown;
-use crate::{Cluster, Duty, DutyInfo, Instance, Registration, Service, State, View, until};
+use crate::{Cluster, ClusterView, Duty, DutyInfo, Instance, InstanceState, Registration, Service, until};
 
 /// Longest part of a call that waits for etcd.
 const CALL: Duration = Duration::from_millis(500);
@@ -54,17 +54,17 @@ impl Default for EtcdConfig {
 }
 
 /// [`Cluster`] on etcd.
-pub struct EtcdCluster(Arc<Shared>);
+pub struct EtcdCluster(Arc<EtcdShared>);
 
-struct Shared {
-    registry: Registry,
-    identity: Identity,
+struct EtcdShared {
+    registry: EtcdRegistry,
+    registrant: Registrant,
     ttl: Duration,
     shown: Shown,
     /// The lease in force, and what was written under it.
     lease: watch::Sender<Option<i64>>,
-    state: watch::Sender<State>,
-    written: watch::Sender<Option<State>>,
+    state: watch::Sender<InstanceState>,
+    written: watch::Sender<Option<InstanceState>>,
     /// Wakes the lease: this process ought to be listed and is not.
     doubt: Notify,
     /// Wakes the duties: something was learned.
@@ -87,18 +87,18 @@ impl EtcdCluster {
         logic_seeds: &[String],
         candidates: BTreeSet<Duty>,
     ) -> Result<Self, RegistryError> {
-        let registry = Registry::open(&config.endpoints, &config.prefix).await?;
+        let registry = EtcdRegistry::open(&config.endpoints, &config.prefix).await?;
         let ttl = config.lease_ttl.max(LEASE_TTL_MIN);
-        let identity = Identity::new(registration);
+        let registrant = Registrant::new(registration);
         let seeds = logic_seeds.iter().filter_map(|address| seed(address)).collect();
-        let known = Known::new(ttl, identity.fresh_id(), seeds, candidates, Instant::now());
-        let shared = Arc::new(Shared {
+        let known = Known::new(ttl, registrant.fresh_id(), seeds, candidates, Instant::now());
+        let shared = Arc::new(EtcdShared {
             registry,
-            identity,
+            registrant,
             ttl,
             shown: Shown::new(known),
             lease: watch::Sender::new(None),
-            state: watch::Sender::new(State::Serving),
+            state: watch::Sender::new(InstanceState::Serving),
             written: watch::Sender::new(None),
             doubt: Notify::new(),
             learned: Notify::new(),
@@ -112,7 +112,7 @@ impl EtcdCluster {
     }
 }
 
-impl Shared {
+impl EtcdShared {
     fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
         self.shown.look(look)
     }
@@ -126,7 +126,7 @@ impl Shared {
 
 #[async_trait]
 impl Cluster for EtcdCluster {
-    fn view(&self) -> watch::Receiver<Arc<View>> {
+    fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.0.shown.view.subscribe()
     }
 
@@ -134,7 +134,7 @@ impl Cluster for EtcdCluster {
         self.0.shown.me.subscribe()
     }
 
-    async fn set_state(&self, state: State) {
+    async fn set_state(&self, state: InstanceState) {
         self.0.state.send_replace(state);
         let mut written = self.0.written.subscribe();
         if timeout(CALL, written.wait_for(|last| *last == Some(state))).await.is_err() {
@@ -160,7 +160,7 @@ impl Cluster for EtcdCluster {
         let steps = self.0.look(|known| known.steps(Instant::now()));
         let release = futures::future::join_all(steps.into_iter().map(|step| duties::take(&self.0, step)));
         // Draining, or the others would wait for this process to take its share again.
-        let (released, ()) = tokio::join!(timeout(CALL, release), self.set_state(State::Draining));
+        let (released, ()) = tokio::join!(timeout(CALL, release), self.set_state(InstanceState::Draining));
         if released.is_err() {
             tracing::warn!("etcd did not take the duties back in time; they end with the lease.");
         }
@@ -182,6 +182,6 @@ impl Cluster for EtcdCluster {
 fn seed(address: &str) -> Option<Instance> {
     let id = InstanceId::parse(&format!("seed-{address}")).ok()?;
     let (address, version) = (address.to_owned(), String::new());
-    let (service, state) = (Service::Logic, State::Serving);
+    let (service, state) = (Service::Logic, InstanceState::Serving);
     Some(Instance { id, service, address, url: None, version, started_ms: 0, state, headroom: None })
 }

@@ -8,7 +8,7 @@ use sluice_proto::ids::InstanceId;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::view::{Duty, DutyInfo, Instance, Service, State, View};
+use crate::view::{ClusterView, Duty, DutyInfo, Instance, InstanceState, Service};
 
 /// How long a gone instance is remembered.
 const REMEMBER_GONE: Duration = Duration::from_secs(3_600);
@@ -17,7 +17,7 @@ const ABSENT_MAX: usize = 1_000;
 
 /// What to do in the registry about duties.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum DutyStep {
     /// Take it, if it still belongs to nobody, or to `from`, who is gone.
     Claim { duty: Duty, from: Option<InstanceId> },
     /// Give it back, if it is still ours.
@@ -168,7 +168,7 @@ impl Known {
         self.gone.keys().cloned().collect()
     }
 
-    pub(crate) fn view(&self, now: Instant) -> View {
+    pub(crate) fn view(&self, now: Instant) -> ClusterView {
         let mut instances = self.listed.clone();
         for seed in &self.seeds {
             let same = |it: &Instance| it.service == seed.service && it.address == seed.address;
@@ -176,7 +176,7 @@ impl Known {
                 instances.insert(seed.id.clone(), seed.clone());
             }
         }
-        View { instances, sees_me: self.sees_me(now) }
+        ClusterView { instances, sees_me: self.sees_me(now) }
     }
 
     /// What this process is to do: what it owns while its lease is sure, and what nobody does.
@@ -204,15 +204,15 @@ impl Known {
 
     /// What to change now. Every task computes the same from the same list, so that they rarely collide;
     /// the registry's comparisons settle the rest.
-    pub(crate) fn steps(&self, now: Instant) -> Vec<Step> {
+    pub(crate) fn steps(&self, now: Instant) -> Vec<DutyStep> {
         let mine = || self.owners.iter().filter(|(_, owner)| **owner == self.me).map(|(duty, _)| *duty);
         if self.releasing {
-            return mine().map(Step::Release).collect();
+            return mine().map(DutyStep::Release).collect();
         }
         if !self.sees_me(now) {
             return Vec::new();
         }
-        let serving = |it: &&Instance| it.service == Service::Task && it.state == State::Serving;
+        let serving = |it: &&Instance| it.service == Service::Task && it.state == InstanceState::Serving;
         let mut load: BTreeMap<&InstanceId, usize> =
             self.listed.values().filter(serving).map(|it| (&it.id, 0)).collect();
         for owner in self.owners.values() {
@@ -227,11 +227,11 @@ impl Known {
             let Some(chosen) = least_loaded(&load, *duty) else { return Vec::new() };
             load.entry(chosen).and_modify(|count| *count += 1);
             if *chosen == self.me {
-                steps.push(Step::Claim { duty: *duty, from: from.cloned() });
+                steps.push(DutyStep::Claim { duty: *duty, from: from.cloned() });
             }
         }
         if steps.is_empty() && self.is_overloaded(&load) {
-            steps.extend(mine().next_back().map(Step::Release));
+            steps.extend(mine().next_back().map(DutyStep::Release));
         }
         steps
     }

@@ -10,7 +10,7 @@ use sluice_proto::ids::InstanceId;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::{Service, State, View};
+use crate::{ClusterView, InstanceState, Service};
 
 /// Who may be the last, and what it looks at; `C` is what it knows of its open connections.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Last<C> {
     /// Which service this process runs.
     pub service: Service,
     /// All instances.
-    pub view: watch::Receiver<Arc<View>>,
+    pub view: watch::Receiver<Arc<ClusterView>>,
     /// This process among them.
     pub me: watch::Receiver<InstanceId>,
     /// Who is connected.
@@ -74,7 +74,7 @@ impl<C> Last<C> {
     }
 
     /// Whether no other of the service serves, as far as known.
-    fn alone(&self, view: &View) -> bool {
-        !view.others(self.service, &self.me.borrow()).any(|one| one.state == State::Serving)
+    fn alone(&self, view: &ClusterView) -> bool {
+        !view.others(self.service, &self.me.borrow()).any(|one| one.state == InstanceState::Serving)
     }
 }

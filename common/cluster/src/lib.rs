@@ -6,10 +6,10 @@
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
-mod identity;
 mod known;
 pub mod last;
 pub mod pages;
+mod registrant;
 mod shown;
 pub mod solo;
 mod view;
@@ -22,7 +22,9 @@ use sluice_proto::ids::InstanceId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use view::{Duty, DutyInfo, Instance, Registration, Service, State, UnknownDuty, UnknownService, View};
+pub use view::{
+    ClusterView, Duty, DutyInfo, Instance, InstanceState, Registration, Service, UnknownDuty, UnknownService,
+};
 
 /// This process's place among the instances. Cheap to share as `Arc<dyn Cluster>`.
 ///
@@ -30,14 +32,14 @@ pub use view::{Duty, DutyInfo, Instance, Registration, Service, State, UnknownDu
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
     /// All instances, as last known. Changes at every change of any of them.
-    fn view(&self) -> watch::Receiver<Arc<View>>;
+    fn view(&self) -> watch::Receiver<Arc<ClusterView>>;
 
     /// This process's id. Changes when the lease was lost: announce everything again under the new one.
     fn me(&self) -> watch::Receiver<InstanceId>;
 
     /// Makes the state public. Returns when it is written, at the latest after 500 ms; it is written again
     /// after every loss.
-    async fn set_state(&self, state: State);
+    async fn set_state(&self, state: InstanceState);
 
     /// Instances that were absent for two lease times in a view in which this process saw itself.
     /// Remembered for an hour.

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::{DutyInfo, Instance, State, View};
+use crate::{ClusterView, DutyInfo, Instance, InstanceState};
 
 /// `/admin/instances`: who is there, as last known.
 #[must_use]
-pub fn instances(view: &View) -> Value {
+pub fn instances(view: &ClusterView) -> Value {
     let mut all: Vec<_> = view.instances.values().collect();
     all.sort_by(|a, b| (a.service, &a.id).cmp(&(b.service, &b.id)));
     let one = |instance: &&Instance| {
@@ -17,7 +17,7 @@ pub fn instances(view: &View) -> Value {
             "url": instance.url,
             "version": instance.version,
             "started_ms": instance.started_ms,
-            "state": match instance.state { State::Serving => "serving", State::Draining => "draining" },
+            "state": match instance.state { InstanceState::Serving => "serving", InstanceState::Draining => "draining" },
             "headroom": instance.headroom,
             "seed": instance.is_seed(),
         })

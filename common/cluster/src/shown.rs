@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::known::Known;
-use crate::{Duty, View};
+use crate::{ClusterView, Duty};
 
 pub(crate) struct Shown {
     known: Mutex<Known>,
-    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) view: watch::Sender<Arc<ClusterView>>,
     pub(crate) me: watch::Sender<InstanceId>,
     pub(crate) owned: watch::Sender<BTreeSet<Duty>>,
 }

@@ -1,6 +1,6 @@
 //! The cluster inside one process: what etcd is to a cluster, without a server.
 //!
-//! All members share one [`Registry`]. A change is known to all of them before the call that made it returns;
+//! All members share one [`SoloRegistry`]. A change is known to all of them before the call that made it returns;
 //! what follows from it is decided by the same rules as with etcd. Nothing here is kept beyond the process.
 
 mod listed;
@@ -17,38 +17,38 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::listed::Listed;
-use crate::identity::Identity;
 use crate::known::Known;
+use crate::registrant::Registrant;
 use crate::shown::{Shown, beat};
-use crate::{Cluster, Duty, DutyInfo, Registration, State, View, until};
+use crate::{Cluster, ClusterView, Duty, DutyInfo, InstanceState, Registration, until};
 
 /// Who is there. Cheap to clone; clones are the same registry.
 #[derive(Clone)]
-pub struct Registry(Arc<Shared>);
+pub struct SoloRegistry(Arc<SoloShared>);
 
-struct Shared {
+struct SoloShared {
     ttl: Duration,
     listed: Mutex<Listed>,
 }
 
 /// One service of this process.
-struct Member {
-    identity: Identity,
+struct SoloMember {
+    registrant: Registrant,
     shown: Shown,
 }
 
 /// [`Cluster`] inside one process.
 pub struct SoloCluster {
-    registry: Registry,
-    member: Arc<Member>,
+    registry: SoloRegistry,
+    member: Arc<SoloMember>,
     closed: CancellationToken,
 }
 
-impl Registry {
+impl SoloRegistry {
     /// Nobody is there. Who left is gone after twice this time, as if it were that of a lease.
     #[must_use]
     pub fn new(lease_ttl: Duration) -> Self {
-        Self(Arc::new(Shared { ttl: lease_ttl, listed: Mutex::default() }))
+        Self(Arc::new(SoloShared { ttl: lease_ttl, listed: Mutex::default() }))
     }
 
     /// Registers a service, serving, until it closes or the stage of the scope begins. `candidates` are the
@@ -58,11 +58,11 @@ impl Registry {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn join(&self, scope: &Scope, registration: Registration, candidates: BTreeSet<Duty>) -> SoloCluster {
-        let identity = Identity::new(registration);
-        let me = identity.fresh_id();
+        let registrant = Registrant::new(registration);
+        let me = registrant.fresh_id();
         let known = Known::new(self.0.ttl, me.clone(), Vec::new(), candidates, Instant::now());
-        let instance = identity.instance(me, State::Serving);
-        let member = Arc::new(Member { identity, shown: Shown::new(known) });
+        let instance = registrant.instance(me, InstanceState::Serving);
+        let member = Arc::new(SoloMember { registrant, shown: Shown::new(known) });
         self.change(|listed| listed.join(Arc::clone(&member), instance));
         let closed = scope.token().child_token();
         let membership = Membership { registry: self.clone(), member: Arc::clone(&member) };
@@ -80,8 +80,8 @@ impl Registry {
 
 /// Leaves when it is dropped, however the task ends that has it.
 struct Membership {
-    registry: Registry,
-    member: Arc<Member>,
+    registry: SoloRegistry,
+    member: Arc<SoloMember>,
 }
 
 impl Membership {
@@ -109,7 +109,7 @@ impl SoloCluster {
 
 #[async_trait]
 impl Cluster for SoloCluster {
-    fn view(&self) -> watch::Receiver<Arc<View>> {
+    fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.member.shown.view.subscribe()
     }
 
@@ -117,7 +117,7 @@ impl Cluster for SoloCluster {
         self.member.shown.me.subscribe()
     }
 
-    async fn set_state(&self, state: State) {
+    async fn set_state(&self, state: InstanceState) {
         self.registry.change(|listed| listed.set_state(&self.member, state));
     }
 
@@ -138,7 +138,7 @@ impl Cluster for SoloCluster {
         self.registry.change(|listed| {
             self.member.shown.learn(|known, _| known.release());
             // Draining, or the others would wait for this process to take its share again.
-            listed.set_state(&self.member, State::Draining);
+            listed.set_state(&self.member, InstanceState::Draining);
         });
     }
 

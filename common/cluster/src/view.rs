@@ -57,7 +57,7 @@ impl FromStr for Service {
 /// Whether an instance wants new work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum InstanceState {
     /// Takes new work.
     Serving,
     /// Finishes what it has; asked only while nobody serves.
@@ -93,7 +93,7 @@ pub struct Instance {
     /// When it registered, milliseconds since 1970 by its own clock; 0 for seeds.
     pub started_ms: i64,
     /// Whether it wants new work.
-    pub state: State,
+    pub state: InstanceState,
     /// How many more clients it would take, if it said so.
     pub headroom: Option<u32>,
 }
@@ -115,14 +115,14 @@ impl Instance {
 
 /// All instances as last known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct View {
+pub struct ClusterView {
     /// By id: this process too, once it is registered; seeds while no instance has their address.
     pub instances: HashMap<InstanceId, Instance>,
     /// Whether this process is in the registry's list: only then absence of others means anything.
     pub sees_me: bool,
 }
 
-impl View {
+impl ClusterView {
     /// Instances of one service, in no order.
     pub fn of(&self, service: Service) -> impl Iterator<Item = &Instance> {
         self.instances.values().filter(move |instance| instance.service == service)
@@ -194,7 +194,7 @@ pub struct DutyInfo {
 mod tests {
     use super::*;
 
-    fn view(listed: &[(&str, &str, i64)]) -> View {
+    fn view(listed: &[(&str, &str, i64)]) -> ClusterView {
         let instance = |(name, address, started_ms): &(&str, &str, i64)| Instance {
             id: InstanceId::parse(name).expect("a name"),
             service: Service::Task,
@@ -202,14 +202,14 @@ mod tests {
             url: None,
             version: String::new(),
             started_ms: *started_ms,
-            state: State::Serving,
+            state: InstanceState::Serving,
             headroom: None,
         };
         let instances = listed.iter().map(instance).map(|one| (one.id.clone(), one)).collect();
-        View { instances, sees_me: true }
+        ClusterView { instances, sees_me: true }
     }
 
-    fn others(view: &View, service: Service) -> Vec<String> {
+    fn others(view: &ClusterView, service: Service) -> Vec<String> {
         let me = InstanceId::parse("task-one-2").expect("a name");
         let mut names: Vec<String> = view.others(service, &me).map(|one| one.id.to_string()).collect();
         names.sort();

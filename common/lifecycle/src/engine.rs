@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::lifecycle::Inner;
+use crate::lifecycle::LifecycleState;
 use crate::plan::StagePlan;
-use crate::report::{Outcome, Report, StageReport, StopReason};
+use crate::report::{Report, StageOutcome, StageReport, StopReason};
 use crate::scope::Scope;
 use crate::stage::Stage;
 
@@ -24,11 +24,11 @@ const ABORT_TURNS: u32 = 16;
 /// Runs the stop. Owns the tasks: when it is dropped, run or not, all of them are aborted.
 #[must_use = "dropping the engine aborts every task of the lifecycle"]
 pub struct Engine {
-    inner: Arc<Inner>,
+    inner: Arc<LifecycleState>,
 }
 
 impl Engine {
-    pub(crate) fn new(inner: Arc<Inner>) -> Engine {
+    pub(crate) fn new(inner: Arc<LifecycleState>) -> Engine {
         Engine { inner }
     }
 
@@ -37,7 +37,7 @@ impl Engine {
     pub async fn run(self) -> Report {
         self.inner.stopping.cancelled().await;
         // What was counted while the process served belongs to the summary, not to the first stage.
-        self.inner.ledger().stage_counts.clear();
+        self.inner.record().stage_counts.clear();
         let (asked, end) = self.bounds();
         for (index, planned) in self.inner.plan.stages.iter().enumerate() {
             let report = self.stage(index, *planned, end).await;
@@ -67,19 +67,19 @@ impl Engine {
         });
         let outcome = if allowed.is_zero() { None } else { Some(self.wait(index, deadline).await) };
         self.inner.pool(index).end();
-        let mut ledger = self.inner.ledger();
-        let failures = mem::take(&mut ledger.failures);
-        let counts = mem::take(&mut ledger.stage_counts);
+        let mut record = self.inner.record();
+        let failures = mem::take(&mut record.failures);
+        let counts = mem::take(&mut record.stage_counts);
         let outcome = match outcome {
-            None => Outcome::Skipped,
-            Some(Outcome::Done) if !failures.is_empty() => Outcome::Failed,
+            None => StageOutcome::Skipped,
+            Some(StageOutcome::Done) if !failures.is_empty() => StageOutcome::Failed,
             Some(outcome) => outcome,
         };
         StageReport { stage: planned.stage, outcome, failures, elapsed: since.elapsed(), allowed, counts }
     }
 
     /// Starts what the stage does and waits for it until the deadline.
-    async fn wait(&self, index: usize, deadline: Instant) -> Outcome {
+    async fn wait(&self, index: usize, deadline: Instant) -> StageOutcome {
         let pool = self.inner.pool(index);
         let scope = Scope::new(Arc::clone(&self.inner), index);
         for (name, hook) in pool.begin() {
@@ -87,8 +87,8 @@ impl Engine {
         }
         pool.token.cancel();
         match timeout_at(deadline, pool.empty()).await {
-            Ok(()) => Outcome::Done,
-            Err(_) => Outcome::Late(self.inner.blockers(index)),
+            Ok(()) => StageOutcome::Done,
+            Err(_) => StageOutcome::Late(self.inner.blockers(index)),
         }
     }
 
@@ -118,7 +118,7 @@ impl Engine {
         Report {
             reason: progress.reason.clone().unwrap_or_else(|| StopReason::Manual("no reason".to_owned())),
             stages: progress.outcomes.clone(),
-            counts: self.inner.ledger().counts.clone(),
+            counts: self.inner.record().counts.clone(),
             abandoned: self.inner.tasks(),
             elapsed: asked.elapsed(),
         }

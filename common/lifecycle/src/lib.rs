@@ -19,7 +19,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use sluice_lifecycle::{Lifecycle, Outcome, Plan, Stage, StopReason, bounded};
+//! use sluice_lifecycle::{Lifecycle, StageOutcome, Plan, Stage, StopReason, bounded};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
@@ -47,9 +47,9 @@
 //! lifecycle.stop(StopReason::Signal("SIGTERM"));
 //! let report = engine.run().await;
 //!
-//! let late = Outcome::Late(vec![("connection".to_owned(), 1)]);
+//! let late = StageOutcome::Late(vec![("connection".to_owned(), 1)]);
 //! assert_eq!(report.outcome(Stage::Drain), Some(&late));
-//! assert_eq!(report.outcome(Stage::Release), Some(&Outcome::Done));
+//! assert_eq!(report.outcome(Stage::Release), Some(&StageOutcome::Done));
 //! assert_eq!(report.elapsed, Duration::from_secs(4));
 //! assert_eq!(report.exit_code(), 0);
 //! # }
@@ -116,11 +116,11 @@ mod engine;
 mod gate;
 mod lifecycle;
 mod plan;
-mod pool;
 mod report;
 mod scope;
 mod signals;
 mod stage;
+mod stage_tasks;
 mod task;
 mod wait;
 mod watchdog;
@@ -129,10 +129,10 @@ pub use engine::Engine;
 pub use gate::{Gate, GateGuard};
 pub use lifecycle::Lifecycle;
 pub use plan::{Plan, PlanError, StagePlan, TOTAL_DEFAULT};
-pub use report::{Outcome, Progress, Report, StageReport, StopReason};
+pub use report::{Progress, Report, StageOutcome, StageReport, StopReason};
 pub use scope::{Scope, TaskGuard};
 pub use signals::Signals;
-pub use stage::{Stage, State};
+pub use stage::{ProcessState, Stage};
 pub use task::{BoxError, TaskResult};
 pub use wait::{Late, bounded};
 pub use watchdog::{WATCHDOG_MARGIN, Watchdog};

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::gate::{Gate, Shared};
 use crate::plan::Plan;
-use crate::pool::Pool;
 use crate::report::{Progress, StopReason};
 use crate::scope::Scope;
 use crate::stage::Stage;
+use crate::stage_tasks::StageTasks;
 use crate::task::BoxError;
 use crate::watchdog::Alarm;
 
@@ -32,7 +32,7 @@ pub(crate) type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> +
 /// The handle to a process' life. Cheap to clone; see the [crate] for the whole picture.
 #[derive(Clone)]
 pub struct Lifecycle {
-    inner: Arc<Inner>,
+    inner: Arc<LifecycleState>,
 }
 
 impl Lifecycle {
@@ -44,7 +44,7 @@ impl Lifecycle {
         if let Err(error) = plan.check() {
             panic!("{error}");
         }
-        let inner = Arc::new(Inner::new(plan));
+        let inner = Arc::new(LifecycleState::new(plan));
         (Lifecycle { inner: Arc::clone(&inner) }, Engine::new(inner))
     }
 
@@ -156,9 +156,9 @@ impl Lifecycle {
     /// Adds `value` to a counter: shown in the line of the current stage, in the summary and in the report.
     /// For what the stop did or could not do, such as publishes that stayed unknown.
     pub fn note(&self, key: &'static str, value: u64) {
-        let mut guard = self.inner.ledger();
-        let ledger = &mut *guard;
-        for counts in [&mut ledger.stage_counts, &mut ledger.counts] {
+        let mut guard = self.inner.record();
+        let record = &mut *guard;
+        for counts in [&mut record.stage_counts, &mut record.counts] {
             let count = counts.entry(key).or_default();
             *count = count.saturating_add(value);
         }
@@ -166,7 +166,7 @@ impl Lifecycle {
 
     /// What was counted so far by [`note`](Lifecycle::note).
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.inner.ledger().counts.clone()
+        self.inner.record().counts.clone()
     }
 
     pub(crate) fn alarm(&self) -> Arc<Alarm> {
@@ -180,7 +180,7 @@ impl Lifecycle {
 }
 
 /// What the handles, the scopes and the engine share.
-pub(crate) struct Inner {
+pub(crate) struct LifecycleState {
     pub(crate) plan: Plan,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stopping: CancellationToken,
@@ -188,21 +188,21 @@ pub(crate) struct Inner {
     pub(crate) over: CancellationToken,
     alarm: Arc<Alarm>,
     /// One for each planned stage, in the same order.
-    pools: Vec<Pool>,
+    pools: Vec<StageTasks>,
     gates: Mutex<Vec<Weak<Shared>>>,
-    ledger: Mutex<Ledger>,
+    record: Mutex<StopRecord>,
 }
 
 /// What happened since the last stage ended, and in total.
 #[derive(Default)]
-pub(crate) struct Ledger {
+pub(crate) struct StopRecord {
     pub(crate) failures: Vec<(String, String)>,
     pub(crate) stage_counts: BTreeMap<&'static str, u64>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
-impl Inner {
-    fn new(plan: Plan) -> Inner {
+impl LifecycleState {
+    fn new(plan: Plan) -> LifecycleState {
         let start = Progress {
             stage: Stage::Starting,
             since: Instant::now(),
@@ -211,15 +211,15 @@ impl Inner {
             outcomes: Vec::new(),
             reason: None,
         };
-        Inner {
-            pools: plan.stages.iter().map(|_| Pool::new()).collect(),
+        LifecycleState {
+            pools: plan.stages.iter().map(|_| StageTasks::new()).collect(),
             plan,
             progress: watch::Sender::new(start),
             stopping: CancellationToken::new(),
             over: CancellationToken::new(),
             alarm: Arc::default(),
             gates: Mutex::default(),
-            ledger: Mutex::default(),
+            record: Mutex::default(),
         }
     }
 
@@ -227,11 +227,11 @@ impl Inner {
         self.plan.total.min(TOTAL_MAX)
     }
 
-    pub(crate) fn pool(&self, index: usize) -> &Pool {
+    pub(crate) fn pool(&self, index: usize) -> &StageTasks {
         &self.pools[index]
     }
 
-    pub(crate) fn pools(&self) -> &[Pool] {
+    pub(crate) fn pools(&self) -> &[StageTasks] {
         &self.pools
     }
 
@@ -265,7 +265,7 @@ impl Inner {
 
     /// Something went wrong during the stop: the running stage says so.
     pub(crate) fn failed(&self, name: &str, error: String) {
-        self.ledger().failures.push((name.to_owned(), error));
+        self.record().failures.push((name.to_owned(), error));
     }
 
     pub(crate) fn blockers(&self, index: usize) -> Vec<(String, usize)> {
@@ -290,7 +290,7 @@ impl Inner {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn record(&self) -> MutexGuard<'_, StopRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

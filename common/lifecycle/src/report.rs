@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::stage::{Stage, State};
+use crate::stage::{ProcessState, Stage};
 
 /// Names and how many of each, for people: who is late, what was counted.
 pub(crate) fn list<N: fmt::Display, V: fmt::Display>(pairs: impl IntoIterator<Item = (N, V)>) -> String {
@@ -42,7 +42,7 @@ impl fmt::Display for StopReason {
 
 /// How a stage ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StageOutcome {
     /// Everything it waited for was done.
     Done,
     /// The time was over; who was still at it, by name and number. Its tasks were aborted.
@@ -53,14 +53,14 @@ pub enum Outcome {
     Skipped,
 }
 
-impl Outcome {
+impl StageOutcome {
     /// The name used in logs and metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Outcome::Done => "done",
-            Outcome::Late(_) => "late",
-            Outcome::Failed => "failed",
-            Outcome::Skipped => "skipped",
+            StageOutcome::Done => "done",
+            StageOutcome::Late(_) => "late",
+            StageOutcome::Failed => "failed",
+            StageOutcome::Skipped => "skipped",
         }
     }
 }
@@ -71,7 +71,7 @@ pub struct StageReport {
     /// Which stage.
     pub stage: Stage,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: StageOutcome,
     /// Hooks and tasks that failed while it ran: name and error. A late stage may have some too.
     pub failures: Vec<(String, String)>,
     /// How long it took.
@@ -85,7 +85,7 @@ pub struct StageReport {
 impl StageReport {
     /// The one line of this stage.
     pub(crate) fn log(&self) {
-        let late = if let Outcome::Late(who) = &self.outcome { who.as_slice() } else { &[] };
+        let late = if let StageOutcome::Late(who) = &self.outcome { who.as_slice() } else { &[] };
         tracing::info!(
             stage = self.stage.as_str(),
             outcome = self.outcome.as_str(),
@@ -126,17 +126,17 @@ impl Report {
 
     /// Whether every stage did all it had to.
     pub fn is_clean(&self) -> bool {
-        self.abandoned.is_empty() && self.stages.iter().all(|stage| stage.outcome == Outcome::Done)
+        self.abandoned.is_empty() && self.stages.iter().all(|stage| stage.outcome == StageOutcome::Done)
     }
 
     /// The outcome of a planned stage.
-    pub fn outcome(&self, stage: Stage) -> Option<&Outcome> {
+    pub fn outcome(&self, stage: Stage) -> Option<&StageOutcome> {
         self.stages.iter().find(|report| report.stage == stage).map(|report| &report.outcome)
     }
 
     /// The summary line.
     pub(crate) fn log(&self) {
-        let unclean = self.stages.iter().filter(|stage| stage.outcome != Outcome::Done);
+        let unclean = self.stages.iter().filter(|stage| stage.outcome != StageOutcome::Done);
         tracing::info!(
             reason = %self.reason,
             exit_code = self.exit_code(),
@@ -168,7 +168,7 @@ pub struct Progress {
 
 impl Progress {
     /// The coarse state.
-    pub const fn state(&self) -> State {
+    pub const fn state(&self) -> ProcessState {
         self.stage.state()
     }
 

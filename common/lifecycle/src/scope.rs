@@ -8,9 +8,9 @@ use std::thread;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::lifecycle::Inner;
-use crate::pool::{Phase, Pool};
+use crate::lifecycle::LifecycleState;
 use crate::report::StopReason;
+use crate::stage_tasks::{StagePhase, StageTasks};
 use crate::task::{self, BoxError, End, TaskResult};
 
 /// The tasks that die in one stage. Cheap to clone.
@@ -19,12 +19,12 @@ use crate::task::{self, BoxError, End, TaskResult};
 /// until the stage's deadline; then they are aborted and named in the report.
 #[derive(Clone)]
 pub struct Scope {
-    inner: Arc<Inner>,
+    inner: Arc<LifecycleState>,
     index: usize,
 }
 
 impl Scope {
-    pub(crate) fn new(inner: Arc<Inner>, index: usize) -> Scope {
+    pub(crate) fn new(inner: Arc<LifecycleState>, index: usize) -> Scope {
         Scope { inner, index }
     }
 
@@ -42,7 +42,7 @@ impl Scope {
     where
         F: Future<Output: TaskResult> + Send + 'static,
     {
-        self.start(name, Kind::Lasting, future);
+        self.start(name, TaskKind::Lasting, future);
     }
 
     /// Starts a task that may end at any time and in any way without stopping the process: one per connection,
@@ -54,7 +54,7 @@ impl Scope {
     where
         F: Future<Output: TaskResult> + Send + 'static,
     {
-        self.start(name, Kind::Transient, future);
+        self.start(name, TaskKind::Transient, future);
     }
 
     /// Counts something that is not a task of ours (a thread, a `spawn_local` task on another runtime) as at
@@ -63,12 +63,12 @@ impl Scope {
     /// May be dropped at any time; a drop by a panic before the stage is an unexpected end, as in
     /// [`spawn`](Scope::spawn).
     pub fn track(&self, name: &'static str) -> TaskGuard {
-        self.guard(name, Kind::Lasting)
+        self.guard(name, TaskKind::Lasting)
     }
 
     /// As [`track`](Scope::track), but a panic is only logged: for one of many local tasks.
     pub fn track_transient(&self, name: &'static str) -> TaskGuard {
-        self.guard(name, Kind::Transient)
+        self.guard(name, TaskKind::Transient)
     }
 
     /// Cancelled when the stage of this scope begins.
@@ -84,10 +84,10 @@ impl Scope {
     where
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        self.start(name, Kind::Hook, future);
+        self.start(name, TaskKind::Hook, future);
     }
 
-    fn pool(&self) -> &Pool {
+    fn pool(&self) -> &StageTasks {
         self.inner.pool(self.index)
     }
 
@@ -95,7 +95,7 @@ impl Scope {
         clippy::disallowed_methods,
         reason = "the one place where tasks are started: named and waited for"
     )]
-    fn start<F>(&self, name: &'static str, kind: Kind, future: F)
+    fn start<F>(&self, name: &'static str, kind: TaskKind, future: F)
     where
         F: Future<Output: TaskResult> + Send + 'static,
     {
@@ -108,30 +108,32 @@ impl Scope {
         self.pool().started(id, task.abort_handle());
     }
 
-    fn guard(&self, name: &'static str, kind: Kind) -> TaskGuard {
+    fn guard(&self, name: &'static str, kind: TaskKind) -> TaskGuard {
         TaskGuard { scope: self.clone(), id: self.pool().track(name), name, kind, end: None }
     }
 
     /// Decides what the end of a member means.
-    fn ended(&self, name: &'static str, kind: Kind, end: End) {
+    fn ended(&self, name: &'static str, kind: TaskKind, end: End) {
         let phase = self.pool().phase();
         let error = match (kind, end) {
-            (_, End::Dropped) if phase == Phase::Over => return,
-            (Kind::Hook | Kind::Transient, End::Done | End::Dropped) => return,
-            (Kind::Transient, End::Failed(error)) => {
+            (_, End::Dropped) if phase == StagePhase::Over => return,
+            (TaskKind::Hook | TaskKind::Transient, End::Done | End::Dropped) => return,
+            (TaskKind::Transient, End::Failed(error)) => {
                 tracing::warn!(task = name, error, "Task failed");
                 return;
             }
-            (Kind::Transient, End::Panicked(error)) => {
+            (TaskKind::Transient, End::Panicked(error)) => {
                 tracing::error!(task = name, error, "Task panicked");
                 return;
             }
-            (Kind::Lasting, End::Done) if phase >= Phase::Begun || self.inner.is_stopping() => return,
-            (Kind::Lasting, End::Done) => "ended before its stage".to_owned(),
-            (Kind::Lasting, End::Dropped) if self.inner.is_stopping() => return,
-            (Kind::Lasting, End::Dropped) => "dropped by its runtime".to_owned(),
-            (Kind::Lasting | Kind::Hook, End::Failed(error)) => error,
-            (Kind::Lasting | Kind::Hook, End::Panicked(error)) => format!("panicked: {error}"),
+            (TaskKind::Lasting, End::Done) if phase >= StagePhase::Begun || self.inner.is_stopping() => {
+                return;
+            }
+            (TaskKind::Lasting, End::Done) => "ended before its stage".to_owned(),
+            (TaskKind::Lasting, End::Dropped) if self.inner.is_stopping() => return,
+            (TaskKind::Lasting, End::Dropped) => "dropped by its runtime".to_owned(),
+            (TaskKind::Lasting | TaskKind::Hook, End::Failed(error)) => error,
+            (TaskKind::Lasting | TaskKind::Hook, End::Panicked(error)) => format!("panicked: {error}"),
         };
         if !self.inner.stop(&StopReason::Failed(name.to_owned(), error.clone())) {
             self.inner.failed(name, error);
@@ -141,7 +143,7 @@ impl Scope {
 
 /// What the end of a member means to the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum TaskKind {
     /// Has to live until its stage.
     Lasting,
     /// Ends when it likes.
@@ -156,7 +158,7 @@ pub struct TaskGuard {
     scope: Scope,
     id: u64,
     name: &'static str,
-    kind: Kind,
+    kind: TaskKind,
     /// How a task ended; None for what is not a task.
     end: Option<End>,
 }

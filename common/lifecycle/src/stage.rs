@@ -57,13 +57,13 @@ impl Stage {
     }
 
     /// The coarse state for people.
-    pub const fn state(self) -> State {
+    pub const fn state(self) -> ProcessState {
         match self {
-            Stage::Starting => State::Starting,
-            Stage::Ready => State::Running,
-            Stage::NotReady | Stage::Notify | Stage::Drain => State::Draining,
-            Stage::Flush | Stage::Release => State::Cleaning,
-            Stage::Gone => State::Stopped,
+            Stage::Starting => ProcessState::Starting,
+            Stage::Ready => ProcessState::Running,
+            Stage::NotReady | Stage::Notify | Stage::Drain => ProcessState::Draining,
+            Stage::Flush | Stage::Release => ProcessState::Cleaning,
+            Stage::Gone => ProcessState::Stopped,
         }
     }
 }
@@ -76,7 +76,7 @@ impl fmt::Display for Stage {
 
 /// [`Stage`] for people who do not want to know eight words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
+pub enum ProcessState {
     /// Not yet ready.
     Starting,
     /// Serving.
@@ -89,20 +89,20 @@ pub enum State {
     Stopped,
 }
 
-impl State {
+impl ProcessState {
     /// The name used in logs, metrics and `/status`.
     pub const fn as_str(self) -> &'static str {
         match self {
-            State::Starting => "starting",
-            State::Running => "running",
-            State::Draining => "draining",
-            State::Cleaning => "cleaning",
-            State::Stopped => "stopped",
+            ProcessState::Starting => "starting",
+            ProcessState::Running => "running",
+            ProcessState::Draining => "draining",
+            ProcessState::Cleaning => "cleaning",
+            ProcessState::Stopped => "stopped",
         }
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for ProcessState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -45,19 +45,19 @@ impl Watchdog {
 
     /// Sends the watchdog home.
     pub fn dismiss(self) {
-        self.alarm.set(State::Dismissed);
+        self.alarm.set(AlarmState::Dismissed);
     }
 }
 
 /// What the watchdog waits for.
 #[derive(Default)]
 pub(crate) struct Alarm {
-    state: Mutex<State>,
+    state: Mutex<AlarmState>,
     changed: Condvar,
 }
 
 #[derive(Clone, Copy, Default)]
-enum State {
+enum AlarmState {
     #[default]
     Idle,
     /// A stop began at that instant and may take that long.
@@ -69,18 +69,18 @@ impl Alarm {
     /// A stop begins and may take `total`.
     pub(crate) fn start(&self, total: Duration) {
         let mut state = self.state();
-        if matches!(*state, State::Idle) {
-            *state = State::Running(Instant::now(), total);
+        if matches!(*state, AlarmState::Idle) {
+            *state = AlarmState::Running(Instant::now(), total);
             self.changed.notify_all();
         }
     }
 
-    fn set(&self, state: State) {
+    fn set(&self, state: AlarmState) {
         *self.state() = state;
         self.changed.notify_all();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, AlarmState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -89,9 +89,9 @@ impl Alarm {
         let mut state = self.state();
         loop {
             state = match *state {
-                State::Dismissed => return false,
-                State::Idle => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                State::Running(since, total) => {
+                AlarmState::Dismissed => return false,
+                AlarmState::Idle => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                AlarmState::Running(since, total) => {
                     let left = total.saturating_add(margin).saturating_sub(since.elapsed());
                     if left.is_zero() {
                         return true;
@@ -142,7 +142,7 @@ mod tests {
         alarm.start(Duration::from_secs(3600));
         let watching = Arc::clone(&alarm);
         let thread = thread::spawn(move || watching.rings(Duration::ZERO));
-        alarm.set(State::Dismissed);
+        alarm.set(AlarmState::Dismissed);
         assert!(!thread.join().unwrap());
         alarm.start(Duration::ZERO);
         assert!(!alarm.rings(Duration::ZERO), "a stop does not call it back");

@@ -76,7 +76,7 @@ pub enum Change {
 
 /// A user's last connection was removed. Emitted by the one call that removed it, at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leave {
+pub struct UserLeft {
     /// Who left.
     pub user: UserId,
     /// The client said goodbye: announce at once, else after the grace.
@@ -109,7 +109,7 @@ pub trait Presence: Send + Sync + 'static {
     async fn interested(&self, rooms: &[RoomId]) -> Result<Vec<Vec<InstanceId>>>;
 
     /// Applies changes in order and returns the users whose last connection ended by them.
-    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<Leave>>;
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<UserLeft>>;
 
     /// Takes a part of everything an instance holds. After the part marked `last`, whatever of this
     /// instance was neither in a part of this generation nor written since its first part is removed.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
 use self::tables::Tables;
-use crate::{Change, Leave, Presence, PresenceError, Present, Result};
+use crate::{Change, Presence, PresenceError, Present, Result, UserLeft};
 
 /// [`Presence`] inside one process. One for each service: see [`MemoryPresence::share`].
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Presence for MemoryPresence {
         self.call(|tables| rooms.iter().map(|room| tables.interested(room)).collect())
     }
 
-    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<Leave>> {
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<UserLeft>> {
         self.call(|tables| tables.apply(instance, changes))
     }
 

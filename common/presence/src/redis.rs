@@ -24,10 +24,10 @@ use ::redis::{Cmd, Pipeline, RedisResult};
 use async_trait::async_trait;
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
-use self::link::Link;
+use self::link::RedisLink;
 use self::scripts::{Generation, Scripts};
 use crate::users::{CONNECTIONS_OF_USER_MAX, CONNECTIONS_PER_USER, INSTANCES_MAX, by_user};
-use crate::{Change, Leave, Presence, PresenceError, Present, Result};
+use crate::{Change, Presence, PresenceError, Present, Result, UserLeft};
 
 /// Changes of one Lua call: about a millisecond of Redis.
 const CHANGES_PER_CALL: usize = 256;
@@ -57,7 +57,7 @@ impl Default for RedisConfig {
 
 /// [`Presence`] on Redis.
 pub struct RedisPresence {
-    link: Link,
+    link: RedisLink,
     prefix: String,
     scripts: Scripts,
 }
@@ -68,7 +68,7 @@ impl RedisPresence {
     /// # Errors
     /// [`PresenceError::Refused`] for a URL that is none.
     pub fn connect(config: RedisConfig) -> Result<Self> {
-        let link = Link::new(&config.url, config.response_timeout)?;
+        let link = RedisLink::new(&config.url, config.response_timeout)?;
         Ok(Self { link, scripts: Scripts::new(&config.prefix), prefix: config.prefix })
     }
 
@@ -77,7 +77,7 @@ impl RedisPresence {
         instance: &InstanceId,
         generation: Option<u64>,
         changes: &[Change],
-    ) -> Result<Vec<Leave>> {
+    ) -> Result<Vec<UserLeft>> {
         let mut leaves = Vec::new();
         for part in changes.chunks(CHANGES_PER_CALL) {
             leaves.extend(self.write_part(instance, generation, part).await?);
@@ -90,7 +90,7 @@ impl RedisPresence {
         instance: &InstanceId,
         generation: Option<u64>,
         changes: &[Change],
-    ) -> Result<Vec<Leave>> {
+    ) -> Result<Vec<UserLeft>> {
         let mut call = self.scripts.write(instance, generation.map(Generation::from));
         for change in changes {
             call.change(change);
@@ -98,7 +98,7 @@ impl RedisPresence {
         let left: Vec<(String, bool)> =
             self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
         let leave =
-            |(user, goodbye): (String, bool)| Some(Leave { user: UserId::parse(&user).ok()?, goodbye });
+            |(user, goodbye): (String, bool)| Some(UserLeft { user: UserId::parse(&user).ok()?, goodbye });
         Ok(left.into_iter().filter_map(leave).collect())
     }
 
@@ -191,7 +191,7 @@ impl Presence for RedisPresence {
         Ok(sets.into_iter().map(read).collect())
     }
 
-    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<Leave>> {
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<UserLeft>> {
         self.write(instance, None, changes).await
     }
 

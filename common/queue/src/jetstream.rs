@@ -18,7 +18,7 @@ use futures::stream::BoxStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::link::Link;
+use self::link::NatsLink;
 use crate::{ACK_WAIT, Consumer, Delivery, MAX_AGE, Queue, QueueError};
 
 /// Longest wait for any answer of NATS.
@@ -55,14 +55,14 @@ impl Default for NatsConfig {
 }
 
 /// [`Queue`] on NATS JetStream.
-pub struct JetStream(Arc<Shared>);
+pub struct JetStream(Arc<NatsShared>);
 
-struct Shared {
+struct NatsShared {
     config: NatsConfig,
     /// `prefix`, made fit for names.
     prefix: String,
     /// None once closed.
-    link: Mutex<Option<Arc<Link>>>,
+    link: Mutex<Option<Arc<NatsLink>>>,
     renewal: tokio::sync::Mutex<()>,
     last_setup: tokio::sync::Mutex<Option<Instant>>,
     closed: CancellationToken,
@@ -76,8 +76,8 @@ impl JetStream {
     pub async fn connect(config: NatsConfig) -> Result<Self, QueueError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
         let prefix = config.prefix.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
-        let link = Link::open(&config.url).await?;
-        Ok(Self(Arc::new(Shared {
+        let link = NatsLink::open(&config.url).await?;
+        Ok(Self(Arc::new(NatsShared {
             config,
             prefix,
             link: Mutex::new(Some(Arc::new(link))),
@@ -88,19 +88,19 @@ impl JetStream {
     }
 }
 
-impl Shared {
-    fn current(&self) -> Option<Arc<Link>> {
+impl NatsShared {
+    fn current(&self) -> Option<Arc<NatsLink>> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The link to use now: a fresh one when the present one is worn out.
-    async fn link(&self) -> Result<Arc<Link>, QueueError> {
+    async fn link(&self) -> Result<Arc<NatsLink>, QueueError> {
         let link = self.current().ok_or(QueueError::Closed)?;
         if !link.is_worn() {
             return Ok(link);
         }
         let Ok(_renewing) = self.renewal.try_lock() else { return Ok(link) };
-        let fresh = Arc::new(Link::open(&self.config.url).await?);
+        let fresh = Arc::new(NatsLink::open(&self.config.url).await?);
         let mut place = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         match place.as_mut() {
             Some(present) if Arc::ptr_eq(present, &link) => {
@@ -122,7 +122,7 @@ impl Shared {
     }
 
     /// Makes sure that the stream exists. Idempotent; one that exists with other settings is used as it is.
-    async fn create_stream(&self, link: &Link) -> Result<(), QueueError> {
+    async fn create_stream(&self, link: &NatsLink) -> Result<(), QueueError> {
         let wanted = stream::Config {
             name: self.stream_name(),
             subjects: vec![self.subject("*")],
@@ -144,7 +144,7 @@ impl Shared {
     }
 
     /// Makes sure that stream and consumer exist.
-    async fn create_consumer(&self, link: &Link) -> Result<pull_consumer::Type, QueueError> {
+    async fn create_consumer(&self, link: &NatsLink) -> Result<pull_consumer::Type, QueueError> {
         self.create_stream(link).await?;
         let wanted = pull::Config {
             durable_name: Some(CONSUMER.into()),
@@ -160,7 +160,7 @@ impl Shared {
     }
 
     /// Creates the stream for a publisher that found none. Says whether it is worth another attempt.
-    async fn restore_stream(&self, link: &Link) -> bool {
+    async fn restore_stream(&self, link: &NatsLink) -> bool {
         let Ok(mut last) = self.last_setup.try_lock() else { return false };
         if last.is_some_and(|at| at.elapsed() < SETUP_PAUSE) {
             return false;
@@ -210,7 +210,7 @@ impl Queue for JetStream {
         }
         let finish = self.0.closed.child_token();
         let deliveries = reader::deliveries(Arc::clone(&self.0), finish.clone()).fuse().boxed();
-        Ok(Box::new(Reader { deliveries, finish }))
+        Ok(Box::new(JetStreamConsumer { deliveries, finish }))
     }
 
     fn connected(&self) -> bool {
@@ -229,13 +229,13 @@ impl Queue for JetStream {
 }
 
 /// A consumer: the stream of deliveries keeps all progress, so that [`Consumer::next`] can be dropped.
-struct Reader {
+struct JetStreamConsumer {
     deliveries: BoxStream<'static, Delivery>,
     finish: CancellationToken,
 }
 
 #[async_trait]
-impl Consumer for Reader {
+impl Consumer for JetStreamConsumer {
     async fn next(&mut self) -> Result<Delivery, QueueError> {
         self.deliveries.next().await.ok_or(QueueError::Closed)
     }

@@ -127,7 +127,7 @@ impl Queue for MemoryQueue {
         if self.closed.is_cancelled() {
             return Err(QueueError::Closed);
         }
-        Ok(Box::new(Reader { broker: Arc::clone(&self.broker), finish: self.closed.child_token() }))
+        Ok(Box::new(MemoryConsumer { broker: Arc::clone(&self.broker), finish: self.closed.child_token() }))
     }
 
     fn connected(&self) -> bool {
@@ -140,13 +140,13 @@ impl Queue for MemoryQueue {
 }
 
 /// A reader. It fetches nothing ahead, so a finished one has nothing left.
-struct Reader {
+struct MemoryConsumer {
     broker: Arc<Broker>,
     finish: CancellationToken,
 }
 
 #[async_trait]
-impl Consumer for Reader {
+impl Consumer for MemoryConsumer {
     async fn next(&mut self) -> Result<Delivery, QueueError> {
         loop {
             if self.finish.is_cancelled() {

@@ -34,13 +34,13 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 const CONNECTIONS_MAX: usize = 256;
 
 /// A value that is made when it is asked for.
-pub type Page = Arc<dyn Fn() -> Value + Send + Sync>;
+pub type PageSource = Arc<dyn Fn() -> Value + Send + Sync>;
 /// A reason not to be ready, when there is one.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// What the pages show.
 #[derive(Clone)]
-pub struct Admin {
+pub struct AdminPages {
     /// `gateway`, `logic` or `task`.
     pub service: &'static str,
     /// The instance id, as text; it may change.
@@ -50,16 +50,16 @@ pub struct Admin {
     /// Behind `/metrics`.
     pub metrics: Registry,
     /// An object whose fields are added to `/status`.
-    pub status: Page,
+    pub status: PageSource,
     /// `/admin/instances`: who lives.
-    pub instances: Page,
+    pub instances: PageSource,
     /// `/admin/duties`: who owns what.
-    pub duties: Page,
+    pub duties: PageSource,
     /// What else must hold for `/readyz` to say 200.
     pub ready: Check,
 }
 
-impl Admin {
+impl AdminPages {
     /// Pages with nothing of their own: fill in what the service has.
     #[must_use]
     pub fn new(service: &'static str, lifecycle: Lifecycle, metrics: Registry) -> Self {
@@ -77,12 +77,12 @@ impl Admin {
     }
 
     /// Starts serving, until the stage of `scope` begins (the last one). Services may add routes of their own
-    /// with [`Admin::serve_with`].
+    /// with [`AdminPages::serve_with`].
     pub fn serve(self, bound: Bound, scope: &Scope) {
         self.serve_with(Router::new(), bound, scope);
     }
 
-    /// Like [`Admin::serve`], with more routes.
+    /// Like [`AdminPages::serve`], with more routes.
     pub fn serve_with(self, more: Router, bound: Bound, scope: &Scope) {
         let router = self.router().merge(more);
         scope.spawn("admin-accept", accept(bound, router, scope.clone()));
@@ -109,14 +109,14 @@ impl Admin {
     }
 }
 
-impl fmt::Debug for Admin {
+impl fmt::Debug for AdminPages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").field("service", &self.service).finish_non_exhaustive()
+        f.debug_struct("AdminPages").field("service", &self.service).finish_non_exhaustive()
     }
 }
 
 /// 200 only in stage ready and when all checks pass; a balancer must see the turn at once.
-async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+async fn readyz(State(admin): State<Arc<AdminPages>>) -> Response {
     let stage = admin.lifecycle.stage();
     let reason = if admin.lifecycle.progress().borrow().is_ready() {
         (admin.ready)().err()
@@ -132,7 +132,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
-async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+async fn metrics(State(admin): State<Arc<AdminPages>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], admin.metrics.encode())
 }
 

@@ -1,7 +1,7 @@
 //! Natural batching: while one batch is in flight, collect; when it returns, send what has gathered.
 //!
-//! No waiting when idle, large batches under load, no timer. [`Queue`] and [`Merged`] are the rule without
-//! any I/O, for use inside state machines; [`Batcher`] drives a [`Queue`] for an async function. Every one
+//! No waiting when idle, large batches under load, no timer. [`BatchQueue`] and [`Merged`] are the rule without
+//! any I/O, for use inside state machines; [`Batcher`] drives a [`BatchQueue`] for an async function. Every one
 //! is bounded in items and bytes and never has two batches in flight, so order is kept.
 
 mod driver;
@@ -10,7 +10,7 @@ mod queue;
 
 pub use driver::{Batcher, SubmitError};
 pub use merged::Merged;
-pub use queue::Queue;
+pub use queue::BatchQueue;
 
 /// How much a batch and its queue may hold.
 ///

@@ -106,8 +106,8 @@ pub fn load_with_warnings<T: Serialize + DeserializeOwned + Default>(
         let path = name[ENV_PREFIX.len()..].to_lowercase().replace("__", ".");
         match merge::apply(&mut tree, &path, &text) {
             Ok(parsed) => config = parsed,
-            Err(merge::Refused::Unknown) => warnings.push(unknown_variable(&name, &path, &defaults)),
-            Err(merge::Refused::Invalid(text)) => {
+            Err(merge::OverrideRefused::Unknown) => warnings.push(unknown_variable(&name, &path, &defaults)),
+            Err(merge::OverrideRefused::Invalid(text)) => {
                 let origin = format!("environment variable {name}");
                 return Err(ConfigError::Override { origin, text });
             }
@@ -116,8 +116,8 @@ pub fn load_with_warnings<T: Serialize + DeserializeOwned + Default>(
     for (path, text) in overrides {
         config = merge::apply(&mut tree, path, text).map_err(|refused| {
             let text = match refused {
-                merge::Refused::Invalid(text) => text,
-                merge::Refused::Unknown => unknown_key(path, &defaults),
+                merge::OverrideRefused::Invalid(text) => text,
+                merge::OverrideRefused::Unknown => unknown_key(path, &defaults),
             };
             ConfigError::Override { origin: format!("--set {path}"), text }
         })?;

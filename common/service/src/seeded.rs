@@ -1,8 +1,12 @@
 //! Bugs that are built in on purpose: a drill that does not find them proves nothing when it finds nothing.
 //!
-//! They exist only with the feature `seeded-bugs`, which no build that serves anybody has: without it [`is`] is a
-//! constant `false`, and every place that asks vanishes. With it the variable [`VARIABLE`] names those that this
-//! process has, separated by commas. Never read from the configuration.
+//! This is the one way to seed a bug. A place that can be wrong asks [`is`]; without the feature `seeded-bugs`, which
+//! no build that serves anybody has, that is a constant `false` and the place vanishes. Code that only a bug needs,
+//! above all what waits (an `await` outlives its dead branch), stands in a module of its own behind
+//! `#[cfg(feature = "seeded-bugs")]`. Tests look into the built services for what is left: nothing may be.
+//!
+//! With the feature, the variable [`VARIABLE`] names the bugs of a process, separated by commas, and `with` those of
+//! one thread: for tests that show what a rule is good for. Never read from the configuration.
 
 use std::fmt;
 use std::str::FromStr;
@@ -96,10 +100,11 @@ pub const fn plant() -> Result<(), String> {
 }
 
 #[cfg(feature = "seeded-bugs")]
-pub use planted::{is, plant};
+pub use planted::{is, plant, with};
 
 #[cfg(feature = "seeded-bugs")]
 mod planted {
+    use std::cell::RefCell;
     use std::sync::OnceLock;
 
     use super::{Bug, VARIABLE};
@@ -107,10 +112,28 @@ mod planted {
     /// Read once: a process does not change its mind.
     static BUGS: OnceLock<Vec<Bug>> = OnceLock::new();
 
-    /// Whether this process has that bug.
+    thread_local! {
+        static OF_THREAD: RefCell<Vec<Bug>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Whether this process, or this thread, has that bug.
     #[must_use]
     pub fn is(bug: Bug) -> bool {
         BUGS.get().is_some_and(|bugs| bugs.contains(&bug))
+            || OF_THREAD.with_borrow(|bugs| bugs.contains(&bug))
+    }
+
+    /// Runs `work` on this thread as if it had these bugs, whatever other tests of the process do meanwhile.
+    pub fn with<T>(bugs: &[Bug], work: impl FnOnce() -> T) -> T {
+        /// Takes them back also when the work panics.
+        struct Restore(Vec<Bug>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                OF_THREAD.set(std::mem::take(&mut self.0));
+            }
+        }
+        let _restore = Restore(OF_THREAD.replace(bugs.to_vec()));
+        work()
     }
 
     /// Reads which bugs this process has, and says so loudly.
@@ -133,6 +156,17 @@ mod planted {
     #[cfg(test)]
     mod tests {
         use super::*;
+
+        #[test]
+        fn a_thread_has_its_own_for_as_long_as_its_work_lasts() {
+            let seen = with(&[Bug::NoFence], || {
+                let other = std::thread::spawn(|| is(Bug::NoFence)).join().expect("it ends");
+                (is(Bug::NoFence), is(Bug::NoGoodbye), other)
+            });
+            assert_eq!((seen, is(Bug::NoFence)), ((true, false, false), false));
+            assert!(std::panic::catch_unwind(|| with(&[Bug::NoFence], || panic!("on purpose"))).is_err());
+            assert!(!is(Bug::NoFence));
+        }
 
         #[test]
         fn several_are_separated_by_commas() {

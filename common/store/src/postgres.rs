@@ -1,19 +1,19 @@
 //! The store on PostgreSQL 15 or later.
 //!
-//! Every call is one statement, its own transaction, on a connection of one of three kinds of lines: commits
-//! (one line per lane, shared), reads, and chores. There is no pool to drain and no `BEGIN` to leave open: a
+//! Every call is one statement, its own transaction, on a connection of one of three kinds of pools: commits
+//! (a pool of one for each lane, shared), reads, and chores. They have no manager to wait for and no `BEGIN` to leave open: a
 //! connection that did not answer well is dropped. Retries of writes are the caller's.
 
 mod config;
 mod dial;
 mod epochs;
 mod failure;
-mod line;
 mod migrations;
+mod pool;
 mod publish;
 mod read;
 #[cfg(feature = "seeded-bugs")]
-pub mod seed;
+pub mod seeded;
 mod upkeep;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,7 +31,7 @@ use crate::{
     Committed, Heads, NewMessage, NoteId, Pages, Range, Retention, StaleNote, Store, StoreError, Trimmed,
 };
 use dial::{Dialer, Kind};
-use line::Line;
+use pool::Pool;
 
 /// How long [`Store::close`] waits for calls in flight.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,10 +39,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// See the module.
 pub struct PgStore {
     dialer: Dialer,
-    lanes: Vec<Line>,
-    reads: Line,
-    notes: Line,
-    chores: Line,
+    lanes: Vec<Pool>,
+    reads: Pool,
+    notes: Pool,
+    chores: Pool,
     /// The room that retention looked at last; "" = begin with the first.
     trim_from: Mutex<String>,
 }
@@ -56,10 +56,10 @@ impl PgStore {
     pub async fn connect(config: PgConfig) -> Result<Self, StoreError> {
         migrate(&config.url).await?;
         let store = Self {
-            lanes: (0..config.lanes()).map(|_| Line::new("commit", Kind::Durable, 1)).collect(),
-            reads: Line::new("read", Kind::Durable, config.read_connections),
-            notes: Line::new("notes", Kind::Forgetful, 1),
-            chores: Line::new("chores", Kind::Forgetful, 1),
+            lanes: (0..config.lanes()).map(|_| Pool::new("commit", Kind::Durable, 1)).collect(),
+            reads: Pool::new("read", Kind::Durable, config.read_connections),
+            notes: Pool::new("notes", Kind::Forgetful, 1),
+            chores: Pool::new("chores", Kind::Forgetful, 1),
             trim_from: Mutex::default(),
             dialer: Dialer::new(config)?,
         };
@@ -88,8 +88,8 @@ impl Store for PgStore {
         not_after_ms: i64,
         items: Vec<NewMessage>,
     ) -> Result<Committed, StoreError> {
-        let line = &self.lanes[usize::from(lane) % self.lanes.len()];
-        let answer = line.ask(&self.dialer, publish::statement(not_after_ms, &items)).await?;
+        let pool = &self.lanes[usize::from(lane) % self.lanes.len()];
+        let answer = pool.ask(&self.dialer, publish::statement(not_after_ms, &items)).await?;
         publish::committed(&answer, items.len())
     }
 
@@ -130,7 +130,7 @@ impl Store for PgStore {
 
     async fn close(&self) {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
-        let lines = self.lanes.iter().chain([&self.reads, &self.notes, &self.chores]);
-        join_all(lines.map(|line| line.close(deadline))).await;
+        let pools = self.lanes.iter().chain([&self.reads, &self.notes, &self.chores]);
+        join_all(pools.map(|pool| pool.close(deadline))).await;
     }
 }

@@ -11,9 +11,9 @@ mod config;
 mod dial;
 mod failure;
 mod ledger;
-mod line;
 mod lock;
 mod migrations;
+mod pool;
 mod publish;
 mod read;
 mod upkeep;
@@ -36,16 +36,16 @@ use crate::{
 use commits::Commits;
 use dial::{Dialer, Kind};
 use failure::{Failure, dial_error};
-use line::Line;
 use lock::FileLock;
-use publish::Group;
+use pool::Pool;
+use publish::PendingGroup;
 
 /// How long [`Store::close`] waits for calls in flight.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct SqliteStore {
-    lines: Arc<Lines>,
+    pools: Arc<Pools>,
     commits: Commits,
     /// The room that retention looked at last; "" = begin with the first.
     trim_from: Mutex<String>,
@@ -53,14 +53,14 @@ pub struct SqliteStore {
     lock: Mutex<Option<FileLock>>,
 }
 
-/// The connections. In memory all lines are one.
-struct Lines {
+/// The connections. In memory all pools are one.
+struct Pools {
     dialer: Dialer,
     epoch: Epoch,
     call_timeout: Duration,
-    durable: Line,
-    forgetful: Line,
-    reads: Line,
+    durable: Pool,
+    forgetful: Pool,
+    reads: Pool,
 }
 
 impl SqliteStore {
@@ -70,18 +70,19 @@ impl SqliteStore {
     /// [`StoreError::Misconfigured`]: will not get better by itself, the text names the fix; another process uses the file,
     /// for example. Any other: the file was not reached in time, try again.
     pub async fn open(config: SqliteConfig) -> Result<Self, StoreError> {
-        let Start { lock, dialer, epoch, conn } = Start::new(config.path, config.call_timeout, true).await?;
+        let OpenedFile { lock, dialer, epoch, conn } =
+            OpenedFile::new(config.path, config.call_timeout, true).await?;
         let (durable, forgetful, reads) = if dialer.in_memory() {
-            let line = Line::with(Kind::Durable, conn);
-            (line.clone(), line.clone(), line)
+            let pool = Pool::with(Kind::Durable, conn);
+            (pool.clone(), pool.clone(), pool)
         } else {
-            let line = Line::with(Kind::Durable, conn);
+            let pool = Pool::with(Kind::Durable, conn);
             let reads = u32::try_from(config.read_connections).unwrap_or(u32::MAX);
-            (line.clone(), line.beside(Kind::Forgetful), Line::new(Kind::Reading, reads))
+            (pool.clone(), pool.beside(Kind::Forgetful), Pool::new(Kind::Reading, reads))
         };
-        let lines = Lines { dialer, epoch, call_timeout: config.call_timeout, durable, forgetful, reads };
+        let pools = Pools { dialer, epoch, call_timeout: config.call_timeout, durable, forgetful, reads };
         Ok(Self {
-            lines: Arc::new(lines),
+            pools: Arc::new(pools),
             commits: Commits::default(),
             trim_from: Mutex::default(),
             lock: Mutex::new(lock),
@@ -91,7 +92,7 @@ impl SqliteStore {
     /// Whether what was answered survives this process: not in memory.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        !self.lines.dialer.in_memory()
+        !self.pools.dialer.in_memory()
     }
 
     /// After an older copy was put in the file's place: sets a fresh epoch. Needs the file for itself.
@@ -101,7 +102,8 @@ impl SqliteStore {
     /// have been set; run it again.
     pub async fn new_epoch(path: &Path) -> Result<Epoch, StoreError> {
         let config = SqliteConfig::at(path);
-        let Start { lock, mut conn, .. } = Start::new(config.path, config.call_timeout, false).await?;
+        let OpenedFile { lock, mut conn, .. } =
+            OpenedFile::new(config.path, config.call_timeout, false).await?;
         let sql = "update meta set epoch = lower(hex(randomblob(16)))";
         sqlx::query(sql).execute(&mut conn).await.map_err(|e| dial_error(&e))?;
         let epoch = dial::read_epoch(&mut conn).await.map_err(|e| dial_error(&e))?;
@@ -116,14 +118,14 @@ impl SqliteStore {
 }
 
 /// A file that is ours, checked and migrated, with its first connection.
-struct Start {
+struct OpenedFile {
     lock: Option<FileLock>,
     dialer: Dialer,
     epoch: Epoch,
     conn: SqliteConnection,
 }
 
-impl Start {
+impl OpenedFile {
     async fn new(path: Option<PathBuf>, call_timeout: Duration, create: bool) -> Result<Self, StoreError> {
         let path = path.as_deref().map(real).transpose()?;
         let lock = path.as_deref().map(FileLock::take).transpose()?;
@@ -151,7 +153,7 @@ fn real(path: &Path) -> Result<PathBuf, StoreError> {
     }
 }
 
-impl Lines {
+impl Pools {
     /// Within the time of a call. What takes longer is dropped, and the connection with it.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let late = || format!("no answer within {} ms", self.call_timeout.as_millis());
@@ -159,14 +161,14 @@ impl Lines {
     }
 }
 
-/// Runs `$work` on a connection of a line, within the time of a call.
+/// Runs `$work` on a connection of a pool, within the time of a call.
 macro_rules! ask {
-    ($lines:expr, $line:ident, |$conn:ident| $work:expr) => {{
-        let lines = &$lines;
-        lines
+    ($pools:expr, $pool:ident, |$conn:ident| $work:expr) => {{
+        let pools = &$pools;
+        pools
             .in_time(async {
-                let mut turn = lines.$line.turn().await?;
-                let $conn = turn.conn(&lines.dialer).await?;
+                let mut turn = pools.$pool.turn().await?;
+                let $conn = turn.conn(&pools.dialer).await?;
                 let answer = $work.await.map_err(Failure::from)?;
                 turn.good();
                 Ok(answer)
@@ -184,38 +186,38 @@ impl Store for SqliteStore {
         not_after_ms: i64,
         items: Vec<NewMessage>,
     ) -> Result<Committed, StoreError> {
-        let deadline = Instant::now() + self.lines.call_timeout;
-        self.commits.publish(&self.lines, deadline, Group { not_after_ms, items }).await
+        let deadline = Instant::now() + self.pools.call_timeout;
+        self.commits.publish(&self.pools, deadline, PendingGroup { not_after_ms, items }).await
     }
 
     async fn read(&self, ranges: &[Range], bytes_max: usize) -> Result<Pages, StoreError> {
-        ask!(self.lines, reads, |conn| read::pages(conn, self.lines.epoch, ranges, bytes_max))
+        ask!(self.pools, reads, |conn| read::pages(conn, self.pools.epoch, ranges, bytes_max))
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {
-        ask!(self.lines, reads, |conn| read::heads(conn, self.lines.epoch, rooms))
+        ask!(self.pools, reads, |conn| read::heads(conn, self.pools.epoch, rooms))
     }
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {
-        ask!(self.lines, reads, |conn| dial::read_epoch(conn))
+        ask!(self.pools, reads, |conn| dial::read_epoch(conn))
     }
 
     async fn noted(&self, notes: &[NoteId]) -> Result<(), StoreError> {
-        ask!(self.lines, forgetful, |conn| upkeep::noted(conn, notes))
+        ask!(self.pools, forgetful, |conn| upkeep::noted(conn, notes))
     }
 
     async fn stale_notes(&self, older_than: Duration, limit: usize) -> Result<Vec<StaleNote>, StoreError> {
-        ask!(self.lines, reads, |conn| upkeep::stale(conn, older_than, limit))
+        ask!(self.pools, reads, |conn| upkeep::stale(conn, older_than, limit))
     }
 
     async fn drop_old_notes(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
-        ask!(self.lines, forgetful, |conn| upkeep::drop_old(conn, older_than, limit))
+        ask!(self.pools, forgetful, |conn| upkeep::drop_old(conn, older_than, limit))
     }
 
     async fn trim(&self, policy: &Retention, limit: usize) -> Result<Trimmed, StoreError> {
         let from = self.trim_from().clone();
-        let cuts = ask!(self.lines, reads, |conn| upkeep::ripe(conn, &from, policy, limit))?;
-        let messages = ask!(self.lines, forgetful, |conn| upkeep::cut(conn, &cuts))?;
+        let cuts = ask!(self.pools, reads, |conn| upkeep::ripe(conn, &from, policy, limit))?;
+        let messages = ask!(self.pools, forgetful, |conn| upkeep::cut(conn, &cuts))?;
         *self.trim_from() = cuts.next_from;
         Ok(Trimmed { messages, more: usize::try_from(messages).is_ok_and(|n| n >= limit) })
     }
@@ -223,8 +225,8 @@ impl Store for SqliteStore {
     async fn close(&self) {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         let mut closed = true;
-        for line in [&self.lines.reads, &self.lines.forgetful, &self.lines.durable] {
-            closed &= line.close(deadline).await;
+        for pool in [&self.pools.reads, &self.pools.forgetful, &self.pools.durable] {
+            closed &= pool.close(deadline).await;
         }
         // What still writes keeps the file until this process ends.
         if closed {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-pub use server::{Kind, Server, free_port};
+pub use server::{ServerKind, TestServer, free_port};
 
 /// Waits until the condition holds, looking every few milliseconds, and panics when it does not in time. Returns
 /// how long it took.

@@ -20,7 +20,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ServerKind {
     /// nats-server with JetStream.
     Nats,
     /// redis-server that saves nothing.
@@ -31,8 +31,8 @@ pub enum Kind {
 
 /// A server, running or not.
 #[derive(Debug)]
-pub struct Server {
-    kind: Kind,
+pub struct TestServer {
+    kind: ServerKind,
     port: u16,
     peer_port: u16,
     dir: TempDir,
@@ -53,16 +53,16 @@ fn free_ports() -> (u16, u16) {
     (port(one), port(two))
 }
 
-impl Server {
+impl TestServer {
     /// Ports and a directory, nothing running.
     #[must_use]
-    pub fn absent(kind: Kind) -> Self {
+    pub fn absent(kind: ServerKind) -> Self {
         let (port, peer_port) = free_ports();
         Self { kind, port, peer_port, dir: tempfile::tempdir().unwrap(), child: None }
     }
 
     /// A server that answers.
-    pub async fn start(kind: Kind) -> Self {
+    pub async fn start(kind: ServerKind) -> Self {
         let mut server = Self::absent(kind);
         server.run().await;
         server
@@ -78,9 +78,9 @@ impl Server {
     #[must_use]
     pub fn url(&self) -> String {
         let scheme = match self.kind {
-            Kind::Nats => "nats",
-            Kind::Redis => "redis",
-            Kind::Etcd => "http",
+            ServerKind::Nats => "nats",
+            ServerKind::Redis => "redis",
+            ServerKind::Etcd => "http",
         };
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
@@ -118,18 +118,18 @@ impl Server {
     fn command(&self) -> Command {
         let port = self.port.to_string();
         match self.kind {
-            Kind::Nats => {
+            ServerKind::Nats => {
                 let mut command = Command::new(nats_binary());
                 command.args(["-a", "127.0.0.1", "-p", &port, "-js", "-sd"]).arg(self.dir.path());
                 command
             }
-            Kind::Redis => {
+            ServerKind::Redis => {
                 let mut command = Command::new("redis-server");
                 command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--dir"]);
                 command.arg(self.dir.path());
                 command
             }
-            Kind::Etcd => {
+            ServerKind::Etcd => {
                 let (url, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
                 let mut command = Command::new("etcd");
                 command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
@@ -144,7 +144,7 @@ impl Server {
     /// Whether it listens, and for etcd whether it has a leader.
     async fn answers(&self) -> bool {
         let Ok(mut tcp) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await else { return false };
-        if self.kind != Kind::Etcd {
+        if self.kind != ServerKind::Etcd {
             return true;
         }
         let ask = async {
@@ -158,7 +158,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for TestServer {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().ok();

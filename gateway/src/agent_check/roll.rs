@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluice_cluster::State;
+use sluice_cluster::InstanceState;
 use sluice_proto::ids::InstanceId;
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 const QUIET: Duration = Duration::from_secs(120);
 
 /// The other gateways that are listed.
-pub type Gateways = BTreeMap<InstanceId, State>;
+pub type Gateways = BTreeMap<InstanceId, InstanceState>;
 
 /// A roll as one gateway sees it.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Roll {
         if self.is_over(now) {
             self.before = None;
         }
-        if self.before.is_none() && others.values().any(|state| *state == State::Draining) {
+        if self.before.is_none() && others.values().any(|state| *state == InstanceState::Draining) {
             self.before = Some(others.keys().chain(self.seen.keys()).cloned().collect());
         }
         self.seen = others;
@@ -51,7 +51,7 @@ impl Roll {
     /// Whether others have been replaced since this gateway saw a roll begin, so that its own turn is still ahead.
     #[must_use]
     pub fn is_ahead(&self, now: Instant) -> bool {
-        let serves = |state: &State| *state == State::Serving;
+        let serves = |state: &InstanceState| *state == InstanceState::Serving;
         let replaced = |before: &BTreeSet<InstanceId>| {
             self.seen.iter().any(|(id, state)| serves(state) && !before.contains(id))
         };
@@ -71,7 +71,8 @@ mod tests {
 
     /// `b` serves, `b-` drains; who is not named is not listed.
     fn gateways(line: &str) -> Gateways {
-        let state = |name: &str| if name.ends_with('-') { State::Draining } else { State::Serving };
+        let state =
+            |name: &str| if name.ends_with('-') { InstanceState::Draining } else { InstanceState::Serving };
         let id = |name: &str| InstanceId::parse(name.trim_end_matches('-')).expect("a name");
         line.split_whitespace().map(|name| (id(name), state(name))).collect()
     }

@@ -11,7 +11,7 @@ use sluice_proto::grpc::{self, PublishItem, PublishReply, PublishRequest, Publis
 use sluice_proto::ids::Key;
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 use sluice_proto::wire::ErrorCode;
-use sluice_service::batcher::{Bounds, Queue};
+use sluice_service::batcher::{BatchQueue, Bounds};
 use sluice_service::seeded::{self, Bug};
 
 use super::{Answered, Outcome, Publish};
@@ -74,7 +74,7 @@ struct Flight {
 #[derive(Debug)]
 pub struct Lane {
     limits: LaneLimits,
-    queue: Queue<Publish>,
+    queue: BatchQueue<Publish>,
     flight: Option<Flight>,
     /// Calls made so far; the number of the one under way.
     calls: u64,
@@ -110,7 +110,7 @@ impl Lane {
             queue_items_max: limits.queue_items_max,
             queue_bytes_max: limits.queue_bytes_max,
         };
-        Self { limits, queue: Queue::new(bounds), flight: None, calls: 0, rules }
+        Self { limits, queue: BatchQueue::new(bounds), flight: None, calls: 0, rules }
     }
 
     /// Takes a publish, or answers it if its connection is fenced.

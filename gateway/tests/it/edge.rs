@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sluice_gateway::defaults::{STATUS_ITEMS_MAX, budget};
-use sluice_lifecycle::{Outcome, Stage, StopReason};
+use sluice_lifecycle::{Stage, StageOutcome, StopReason};
 use sluice_proto::grpc::{ChangeKind, FullSet};
 use sluice_proto::wire::close;
 use tokio_tungstenite::tungstenite::Message;
@@ -78,7 +78,7 @@ async fn an_outcome_that_never_comes_is_unknown_in_time() {
     assert_eq!(client.end().await.unwrap().0, 1012);
     let report = stopping.await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert_eq!(report.outcome(Stage::Drain), Some(&Outcome::Done));
+    assert_eq!(report.outcome(Stage::Drain), Some(&StageOutcome::Done));
     assert_eq!(report.counts.get("publishes_unknown"), Some(&1));
 }
 
@@ -93,7 +93,7 @@ async fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
     let began = Instant::now();
     let report = rig.clone().stop().await;
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    assert_eq!(report.outcome(Stage::Drain), Some(&Outcome::Done));
+    assert_eq!(report.outcome(Stage::Drain), Some(&StageOutcome::Done));
     for client in &mut silent {
         assert!(client.hear().await["drain"].is_object());
         assert_eq!(client.hear().await["bye"]["code"], json!(1012));

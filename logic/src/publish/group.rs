@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// One `Publish` call: valid items in order, and until when they may be stored.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct PublishCall {
     /// What to store.
     pub items: Vec<NewMessage>,
     /// The caller waits until then; later, executing only burns time.
@@ -23,7 +23,7 @@ pub struct Call {
 
 /// What became of one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ItemOutcome {
     /// Stored now.
     Stored {
         /// Position.
@@ -46,7 +46,7 @@ pub enum Outcome {
     Unknown,
 }
 
-impl From<sluice_store::Outcome> for Outcome {
+impl From<sluice_store::Outcome> for ItemOutcome {
     fn from(outcome: sluice_store::Outcome) -> Self {
         match outcome {
             sluice_store::Outcome::Stored { seq, at_ms } => Self::Stored { seq, at_ms },
@@ -58,15 +58,15 @@ impl From<sluice_store::Outcome> for Outcome {
 
 /// The answer to a call: one outcome per item, and the epoch their positions belong to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct CallOutcomes {
     /// Absent when nothing was committed.
     pub epoch: Option<Epoch>,
     /// In the order of the items.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<ItemOutcome>,
 }
 
 /// Told of every commit and failure, in order.
-pub trait Watch: Send + Sync {
+pub trait CommitObserver: Send + Sync {
     /// These items were committed together.
     fn committed(&self, items: &[&NewMessage], committed: &Committed);
     /// The store failed.
@@ -74,10 +74,10 @@ pub trait Watch: Send + Sync {
 }
 
 /// Where an item stands: call, item of the call.
-type Slot = (usize, usize);
+type ItemPlace = (usize, usize);
 
 /// How one try ended.
-enum Tried {
+enum Attempted {
     Committed,
     Poison,
     TooLate,
@@ -85,41 +85,43 @@ enum Tried {
 }
 
 /// A group on its way through one lane of the store.
-pub struct Group<'a> {
+pub struct CommitGroup<'a> {
     store: &'a dyn Store,
-    watch: &'a dyn Watch,
+    observer: &'a dyn CommitObserver,
     clock: &'a Clock,
     lane: u8,
-    calls: Vec<Call>,
-    answers: Vec<Answer>,
+    calls: Vec<PublishCall>,
+    answers: Vec<CallOutcomes>,
 }
 
-impl<'a> Group<'a> {
+impl<'a> CommitGroup<'a> {
     /// A group of whole calls, in order; at least one.
     pub fn new(
         store: &'a dyn Store,
-        watch: &'a dyn Watch,
+        observer: &'a dyn CommitObserver,
         clock: &'a Clock,
         lane: u8,
-        calls: Vec<Call>,
+        calls: Vec<PublishCall>,
     ) -> Self {
-        let nothing =
-            |call: &Call| Answer { epoch: None, outcomes: vec![Outcome::NotStored; call.items.len()] };
+        let nothing = |call: &PublishCall| CallOutcomes {
+            epoch: None,
+            outcomes: vec![ItemOutcome::NotStored; call.items.len()],
+        };
         let answers = calls.iter().map(nothing).collect();
-        Self { store, watch, clock, lane, calls, answers }
+        Self { store, observer, clock, lane, calls, answers }
     }
 
     /// Commits what is in time; one answer per call, in order.
-    pub async fn run(mut self) -> Vec<Answer> {
+    pub async fn run(mut self) -> Vec<CallOutcomes> {
         let calls: Vec<usize> = (0..self.calls.len()).filter(|call| self.in_time(*call)).collect();
         let all = self.slots(&calls);
         match self.attempt(&all).await {
-            Tried::Committed | Tried::Failed => {}
-            Tried::Poison => {
+            Attempted::Committed | Attempted::Failed => {}
+            Attempted::Poison => {
                 self.singly(&all).await;
             }
-            Tried::TooLate if calls.len() == 1 => {}
-            Tried::TooLate => self.call_by_call(&calls).await,
+            Attempted::TooLate if calls.len() == 1 => {}
+            Attempted::TooLate => self.call_by_call(&calls).await,
         }
         self.answers
     }
@@ -131,7 +133,7 @@ impl<'a> Group<'a> {
             && self.clock.now_ms() <= call.not_after_ms
     }
 
-    fn slots(&self, calls: &[usize]) -> Vec<Slot> {
+    fn slots(&self, calls: &[usize]) -> Vec<ItemPlace> {
         calls
             .iter()
             .flat_map(|&call| (0..self.calls[call].items.len()).map(move |item| (call, item)))
@@ -146,9 +148,9 @@ impl<'a> Group<'a> {
             }
             let slots = self.slots(&[call]);
             let go_on = match self.attempt(&slots).await {
-                Tried::Committed | Tried::TooLate => true,
-                Tried::Poison => self.singly(&slots).await,
-                Tried::Failed => false,
+                Attempted::Committed | Attempted::TooLate => true,
+                Attempted::Poison => self.singly(&slots).await,
+                Attempted::Failed => false,
             };
             if !go_on {
                 return;
@@ -157,7 +159,7 @@ impl<'a> Group<'a> {
     }
 
     /// One item at a time, in order. False when it had to stop: the rest is not stored.
-    async fn singly(&mut self, slots: &[Slot]) -> bool {
+    async fn singly(&mut self, slots: &[ItemPlace]) -> bool {
         let mut ended = None;
         for &(call, item) in slots {
             if ended == Some(call) {
@@ -168,26 +170,26 @@ impl<'a> Group<'a> {
                 continue;
             }
             match self.attempt(&[(call, item)]).await {
-                Tried::Committed => {}
-                Tried::Poison => self.answers[call].outcomes[item] = Outcome::Poison,
-                Tried::TooLate => ended = Some(call),
-                Tried::Failed => return false,
+                Attempted::Committed => {}
+                Attempted::Poison => self.answers[call].outcomes[item] = ItemOutcome::Poison,
+                Attempted::TooLate => ended = Some(call),
+                Attempted::Failed => return false,
             }
         }
         true
     }
 
     /// One round trip: all of `slots` or nothing. Fills in their outcomes where they are known.
-    async fn attempt(&mut self, slots: &[Slot]) -> Tried {
+    async fn attempt(&mut self, slots: &[ItemPlace]) -> Attempted {
         let Some(not_after_ms) = slots.iter().map(|(call, _)| self.calls[*call].not_after_ms).min() else {
-            return Tried::Committed;
+            return Attempted::Committed;
         };
         let items: Vec<&NewMessage> =
             slots.iter().map(|(call, item)| &self.calls[*call].items[*item]).collect();
         let group = items.iter().map(|&item| item.clone()).collect();
         match self.store.publish(self.lane, not_after_ms, group).await {
             Ok(committed) if committed.rows.len() == slots.len() => {
-                self.watch.committed(&items, &committed);
+                self.observer.committed(&items, &committed);
                 self.take(slots, &committed)
             }
             Ok(committed) => {
@@ -197,25 +199,25 @@ impl<'a> Group<'a> {
                     rows,
                     "The store answered with another number of rows: outcomes unknown."
                 );
-                self.fill(slots, Outcome::Unknown);
-                Tried::Failed
+                self.fill(slots, ItemOutcome::Unknown);
+                Attempted::Failed
             }
             Err(error) => {
-                self.watch.failed(&error, slots.len());
+                self.observer.failed(&error, slots.len());
                 match error.class() {
-                    Class::Reject => Tried::Poison,
-                    Class::TooLate => Tried::TooLate,
-                    Class::Retry => Tried::Failed,
+                    Class::Reject => Attempted::Poison,
+                    Class::TooLate => Attempted::TooLate,
+                    Class::Retry => Attempted::Failed,
                     Class::Unknown => {
-                        self.fill(slots, Outcome::Unknown);
-                        Tried::Failed
+                        self.fill(slots, ItemOutcome::Unknown);
+                        Attempted::Failed
                     }
                 }
             }
         }
     }
 
-    fn fill(&mut self, slots: &[Slot], outcome: Outcome) {
+    fn fill(&mut self, slots: &[ItemPlace], outcome: ItemOutcome) {
         for &(call, item) in slots {
             self.answers[call].outcomes[item] = outcome;
         }
@@ -223,17 +225,17 @@ impl<'a> Group<'a> {
 
     /// Takes the rows over. A call whose earlier items belong to another epoch cannot say both: what came
     /// now is unknown to its caller, who will ask again, and nothing later of the group may follow.
-    fn take(&mut self, slots: &[Slot], committed: &Committed) -> Tried {
+    fn take(&mut self, slots: &[ItemPlace], committed: &Committed) -> Attempted {
         let mut mixed = false;
         for (&(call, item), row) in slots.iter().zip(&committed.rows) {
             let answer = &mut self.answers[call];
             if *answer.epoch.get_or_insert(committed.epoch) == committed.epoch {
                 answer.outcomes[item] = row.outcome.into();
             } else {
-                answer.outcomes[item] = Outcome::Unknown;
+                answer.outcomes[item] = ItemOutcome::Unknown;
                 mixed = true;
             }
         }
-        if mixed { Tried::Failed } else { Tried::Committed }
+        if mixed { Attempted::Failed } else { Attempted::Committed }
     }
 }

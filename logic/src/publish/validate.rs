@@ -9,14 +9,14 @@ use sluice_store::{NewMessage, hash_of};
 
 /// Why an item can never be stored; `code` and `message` go to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct InvalidItem {
     /// Wire code.
     pub code: ErrorCode,
     /// For people.
     pub message: String,
 }
 
-impl From<InvalidName> for Refusal {
+impl From<InvalidName> for InvalidItem {
     fn from(error: InvalidName) -> Self {
         Self { code: ErrorCode::BadRequest, message: error.to_string() }
     }
@@ -52,7 +52,7 @@ pub fn call(request: &PublishRequest) -> Result<(), InvalidCall> {
 }
 
 /// Checks one item and hashes its data.
-pub fn item(item: PublishItem) -> Result<NewMessage, Refusal> {
+pub fn item(item: PublishItem) -> Result<NewMessage, InvalidItem> {
     let room = RoomId::parse(&item.room)?;
     let sender = UserId::parse(&item.sender)?;
     // Minted keys come from gateways, which have refused the prefix from clients.
@@ -60,14 +60,14 @@ pub fn item(item: PublishItem) -> Result<NewMessage, Refusal> {
     let bytes = item.data.len();
     if bytes > DATA_BYTES_MAX {
         let message = format!("data has {bytes} bytes, at most {DATA_BYTES_MAX} are allowed");
-        return Err(Refusal { code: ErrorCode::TooLarge, message });
+        return Err(InvalidItem { code: ErrorCode::TooLarge, message });
     }
     if bytes == 0 {
-        return Err(Refusal { code: ErrorCode::BadRequest, message: "data is empty".into() });
+        return Err(InvalidItem { code: ErrorCode::BadRequest, message: "data is empty".into() });
     }
     // The bytes go into every subscriber's text frame as they are.
     if std::str::from_utf8(&item.data).is_err() {
-        return Err(Refusal { code: ErrorCode::BadRequest, message: "data is not UTF-8".into() });
+        return Err(InvalidItem { code: ErrorCode::BadRequest, message: "data is not UTF-8".into() });
     }
     let hash = hash_of(&item.data);
     Ok(NewMessage { room, sender, key, hash, data: item.data })
@@ -82,7 +82,7 @@ mod tests {
         PublishItem { room: room.into(), sender: "ann".into(), key: key.into(), data: data.into() }
     }
 
-    fn code(refused: Result<NewMessage, Refusal>) -> ErrorCode {
+    fn code(refused: Result<NewMessage, InvalidItem>) -> ErrorCode {
         refused.expect_err("must be refused").code
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use prost::Message as _;
-use sluice_cluster::solo::{Registry, SoloCluster};
-use sluice_cluster::{Cluster as _, Registration, Service, State};
+use sluice_cluster::solo::{SoloCluster, SoloRegistry};
+use sluice_cluster::{Cluster as _, InstanceState, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Report, Stage, StopReason};
 use sluice_logic::app::{App, Deps};
 use sluice_logic::config::Config;
@@ -103,13 +103,13 @@ pub async fn faked() -> Faked {
 /// Whom a logic has beside it: nobody, but whom a test adds. They stay until its last stage.
 #[derive(Clone)]
 pub struct Neighbours {
-    registry: Registry,
+    registry: SoloRegistry,
     lifecycle: Lifecycle,
 }
 
 impl Neighbours {
     pub fn none(lifecycle: &Lifecycle) -> Self {
-        Self { registry: Registry::new(Duration::from_secs(10)), lifecycle: lifecycle.clone() }
+        Self { registry: SoloRegistry::new(Duration::from_secs(10)), lifecycle: lifecycle.clone() }
     }
 
     /// The logic itself.
@@ -124,12 +124,12 @@ impl Neighbours {
     }
 
     /// Another logic is there, in this state.
-    pub async fn logic(&self, state: State) {
+    pub async fn logic(&self, state: InstanceState) {
         self.join(Service::Logic).set_state(state).await;
     }
 
     /// What others see of the only logic, from now on until it has left.
-    pub fn states(&self) -> JoinHandle<Vec<State>> {
+    pub fn states(&self) -> JoinHandle<Vec<InstanceState>> {
         let mut view = self.join(Service::Gateway).view();
         tokio::spawn(async move {
             let mut states = Vec::new();

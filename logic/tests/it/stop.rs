@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_cluster::State;
-use sluice_lifecycle::{Outcome as StageOutcome, Report, Stage};
+use sluice_cluster::InstanceState;
+use sluice_lifecycle::{Report, Stage, StageOutcome};
 use sluice_presence::Presence as _;
 use sluice_presence::memory::MemoryPresence;
 use sluice_proto::grpc::Outcome::Stored;
@@ -43,7 +43,7 @@ async fn an_idle_logic_stops_at_once_also_with_a_silent_tcp_connection() {
     let report = faked.rig.stop().await;
     assert!(report.is_clean(), "{report:?}");
     assert!(began.elapsed() < Duration::from_millis(500), "{report:?}");
-    assert_eq!(states.await.unwrap(), [State::Serving, State::Draining]);
+    assert_eq!(states.await.unwrap(), [InstanceState::Serving, InstanceState::Draining]);
     drop(silent);
 }
 
@@ -82,7 +82,7 @@ async fn the_last_logic_answers_draining_gateways_until_they_are_gone() {
 #[tokio::test]
 async fn a_logic_that_is_not_the_last_does_not_stay() {
     let faked = faked().await;
-    faked.neighbours.logic(State::Serving).await;
+    faked.neighbours.logic(InstanceState::Serving).await;
     let caller = faked.rig.caller().await;
     hello(&caller, "gateway-a-1", true).await;
     let report = faked.rig.stop().await;
@@ -92,14 +92,14 @@ async fn a_logic_that_is_not_the_last_does_not_stay() {
 #[tokio::test]
 async fn the_last_logic_leaves_when_another_one_serves() {
     let faked = faked().await;
-    faked.neighbours.logic(State::Draining).await;
+    faked.neighbours.logic(InstanceState::Draining).await;
     let caller = faked.rig.caller().await;
     hello(&caller, "gateway-a-1", true).await;
     let (neighbours, mut progress) = (faked.neighbours.clone(), faked.rig.lifecycle.progress());
     let report = tokio::spawn(faked.rig.stop());
     progress.wait_for(|progress| progress.stage == Stage::NotReady).await.unwrap();
     tokio::time::sleep(Duration::from_millis(400)).await;
-    neighbours.logic(State::Serving).await;
+    neighbours.logic(InstanceState::Serving).await;
     let report = report.await.unwrap();
     assert!(report.elapsed < Duration::from_secs(2), "{report:?}");
 }
@@ -232,5 +232,5 @@ async fn what_comes_before_the_store_is_reached_is_refused_at_once() {
     serving.await.unwrap().unwrap();
     let report = engine.await.unwrap();
     assert!(report.is_clean() && report.elapsed < Duration::from_millis(500), "{report:?}");
-    assert_eq!(states.await.unwrap(), [State::Draining], "it never said that it serves");
+    assert_eq!(states.await.unwrap(), [InstanceState::Draining], "it never said that it serves");
 }

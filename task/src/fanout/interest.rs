@@ -15,10 +15,10 @@ use crate::defaults::{LOOKUP_NOTICES_MAX, LOOKUP_ROOMS_MAX, NOTICES_MAX, REDIS_R
 use crate::metrics::Metrics;
 
 /// Who wants each room of a notice, in their order; `None` when nobody knows.
-pub type Interest = Option<Vec<Vec<InstanceId>>>;
+pub type InterestedGateways = Option<Vec<Vec<InstanceId>>>;
 
 /// The lookups of one task.
-pub struct Lookups(Batcher<Vec<RoomId>, Interest>);
+pub struct Lookups(Batcher<Vec<RoomId>, InterestedGateways>);
 
 struct Redis {
     presence: Arc<dyn Presence>,
@@ -45,7 +45,7 @@ impl Lookups {
     }
 
     /// Who wants these rooms.
-    pub async fn of(&self, rooms: Vec<RoomId>) -> Interest {
+    pub async fn of(&self, rooms: Vec<RoomId>) -> InterestedGateways {
         // Closed or lost: the process is ending, and everybody is a right answer.
         self.0.submit(rooms).await.ok().flatten()
     }
@@ -53,7 +53,7 @@ impl Lookups {
 
 impl Redis {
     /// One answer for each notice. A room that several of them have is asked for once.
-    async fn look(&self, notices: &[Vec<RoomId>]) -> Vec<Interest> {
+    async fn look(&self, notices: &[Vec<RoomId>]) -> Vec<InterestedGateways> {
         self.metrics.lookup_items.observe(notices.len() as f64);
         let mut asked = IndexSet::new();
         let places: Vec<Vec<usize>> = notices
@@ -66,7 +66,7 @@ impl Redis {
         places.into_iter().map(answer).map(Some).collect()
     }
 
-    async fn ask(&self, rooms: &[RoomId]) -> Interest {
+    async fn ask(&self, rooms: &[RoomId]) -> InterestedGateways {
         let rests_until = *self.rests_until();
         if rests_until.is_some_and(|until| Instant::now() < until) {
             return None;

@@ -26,12 +26,12 @@ pub struct Notice {
     /// Epoch of the store.
     pub epoch: u64,
     /// In the order of the group.
-    pub runs: Vec<Run>,
+    pub runs: Vec<EncodedRun>,
 }
 
 /// The messages of one room, as encoded by logic: a `RoomRun`.
 #[derive(Debug, Clone)]
-pub struct Run {
+pub struct EncodedRun {
     /// Which room.
     pub room: RoomId,
     /// To be passed on.
@@ -40,7 +40,7 @@ pub struct Run {
 
 /// `Notice` on the wire, with its runs left as they are: a nested message and bytes look the same there.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Raw {
+struct RawNotice {
     #[prost(fixed64, tag = "1")]
     epoch: u64,
     #[prost(bytes = "bytes", repeated, tag = "2")]
@@ -56,10 +56,10 @@ impl Notice {
         if payload.len() > BATCH_BYTES_MAX {
             return Err(BadNotice::TooLarge(payload.len()));
         }
-        let Raw { epoch, runs } = Raw::decode(payload)?;
+        let RawNotice { epoch, runs } = RawNotice::decode(payload)?;
         let runs = runs.into_iter().map(|bytes| {
             let run = RoomRun::decode(bytes.clone())?;
-            Ok::<_, BadNotice>(Run { room: RoomId::parse(&run.room)?, bytes })
+            Ok::<_, BadNotice>(EncodedRun { room: RoomId::parse(&run.room)?, bytes })
         });
         Ok(Self { epoch, runs: runs.collect::<Result<_, _>>()? })
     }
@@ -93,7 +93,7 @@ mod tests {
         let no_room = grpc::Notice { epoch: 5, runs: vec![run("")] }.encode_to_vec();
         assert!(matches!(Notice::read(no_room.into()), Err(BadNotice::Room(_))));
         assert!(matches!(Notice::read("junk".into()), Err(BadNotice::Encoding(_))));
-        let inner = Raw { epoch: 1, runs: vec!["junk".into()] }.encode_to_vec();
+        let inner = RawNotice { epoch: 1, runs: vec!["junk".into()] }.encode_to_vec();
         assert!(matches!(Notice::read(inner.into()), Err(BadNotice::Encoding(_))));
         let huge = vec![0; BATCH_BYTES_MAX + 1];
         assert!(matches!(Notice::read(huge.into()), Err(BadNotice::TooLarge(_))));

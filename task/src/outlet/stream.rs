@@ -1,5 +1,5 @@
 //! The life of one push stream: open, send what gathers, hear acknowledgements, open again. Decides nothing; the
-//! [`Line`](super::line::Line) does.
+//! [`OutletQueue`](super::queue::OutletQueue) does.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::Outlet;
-use super::book::Outlets;
+use super::registry::Outlets;
 use super::wire::{self, PushRequest};
 use crate::defaults::{GOODBYE, OPEN_WITHIN, PUSHES_IN_FLIGHT_MAX, REOPEN_MAX, REOPEN_MIN};
 
@@ -21,7 +21,7 @@ use crate::defaults::{GOODBYE, OPEN_WITHIN, PUSHES_IN_FLIGHT_MAX, REOPEN_MAX, RE
 const SENDS_MAX: usize = PUSHES_IN_FLIGHT_MAX + 4;
 
 /// An open stream.
-struct Stream<'a> {
+struct PushStream<'a> {
     outlet: &'a Outlet,
     outlets: &'a Outlets,
     peer: Peer,
@@ -56,14 +56,14 @@ pub(super) async fn keep(outlet: Arc<Outlet>, outlets: Outlets, stop: Cancellati
 }
 
 /// Dials and waits for the gateway's first word.
-async fn open<'a>(outlet: &'a Outlet, outlets: &'a Outlets) -> Result<Stream<'a>, Status> {
+async fn open<'a>(outlet: &'a Outlet, outlets: &'a Outlets) -> Result<PushStream<'a>, Status> {
     let calls =
         dial(&outlet.address, outlets.caller()).map_err(|error| Status::internal(error.to_string()))?;
     let (sends, requests) = mpsc::channel(SENDS_MAX);
     let mut replies = wire::push(calls, requests).await?;
     let peer = outlets.peers().connect(outlet.address.to_string());
     let first = replies.message().await?.and_then(|reply| reply.kind);
-    let stream = Stream { outlet, outlets, peer, sends, replies };
+    let stream = PushStream { outlet, outlets, peer, sends, replies };
     match first {
         Some(push_reply::Kind::State(state)) => stream.says(&state)?,
         Some(push_reply::Kind::Acked(_)) | None => return Err(Status::internal("it did not say who it is")),
@@ -72,7 +72,7 @@ async fn open<'a>(outlet: &'a Outlet, outlets: &'a Outlets) -> Result<Stream<'a>
     Ok(stream)
 }
 
-impl Stream<'_> {
+impl PushStream<'_> {
     /// Sends and hears until the stream ends, or until `stop` and nobody waits for anything.
     async fn run(mut self, stop: &CancellationToken) {
         self.outlet.metrics.streams.inc();

@@ -3,24 +3,24 @@
 
 use bytes::Bytes;
 use sluice_proto::grpc::{PushReply, Resync};
-use sluice_service::grpc::channels::Calls;
+use sluice_service::grpc::channels::CallerChannel;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::line::Next;
+use super::queue::Next;
 
 /// `PushRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct PushRequest {
-    #[prost(oneof = "Kind", tags = "1, 2")]
-    kind: Option<Kind>,
+    #[prost(oneof = "PushKind", tags = "1, 2")]
+    kind: Option<PushKind>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-enum Kind {
+enum PushKind {
     #[prost(message, tag = "1")]
     Batch(PushBatch),
     #[prost(message, tag = "2")]
@@ -41,8 +41,8 @@ struct PushBatch {
 impl From<Next> for PushRequest {
     fn from(next: Next) -> Self {
         let kind = match next {
-            Next::Resync => Kind::Resync(Resync {}),
-            Next::Batch { id, epoch, runs } => Kind::Batch(PushBatch { id, epoch, runs }),
+            Next::Resync => PushKind::Resync(Resync {}),
+            Next::Batch { id, epoch, runs } => PushKind::Batch(PushBatch { id, epoch, runs }),
         };
         Self { kind: Some(kind) }
     }
@@ -50,7 +50,7 @@ impl From<Next> for PushRequest {
 
 /// Calls `Gateway.Push`.
 pub async fn push(
-    calls: Calls,
+    calls: CallerChannel,
     requests: mpsc::Receiver<PushRequest>,
 ) -> Result<Streaming<PushReply>, Status> {
     let mut client = tonic::client::Grpc::new(calls);

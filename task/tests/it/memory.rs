@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sluice_cluster::solo::Registry;
+use sluice_cluster::solo::SoloRegistry;
 use sluice_cluster::{Cluster, Duty, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Scope, Stage};
 use sluice_presence::Presence;
@@ -17,14 +17,14 @@ use crate::rig::{self, Ground};
 pub struct Memory {
     queue: MemoryQueue,
     presence: MemoryPresence,
-    registry: Registry,
+    registry: SoloRegistry,
 }
 
 all_cases!(crate::memory::Memory);
 
 impl Ground for Memory {
     async fn start(_listed: bool) -> Self {
-        let registry = Registry::new(rig::config(&[]).etcd.lease_ttl());
+        let registry = SoloRegistry::new(rig::config(&[]).etcd.lease_ttl());
         Self { queue: MemoryQueue::default(), presence: MemoryPresence::default(), registry }
     }
 

@@ -12,19 +12,19 @@ use sluice_presence::Presence;
 use sluice_presence::redis::{RedisConfig, RedisPresence};
 use sluice_queue::Queue;
 use sluice_queue::jetstream::{JetStream, NatsConfig};
-use sluice_service::config::sections::{Etcd, Server as Url};
+use sluice_service::config::sections::{Endpoint, Etcd};
 use sluice_task::app::Deps;
 use sluice_task::config::Config;
 use sluice_task::deps;
-use sluice_testing::{Kind, Server, eventually, free_port};
+use sluice_testing::{ServerKind, TestServer, eventually, free_port};
 
 use crate::rig::{self, Ground, SOON};
 
 /// The servers, and their other users.
 pub struct Real {
-    nats: Server,
-    redis: Server,
-    etcd: Option<Server>,
+    nats: TestServer,
+    redis: TestServer,
+    etcd: Option<TestServer>,
     queue: JetStream,
     presence: RedisPresence,
 }
@@ -35,8 +35,8 @@ all_cases!(crate::real::Real);
 fn config(nats: u16, redis: u16, etcd: u16) -> Config {
     let usual = rig::config(&[]);
     Config {
-        nats: Url::at(&format!("nats://127.0.0.1:{nats}")),
-        redis: Url::at(&format!("redis://127.0.0.1:{redis}")),
+        nats: Endpoint::at(&format!("nats://127.0.0.1:{nats}")),
+        redis: Endpoint::at(&format!("redis://127.0.0.1:{redis}")),
         etcd: Etcd { endpoints: vec![format!("http://127.0.0.1:{etcd}")], ..usual.etcd },
         ..usual
     }
@@ -44,8 +44,9 @@ fn config(nats: u16, redis: u16, etcd: u16) -> Config {
 
 impl Ground for Real {
     async fn start(listed: bool) -> Self {
-        let etcd = async { if listed { Some(Server::start(Kind::Etcd).await) } else { None } };
-        let (nats, redis, etcd) = tokio::join!(Server::start(Kind::Nats), Server::start(Kind::Redis), etcd);
+        let etcd = async { if listed { Some(TestServer::start(ServerKind::Etcd).await) } else { None } };
+        let (nats, redis, etcd) =
+            tokio::join!(TestServer::start(ServerKind::Nats), TestServer::start(ServerKind::Redis), etcd);
         let config = config(nats.port(), redis.port(), 1);
         let queue = NatsConfig { url: config.nats.url, ..NatsConfig::default() };
         let queue = JetStream::connect(queue).await.unwrap();
@@ -56,7 +57,7 @@ impl Ground for Real {
     }
 
     fn config(&self) -> Config {
-        let etcd = self.etcd.as_ref().map_or_else(free_port, Server::port);
+        let etcd = self.etcd.as_ref().map_or_else(free_port, TestServer::port);
         config(self.nats.port(), self.redis.port(), etcd)
     }
 

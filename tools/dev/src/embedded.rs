@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use sluice_cluster::solo::{Registry, SoloCluster};
+use sluice_cluster::solo::{SoloCluster, SoloRegistry};
 use sluice_cluster::{Duty, Registration};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_presence::memory::MemoryPresence;
@@ -21,7 +21,7 @@ pub(crate) struct Embedded {
     pub(crate) token_secret: String,
     queue: MemoryQueue,
     presence: MemoryPresence,
-    registry: Registry,
+    registry: SoloRegistry,
 }
 
 impl Embedded {
@@ -31,7 +31,7 @@ impl Embedded {
             token_secret,
             queue: MemoryQueue::default(),
             presence: MemoryPresence::default(),
-            registry: Registry::new(Etcd::default().lease_ttl()),
+            registry: SoloRegistry::new(Etcd::default().lease_ttl()),
         }
     }
 

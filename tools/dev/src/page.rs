@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 use sluice_lifecycle::{Lifecycle, Stage};
-use sluice_service::admin::Admin;
+use sluice_service::admin::AdminPages;
 use sluice_service::listen::{self, Bound};
 use sluice_service::metrics::Registry;
 
@@ -32,7 +32,7 @@ pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<Bound> {
 
 /// Serves until the last stage.
 pub(crate) fn serve(dev: Dev, bound: Bound, lifecycle: &Lifecycle) {
-    let mut admin = Admin::new("dev", lifecycle.clone(), Registry::new("dev"));
+    let mut admin = AdminPages::new("dev", lifecycle.clone(), Registry::new("dev"));
     let instances = dev.clone();
     admin.instances = std::sync::Arc::new(move || instances.to_json()["services"].take());
     let more = Router::new()

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Service, State};
+use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_gateway::shard::shared::Shared as Gateway;
 use sluice_lifecycle::{BoxError, Lifecycle, Plan, Report, StopReason};
 use sluice_service::config::Address;
@@ -216,7 +216,7 @@ impl Supervised {
     pub(crate) async fn leaves(&self) {
         let cluster = self.present.borrow().cluster.clone();
         if let Some(cluster) = cluster {
-            cluster.set_state(State::Draining).await;
+            cluster.set_state(InstanceState::Draining).await;
         }
     }
 

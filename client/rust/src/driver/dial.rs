@@ -32,7 +32,7 @@ pub(super) struct Standing {
 
 type Attempt = Pin<Box<dyn Future<Output = Result<Standing, Error>> + Send>>;
 
-pub(super) struct Dialer {
+pub(super) struct GatewayDialer {
     options: Options,
     backoff: Backoff,
     /// Which URL is next.
@@ -41,13 +41,16 @@ pub(super) struct Dialer {
     pause: Duration,
 }
 
-impl fmt::Debug for Dialer {
+impl fmt::Debug for GatewayDialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").field("next", &self.next).field("dialling", &self.attempt.is_some()).finish()
+        f.debug_struct("GatewayDialer")
+            .field("next", &self.next)
+            .field("dialling", &self.attempt.is_some())
+            .finish()
     }
 }
 
-impl Dialer {
+impl GatewayDialer {
     pub(super) fn new(options: Options, backoff: Backoff) -> Self {
         Self { options, backoff, next: 0, attempt: None, pause: Duration::ZERO }
     }

@@ -11,7 +11,7 @@ use crate::frame::{self, ServerFrame};
 use crate::options::Position;
 
 #[derive(Debug)]
-struct Room {
+struct FollowedRoom {
     /// Where to (re)start; after the first answer always a seq and its epoch.
     position: Position,
     /// The `sub` without an answer on the active connection.
@@ -21,7 +21,7 @@ struct Room {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Rooms(BTreeMap<String, Room>);
+pub(super) struct Rooms(BTreeMap<String, FollowedRoom>);
 
 impl Rooms {
     /// A new subscription and its frame; a second one to the same room is refused here, as the server would.
@@ -39,7 +39,7 @@ impl Rooms {
             return None;
         }
         let text = frame::subscribe(&name, &position, id);
-        self.0.insert(name, Room { position, asked: Some(id), reply: Some(reply) });
+        self.0.insert(name, FollowedRoom { position, asked: Some(id), reply: Some(reply) });
         Some(text)
     }
 
@@ -59,7 +59,7 @@ impl Rooms {
 
     /// The frames that resume every subscription on a new connection.
     pub(super) fn ask_all(&mut self, mut id: impl FnMut() -> u64) -> Vec<String> {
-        let ask = |(name, room): (&String, &mut Room)| {
+        let ask = |(name, room): (&String, &mut FollowedRoom)| {
             let id = id();
             room.asked = Some(id);
             frame::subscribe(name, &room.position, id)

@@ -14,7 +14,7 @@ fn welcome() -> Welcome {
     Welcome { session, instance, user, token: None, epoch: "000000000000001f".into(), ping_s: 25, limits }
 }
 
-fn publish(state: &mut State, key: &str) -> oneshot::Receiver<Result<Stored, Error>> {
+fn publish(state: &mut ClientState, key: &str) -> oneshot::Receiver<Result<Stored, Error>> {
     let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let (reply, answer) = oneshot::channel();
     let data = RawValue::from_string("1".into()).unwrap();
@@ -22,7 +22,7 @@ fn publish(state: &mut State, key: &str) -> oneshot::Receiver<Result<Stored, Err
     answer
 }
 
-fn sent(state: &mut State) -> Vec<(u64, String)> {
+fn sent(state: &mut ClientState) -> Vec<(u64, String)> {
     let read = |text: String| {
         let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
         (frame["id"].as_u64().unwrap(), frame["key"].as_str().unwrap().to_owned())
@@ -30,12 +30,12 @@ fn sent(state: &mut State) -> Vec<(u64, String)> {
     std::iter::from_fn(|| state.next_publish()).map(read).collect()
 }
 
-fn keys(state: &mut State) -> Vec<String> {
+fn keys(state: &mut ClientState) -> Vec<String> {
     sent(state).into_iter().map(|(_, key)| key).collect()
 }
 
 /// A subscription from `after`, confirmed.
-fn subscribed(state: &mut State, after: u64) {
+fn subscribed(state: &mut ClientState, after: u64) {
     let (reply, _answer) = oneshot::channel();
     state.subscribe("r".into(), Position::After(after), reply).unwrap();
     let id = state.last_id;
@@ -51,7 +51,7 @@ fn msg(seq: u64) -> String {
 
 #[test]
 fn after_a_fence_everything_unanswered_goes_first_and_in_order() {
-    let mut state = State::default();
+    let mut state = ClientState::default();
     state.attach(welcome());
     let mut answers: Vec<_> = ["a", "b", "c"].map(|key| publish(&mut state, key)).into();
     let ids = sent(&mut state);
@@ -72,7 +72,7 @@ fn after_a_fence_everything_unanswered_goes_first_and_in_order() {
 
 #[test]
 fn a_final_refusal_is_an_outcome() {
-    let mut state = State::default();
+    let mut state = ClientState::default();
     state.attach(welcome());
     let mut answer = publish(&mut state, "a");
     let id = sent(&mut state)[0].0;
@@ -85,7 +85,7 @@ fn a_final_refusal_is_an_outcome() {
 
 #[test]
 fn a_subscription_resumes_after_the_last_message_seen() {
-    let mut state = State::default();
+    let mut state = ClientState::default();
     state.attach(welcome());
     subscribed(&mut state, 4);
     state.frame(&msg(5), Source::Active);
@@ -115,7 +115,7 @@ fn a_subscription_resumes_after_the_last_message_seen() {
 
 #[test]
 fn a_new_epoch_is_told_and_remembered() {
-    let mut state = State::default();
+    let mut state = ClientState::default();
     state.attach(welcome());
     subscribed(&mut state, 4);
     let moved = r#"{"ok":"sub","room":"r","after":2,"head":2,"epoch":"00000000000000ff","recovered":false}"#;
@@ -129,7 +129,7 @@ fn a_new_epoch_is_told_and_remembered() {
 
 #[test]
 fn a_subscription_that_cannot_be_served_now_is_tried_again() {
-    let mut state = State::default();
+    let mut state = ClientState::default();
     state.attach(welcome());
     subscribed(&mut state, 4);
     state.attach(welcome());
@@ -148,7 +148,7 @@ proptest! {
     /// Whatever is answered on whichever connection: what is sent on the next one is exactly what has no answer, in order.
     #[test]
     fn resends_are_what_is_unanswered_in_order(rounds in prop::collection::vec((0_usize..6, prop::collection::vec(any::<(prop::sample::Index, bool)>(), 0..4)), 1..8)) {
-        let mut state = State::default();
+        let mut state = ClientState::default();
         let mut unanswered: Vec<String> = Vec::new();
         let mut n = 0;
         for (new, answers) in rounds {
@@ -174,14 +174,14 @@ proptest! {
 #[test]
 fn every_step_is_told_in_its_place_to_whoever_asked_for_it() {
     for detailed in [false, true] {
-        let mut state = State::new(detailed);
+        let mut state = ClientState::new(detailed);
         state.attach(welcome());
         subscribed(&mut state, 4);
         state.asked("r"); // as the driver does when it has sent it
         state.frame(&msg(5), Source::Active);
         state.attach(welcome());
         let (reply, _answer) = oneshot::channel();
-        state.request(Request::Unsubscribe("r".into(), reply)).unwrap();
+        state.request(PendingRequest::Unsubscribe("r".into(), reply)).unwrap();
         state.frame(&msg(6), Source::Active);
         let told: Vec<String> = state.events.iter().map(|event| format!("{event:?}")).collect();
         let told: Vec<&str> = told.iter().map(|text| text.split([' ', '(']).next().unwrap()).collect();

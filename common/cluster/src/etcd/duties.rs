@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout};
 
-use super::Shared;
-use crate::known::Step;
+use super::EtcdShared;
+use crate::known::DutyStep;
 use crate::shown::beat;
 
 /// Never ends.
-pub(super) async fn keep(shared: Arc<Shared>) {
+pub(super) async fn keep(shared: Arc<EtcdShared>) {
     loop {
         if timeout(beat(shared.ttl), shared.learned.notified()).await.is_err() {
             shared.learn(|_, _| {});
@@ -21,12 +21,12 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 }
 
 /// Takes a step in the registry. What came of it is seen in the watch.
-pub(super) async fn take(shared: &Shared, step: Step) {
+pub(super) async fn take(shared: &EtcdShared, step: DutyStep) {
     let Some(lease) = *shared.lease.borrow() else { return };
     let me = shared.shown.id();
     let outcome = match &step {
-        Step::Claim { .. } if shared.look(crate::known::Known::is_releasing) => return,
-        Step::Claim { duty, from } => {
+        DutyStep::Claim { .. } if shared.look(crate::known::Known::is_releasing) => return,
+        DutyStep::Claim { duty, from } => {
             let claimed = shared.registry.claim(*duty, from.as_ref(), &me, lease).await;
             claimed.map(|claimed| {
                 if claimed {
@@ -34,7 +34,7 @@ pub(super) async fn take(shared: &Shared, step: Step) {
                 }
             })
         }
-        Step::Release(duty) => shared.registry.release(*duty, &me).await,
+        DutyStep::Release(duty) => shared.registry.release(*duty, &me).await,
     };
     if let Err(error) = outcome {
         tracing::debug!(?step, %error, "A duty did not change hands.");

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Shared;
+use super::EtcdShared;
 use super::registry::RegistryError;
-use crate::State;
+use crate::InstanceState;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ impl Pause {
 }
 
 /// Registers, renews, and begins again after each loss. Never ends.
-pub(super) async fn hold(shared: Arc<Shared>) {
+pub(super) async fn hold(shared: Arc<EtcdShared>) {
     loop {
         let mut pause = Pause::new();
         let (lease, sent) = loop {
@@ -45,14 +45,14 @@ pub(super) async fn hold(shared: Arc<Shared>) {
         renew(&shared, lease, sent).await;
         shared.lease.send_replace(None);
         shared.written.send_replace(None);
-        let fresh = shared.identity.fresh_id();
+        let fresh = shared.registrant.fresh_id();
         tracing::warn!(instance = %fresh, "The lease was lost; a new id begins.");
         shared.learn(|known, _| known.rename(fresh));
     }
 }
 
 /// A new lease with this process under it.
-async fn register(shared: &Shared) -> Result<(i64, Instant), RegistryError> {
+async fn register(shared: &EtcdShared) -> Result<(i64, Instant), RegistryError> {
     let sent = Instant::now();
     let lease = shared.registry.grant(shared.ttl).await?;
     write(shared, lease).await?;
@@ -61,15 +61,15 @@ async fn register(shared: &Shared) -> Result<(i64, Instant), RegistryError> {
     Ok((lease, sent))
 }
 
-async fn write(shared: &Shared, lease: i64) -> Result<State, RegistryError> {
+async fn write(shared: &EtcdShared, lease: i64) -> Result<InstanceState, RegistryError> {
     let state = *shared.state.borrow();
-    shared.registry.put(&shared.identity.instance(shared.shown.id(), state), lease).await?;
+    shared.registry.put(&shared.registrant.instance(shared.shown.id(), state), lease).await?;
     shared.written.send_replace(Some(state));
     Ok(state)
 }
 
 /// Renews until etcd says that the lease is gone.
-async fn renew(shared: &Shared, lease: i64, mut sent: Instant) {
+async fn renew(shared: &EtcdShared, lease: i64, mut sent: Instant) {
     let mut state = shared.state.subscribe();
     let mut pause = Pause::new();
     let mut due = sent + shared.ttl / 3;

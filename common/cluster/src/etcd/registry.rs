@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sluice_proto::ids::InstanceId;
 use tokio::time::timeout;
 
-use crate::{Duty, Instance, Service, State};
+use crate::{Duty, Instance, InstanceState, Service};
 
 /// Longest wait for an answer. A third of the shortest useful lease time.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub enum RegistryError {
 
 type Result<T, E = RegistryError> = std::result::Result<T, E>;
 
-pub(super) struct Registry {
+pub(super) struct EtcdRegistry {
     client: Client,
     prefix: String,
 }
@@ -47,7 +47,7 @@ pub(super) struct Listing {
 }
 
 /// One change of what is registered.
-pub(super) enum Change {
+pub(super) enum KeyChange {
     Put(Instance),
     Removed(InstanceId),
     Owner(Duty, InstanceId),
@@ -62,18 +62,18 @@ struct Record {
     url: Option<String>,
     version: String,
     started_ms: i64,
-    state: State,
+    state: InstanceState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     headroom: Option<u32>,
 }
 
 /// What a key is about.
-enum Key {
+enum RegistryKey {
     Instance(Service, InstanceId),
     Duty(Duty),
 }
 
-impl Registry {
+impl EtcdRegistry {
     /// Connects with the first call.
     pub(super) async fn open(endpoints: &[String], prefix: &str) -> Result<Self> {
         let options = ConnectOptions::new()
@@ -151,9 +151,9 @@ impl Registry {
         let mut listing = Listing { instances: HashMap::new(), owners: BTreeMap::new(), revision };
         for change in all.kvs().iter().filter_map(|pair| self.read_put(pair)) {
             match change {
-                Change::Put(instance) => drop(listing.instances.insert(instance.id.clone(), instance)),
-                Change::Owner(duty, owner) => drop(listing.owners.insert(duty, owner)),
-                Change::Removed(_) | Change::NoOwner(_) => {}
+                KeyChange::Put(instance) => drop(listing.instances.insert(instance.id.clone(), instance)),
+                KeyChange::Owner(duty, owner) => drop(listing.owners.insert(duty, owner)),
+                KeyChange::Removed(_) | KeyChange::NoOwner(_) => {}
             }
         }
         Ok(listing)
@@ -167,28 +167,30 @@ impl Registry {
     }
 
     /// The changes of a watch's event, if it is about anything of ours.
-    pub(super) fn read(&self, event: &etcd_client::Event) -> Option<Change> {
+    pub(super) fn read(&self, event: &etcd_client::Event) -> Option<KeyChange> {
         let pair = event.kv()?;
         match event.event_type() {
             EventType::Put => self.read_put(pair),
             EventType::Delete => match self.read_key(pair.key())? {
-                Key::Instance(_, id) => Some(Change::Removed(id)),
-                Key::Duty(duty) => Some(Change::NoOwner(duty)),
+                RegistryKey::Instance(_, id) => Some(KeyChange::Removed(id)),
+                RegistryKey::Duty(duty) => Some(KeyChange::NoOwner(duty)),
             },
         }
     }
 
-    fn read_put(&self, pair: &KeyValue) -> Option<Change> {
+    fn read_put(&self, pair: &KeyValue) -> Option<KeyChange> {
         match self.read_key(pair.key())? {
-            Key::Duty(duty) => Some(Change::Owner(duty, InstanceId::parse(pair.value_str().ok()?).ok()?)),
-            Key::Instance(service, id) => {
+            RegistryKey::Duty(duty) => {
+                Some(KeyChange::Owner(duty, InstanceId::parse(pair.value_str().ok()?).ok()?))
+            }
+            RegistryKey::Instance(service, id) => {
                 let record: Record = serde_json::from_slice(pair.value())
                     .inspect_err(
                         |error| tracing::warn!(instance = %id, %error, "A registration is unreadable."),
                     )
                     .ok()?;
                 let Record { address, url, version, started_ms, state, headroom } = record;
-                Some(Change::Put(Instance {
+                Some(KeyChange::Put(Instance {
                     id,
                     service,
                     address,
@@ -202,13 +204,13 @@ impl Registry {
         }
     }
 
-    fn read_key(&self, key: &[u8]) -> Option<Key> {
+    fn read_key(&self, key: &[u8]) -> Option<RegistryKey> {
         let (kind, name) = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?.split_once('/')?;
         match kind {
-            "duties" => Some(Key::Duty(name.parse().ok()?)),
+            "duties" => Some(RegistryKey::Duty(name.parse().ok()?)),
             "instances" => {
                 let (service, id) = name.split_once('/')?;
-                Some(Key::Instance(service.parse().ok()?, InstanceId::parse(id).ok()?))
+                Some(RegistryKey::Instance(service.parse().ok()?, InstanceId::parse(id).ok()?))
             }
             _ => None,
         }

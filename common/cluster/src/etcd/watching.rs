@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Shared;
+use super::EtcdShared;
 use super::lease::Pause;
-use super::registry::{Change, RegistryError};
+use super::registry::{KeyChange, RegistryError};
 use crate::known::Known;
 
 /// How long a watch is believed.
 const TRUST: Duration = Duration::from_secs(15);
 
 /// Never ends.
-pub(super) async fn follow(shared: Arc<Shared>) {
+pub(super) async fn follow(shared: Arc<EtcdShared>) {
     let mut pause = Pause::new();
     loop {
         match session(&shared, &mut pause).await {
@@ -30,7 +30,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
     }
 }
 
-async fn session(shared: &Shared, pause: &mut Pause) -> Result<(), RegistryError> {
+async fn session(shared: &EtcdShared, pause: &mut Pause) -> Result<(), RegistryError> {
     let listing = shared.registry.list().await?;
     shared.learn(|known, now| known.list(listing.instances, listing.owners, now));
     doubt_if_unlisted(shared);
@@ -57,17 +57,17 @@ fn closed(why: &str) -> RegistryError {
     etcd_client::Error::WatchError(why.into()).into()
 }
 
-fn apply(known: &mut Known, change: Change, now: Instant) {
+fn apply(known: &mut Known, change: KeyChange, now: Instant) {
     match change {
-        Change::Put(instance) => known.put(instance),
-        Change::Removed(id) => known.remove(&id, now),
-        Change::Owner(duty, owner) => known.put_owner(duty, owner),
-        Change::NoOwner(duty) => known.remove_owner(duty),
+        KeyChange::Put(instance) => known.put(instance),
+        KeyChange::Removed(id) => known.remove(&id, now),
+        KeyChange::Owner(duty, owner) => known.put_owner(duty, owner),
+        KeyChange::NoOwner(duty) => known.remove_owner(duty),
     }
 }
 
 /// Registered, but not there: etcd came back empty, or somebody removed the key.
-fn doubt_if_unlisted(shared: &Shared) {
+fn doubt_if_unlisted(shared: &EtcdShared) {
     if shared.lease.borrow().is_some() && !shared.look(Known::is_listed) {
         shared.doubt.notify_one();
     }

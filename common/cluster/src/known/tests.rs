@@ -14,7 +14,7 @@ fn task(name: &str) -> Instance {
         url: None,
         version: "1".into(),
         started_ms: 1,
-        state: State::Serving,
+        state: InstanceState::Serving,
         headroom: None,
     }
 }
@@ -52,11 +52,11 @@ impl Model {
             for step in known.steps(self.now) {
                 changed += 1;
                 match step {
-                    Step::Claim { duty, from } => {
+                    DutyStep::Claim { duty, from } => {
                         assert_eq!(self.owners.get(&duty), from.as_ref());
                         self.owners.insert(duty, me.clone());
                     }
-                    Step::Release(duty) => assert_eq!(self.owners.remove(&duty).as_ref(), Some(me)),
+                    DutyStep::Release(duty) => assert_eq!(self.owners.remove(&duty).as_ref(), Some(me)),
                 }
             }
         }
@@ -154,9 +154,9 @@ fn only_what_belongs_to_nobody_or_to_the_gone_is_taken() {
     known.put_owner(Duty::Sweep, id("x"));
     assert_eq!(known.steps(now), [], "its lease may live");
     pass(&mut known, &mut now, Duration::from_secs(21), true);
-    assert_eq!(known.steps(now), [Step::Claim { duty: Duty::Sweep, from: Some(id("x")) }]);
+    assert_eq!(known.steps(now), [DutyStep::Claim { duty: Duty::Sweep, from: Some(id("x")) }]);
     known.remove_owner(Duty::Sweep);
-    assert_eq!(known.steps(now), [Step::Claim { duty: Duty::Sweep, from: None }]);
+    assert_eq!(known.steps(now), [DutyStep::Claim { duty: Duty::Sweep, from: None }]);
 }
 
 #[test]

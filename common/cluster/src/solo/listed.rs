@@ -7,51 +7,51 @@ use std::sync::Arc;
 use sluice_proto::ids::InstanceId;
 use tokio::time::Instant;
 
-use super::Member;
-use crate::known::{Known, Step};
-use crate::{Duty, Instance, State};
+use super::SoloMember;
+use crate::known::{DutyStep, Known};
+use crate::{Duty, Instance, InstanceState};
 
 /// Most times that everybody is asked for its next steps after one change; a few are needed.
 const ROUNDS_MAX: usize = 100;
 
 #[derive(Default)]
 pub(super) struct Listed {
-    members: Vec<Arc<Member>>,
+    members: Vec<Arc<SoloMember>>,
     instances: HashMap<InstanceId, Instance>,
     owners: BTreeMap<Duty, InstanceId>,
 }
 
 impl Listed {
-    pub(super) fn join(&mut self, member: Arc<Member>, instance: Instance) {
+    pub(super) fn join(&mut self, member: Arc<SoloMember>, instance: Instance) {
         let (instances, owners) = (self.instances.clone(), self.owners.clone());
         member.shown.learn(|known, now| known.list(instances, owners, now));
         self.members.push(member);
         self.put(instance);
     }
 
-    pub(super) fn leave(&mut self, member: &Arc<Member>) {
+    pub(super) fn leave(&mut self, member: &Arc<SoloMember>) {
         self.members.retain(|other| !Arc::ptr_eq(other, member));
         self.remove(&member.shown.id());
     }
 
     /// Off the list, and on it again as somebody else.
-    pub(super) fn rename(&mut self, member: &Member) {
+    pub(super) fn rename(&mut self, member: &SoloMember) {
         if let Some(instance) = self.remove(&member.shown.id()) {
-            let id = member.identity.fresh_id();
+            let id = member.registrant.fresh_id();
             member.shown.learn(|known, _| known.rename(id.clone()));
-            self.put(member.identity.instance(id, instance.state));
+            self.put(member.registrant.instance(id, instance.state));
         }
     }
 
-    pub(super) fn set_state(&mut self, member: &Member, state: State) {
+    pub(super) fn set_state(&mut self, member: &SoloMember, state: InstanceState) {
         let id = member.shown.id();
         if self.instances.contains_key(&id) {
-            self.put(member.identity.instance(id, state));
+            self.put(member.registrant.instance(id, state));
         }
     }
 
     /// Lets time pass for a member.
-    pub(super) fn beat(&self, member: &Member) {
+    pub(super) fn beat(&self, member: &SoloMember) {
         if self.instances.contains_key(&member.shown.id()) {
             member.shown.learn(|known, now| known.renewed(now));
         }
@@ -74,18 +74,18 @@ impl Listed {
     }
 
     /// Takes a step if it still may be taken.
-    fn take(&mut self, me: &InstanceId, step: Step) {
+    fn take(&mut self, me: &InstanceId, step: DutyStep) {
         match step {
-            Step::Claim { duty, from } if self.owners.get(&duty) == from.as_ref() => {
+            DutyStep::Claim { duty, from } if self.owners.get(&duty) == from.as_ref() => {
                 tracing::info!(%duty, instance = %me, "Duty taken.");
                 self.owners.insert(duty, me.clone());
                 self.tell(|known, _| known.put_owner(duty, me.clone()));
             }
-            Step::Release(duty) if self.owners.get(&duty) == Some(me) => {
+            DutyStep::Release(duty) if self.owners.get(&duty) == Some(me) => {
                 self.owners.remove(&duty);
                 self.tell(|known, _| known.remove_owner(duty));
             }
-            Step::Claim { .. } | Step::Release(_) => {}
+            DutyStep::Claim { .. } | DutyStep::Release(_) => {}
         }
     }
 

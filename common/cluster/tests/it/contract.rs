@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_cluster::{Cluster, Duty, Instance, Registration, Service, State};
+use sluice_cluster::{Cluster, Duty, Instance, InstanceState, Registration, Service};
 use sluice_lifecycle::{Engine, Lifecycle, Plan, Scope, Stage, StopReason};
 use sluice_proto::ids::InstanceId;
 use sluice_testing::eventually;
@@ -117,12 +117,15 @@ pub async fn everybody_sees_who_comes_drains_and_goes<B: Bed>() {
     eventually("a sees b", LONG, async || a.seen(&b.id()).is_some()).await;
     eventually("b sees both", LONG, async || b.sees_itself() && b.seen(&a.id()).is_some()).await;
     let seen = a.seen(&b.id()).unwrap();
-    assert_eq!((seen.service, seen.state), (Service::Gateway, State::Serving));
+    assert_eq!((seen.service, seen.state), (Service::Gateway, InstanceState::Serving));
     assert_eq!((seen.address.as_str(), seen.url.as_deref()), ("b:1", Some("ws://b:1/ws")));
     assert_eq!((seen.version.as_str(), seen.is_seed()), ("test", false));
 
-    b.cluster.set_state(State::Draining).await;
-    eventually("the drain", SOON, async || a.seen(&b.id()).is_some_and(|b| b.state == State::Draining)).await;
+    b.cluster.set_state(InstanceState::Draining).await;
+    eventually("the drain", SOON, async || {
+        a.seen(&b.id()).is_some_and(|b| b.state == InstanceState::Draining)
+    })
+    .await;
     let (left, begun) = (b.id(), Instant::now());
     b.cluster.close().await;
     eventually("b is off the list", SOON, async || a.seen(&left).is_none()).await;
@@ -138,9 +141,9 @@ pub async fn a_state_is_seen_in_the_order_it_was_set<B: Bed>() {
     let b = Node::start(&bed, Service::Logic, "b:1").await;
     eventually("a sees b", LONG, async || a.seen(&b.id()).is_some()).await;
     let id = b.id();
-    let (mut view, seen) = (a.cluster.view(), RefCell::new(vec![State::Serving]));
+    let (mut view, seen) = (a.cluster.view(), RefCell::new(vec![InstanceState::Serving]));
     let changes = async {
-        for state in [State::Draining, State::Serving, State::Draining] {
+        for state in [InstanceState::Draining, InstanceState::Serving, InstanceState::Draining] {
             b.cluster.set_state(state).await;
             eventually("it is seen", SOON, async || seen.borrow().last() == Some(&state)).await;
         }
@@ -157,7 +160,10 @@ pub async fn a_state_is_seen_in_the_order_it_was_set<B: Bed>() {
         }
     };
     tokio::join!(watch, changes);
-    assert_eq!(*seen.borrow(), [State::Serving, State::Draining, State::Serving, State::Draining]);
+    assert_eq!(
+        *seen.borrow(),
+        [InstanceState::Serving, InstanceState::Draining, InstanceState::Serving, InstanceState::Draining]
+    );
 }
 
 pub async fn a_lost_lease_is_a_new_id<B: Bed>() {
@@ -167,7 +173,7 @@ pub async fn a_lost_lease_is_a_new_id<B: Bed>() {
     node.registered(LONG).await;
     eventually("it has its duties", LONG, async || node.owned() == both()).await;
     other.registered(LONG).await;
-    other.cluster.set_state(State::Draining).await;
+    other.cluster.set_state(InstanceState::Draining).await;
     let (old, others) = (node.id(), other.id());
     let mut me = node.cluster.me();
     bed.expire_all().await;
@@ -177,7 +183,7 @@ pub async fn a_lost_lease_is_a_new_id<B: Bed>() {
     eventually("its duties again", 2 * B::TTL, async || node.owned() == both()).await;
     eventually("the state is said again", LONG, async || {
         let now = other.id();
-        now != others && node.seen(&now).is_some_and(|it| it.state == State::Draining)
+        now != others && node.seen(&now).is_some_and(|it| it.state == InstanceState::Draining)
     })
     .await;
     eventually("the old ids are gone", 4 * B::TTL, async || {
@@ -204,7 +210,10 @@ pub async fn duties_are_shared_and_handed_over_at_once<B: Bed>() {
     b.cluster.release_duties().await;
     assert!(b.owned().is_empty());
     eventually("a does all", SOON, async || a.owned() == both()).await;
-    eventually("b drains", SOON, async || a.seen(&b.id()).is_some_and(|b| b.state == State::Draining)).await;
+    eventually("b drains", SOON, async || {
+        a.seen(&b.id()).is_some_and(|b| b.state == InstanceState::Draining)
+    })
+    .await;
     // The released one takes nothing again.
     let mut owned = b.cluster.owned();
     assert!(timeout(2 * B::TTL, owned.wait_for(|owned| !owned.is_empty())).await.is_err());
@@ -219,8 +228,8 @@ pub async fn a_draining_task_gets_no_duty<B: Bed>() {
     eventually("each does one", LONG, async || a.owned().len() == 1 && b.owned().len() == 1).await;
     let idle = Node::task(&bed).await;
     idle.registered(LONG).await;
-    idle.cluster.set_state(State::Draining).await;
-    let drains = |seen: Option<Instance>| seen.is_some_and(|idle| idle.state == State::Draining);
+    idle.cluster.set_state(InstanceState::Draining).await;
+    let drains = |seen: Option<Instance>| seen.is_some_and(|idle| idle.state == InstanceState::Draining);
     eventually("all know", LONG, async || drains(a.seen(&idle.id())) && drains(b.seen(&idle.id()))).await;
     a.cluster.close().await;
     eventually("b does all", LONG, async || b.owned() == both()).await;

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sluice_cluster::etcd::{EtcdCluster, EtcdConfig};
-use sluice_cluster::{Cluster, Duty, Registration, Service, State};
+use sluice_cluster::{Cluster, Duty, InstanceState, Registration, Service};
 use sluice_lifecycle::{Scope, StopReason};
-use sluice_testing::{Kind, Server, eventually};
+use sluice_testing::{ServerKind, TestServer, eventually};
 use tokio::time::Instant;
 
 use crate::contract::{Bed, LONG, Node, both};
 
-struct Etcd(Server);
+struct Etcd(TestServer);
 
 /// The shortest etcd grants.
 const TTL: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ impl Bed for Etcd {
     const TTL: Duration = TTL;
 
     async fn start() -> Self {
-        Self(Server::start(Kind::Etcd).await)
+        Self(TestServer::start(ServerKind::Etcd).await)
     }
 
     async fn join(
@@ -67,14 +67,14 @@ async fn a_seed_stands_for_a_logic_until_that_has_come() {
 
 #[tokio::test]
 async fn without_etcd_the_seeds_suffice_and_a_stop_is_quick() {
-    let mut etcd = Etcd(Server::absent(Kind::Etcd));
+    let mut etcd = Etcd(TestServer::absent(ServerKind::Etcd));
     let (node, other) = (Node::task(&etcd).await, Node::task(&etcd).await);
     let first = node.id();
     assert!(node.cluster.view().borrow().instances.contains_key("seed-seeded:7070"));
     assert!(!node.cluster.view().borrow().sees_me);
     let begun = Instant::now();
-    node.cluster.set_state(State::Draining).await;
-    node.cluster.set_state(State::Serving).await;
+    node.cluster.set_state(InstanceState::Draining).await;
+    node.cluster.set_state(InstanceState::Serving).await;
     other.cluster.release_duties().await;
     other.cluster.close().await;
     assert!(begun.elapsed() < Duration::from_millis(2_100), "{:?}", begun.elapsed());
@@ -136,7 +136,7 @@ async fn a_frozen_etcd_holds_nobody_and_is_survived() {
     etcd.0.signal(Signal::SIGSTOP);
     eventually("the lease is unsure", 2 * TTL, async || a.owned().is_empty() && !a.sees_itself()).await;
     let begun = Instant::now();
-    a.cluster.set_state(State::Draining).await;
+    a.cluster.set_state(InstanceState::Draining).await;
     assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
     eventually("anyone does all", 4 * TTL, async || b.owned() == both()).await;
 

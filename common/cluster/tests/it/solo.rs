@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sluice_cluster::solo::{Registry, SoloCluster};
-use sluice_cluster::{Cluster, Duty, Registration, Service, State};
+use sluice_cluster::solo::{SoloCluster, SoloRegistry};
+use sluice_cluster::{Cluster, Duty, InstanceState, Registration, Service};
 use sluice_lifecycle::Scope;
 
 use crate::contract::{Bed, Node, both};
 
 struct Solo {
-    registry: Registry,
+    registry: SoloRegistry,
     joined: Mutex<Vec<Arc<SoloCluster>>>,
 }
 
@@ -19,7 +19,7 @@ impl Bed for Solo {
     const TTL: Duration = Duration::from_millis(500);
 
     async fn start() -> Self {
-        Self { registry: Registry::new(Self::TTL), joined: Mutex::default() }
+        Self { registry: SoloRegistry::new(Self::TTL), joined: Mutex::default() }
     }
 
     async fn join(
@@ -49,14 +49,14 @@ async fn a_change_is_known_to_all_before_its_call_returns() {
     assert_eq!((a.owned().len(), b.owned().len()), (1, 1));
     b.cluster.release_duties().await;
     assert_eq!((a.owned(), b.owned().len()), (both(), 0));
-    assert_eq!(a.seen(&b.id()).unwrap().state, State::Draining);
+    assert_eq!(a.seen(&b.id()).unwrap().state, InstanceState::Draining);
     let c = Node::start(&bed, Service::Gateway, "c:1").await;
-    c.cluster.set_state(State::Draining).await;
-    assert_eq!(b.seen(&c.id()).unwrap().state, State::Draining);
+    c.cluster.set_state(InstanceState::Draining).await;
+    assert_eq!(b.seen(&c.id()).unwrap().state, InstanceState::Draining);
     c.cluster.close().await;
     assert!(a.seen(&c.id()).is_none());
     // A closed one is not on the list again, whatever is said of it.
-    c.cluster.set_state(State::Serving).await;
+    c.cluster.set_state(InstanceState::Serving).await;
     bed.expire_all().await;
     assert!(a.cluster.view().borrow().of(Service::Gateway).next().is_none());
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use sluice_lifecycle::{Lifecycle, Outcome, Plan, Report, Stage, StopReason};
+use sluice_lifecycle::{Lifecycle, Plan, Report, Stage, StageOutcome, StopReason};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
@@ -85,13 +85,13 @@ proptest! {
             let takes = needs.min(allowed);
             prop_assert_eq!(stage.elapsed, ms(takes));
             match &stage.outcome {
-                Outcome::Skipped => prop_assert_eq!(allowed, 0),
-                Outcome::Done => prop_assert!(allowed > 0 && needs <= allowed),
-                Outcome::Late(who) => {
+                StageOutcome::Skipped => prop_assert_eq!(allowed, 0),
+                StageOutcome::Done => prop_assert!(allowed > 0 && needs <= allowed),
+                StageOutcome::Late(who) => {
                     prop_assert!(allowed > 0 && needs >= allowed);
                     prop_assert!(!who.is_empty());
                 }
-                Outcome::Failed => prop_assert!(false, "nothing fails here"),
+                StageOutcome::Failed => prop_assert!(false, "nothing fails here"),
             }
             now += takes;
         }

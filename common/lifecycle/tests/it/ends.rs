@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_lifecycle::{Lifecycle, Outcome, Stage, StopReason, bounded};
+use sluice_lifecycle::{Lifecycle, Stage, StageOutcome, StopReason, bounded};
 use tokio::time::sleep;
 
 use crate::{STAGE, plan};
@@ -78,9 +78,9 @@ async fn an_end_during_a_stop_fails_the_stage_but_not_the_exit_code() {
     });
     lifecycle.stop(StopReason::Signal("SIGTERM"));
     let report = engine.run().await;
-    assert_eq!(report.outcome(Stage::NotReady), Some(&Outcome::Failed));
+    assert_eq!(report.outcome(Stage::NotReady), Some(&StageOutcome::Failed));
     assert_eq!(report.stages[0].failures, [("early".to_owned(), "the store is gone too".to_owned())]);
-    assert_eq!(report.outcome(Stage::Release), Some(&Outcome::Done));
+    assert_eq!(report.outcome(Stage::Release), Some(&StageOutcome::Done));
     assert_eq!(report.exit_code(), 0);
 }
 
@@ -96,7 +96,7 @@ async fn late_ones_are_counted_by_name_and_their_failures_kept() {
     lifecycle.stop(StopReason::Admin);
     let report = engine.run().await;
     let late = vec![("connection".to_owned(), 3), ("shard".to_owned(), 1)];
-    assert_eq!(report.outcome(Stage::Drain), Some(&Outcome::Late(late)));
+    assert_eq!(report.outcome(Stage::Drain), Some(&StageOutcome::Late(late)));
     assert_eq!(report.stages[2].failures.len(), 1);
     assert_eq!(report.abandoned, [("shard".to_owned(), 1)], "a guard cannot be aborted");
     drop(held);

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use sluice_lifecycle::{Lifecycle, Outcome, Stage, StopReason};
+use sluice_lifecycle::{Lifecycle, Stage, StageOutcome, StopReason};
 use tokio::time::sleep;
 
 use crate::{STAGE, plan};
@@ -55,7 +55,7 @@ async fn whoever_stays_inside_is_named() {
     });
     let report = engine.run().await;
     let late = vec![("calls".to_owned(), 2), ("calls-done".to_owned(), 1)];
-    assert_eq!(report.outcome(Stage::Drain), Some(&Outcome::Late(late)));
+    assert_eq!(report.outcome(Stage::Drain), Some(&StageOutcome::Late(late)));
     assert_eq!(report.counts.get("asked"), Some(&1));
 }
 

@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use sluice_lifecycle::{Engine, Lifecycle, Outcome, Plan, Report, Stage, StopReason};
+use sluice_lifecycle::{Engine, Lifecycle, Plan, Report, Stage, StageOutcome, StopReason};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{STAGE, plan};
@@ -22,23 +22,23 @@ struct Way {
 type Act = std::pin::Pin<Box<dyn Future<Output = Report>>>;
 
 struct Expected {
-    outcome: Outcome,
+    outcome: StageOutcome,
     /// The stage's own time; the others take none.
     elapsed: Duration,
-    others: Outcome,
+    others: StageOutcome,
     exit_code: i32,
 }
 
-fn expected(outcome: Outcome, elapsed: Duration) -> Expected {
-    Expected { outcome, elapsed, others: Outcome::Done, exit_code: 0 }
+fn expected(outcome: StageOutcome, elapsed: Duration) -> Expected {
+    Expected { outcome, elapsed, others: StageOutcome::Done, exit_code: 0 }
 }
 
 fn late(name: &str) -> Expected {
-    expected(Outcome::Late(vec![(name.to_owned(), 1)]), STAGE)
+    expected(StageOutcome::Late(vec![(name.to_owned(), 1)]), STAGE)
 }
 
 fn failed() -> Expected {
-    expected(Outcome::Failed, Duration::ZERO)
+    expected(StageOutcome::Failed, Duration::ZERO)
 }
 
 fn usual(_: Stage) -> Plan {
@@ -74,14 +74,14 @@ const WAYS: &[Way] = &[
         plan: usual,
         arrange: |_, _| (),
         act: signalled,
-        expect: |_| expected(Outcome::Done, Duration::ZERO),
+        expect: |_| expected(StageOutcome::Done, Duration::ZERO),
     },
     Way {
         name: "obedient task",
         plan: usual,
         arrange: |lifecycle, stage| task(lifecycle, stage, async {}),
         act: signalled,
-        expect: |_| expected(Outcome::Done, Duration::ZERO),
+        expect: |_| expected(StageOutcome::Done, Duration::ZERO),
     },
     Way {
         name: "wedged task",
@@ -146,7 +146,7 @@ const WAYS: &[Way] = &[
         plan: usual,
         arrange: |lifecycle, stage| task(lifecycle, stage, async { sleep(STAGE / 2).await }),
         act: signalled,
-        expect: |_| expected(Outcome::Done, STAGE / 2),
+        expect: |_| expected(StageOutcome::Done, STAGE / 2),
     },
     Way {
         name: "slow hook out of time",
@@ -172,7 +172,7 @@ const WAYS: &[Way] = &[
             });
         },
         act: signalled,
-        expect: |_| expected(Outcome::Done, STAGE / 2),
+        expect: |_| expected(StageOutcome::Done, STAGE / 2),
     },
     Way {
         name: "zero budget of the stage",
@@ -183,7 +183,7 @@ const WAYS: &[Way] = &[
         },
         arrange: |lifecycle, stage| task(lifecycle, stage, async {}),
         act: signalled,
-        expect: |_| expected(Outcome::Skipped, Duration::ZERO),
+        expect: |_| expected(StageOutcome::Skipped, Duration::ZERO),
     },
     Way {
         name: "zero budget of the whole",
@@ -193,7 +193,10 @@ const WAYS: &[Way] = &[
             lifecycle.scope(stage).spawn("wedged", pending::<()>());
         },
         act: signalled,
-        expect: |_| Expected { others: Outcome::Skipped, ..expected(Outcome::Skipped, Duration::ZERO) },
+        expect: |_| Expected {
+            others: StageOutcome::Skipped,
+            ..expected(StageOutcome::Skipped, Duration::ZERO)
+        },
     },
     Way {
         name: "stopped during start",
@@ -216,7 +219,7 @@ const WAYS: &[Way] = &[
                 engine.run().await
             })
         },
-        expect: |_| expected(Outcome::Done, STAGE / 2),
+        expect: |_| expected(StageOutcome::Done, STAGE / 2),
     },
     Way {
         name: "stopped twice",
@@ -246,7 +249,7 @@ const WAYS: &[Way] = &[
                 engine.run().await
             })
         },
-        expect: |_| Expected { exit_code: 1, ..expected(Outcome::Done, Duration::ZERO) },
+        expect: |_| Expected { exit_code: 1, ..expected(StageOutcome::Done, Duration::ZERO) },
     },
 ];
 
@@ -275,7 +278,7 @@ fn check(case: &str, stage: Stage, report: &Report, expected: &Expected) {
         assert_eq!(&got.outcome, outcome, "{case}: outcome of {planned}");
         let elapsed = if own { expected.elapsed } else { Duration::ZERO };
         assert_eq!(got.elapsed, elapsed, "{case}: time of {planned}");
-        let failures = usize::from(own && expected.outcome == Outcome::Failed);
+        let failures = usize::from(own && expected.outcome == StageOutcome::Failed);
         assert_eq!(got.failures.len(), failures, "{case}: {:?}", got.failures);
     }
     assert_eq!(report.elapsed, expected.elapsed, "{case}: total");

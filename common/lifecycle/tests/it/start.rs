@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_lifecycle::{Lifecycle, Outcome, Plan, Stage, State, StopReason};
+use sluice_lifecycle::{Lifecycle, Plan, ProcessState, Stage, StageOutcome, StopReason};
 use tokio::time::{Instant, sleep};
 
 use crate::{STAGE, plan};
@@ -11,7 +11,7 @@ use crate::{STAGE, plan};
 async fn the_stages_are_public() {
     let (lifecycle, engine) = Lifecycle::new(plan());
     let mut progress = lifecycle.progress();
-    assert_eq!(progress.borrow().state(), State::Starting);
+    assert_eq!(progress.borrow().state(), ProcessState::Starting);
     assert_eq!(progress.borrow().remaining(), None);
     lifecycle.ready();
     assert!(progress.borrow_and_update().is_ready());
@@ -37,8 +37,8 @@ async fn the_stages_are_public() {
     assert!(!progress.borrow().is_ready(), "not ready as soon as a stop is asked for");
     assert_eq!(progress.borrow().stage, Stage::Ready);
     let report = engine.run().await;
-    assert!(report.stages[..5].iter().all(|stage| stage.outcome == Outcome::Done));
-    assert_eq!(report.outcome(Stage::Gone), Some(&Outcome::Late(vec![("watcher".to_owned(), 1)])));
+    assert!(report.stages[..5].iter().all(|stage| stage.outcome == StageOutcome::Done));
+    assert_eq!(report.outcome(Stage::Gone), Some(&StageOutcome::Late(vec![("watcher".to_owned(), 1)])));
     let mut all = Vec::new();
     while let Some((stage, safe, _)) = stages.recv().await {
         assert_eq!(safe, stage >= Stage::Release);
@@ -47,7 +47,7 @@ async fn the_stages_are_public() {
     all.dedup();
     assert_eq!(all, Stage::ALL[1..]);
     let end = progress.borrow().clone();
-    assert_eq!((end.stage, end.state(), end.deadline), (Stage::Gone, State::Stopped, None));
+    assert_eq!((end.stage, end.state(), end.deadline), (Stage::Gone, ProcessState::Stopped, None));
     assert_eq!(end.total_deadline, Some(asked + Duration::from_secs(8)));
 }
 

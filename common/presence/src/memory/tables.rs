@@ -7,18 +7,18 @@ use std::collections::{HashMap, HashSet};
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
 use crate::users::{CONNECTIONS_OF_USER_MAX, CONNECTIONS_PER_USER, INSTANCES_MAX, by_user};
-use crate::{Change, Leave, Present};
+use crate::{Change, Present, UserLeft};
 
 /// Connections of a user or in a room, by their names.
-type Connections = HashMap<String, Field>;
+type ConnectionFields = HashMap<String, Field>;
 
 #[derive(Default)]
 pub(super) struct Tables {
     /// Lost with the rest.
     marker: Option<u64>,
     interest: HashMap<RoomId, HashSet<InstanceId>>,
-    in_room: HashMap<RoomId, Connections>,
-    of_user: HashMap<UserId, Connections>,
+    in_room: HashMap<RoomId, ConnectionFields>,
+    of_user: HashMap<UserId, ConnectionFields>,
     instances: HashMap<InstanceId, Holdings>,
 }
 
@@ -64,7 +64,7 @@ impl Tables {
         *self.marker.get_or_insert_with(|| rand::random_range(1..=u64::MAX))
     }
 
-    pub(super) fn apply(&mut self, me: &InstanceId, changes: &[Change]) -> Vec<Leave> {
+    pub(super) fn apply(&mut self, me: &InstanceId, changes: &[Change]) -> Vec<UserLeft> {
         if changes.is_empty() {
             return Vec::new();
         }
@@ -93,7 +93,7 @@ impl Tables {
         removed
     }
 
-    fn change(&mut self, me: &InstanceId, generation: u64, change: &Change) -> Option<Leave> {
+    fn change(&mut self, me: &InstanceId, generation: u64, change: &Change) -> Option<UserLeft> {
         let field = |user: &UserId, since_ms| Field { instance: me.clone(), user: user.clone(), since_ms };
         let (holding, adds) = match change.clone() {
             Change::InterestAdded(room) => {
@@ -123,7 +123,7 @@ impl Tables {
         }
         match change {
             Change::Disconnected { user, goodbye, .. } if removed && !self.of_user.contains_key(user) => {
-                Some(Leave { user: user.clone(), goodbye: *goodbye })
+                Some(UserLeft { user: user.clone(), goodbye: *goodbye })
             }
             Change::Connected { .. }
             | Change::Disconnected { .. }
@@ -163,7 +163,7 @@ impl Tables {
     }
 }
 
-fn take_field<K>(connections: Entry<'_, K, Connections>, instance: &InstanceId, name: &str) -> bool {
+fn take_field<K>(connections: Entry<'_, K, ConnectionFields>, instance: &InstanceId, name: &str) -> bool {
     let Entry::Occupied(mut connections) = connections else { return false };
     let is_mine = connections.get().get(name).is_some_and(|field| field.instance == *instance);
     if is_mine {
@@ -176,7 +176,7 @@ fn take_field<K>(connections: Entry<'_, K, Connections>, instance: &InstanceId, 
 }
 
 /// At most so many of the connections: whose, since when.
-fn some(connections: Option<&Connections>, most: usize) -> impl Iterator<Item = (UserId, i64)> {
+fn some(connections: Option<&ConnectionFields>, most: usize) -> impl Iterator<Item = (UserId, i64)> {
     connections
         .into_iter()
         .flat_map(HashMap::values)

@@ -17,15 +17,15 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-pub(super) struct Link {
+pub(super) struct RedisLink {
     client: Client,
     patience: Duration,
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
     connecting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct State {
+struct LinkState {
     connection: Option<MultiplexedConnection>,
     /// Counts connections, so that a late failure does not break the next one.
     number: u64,
@@ -40,7 +40,7 @@ struct Failing {
     pause: Duration,
 }
 
-impl Link {
+impl RedisLink {
     pub(super) fn new(url: &str, patience: Duration) -> Result<Self> {
         let client = Client::open(url).map_err(|error| PresenceError::Refused(error.to_string()))?;
         Ok(Self { client, patience, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
@@ -64,10 +64,10 @@ impl Link {
     }
 
     pub(super) fn close(&self) {
-        *self.state() = State { closed: true, ..State::default() };
+        *self.state() = LinkState { closed: true, ..LinkState::default() };
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

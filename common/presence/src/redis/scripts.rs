@@ -125,7 +125,7 @@ pub(super) struct Scripts {
 }
 
 /// A call with its arguments.
-pub(super) struct Call<'a>(ScriptInvocation<'a>);
+pub(super) struct ScriptCall<'a>(ScriptInvocation<'a>);
 
 impl Scripts {
     pub(super) fn new(prefix: &str) -> Self {
@@ -139,32 +139,37 @@ impl Scripts {
         }
     }
 
-    pub(super) fn write(&self, instance: &InstanceId, generation: Option<Generation>) -> Call<'_> {
+    pub(super) fn write(&self, instance: &InstanceId, generation: Option<Generation>) -> ScriptCall<'_> {
         self.call(&self.write, [instance.as_str(), generation.map(|it| it.0).as_deref().unwrap_or("")])
     }
 
-    pub(super) fn remove(&self, instance: &InstanceId, below: &Generation, entries: &[String]) -> Call<'_> {
+    pub(super) fn remove(
+        &self,
+        instance: &InstanceId,
+        below: &Generation,
+        entries: &[String],
+    ) -> ScriptCall<'_> {
         let mut call = self.call(&self.remove, [instance.as_str(), &below.0]);
         call.0.arg(entries);
         call
     }
 
-    pub(super) fn forget(&self, instance: &InstanceId) -> Call<'_> {
+    pub(super) fn forget(&self, instance: &InstanceId) -> ScriptCall<'_> {
         self.call(&self.forget, [instance.as_str()])
     }
 
-    pub(super) fn marker(&self, fresh: u64) -> Call<'_> {
+    pub(super) fn marker(&self, fresh: u64) -> ScriptCall<'_> {
         self.call(&self.marker, [fresh.to_string().as_str()])
     }
 
-    fn call<'a, const N: usize>(&self, script: &'a Script, arguments: [&str; N]) -> Call<'a> {
+    fn call<'a, const N: usize>(&self, script: &'a Script, arguments: [&str; N]) -> ScriptCall<'a> {
         let mut call = script.prepare_invoke();
         call.arg(&self.prefix).arg(arguments.as_slice());
-        Call(call)
+        ScriptCall(call)
     }
 }
 
-impl Call<'_> {
+impl ScriptCall<'_> {
     pub(super) fn change(&mut self, change: &Change) {
         let nobody = "";
         let (what, connection, user, room, extra) = match change {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_presence::{Change, Leave, Presence, PresenceError, Present};
+use sluice_presence::{Change, Presence, PresenceError, Present, UserLeft};
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 use sluice_testing::eventually;
 use tokio::time::Instant;
@@ -139,14 +139,14 @@ pub async fn the_last_connection_of_a_user_leaves_once<B: Bed>() {
         one.apply(&a, std::slice::from_ref(&first)),
         two.apply(&b, std::slice::from_ref(&second))
     );
-    let leaves: Vec<Leave> = [x.unwrap(), y.unwrap()].concat();
+    let leaves: Vec<UserLeft> = [x.unwrap(), y.unwrap()].concat();
     assert_eq!(leaves.len(), 1, "{leaves:?}");
     assert_eq!(leaves[0].user, user("ann"));
     assert_eq!(one.apply(&a, &[first, second]).await.unwrap(), []);
     assert_eq!(of_user(&*one, "ann").await, None);
 
     // A goodbye is passed on.
-    let leave = Leave { user: user("bob|x"), goodbye: true };
+    let leave = UserLeft { user: user("bob|x"), goodbye: true };
     assert_eq!(two.apply(&b, &[disconnected("3", "bob|x", true)]).await.unwrap(), [leave]);
 }
 
@@ -184,7 +184,7 @@ pub async fn changes_are_applied_in_order_and_again_without_harm<B: Bed>() {
         left("1", "y"),
     ];
     for _ in 0..2 {
-        let leave = Leave { user: user("ann"), goodbye: false };
+        let leave = UserLeft { user: user("ann"), goodbye: false };
         assert_eq!(presence.apply(&a, &changes).await.unwrap(), [leave]);
         assert_eq!(interested(&*presence, &["x", "y"]).await, [vec![], vec![a.clone()]]);
         assert_eq!(of_user(&*presence, "ann").await, Some((1, 2)));

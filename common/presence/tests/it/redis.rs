@@ -7,18 +7,18 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use sluice_presence::redis::{RedisConfig, RedisPresence};
 use sluice_presence::{Presence, PresenceError};
-use sluice_testing::{Kind, Server, eventually};
+use sluice_testing::{ServerKind, TestServer, eventually};
 use tokio::time::Instant;
 
 use crate::contract::{Bed, LONG, connected, crowd, instance, interest, joined, room};
 
 const QUICK: Duration = Duration::from_millis(650);
 
-struct Redis(Server);
+struct Redis(TestServer);
 
 impl Bed for Redis {
     async fn start() -> Self {
-        Self(Server::start(Kind::Redis).await)
+        Self(TestServer::start(ServerKind::Redis).await)
     }
 
     fn connect(&self) -> Arc<dyn Presence> {
@@ -37,7 +37,7 @@ impl Bed for Redis {
 against_the_contract!(Redis);
 
 /// Everything there is, without the marker and with sets as hashes.
-async fn dump(server: &Server) -> BTreeMap<String, Vec<String>> {
+async fn dump(server: &TestServer) -> BTreeMap<String, Vec<String>> {
     let client = ::redis::Client::open(server.url()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let keys: Vec<String> = ::redis::cmd("KEYS").arg("*").query_async(&mut redis).await.unwrap();
@@ -86,7 +86,7 @@ async fn the_marker_tells_of_an_older_copy() {
 
 #[tokio::test]
 async fn an_absent_redis_is_known_at_once() {
-    let mut server = Server::absent(Kind::Redis);
+    let mut server = TestServer::absent(ServerKind::Redis);
     let redis = RedisPresence::connect(RedisConfig { url: server.url(), ..RedisConfig::default() }).unwrap();
     for _ in 0..50 {
         let begun = Instant::now();

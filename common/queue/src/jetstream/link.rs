@@ -30,7 +30,7 @@ const UNANSWERED_MAX: u32 = 1_000;
 /// Publishes of this process that wait for their acknowledgement.
 const IN_FLIGHT_MAX: usize = 4_096;
 
-pub(super) struct Link {
+pub(super) struct NatsLink {
     pub(super) context: Context,
     client: Client,
     connected: watch::Receiver<bool>,
@@ -38,7 +38,7 @@ pub(super) struct Link {
     unanswered: AtomicU32,
 }
 
-impl Link {
+impl NatsLink {
     /// Begins to connect, and goes on for ever; returns at once.
     pub(super) async fn open(urls: &str) -> Result<Self, QueueError> {
         let servers = urls
@@ -145,7 +145,7 @@ fn listen(
 }
 
 /// Sends an acknowledgement if that can be done at once.
-pub(super) async fn acknowledge(link: Arc<Link>, acker: async_nats::jetstream::message::Acker) {
+pub(super) async fn acknowledge(link: Arc<NatsLink>, acker: async_nats::jetstream::message::Acker) {
     if link.is_up() {
         _ = timeout(ANSWER, acker.ack()).await;
     }

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::link::{self, Link};
-use super::{Shared, pull_consumer};
+use super::link::{self, NatsLink};
+use super::{NatsShared, pull_consumer};
 use crate::{Delivery, QueueError};
 
 /// Notices fetched ahead: few, because each of them waits for its ack from when it was fetched.
@@ -28,11 +28,11 @@ const ON_THE_WAY: Duration = Duration::from_millis(25);
 /// Pause after an error.
 const PAUSE: Duration = Duration::from_millis(200);
 
-struct State {
-    shared: Arc<Shared>,
+struct ReaderState {
+    shared: Arc<NatsShared>,
     finish: CancellationToken,
     /// The consumer, while nothing gave reason to doubt that it exists.
-    bound: Option<(Arc<Link>, pull_consumer::Type)>,
+    bound: Option<(Arc<NatsLink>, pull_consumer::Type)>,
     pull: Option<Pull>,
     /// When a finished reader stops waiting.
     end: Option<Instant>,
@@ -40,21 +40,21 @@ struct State {
 
 struct Pull {
     batch: Batch,
-    link: Arc<Link>,
+    link: Arc<NatsLink>,
     connection: watch::Receiver<bool>,
     deadline: Instant,
 }
 
 /// Deliveries until `finish`; what was fetched before still comes, unless the queue is closed.
-pub(super) fn deliveries(shared: Arc<Shared>, finish: CancellationToken) -> impl Stream<Item = Delivery> {
-    let state = State { shared, finish, bound: None, pull: None, end: None };
+pub(super) fn deliveries(shared: Arc<NatsShared>, finish: CancellationToken) -> impl Stream<Item = Delivery> {
+    let state = ReaderState { shared, finish, bound: None, pull: None, end: None };
     stream::unfold(state, |mut state| async move {
         let delivery = state.next().await?;
         Some((delivery, state))
     })
 }
 
-impl State {
+impl ReaderState {
     async fn next(&mut self) -> Option<Delivery> {
         let finish = self.finish.clone();
         loop {
@@ -139,7 +139,7 @@ impl State {
     }
 }
 
-fn delivery(link: &Arc<Link>, message: async_nats::jetstream::Message) -> Delivery {
+fn delivery(link: &Arc<NatsLink>, message: async_nats::jetstream::Message) -> Delivery {
     let (message, acker) = message.split();
     Delivery::new(message.payload, link::acknowledge(Arc::clone(link), acker))
 }

@@ -17,7 +17,7 @@ pub(super) struct Stock {
     bytes: usize,
     next: u64,
     /// All that are not done, by number.
-    notices: BTreeMap<u64, Notice>,
+    notices: BTreeMap<u64, StockedNotice>,
     /// Those in nobody's hands.
     waiting: BTreeSet<u64>,
     /// When those handed out come back, in order; some are done meanwhile.
@@ -25,7 +25,7 @@ pub(super) struct Stock {
 }
 
 #[derive(Debug)]
-struct Notice {
+struct StockedNotice {
     payload: Bytes,
     published: Instant,
 }
@@ -56,7 +56,7 @@ impl Stock {
             let Some(oldest) = self.oldest() else { break };
             self.remove(oldest);
         }
-        self.notices.insert(self.next, Notice { payload, published: now });
+        self.notices.insert(self.next, StockedNotice { payload, published: now });
         self.waiting.insert(self.next);
         self.next += 1;
         true
@@ -104,7 +104,7 @@ impl Stock {
             let back = self.in_hand.pop_front().map(|(_, number)| number);
             self.waiting.extend(back.filter(|number| self.notices.contains_key(number)));
         }
-        let too_old = |notice: &Notice| now.duration_since(notice.published) >= MAX_AGE;
+        let too_old = |notice: &StockedNotice| now.duration_since(notice.published) >= MAX_AGE;
         while let Some(oldest) = self.oldest().filter(|number| self.notices.get(number).is_some_and(too_old))
         {
             self.remove(oldest);

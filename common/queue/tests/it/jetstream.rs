@@ -6,19 +6,19 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use sluice_queue::jetstream::{JetStream, NatsConfig};
 use sluice_queue::{Queue, QueueError};
-use sluice_testing::{Kind, Server, eventually};
+use sluice_testing::{ServerKind, TestServer, eventually};
 use tokio::time::Instant;
 
 use crate::contract::{Bed, LONG, next, outlives_a_wipe, publish};
 
 struct Nats {
-    server: Server,
+    server: TestServer,
     stream_bytes_max: i64,
 }
 
 impl Nats {
     async fn with(stream_bytes_max: i64) -> Self {
-        Self { server: Server::start(Kind::Nats).await, stream_bytes_max }
+        Self { server: TestServer::start(ServerKind::Nats).await, stream_bytes_max }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
-use sluice_lifecycle::{Outcome, StageReport};
+use sluice_lifecycle::{StageOutcome, StageReport};
 
-use super::Admin;
+use super::AdminPages;
 use crate::clock::Clock;
 
-impl Admin {
+impl AdminPages {
     /// Stage and state, since when (wall clock), what is left of a stop, who is waited for, the stages so far,
     /// and the service's own fields.
     #[must_use]
@@ -41,7 +41,7 @@ impl Admin {
 }
 
 fn stage(report: &StageReport) -> Value {
-    let late = if let Outcome::Late(late) = &report.outcome { late.as_slice() } else { &[] };
+    let late = if let StageOutcome::Late(late) = &report.outcome { late.as_slice() } else { &[] };
     let failures: Vec<Value> =
         report.failures.iter().map(|(task, error)| json!({ "task": task, "error": error })).collect();
     json!({

@@ -1,4 +1,4 @@
-//! Drives a [`Queue`] for an async function: one batch in flight, a result for each item.
+//! Drives a [`BatchQueue`] for an async function: one batch in flight, a result for each item.
 //!
 //! Never answers an item with another's result: when a run panics or returns the wrong number of results,
 //! all items of that batch are told that theirs was lost.
@@ -13,7 +13,7 @@ use sluice_lifecycle::Scope;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Bounds, Full, Queue};
+use super::{BatchQueue, Bounds, Full};
 
 /// Why an item has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,22 +27,22 @@ pub enum SubmitError {
     Lost,
 }
 
-struct Entry<T, R> {
+struct Submission<T, R> {
     item: T,
     answer: Option<oneshot::Sender<R>>,
 }
 
-struct State<T, R> {
-    queue: Queue<Entry<T, R>>,
+struct BatcherState<T, R> {
+    queue: BatchQueue<Submission<T, R>>,
     closed: bool,
     /// Submitters that found no space and stand in line; nobody overtakes them.
     in_line: usize,
 }
 
-struct Shared<T, R> {
+struct BatcherShared<T, R> {
     name: &'static str,
     cost: fn(&T) -> usize,
-    state: Mutex<State<T, R>>,
+    state: Mutex<BatcherState<T, R>>,
     /// Held by the first in line: who waits is served in order.
     turn: tokio::sync::Mutex<()>,
     space: Notify,
@@ -50,8 +50,8 @@ struct Shared<T, R> {
     flushed: CancellationToken,
 }
 
-impl<T, R> Shared<T, R> {
-    fn state(&self) -> MutexGuard<'_, State<T, R>> {
+impl<T, R> BatcherShared<T, R> {
+    fn state(&self) -> MutexGuard<'_, BatcherState<T, R>> {
         // No code of others runs under this lock, so a poisoned one is still consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,7 +65,7 @@ impl<T, R> Shared<T, R> {
 
 /// A handle to submit items; clones share the queue.
 pub struct Batcher<T, R> {
-    shared: Arc<Shared<T, R>>,
+    shared: Arc<BatcherShared<T, R>>,
 }
 
 impl<T, R> Clone for Batcher<T, R> {
@@ -114,10 +114,10 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         F: FnMut(Vec<T>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<R>> + Send + 'static,
     {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(BatcherShared {
             name,
             cost,
-            state: Mutex::new(State { queue: Queue::new(bounds), closed: false, in_line: 0 }),
+            state: Mutex::new(BatcherState { queue: BatchQueue::new(bounds), closed: false, in_line: 0 }),
             turn: tokio::sync::Mutex::new(()),
             space: Notify::new(),
             work: Notify::new(),
@@ -136,7 +136,7 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// [`SubmitError`] says whether the item was certainly not run.
     pub async fn submit(&self, item: T) -> Result<R, SubmitError> {
         let (answer, result) = oneshot::channel();
-        self.enqueue(Entry { item, answer: Some(answer) }).await?;
+        self.enqueue(Submission { item, answer: Some(answer) }).await?;
         result.await.map_err(|_| SubmitError::Lost)
     }
 
@@ -145,8 +145,8 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// # Errors
     /// [`Full`] gives the item back, also when the batcher is closed.
     pub fn offer(&self, item: T) -> Result<(), Full<T>> {
-        self.push(Entry { item, answer: None }, false).map_err(|refused| match refused {
-            Refused::Full(entry) | Refused::Closed(entry) => Full(entry.item),
+        self.push(Submission { item, answer: None }, false).map_err(|refused| match refused {
+            SubmissionRefused::Full(entry) | SubmissionRefused::Closed(entry) => Full(entry.item),
         })
     }
 
@@ -168,34 +168,38 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         self.shared.state().queue.is_idle()
     }
 
-    async fn enqueue(&self, entry: Entry<T, R>) -> Result<(), SubmitError> {
+    async fn enqueue(&self, entry: Submission<T, R>) -> Result<(), SubmitError> {
         let mut entry = match self.push(entry, false) {
             Ok(()) => return Ok(()),
-            Err(Refused::Closed(_)) => return Err(SubmitError::Closed),
-            Err(Refused::Full(back)) => back,
+            Err(SubmissionRefused::Closed(_)) => return Err(SubmitError::Closed),
+            Err(SubmissionRefused::Full(back)) => back,
         };
         let _line = InLine::join(&self.shared);
         let _turn = self.shared.turn.lock().await;
         loop {
             match self.push(entry, true) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Closed(_)) => return Err(SubmitError::Closed),
-                Err(Refused::Full(back)) => entry = back,
+                Err(SubmissionRefused::Closed(_)) => return Err(SubmitError::Closed),
+                Err(SubmissionRefused::Full(back)) => entry = back,
             }
             self.shared.space.notified().await;
         }
     }
 
-    fn push(&self, entry: Entry<T, R>, first_in_line: bool) -> Result<(), Refused<Entry<T, R>>> {
+    fn push(
+        &self,
+        entry: Submission<T, R>,
+        first_in_line: bool,
+    ) -> Result<(), SubmissionRefused<Submission<T, R>>> {
         let bytes = (self.shared.cost)(&entry.item);
         let mut state = self.shared.state();
         if state.closed {
-            return Err(Refused::Closed(entry));
+            return Err(SubmissionRefused::Closed(entry));
         }
         if state.in_line > 0 && !first_in_line {
-            return Err(Refused::Full(entry));
+            return Err(SubmissionRefused::Full(entry));
         }
-        state.queue.push(entry, bytes).map_err(|Full(entry)| Refused::Full(entry))?;
+        state.queue.push(entry, bytes).map_err(|Full(entry)| SubmissionRefused::Full(entry))?;
         drop(state);
         self.shared.work.notify_one();
         Ok(())
@@ -203,10 +207,10 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
 }
 
 /// A place in line, left by dropping it.
-struct InLine<'a, T, R>(&'a Shared<T, R>);
+struct InLine<'a, T, R>(&'a BatcherShared<T, R>);
 
 impl<'a, T, R> InLine<'a, T, R> {
-    fn join(shared: &'a Shared<T, R>) -> Self {
+    fn join(shared: &'a BatcherShared<T, R>) -> Self {
         shared.state().in_line += 1;
         Self(shared)
     }
@@ -218,13 +222,13 @@ impl<T, R> Drop for InLine<'_, T, R> {
     }
 }
 
-enum Refused<E> {
+enum SubmissionRefused<E> {
     Full(E),
     Closed(E),
 }
 
 /// Held by the driver: however it ends, nobody waits for it any longer.
-struct Ends<T, R>(Arc<Shared<T, R>>);
+struct Ends<T, R>(Arc<BatcherShared<T, R>>);
 
 impl<T, R> Drop for Ends<T, R> {
     fn drop(&mut self) {
@@ -269,7 +273,7 @@ where
     stop.cancelled().await;
 }
 
-async fn run_one<T, R, F, Fut>(name: &'static str, batch: Vec<Entry<T, R>>, run: &mut F)
+async fn run_one<T, R, F, Fut>(name: &'static str, batch: Vec<Submission<T, R>>, run: &mut F)
 where
     F: FnMut(Vec<T>) -> Fut,
     Fut: Future<Output = Vec<R>>,

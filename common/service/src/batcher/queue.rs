@@ -6,14 +6,14 @@ use super::{Bounds, Full, cut};
 
 /// Items in the order they came, cut into batches, at most one of them in flight.
 #[derive(Debug)]
-pub struct Queue<T> {
+pub struct BatchQueue<T> {
     bounds: Bounds,
     items: VecDeque<(T, usize)>,
     bytes: usize,
     in_flight: bool,
 }
 
-impl<T> Queue<T> {
+impl<T> BatchQueue<T> {
     /// An empty queue.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
@@ -33,14 +33,14 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Whether [`Queue::push`] would take an item of `bytes` now.
+    /// Whether [`BatchQueue::push`] would take an item of `bytes` now.
     #[must_use]
     pub fn has_room(&self, bytes: usize) -> bool {
         self.bounds.admits(self.items.len(), self.bytes, bytes)
     }
 
     /// The next batch, oldest first; `None` while a batch is in flight or nothing waits.
-    /// The batch stays in flight until [`Queue::done`].
+    /// The batch stays in flight until [`BatchQueue::done`].
     pub fn take(&mut self) -> Option<Vec<T>> {
         if self.in_flight || self.items.is_empty() {
             return None;
@@ -144,7 +144,7 @@ mod tests {
             steps in prop::collection::vec(step(), 0..200),
         ) {
             let bounds = Bounds { items_max, bytes_max, queue_items_max, queue_bytes_max };
-            let mut queue = Queue::new(bounds);
+            let mut queue = BatchQueue::new(bounds);
             let (mut expected, mut out, mut n) = (Vec::new(), Vec::new(), 0_usize);
             for step in steps.into_iter().chain([Step::Done]) {
                 match step {

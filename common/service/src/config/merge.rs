@@ -5,7 +5,7 @@ use toml::{Table, Value};
 
 /// Why a text was not taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum OverrideRefused {
     /// There is no such key.
     Unknown,
     /// The key is there, the value is of another type.
@@ -26,23 +26,29 @@ pub(super) fn overlay(tree: &mut Table, over: Table) {
 
 /// Sets `path` (levels separated by dots) to `text` and reads the whole tree anew. On refusal the tree is
 /// as before.
-pub(super) fn apply<T: DeserializeOwned>(tree: &mut Table, path: &str, text: &str) -> Result<T, Refused> {
+pub(super) fn apply<T: DeserializeOwned>(
+    tree: &mut Table,
+    path: &str,
+    text: &str,
+) -> Result<T, OverrideRefused> {
     let mut refused = None;
     for value in readings(text) {
         let mut with = tree.clone();
         if !set(&mut with, path, value) {
-            return Err(Refused::Unknown);
+            return Err(OverrideRefused::Unknown);
         }
         match T::deserialize(Value::Table(with.clone())) {
             Ok(config) => {
                 *tree = with;
                 return Ok(config);
             }
-            Err(error) if error.message().starts_with("unknown field") => return Err(Refused::Unknown),
-            Err(error) => refused = refused.or(Some(Refused::Invalid(error.message().to_owned()))),
+            Err(error) if error.message().starts_with("unknown field") => {
+                return Err(OverrideRefused::Unknown);
+            }
+            Err(error) => refused = refused.or(Some(OverrideRefused::Invalid(error.message().to_owned()))),
         }
     }
-    Err(refused.unwrap_or(Refused::Unknown))
+    Err(refused.unwrap_or(OverrideRefused::Unknown))
 }
 
 /// What a text can mean, the most literal first: a string, a TOML value, a list of strings.

@@ -1,7 +1,7 @@
 //! The sections that services have in common, and what in each contradicts itself. Keys as in the file.
 //!
 //! Where services differ in a default, the service's own `Default` names it ([`Admin::at`], [`Grpc::at`],
-//! [`Server::at`]): [`load`](super::load) lays what is configured over that, key by key.
+//! [`Endpoint::at`]): [`load`](super::load) lays what is configured over that, key by key.
 
 use std::time::Duration;
 
@@ -101,12 +101,12 @@ pub struct Seeds {
 /// `[nats]` and `[redis]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Server {
+pub struct Endpoint {
     /// Where it is.
     pub url: String,
 }
 
-impl Server {
+impl Endpoint {
     /// At this URL.
     #[must_use]
     pub fn at(url: &str) -> Self {

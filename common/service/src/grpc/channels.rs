@@ -22,7 +22,7 @@ use tonic::{Request, Status};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use dial::OpenConnections;
-pub use dial::{BadAddress, dial};
+pub use dial::{BadTarget, dial};
 
 use super::{DRAINING_HEADER, INSTANCE_HEADER};
 
@@ -83,9 +83,9 @@ impl Interceptor for Caller {
 }
 
 /// What a generated client is built on: a channel that stamps every call.
-pub type Calls = InterceptedService<Channel, Caller>;
+pub type CallerChannel = InterceptedService<Channel, Caller>;
 
-struct Slot {
+struct TargetChannel {
     target: Target,
     channel: Channel,
     open: OpenConnections,
@@ -95,9 +95,9 @@ struct Slot {
     rests_until: Option<Instant>,
 }
 
-struct State {
+struct ChannelTable {
     targets: watch::Receiver<Arc<Vec<Target>>>,
-    slots: BTreeMap<InstanceId, Slot>,
+    slots: BTreeMap<InstanceId, TargetChannel>,
 }
 
 /// Channels to all targets of a list; clones share them.
@@ -105,7 +105,7 @@ struct State {
 pub struct Channels {
     caller: Caller,
     targets: watch::Receiver<Arc<Vec<Target>>>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ChannelTable>>,
 }
 
 impl Channels {
@@ -113,7 +113,7 @@ impl Channels {
     #[must_use]
     pub fn new(mut targets: watch::Receiver<Arc<Vec<Target>>>, caller: Caller) -> Self {
         targets.mark_changed();
-        let state = State { targets: targets.clone(), slots: BTreeMap::new() };
+        let state = ChannelTable { targets: targets.clone(), slots: BTreeMap::new() };
         Self { caller, targets, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -172,7 +172,7 @@ impl Channels {
         &self.caller
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ChannelTable> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(state.targets.has_changed(), Ok(false)) {
             state.reconcile();
@@ -180,7 +180,7 @@ impl Channels {
         state
     }
 
-    fn picked(&self, slot: &Slot) -> Pick {
+    fn picked(&self, slot: &TargetChannel) -> Pick {
         Pick {
             target: slot.target.clone(),
             calls: InterceptedService::new(slot.channel.clone(), self.caller.clone()),
@@ -196,7 +196,7 @@ impl fmt::Debug for Channels {
     }
 }
 
-impl State {
+impl ChannelTable {
     /// Keeps the channels of targets that are still there, makes and drops the others.
     fn reconcile(&mut self) {
         let targets = Arc::clone(&self.targets.borrow_and_update());
@@ -204,9 +204,9 @@ impl State {
         for target in targets.iter() {
             let slot = match self.slots.remove(&target.id) {
                 Some(slot) if slot.target.address == target.address => {
-                    Some(Slot { target: target.clone(), ..slot })
+                    Some(TargetChannel { target: target.clone(), ..slot })
                 }
-                Some(_) | None => Slot::new(target.clone()),
+                Some(_) | None => TargetChannel::new(target.clone()),
             };
             slots.extend(slot.map(|slot| (target.id.clone(), slot)));
         }
@@ -214,7 +214,7 @@ impl State {
     }
 }
 
-impl Slot {
+impl TargetChannel {
     fn new(target: Target) -> Option<Self> {
         let open = OpenConnections::default();
         match dial::channel(&target.address, &open) {
@@ -245,9 +245,9 @@ impl Slot {
 #[derive(Clone)]
 pub struct Pick {
     target: Target,
-    calls: Calls,
+    calls: CallerChannel,
     generation: u64,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ChannelTable>>,
 }
 
 impl Pick {
@@ -259,7 +259,7 @@ impl Pick {
 
     /// To build a generated client on; cheap to clone.
     #[must_use]
-    pub fn calls(&self) -> Calls {
+    pub fn calls(&self) -> CallerChannel {
         self.calls.clone()
     }
 
@@ -267,7 +267,7 @@ impl Pick {
     /// next gets a fresh channel. Calls in flight on the old one go on. Many failures of one channel count
     /// once.
     pub fn failed(&self) {
-        self.with_slot(Slot::fail);
+        self.with_slot(TargetChannel::fail);
     }
 
     /// The target answered: past failures are forgotten.
@@ -278,7 +278,7 @@ impl Pick {
         });
     }
 
-    fn with_slot(&self, change: impl FnOnce(&mut Slot)) {
+    fn with_slot(&self, change: impl FnOnce(&mut TargetChannel)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = state.slots.get_mut(&self.target.id)
             && slot.generation == self.generation

@@ -9,19 +9,19 @@ use tokio::net::TcpStream;
 
 /// A TCP stream that owns `guard` for as long as it is open, and first reads `again`.
 #[derive(Debug)]
-pub(crate) struct Stream<G> {
+pub(crate) struct GuardedStream<G> {
     tcp: TcpStream,
     again: &'static [u8],
     _guard: G,
 }
 
-impl<G> Stream<G> {
+impl<G> GuardedStream<G> {
     pub(crate) fn new(tcp: TcpStream, again: &'static [u8], guard: G) -> Self {
         Self { tcp, again, _guard: guard }
     }
 }
 
-impl<G: Unpin> AsyncRead for Stream<G> {
+impl<G: Unpin> AsyncRead for GuardedStream<G> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -37,7 +37,7 @@ impl<G: Unpin> AsyncRead for Stream<G> {
     }
 }
 
-impl<G: Unpin> AsyncWrite for Stream<G> {
+impl<G: Unpin> AsyncWrite for GuardedStream<G> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.tcp).poll_write(cx, buf)
     }

@@ -25,13 +25,13 @@ pub struct PeerState {
 }
 
 /// All open connections by a number that grows.
-pub type Connections = BTreeMap<u64, PeerState>;
+pub type PeerStates = BTreeMap<u64, PeerState>;
 
 /// The registry; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Peers {
     next: Arc<AtomicU64>,
-    connections: watch::Sender<Connections>,
+    connections: watch::Sender<PeerStates>,
 }
 
 impl Peers {
@@ -54,7 +54,7 @@ impl Peers {
 
     /// A view that follows every change.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Connections> {
+    pub fn watch(&self) -> watch::Receiver<PeerStates> {
         self.connections.subscribe()
     }
 
@@ -105,7 +105,7 @@ impl Peers {
 #[derive(Debug)]
 pub struct Peer {
     number: u64,
-    connections: watch::Sender<Connections>,
+    connections: watch::Sender<PeerStates>,
 }
 
 impl Peer {

@@ -24,7 +24,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
 use super::health::Health;
-use super::io::Stream;
+use super::io::GuardedStream;
 use super::peers::{Peer, Peers};
 use super::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PREFACE_WITHIN};
 use crate::listen::Bound;
@@ -50,7 +50,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 * CALL_WINDOW_BYTES;
 /// handler's future is dropped. What must come to its end whatever the client does belongs in a task or a
 /// [`Batcher`](crate::batcher::Batcher).
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct GrpcServer {
     /// The services, without the health service.
     pub routes: Routes,
     /// What the health service says; its watchers are ended at `goaway`.
@@ -64,7 +64,7 @@ pub struct Server {
     pub grace: Duration,
 }
 
-impl Server {
+impl GrpcServer {
     /// Starts serving. The accept loop, the connections and the calls are tasks of `scope`.
     pub fn serve(self, bound: Bound, scope: &Scope) {
         let serving = Arc::new(Serving { server: self, scope: scope.clone() });
@@ -73,7 +73,7 @@ impl Server {
 }
 
 struct Serving {
-    server: Server,
+    server: GrpcServer,
     scope: Scope,
 }
 
@@ -135,14 +135,14 @@ async fn connection(mut tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>)
     };
     let calls = TaskTracker::new();
     let mut connection = std::pin::pin!(
-        http2::Builder::new(Calls { scope: serving.scope.clone(), in_flight: calls.clone() })
+        http2::Builder::new(CallTasks { scope: serving.scope.clone(), in_flight: calls.clone() })
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .max_concurrent_streams(CALLS_MAX)
             .initial_stream_window_size(CALL_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .serve_connection(TokioIo::new(Stream::new(tcp, PREFACE, ())), service)
+            .serve_connection(TokioIo::new(GuardedStream::new(tcp, PREFACE, ())), service)
     );
     let ended = tokio::select! {
         biased;
@@ -178,12 +178,12 @@ async fn idle(calls: &TaskTracker) {
 
 /// Runs the calls of a connection as tasks of the stage, so that a late one is named.
 #[derive(Clone)]
-struct Calls {
+struct CallTasks {
     scope: Scope,
     in_flight: TaskTracker,
 }
 
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Calls {
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for CallTasks {
     fn execute(&self, call: F) {
         self.scope.spawn_transient("grpc-call", self.in_flight.track_future(call));
     }

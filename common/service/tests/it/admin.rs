@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
-use sluice_service::admin::Admin;
+use sluice_service::admin::AdminPages;
 use sluice_service::listen;
 use sluice_service::metrics::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,11 +40,11 @@ async fn rig() -> Rig {
     let (lifecycle, engine) = Lifecycle::new(plan);
     let metrics = Registry::new("test");
     metrics.counter("messages", "Messages").inc();
-    let admin = Admin {
+    let admin = AdminPages {
         instance: Arc::new(|| "test-1".into()),
         status: Arc::new(|| json!({ "clients": 7, "stage": "not to be overwritten" })),
         duties: Arc::new(|| json!([{ "duty": "sweep" }])),
-        ..Admin::new("test", lifecycle.clone(), metrics)
+        ..AdminPages::new("test", lifecycle.clone(), metrics)
     };
     let bound = listen::bind("127.0.0.1:0").await.unwrap();
     let address = bound.address().to_string();

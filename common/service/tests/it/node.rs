@@ -10,7 +10,7 @@ use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::channels::Target;
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
-use sluice_service::grpc::server::Server;
+use sluice_service::grpc::server::GrpcServer;
 use sluice_service::listen;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -47,7 +47,7 @@ impl Node {
         let peers = Peers::new();
         let goaway = lifecycle.scope(Stage::Notify).token();
         let push = Push { end: if polite { goaway.clone() } else { CancellationToken::new() } };
-        let server = Server {
+        let server = GrpcServer {
             routes: Routes::new(service).add_service(GatewayServer::new(push)),
             health: health.clone(),
             peers: peers.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_lifecycle::{Outcome, Stage};
+use sluice_lifecycle::{Stage, StageOutcome};
 use sluice_proto::grpc::gateway_client::GatewayClient;
 use sluice_proto::grpc::push_reply;
 use sluice_proto::ids::InstanceId;
@@ -99,7 +99,7 @@ async fn a_stream_that_never_ends_costs_the_grace_and_no_more() {
     let ((report, took), blockers) = tokio::join!(stop, named);
     assert!(blockers.iter().any(|(name, _)| name == "grpc-connection"), "{blockers:?}");
     assert!(took >= GRACE && took < GRACE + AT_ONCE, "{took:?}");
-    assert_eq!(report.outcome(Stage::Drain), Some(&Outcome::Done), "{report:?}");
+    assert_eq!(report.outcome(Stage::Drain), Some(&StageOutcome::Done), "{report:?}");
     assert!(replies.message().await.is_err(), "the stream was cut");
     assert!(peers.is_empty());
 }

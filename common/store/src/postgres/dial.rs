@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
 use super::config::PgConfig;
-use super::epochs::{Epochs, Seen, epoch_of};
+use super::epochs::{EpochReading, Epochs, epoch_of};
 use super::failure::dial_error;
 use crate::StoreError;
 
@@ -45,7 +45,7 @@ const EPOCH: &str = "select m.epoch::text as meta, s.system_identifier::text as 
      from meta m, pg_control_system() s";
 
 /// An open connection that may serve while its generation is the current one.
-pub(super) struct Live {
+pub(super) struct ServingConnection {
     pub(super) conn: PgConnection,
     pub(super) epoch: Epoch,
     pub(super) generation: u64,
@@ -65,7 +65,7 @@ impl Dialer {
     }
 
     /// Opens a checked connection and learns its epoch. The caller sets the deadline.
-    pub(super) async fn dial(&self, kind: Kind) -> Result<Live, StoreError> {
+    pub(super) async fn dial(&self, kind: Kind) -> Result<ServingConnection, StoreError> {
         let mut conn = open(&self.options).await?;
         if kind == Kind::Forgetful {
             simple(&mut conn, FORGETFUL).await?;
@@ -74,8 +74,10 @@ impl Dialer {
             let before = self.epochs.generation();
             let epoch = read_epoch(&mut conn).await?;
             match self.epochs.observe(before, epoch) {
-                Seen::Generation(generation) => return Ok(Live { conn, epoch, generation }),
-                Seen::ReadAgain => {}
+                EpochReading::Generation(generation) => {
+                    return Ok(ServingConnection { conn, epoch, generation });
+                }
+                EpochReading::ReadAgain => {}
             }
         }
     }

@@ -19,7 +19,7 @@ pub(super) fn epoch_of(meta: &str, system: &str, timeline: &str) -> Epoch {
 
 /// What a connection learned from its first reading.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum EpochReading {
     /// Serve as a connection of this generation.
     Generation(u64),
     /// Another connection found a new epoch in the meantime, this reading may be the older: read again.
@@ -28,16 +28,16 @@ pub(super) enum Seen {
 
 /// The known epoch of all connections of one store.
 #[derive(Debug, Default)]
-pub(super) struct Epochs(Mutex<Known>);
+pub(super) struct Epochs(Mutex<KnownEpoch>);
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Known {
+struct KnownEpoch {
     epoch: Option<Epoch>,
     generation: u64,
 }
 
 impl Epochs {
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownEpoch> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -47,19 +47,19 @@ impl Epochs {
     }
 
     /// Takes an epoch read by a new connection; `before` is the generation when the reading began.
-    pub(super) fn observe(&self, before: u64, epoch: Epoch) -> Seen {
+    pub(super) fn observe(&self, before: u64, epoch: Epoch) -> EpochReading {
         let mut known = self.known();
         if known.epoch == Some(epoch) {
-            return Seen::Generation(known.generation);
+            return EpochReading::Generation(known.generation);
         }
         if known.generation != before {
-            return Seen::ReadAgain;
+            return EpochReading::ReadAgain;
         }
         if let Some(old) = known.epoch {
             tracing::warn!(%old, new = %epoch, "the store's epoch changed: all connections are made anew");
         }
-        *known = Known { epoch: Some(epoch), generation: before + 1 };
-        Seen::Generation(known.generation)
+        *known = KnownEpoch { epoch: Some(epoch), generation: before + 1 };
+        EpochReading::Generation(known.generation)
     }
 }
 
@@ -70,13 +70,13 @@ mod tests {
     #[test]
     fn the_newest_reading_wins() {
         let epochs = Epochs::default();
-        assert_eq!(epochs.observe(epochs.generation(), Epoch(1)), Seen::Generation(1));
-        assert_eq!(epochs.observe(epochs.generation(), Epoch(1)), Seen::Generation(1));
+        assert_eq!(epochs.observe(epochs.generation(), Epoch(1)), EpochReading::Generation(1));
+        assert_eq!(epochs.observe(epochs.generation(), Epoch(1)), EpochReading::Generation(1));
 
         // Two connections read at generation 1: one before the change, one after it.
-        assert_eq!(epochs.observe(1, Epoch(2)), Seen::Generation(2));
-        assert_eq!(epochs.observe(1, Epoch(1)), Seen::ReadAgain);
-        assert_eq!(epochs.observe(2, Epoch(2)), Seen::Generation(2));
+        assert_eq!(epochs.observe(1, Epoch(2)), EpochReading::Generation(2));
+        assert_eq!(epochs.observe(1, Epoch(1)), EpochReading::ReadAgain);
+        assert_eq!(epochs.observe(2, Epoch(2)), EpochReading::Generation(2));
         assert_eq!(epochs.generation(), 2);
     }
 

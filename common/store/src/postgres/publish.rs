@@ -4,7 +4,7 @@ use sluice_proto::ids::Seq;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::line::{Answer, Statement};
+use super::pool::{Answer, Statement};
 use crate::{Committed, NewMessage, NoteId, Outcome, Row, StoreError};
 
 const PUBLISH: &str = "select ord, seq, outcome, ms_v1(at) as at_ms, note \

@@ -6,7 +6,7 @@ use sluice_proto::limits::PAGE_MESSAGES_MAX;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::line::{Answer, Statement};
+use super::pool::{Answer, Statement};
 use super::publish::seq_of;
 use crate::{Heads, Page, Pages, Range, StoreError, StoredMessage};
 

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
 
-use super::line::{Answer, Statement};
+use super::pool::{Answer, Statement};
 use super::read::senseless;
 use crate::{NoteId, Retention, Run, StaleNote, StoreError};
 

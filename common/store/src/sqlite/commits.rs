@@ -12,8 +12,8 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 use tokio::time::{Instant, timeout_at};
 
-use super::Lines;
-use super::publish::{Group, commit};
+use super::Pools;
+use super::publish::{PendingGroup, commit};
 use crate::{Committed, StoreError};
 
 /// A batch takes no more groups from here on: four full calls, some tens of milliseconds of writing.
@@ -22,8 +22,8 @@ const ITEMS_MAX: usize = 4 * BATCH_ITEMS_MAX;
 const BYTES_MAX: usize = 4 * BATCH_BYTES_MAX;
 
 /// One result per group.
-type Results = Arc<Vec<Result<Committed, StoreError>>>;
-type Work = BoxFuture<'static, Results>;
+type SharedResults = Arc<Vec<Result<Committed, StoreError>>>;
+type Work = BoxFuture<'static, SharedResults>;
 
 /// The batch that can still be joined, while anybody waits for it.
 #[derive(Default)]
@@ -38,7 +38,7 @@ struct Batch(Mutex<Gathering>);
 #[derive(Default)]
 struct Gathering {
     /// `None`: its caller gave up in time.
-    groups: Vec<Option<Group>>,
+    groups: Vec<Option<PendingGroup>>,
     items: usize,
     bytes: usize,
     taken: bool,
@@ -48,11 +48,11 @@ impl Commits {
     /// Commits a group, perhaps together with others.
     pub(super) async fn publish(
         &self,
-        lines: &Arc<Lines>,
+        pools: &Arc<Pools>,
         deadline: Instant,
-        group: Group,
+        group: PendingGroup,
     ) -> Result<Committed, StoreError> {
-        let (batch, place, work) = self.join(lines, group);
+        let (batch, place, work) = self.join(pools, group);
         match timeout_at(deadline, work).await {
             Ok(results) => results.get(place).cloned().unwrap_or(Err(StoreError::Closed)),
             Err(_) if batch.leave(place) => {
@@ -63,7 +63,7 @@ impl Commits {
     }
 
     /// The batch, the group's place in it, and what to wait for.
-    fn join(&self, lines: &Arc<Lines>, mut group: Group) -> (Arc<Batch>, usize, Shared<Work>) {
+    fn join(&self, pools: &Arc<Pools>, mut group: PendingGroup) -> (Arc<Batch>, usize, Shared<Work>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((batch, work)) = &*open
             && let Some(work) = work.upgrade()
@@ -75,8 +75,8 @@ impl Commits {
         }
         let batch = Arc::new(Batch::default());
         drop(batch.add(group));
-        let work = run(Arc::clone(lines), Arc::clone(&batch)).boxed().shared();
-        // Weak: a batch nobody polls must not stand in the queue of the line.
+        let work = run(Arc::clone(pools), Arc::clone(&batch)).boxed().shared();
+        // Weak: a batch nobody polls must not stand in the queue of the pool.
         *open = work.downgrade().map(|weak| (Arc::clone(&batch), weak));
         (batch, 0, work)
     }
@@ -88,7 +88,7 @@ impl Batch {
     }
 
     /// Takes a group while there is space; the first always has it.
-    fn add(&self, group: Group) -> Result<usize, Group> {
+    fn add(&self, group: PendingGroup) -> Result<usize, PendingGroup> {
         let mut gathering = self.gathering();
         if gathering.taken || gathering.items > ITEMS_MAX || gathering.bytes > BYTES_MAX {
             return Err(group);
@@ -106,7 +106,7 @@ impl Batch {
     }
 
     /// All groups; nobody can join or leave any more.
-    fn take(&self) -> Vec<Option<Group>> {
+    fn take(&self) -> Vec<Option<PendingGroup>> {
         let mut gathering = self.gathering();
         gathering.taken = true;
         mem::take(&mut gathering.groups)
@@ -114,26 +114,26 @@ impl Batch {
 }
 
 /// Waits for the turn to write, closes the batch and commits it.
-async fn run(lines: Arc<Lines>, batch: Arc<Batch>) -> Results {
+async fn run(pools: Arc<Pools>, batch: Arc<Batch>) -> SharedResults {
     let all = |count: usize, error: &StoreError| Arc::new(vec![Err(error.clone()); count]);
-    let mut turn = match lines.durable.turn().await {
+    let mut turn = match pools.durable.turn().await {
         Ok(turn) => turn,
         Err(error) => return all(batch.take().len(), &error),
     };
-    let conn = match turn.conn(&lines.dialer).await {
+    let conn = match turn.conn(&pools.dialer).await {
         Ok(conn) => conn,
         Err(error) => return all(batch.take().len(), &error),
     };
     let groups = batch.take();
-    let present: Vec<&Group> = groups.iter().flatten().collect();
+    let present: Vec<&PendingGroup> = groups.iter().flatten().collect();
     let mut sound = true;
-    let done = match commit(conn, lines.epoch, &present).await {
+    let done = match commit(conn, pools.epoch, &present).await {
         Ok(done) => done,
         // One group's item must not be another group's failure.
         Err(failure) if present.len() > 1 && failure.of_an_item() => {
             let mut done = Vec::with_capacity(present.len());
             for group in present {
-                let alone = commit(conn, lines.epoch, &[group]).await;
+                let alone = commit(conn, pools.epoch, &[group]).await;
                 sound &= alone.as_ref().err().is_none_or(|failure| failure.undone);
                 done.push(match alone {
                     Ok(mut one) => one.pop().unwrap_or(Err(StoreError::Closed)),
@@ -161,8 +161,8 @@ async fn run(lines: Arc<Lines>, batch: Arc<Batch>) -> Results {
 mod tests {
     use super::*;
 
-    fn group() -> Group {
-        Group { not_after_ms: 0, items: Vec::new() }
+    fn group() -> PendingGroup {
+        PendingGroup { not_after_ms: 0, items: Vec::new() }
     }
 
     #[test]

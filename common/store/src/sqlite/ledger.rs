@@ -16,7 +16,7 @@ pub(super) struct Head {
 
 /// What a key stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct KnownKey {
     pub(super) seq: Seq,
     pub(super) hash: [u8; 32],
 }
@@ -28,7 +28,7 @@ type Name<'a> = (&'a str, &'a str, &'a str);
 #[derive(Debug, Default)]
 pub(super) struct Ledger<'a> {
     pub(super) heads: HashMap<&'a str, Head>,
-    pub(super) keys: HashMap<Name<'a>, Known>,
+    pub(super) keys: HashMap<Name<'a>, KnownKey>,
 }
 
 /// A message that is new, and where it goes.
@@ -41,7 +41,7 @@ pub(super) struct New<'a> {
 
 /// A group with its places.
 #[derive(Debug, Default)]
-pub(super) struct Placed<'a> {
+pub(super) struct PlacedGroup<'a> {
     pub(super) rows: Vec<Row>,
     pub(super) new: Vec<New<'a>>,
     pub(super) runs: Vec<Run>,
@@ -53,8 +53,8 @@ pub(super) fn name_of(item: &NewMessage) -> Name<'_> {
 
 impl<'a> Ledger<'a> {
     /// Gives places to a group, in order. Groups placed later see it.
-    pub(super) fn place(&mut self, group: &'a [NewMessage], now_ms: i64) -> Placed<'a> {
-        let mut placed = Placed::default();
+    pub(super) fn place(&mut self, group: &'a [NewMessage], now_ms: i64) -> PlacedGroup<'a> {
+        let mut placed = PlacedGroup::default();
         let mut runs: BTreeMap<&'a RoomId, (Seq, Seq)> = BTreeMap::new();
         for item in group {
             let outcome = match self.keys.get(&name_of(item)) {
@@ -80,7 +80,7 @@ impl<'a> Ledger<'a> {
         // A clock that was set back must not make a room's times run backwards.
         head.at_ms = head.at_ms.max(now_ms);
         let new = New { item, seq: head.seq, at_ms: head.at_ms };
-        self.keys.insert(name_of(item), Known { seq: new.seq, hash: item.hash });
+        self.keys.insert(name_of(item), KnownKey { seq: new.seq, hash: item.hash });
         new
     }
 }
@@ -102,7 +102,7 @@ mod tests {
         }
     }
 
-    fn outcomes(placed: &Placed<'_>) -> Vec<Outcome> {
+    fn outcomes(placed: &PlacedGroup<'_>) -> Vec<Outcome> {
         placed.rows.iter().map(|row| row.outcome).collect()
     }
 

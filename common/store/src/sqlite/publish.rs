@@ -8,13 +8,13 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row as _, SqliteConnection};
 
 use super::failure::Failure;
-use super::ledger::{Head, Known, Ledger, New, Placed, name_of};
+use super::ledger::{Head, KnownKey, Ledger, New, PlacedGroup, name_of};
 use super::{now_ms, seq_of};
 use crate::{Committed, NewMessage, NoteId, StoreError};
 
 /// What one call commits.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct PendingGroup {
     pub(super) not_after_ms: i64,
     pub(super) items: Vec<NewMessage>,
 }
@@ -45,7 +45,7 @@ type Results = Vec<Result<Committed, StoreError>>;
 pub(super) async fn commit(
     conn: &mut SqliteConnection,
     epoch: Epoch,
-    groups: &[&Group],
+    groups: &[&PendingGroup],
 ) -> Result<Results, Failure> {
     let mut tx = conn.begin_with("begin immediate").await?;
     match write(&mut tx, epoch, groups).await {
@@ -63,9 +63,13 @@ pub(super) async fn commit(
 
 /// Inside the transaction: from its begin on nobody else writes, so what is read stays true, and what is in
 /// time now is in time.
-async fn write(conn: &mut SqliteConnection, epoch: Epoch, groups: &[&Group]) -> Result<Results, sqlx::Error> {
+async fn write(
+    conn: &mut SqliteConnection,
+    epoch: Epoch,
+    groups: &[&PendingGroup],
+) -> Result<Results, sqlx::Error> {
     let now_ms = now_ms();
-    let timely = |group: &&&Group| group.not_after_ms >= now_ms;
+    let timely = |group: &&&PendingGroup| group.not_after_ms >= now_ms;
     let mut ledger = ledger(conn, groups.iter().filter(timely).flat_map(|group| &group.items)).await?;
     let mut results = Vec::with_capacity(groups.len());
     let mut new = Vec::new();
@@ -104,7 +108,7 @@ async fn ledger<'a>(
     for row in sqlx::query(KEYS).bind(json!(names).to_string()).fetch_all(&mut *conn).await? {
         let place = usize::try_from(row.try_get::<i64, _>("place")?).ok();
         if let Some(name) = place.and_then(|place| names.get(place)) {
-            ledger.keys.insert(*name, Known { seq: seq_of(&row, "seq")?, hash: hash_of(&row)? });
+            ledger.keys.insert(*name, KnownKey { seq: seq_of(&row, "seq")?, hash: hash_of(&row)? });
         }
     }
     Ok(ledger)
@@ -118,7 +122,7 @@ fn hash_of(row: &SqliteRow) -> Result<[u8; 32], sqlx::Error> {
 async fn owe(
     conn: &mut SqliteConnection,
     now_ms: i64,
-    placed: &Placed<'_>,
+    placed: &PlacedGroup<'_>,
 ) -> Result<Option<NoteId>, sqlx::Error> {
     if placed.runs.is_empty() {
         return Ok(None);

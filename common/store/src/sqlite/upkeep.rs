@@ -92,7 +92,7 @@ pub(super) async fn ripe(
     let mut tx = conn.begin().await?;
     let part = sqlx::query(PART).bind(from).bind(TRIM_ROOMS).fetch_one(&mut *tx).await?;
     let (seen, last): (i64, String) = (part.try_get("seen")?, part.try_get("last")?);
-    let rule = Rule::of(policy);
+    let rule = TrimRule::of(policy);
     let candidates = sqlx::query(RIPE)
         .bind(from)
         .bind(&last)
@@ -137,7 +137,7 @@ pub(super) async fn cut(conn: &mut SqliteConnection, cuts: &Cuts) -> Result<u64,
 }
 
 /// A policy at an instant.
-struct Rule {
+struct TrimRule {
     /// Stored since then: stays, whatever the policy says.
     young_ms: i64,
     /// Stored before: goes. 0 without an age.
@@ -146,7 +146,7 @@ struct Rule {
     count: i64,
 }
 
-impl Rule {
+impl TrimRule {
     fn of(policy: &Retention) -> Self {
         Self {
             young_ms: before_now(policy.dedupe_min),

@@ -1,6 +1,6 @@
 //! What a balancer hears while gateways are replaced.
 
-use sluice_cluster::{Cluster, State};
+use sluice_cluster::{Cluster, InstanceState};
 use sluice_gateway::config::{Agent, Config};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -20,7 +20,7 @@ async fn a_gateway_whose_turn_is_ahead_asks_for_half() {
     let rig = Rig::with(Config { shards: 1, agent, ..Config::default() }, true).await;
     let first = rig.peer();
     assert_eq!(weight(&rig).await, "100%\n", "there are more of them");
-    first.set_state(State::Draining).await;
+    first.set_state(InstanceState::Draining).await;
     assert_eq!(weight(&rig).await, "100%\n", "nobody has been replaced yet");
     first.close().await;
     let second = rig.peer();

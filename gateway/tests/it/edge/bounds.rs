@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::future::select_all;
 use serde_json::json;
 use sluice_gateway::defaults::{CALL_WITHIN, PUSH_STREAMS_MAX, QUESTIONS_MAX, REQUESTS_MAX};
-use sluice_lifecycle::{Outcome, Stage};
+use sluice_lifecycle::{Stage, StageOutcome};
 use sluice_proto::grpc::PushRequest;
 use sluice_proto::grpc::gateway_client::GatewayClient;
 use tokio::sync::mpsc;
@@ -37,7 +37,7 @@ async fn a_question_too_many_is_refused_at_once() {
     assert!(began.elapsed() < CALL_WITHIN, "at once, not by the deadline: {:?}", began.elapsed());
     rig.logic.hold(false);
     // This thread now has a thousand answers to give and to take besides: only the drain is looked at.
-    assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&Outcome::Done));
+    assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
 }
 
 /// A stream; it ends when what is returned is dropped.
@@ -69,5 +69,5 @@ async fn a_push_stream_too_many_is_refused() {
     timeout(Duration::from_secs(5), again).await.expect("a place is free again");
     drop((streams, channels));
     // Hundreds of streams end on one thread: as above, only the drain is looked at.
-    assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&Outcome::Done));
+    assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::Value;
-use sluice_cluster::solo::{Registry, SoloCluster};
+use sluice_cluster::solo::{SoloCluster, SoloRegistry};
 use sluice_cluster::{Registration, Service};
 use sluice_gateway::app::{App, Deps};
 use sluice_gateway::config::Config;
@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// Who is listed besides this gateway for as long as it runs.
 #[derive(Clone)]
-struct Others(Registry);
+struct Others(SoloRegistry);
 
 impl Others {
     fn join(&self, lifecycle: &Lifecycle, service: Service, address: String) -> SoloCluster {
@@ -98,7 +98,7 @@ impl Rig {
             url: String::new(),
             grpc: String::new(),
             agent: None,
-            others: Others(Registry::new(Duration::from_secs(10))),
+            others: Others(SoloRegistry::new(Duration::from_secs(10))),
             status: Arc::new(|| Value::Null),
             close: Arc::new(|| {}),
             engine: Arc::new(Mutex::new(Some(engine))),

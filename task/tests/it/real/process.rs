@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use sluice_lifecycle::{Outcome, Stage};
+use sluice_lifecycle::{Stage, StageOutcome};
 use sluice_task::config::Config;
 use sluice_task::deps;
 use sluice_testing::{eventually, free_port};
@@ -99,7 +99,7 @@ async fn with_nothing_up_it_runs_says_what_is_missing_and_stops_in_its_budget() 
         let report = task.stop().await;
         assert_eq!(report.exit_code(), 0);
         assert!(report.elapsed < Duration::from_secs(5), "{report:?}");
-        let unclean = report.stages.iter().filter(|stage| stage.outcome != Outcome::Done).count();
+        let unclean = report.stages.iter().filter(|stage| stage.outcome != StageOutcome::Done).count();
         assert_eq!(unclean, 0, "{report:?}");
     }
 }

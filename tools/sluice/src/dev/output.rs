@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::json;
 use sluice_dev::{Dev, Event};
-use sluice_lifecycle::{Outcome, Report, StageReport};
+use sluice_lifecycle::{Report, StageOutcome, StageReport};
 
 /// Where `sluice pub` and `sluice sub` look when nobody tells them.
 const USUAL_URL: &str = "ws://127.0.0.1:8080/ws";
@@ -77,17 +77,17 @@ fn stages(name: &str, report: &Report, stopping: bool) -> String {
 fn stage(report: &StageReport) -> String {
     let (stage, ms) = (report.stage, report.elapsed.as_millis());
     match &report.outcome {
-        Outcome::Done => format!("{stage} {ms} ms"),
-        Outcome::Late(who) => {
+        StageOutcome::Done => format!("{stage} {ms} ms"),
+        StageOutcome::Late(who) => {
             let who: Vec<String> = who.iter().map(|(name, count)| format!("{name} {count}")).collect();
             format!("{stage} LATE after {ms} ms: {}", who.join(", "))
         }
-        Outcome::Failed => {
+        StageOutcome::Failed => {
             let why: Vec<String> =
                 report.failures.iter().map(|(name, error)| format!("{name}: {error}")).collect();
             format!("{stage} FAILED: {}", why.join(", "))
         }
-        Outcome::Skipped => format!("{stage} SKIPPED"),
+        StageOutcome::Skipped => format!("{stage} SKIPPED"),
     }
 }
 

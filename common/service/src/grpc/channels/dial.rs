@@ -8,14 +8,14 @@ use tokio::net::TcpStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Caller, Calls};
-use crate::grpc::io::Stream;
+use super::{Caller, CallerChannel};
+use crate::grpc::io::GuardedStream;
 use crate::grpc::{CONNECT_WITHIN, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 
 /// The address is no `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no host:port")]
-pub struct BadAddress(pub String);
+pub struct BadTarget(pub String);
 
 /// Counts open TCP connections.
 #[derive(Debug, Default)]
@@ -34,28 +34,28 @@ impl OpenConnections {
 /// a stream is open on it).
 ///
 /// # Errors
-/// [`BadAddress`] when the address cannot be read.
-pub fn dial(address: &str, caller: &Caller) -> Result<Calls, BadAddress> {
+/// [`BadTarget`] when the address cannot be read.
+pub fn dial(address: &str, caller: &Caller) -> Result<CallerChannel, BadTarget> {
     let channel = channel(address, &OpenConnections::default())?;
     Ok(InterceptedService::new(channel, caller.clone()))
 }
 
-pub(super) fn channel(address: &str, open: &OpenConnections) -> Result<Channel, BadAddress> {
+pub(super) fn channel(address: &str, open: &OpenConnections) -> Result<Channel, BadTarget> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| BadAddress(address.into()))?
+        .map_err(|_| BadTarget(address.into()))?
         .connect_timeout(CONNECT_WITHIN)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     let authority = endpoint.uri().authority().filter(|authority| authority.port().is_some());
-    let authority = authority.ok_or_else(|| BadAddress(address.into()))?.to_string();
+    let authority = authority.ok_or_else(|| BadTarget(address.into()))?.to_string();
     let open = Arc::downgrade(&open.0);
     let connector = tower::service_fn(move |_: Uri| {
         let (authority, open) = (authority.clone(), open.clone());
         async move {
             let tcp = TcpStream::connect(authority).await?;
             tcp.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(TokioIo::new(Stream::new(tcp, b"", open.upgrade())))
+            Ok::<_, std::io::Error>(TokioIo::new(GuardedStream::new(tcp, b"", open.upgrade())))
         }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))

@@ -9,12 +9,12 @@ use super::*;
 
 type Ticket = Arc<()>;
 
-fn push(epoch: u64, bytes: usize, ticket: &Ticket) -> Push<Ticket> {
-    Push { epoch, runs: vec![vec![0; bytes].into()], ticket: Arc::clone(ticket) }
+fn push(epoch: u64, bytes: usize, ticket: &Ticket) -> NoticePart<Ticket> {
+    NoticePart { epoch, runs: vec![vec![0; bytes].into()], ticket: Arc::clone(ticket) }
 }
 
-fn open() -> Line<Ticket> {
-    let mut line = Line::new();
+fn open() -> OutletQueue<Ticket> {
+    let mut line = OutletQueue::new();
     line.opened();
     line
 }
@@ -24,7 +24,7 @@ fn waiting(ticket: &Ticket) -> usize {
     Arc::strong_count(ticket) - 1
 }
 
-fn sizes(line: &mut Line<Ticket>) -> Vec<(u64, usize)> {
+fn sizes(line: &mut OutletQueue<Ticket>) -> Vec<(u64, usize)> {
     std::iter::from_fn(|| line.next())
         .map(|next| match next {
             Next::Resync => (0, 0),
@@ -77,13 +77,13 @@ fn silence_makes_it_lag_until_all_is_acknowledged() {
     assert_eq!(sizes(&mut line), [(2, 1)]);
     assert_eq!(line.deadline(), Some(now + LAGS_AFTER));
     line.tick(now + LAGS_AFTER - Duration::from_millis(1));
-    assert_eq!((line.state(), waiting(&ticket)), (State::Open, 2));
+    assert_eq!((line.state(), waiting(&ticket)), (OutletState::Open, 2));
     line.tick(now + LAGS_AFTER);
-    assert_eq!((line.state(), waiting(&ticket)), (State::Lagging, 0));
+    assert_eq!((line.state(), waiting(&ticket)), (OutletState::Lagging, 0));
     assert!(!line.offer(push(1, 10, &ticket), now));
     assert_eq!((line.next(), line.deadline(), line.is_settled()), (None, None, true));
     line.acked(1);
-    assert_eq!(line.state(), State::Lagging);
+    assert_eq!(line.state(), OutletState::Lagging);
     line.acked(2);
     assert!(line.offer(push(1, 10, &ticket), now));
     assert_eq!(sizes(&mut line), [(0, 0), (3, 1)]);
@@ -96,7 +96,7 @@ fn a_full_queue_makes_it_lag() {
     assert!(line.offer(push(1, 10, &ticket), now));
     assert_eq!(sizes(&mut line), [(1, 1)]);
     while line.offer(push(1, 10, &ticket), now) {}
-    assert_eq!((line.state(), waiting(&ticket), line.queued()), (State::Lagging, 0, 0));
+    assert_eq!((line.state(), waiting(&ticket), line.queued()), (OutletState::Lagging, 0, 0));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn with_nothing_on_the_way_it_goes_on_at_once() {
     let (now, ticket) = (Instant::now(), Ticket::default());
     let mut line = open();
     while line.offer(push(1, 10, &ticket), now) {}
-    assert_eq!((line.state(), waiting(&ticket)), (State::Open, 0));
+    assert_eq!((line.state(), waiting(&ticket)), (OutletState::Open, 0));
     assert_eq!(sizes(&mut line), [(0, 0)]);
 }
 
@@ -116,7 +116,7 @@ fn the_end_of_a_stream_lets_everybody_go_and_the_next_one_begins_with_resync() {
     assert_eq!(sizes(&mut line), [(1, 1)]);
     assert!(line.offer(push(1, 10, &ticket), now));
     line.ended();
-    assert_eq!((line.state(), waiting(&ticket)), (State::Away, 0));
+    assert_eq!((line.state(), waiting(&ticket)), (OutletState::Away, 0));
     assert!(!line.offer(push(1, 10, &ticket), now));
     line.opened();
     assert!(line.offer(push(1, 10, &ticket), now));
@@ -126,7 +126,7 @@ fn the_end_of_a_stream_lets_everybody_go_and_the_next_one_begins_with_resync() {
 #[test]
 fn an_orderly_life_has_no_resync_and_pushes_wait_for_the_first_attempt() {
     let (now, ticket) = (Instant::now(), Ticket::default());
-    let mut line = Line::new();
+    let mut line = OutletQueue::new();
     assert!(line.offer(push(1, 10, &ticket), now));
     assert_eq!((line.next(), waiting(&ticket)), (None, 1));
     line.opened();
@@ -163,7 +163,7 @@ proptest! {
     /// followed by a resync on the next occasion.
     #[test]
     fn nobody_waits_long_and_nothing_is_forgotten(steps in prop::collection::vec(step(), 0..200)) {
-        let (mut now, mut line, mut streaming) = (Instant::now(), Line::new(), false);
+        let (mut now, mut line, mut streaming) = (Instant::now(), OutletQueue::new(), false);
         let mut tickets: Vec<(Instant, Ticket)> = Vec::new();
         let (mut sent, mut acked, mut owed) = (0, 0, false);
         for step in steps {
@@ -207,9 +207,9 @@ proptest! {
             }
             tickets.retain(|(_, ticket)| waiting(ticket) > 0);
             prop_assert!(tickets.iter().all(|(since, _)| now.duration_since(*since) < LAGS_AFTER));
-            prop_assert!(line.state() != State::Lagging && line.state() != State::Away || tickets.is_empty());
+            prop_assert!(line.state() != OutletState::Lagging && line.state() != OutletState::Away || tickets.is_empty());
             prop_assert!(line.in_flight() <= PUSHES_IN_FLIGHT_MAX && line.queued() <= OUTLET_ITEMS_MAX + PUSH_ITEMS_MAX);
-            prop_assert!(line.state() != State::Lagging || line.in_flight() > 0);
+            prop_assert!(line.state() != OutletState::Lagging || line.in_flight() > 0);
         }
     }
 }

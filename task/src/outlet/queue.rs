@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use sluice_service::batcher::{Bounds, Full, Queue};
+use sluice_service::batcher::{BatchQueue, Bounds, Full};
 use tokio::time::Instant;
 
 use crate::defaults::{
@@ -24,7 +24,7 @@ const FRAMING: usize = 6;
 
 /// The part of a notice for one gateway.
 #[derive(Debug)]
-pub struct Push<T> {
+pub struct NoticePart<T> {
     /// Epoch of its store.
     pub epoch: u64,
     /// Encoded runs.
@@ -35,7 +35,7 @@ pub struct Push<T> {
 
 /// How it stands with a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum OutletState {
     /// The first stream is being opened.
     Connecting,
     /// Its stream works.
@@ -46,7 +46,7 @@ pub enum State {
     Away,
 }
 
-impl State {
+impl OutletState {
     /// For `/status`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -75,31 +75,31 @@ pub enum Next {
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
-    push: Push<T>,
+struct WaitingPart<T> {
+    push: NoticePart<T>,
     since: Instant,
 }
 
 #[derive(Debug)]
-struct Sent<T> {
+struct SentBatch<T> {
     id: u64,
     since: Instant,
     tickets: Vec<T>,
 }
 
-/// See the module.
+/// What waits for one gateway and what is on the way to it, with the breaker.
 #[derive(Debug)]
-pub struct Line<T> {
-    state: State,
-    queue: Queue<Waiting<T>>,
+pub struct OutletQueue<T> {
+    state: OutletState,
+    queue: BatchQueue<WaitingPart<T>>,
     /// Cut from the queue at once, but of another epoch than what went before.
-    cut: VecDeque<Waiting<T>>,
-    sent: VecDeque<Sent<T>>,
+    cut: VecDeque<WaitingPart<T>>,
+    sent: VecDeque<SentBatch<T>>,
     last_id: u64,
     missed: bool,
 }
 
-impl<T> Line<T> {
+impl<T> OutletQueue<T> {
     pub fn new() -> Self {
         let bounds = Bounds {
             items_max: PUSH_ITEMS_MAX,
@@ -108,8 +108,8 @@ impl<T> Line<T> {
             queue_bytes_max: OUTLET_BYTES_MAX,
         };
         Self {
-            state: State::Connecting,
-            queue: Queue::new(bounds),
+            state: OutletState::Connecting,
+            queue: BatchQueue::new(bounds),
             cut: VecDeque::new(),
             sent: VecDeque::new(),
             last_id: 0,
@@ -117,18 +117,18 @@ impl<T> Line<T> {
         }
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> OutletState {
         self.state
     }
 
     /// Takes a push; false when it was dropped.
-    pub fn offer(&mut self, push: Push<T>, now: Instant) -> bool {
-        if matches!(self.state, State::Lagging | State::Away) {
+    pub fn offer(&mut self, push: NoticePart<T>, now: Instant) -> bool {
+        if matches!(self.state, OutletState::Lagging | OutletState::Away) {
             self.missed = true;
             return false;
         }
         let bytes = push.runs.iter().map(|run| run.len() + FRAMING).sum();
-        match self.queue.push(Waiting { push, since: now }, bytes) {
+        match self.queue.push(WaitingPart { push, since: now }, bytes) {
             Ok(()) => true,
             Err(Full(_)) => {
                 self.lag();
@@ -139,7 +139,7 @@ impl<T> Line<T> {
 
     /// A stream has been opened: its numbers begin again.
     pub fn opened(&mut self) {
-        self.state = State::Open;
+        self.state = OutletState::Open;
         self.sent.clear();
         self.last_id = 0;
     }
@@ -149,12 +149,12 @@ impl<T> Line<T> {
         self.missed |= !self.is_empty();
         self.drop_waiting();
         self.sent.clear();
-        self.state = State::Away;
+        self.state = OutletState::Away;
     }
 
     /// What to send now: to be asked again until there is nothing.
     pub fn next(&mut self) -> Option<Next> {
-        if self.state != State::Open {
+        if self.state != OutletState::Open {
             return None;
         }
         if std::mem::take(&mut self.missed) {
@@ -172,12 +172,12 @@ impl<T> Line<T> {
         let (epoch, since) = (first.push.epoch, first.since);
         let same = self.cut.iter().take_while(|waiting| waiting.push.epoch == epoch).count();
         let (mut runs, mut tickets) = (Vec::new(), Vec::with_capacity(same));
-        for Waiting { push, .. } in self.cut.drain(..same) {
+        for WaitingPart { push, .. } in self.cut.drain(..same) {
             runs.extend(push.runs);
             tickets.push(push.ticket);
         }
         self.last_id += 1;
-        self.sent.push_back(Sent { id: self.last_id, since, tickets });
+        self.sent.push_back(SentBatch { id: self.last_id, since, tickets });
         Some(Next::Batch { id: self.last_id, epoch, runs })
     }
 
@@ -186,14 +186,14 @@ impl<T> Line<T> {
         while self.sent.front().is_some_and(|sent| sent.id <= id) {
             self.sent.pop_front();
         }
-        if self.state == State::Lagging && self.sent.is_empty() {
-            self.state = State::Open;
+        if self.state == OutletState::Lagging && self.sent.is_empty() {
+            self.state = OutletState::Open;
         }
     }
 
-    /// When [`Line::tick`] would find it lagging.
+    /// When [`OutletQueue::tick`] would find it lagging.
     pub fn deadline(&self) -> Option<Instant> {
-        if matches!(self.state, State::Lagging | State::Away) {
+        if matches!(self.state, OutletState::Lagging | OutletState::Away) {
             return None;
         }
         let sent = self.sent.front().map(|sent| sent.since);
@@ -217,9 +217,9 @@ impl<T> Line<T> {
             sent.tickets.clear();
         }
         self.state = match self.state {
-            State::Connecting | State::Away => State::Away,
-            State::Open | State::Lagging if self.sent.is_empty() => State::Open,
-            State::Open | State::Lagging => State::Lagging,
+            OutletState::Connecting | OutletState::Away => OutletState::Away,
+            OutletState::Open | OutletState::Lagging if self.sent.is_empty() => OutletState::Open,
+            OutletState::Open | OutletState::Lagging => OutletState::Lagging,
         };
     }
 
@@ -234,7 +234,7 @@ impl<T> Line<T> {
 
     /// Whether nobody waits for anything here.
     pub fn is_settled(&self) -> bool {
-        self.state == State::Lagging || self.is_empty()
+        self.state == OutletState::Lagging || self.is_empty()
     }
 
     /// Pushes that wait.

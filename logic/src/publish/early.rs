@@ -1,5 +1,5 @@
-//! What two seeded bugs do before a group is committed: answer it, or announce it. Nothing here is reached, nor
-//! kept by an optimising compiler, without the feature `seeded-bugs`.
+//! What two seeded bugs do before a group is committed: answer it, or announce it. Only with the feature
+//! `seeded-bugs`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use sluice_proto::ids::{RoomId, Seq};
 use sluice_proto::limits::LANES;
+use sluice_service::seeded::{self, Bug};
 use sluice_store::{Committed, NewMessage, Outcome, Row, StoreError};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use super::Lane;
-use super::group::{Answer, Call, Group};
+use super::CommitLane;
+use super::group::{CallOutcomes, CommitGroup, PublishCall};
 
 /// From the answer or the notice to the commit.
 const EARLY: Duration = Duration::from_millis(30);
@@ -20,14 +21,28 @@ const EARLY: Duration = Duration::from_millis(30);
 /// Of each lane: its last group is not committed yet.
 static COMMITTING: [Mutex<()>; LANES as usize] = [const { Mutex::const_new(()) }; LANES as usize];
 
+/// Answers a group before its commit, or gives it back to be committed.
+pub(super) async fn commit(
+    lane: &Arc<CommitLane>,
+    calls: Vec<PublishCall>,
+) -> Result<Vec<CallOutcomes>, Vec<PublishCall>> {
+    if seeded::is(Bug::AnswerBeforeCommit) {
+        return Ok(answer(Arc::clone(lane), calls).await);
+    }
+    if seeded::is(Bug::PushBeforeCommit) {
+        announce(lane, &calls).await;
+    }
+    Err(calls)
+}
+
 /// Answers the group with what it expects, and has it committed afterwards.
-pub(super) async fn answer(lane: Arc<Lane>, calls: Vec<Call>) -> Vec<Answer> {
+async fn answer(lane: Arc<CommitLane>, calls: Vec<PublishCall>) -> Vec<CallOutcomes> {
     let turn = COMMITTING[usize::from(lane.lane)].lock().await;
     let Ok(expected) = expect(&lane, &items(&calls)).await else {
-        return Group::new(&*lane.store, &*lane, &lane.clock, lane.lane, calls).run().await;
+        return CommitGroup::new(&*lane.store, &*lane, &lane.clock, lane.lane, calls).run().await;
     };
     let mut rows = expected.rows.into_iter();
-    let answers = calls.iter().map(|call| Answer {
+    let answers = calls.iter().map(|call| CallOutcomes {
         epoch: Some(expected.epoch),
         outcomes: rows.by_ref().take(call.items.len()).map(|row| row.outcome.into()).collect(),
     });
@@ -35,14 +50,14 @@ pub(super) async fn answer(lane: Arc<Lane>, calls: Vec<Call>) -> Vec<Answer> {
     #[expect(clippy::disallowed_methods, reason = "that nobody waits for it is the bug")]
     drop(tokio::spawn(async move {
         sleep(EARLY).await;
-        Group::new(&*lane.store, &*lane, &lane.clock, lane.lane, calls).run().await;
+        CommitGroup::new(&*lane.store, &*lane, &lane.clock, lane.lane, calls).run().await;
         drop(turn);
     }));
     answers
 }
 
 /// Hands the notice of the group to the fan-out as if it were committed.
-pub(super) async fn announce(lane: &Lane, calls: &[Call]) {
+async fn announce(lane: &CommitLane, calls: &[PublishCall]) {
     let items = items(calls);
     if let Ok(expected) = expect(lane, &items).await {
         lane.notices.offer(lane.lane, &items, &expected);
@@ -50,12 +65,12 @@ pub(super) async fn announce(lane: &Lane, calls: &[Call]) {
     }
 }
 
-fn items(calls: &[Call]) -> Vec<&NewMessage> {
+fn items(calls: &[PublishCall]) -> Vec<&NewMessage> {
     calls.iter().flat_map(|call| &call.items).collect()
 }
 
 /// What the commit will say if nothing comes between and no item is a duplicate.
-async fn expect(lane: &Lane, items: &[&NewMessage]) -> Result<Committed, StoreError> {
+async fn expect(lane: &CommitLane, items: &[&NewMessage]) -> Result<Committed, StoreError> {
     let mut rooms: Vec<RoomId> = items.iter().map(|item| item.room.clone()).collect();
     rooms.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     rooms.dedup();

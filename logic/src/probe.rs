@@ -11,27 +11,27 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::defaults::{PROBE_WITHIN, PULSE_EVERY};
+use crate::defaults::{PROBE_EVERY, PROBE_WITHIN};
 use crate::metrics::Metrics;
 
 /// What was last seen of the stores; clones share it.
 #[derive(Clone)]
-pub struct Vitals(Arc<Seen>);
+pub struct Probe(Arc<LastSeen>);
 
-struct Seen {
+struct LastSeen {
     epoch: AtomicU64,
     marker: AtomicU64,
     store: watch::Sender<Result<(), String>>,
 }
 
-impl Default for Vitals {
+impl Default for Probe {
     fn default() -> Self {
         let store = watch::Sender::new(Err("the store was not reached yet".to_owned()));
-        Self(Arc::new(Seen { epoch: AtomicU64::new(0), marker: AtomicU64::new(0), store }))
+        Self(Arc::new(LastSeen { epoch: AtomicU64::new(0), marker: AtomicU64::new(0), store }))
     }
 }
 
-impl Vitals {
+impl Probe {
     /// The epoch last seen, 0 before the first.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -79,7 +79,7 @@ impl Vitals {
         metrics: Metrics,
         stop: CancellationToken,
     ) {
-        let mut ticks = interval(PULSE_EVERY);
+        let mut ticks = interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

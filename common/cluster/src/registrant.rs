@@ -4,15 +4,15 @@ use std::time::SystemTime;
 
 use sluice_proto::ids::InstanceId;
 
-use crate::{Instance, Registration, State};
+use crate::{Instance, InstanceState, Registration};
 
-pub(crate) struct Identity {
+pub(crate) struct Registrant {
     registration: Registration,
     host: String,
     started_ms: i64,
 }
 
-impl Identity {
+impl Registrant {
     pub(crate) fn new(registration: Registration) -> Self {
         Self { registration, host: host(), started_ms: now_ms() }
     }
@@ -22,7 +22,7 @@ impl Identity {
         InstanceId::fresh(self.registration.service.as_str(), &self.host)
     }
 
-    pub(crate) fn instance(&self, id: InstanceId, state: State) -> Instance {
+    pub(crate) fn instance(&self, id: InstanceId, state: InstanceState) -> Instance {
         let Registration { service, address, url, version } = self.registration.clone();
         Instance { id, service, address, url, version, started_ms: self.started_ms, state, headroom: None }
     }

@@ -1,6 +1,6 @@
-//! A line: one or a few like connections and the queue in front of them.
+//! A pool: one or a few like connections and the queue in front of them.
 //!
-//! A connection is taken out of its line to serve one statement and put back only after a good answer. An error,
+//! A connection is taken out of its pool to serve one statement and put back only after a good answer. An error,
 //! a deadline or a cancelled call drops it, and the next call opens another. So no connection is
 //! ever in an unknown state, and no lock is held while anybody waits.
 
@@ -16,7 +16,7 @@ use sqlx::{Connection, Either, Executor, PgConnection, Postgres};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::dial::{Dialer, Kind, Live};
+use super::dial::{Dialer, Kind, ServingConnection};
 use super::failure::Failure;
 use crate::StoreError;
 
@@ -32,15 +32,15 @@ pub(super) struct Answer {
 }
 
 /// See the module.
-pub(super) struct Line {
+pub(super) struct Pool {
     name: &'static str,
     kind: Kind,
     size: u32,
     turns: Semaphore,
-    idle: Mutex<Vec<Live>>,
+    idle: Mutex<Vec<ServingConnection>>,
 }
 
-impl Line {
+impl Pool {
     pub(super) fn new(name: &'static str, kind: Kind, size: usize) -> Self {
         let size = size.clamp(1, 1000);
         Self {
@@ -75,14 +75,14 @@ impl Line {
             }
             Ok(Err(failure)) => {
                 let error = StoreError::from(failure);
-                tracing::debug!(line = self.name, %error, "a store connection is dropped");
+                tracing::debug!(pool = self.name, %error, "a store connection is dropped");
                 Err(error)
             }
             Err(_) => Err(StoreError::Unknown(format!("no answer within {} ms", allowed.as_millis()))),
         }
     }
 
-    /// [`Line::ask`] for statements that change nothing: once more if the connection turns out to be dead.
+    /// [`Pool::ask`] for statements that change nothing: once more if the connection turns out to be dead.
     pub(super) async fn ask_again(
         &self,
         dialer: &Dialer,
@@ -112,12 +112,12 @@ impl Line {
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Live>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<ServingConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An idle connection of this generation; older ones are dropped on the way.
-    fn idle_of(&self, generation: u64) -> Option<Live> {
+    fn idle_of(&self, generation: u64) -> Option<ServingConnection> {
         let mut idle = self.idle();
         idle.retain(|live| live.generation == generation);
         idle.pop()

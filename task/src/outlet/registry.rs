@@ -8,39 +8,39 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
-use sluice_cluster::{Service, View};
+use sluice_cluster::{ClusterView, Service};
 use sluice_lifecycle::Scope;
 use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::channels::Caller;
 use sluice_service::grpc::peers::Peers;
 use tokio::sync::watch;
 
-use super::{Outlet, Push, stream};
+use super::{NoticePart, Outlet, Ticket, stream};
 use crate::metrics::Metrics;
 
 /// All outlets; clones share them.
 #[derive(Clone)]
-pub struct Outlets(Arc<Shared>);
+pub struct Outlets(Arc<OutletsShared>);
 
-struct Shared {
+struct OutletsShared {
     scope: Scope,
     caller: Caller,
     peers: Peers,
     metrics: Metrics,
     seeds: Vec<Arc<str>>,
-    book: Mutex<Book>,
+    registered: Mutex<Registered>,
     /// Whether anybody ever said who is there.
     known: watch::Sender<bool>,
 }
 
 #[derive(Default)]
-struct Book {
+struct Registered {
     listed: BTreeMap<Arc<str>, BTreeSet<InstanceId>>,
-    entries: BTreeMap<Arc<str>, Entry>,
+    entries: BTreeMap<Arc<str>, RegisteredOutlet>,
     directory: Arc<Directory>,
 }
 
-struct Entry {
+struct RegisteredOutlet {
     outlet: Arc<Outlet>,
     /// Set while its stream works.
     said: Option<InstanceId>,
@@ -71,7 +71,7 @@ impl Directory {
     }
 
     /// Hands a push to an outlet; there is none above [`Directory::len`].
-    pub fn offer(&self, place: usize, push: Push) {
+    pub fn offer(&self, place: usize, push: NoticePart<Ticket>) {
         if let Some(outlet) = self.outlets.get(place) {
             outlet.offer(push);
         }
@@ -84,14 +84,15 @@ impl Outlets {
     pub fn new(scope: Scope, caller: Caller, peers: Peers, metrics: Metrics, seeds: &[String]) -> Self {
         let seeds: Vec<Arc<str>> = seeds.iter().map(|seed| seed.as_str().into()).collect();
         let known = watch::Sender::new(!seeds.is_empty());
-        let book = Mutex::default();
-        let outlets = Self(Arc::new(Shared { scope, caller, peers, metrics, seeds, book, known }));
-        outlets.learn(&View::default());
+        let registered = Mutex::default();
+        let outlets =
+            Self(Arc::new(OutletsShared { scope, caller, peers, metrics, seeds, registered, known }));
+        outlets.learn(&ClusterView::default());
         outlets
     }
 
     /// Follows the registry until the stage of the scope.
-    pub async fn follow(self, mut view: watch::Receiver<Arc<View>>) {
+    pub async fn follow(self, mut view: watch::Receiver<Arc<ClusterView>>) {
         let stop = self.0.scope.token();
         loop {
             let now = Arc::clone(&view.borrow_and_update());
@@ -108,7 +109,7 @@ impl Outlets {
     }
 
     /// Takes over who is listed and begins streams to whoever is new.
-    fn learn(&self, view: &View) {
+    fn learn(&self, view: &ClusterView) {
         let mut listed: BTreeMap<Arc<str>, BTreeSet<InstanceId>> =
             self.0.seeds.iter().map(|seed| (Arc::clone(seed), BTreeSet::new())).collect();
         for gateway in view.of(Service::Gateway) {
@@ -117,25 +118,28 @@ impl Outlets {
         if view.sees_me || !listed.is_empty() {
             self.0.known.send_replace(true);
         }
-        let mut book = self.book();
-        if book.listed == listed {
+        let mut registered = self.registered();
+        if registered.listed == listed {
             return;
         }
         for address in listed.keys() {
-            if !book.entries.contains_key(address) {
+            if !registered.entries.contains_key(address) {
                 let outlet = Arc::new(Outlet::new(Arc::clone(address), self.0.metrics.clone()));
-                book.entries.insert(Arc::clone(address), Entry { outlet: Arc::clone(&outlet), said: None });
+                registered.entries.insert(
+                    Arc::clone(address),
+                    RegisteredOutlet { outlet: Arc::clone(&outlet), said: None },
+                );
                 let keep = stream::keep(outlet, self.clone(), self.0.scope.token());
                 self.0.scope.spawn_transient("push-stream", keep);
             }
         }
-        book.listed = listed;
-        book.draw();
+        registered.listed = listed;
+        registered.redraw();
     }
 
     /// Outlets as of now.
     pub fn directory(&self) -> Arc<Directory> {
-        Arc::clone(&self.book().directory)
+        Arc::clone(&self.registered().directory)
     }
 
     /// Ends when somebody has said who is there.
@@ -151,26 +155,26 @@ impl Outlets {
 
     /// Gateways whose stream works.
     pub fn living(&self) -> BTreeSet<InstanceId> {
-        self.book().entries.values().filter_map(|entry| entry.said.clone()).collect()
+        self.registered().entries.values().filter_map(|entry| entry.said.clone()).collect()
     }
 
     /// Outlets that lag, by the name of their gateway or address.
     pub fn lagging(&self) -> Vec<String> {
-        let book = self.book();
-        let lagging = book.entries.values().filter(|entry| entry.outlet.is_lagging());
-        lagging.map(Entry::name).collect()
+        let registered = self.registered();
+        let lagging = registered.entries.values().filter(|entry| entry.outlet.is_lagging());
+        lagging.map(RegisteredOutlet::name).collect()
     }
 
     /// For `/status`.
     pub fn status(&self) -> Value {
-        let book = self.book();
-        let one = |entry: &Entry| {
+        let registered = self.registered();
+        let one = |entry: &RegisteredOutlet| {
             let mut status = entry.outlet.status();
             status["instance"] = entry.said.as_ref().map(|id| id.as_str()).into();
-            status["listed"] = book.listed.contains_key(&entry.outlet.address).into();
+            status["listed"] = registered.listed.contains_key(&entry.outlet.address).into();
             status
         };
-        book.entries.values().map(one).collect()
+        registered.entries.values().map(one).collect()
     }
 
     pub(super) fn caller(&self) -> &Caller {
@@ -183,52 +187,52 @@ impl Outlets {
 
     /// The gateway at the other end has said who it is: whoever it was before is dead.
     pub(super) fn says(&self, outlet: &Outlet, instance: InstanceId) {
-        let mut book = self.book();
-        if let Some(entry) = book.entries.get_mut(&outlet.address)
+        let mut registered = self.registered();
+        if let Some(entry) = registered.entries.get_mut(&outlet.address)
             && entry.said.as_ref() != Some(&instance)
         {
             tracing::info!(gateway = %instance, address = &*outlet.address, former = ?entry.said, "Pushing to a gateway.");
             entry.said = Some(instance);
-            book.draw();
+            registered.redraw();
         }
     }
 
     /// The stream has ended or could not be opened.
     pub(super) fn silent(&self, outlet: &Outlet) {
-        let mut book = self.book();
-        if let Some(entry) = book.entries.get_mut(&outlet.address)
+        let mut registered = self.registered();
+        if let Some(entry) = registered.entries.get_mut(&outlet.address)
             && let Some(gone) = entry.said.take()
         {
             tracing::info!(gateway = %gone, address = &*outlet.address, "The push stream to a gateway has ended.");
-            book.draw();
+            registered.redraw();
         }
     }
 
     /// Removes an outlet whose address is listed no more; false when it is.
     pub(super) fn leave(&self, outlet: &Outlet) -> bool {
-        let mut book = self.book();
-        let leaves = !book.listed.contains_key(&outlet.address);
+        let mut registered = self.registered();
+        let leaves = !registered.listed.contains_key(&outlet.address);
         if leaves {
-            book.entries.remove(&outlet.address);
-            book.draw();
+            registered.entries.remove(&outlet.address);
+            registered.redraw();
         }
         leaves
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registered(&self) -> MutexGuard<'_, Registered> {
+        self.0.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
+impl RegisteredOutlet {
     fn name(&self) -> String {
         self.said.as_ref().map_or_else(|| self.outlet.address.to_string(), ToString::to_string)
     }
 }
 
-impl Book {
+impl Registered {
     /// Draws the directory anew. Two addresses of one gateway count once: the one with a working stream.
-    fn draw(&mut self) {
+    fn redraw(&mut self) {
         let mut directory = Directory::default();
         let (working, others): (Vec<_>, Vec<_>) =
             self.entries.iter().partition(|(_, entry)| entry.said.is_some());

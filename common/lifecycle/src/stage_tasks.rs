@@ -14,39 +14,39 @@ use tokio_util::sync::CancellationToken;
 use crate::lifecycle::BoxedHook;
 
 /// The tasks, guards and hooks of one planned stage.
-pub(crate) struct Pool {
+pub(crate) struct StageTasks {
     /// Cancelled when the stage begins.
     pub(crate) token: CancellationToken,
-    members: Mutex<Members>,
+    members: Mutex<TaskEntries>,
     emptied: Notify,
 }
 
 #[derive(Default)]
-struct Members {
-    phase: Phase,
+struct TaskEntries {
+    phase: StagePhase,
     next: u64,
-    at_work: HashMap<u64, Member>,
+    at_work: HashMap<u64, TaskEntry>,
     hooks: Vec<(&'static str, BoxedHook)>,
 }
 
-struct Member {
+struct TaskEntry {
     name: &'static str,
     /// None for guards, which cannot be aborted, and for the instant between entry and start.
     handle: Option<AbortHandle>,
 }
 
-impl Members {
+impl TaskEntries {
     fn add(&mut self, name: &'static str) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.at_work.insert(id, Member { name, handle: None });
+        self.at_work.insert(id, TaskEntry { name, handle: None });
         id
     }
 }
 
 /// How far the stage of a pool is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
+pub(crate) enum StagePhase {
     /// Not begun.
     #[default]
     Ahead,
@@ -56,24 +56,24 @@ pub(crate) enum Phase {
     Over,
 }
 
-impl Pool {
-    pub(crate) fn new() -> Pool {
-        Pool { token: CancellationToken::new(), members: Mutex::default(), emptied: Notify::new() }
+impl StageTasks {
+    pub(crate) fn new() -> StageTasks {
+        StageTasks { token: CancellationToken::new(), members: Mutex::default(), emptied: Notify::new() }
     }
 
-    fn members(&self) -> MutexGuard<'_, Members> {
+    fn members(&self) -> MutexGuard<'_, TaskEntries> {
         // Nothing in here panics half-way through a change, so a poisoned lock still guards whole data.
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> StagePhase {
         self.members().phase
     }
 
     /// A new task, unless the stage is over.
     pub(crate) fn enter(&self, name: &'static str) -> Option<u64> {
         let mut members = self.members();
-        (members.phase != Phase::Over).then(|| members.add(name))
+        (members.phase != StagePhase::Over).then(|| members.add(name))
     }
 
     /// A new guard: also when the stage is over, so that it is named in the report if it is still there.
@@ -84,7 +84,7 @@ impl Pool {
     /// The way to abort a member that has been started. It may have ended, or the stage, in the meantime.
     pub(crate) fn started(&self, id: u64, handle: AbortHandle) {
         let mut members = self.members();
-        if members.phase == Phase::Over {
+        if members.phase == StagePhase::Over {
             drop(members);
             handle.abort();
         } else if let Some(member) = members.at_work.get_mut(&id) {
@@ -105,7 +105,7 @@ impl Pool {
     /// A hook for when the stage begins; false if it has.
     pub(crate) fn hook(&self, name: &'static str, hook: BoxedHook) -> bool {
         let mut members = self.members();
-        let ahead = members.phase == Phase::Ahead;
+        let ahead = members.phase == StagePhase::Ahead;
         if ahead {
             members.hooks.push((name, hook));
         }
@@ -115,14 +115,14 @@ impl Pool {
     /// The stage begins: its hooks, to be started by the caller before it cancels the token.
     pub(crate) fn begin(&self) -> Vec<(&'static str, BoxedHook)> {
         let mut members = self.members();
-        members.phase = members.phase.max(Phase::Begun);
+        members.phase = members.phase.max(StagePhase::Begun);
         mem::take(&mut members.hooks)
     }
 
     /// The stage is over: its token is cancelled and what still runs is aborted.
     pub(crate) fn end(&self) {
         let mut members = self.members();
-        members.phase = Phase::Over;
+        members.phase = StagePhase::Over;
         let hooks = mem::take(&mut members.hooks);
         let handles: Vec<AbortHandle> =
             members.at_work.values_mut().filter_map(|m| m.handle.take()).collect();

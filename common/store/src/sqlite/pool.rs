@@ -1,4 +1,4 @@
-//! A line: one or a few like connections and the queue in front of them.
+//! A pool: one or a few like connections and the queue in front of them.
 //!
 //! A connection that did not answer well, or whose caller went away, is not used again: its transaction ends
 //! with it, and the next call opens another. Only in memory there is no other; there the driver
@@ -14,9 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use super::dial::{Dialer, Kind, close};
 use crate::StoreError;
 
-/// See the module. A clone is the same line.
+/// See the module. A clone is the same pool.
 #[derive(Clone)]
-pub(super) struct Line {
+pub(super) struct Pool {
     kind: Kind,
     size: u32,
     turns: Arc<Semaphore>,
@@ -31,14 +31,14 @@ struct Slot {
     in_doubt: bool,
 }
 
-impl Line {
+impl Pool {
     pub(super) fn new(kind: Kind, size: u32) -> Self {
         let size = size.clamp(1, 1000);
         let slots = iter::repeat_with(Mutex::default).take(size as usize).collect();
         Self { kind, size, turns: Arc::new(Semaphore::new(size as usize)), slots }
     }
 
-    /// A line that begins with this connection.
+    /// A pool that begins with this connection.
     pub(super) fn with(kind: Kind, conn: SqliteConnection) -> Self {
         let slot = Slot { conn: Some(conn), in_doubt: false };
         Self { kind, size: 1, turns: Arc::new(Semaphore::new(1)), slots: Arc::new([Mutex::new(slot)]) }
