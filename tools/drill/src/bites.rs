@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use sluice_checker::verdict::{Kind, Verdict};
+use sluice_judge::verdict::{AnomalyKind, Verdict};
 use sluice_launcher::{Service, service_binary};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ pub struct Options {
 
 /// How one run ended.
 struct Ran {
-    kinds: Vec<(Kind, usize)>,
+    kinds: Vec<(AnomalyKind, usize)>,
     why: Option<String>,
     seconds: f32,
 }
@@ -107,12 +107,12 @@ impl Ran {
 }
 
 /// What is wrong, and how often, most first.
-fn kinds<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Vec<(Kind, usize)> {
-    let mut counts = std::collections::BTreeMap::<Kind, usize>::new();
+fn kinds<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Vec<(AnomalyKind, usize)> {
+    let mut counts = std::collections::BTreeMap::<AnomalyKind, usize>::new();
     for anomaly in verdicts.flat_map(|verdict| &verdict.anomalies) {
         *counts.entry(anomaly.kind).or_default() += 1;
     }
-    let mut counts: Vec<(Kind, usize)> = counts.into_iter().collect();
+    let mut counts: Vec<(AnomalyKind, usize)> = counts.into_iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     counts
 }

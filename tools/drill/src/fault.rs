@@ -1,5 +1,5 @@
 //! The faults: what each is called, what it needs, and doing one. Which comes when is the scenario's business, what it
-//! broke is the checker's.
+//! broke is the judge's.
 
 mod network;
 mod process;
@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
-use sluice_checker::record::{self, Exit};
+use sluice_judge::record::{self, ProcessExit};
 
 use crate::clock::Clock;
 use crate::links::Link;
@@ -154,7 +154,7 @@ impl FaultInjector<'_> {
     ///
     /// # Errors
     /// When the target could not be healed: the run cannot go on.
-    pub async fn inject(mut self, kind: FaultKind) -> anyhow::Result<Vec<record::Fault>> {
+    pub async fn inject(mut self, kind: FaultKind) -> anyhow::Result<Vec<record::FaultRecord>> {
         let mut faults = match kind {
             FaultKind::Term(role) => vec![self.term(role).await?],
             FaultKind::TermTwice(role) => vec![self.term_twice(role).await?],
@@ -194,9 +194,9 @@ impl FaultInjector<'_> {
     }
 
     /// A line about something that begins now.
-    fn begin(&self, target: impl fmt::Display) -> record::Fault {
+    fn begin(&self, target: impl fmt::Display) -> record::FaultRecord {
         let now = self.clock.now_us();
-        record::Fault {
+        record::FaultRecord {
             round: self.round,
             kind: String::new(),
             target: target.to_string(),
@@ -209,19 +209,19 @@ impl FaultInjector<'_> {
         }
     }
 
-    fn heal(&self, fault: &mut record::Fault) {
+    fn heal(&self, fault: &mut record::FaultRecord) {
         fault.healed_us = self.clock.now_us();
     }
 }
 
 /// The line about an end that is to be judged; `None` when nobody could see the exit code.
 #[must_use]
-pub fn exit_of(ended: &Ended, budget: Duration) -> Option<Exit> {
+pub fn exit_of(ended: &Ended, budget: Duration) -> Option<ProcessExit> {
     let code = match ended.how {
         Ending::Code(code) => Some(code),
         Ending::Signal(_) => None,
         Ending::Unseen => return None,
     };
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    Some(Exit { code, took_ms: ms(ended.took), budget_ms: ms(budget) })
+    Some(ProcessExit { code, took_ms: ms(ended.took), budget_ms: ms(budget) })
 }

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::bail;
-use sluice_checker::record::Seen;
+use sluice_judge::record::PageMessage;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -214,7 +214,7 @@ impl Load {
     ///
     /// # Errors
     /// When there is no answer in time.
-    pub async fn history(&self, room: &str, before: Option<u64>) -> anyhow::Result<Vec<Seen>> {
+    pub async fn history(&self, room: &str, before: Option<u64>) -> anyhow::Result<Vec<PageMessage>> {
         self.query_client.history(room, before).await
     }
 

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use sluice_checker::record::What;
+use sluice_judge::record::ClientEvent;
 
 use crate::clock::Clock;
 pub use line::Delivery;
@@ -157,7 +157,7 @@ impl RecordWriter {
     }
 
     /// Writes down that this happens now; returns when that is. Two notes that must keep an order are written in it.
-    pub fn note(&self, what: &What) -> u64 {
+    pub fn note(&self, what: &ClientEvent) -> u64 {
         self.record_file.append(|bytes| {
             let at = self.clock.now_us();
             line::entry(bytes, at, self.client, what);
@@ -165,7 +165,7 @@ impl RecordWriter {
         })
     }
 
-    /// [`What::Got`], by hand: most lines of a run are this one.
+    /// [`ClientEvent::Got`], by hand: most lines of a run are this one.
     pub fn got(&self, delivery: &Delivery<'_>) -> u64 {
         self.record_file.append(|bytes| {
             let at = self.clock.now_us();
@@ -177,7 +177,7 @@ impl RecordWriter {
 
 #[cfg(test)]
 mod tests {
-    use sluice_checker::record::{Entry, hash_of};
+    use sluice_judge::record::{RecordEntry, hash_of};
 
     use super::*;
 
@@ -194,22 +194,30 @@ mod tests {
             let hash = hash_of(key.as_deref().unwrap_or_default().as_bytes());
             let delivery = Delivery { conn: 1, room: &room, seq: n, from: &from, key: key.as_deref(), hash };
             let at = writer.got(&delivery);
+            let what = ClientEvent::Got {
+                conn: 1,
+                room: room.clone(),
+                seq: n,
+                from: from.clone(),
+                key: key.clone(),
+                hash,
+            };
+            noted.push(RecordEntry(at, writer.client(), what));
             let what =
-                What::Got { conn: 1, room: room.clone(), seq: n, from: from.clone(), key: key.clone(), hash };
-            noted.push(Entry(at, writer.client(), what));
-            let what = What::Answer { conn: 1, n, outcome: sluice_checker::record::Outcome::Ok(n) };
-            noted.push(Entry(writer.note(&what), writer.client(), what));
+                ClientEvent::Answer { conn: 1, n, outcome: sluice_judge::record::PublishOutcome::Ok(n) };
+            noted.push(RecordEntry(writer.note(&what), writer.client(), what));
         }
         records.close().unwrap();
         for client in 1..=3_u32 {
             let path = folder.path().join(format!("client-{}.jsonl", client % 2 + 1));
             let text = std::fs::read_to_string(path).unwrap();
-            let read: Vec<Entry> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-            let of = |entries: &[Entry]| -> Vec<Entry> {
-                entries.iter().filter(|Entry(_, whose, _)| *whose == client).cloned().collect()
+            let read: Vec<RecordEntry> =
+                text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let of = |entries: &[RecordEntry]| -> Vec<RecordEntry> {
+                entries.iter().filter(|RecordEntry(_, whose, _)| *whose == client).cloned().collect()
             };
             assert_eq!(of(&read), of(&noted), "client {client}");
-            assert!(of(&read).is_sorted_by_key(|Entry(at, ..)| *at), "client {client}");
+            assert!(of(&read).is_sorted_by_key(|RecordEntry(at, ..)| *at), "client {client}");
         }
     }
 }

@@ -13,10 +13,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use rand::RngExt;
-use sluice_checker::measure::measure;
-use sluice_checker::report;
-use sluice_checker::verdict::Verdict;
+use sluice_judge::verdict::Verdict;
 use sluice_launcher::Setting;
+use sluice_report::measure::measure;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::FaultKind;
@@ -140,10 +139,10 @@ impl Outcome {
             self.parts.iter().map(|(dir, verdict)| (dir.as_path(), verdict.clone())).unzip();
         let measures = measure(&dirs, &verdicts)?;
         if let Some(page) = page {
-            std::fs::write(page, report::html(&measures, &verdicts))
+            std::fs::write(page, sluice_report::html(&measures, &verdicts))
                 .with_context(|| format!("cannot write {}", page.display()))?;
         }
-        Ok(report::terminal(&measures, &verdicts))
+        Ok(sluice_report::terminal(&measures, &verdicts))
     }
 
     /// Removes the large files of parts that were well: they show nothing more.
@@ -266,7 +265,7 @@ pub fn check(dirs: &[PathBuf]) -> anyhow::Result<Outcome> {
     let mut parts = Vec::new();
     for dir in dirs {
         for folder in folders_of(dir)? {
-            let verdict = sluice_checker::check(&folder)
+            let verdict = sluice_judge::check(&folder)
                 .with_context(|| format!("{} holds no complete run", folder.display()))?;
             parts.push((folder, verdict));
         }

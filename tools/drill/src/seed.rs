@@ -3,7 +3,7 @@
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use sluice_checker::record::hash_of;
+use sluice_judge::record::hash_of;
 
 /// The number a run can be repeated with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

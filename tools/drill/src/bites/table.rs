@@ -4,7 +4,7 @@
 //! what a bug spoils, that defence is switched off beside it; the setup with only the defence off is run before, and
 //! must be green: what is red then is the bug's doing.
 
-use sluice_checker::verdict::Kind;
+use sluice_judge::verdict::AnomalyKind;
 
 use crate::load::Plan;
 use crate::scenario::Scenario;
@@ -119,39 +119,49 @@ pub struct Bite {
     /// Where it shows.
     pub setup: Setup,
     /// As one of these.
-    pub shows: &'static [Kind],
+    pub shows: &'static [AnomalyKind],
 }
 
-const fn bite(bug: &'static str, setup: Setup, shows: &'static [Kind]) -> Bite {
+const fn bite(bug: &'static str, setup: Setup, shows: &'static [AnomalyKind]) -> Bite {
     Bite { bug, beside: &[], setup, shows }
 }
 
 /// All bites, those on the same setup together.
 pub const BITES: &[Bite] = &[
-    bite("answer-before-commit", KILLS, &[Kind::LostWrite]),
-    bite("lookup-before-lock", KILLS, &[Kind::StoreHole, Kind::LostWrite]),
-    bite("no-unique-key", KILLS, &[Kind::Duplicate]),
-    bite("push-before-commit", KILLS, &[Kind::Phantom]),
-    bite("history-before-interest", KILLS, &[Kind::Gap]),
-    bite("ok-raises-head", KILLS, &[Kind::Gap]),
-    bite("retry-with-new-key", KILLS, &[Kind::Duplicate, Kind::Phantom, Kind::LostWrite]),
-    bite("no-fence", OUTAGE, &[Kind::Reordered]),
-    bite("free-pipelining", FROZEN_LOGIC, &[Kind::Reordered]),
-    bite("no-gap-repair", FROZEN_GATEWAY, &[Kind::Gap]),
-    bite("no-tail-repair", FROZEN_GATEWAY, &[Kind::Gap]),
-    Bite { beside: &["no-tail-repair"], ..bite("ack-before-push", DEAD_TASK, &[Kind::Gap]) },
-    bite("no-goodbye", STOPS, &[Kind::Untold]),
-    bite("drain-drops-outcomes", STOPS, &[Kind::Unresolved]),
-    bite("wedged-stop", STOPS, &[Kind::BadExit]),
-    bite("exit-without-status-flush", LONG_LEASES, &[Kind::PresenceWrong]),
-    bite("full-queue-drops", SLOW_READERS, &[Kind::Gap]),
-    bite("skip-not-told", SLOW_READERS, &[Kind::Gap]),
+    bite("answer-before-commit", KILLS, &[AnomalyKind::LostWrite]),
+    bite("lookup-before-lock", KILLS, &[AnomalyKind::StoreHole, AnomalyKind::LostWrite]),
+    bite("no-unique-key", KILLS, &[AnomalyKind::Duplicate]),
+    bite("push-before-commit", KILLS, &[AnomalyKind::Phantom]),
+    bite("history-before-interest", KILLS, &[AnomalyKind::Gap]),
+    bite("ok-raises-head", KILLS, &[AnomalyKind::Gap]),
+    bite(
+        "retry-with-new-key",
+        KILLS,
+        &[AnomalyKind::Duplicate, AnomalyKind::Phantom, AnomalyKind::LostWrite],
+    ),
+    bite("no-fence", OUTAGE, &[AnomalyKind::Reordered]),
+    bite("free-pipelining", FROZEN_LOGIC, &[AnomalyKind::Reordered]),
+    bite("no-gap-repair", FROZEN_GATEWAY, &[AnomalyKind::Gap]),
+    bite("no-tail-repair", FROZEN_GATEWAY, &[AnomalyKind::Gap]),
+    Bite { beside: &["no-tail-repair"], ..bite("ack-before-push", DEAD_TASK, &[AnomalyKind::Gap]) },
+    bite("no-goodbye", STOPS, &[AnomalyKind::Untold]),
+    bite("drain-drops-outcomes", STOPS, &[AnomalyKind::Unresolved]),
+    bite("wedged-stop", STOPS, &[AnomalyKind::BadExit]),
+    bite("exit-without-status-flush", LONG_LEASES, &[AnomalyKind::PresenceWrong]),
+    bite("full-queue-drops", SLOW_READERS, &[AnomalyKind::Gap]),
+    bite("skip-not-told", SLOW_READERS, &[AnomalyKind::Gap]),
     bite(
         "epoch-ignored",
         OLD_STORE,
-        &[Kind::Gap, Kind::Duplicate, Kind::Reordered, Kind::Phantom, Kind::Dishonest],
+        &[
+            AnomalyKind::Gap,
+            AnomalyKind::Duplicate,
+            AnomalyKind::Reordered,
+            AnomalyKind::Phantom,
+            AnomalyKind::Dishonest,
+        ],
     ),
-    bite("redis-not-healed", EMPTY_REDIS, &[Kind::PresenceWrong]),
+    bite("redis-not-healed", EMPTY_REDIS, &[AnomalyKind::PresenceWrong]),
 ];
 
 impl Setup {

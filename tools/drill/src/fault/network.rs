@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use rand::RngExt;
-use sluice_checker::record::Fault;
+use sluice_judge::record::FaultRecord;
 use tokio::time::{Instant, sleep};
 
 use super::FaultInjector;
@@ -21,7 +21,7 @@ const DIALLED: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
 impl FaultInjector<'_> {
-    pub(super) async fn cut(&mut self, link: Link, trouble: Trouble) -> anyhow::Result<Fault> {
+    pub(super) async fn cut(&mut self, link: Link, trouble: Trouble) -> anyhow::Result<FaultRecord> {
         let (Target::Own(own), Some(place)) = (self.target, self.pick(link.owner())) else {
             return Ok(self.begin(link));
         };
@@ -43,7 +43,7 @@ impl FaultInjector<'_> {
         Ok(fault)
     }
 
-    pub(super) async fn disconnect(&mut self, role: Role) -> anyhow::Result<Fault> {
+    pub(super) async fn disconnect(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let (Target::Given(given), Some(place)) = (self.target, self.pick(role)) else {
             return Ok(self.begin(role));
         };

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use futures::future::{join_all, try_join_all};
 use rand::RngExt;
 use rand::seq::SliceRandom;
-use sluice_checker::record::Fault;
+use sluice_judge::record::FaultRecord;
 use sluice_launcher::Signal;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -25,7 +25,7 @@ const STOPPING_MS: std::ops::Range<u64> = 0..1_000;
 const AT_ONCE_MS: u64 = 50;
 
 impl FaultInjector<'_> {
-    pub(super) async fn term(&mut self, role: Role) -> anyhow::Result<Fault> {
+    pub(super) async fn term(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let Some(place) = self.pick(role) else { return Ok(self.begin(role)) };
         let mut fault = self.begin(place);
         fault.hit = self.target.signal(place, Signal::SIGTERM).await;
@@ -36,7 +36,7 @@ impl FaultInjector<'_> {
     }
 
     /// A second signal changes nothing: still 0, still in budget.
-    pub(super) async fn term_twice(&mut self, role: Role) -> anyhow::Result<Fault> {
+    pub(super) async fn term_twice(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let Some(place) = self.pick(role) else { return Ok(self.begin(role)) };
         let mut fault = self.begin(place);
         let second = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT][self.rng.random_range(0..3)];
@@ -53,7 +53,7 @@ impl FaultInjector<'_> {
     }
 
     /// Waits for the end of a process that was asked to stop, and writes down how it came.
-    async fn judge_end(&self, fault: &mut Fault, place: Place) {
+    async fn judge_end(&self, fault: &mut FaultRecord, place: Place) {
         let ended = self.target.ended(place, STOP_WAIT).await;
         let Some(ended) = ended else {
             self.target.signal(place, Signal::SIGKILL).await;
@@ -71,14 +71,14 @@ impl FaultInjector<'_> {
         }
     }
 
-    pub(super) async fn kill(&mut self, role: Role) -> anyhow::Result<Fault> {
+    pub(super) async fn kill(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let Some(place) = self.pick(role) else { return Ok(self.begin(role)) };
         let mut faults = self.kill_all(&[place]).await?;
         faults.pop().context("one was killed")
     }
 
     /// SIGKILL to all of them at the same instant; each comes back after a pause of its own.
-    pub(super) async fn kill_all(&mut self, places: &[Place]) -> anyhow::Result<Vec<Fault>> {
+    pub(super) async fn kill_all(&mut self, places: &[Place]) -> anyhow::Result<Vec<FaultRecord>> {
         let mut faults = Vec::new();
         for place in places {
             let mut fault = self.begin(place);
@@ -103,7 +103,7 @@ impl FaultInjector<'_> {
     }
 
     /// SIGTERM to all of a kind at the same instant.
-    pub(super) async fn term_every(&mut self, role: Role) -> anyhow::Result<Vec<Fault>> {
+    pub(super) async fn term_every(&mut self, role: Role) -> anyhow::Result<Vec<FaultRecord>> {
         let places = self.target.places(role);
         let mut faults = Vec::new();
         for place in &places {
@@ -114,7 +114,11 @@ impl FaultInjector<'_> {
         self.ends_and_returns(faults, &places).await
     }
 
-    async fn ends_and_returns(&self, faults: Vec<Fault>, places: &[Place]) -> anyhow::Result<Vec<Fault>> {
+    async fn ends_and_returns(
+        &self,
+        faults: Vec<FaultRecord>,
+        places: &[Place],
+    ) -> anyhow::Result<Vec<FaultRecord>> {
         let returns = faults.into_iter().zip(places).map(|(mut fault, place)| async move {
             self.judge_end(&mut fault, *place).await;
             self.target.start(*place).await?;
@@ -125,7 +129,7 @@ impl FaultInjector<'_> {
     }
 
     /// The command of a given target, which stops one and starts it again.
-    pub(super) async fn roll(&mut self, role: Role) -> anyhow::Result<Fault> {
+    pub(super) async fn roll(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let (Target::Given(given), Some(place)) = (self.target, self.pick(role)) else {
             return Ok(self.begin(role));
         };
@@ -137,7 +141,7 @@ impl FaultInjector<'_> {
     }
 
     /// SIGKILL while it stops: what a platform does that does not wait.
-    pub(super) async fn kill_stopping(&mut self, role: Role) -> anyhow::Result<Fault> {
+    pub(super) async fn kill_stopping(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let Some(place) = self.pick(role) else { return Ok(self.begin(role)) };
         let mut fault = self.begin(place);
         let after = Duration::from_millis(self.rng.random_range(STOPPING_MS));
@@ -157,7 +161,7 @@ impl FaultInjector<'_> {
     }
 
     /// SIGSTOP, a while, SIGCONT: also what a suspended machine or a stalled hypervisor does.
-    pub(super) async fn freeze(&mut self, role: Role, time: Duration) -> anyhow::Result<Fault> {
+    pub(super) async fn freeze(&mut self, role: Role, time: Duration) -> anyhow::Result<FaultRecord> {
         let Some(place) = self.pick(role) else { return Ok(self.begin(role)) };
         let mut fault = self.begin(place);
         fault.hit = self.target.signal(place, Signal::SIGSTOP).await;
@@ -170,7 +174,7 @@ impl FaultInjector<'_> {
     }
 
     /// A stop, then a start that is asked to stop again at a random instant: two lines.
-    pub(super) async fn term_starting(&mut self, role: Role) -> anyhow::Result<Vec<Fault>> {
+    pub(super) async fn term_starting(&mut self, role: Role) -> anyhow::Result<Vec<FaultRecord>> {
         let (Target::Own(own), Some(place), Some(service)) = (self.target, self.pick(role), role.service())
         else {
             return Ok(vec![self.begin(role)]);
@@ -205,7 +209,7 @@ impl FaultInjector<'_> {
     }
 
     /// SIGTERM to everything in random order, stores included; then everything starts again on the same data.
-    pub(super) async fn all_at_once(&mut self) -> anyhow::Result<Vec<Fault>> {
+    pub(super) async fn all_at_once(&mut self) -> anyhow::Result<Vec<FaultRecord>> {
         let services: Vec<Place> = Role::SERVICES.iter().flat_map(|role| self.target.places(*role)).collect();
         let stores: Vec<Place> =
             Role::FORGETFUL.into_iter().chain([Role::Postgres]).map(Place::only).collect();
@@ -256,7 +260,7 @@ impl FaultInjector<'_> {
     }
 }
 
-pub(super) fn add_note(fault: &mut Fault, text: &str) {
+pub(super) fn add_note(fault: &mut FaultRecord, text: &str) {
     if !fault.note.is_empty() {
         fault.note.push_str("; ");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rand::RngExt;
-use sluice_checker::record::Fault;
+use sluice_judge::record::FaultRecord;
 use sluice_launcher::{Service, Signal};
 use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
@@ -27,7 +27,7 @@ const COPY: Duration = Duration::from_secs(60);
 const ASK: Duration = Duration::from_secs(10);
 
 impl FaultInjector<'_> {
-    pub(super) async fn restart(&mut self, role: Role) -> anyhow::Result<Fault> {
+    pub(super) async fn restart(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let place = Place::only(role);
         let mut fault = self.begin(place);
         fault.hit = self.target.signal(place, Signal::SIGTERM).await || role == Role::Postgres;
@@ -37,7 +37,7 @@ impl FaultInjector<'_> {
         Ok(fault)
     }
 
-    pub(super) async fn wipe(&mut self, role: Role) -> anyhow::Result<Fault> {
+    pub(super) async fn wipe(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let (Target::Own(own), Some(service)) = (self.target, role.service()) else {
             return Ok(self.begin(role));
         };
@@ -55,7 +55,7 @@ impl FaultInjector<'_> {
     }
 
     /// What Redis held some seconds ago comes back, as from a replica that was behind or a snapshot.
-    pub(super) async fn old_redis(&mut self) -> anyhow::Result<Fault> {
+    pub(super) async fn old_redis(&mut self) -> anyhow::Result<FaultRecord> {
         let Target::Own(own) = self.target else { return Ok(self.begin(Role::Redis)) };
         let data = own.cluster().store_data(Service::Redis)?;
         let (dump, kept) = (data.join("dump.rdb"), data.join("kept.rdb"));
@@ -83,7 +83,7 @@ impl FaultInjector<'_> {
     }
 
     /// SIGQUIT: PostgreSQL drops everything and recovers from its log at the next start.
-    pub(super) async fn crash(&mut self) -> anyhow::Result<Fault> {
+    pub(super) async fn crash(&mut self) -> anyhow::Result<FaultRecord> {
         let place = Place::only(Role::Postgres);
         let mut fault = self.begin(place);
         fault.hit = self.target.signal(place, Signal::SIGQUIT).await;
@@ -93,7 +93,7 @@ impl FaultInjector<'_> {
         Ok(fault)
     }
 
-    pub(super) async fn sessions(&mut self) -> anyhow::Result<Fault> {
+    pub(super) async fn sessions(&mut self) -> anyhow::Result<FaultRecord> {
         let mut fault = self.begin(Role::Postgres);
         let url = self.target.store_url().context("nobody said where the store is")?;
         let ended = timeout(ASK, end_sessions(&url)).await.context("PostgreSQL does not answer").flatten();
@@ -108,7 +108,7 @@ impl FaultInjector<'_> {
     }
 
     /// A copy taken while the load runs is put back later; the new epoch is there before any service sees it.
-    pub(super) async fn restore(&mut self) -> anyhow::Result<Fault> {
+    pub(super) async fn restore(&mut self) -> anyhow::Result<FaultRecord> {
         let Target::Own(own) = self.target else { return Ok(self.begin(Role::Postgres)) };
         let data = own.cluster().store_data(Service::Postgres)?.join("data");
         let copy = data.with_file_name("copy");
@@ -135,7 +135,7 @@ impl FaultInjector<'_> {
 
 impl FaultInjector<'_> {
     /// It could not even be prepared: nothing was harmed, and nothing is shown.
-    fn missed(&self, role: Role, why: &anyhow::Error) -> Fault {
+    fn missed(&self, role: Role, why: &anyhow::Error) -> FaultRecord {
         let mut fault = self.begin(role);
         fault.note = format!("not done: {why:#}");
         fault

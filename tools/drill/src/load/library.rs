@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use sluice_checker::record::What;
 use sluice_client::{Client, Error, Events, Options};
+use sluice_judge::record::ClientEvent;
 use tokio::time::sleep;
 
 use super::plan::{ClientRole, ClientSpec};
@@ -81,7 +81,7 @@ pub(super) async fn live(shared: Arc<LoadShared>, spec: ClientSpec, recorder: Ar
         }
     }
     publisher.give_up(&library);
-    library.recorder.note(&What::End);
+    library.recorder.note(&ClientEvent::End);
 }
 
 impl LibraryClient {

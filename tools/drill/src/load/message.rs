@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use sluice_checker::record::{What, hash_of};
+use sluice_judge::record::{ClientEvent, hash_of};
 
 use super::plan::{ClientRole, ClientSpec, Plan};
 use super::zipf::Zipf;
@@ -31,10 +31,10 @@ pub(super) struct OutgoingMessage {
 
 impl OutgoingMessage {
     /// The record of its sending.
-    pub(super) fn send(&self, conn: u32) -> What {
+    pub(super) fn send(&self, conn: u32) -> ClientEvent {
         let (room, key) = (self.room.clone(), self.key.clone());
         let bytes = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
-        What::Send { conn, n: self.n, room, key, hash: hash_of(self.data.as_bytes()), bytes }
+        ClientEvent::Send { conn, n: self.n, room, key, hash: hash_of(self.data.as_bytes()), bytes }
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use sluice_checker::record::{Outcome, What};
+use sluice_judge::record::{ClientEvent, PublishOutcome};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, sleep, timeout};
 
@@ -94,7 +94,7 @@ pub(super) async fn live(shared: Arc<LoadShared>, spec: ClientSpec, recorder: Ar
     plain.give_up(gone);
     let sides = async { while plain.second_connection.join_next().await.is_some() {} };
     timeout(SIDE_WAIT, sides).await.ok(); // what still runs is cut
-    plain.recorder.note(&What::End);
+    plain.recorder.note(&ClientEvent::End);
 }
 
 impl PlainClient {
@@ -165,7 +165,7 @@ impl PlainClient {
         for (conn, n, first_us) in gone {
             // what was never sent nobody has heard of
             if let Some(first_us) = first_us {
-                self.recorder.answered(conn, n, Outcome::GaveUp, Some(first_us));
+                self.recorder.answered(conn, n, PublishOutcome::GaveUp, Some(first_us));
             }
         }
     }

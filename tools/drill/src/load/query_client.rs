@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sluice_checker::record::{Seen, What};
 use sluice_client::{Client, Error, Options};
+use sluice_judge::record::{ClientEvent, PageMessage};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -41,7 +41,7 @@ impl QueryClient {
     pub(super) fn begin(shared: &Arc<LoadShared>, records: &Records) -> Self {
         let writer = records.writer(shared.plan.clients + 1);
         let (role, kind) = ("query-client".to_owned(), "library".to_owned());
-        writer.note(&What::Client { user: USER.to_owned(), role, kind });
+        writer.note(&ClientEvent::Client { user: USER.to_owned(), role, kind });
         let (client, conns) = (Mutex::new(None), AtomicU32::new(0));
         Self { shared: Arc::clone(shared), writer, client, conns }
     }
@@ -52,12 +52,12 @@ impl QueryClient {
         Ok(users.into_iter().map(|user| (user.user, user.connections)).collect())
     }
 
-    pub(super) async fn history(&self, room: &str, before: Option<u64>) -> anyhow::Result<Vec<Seen>> {
+    pub(super) async fn history(&self, room: &str, before: Option<u64>) -> anyhow::Result<Vec<PageMessage>> {
         let messages = self.ask(async |client| client.history(room, before, Some(PAGE)).await).await;
         let messages = messages.with_context(|| format!("history of {room} could not be asked"))?;
         let what = page(self.conns.load(Relaxed), room, before, &messages);
         self.writer.note(&what);
-        let What::History { messages, .. } = what else { bail!("a page is a page") };
+        let ClientEvent::History { messages, .. } = what else { bail!("a page is a page") };
         Ok(messages)
     }
 
@@ -96,12 +96,12 @@ impl QueryClient {
                 let conn = self.conns.fetch_add(1, Relaxed) + 1;
                 if let Some(sluice_client::Event::Connected(welcome)) = events.next().await {
                     let (instance, epoch) = (welcome.instance, welcome.epoch);
-                    self.writer.note(&What::Open { conn, url, instance, epoch });
+                    self.writer.note(&ClientEvent::Open { conn, url, instance, epoch });
                 }
                 Some(client)
             }
             Err(error) => {
-                self.writer.note(&What::Failed { url, reason: error.to_string() });
+                self.writer.note(&ClientEvent::Failed { url, reason: error.to_string() });
                 None
             }
         }
@@ -111,12 +111,12 @@ impl QueryClient {
         let Some(client) = client else { return };
         client.close().await;
         let (conn, code) = (self.conns.load(Relaxed), OWN_WISH);
-        self.writer.note(&What::Closed { conn, code, reason: reason.to_owned() });
+        self.writer.note(&ClientEvent::Closed { conn, code, reason: reason.to_owned() });
     }
 
     pub(super) async fn end(&self) {
         let client = self.client.lock().await.take();
         self.drop_client(client, "goodbye").await;
-        self.writer.note(&What::End);
+        self.writer.note(&ClientEvent::End);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use sluice_checker::record::{Outcome, What, hash_of};
+use sluice_judge::record::{ClientEvent, PublishOutcome, hash_of};
 
 use super::client_state::ClientState;
 use super::counters::one;
@@ -44,18 +44,18 @@ impl Recorder {
         spec: &ClientSpec,
     ) -> Self {
         let (role, kind) = (spec.role.name().to_owned(), spec.kind.name().to_owned());
-        writer.note(&What::Client { user: spec.user.clone(), role, kind });
+        writer.note(&ClientEvent::Client { user: spec.user.clone(), role, kind });
         Self { state, shared, writer, conns: AtomicU32::new(0) }
     }
 
-    pub(super) fn note(&self, what: &What) -> u64 {
+    pub(super) fn note(&self, what: &ClientEvent) -> u64 {
         self.writer.note(what)
     }
 
     /// A connection was welcomed; its number.
     pub(super) fn opened(&self, url: String, instance: String, epoch: String) -> u32 {
         let conn = self.conns.fetch_add(1, Relaxed) + 1;
-        self.note(&What::Open { conn, url, instance, epoch });
+        self.note(&ClientEvent::Open { conn, url, instance, epoch });
         conn
     }
 
@@ -70,19 +70,19 @@ impl Recorder {
 
     pub(super) fn failed(&self, url: String, reason: String) {
         one(&self.shared.counters.failed_connects);
-        self.note(&What::Failed { url, reason });
+        self.note(&ClientEvent::Failed { url, reason });
     }
 
     /// The connection in use has ended.
     pub(super) fn closed(&self, conn: u32, code: Option<u16>, reason: &str) {
         self.state.closed();
-        self.note(&What::Closed { conn, code, reason: reason.to_owned() });
+        self.note(&ClientEvent::Closed { conn, code, reason: reason.to_owned() });
     }
 
     pub(super) fn subscribed(&self, conn: u32, at: Confirmed<'_>) {
         let Confirmed { room, after, head, epoch, recovered, asked } = at;
         let (room_name, epoch_name) = (room.to_owned(), epoch.to_owned());
-        self.note(&What::Subscribed {
+        self.note(&ClientEvent::Subscribed {
             conn,
             room: room_name,
             after,
@@ -95,7 +95,7 @@ impl Recorder {
     }
 
     pub(super) fn unsubscribed(&self, conn: u32, room: &str) {
-        self.note(&What::Unsubscribed { conn, room: room.to_owned() });
+        self.note(&ClientEvent::Unsubscribed { conn, room: room.to_owned() });
         self.state.left(room);
     }
 
@@ -111,7 +111,7 @@ impl Recorder {
     }
 
     pub(super) fn skipped(&self, conn: u32, room: &str, from: u64, to: u64) {
-        self.note(&What::Skipped { conn, room: room.to_owned(), from, to });
+        self.note(&ClientEvent::Skipped { conn, room: room.to_owned(), from, to });
         self.state.reached(room, to);
     }
 
@@ -124,16 +124,16 @@ impl Recorder {
     }
 
     /// `settles`: when the message was first sent, if this is the outcome that counts.
-    pub(super) fn answered(&self, conn: u32, n: u64, outcome: Outcome, settles: Option<u64>) {
+    pub(super) fn answered(&self, conn: u32, n: u64, outcome: PublishOutcome, settles: Option<u64>) {
         let counters = &self.shared.counters;
         let counter = match &outcome {
-            Outcome::Ok(_) => Some(&counters.acked),
-            Outcome::Refused(_) => Some(&counters.refused),
-            Outcome::GaveUp => Some(&counters.unknown),
-            Outcome::Again(_) => None,
+            PublishOutcome::Ok(_) => Some(&counters.acked),
+            PublishOutcome::Refused(_) => Some(&counters.refused),
+            PublishOutcome::GaveUp => Some(&counters.unknown),
+            PublishOutcome::Again(_) => None,
         };
-        let stored = matches!(outcome, Outcome::Ok(_));
-        let at = self.note(&What::Answer { conn, n, outcome });
+        let stored = matches!(outcome, PublishOutcome::Ok(_));
+        let at = self.note(&ClientEvent::Answer { conn, n, outcome });
         let Some(sent_us) = settles else { return };
         if let Some(counter) = counter {
             one(counter);

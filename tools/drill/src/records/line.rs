@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use serde::Serialize;
-use sluice_checker::record::What;
+use sluice_judge::record::ClientEvent;
 
-/// A delivery, borrowed: [`What::Got`].
+/// A delivery, borrowed: [`ClientEvent::Got`].
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
     /// Over which connection.
@@ -23,7 +23,7 @@ pub struct Delivery<'a> {
 }
 
 /// Any line.
-pub(super) fn entry(bytes: &mut Vec<u8>, at_us: u64, client: u32, what: &What) {
+pub(super) fn entry(bytes: &mut Vec<u8>, at_us: u64, client: u32, what: &ClientEvent) {
     json(bytes, &(at_us, client, what));
 }
 

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use sluice_checker::record::Fault;
+use sluice_judge::record::FaultRecord;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -43,7 +43,7 @@ impl During {
     }
 
     /// For the record.
-    pub(super) fn faults(&self, clock: Clock) -> Vec<Fault> {
+    pub(super) fn faults(&self, clock: Clock) -> Vec<FaultRecord> {
         let interventions = self.interventions.lock().unwrap_or_else(PoisonError::into_inner);
         (1..)
             .zip(interventions.iter())
@@ -53,12 +53,12 @@ impl During {
 }
 
 impl Intervention {
-    fn fault(&self, round: u32, clock: Clock) -> Fault {
+    fn fault(&self, round: u32, clock: Clock) -> FaultRecord {
         let at_us = |when: Instant| {
             let ago = u64::try_from(when.elapsed().as_micros()).unwrap_or(u64::MAX);
             clock.now_us().saturating_sub(ago)
         };
-        Fault {
+        FaultRecord {
             round,
             kind: self.kind.clone(),
             target: self.target.clone(),

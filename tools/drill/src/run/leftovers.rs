@@ -7,7 +7,7 @@ use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use sluice_checker::record::Leftovers;
+use sluice_judge::record::Leftovers;
 use sluice_launcher::probe;
 use tokio::time::{Instant, sleep, timeout};
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rand::RngExt;
-use sluice_checker::record::{Fault, Leftovers, PresenceAsked, Run};
-use sluice_checker::verdict::Verdict;
+use sluice_judge::record::{FaultRecord, Leftovers, PresenceAsked, RunRecord};
+use sluice_judge::verdict::Verdict;
 use sluice_launcher::token::{Grants, mint};
 use tokio::runtime::{self, Handle, Runtime};
 use tokio::time::{Instant, sleep};
@@ -60,7 +60,7 @@ pub(super) struct RunPart<'a> {
 /// What happened, as far as it came.
 struct PartRecord {
     plan: Plan,
-    run: Run,
+    run: RunRecord,
     leftovers: Leftovers,
     files: BTreeMap<Place, u64>,
     faults: File,
@@ -92,7 +92,7 @@ impl RunPart<'_> {
         happened?;
         self.status_line.now("judging", None);
         let dir = self.dir.to_owned();
-        let verdict = tokio::task::spawn_blocking(move || sluice_checker::check(&dir)).await??;
+        let verdict = tokio::task::spawn_blocking(move || sluice_judge::check(&dir)).await??;
         std::fs::remove_dir_all(self.dir.join("cluster")).ok(); // not there for a given target
         Ok(verdict)
     }
@@ -121,7 +121,7 @@ impl RunPart<'_> {
         let plan = self.plan(clock);
         let path = self.dir.join("faults.jsonl");
         let faults = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        let run = Run {
+        let run = RunRecord {
             command: self.options.command.clone(),
             scenario: self.options.scenario.to_string(),
             seed: plan.seed,
@@ -131,7 +131,7 @@ impl RunPart<'_> {
             rate_per_s: plan.rate_per_s,
             beacon_room: plan.beacon_room(),
             beacon_per_s: plan.beacon_per_s,
-            ..Run::default()
+            ..RunRecord::default()
         };
         Ok(PartRecord { plan, run, leftovers: Leftovers::default(), files: BTreeMap::new(), faults, clock })
     }
@@ -358,9 +358,9 @@ impl Drop for LoadRuntime {
 }
 
 impl PartRecord {
-    fn fault(&self, kind: String, target: String) -> Fault {
+    fn fault(&self, kind: String, target: String) -> FaultRecord {
         let now = self.clock.now_us();
-        Fault {
+        FaultRecord {
             round: 0,
             kind,
             target,
@@ -374,7 +374,7 @@ impl PartRecord {
     }
 
     /// Written at once: a drill that is killed has said what it did.
-    fn write(&mut self, fault: &Fault) -> anyhow::Result<()> {
+    fn write(&mut self, fault: &FaultRecord) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(fault)?;
         line.push(b'\n');
         self.faults.write_all(&line).context("faults.jsonl")
@@ -387,7 +387,7 @@ fn build() -> String {
     env!("CARGO_PKG_VERSION").to_owned() + &commit.unwrap_or_default()
 }
 
-fn said(fault: &Fault) -> String {
+fn said(fault: &FaultRecord) -> String {
     let away = (fault.healed_us - fault.began_us) / 1_000;
     let exit = fault.exit.as_ref().map(|exit| match exit.code {
         Some(code) => format!(", code {code} after {} ms", exit.took_ms),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::TryStreamExt;
-use sluice_checker::record::{self, hash_of};
+use sluice_judge::record::{self, hash_of};
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, PgConnection, Row, SqliteConnection};
@@ -107,7 +107,7 @@ impl StoreReader {
     pub async fn dump(&mut self, path: &Path) -> anyhow::Result<u64> {
         let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
         let (mut out, mut count) = (BufWriter::new(file), 0);
-        let mut write = |row: record::Row| {
+        let mut write = |row: record::StoreRow| {
             serde_json::to_writer(&mut out, &row)?;
             count += 1;
             out.write_all(b"\n").context("store.jsonl")
@@ -149,8 +149,8 @@ async fn in_time<T>(ask: impl Future<Output = sqlx::Result<T>>) -> anyhow::Resul
     Ok(timeout(ASK, ask).await.context("the store does not answer")??)
 }
 
-fn of_postgres(row: &PgRow) -> sqlx::Result<record::Row> {
-    Ok(record::Row {
+fn of_postgres(row: &PgRow) -> sqlx::Result<record::StoreRow> {
+    Ok(record::StoreRow {
         room: row.try_get("room")?,
         seq: unsigned(row.try_get("seq")?),
         sender: row.try_get("sender")?,
@@ -160,8 +160,8 @@ fn of_postgres(row: &PgRow) -> sqlx::Result<record::Row> {
     })
 }
 
-fn of_sqlite(row: &SqliteRow) -> sqlx::Result<record::Row> {
-    Ok(record::Row {
+fn of_sqlite(row: &SqliteRow) -> sqlx::Result<record::StoreRow> {
+    Ok(record::StoreRow {
         room: row.try_get("room")?,
         seq: unsigned(row.try_get("seq")?),
         sender: row.try_get("sender")?,

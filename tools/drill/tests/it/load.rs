@@ -4,40 +4,40 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use sluice_checker::record::{Entry, Outcome, What};
 use sluice_drill::clock::Clock;
 use sluice_drill::load::{Endpoints, Load, Plan};
+use sluice_judge::record::{ClientEvent, PublishOutcome, RecordEntry};
 use sluice_launcher::{Cluster, Options, Service, token};
 use tokio::time::sleep;
 
-fn entries(dir: &Path) -> Vec<Entry> {
+fn entries(dir: &Path) -> Vec<RecordEntry> {
     let mut entries = Vec::new();
     for file in std::fs::read_dir(dir).unwrap() {
         let path = file.unwrap().path();
         if path.extension().is_some_and(|it| it == "jsonl") {
             let text = std::fs::read_to_string(&path).unwrap();
-            entries.extend(text.lines().map(|line| serde_json::from_str::<Entry>(line).unwrap()));
+            entries.extend(text.lines().map(|line| serde_json::from_str::<RecordEntry>(line).unwrap()));
         }
     }
     entries
 }
 
 /// Each publish has an outcome, each `ok` one seq; the heads of all rooms by what was answered.
-fn heads(entries: &[Entry]) -> BTreeMap<String, u64> {
+fn heads(entries: &[RecordEntry]) -> BTreeMap<String, u64> {
     let mut rooms = BTreeMap::new();
     let mut stored: BTreeMap<(u32, u64), BTreeSet<u64>> = BTreeMap::new();
     let mut open = BTreeSet::new();
-    for Entry(_, client, what) in entries {
-        if let What::Send { n, room, .. } = what {
+    for RecordEntry(_, client, what) in entries {
+        if let ClientEvent::Send { n, room, .. } = what {
             rooms.insert((*client, *n), room.clone());
             open.insert((*client, *n));
-        } else if let What::Answer { n, outcome, .. } = what {
+        } else if let ClientEvent::Answer { n, outcome, .. } = what {
             let message = (*client, *n);
             assert!(rooms.contains_key(&message), "an answer to what was not sent: {what:?}");
-            if let Outcome::Ok(seq) = outcome {
+            if let PublishOutcome::Ok(seq) = outcome {
                 stored.entry(message).or_default().insert(*seq);
             }
-            if !matches!(outcome, Outcome::Again(_)) {
+            if !matches!(outcome, PublishOutcome::Again(_)) {
                 open.remove(&message);
             }
         }
@@ -53,13 +53,13 @@ fn heads(entries: &[Entry]) -> BTreeMap<String, u64> {
 }
 
 /// From where each subscription stands on, every seq once.
-fn contiguous(entries: &[Entry]) {
+fn contiguous(entries: &[RecordEntry]) {
     let mut at: BTreeMap<(u32, &str), u64> = BTreeMap::new();
-    for Entry(_, client, what) in entries {
-        if let What::Subscribed { room, after, recovered, .. } = what {
+    for RecordEntry(_, client, what) in entries {
+        if let ClientEvent::Subscribed { room, after, recovered, .. } = what {
             let before = at.insert((*client, room), *after);
             assert!(before.is_none_or(|before| before == *after && *recovered), "client {client}: {what:?}");
-        } else if let What::Got { room, seq, .. } = what {
+        } else if let ClientEvent::Got { room, seq, .. } = what {
             let last = at.get_mut(&(*client, room.as_str())).expect("a subscription");
             assert_eq!(*seq, *last + 1, "client {client}: {what:?}");
             *last = *seq;
@@ -112,19 +112,20 @@ async fn what_a_load_writes_down_is_whole_and_adds_up() {
     assert_eq!(heads[&beacon_room], heads_now[&beacon_room]);
     assert!(heads.keys().all(|room| room.starts_with("again/")), "{heads:?}");
     contiguous(&entries);
-    let count =
-        |wanted: fn(&What) -> bool| entries.iter().filter(|Entry(_, _, what)| wanted(what)).count() as u64;
-    assert_eq!(count(|what| matches!(what, What::Client { .. })), 21);
-    assert_eq!(count(|what| matches!(what, What::End)), 21, "the query client too");
-    assert_eq!(count(|what| matches!(what, What::Got { .. })), progress.delivered);
-    assert!(count(|what| matches!(what, What::Send { .. })) > progress.sent, "some went out twice");
-    assert_eq!(count(|what| matches!(what, What::Closed { code: None, .. })), 0, "nobody was cut off");
-    assert!(count(|what| matches!(what, What::Send { key: None, .. })) > 0);
-    assert!(count(|what| matches!(what, What::Paused { .. })) > 0);
+    let count = |wanted: fn(&ClientEvent) -> bool| {
+        entries.iter().filter(|RecordEntry(_, _, what)| wanted(what)).count() as u64
+    };
+    assert_eq!(count(|what| matches!(what, ClientEvent::Client { .. })), 21);
+    assert_eq!(count(|what| matches!(what, ClientEvent::End)), 21, "the query client too");
+    assert_eq!(count(|what| matches!(what, ClientEvent::Got { .. })), progress.delivered);
+    assert!(count(|what| matches!(what, ClientEvent::Send { .. })) > progress.sent, "some went out twice");
+    assert_eq!(count(|what| matches!(what, ClientEvent::Closed { code: None, .. })), 0, "nobody was cut off");
+    assert!(count(|what| matches!(what, ClientEvent::Send { key: None, .. })) > 0);
+    assert!(count(|what| matches!(what, ClientEvent::Paused { .. })) > 0);
     assert_eq!(
-        count(|what| matches!(what, What::Paused { .. })),
-        count(|what| matches!(what, What::Unpaused { .. }))
+        count(|what| matches!(what, ClientEvent::Paused { .. })),
+        count(|what| matches!(what, ClientEvent::Unpaused { .. }))
     );
-    assert!(count(|what| matches!(what, What::Unsubscribed { .. })) > 0);
+    assert!(count(|what| matches!(what, ClientEvent::Unsubscribed { .. })) > 0);
     cluster.stop().await;
 }

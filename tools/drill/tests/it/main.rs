@@ -5,11 +5,11 @@ mod load;
 
 use std::path::Path;
 
-use sluice_checker::record::{Fault, Leftovers, Run, Sample};
 use sluice_drill::load::Plan;
 use sluice_drill::run::{self, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given;
+use sluice_judge::record::{FaultRecord, Leftovers, RunRecord, Sample};
 use tokio_util::sync::CancellationToken;
 
 fn options(dir: &Path) -> Options {
@@ -44,11 +44,12 @@ async fn a_small_drill_ends_green() {
     assert!(verdict.counts.clients >= 20 && verdict.counts.acked > 100, "{:?}", verdict.counts);
     assert!(verdict.counts.delivered > verdict.counts.acked, "{:?}", verdict.counts);
 
-    let faults: Vec<Fault> = lines(&path.join("faults.jsonl"));
-    let rounds: Vec<&Fault> = faults.iter().filter(|fault| fault.round > 0).collect();
+    let faults: Vec<FaultRecord> = lines(&path.join("faults.jsonl"));
+    let rounds: Vec<&FaultRecord> = faults.iter().filter(|fault| fault.round > 0).collect();
     assert_eq!(rounds.len(), 3);
     assert!(rounds.iter().all(|fault| fault.hit && fault.healed_us > fault.began_us), "{rounds:?}");
-    let stops: Vec<&Fault> = faults.iter().filter(|fault| fault.kind.starts_with("final stop")).collect();
+    let stops: Vec<&FaultRecord> =
+        faults.iter().filter(|fault| fault.kind.starts_with("final stop")).collect();
     assert_eq!(stops.len(), 5, "{stops:?}");
     assert!(
         stops.iter().all(|fault| fault.exit.as_ref().is_some_and(|exit| exit.code == Some(0))),
@@ -60,7 +61,8 @@ async fn a_small_drill_ends_green() {
     assert_eq!((leftovers.outbox_rows, leftovers.idle_in_transaction), (Some(0), Some(0)));
     assert_eq!((leftovers.stray_etcd_keys, leftovers.stray_redis_fields), (Some(vec![]), Some(vec![])));
     assert!(leftovers.files.len() == 5 && !leftovers.presence.is_empty() && !leftovers.heads.is_empty());
-    let run: Run = serde_json::from_str(&std::fs::read_to_string(path.join("run.json")).unwrap()).unwrap();
+    let run: RunRecord =
+        serde_json::from_str(&std::fs::read_to_string(path.join("run.json")).unwrap()).unwrap();
     assert!(run.load_us > 0 && run.settled_us > run.load_us && !run.interrupted);
     let samples: Vec<Sample> = lines(&path.join("samples.jsonl"));
     assert!(samples.iter().any(|sample| sample.connections.values().sum::<u64>() >= 20));

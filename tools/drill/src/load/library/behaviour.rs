@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use sluice_checker::record::{Seen, What, hash_of};
 use sluice_client::{Client, Error, Message, Position};
+use sluice_judge::record::{ClientEvent, PageMessage, hash_of};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::client_state::RoomState;
@@ -91,7 +91,7 @@ impl LibraryClient {
         // anything else is told as an event
         if let Err(Error::Answer(error)) = client.subscribe(&room, from).await {
             let (conn, code) = (self.conn.load(Relaxed), error.code.as_str().to_owned());
-            self.recorder.note(&What::Error { conn, code, message: error.message });
+            self.recorder.note(&ClientEvent::Error { conn, code, message: error.message });
         }
     }
 
@@ -141,12 +141,22 @@ impl LibraryClient {
 }
 
 /// The record of a page.
-pub(in super::super) fn page(conn: u32, room: &str, before: Option<u64>, messages: &[Message]) -> What {
-    let seen = |message: &Message| Seen {
+pub(in super::super) fn page(
+    conn: u32,
+    room: &str,
+    before: Option<u64>,
+    messages: &[Message],
+) -> ClientEvent {
+    let seen = |message: &Message| PageMessage {
         seq: message.seq,
         from: message.from.clone(),
         key: message.key.clone(),
         hash: hash_of(message.data.get().as_bytes()),
     };
-    What::History { conn, room: room.to_owned(), before, messages: messages.iter().map(seen).collect() }
+    ClientEvent::History {
+        conn,
+        room: room.to_owned(),
+        before,
+        messages: messages.iter().map(seen).collect(),
+    }
 }

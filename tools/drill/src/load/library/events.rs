@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rand::RngExt;
-use sluice_checker::record::What;
 use sluice_client::{Event, Events, Message, Position, Subscribed, Welcome};
+use sluice_judge::record::ClientEvent;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::pace::FIRST_S;
@@ -68,12 +68,12 @@ impl LibraryClient {
 
     async fn stop_reading(&self, time: Duration) {
         let conn = self.conn.load(Relaxed);
-        self.recorder.note(&What::Paused { conn });
+        self.recorder.note(&ClientEvent::Paused { conn });
         tokio::select! {
             () = sleep(time) => {}
             () = self.shared.leaves(LoadPhase::Run) => {}
         }
-        self.recorder.note(&What::Unpaused { conn });
+        self.recorder.note(&ClientEvent::Unpaused { conn });
     }
 
     fn event(&self, event: Event, reader: &mut EventReader) {
@@ -92,7 +92,7 @@ impl LibraryClient {
                     Position::In { after, epoch } => (Some(after), Some(epoch)),
                 };
                 reader.asked.insert(room.clone());
-                recorder.note(&What::Sub { conn, room, after, epoch });
+                recorder.note(&ClientEvent::Sub { conn, room, after, epoch });
             }
             Event::Subscribed(at) | Event::Resumed(at) => {
                 let asked = reader.asked.remove(&at.room);
@@ -107,11 +107,11 @@ impl LibraryClient {
             }
             Event::Drain(drain) => {
                 let (within_ms, reconnect_ms) = (drain.within_ms, drain.reconnect_ms);
-                recorder.note(&What::Drain { conn, within_ms, reconnect_ms });
+                recorder.note(&ClientEvent::Drain { conn, within_ms, reconnect_ms });
             }
             Event::Bye(bye) => {
                 let (code, reconnect, reconnect_ms) = (bye.code, bye.reconnect, bye.reconnect_ms);
-                recorder.note(&What::Bye { conn, code, reconnect, reconnect_ms });
+                recorder.note(&ClientEvent::Bye { conn, code, reconnect, reconnect_ms });
             }
             Event::Closed { code, reason, .. } => {
                 reader.conn = None;
@@ -140,5 +140,5 @@ fn got(recorder: &Recorder, conn: u32, message: &Message) {
 }
 
 fn error_of(recorder: &Recorder, conn: u32, code: &str, message: String) {
-    recorder.note(&What::Error { conn, code: code.to_owned(), message });
+    recorder.note(&ClientEvent::Error { conn, code: code.to_owned(), message });
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::value::RawValue;
-use sluice_checker::record::Outcome;
 use sluice_client::{Client, Error, Stored};
+use sluice_judge::record::PublishOutcome;
 use tokio::time::{Interval, interval};
 
 use super::super::message::MessageGenerator;
@@ -45,7 +45,7 @@ impl LibraryPublisher {
 
     fn give_up_before(&mut self, library: &LibraryClient, sent_us: u64) {
         for (n, sent_us) in self.pending.extract_if(.., |_, sent| *sent < sent_us) {
-            library.recorder.answered(0, n, Outcome::GaveUp, Some(sent_us));
+            library.recorder.answered(0, n, PublishOutcome::GaveUp, Some(sent_us));
         }
         library.unanswered.store(self.pending.len(), Relaxed);
     }
@@ -54,9 +54,9 @@ impl LibraryPublisher {
         let Some(sent_us) = self.pending.remove(&n) else { return }; // given up already
         library.unanswered.store(self.pending.len(), Relaxed);
         let outcome = match result {
-            Ok(stored) => Outcome::Ok(stored.seq),
-            Err(Error::Answer(error)) => Outcome::Refused(error.code.as_str().to_owned()),
-            Err(_) => Outcome::GaveUp,
+            Ok(stored) => PublishOutcome::Ok(stored.seq),
+            Err(Error::Answer(error)) => PublishOutcome::Refused(error.code.as_str().to_owned()),
+            Err(_) => PublishOutcome::GaveUp,
         };
         library.recorder.answered(0, n, outcome, Some(sent_us));
     }

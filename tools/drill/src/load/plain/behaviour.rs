@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use sluice_checker::record::What;
+use sluice_judge::record::ClientEvent;
 use tokio::time::Instant;
 
 use super::super::pace::FIRST_S;
@@ -132,14 +132,14 @@ impl PlainClient {
 
     fn stop_reading(&self, connection: &mut PlainConnection, until: Instant) {
         if connection.paused_until.replace(until).is_none() {
-            self.recorder.note(&What::Paused { conn: connection.conn });
+            self.recorder.note(&ClientEvent::Paused { conn: connection.conn });
         }
     }
 
     /// Reads again, if it did not.
     pub(super) fn read_on(&self, connection: &mut PlainConnection) {
         if connection.paused_until.take().is_some() {
-            self.recorder.note(&What::Unpaused { conn: connection.conn });
+            self.recorder.note(&ClientEvent::Unpaused { conn: connection.conn });
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use serde_json::json;
-use sluice_checker::record::What;
+use sluice_judge::record::ClientEvent;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
 use super::super::pace::pace;
@@ -225,7 +225,7 @@ impl PlainClient {
                     (Some(after), Some(epoch)) => json!({"sub": room, "after": after, "epoch": epoch}),
                     (_, _) => json!({"sub": room}),
                 };
-                self.recorder.note(&What::Sub { conn, room: room.clone(), after: held.last, epoch });
+                self.recorder.note(&ClientEvent::Sub { conn, room: room.clone(), after: held.last, epoch });
                 frame::request(id, frame)
             }
             Request::Unsub(room) => frame::request(id, json!({"unsub": room})),
@@ -241,7 +241,7 @@ impl PlainClient {
             Ok(frame) => self.on_frame(frame, connection),
             Err(message) => {
                 let code = "unreadable".to_owned();
-                self.recorder.note(&What::Error { conn: connection.conn, code, message });
+                self.recorder.note(&ClientEvent::Error { conn: connection.conn, code, message });
                 return Some(ConnectionEnd::Lost(None));
             }
         }
@@ -261,7 +261,7 @@ impl PlainClient {
         }
         if connection.fence_until.is_some_and(|until| until <= now) {
             let message = format!("no bye within {FENCE_WAIT:?} of retry:true");
-            self.recorder.note(&What::Error { conn: connection.conn, code: "no_bye".into(), message });
+            self.recorder.note(&ClientEvent::Error { conn: connection.conn, code: "no_bye".into(), message });
             return Some(ConnectionEnd::Lost(None));
         }
         self.on_behaviour(connection, now)
@@ -290,7 +290,7 @@ impl PlainClient {
 
     fn end_of(&mut self, connection: &PlainConnection, code: Option<u16>, reason: &str) {
         if connection.paused_until.is_some() {
-            self.recorder.note(&What::Unpaused { conn: connection.conn });
+            self.recorder.note(&ClientEvent::Unpaused { conn: connection.conn });
         }
         self.recorder.closed(connection.conn, code, reason);
         let gone = self.resends.closed();

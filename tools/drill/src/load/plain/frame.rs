@@ -4,7 +4,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use serde_json::value::RawValue;
-use sluice_checker::record::{Outcome, Seen, hash_of};
+use sluice_judge::record::{PageMessage, PublishOutcome, hash_of};
 
 use super::super::message::OutgoingMessage;
 
@@ -103,20 +103,20 @@ impl<'a> ServerFrame<'a> {
     }
 
     /// As the answer to a publish.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
+    pub(super) fn outcome(&self) -> Option<PublishOutcome> {
         match (&self.error, self.ok.as_deref()) {
-            (Some(error), _) if error.retry => Some(Outcome::Again(error.code.clone())),
-            (Some(error), _) => Some(Outcome::Refused(error.code.clone())),
-            (None, Some("pub")) => self.seq.map(Outcome::Ok),
+            (Some(error), _) if error.retry => Some(PublishOutcome::Again(error.code.clone())),
+            (Some(error), _) => Some(PublishOutcome::Refused(error.code.clone())),
+            (None, Some("pub")) => self.seq.map(PublishOutcome::Ok),
             (None, _) => None,
         }
     }
 
     /// As a message of a page.
-    pub(super) fn seen(&self) -> Option<Seen> {
+    pub(super) fn seen(&self) -> Option<PageMessage> {
         self.msg.as_ref()?;
         let hash = hash_of(self.bytes().as_bytes());
-        Some(Seen { seq: self.seq?, from: self.sender(), key: self.key.clone(), hash })
+        Some(PageMessage { seq: self.seq?, from: self.sender(), key: self.key.clone(), hash })
     }
 }
 
@@ -153,10 +153,10 @@ mod tests {
         let skipped = ServerFrame::parse(r#"{"skipped":"news","from":42,"to":77}"#).unwrap();
         assert_eq!((skipped.from.map(RawValue::get), skipped.to), (Some("42"), Some(77)));
         let ok = ServerFrame::parse(r#"{"ok":"pub","room":"news","seq":1,"id":3}"#).unwrap();
-        assert_eq!((ok.whose(), ok.outcome()), (Whose::Publish(3), Some(Outcome::Ok(1))));
+        assert_eq!((ok.whose(), ok.outcome()), (Whose::Publish(3), Some(PublishOutcome::Ok(1))));
         let error =
             ServerFrame::parse(r#"{"error":{"code":"not_sent","message":"m","retry":true},"id":4}"#).unwrap();
-        assert_eq!(error.outcome(), Some(Outcome::Again("not_sent".into())));
+        assert_eq!(error.outcome(), Some(PublishOutcome::Again("not_sent".into())));
         let page = r#"{"ok":"history","room":"n","messages":[{"msg":"n","seq":1,"from":"b","key":"k","data":1}],"id":"q7"}"#;
         let page = ServerFrame::parse(page).unwrap();
         assert_eq!(page.whose(), Whose::Request(7));

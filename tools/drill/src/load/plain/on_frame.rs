@@ -2,7 +2,7 @@
 //! the judge decides that.
 
 use serde_json::value::RawValue;
-use sluice_checker::record::{Outcome, What};
+use sluice_judge::record::{ClientEvent, PublishOutcome};
 
 use super::super::recorder::{Confirmed, Recorder};
 use super::PlainClient;
@@ -43,7 +43,7 @@ impl PlainClient {
             return self.odd(connection.conn, "an answer that is none");
         };
         let effect = self.resends.answered(n, &outcome);
-        if matches!(outcome, Outcome::Again(_)) {
+        if matches!(outcome, PublishOutcome::Again(_)) {
             connection.fenced();
         }
         let (settles, given_up) = match effect {
@@ -78,7 +78,7 @@ impl PlainClient {
             (Request::History(room, before), Some("history")) => {
                 let messages =
                     frame.messages.unwrap_or_default().iter().filter_map(ServerFrame::seen).collect();
-                self.recorder.note(&What::History { conn, room, before, messages });
+                self.recorder.note(&ClientEvent::History { conn, room, before, messages });
             }
             (Request::Sub(_) | Request::Unsub(_) | Request::History(..), _) => {
                 self.odd(conn, "the answer to another verb");
@@ -105,7 +105,7 @@ impl PlainClient {
 
     fn odd(&self, conn: u32, message: &str) {
         let (code, message) = ("odd".to_owned(), message.to_owned());
-        self.recorder.note(&What::Error { conn, code, message });
+        self.recorder.note(&ClientEvent::Error { conn, code, message });
     }
 }
 
@@ -113,15 +113,15 @@ impl PlainClient {
 pub(super) fn farewell(recorder: &Recorder, conn: u32, frame: &ServerFrame<'_>) {
     if let Some(drain) = &frame.drain {
         let (within_ms, reconnect_ms) = (drain.within_ms, drain.reconnect_ms);
-        recorder.note(&What::Drain { conn, within_ms, reconnect_ms });
+        recorder.note(&ClientEvent::Drain { conn, within_ms, reconnect_ms });
     }
     if let Some(bye) = &frame.bye {
         let (code, reconnect, reconnect_ms) = (bye.code, bye.reconnect, bye.reconnect_ms);
-        recorder.note(&What::Bye { conn, code, reconnect, reconnect_ms });
+        recorder.note(&ClientEvent::Bye { conn, code, reconnect, reconnect_ms });
     }
 }
 
 fn trouble(recorder: &Recorder, conn: u32, error: &ServerError) {
     let (code, message) = (error.code.clone(), error.message.clone());
-    recorder.note(&What::Error { conn, code, message });
+    recorder.note(&ClientEvent::Error { conn, code, message });
 }

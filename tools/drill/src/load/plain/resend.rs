@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sluice_checker::record::Outcome;
+use sluice_judge::record::PublishOutcome;
 
 use super::super::message::OutgoingMessage;
 
@@ -106,8 +106,8 @@ impl ResendQueue {
     }
 
     /// An answer to it came over the connection of now.
-    pub(super) fn answered(&mut self, n: u64, outcome: &Outcome) -> Effect {
-        let again = matches!(outcome, Outcome::Again(_));
+    pub(super) fn answered(&mut self, n: u64, outcome: &PublishOutcome) -> Effect {
+        let again = matches!(outcome, PublishOutcome::Again(_));
         self.fenced |= again;
         let Some(publish) = self.pending.get(&n) else { return Effect::Nothing };
         let first_us = publish.first_us.unwrap_or_default();
@@ -179,14 +179,14 @@ mod tests {
             resends.opened();
             (1..=4).for_each(|n| resends.take(message(n, n != 3)));
             assert_eq!(send(&mut resends, 1), [1, 2, 3, 4]);
-            assert_eq!(resends.answered(2, &Outcome::Again("unavailable".into())), Effect::Again);
+            assert_eq!(resends.answered(2, &PublishOutcome::Again("unavailable".into())), Effect::Again);
             assert_eq!(
-                resends.answered(1, &Outcome::Ok(1)),
+                resends.answered(1, &PublishOutcome::Ok(1)),
                 Effect::Settles(1_001),
                 "what was handed over is answered"
             );
             assert_eq!(
-                resends.answered(3, &Outcome::Again("not_sent".into())),
+                resends.answered(3, &PublishOutcome::Again("not_sent".into())),
                 Effect::GivenUp(1_003),
                 "has no key"
             );
@@ -196,8 +196,11 @@ mod tests {
             resends.take(message(6, true));
             resends.opened();
             assert_eq!(send(&mut resends, 2), [2, 4, 5, 6]);
-            assert_eq!(resends.answered(4, &Outcome::Refused("conflict".into())), Effect::Settles(1_004));
-            assert_eq!(resends.answered(4, &Outcome::Ok(9)), Effect::Nothing);
+            assert_eq!(
+                resends.answered(4, &PublishOutcome::Refused("conflict".into())),
+                Effect::Settles(1_004)
+            );
+            assert_eq!(resends.answered(4, &PublishOutcome::Ok(9)), Effect::Nothing);
         }
     }
 
@@ -226,7 +229,7 @@ mod tests {
         assert_eq!(send(&mut resends, 1), [4, 2], "never before what is new");
         resends.echo(3);
         resends.echo(1);
-        resends.answered(3, &Outcome::Ok(3));
+        resends.answered(3, &PublishOutcome::Ok(3));
         assert_eq!(send(&mut resends, 1), [1]);
         resends.echo(1);
         resends.opened();
@@ -243,7 +246,7 @@ mod tests {
         send(&mut resends, 1);
         assert_eq!(resends.repeatable(false), Some(&message(1, true)));
         assert_eq!(resends.repeatable(true), None);
-        resends.answered(1, &Outcome::Ok(1));
+        resends.answered(1, &PublishOutcome::Ok(1));
         assert_eq!(resends.repeatable(true), Some(&message(1, true)));
         assert_eq!(resends.repeatable(false), Some(&message(2, true)));
         assert_eq!(resends.give_up_before(1_003), [(1, 2, Some(1_002))]);
@@ -270,9 +273,9 @@ mod tests {
                 for (which, kind) in answers.iter().filter(|_| !sent.is_empty()) {
                     let n = *which.get(&sent);
                     let outcome = match kind {
-                        0 => Outcome::Ok(n),
-                        1 => Outcome::Refused("too_large".into()),
-                        _ => Outcome::Again("not_sent".into()),
+                        0 => PublishOutcome::Ok(n),
+                        1 => PublishOutcome::Refused("too_large".into()),
+                        _ => PublishOutcome::Again("not_sent".into()),
                     };
                     resends.answered(n, &outcome);
                     unanswered.retain(|other| *other != n || (*kind > 1 && n % 4 != 0));

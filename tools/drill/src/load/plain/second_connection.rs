@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_checker::record::What;
+use sluice_judge::record::ClientEvent;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::message::OutgoingMessage;
@@ -36,7 +36,7 @@ pub(super) async fn send_once_more(
     if code == OWN_WISH {
         socket.goodbye().await;
     }
-    recorder.note(&What::Closed { conn, code, reason });
+    recorder.note(&ClientEvent::Closed { conn, code, reason });
 }
 
 /// Sends and waits for the answer; how the connection ends.
