@@ -7,6 +7,7 @@ mod agent_check;
 mod bounds;
 mod frozen;
 mod logic;
+mod process;
 mod rig;
 
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@ mod browser;
 mod epoch;
 mod kill;
 mod page;
+mod reader;
 mod readme;
 mod refusals;
 mod restart;
