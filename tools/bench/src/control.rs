@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mio::unix::SourceFd;
-use mio::{Interest, Poll, Token};
+use mio::{Interest, Registry, Token};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use serde::Serialize;
 
 use crate::spec::{Command, Job};
 
-/// Tokens above every connection's.
-pub(crate) const INPUT: Token = Token(usize::MAX - 1);
-pub(crate) const TICK: Token = Token(usize::MAX - 2);
+/// Keys above every connection's.
+pub(crate) const INPUT: usize = usize::MAX - 1;
+pub(crate) const TICK: usize = usize::MAX - 2;
 
 /// Ticks come no more often; what is due by then is done together.
 const TICK_MIN: Duration = Duration::from_micros(100);
@@ -42,8 +42,8 @@ impl Control {
     }
 
     /// Makes commands wake this poll.
-    pub(crate) fn register(&self, poll: &Poll) -> std::io::Result<()> {
-        poll.registry().register(&mut SourceFd(&self.input.as_raw_fd()), INPUT, Interest::READABLE)
+    pub(crate) fn register(&self, registry: &Registry) -> std::io::Result<()> {
+        registry.register(&mut SourceFd(&self.input.as_raw_fd()), Token(INPUT), Interest::READABLE)
     }
 
     /// What was said, after the poll named [`INPUT`]; `None` when the input has ended.
@@ -72,26 +72,19 @@ impl Control {
 }
 
 /// Answers the measuring process.
-pub(crate) fn say(answer: &impl Serialize) -> anyhow::Result<()> {
+pub(crate) fn say(answer: &impl Serialize) -> std::io::Result<()> {
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
     let mut out = std::io::stdout().lock();
     out.write_all(&line)?;
-    Ok(out.flush()?)
+    out.flush()
 }
 
 /// A timer for an open loop of `per_s` events a second: finer than the milliseconds of a poll.
-pub(crate) fn ticker(poll: &Poll, per_s: u32) -> anyhow::Result<TimerFd> {
+pub(crate) fn ticker(registry: &Registry, per_s: u32) -> std::io::Result<TimerFd> {
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
     let every = Duration::from_secs(1).checked_div(per_s).unwrap_or(TICK_MIN).max(TICK_MIN);
     timer.set(Expiration::Interval(TimeSpec::from(every)), TimerSetTimeFlags::empty())?;
-    poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TICK, Interest::READABLE)?;
+    registry.register(&mut SourceFd(&timer.as_fd().as_raw_fd()), Token(TICK), Interest::READABLE)?;
     Ok(timer)
-}
-
-/// Allows this process as many open files as the system lets it.
-pub(crate) fn raise_file_limit() -> anyhow::Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }

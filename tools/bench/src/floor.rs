@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::timerfd::TimerFd;
+use sluice_load::{dial, frame};
 use socket2::{Domain, Socket, Type};
 
 use crate::control::{self, Control, INPUT, TICK};
 use crate::spec::{self, Command, Ready, Snapshot};
-use crate::ws;
 
-const LISTENER: Token = Token(usize::MAX - 3);
+
+const LISTENER: usize = usize::MAX - 3;
 const BACKLOG: i32 = 4096;
 /// Most of one write: what a gateway puts into one.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -47,10 +48,10 @@ struct Floor {
 
 /// Runs until the input ends.
 pub(crate) fn run(mut control: Control, spec: spec::Floor) -> anyhow::Result<()> {
-    control::raise_file_limit()?;
+    dial::raise_file_limit()?;
     let mut floor = Floor::bind(spec)?;
     control::say(&Ready { took_s: 0.0, address: Some(floor.listener.local_addr()?) })?;
-    control.register(&floor.poll)?;
+    control.register(floor.poll.registry())?;
     let mut events = Events::with_capacity(1024);
     loop {
         let limit = (!floor.waiting.is_empty()).then_some(Duration::ZERO);
@@ -60,14 +61,14 @@ pub(crate) fn run(mut control: Control, spec: spec::Floor) -> anyhow::Result<()>
             return Err(error.into());
         }
         for event in &events {
-            match event.token() {
+            match event.token().0 {
                 INPUT => match control.commands()? {
                     Some(commands) => floor.obey(&commands)?,
                     None => return Ok(()),
                 },
                 LISTENER => floor.accept()?,
                 TICK => floor.tick(),
-                Token(at) => floor.waits(at),
+                at => floor.waits(at),
             }
         }
         floor.write_all();
@@ -82,25 +83,25 @@ impl Floor {
         socket.listen(BACKLOG)?;
         let mut listener = TcpListener::from_std(socket.into());
         let poll = Poll::new()?;
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        poll.registry().register(&mut listener, Token(LISTENER), Interest::READABLE)?;
         let mut greeting = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
-        ws::server_frame(&mut greeting, ws::TEXT, br#"{"welcome":{}}"#);
-        ws::server_frame(&mut greeting, ws::TEXT, br#"{"ok":"sub","after":0}"#);
-        let mut frame = Vec::new();
+        frame::server_frame(&mut greeting, frame::TEXT, br#"{"welcome":{}}"#);
+        frame::server_frame(&mut greeting, frame::TEXT, br#"{"ok":"sub","after":0}"#);
+        let mut message = Vec::new();
         let data = "x".repeat(spec.data_bytes.saturating_sub(2));
         // as long as a gateway's: room, sender, key and time included
         let text = format!(
             r#"{{"msg":"floor-1.0","seq":10000,"from":"floor-1-10","key":"{:032}","at":1763719200123,"data":"{data}"}}"#,
             0
         );
-        ws::server_frame(&mut frame, ws::TEXT, text.as_bytes());
+        frame::server_frame(&mut message, frame::TEXT, text.as_bytes());
         Ok(Self {
             poll,
             listener,
             readers: Vec::new(),
             waiting: Vec::new(),
-            frames: frame.repeat((WRITE_BYTES / frame.len()).max(1)),
-            frame_bytes: frame.len(),
+            frames: message.repeat((WRITE_BYTES / message.len()).max(1)),
+            frame_bytes: message.len(),
             greeting,
             going: None,
             written: 0,
@@ -182,7 +183,7 @@ impl Floor {
             match command {
                 Command::Go => {
                     let timer =
-                        self.spec.per_s.map(|per_s| control::ticker(&self.poll, per_s)).transpose()?;
+                        self.spec.per_s.map(|per_s| control::ticker(self.poll.registry(), per_s)).transpose()?;
                     if timer.is_none() {
                         for at in 0..self.readers.len() {
                             self.readers[at].owed = u64::MAX;

@@ -14,6 +14,13 @@ pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     (own + children.map(|(_, cpu)| cpu).sum::<u64>()) as f64 / ticks
 }
 
+/// Resident memory of a process.
+pub(crate) fn resident_bytes(pid: u32) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? * 1024.0)
+}
+
 /// Parent and CPU ticks: own, and of children that have ended.
 fn stat(pid: u32) -> Option<(u32, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -3,13 +3,15 @@
 
 mod control;
 mod floor;
+mod habit;
+mod honest;
 mod load;
 mod machine;
 mod measure;
 mod report;
 mod spec;
+mod token;
 mod worker;
-mod ws;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +21,7 @@ use clap::{Args, Parser, Subcommand};
 use sluice_launcher::Setting;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Measures Sluice: durable publishes, deliveries, idle connections, latency end to end
+/// Measures Sluice: durable publishes, deliveries, idle connections, latency end to end, bad neighbours
 #[derive(Parser)]
 #[command(name = "sluice-bench", version)]
 struct Arguments {
@@ -63,6 +65,7 @@ enum What {
     Fanout(measure::fanout::Arguments),
     Idle(measure::idle::Arguments),
     Latency(measure::latency::Arguments),
+    Neighbour(measure::neighbour::Arguments),
     /// Clients or a floor, told on standard input what to do
     #[command(hide = true)]
     Worker,
@@ -88,6 +91,8 @@ fn work() -> anyhow::Result<()> {
     match job {
         spec::Job::Load(spec) => load::run(control, spec),
         spec::Job::Floor(spec) => floor::run(control, spec),
+        spec::Job::Honest(place) => honest::run(control, place),
+        spec::Job::Habit(name, place) => habit::run(control, &name, &place),
     }
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod latency;
+pub(crate) mod neighbour;
 pub(crate) mod publish;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub(crate) async fn run(what: What, common: &Common) -> anyhow::Result<Report> {
         What::Fanout(arguments) => vec![fanout::run(arguments, common).await?],
         What::Idle(arguments) => vec![idle::run(arguments, common).await?],
         What::Latency(arguments) => vec![latency::run(arguments, common).await?],
+        What::Neighbour(arguments) => neighbour::run(arguments, common).await?,
         What::All | What::Worker => vec![
             publish::run(&publish::Arguments::default(), common).await?,
             fanout::run(&fanout::Arguments::new(1, 1_000), common).await?,
@@ -97,7 +99,7 @@ impl Window {
         self.cpu.iter().filter(|(which, _)| *which == service).map(|(_, seconds)| seconds).sum()
     }
 
-    fn ack(&self, which: fn(crate::spec::Quantiles) -> f64) -> f64 {
+    fn ack(&self, which: fn(sluice_load::samples::Quantiles) -> f64) -> f64 {
         self.end.ack.map_or(f64::NAN, which)
     }
 }

@@ -16,23 +16,33 @@ pub(crate) struct Report {
 pub(crate) struct Section {
     /// The command that repeats it.
     pub(crate) command: String,
+    /// What the three values of a figure are.
+    pub(crate) columns: [&'static str; 3],
     pub(crate) figures: Vec<Figure>,
     /// What a reader must know, troubles of the clients first of all.
     pub(crate) notes: Vec<String>,
 }
 
-/// One figure over all windows.
+/// One figure: over all windows, or one value for each part.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figure {
     pub(crate) name: String,
-    pub(crate) min: f64,
-    pub(crate) median: f64,
-    pub(crate) max: f64,
+    pub(crate) values: [f64; 3],
 }
 
 impl Section {
     pub(crate) fn new(command: String) -> Self {
-        Self { command, figures: Vec::new(), notes: Vec::new() }
+        Self::with_columns(command, ["min", "median", "max"])
+    }
+
+    /// Of figures that are no windows of the same.
+    pub(crate) fn with_columns(command: String, columns: [&'static str; 3]) -> Self {
+        Self { command, columns, figures: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Adds a figure as it is.
+    pub(crate) fn values(&mut self, name: impl Into<String>, values: [f64; 3]) {
+        self.figures.push(Figure { name: name.into(), values });
     }
 
     /// Adds a figure, one value per window; nothing without values.
@@ -40,7 +50,7 @@ impl Section {
         let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         values.sort_by(f64::total_cmp);
         if let (Some(&min), Some(&max)) = (values.first(), values.last()) {
-            self.figures.push(Figure { name: name.into(), min, median: median(&values), max });
+            self.values(name, [min, median(&values), max]);
         }
     }
 }
@@ -63,10 +73,11 @@ impl Report {
         let width = names.max().unwrap_or(0);
         for section in &self.sections {
             writeln!(out, "\n$ {}", section.command)?;
-            writeln!(out, "  {:width$} {:>12} {:>12} {:>12}", "", "min", "median", "max")?;
-            for Figure { name, min, median, max } in &section.figures {
-                let (min, median, max) = (number(*min), number(*median), number(*max));
-                writeln!(out, "  {name:width$} {min:>12} {median:>12} {max:>12}")?;
+            let [first, second, third] = section.columns;
+            writeln!(out, "  {:width$} {first:>12} {second:>12} {third:>12}", "")?;
+            for Figure { name, values } in &section.figures {
+                let [first, second, third] = values.map(number);
+                writeln!(out, "  {name:width$} {first:>12} {second:>12} {third:>12}")?;
             }
             for note in &section.notes {
                 writeln!(out, "  {note}")?;
@@ -79,6 +90,12 @@ impl Report {
 
 /// Three digits that matter, thousands apart: `19,300`, `4.52`, `0.031`.
 pub(crate) fn number(value: f64) -> String {
+    if value.is_nan() {
+        return "-".to_owned();
+    }
+    if value.fract() == 0.0 && value.abs() < 1_000.0 {
+        return format!("{value:.0}");
+    }
     if value.abs() < 1_000.0 {
         let decimals = if value.abs() < 1.0 { 3 } else { 2 - usize::from(value.abs() >= 10.0) };
         return format!("{value:.decimals$}");
@@ -110,7 +127,7 @@ mod tests {
         section.figure("x", [3.0, 1.0, 2.0]);
         section.figure("y", [1.0, 2.0]);
         section.figure("nothing", []);
-        let middles: Vec<f64> = section.figures.iter().map(|figure| figure.median).collect();
+        let middles: Vec<f64> = section.figures.iter().map(|figure| figure.values[1]).collect();
         assert_eq!(middles, [2.0, 1.5]);
     }
 }

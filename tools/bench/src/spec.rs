@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use sluice_load::samples::Quantiles;
 
 /// The job of a worker, its first line of input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -12,6 +13,20 @@ pub(crate) enum Job {
     Load(Load),
     /// A server that only writes.
     Floor(Floor),
+    /// Clients that behave, and time everything.
+    Honest(Place),
+    /// A bad neighbour.
+    Habit(String, Place),
+}
+
+/// Where clients go, and with whose names.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub address: SocketAddr,
+    /// Signs their tokens.
+    pub secret: String,
+    /// What names of users and rooms begin with.
+    pub tag: String,
 }
 
 /// Clients. Publishers and subscribers in one worker share a clock, so that deliveries can be timed.
@@ -105,14 +120,6 @@ pub(crate) struct Snapshot {
     pub trouble: Option<String>,
     pub ack: Option<Quantiles>,
     pub delivery: Option<Quantiles>,
-}
-
-/// Latencies in milliseconds.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Quantiles {
-    pub p50: f64,
-    pub p99: f64,
-    pub max: f64,
 }
 
 impl Snapshot {

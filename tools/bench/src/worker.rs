@@ -47,6 +47,21 @@ impl Worker {
         receive(&mut self.output).await
     }
 
+    /// A mark of a worker that measures something of its own.
+    pub(crate) async fn seen<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
+        send(&mut self.input, &Command::Mark).await?;
+        receive(&mut self.output).await
+    }
+
+    /// Ends it by the end of its input, and hears its last words.
+    pub(crate) async fn stop<T: DeserializeOwned>(self) -> anyhow::Result<T> {
+        let Self { mut child, input, mut output, .. } = self;
+        drop(input);
+        let words = receive(&mut output).await?;
+        child.wait().await?;
+        Ok(words)
+    }
+
     /// Ends it and waits until it is gone, with all its connections.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         drop(self.input);

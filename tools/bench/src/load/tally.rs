@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use crate::spec::{Quantiles, Snapshot};
+use sluice_load::samples::Samples;
 
-/// Latencies kept between two marks: a minute of 50,000 a second, 12 MB.
-const SAMPLES_MAX: usize = 3_000_000;
+use crate::spec::Snapshot;
 
 /// Counters of all connections of a worker.
 pub(super) struct Tally {
@@ -22,9 +21,8 @@ pub(super) struct Tally {
     pub(super) skipped: u64,
     pub(super) troubles: u64,
     pub(super) trouble: Option<String>,
-    /// Microseconds.
-    acks: Vec<u32>,
-    deliveries: Vec<u32>,
+    acks: Samples,
+    deliveries: Samples,
 }
 
 impl Tally {
@@ -41,8 +39,8 @@ impl Tally {
             skipped: 0,
             troubles: 0,
             trouble: None,
-            acks: Vec::new(),
-            deliveries: Vec::new(),
+            acks: Samples::default(),
+            deliveries: Samples::default(),
         }
     }
 
@@ -57,11 +55,11 @@ impl Tally {
 
     pub(super) fn acked_after(&mut self, ns: u64) {
         self.acked += 1;
-        keep(&mut self.acks, ns);
+        self.acks.took(ns);
     }
 
     pub(super) fn delivered_after(&mut self, ns: u64) {
-        keep(&mut self.deliveries, ns);
+        self.deliveries.took(ns);
     }
 
     pub(super) fn trouble(&mut self, what: impl FnOnce() -> String) {
@@ -70,11 +68,8 @@ impl Tally {
     }
 
     pub(super) fn snapshot(&mut self, mark: bool) -> Snapshot {
-        let mut quantiles = |which: fn(&mut Self) -> &mut Vec<u32>| {
-            let samples = which(self);
-            mark.then(|| quantiles(&mut std::mem::take(samples))).flatten()
-        };
-        let (ack, delivery) = (quantiles(|all| &mut all.acks), quantiles(|all| &mut all.deliveries));
+        let mut looked = |which: fn(&mut Self) -> &mut Samples| mark.then(|| which(self).take()).flatten();
+        let (ack, delivery) = (looked(|all| &mut all.acks), looked(|all| &mut all.deliveries));
         Snapshot {
             at_s: self.start.elapsed().as_secs_f64(),
             published: self.published,
@@ -89,21 +84,6 @@ impl Tally {
             delivery,
         }
     }
-}
-
-fn keep(samples: &mut Vec<u32>, ns: u64) {
-    if samples.len() < SAMPLES_MAX {
-        samples.push(u32::try_from(ns / 1_000).unwrap_or(u32::MAX));
-    }
-}
-
-fn quantiles(samples: &mut [u32]) -> Option<Quantiles> {
-    samples.sort_unstable();
-    let at = |share: f64| {
-        let index = (samples.len() as f64 * share) as usize;
-        Some(f64::from(*samples.get(index).or(samples.last())?) / 1_000.0)
-    };
-    Some(Quantiles { p50: at(0.50)?, p99: at(0.99)?, max: at(1.0)? })
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
     clients.end().await?;
     bed.cluster.stop().await;
     section.figure("deliveries/s", all.iter().map(|window| window.delivered_per_s));
-    let delivery = |which: fn(crate::spec::Quantiles) -> f64| {
+    let delivery = |which: fn(sluice_load::samples::Quantiles) -> f64| {
         all.iter().filter_map(|window| window.end.delivery.map(which)).collect::<Vec<_>>()
     };
     section.figure("publish to delivery p50, ms", delivery(|delivery| delivery.p50));

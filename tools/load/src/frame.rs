@@ -1,31 +1,35 @@
 //! As much of WebSocket as a cheap client needs: its upgrade request, its frames, and the frames of a server that it
 //! trusts. It verifies neither the accept key nor UTF-8, and it masks with zeros: the server's work is the same.
 
-/// Opcodes that are told apart.
-pub(crate) const TEXT: u8 = 0x1;
-pub(crate) const CLOSE: u8 = 0x8;
-pub(crate) const PING: u8 = 0x9;
-pub(crate) const PONG: u8 = 0xa;
+/// Opcode of text.
+pub const TEXT: u8 = 0x1;
+/// Opcode of a close.
+pub const CLOSE: u8 = 0x8;
+/// Opcode of a ping.
+pub const PING: u8 = 0x9;
+/// Opcode of a pong.
+pub const PONG: u8 = 0xa;
 
-/// The upgrade request, with a token.
-pub(crate) fn request(host: &str, token: &str) -> Vec<u8> {
+/// The upgrade request, with a token if there is one.
+#[must_use]
+pub fn request(host: &str, token: Option<&str>) -> Vec<u8> {
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let text = format!(
         "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Authorization: Bearer {token}\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{token}\r\n"
     );
     text.into_bytes()
 }
 
 /// Appends a frame as clients send them.
-pub(crate) fn client_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+pub fn client_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     header(out, opcode, payload.len(), 0x80);
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(payload);
 }
 
 /// Appends a frame as servers send them.
-pub(crate) fn server_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+pub fn server_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     header(out, opcode, payload.len(), 0);
     out.extend_from_slice(payload);
 }
@@ -47,8 +51,14 @@ fn header(out: &mut Vec<u8>, opcode: u8, length: usize, mask: u8) {
     }
 }
 
+/// Appends a close frame as clients send them.
+pub fn client_close(out: &mut Vec<u8>, code: u16) {
+    client_frame(out, CLOSE, &code.to_be_bytes());
+}
+
 /// The first frame of `bytes`, from a server: opcode, payload and how many bytes it took. `None` = not complete.
-pub(crate) fn parse(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (&first, rest) = bytes.split_first()?;
     let (&short, rest) = rest.split_first()?;
     let (length, start) = match short & 0x7f {
@@ -61,7 +71,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
 }
 
 /// The number after `key` in a frame, for example after `"seq":`.
-pub(crate) fn number_after(payload: &[u8], key: &[u8]) -> Option<u64> {
+#[must_use]
+pub fn number_after(payload: &[u8], key: &[u8]) -> Option<u64> {
     let at = payload.windows(key.len()).position(|window| window == key)?;
     let digits = payload[at + key.len()..].iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(None, |sum, digit| Some(sum.unwrap_or(0) * 10 + u64::from(digit - b'0')))

@@ -1,0 +1,26 @@
+//! Has upgraded and does not say who it is, as it should with its first frame: it writes large frames without end.
+
+use super::{First, MANNER, Manner, Neighbour, text};
+
+const DATA_BYTES: usize = 60 * 1024;
+
+struct Stranger {
+    frame: Vec<u8>,
+}
+
+pub(super) fn new(tag: &str) -> Box<dyn Neighbour> {
+    let mut frame = Vec::new();
+    text(&mut frame, &format!(r#"{{"pub":"{tag}","data":"{}"}}"#, "x".repeat(DATA_BYTES)));
+    Box::new(Stranger { frame })
+}
+
+impl Neighbour for Stranger {
+    fn manner(&self) -> Manner {
+        Manner { connections: 80, first: First::Nameless, readers: 0, ..MANNER }
+    }
+
+    fn say(&mut self, _n: usize, out: &mut Vec<u8>) -> u32 {
+        out.extend_from_slice(&self.frame);
+        1
+    }
+}

@@ -1,0 +1,14 @@
+//! The load driver that the bench and the drill share: many WebSocket clients on one thread and one poll, each as small
+//! as its protocol allows. It speaks the wire by its description and shares no code with the client library; it judges
+//! nothing.
+//!
+//! [`Driver`] owns sockets, [`habit`] is clients that nobody wants.
+
+pub mod dial;
+pub mod driver;
+pub mod frame;
+pub mod habit;
+pub mod samples;
+pub mod socket;
+
+pub use driver::Driver;
