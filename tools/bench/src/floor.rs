@@ -14,7 +14,6 @@ use socket2::{Domain, Socket, Type};
 use crate::control::{self, Control, INPUT, TICK};
 use crate::spec::{self, Command, Ready, Snapshot};
 
-
 const LISTENER: usize = usize::MAX - 3;
 const BACKLOG: i32 = 4096;
 /// Most of one write: what a gateway puts into one.
@@ -182,8 +181,11 @@ impl Floor {
         for command in commands {
             match command {
                 Command::Go => {
-                    let timer =
-                        self.spec.per_s.map(|per_s| control::ticker(self.poll.registry(), per_s)).transpose()?;
+                    let timer = self
+                        .spec
+                        .per_s
+                        .map(|per_s| control::ticker(self.poll.registry(), per_s))
+                        .transpose()?;
                     if timer.is_none() {
                         for at in 0..self.readers.len() {
                             self.readers[at].owed = u64::MAX;

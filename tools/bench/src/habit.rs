@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use sluice_load::dial;
 use sluice_load::driver::Driver;
-use sluice_load::habit::{Ground, Habit};
+use sluice_load::habit::{Habit, Target};
 
 use crate::control::{self, Control, INPUT};
 use crate::spec::{Command, Place, Ready};
@@ -15,12 +15,12 @@ use crate::token;
 pub(crate) fn run(mut control: Control, name: &str, place: &Place) -> anyhow::Result<()> {
     dial::raise_file_limit()?;
     let habit = Habit::named(name).with_context(|| format!("there is no habit {name:?}"))?;
-    let ground = Ground {
+    let target = Target {
         address: place.address,
         tag: place.tag.clone(),
         token: Box::new(|user| token::of(&place.secret, user).ok()),
     };
-    let living = habit.prepare(&ground)?;
+    let running = habit.prepare(&target)?;
     let (mut input, mut events) = (Driver::<()>::new()?, Vec::new());
     control.register(input.registry())?;
     control::say(&Ready { took_s: 0.0, address: None })?;
@@ -31,12 +31,12 @@ pub(crate) fn run(mut control: Control, name: &str, place: &Place) -> anyhow::Re
         None => return Ok(()),
     }
     let mut trouble = None;
-    let spent = living.run(&ground, || {
+    let totals = running.run(&target, || {
         trouble = input.wait(Some(Duration::ZERO), &mut events).err();
         trouble.is_some() || events.iter().any(|event| event.key == INPUT)
     })?;
     if let Some(trouble) = trouble {
         return Err(trouble.into());
     }
-    Ok(control::say(&spent)?)
+    Ok(control::say(&totals)?)
 }

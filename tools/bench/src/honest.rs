@@ -97,7 +97,11 @@ pub(crate) fn run(mut control: Control, place: Place) -> anyhow::Result<()> {
     let mut events = Vec::new();
     while !honest.is_ready() {
         honest.turn(&mut events)?;
-        anyhow::ensure!(start.elapsed() < READY_WITHIN, "not all clients are ready: {:?}", honest.tally.trouble);
+        anyhow::ensure!(
+            start.elapsed() < READY_WITHIN,
+            "not all clients are ready: {:?}",
+            honest.tally.trouble
+        );
     }
     control::say(&Ready { took_s: start.elapsed().as_secs_f64(), address: None })?;
     control.register(honest.driver.registry())?;

@@ -4,15 +4,15 @@
 
 mod churner;
 mod creator;
-mod forgetter;
+mod fire_and_forget;
 mod half_open;
 mod history;
+mod never_reads;
 mod pinger;
 mod presence;
 mod publisher;
-mod stranger;
-mod sulker;
 mod tiny;
+mod unconnected;
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,19 +38,22 @@ const TURN: Duration = Duration::from_millis(2);
 /// What a habit needs before it begins is there by then.
 const PREPARED_WITHIN: Duration = Duration::from_secs(30);
 
+/// Who gives tokens.
+pub type Token<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
+
 /// Where a habit is lived out, and with which tokens.
-pub struct Ground<'a> {
+pub struct Target<'a> {
     /// The gateway.
     pub address: SocketAddr,
     /// What names of rooms and users begin with.
     pub tag: String,
     /// Gives a user a token that may read and write everything; `None`: anonymous.
-    pub token: Box<dyn Fn(&str) -> Option<String> + 'a>,
+    pub token: Token<'a>,
 }
 
 /// How a habit connects.
 #[derive(Debug, Clone, Copy)]
-struct Manner {
+struct Profile {
     connections: usize,
     /// New connections a second; `None` = as fast as they are greeted.
     dials_per_s: Option<u32>,
@@ -76,7 +79,7 @@ enum First {
     Half,
 }
 
-const MANNER: Manner = Manner {
+const PROFILE: Profile = Profile {
     connections: 1,
     dials_per_s: None,
     frames_per_s: None,
@@ -86,8 +89,8 @@ const MANNER: Manner = Manner {
 };
 
 /// A habit.
-trait Neighbour {
-    fn manner(&self) -> Manner;
+trait Behaviour {
+    fn profile(&self) -> Profile;
 
     /// Publishes that must be stored before it begins, as whole frames.
     fn prepare(&mut self) -> Vec<Vec<u8>> {
@@ -108,7 +111,7 @@ pub struct Habit {
     pub name: &'static str,
     /// What it does, in a line.
     pub about: &'static str,
-    make: fn(&str) -> Box<dyn Neighbour>,
+    make: fn(&str) -> Box<dyn Behaviour>,
 }
 
 impl std::fmt::Debug for Habit {
@@ -117,33 +120,33 @@ impl std::fmt::Debug for Habit {
     }
 }
 
-const fn habit(
-    name: &'static str,
-    about: &'static str,
-    make: fn(&str) -> Box<dyn Neighbour>,
-) -> Habit {
+const fn habit(name: &'static str, about: &'static str, make: fn(&str) -> Box<dyn Behaviour>) -> Habit {
     Habit { name, about, make }
 }
 
 /// All of them.
 pub const HABITS: &[Habit] = &[
-    habit("churner", "1 connection subscribes and unsubscribes 60,000 times a second, 128-byte names", churner::new),
+    habit(
+        "churner",
+        "1 connection subscribes and unsubscribes 60,000 times a second, 128-byte names",
+        churner::new,
+    ),
     habit("creator", "400 connections subscribe to 1,000 rooms of their own each", creator::new),
     habit("history-unread", "40 connections ask for 8 pages of 1 MiB each and read nothing", history::unread),
     habit("history-reader", "200 connections ask for pages of history as fast as they come", history::reader),
-    habit("history-forgetter", "150 connections/s ask for 8 pages each and leave at once", forgetter::new),
+    habit("history-forget", "150 connections/s ask for 8 pages each and leave at once", fire_and_forget::new),
     habit("presence", "200 connections in one room ask who is there, without end", presence::new),
     habit("publisher", "8 connections publish as fast as they are read", publisher::new),
     habit("tiny-frames", "4 connections send the smallest requests as fast as they are read", tiny::new),
     habit("pinger", "4 connections send protocol pings as fast as they are read", pinger::new),
     habit("half-open", "1,000 half handshakes a second, 2,000 held open", half_open::new),
-    habit("never-reads", "50 connections subscribe to a busy room, fill it and never read", sulker::new),
-    habit("stranger", "80 connections that do not say who they are write without end", stranger::new),
+    habit("never-reads", "50 connections subscribe to a busy room, fill it and never read", never_reads::new),
+    habit("unconnected", "80 connections that do not say who they are write without end", unconnected::new),
 ];
 
 /// What a habit did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spent {
+pub struct Totals {
     /// Connections begun.
     pub dialled: u64,
     /// Of them, ended by the server.
@@ -171,9 +174,9 @@ struct Place {
 }
 
 /// A habit that is lived out.
-pub struct Living {
-    neighbour: Box<dyn Neighbour>,
-    manner: Manner,
+pub struct Running {
+    behaviour: Box<dyn Behaviour>,
+    profile: Profile,
     driver: Driver<Place>,
     /// Connections that can be written to.
     hungry: VecDeque<usize>,
@@ -182,7 +185,7 @@ pub struct Living {
     connecting: usize,
     begun: Instant,
     heard: u64,
-    spent: Spent,
+    totals: Totals,
 }
 
 impl Habit {
@@ -202,27 +205,27 @@ impl Habit {
     ///
     /// # Errors
     /// When the gateway does not take what the habit needs.
-    pub fn prepare(self, ground: &Ground<'_>) -> io::Result<Living> {
-        let mut neighbour = (self.make)(&ground.tag);
-        store(ground, &neighbour.prepare())?;
-        let (manner, now) = (neighbour.manner(), Instant::now());
-        let due = (0..manner.connections).map(|n| (n, now)).collect();
-        let (driver, hungry, spent) = (Driver::new()?, VecDeque::new(), Spent::default());
-        Ok(Living { neighbour, manner, driver, hungry, due, connecting: 0, begun: now, heard: 0, spent })
+    pub fn prepare(self, target: &Target<'_>) -> io::Result<Running> {
+        let mut behaviour = (self.make)(&target.tag);
+        store(target, &behaviour.prepare())?;
+        let (profile, now) = (behaviour.profile(), Instant::now());
+        let due = (0..profile.connections).map(|n| (n, now)).collect();
+        let (driver, hungry, totals) = (Driver::new()?, VecDeque::new(), Totals::default());
+        Ok(Running { behaviour, profile, driver, hungry, due, connecting: 0, begun: now, heard: 0, totals })
     }
 }
 
-impl Living {
+impl Running {
     /// Until `stop` says so, which is asked at least every 2 ms; then all its connections end at once.
     ///
     /// # Errors
     /// When the system has no sockets left.
-    pub fn run(mut self, ground: &Ground<'_>, mut stop: impl FnMut() -> bool) -> io::Result<Spent> {
+    pub fn run(mut self, target: &Target<'_>, mut stop: impl FnMut() -> bool) -> io::Result<Totals> {
         self.begun = Instant::now();
         self.due.iter_mut().for_each(|(_, at)| *at = self.begun);
         let mut ready = Vec::new();
         while !stop() {
-            self.dial(ground)?;
+            self.dial(target)?;
             let idle = self.hungry.is_empty() || !self.may_speak();
             self.driver.wait(Some(if idle { TURN } else { Duration::ZERO }), &mut ready)?;
             for ready in ready.drain(..) {
@@ -230,44 +233,44 @@ impl Living {
             }
             self.speak();
         }
-        self.spent.heard = self.heard;
-        Ok(self.spent)
+        self.totals.heard = self.heard;
+        Ok(self.totals)
     }
 
-    fn dial(&mut self, ground: &Ground<'_>) -> io::Result<()> {
+    fn dial(&mut self, target: &Target<'_>) -> io::Result<()> {
         let now = Instant::now();
         while let Some((n, at)) = self.due.front().copied()
             && at <= now
         {
-            let may = match self.manner.dials_per_s {
-                Some(per_s) => self.spent.dialled < allowance(self.begun, per_s),
+            let may = match self.profile.dials_per_s {
+                Some(per_s) => self.totals.dialled < allowance(self.begun, per_s),
                 None => self.connecting < CONNECTING_MAX,
             };
             if !may {
                 return Ok(());
             }
             self.due.pop_front();
-            let host = ground.address.to_string();
-            let user = format!("{}-{n}", ground.tag);
-            let token = (self.manner.first != First::Nameless).then(|| (ground.token)(&user)).flatten();
+            let host = target.address.to_string();
+            let user = format!("{}-{n}", target.tag);
+            let token = (self.profile.first != First::Nameless).then(|| (target.token)(&user)).flatten();
             let mut first = frame::request(&host, token.as_deref());
-            self.neighbour.begin(n);
+            self.behaviour.begin(n);
             let mut place = Place { n, speaks: false, queued: false, is_done: false };
-            match self.manner.first {
+            match self.profile.first {
                 First::Half => first.truncate(first.len() / 2),
                 First::Eager => {
                     place.speaks = true;
-                    self.spent.frames += u64::from(self.neighbour.say(n, &mut first));
+                    self.totals.frames += u64::from(self.behaviour.say(n, &mut first));
                 }
                 First::Polite | First::Nameless => self.connecting += 1,
             }
             // who does not read is felt sooner with a small buffer of the system
             let bytes = first.len() as u64;
-            let buffer = (n >= self.manner.readers).then_some(UNREAD_BUFFER_BYTES);
-            match self.driver.dial_with(ground.address, buffer, first, place) {
+            let buffer = (n >= self.profile.readers).then_some(UNREAD_BUFFER_BYTES);
+            match self.driver.dial_with(target.address, buffer, first, place) {
                 Ok(_) => {
-                    self.spent.dialled += 1;
-                    self.spent.written += bytes;
+                    self.totals.dialled += 1;
+                    self.totals.written += bytes;
                 }
                 // all ports in use for a moment: a client that closes first leaves them waiting
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -283,8 +286,8 @@ impl Living {
     fn attend(&mut self, ready: Ready) {
         let Some((socket, place)) = self.driver.get_mut(ready.key) else { return };
         let spoke = place.speaks;
-        let reads = place.n < self.manner.readers || !spoke;
-        let (heard, first) = (&mut self.heard, self.manner.first);
+        let reads = place.n < self.profile.readers || !spoke;
+        let (heard, first) = (&mut self.heard, self.profile.first);
         let outcome = if reads || ready.ended {
             self.driver
                 .attend(ready, true, |place, _, heard_now| match heard_now {
@@ -296,7 +299,7 @@ impl Living {
                 })
                 .map(drop)
         } else {
-            socket.flush(true).map(|count| self.spent.written += count as u64)
+            socket.flush(true).map(|count| self.totals.written += count as u64)
         };
         match outcome {
             Err(gone) => self.gone(ready.key, &gone),
@@ -316,19 +319,19 @@ impl Living {
 
     fn gone(&mut self, key: usize, gone: &Gone) {
         let Some(place) = self.driver.remove(key) else { return };
-        if !place.speaks && self.manner.first != First::Half {
+        if !place.speaks && self.profile.first != First::Half {
             self.connecting = self.connecting.saturating_sub(1);
         }
-        if !(self.manner.leaves && place.is_done) {
-            self.spent.ended += 1;
-            self.spent.why.get_or_insert_with(|| gone.to_string());
+        if !(self.profile.leaves && place.is_done) {
+            self.totals.ended += 1;
+            self.totals.why.get_or_insert_with(|| gone.to_string());
         }
-        let pause = if self.manner.dials_per_s.is_some() { Duration::ZERO } else { AGAIN };
+        let pause = if self.profile.dials_per_s.is_some() { Duration::ZERO } else { AGAIN };
         self.due.push_back((place.n, Instant::now() + pause));
     }
 
     fn may_speak(&self) -> bool {
-        self.manner.frames_per_s.is_none_or(|per_s| self.spent.frames < allowance(self.begun, per_s))
+        self.profile.frames_per_s.is_none_or(|per_s| self.totals.frames < allowance(self.begun, per_s))
     }
 
     /// Each connection whose socket has room is asked once.
@@ -342,22 +345,22 @@ impl Living {
             place.queued = false;
             let mut said = 0;
             while socket.out().len() < CHUNK_BYTES {
-                let more = self.neighbour.say(place.n, socket.out());
+                let more = self.behaviour.say(place.n, socket.out());
                 said += more;
-                if more == 0 || self.manner.frames_per_s.is_some() {
+                if more == 0 || self.profile.frames_per_s.is_some() {
                     break;
                 }
             }
-            self.spent.frames += u64::from(said);
+            self.totals.frames += u64::from(said);
             place.is_done = said == 0;
             match socket.flush(true) {
                 Err(gone) => self.gone(key, &gone),
                 Ok(count) => {
-                    self.spent.written += count as u64;
+                    self.totals.written += count as u64;
                     if said > 0 && socket.is_flushed() {
                         place.queued = true;
                         self.hungry.push_back(key);
-                    } else if said == 0 && self.manner.leaves {
+                    } else if said == 0 && self.profile.leaves {
                         socket.finish();
                         self.gone(key, &Gone::Broken("left".into()));
                     }
@@ -373,14 +376,14 @@ fn allowance(begun: Instant, per_s: u32) -> u64 {
 }
 
 /// Publishes these and waits until each is answered.
-fn store(ground: &Ground<'_>, frames: &[Vec<u8>]) -> io::Result<()> {
+fn store(target: &Target<'_>, frames: &[Vec<u8>]) -> io::Result<()> {
     if frames.is_empty() {
         return Ok(());
     }
     let (mut driver, mut ready, mut answers) = (Driver::<()>::new()?, Vec::new(), 0);
-    let token = (ground.token)(&format!("{}-prepares", ground.tag));
-    let first = frame::request(&ground.address.to_string(), token.as_deref());
-    let key = driver.dial(ground.address, first, ())?;
+    let token = (target.token)(&format!("{}-prepares", target.tag));
+    let first = frame::request(&target.address.to_string(), token.as_deref());
+    let key = driver.dial(target.address, first, ())?;
     let (begun, mut trouble) = (Instant::now(), None);
     while answers < frames.len() {
         driver.wait(Some(TURN), &mut ready)?;
@@ -417,10 +420,10 @@ mod tests {
     fn every_habit_has_something_to_say_and_a_name_of_its_own() {
         for (n, habit) in HABITS.iter().enumerate() {
             assert!(HABITS[..n].iter().all(|other| other.name != habit.name), "{habit:?} twice");
-            let mut neighbour = (habit.make)("t");
-            let (manner, mut out) = (neighbour.manner(), Vec::new());
-            assert!(manner.connections > 0, "{habit:?}");
-            assert_eq!(neighbour.say(0, &mut out) > 0, manner.first != First::Half, "{habit:?}");
+            let mut behaviour = (habit.make)("t");
+            let (profile, mut out) = (behaviour.profile(), Vec::new());
+            assert!(profile.connections > 0, "{habit:?}");
+            assert_eq!(behaviour.say(0, &mut out) > 0, profile.first != First::Half, "{habit:?}");
         }
         assert!(Habit::named("churner").is_some() && Habit::named("nobody").is_none());
     }

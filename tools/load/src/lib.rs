@@ -2,13 +2,17 @@
 //! as its protocol allows. It speaks the wire by its description and shares no code with the client library; it judges
 //! nothing.
 //!
-//! [`Driver`] owns sockets, [`habit`] is clients that nobody wants.
+//! [`Driver`] owns sockets, [`Crowd`] is clients that resume on it, [`habit`] is clients that nobody wants.
 
+pub mod comeback;
+pub mod crowd;
 pub mod dial;
 pub mod driver;
 pub mod frame;
 pub mod habit;
 pub mod samples;
+pub mod server_frame;
 pub mod socket;
 
+pub use crowd::Crowd;
 pub use driver::Driver;

@@ -151,11 +151,7 @@ impl Socket {
     }
 
     /// Takes whole frames; returns how many bytes they had.
-    fn consume(
-        &mut self,
-        bytes: &[u8],
-        on: &mut impl FnMut(&mut Vec<u8>, Heard<'_>),
-    ) -> Result<usize, Gone> {
+    fn consume(&mut self, bytes: &[u8], on: &mut impl FnMut(&mut Vec<u8>, Heard<'_>)) -> Result<usize, Gone> {
         let mut used = 0;
         if !self.upgraded {
             let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
@@ -208,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_when_to_try_again() {
-        let head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\nRetry-After: 7\r\n\r\nnot ready";
+        let head =
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\nRetry-After: 7\r\n\r\nnot ready";
         let line = "HTTP/1.1 503 Service Unavailable".to_owned();
         assert_eq!(refused(head), Gone::Refused { status: 503, retry_after_s: Some(7), line });
         let nonsense = Gone::Refused { status: 0, retry_after_s: None, line: "hello".into() };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use sluice_launcher::Service;
-use sluice_load::habit::{HABITS, Habit, Spent};
+use sluice_load::habit::{HABITS, Habit, Totals};
 use sluice_load::samples::Quantiles;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -120,7 +120,7 @@ async fn one(habit: Habit, arguments: &Arguments, gateway: &Gateway) -> anyhow::
         sleep_until(until.min(Instant::now() + LOOK)).await;
         peak = peak.max(memory(gateway));
     }
-    let spent: Spent = neighbour.stop().await?;
+    let totals: Totals = neighbour.stop().await?;
     let meanwhile = Part { seen: honest.seen().await?, memory: peak };
     sleep(RECOVER).await;
     let memory_after = memory(gateway);
@@ -128,7 +128,7 @@ async fn one(habit: Habit, arguments: &Arguments, gateway: &Gateway) -> anyhow::
     sleep(ALONE).await;
     let after = Part { seen: honest.seen().await?, memory: memory_after };
     honest.end().await?;
-    Ok(section(arguments, habit, [before, meanwhile, after], &recovering, &spent))
+    Ok(section(arguments, habit, [before, meanwhile, after], &recovering, &totals))
 }
 
 fn memory(gateway: &Gateway) -> f64 {
@@ -140,7 +140,7 @@ fn section(
     habit: Habit,
     parts: [Part; 3],
     recovering: &Seen,
-    spent: &Spent,
+    totals: &Totals,
 ) -> Section {
     let command = format!("sluice-bench neighbour {} --for {}", habit.name, arguments.for_s);
     let mut section = Section::with_columns(command, ["before", "meanwhile", "after"]);
@@ -158,7 +158,7 @@ fn section(
     section.values("refused", parts.each_ref().map(|part| part.seen.refused as f64));
     section.values("gaps", parts.each_ref().map(|part| part.seen.gaps as f64));
     section.values("gateway, MB (meanwhile: peak)", parts.each_ref().map(|part| part.memory));
-    let Spent { dialled, ended, frames, written, heard, why } = spent;
+    let Totals { dialled, ended, frames, written, heard, why } = totals;
     section.notes.push(format!(
         "the neighbour: {} connections, {} ended by the server{}, {} frames, {} MB written, {} frames read",
         number(*dialled as f64),

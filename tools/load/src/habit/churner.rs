@@ -1,6 +1,6 @@
 //! Subscribes and unsubscribes, 60,000 times a second, each time another room with the longest name there may be.
 
-use super::{MANNER, Manner, Neighbour, text};
+use super::{Behaviour, PROFILE, Profile, text};
 
 /// Subscriptions and their ends, each two frames.
 const FRAMES_PER_S: u32 = 120_000;
@@ -14,13 +14,13 @@ struct Churner {
     next: u64,
 }
 
-pub(super) fn new(tag: &str) -> Box<dyn Neighbour> {
+pub(super) fn new(tag: &str) -> Box<dyn Behaviour> {
     Box::new(Churner { tag: format!("{tag}."), next: 0 })
 }
 
-impl Neighbour for Churner {
-    fn manner(&self) -> Manner {
-        Manner { frames_per_s: Some(FRAMES_PER_S), ..MANNER }
+impl Behaviour for Churner {
+    fn profile(&self) -> Profile {
+        Profile { frames_per_s: Some(FRAMES_PER_S), ..PROFILE }
     }
 
     fn say(&mut self, _n: usize, out: &mut Vec<u8>) -> u32 {

@@ -1,6 +1,6 @@
 //! 400 connections, each subscribed to as many rooms as one may be, all of them its own: 400,000 rooms.
 
-use super::{MANNER, Manner, Neighbour, text};
+use super::{Behaviour, PROFILE, Profile, text};
 
 const CONNECTIONS: usize = 400;
 const ROOMS: usize = 1_000;
@@ -10,13 +10,13 @@ struct Creator {
     said: Vec<usize>,
 }
 
-pub(super) fn new(tag: &str) -> Box<dyn Neighbour> {
+pub(super) fn new(tag: &str) -> Box<dyn Behaviour> {
     Box::new(Creator { tag: tag.to_owned(), said: vec![0; CONNECTIONS] })
 }
 
-impl Neighbour for Creator {
-    fn manner(&self) -> Manner {
-        Manner { connections: CONNECTIONS, ..MANNER }
+impl Behaviour for Creator {
+    fn profile(&self) -> Profile {
+        Profile { connections: CONNECTIONS, ..PROFILE }
     }
 
     fn begin(&mut self, n: usize) {

@@ -1,6 +1,6 @@
 //! Asks for the largest pages of history there are: reading them as fast as they come, or not at all.
 
-use super::{MANNER, Manner, Neighbour, text};
+use super::{Behaviour, PROFILE, Profile, text};
 
 /// Questions one connection may have without an answer.
 pub(super) const PAGES: u32 = 8;
@@ -11,20 +11,20 @@ const DATA_BYTES: usize = 4_000;
 
 struct History {
     room: String,
-    manner: Manner,
+    profile: Profile,
     /// Questions of each connection, at most; then it is silent.
     most: Option<u32>,
     asked: Vec<u32>,
 }
 
-pub(super) fn unread(tag: &str) -> Box<dyn Neighbour> {
-    let manner = Manner { connections: 40, readers: 0, ..MANNER };
-    Box::new(History { room: room(tag), manner, most: Some(PAGES), asked: vec![0; 40] })
+pub(super) fn unread(tag: &str) -> Box<dyn Behaviour> {
+    let profile = Profile { connections: 40, readers: 0, ..PROFILE };
+    Box::new(History { room: room(tag), profile, most: Some(PAGES), asked: vec![0; 40] })
 }
 
-pub(super) fn reader(tag: &str) -> Box<dyn Neighbour> {
-    let manner = Manner { connections: 200, ..MANNER };
-    Box::new(History { room: room(tag), manner, most: None, asked: vec![0; 200] })
+pub(super) fn reader(tag: &str) -> Box<dyn Behaviour> {
+    let profile = Profile { connections: 200, ..PROFILE };
+    Box::new(History { room: room(tag), profile, most: None, asked: vec![0; 200] })
 }
 
 /// The room that is asked for.
@@ -43,9 +43,9 @@ pub(super) fn archive(room: &str) -> Vec<Vec<u8>> {
     (0..MESSAGES).map(publish).collect()
 }
 
-impl Neighbour for History {
-    fn manner(&self) -> Manner {
-        self.manner
+impl Behaviour for History {
+    fn profile(&self) -> Profile {
+        self.profile
     }
 
     fn prepare(&mut self) -> Vec<Vec<u8>> {

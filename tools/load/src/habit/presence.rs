@@ -1,6 +1,6 @@
 //! 200 connections in one room ask who is in it, without end, and read every answer.
 
-use super::{MANNER, Manner, Neighbour, text};
+use super::{Behaviour, PROFILE, Profile, text};
 
 const CONNECTIONS: usize = 200;
 
@@ -9,13 +9,13 @@ struct Presence {
     inside: Vec<bool>,
 }
 
-pub(super) fn new(tag: &str) -> Box<dyn Neighbour> {
+pub(super) fn new(tag: &str) -> Box<dyn Behaviour> {
     Box::new(Presence { room: format!("{tag}.party"), inside: vec![false; CONNECTIONS] })
 }
 
-impl Neighbour for Presence {
-    fn manner(&self) -> Manner {
-        Manner { connections: CONNECTIONS, ..MANNER }
+impl Behaviour for Presence {
+    fn profile(&self) -> Profile {
+        Profile { connections: CONNECTIONS, ..PROFILE }
     }
 
     fn begin(&mut self, n: usize) {

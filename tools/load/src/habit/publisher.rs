@@ -1,6 +1,6 @@
 //! Publishes to rooms of its own as fast as it is read, with keys as a library chooses them.
 
-use super::{MANNER, Manner, Neighbour, text};
+use super::{Behaviour, PROFILE, Profile, text};
 
 const CONNECTIONS: usize = 8;
 /// Rooms in turn, so that every lane has some.
@@ -13,13 +13,13 @@ struct Publisher {
     next: u64,
 }
 
-pub(super) fn new(tag: &str) -> Box<dyn Neighbour> {
+pub(super) fn new(tag: &str) -> Box<dyn Behaviour> {
     Box::new(Publisher { tag: tag.to_owned(), data: "x".repeat(DATA_BYTES), next: 0 })
 }
 
-impl Neighbour for Publisher {
-    fn manner(&self) -> Manner {
-        Manner { connections: CONNECTIONS, ..MANNER }
+impl Behaviour for Publisher {
+    fn profile(&self) -> Profile {
+        Profile { connections: CONNECTIONS, ..PROFILE }
     }
 
     fn say(&mut self, _n: usize, out: &mut Vec<u8>) -> u32 {

@@ -1,16 +1,16 @@
 //! The smallest requests there are, as fast as they are read: each costs the server an answer.
 
-use super::{MANNER, Manner, Neighbour, text};
+use super::{Behaviour, PROFILE, Profile, text};
 
 struct Tiny;
 
-pub(super) fn new(_tag: &str) -> Box<dyn Neighbour> {
+pub(super) fn new(_tag: &str) -> Box<dyn Behaviour> {
     Box::new(Tiny)
 }
 
-impl Neighbour for Tiny {
-    fn manner(&self) -> Manner {
-        Manner { connections: 4, ..MANNER }
+impl Behaviour for Tiny {
+    fn profile(&self) -> Profile {
+        Profile { connections: 4, ..PROFILE }
     }
 
     fn say(&mut self, _n: usize, out: &mut Vec<u8>) -> u32 {

@@ -1,22 +1,22 @@
 //! Has upgraded and does not say who it is, as it should with its first frame: it writes large frames without end.
 
-use super::{First, MANNER, Manner, Neighbour, text};
+use super::{Behaviour, First, PROFILE, Profile, text};
 
 const DATA_BYTES: usize = 60 * 1024;
 
-struct Stranger {
+struct Unconnected {
     frame: Vec<u8>,
 }
 
-pub(super) fn new(tag: &str) -> Box<dyn Neighbour> {
+pub(super) fn new(tag: &str) -> Box<dyn Behaviour> {
     let mut frame = Vec::new();
     text(&mut frame, &format!(r#"{{"pub":"{tag}","data":"{}"}}"#, "x".repeat(DATA_BYTES)));
-    Box::new(Stranger { frame })
+    Box::new(Unconnected { frame })
 }
 
-impl Neighbour for Stranger {
-    fn manner(&self) -> Manner {
-        Manner { connections: 80, first: First::Nameless, readers: 0, ..MANNER }
+impl Behaviour for Unconnected {
+    fn profile(&self) -> Profile {
+        Profile { connections: 80, first: First::Nameless, readers: 0, ..PROFILE }
     }
 
     fn say(&mut self, _n: usize, out: &mut Vec<u8>) -> u32 {

@@ -1,6 +1,6 @@
 //! 50 connections: two fill a room with large messages, the others subscribe to it and never read.
 
-use super::{MANNER, Manner, Neighbour, text};
+use super::{Behaviour, PROFILE, Profile, text};
 
 const CONNECTIONS: usize = 50;
 /// Those of them that publish.
@@ -9,21 +9,21 @@ const DATA_BYTES: usize = 16 * 1024;
 /// Frames of all together: 3 MB/s to each subscriber.
 const FRAMES_PER_S: u32 = 200;
 
-struct Sulker {
+struct NeverReads {
     room: String,
     data: String,
     inside: Vec<bool>,
     next: u64,
 }
 
-pub(super) fn new(tag: &str) -> Box<dyn Neighbour> {
+pub(super) fn new(tag: &str) -> Box<dyn Behaviour> {
     let (room, data) = (format!("{tag}.loud"), "x".repeat(DATA_BYTES));
-    Box::new(Sulker { room, data, inside: vec![false; CONNECTIONS], next: 0 })
+    Box::new(NeverReads { room, data, inside: vec![false; CONNECTIONS], next: 0 })
 }
 
-impl Neighbour for Sulker {
-    fn manner(&self) -> Manner {
-        Manner { connections: CONNECTIONS, frames_per_s: Some(FRAMES_PER_S), readers: PUBLISHERS, ..MANNER }
+impl Behaviour for NeverReads {
+    fn profile(&self) -> Profile {
+        Profile { connections: CONNECTIONS, frames_per_s: Some(FRAMES_PER_S), readers: PUBLISHERS, ..PROFILE }
     }
 
     fn begin(&mut self, n: usize) {

@@ -2,29 +2,29 @@
 //! and is gone before anybody could answer.
 
 use super::history::{PAGES, archive, room};
-use super::{First, MANNER, Manner, Neighbour, text};
+use super::{Behaviour, First, PROFILE, Profile, text};
 
 const DIALS_PER_S: u32 = 150;
 /// Places that are used in turn: more than are ever open at once.
 const CONNECTIONS: usize = 1_000;
 
-struct Forgetter {
+struct FireAndForget {
     room: String,
     asked: Vec<bool>,
 }
 
-pub(super) fn new(tag: &str) -> Box<dyn Neighbour> {
-    Box::new(Forgetter { room: room(tag), asked: vec![false; CONNECTIONS] })
+pub(super) fn new(tag: &str) -> Box<dyn Behaviour> {
+    Box::new(FireAndForget { room: room(tag), asked: vec![false; CONNECTIONS] })
 }
 
-impl Neighbour for Forgetter {
-    fn manner(&self) -> Manner {
-        Manner {
+impl Behaviour for FireAndForget {
+    fn profile(&self) -> Profile {
+        Profile {
             connections: CONNECTIONS,
             dials_per_s: Some(DIALS_PER_S),
             first: First::Eager,
             leaves: true,
-            ..MANNER
+            ..PROFILE
         }
     }
 
