@@ -10,11 +10,12 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sluice_proto::ids::{InvalidName, RoomId, UserId};
-use sluice_proto::limits::NAME_BYTES_MAX;
+use sluice_proto::limits::ROOM_BYTES_MAX;
 
 use crate::defaults::{GRANTS_MAX, LEEWAY_S, TOKEN_BYTES_MAX};
 
-/// What a user may do: exact room names, or prefixes ending in `*`.
+/// What a user may do: exact room names, or prefixes ending in `*`. Rooms that address one user (`@…`) are only granted by
+/// what begins with `@`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grants {
@@ -198,17 +199,17 @@ fn checked(grants: Grants) -> Result<Grants, AuthError> {
         return Err(AuthError::Grants("there are too many; use prefixes ending in \"*\""));
     }
     // A prefix is at most a whole room name and its "*".
-    let usable = |grant: &String| (1..=NAME_BYTES_MAX + 1).contains(&grant.len());
+    let usable = |grant: &String| (1..=ROOM_BYTES_MAX + 1).contains(&grant.len());
     if !grants.sub.iter().chain(&grants.publish).all(usable) {
         return Err(AuthError::Grants("one is empty or longer than a room name"));
     }
     Ok(grants)
 }
 
-/// Adds the user's own room, where that is a room and would not be read as a prefix.
+/// Adds the user's own room. A user whose name has a `*` has none: the grant would be read as a prefix.
 fn with_own_room(mut grants: Grants, user: &UserId) -> Grants {
     let own = RoomId::own_room_of(user);
-    if RoomId::parse(&own).is_ok() && !own.ends_with('*') && !grants.sub.contains(&own) {
+    if RoomId::parse_from_client(&own).is_ok() && !grants.sub.contains(&own) {
         grants.sub.push(own);
     }
     grants
@@ -216,6 +217,8 @@ fn with_own_room(mut grants: Grants, user: &UserId) -> Grants {
 
 #[cfg(test)]
 mod tests {
+    use sluice_proto::limits::NAME_BYTES_MAX;
+
     use super::*;
 
     const NOW_MS: i64 = 1_763_719_200_000;
@@ -252,11 +255,9 @@ mod tests {
     fn the_own_room_is_never_read_as_a_prefix() {
         let identity = judge(&Claims { sub: "a*".into(), ..Claims::default() }).expect("valid");
         assert_eq!(identity.grants, Grants::default());
-        let long = "u".repeat(NAME_BYTES_MAX);
-        assert_eq!(
-            judge(&Claims { sub: long, ..Claims::default() }).expect("valid").grants,
-            Grants::default()
-        );
+        let longest = Claims { sub: "u".repeat(NAME_BYTES_MAX), ..Claims::default() };
+        let own = vec![format!("@{}", longest.sub)];
+        assert_eq!(judge(&longest).expect("valid").grants.sub, own, "one byte longer than any other room");
     }
 
     #[test]
@@ -297,7 +298,7 @@ mod tests {
         ));
         let grants = |sub| Claims { grants: Some(Grants { sub, publish: Vec::new() }), ..ann() };
         assert!(matches!(judge(&grants(vec![String::new()])), Err(AuthError::Grants(_))));
-        assert!(matches!(judge(&grants(vec!["r".repeat(NAME_BYTES_MAX + 2)])), Err(AuthError::Grants(_))));
+        assert!(matches!(judge(&grants(vec!["r".repeat(ROOM_BYTES_MAX + 2)])), Err(AuthError::Grants(_))));
         assert!(matches!(
             judge(&grants(vec!["r".into(); GRANTS_MAX + 1])),
             Err(AuthError::Malformed(_) | AuthError::Grants(_))

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sluice_presence::{Change, Presence, Present};
+use sluice_presence::{Change, Presence, Present, Roster};
 use sluice_proto::grpc::{
     ChangeKind, PresenceReply, PresenceRequest, PresentUser, ReapReply, ReapRequest, StatusChange,
     StatusReply, StatusRequest, presence_request,
@@ -66,16 +66,21 @@ impl PresenceService {
     /// A malformed request, or Redis.
     pub async fn present(&self, request: PresenceRequest) -> Result<PresenceReply, CallError> {
         let limit = if request.limit == 0 { PRESENT_MAX } else { (request.limit as usize).min(PRESENT_MAX) };
-        let found = match request.of {
+        let roster = match request.of {
             Some(presence_request::Of::Room(room)) => {
-                self.presence.room(&RoomId::parse(&room)?, limit).await?
+                let after = (!request.after.is_empty()).then(|| UserId::parse(&request.after)).transpose()?;
+                self.presence.room(&RoomId::parse(&room)?, after.as_ref(), limit).await?
             }
             Some(presence_request::Of::User(user)) => {
-                self.presence.user(&UserId::parse(&user)?).await?.into_iter().collect()
+                let found = self.presence.user(&UserId::parse(&user)?).await?;
+                let connections = found.as_ref().map_or(0, |present| present.connections);
+                let count = u32::from(found.is_some());
+                Roster { users: found.into_iter().collect(), count, connections, more: false }
             }
             None => return Err(CallError::Invalid("say of which room or user".into())),
         };
-        Ok(PresenceReply { users: found.into_iter().map(present_user).collect() })
+        let Roster { users, count, connections, more } = roster;
+        Ok(PresenceReply { users: users.into_iter().map(present_user).collect(), count, connections, more })
     }
 
     /// Removes what gone instances left. One that is alive for certain is left alone.
@@ -91,7 +96,7 @@ impl PresenceService {
         for gone in &request.gone {
             let gone = InstanceId::parse(gone)?;
             if (self.alive)(&gone) {
-                tracing::warn!(gone = %gone, "An instance said to be gone is connected here; it is not reaped.");
+                tracing::warn!(instance = %gone, "An instance said to be gone is connected here; it is not reaped.");
                 continue;
             }
             fields_removed += self.presence.reap(&gone).await?;

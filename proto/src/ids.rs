@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::limits::{LANES, MINTED_KEY_PREFIX, NAME_BYTES_MAX};
+use crate::limits::{LANES, MINTED_KEY_PREFIX, NAME_BYTES_MAX, ROOM_BYTES_MAX};
 
 /// Position of a message in its room: 1, 2, … without holes. 0 is the position before the first.
 pub type Seq = u64;
@@ -16,24 +16,27 @@ pub enum InvalidName {
     /// Nothing in it.
     #[error("{0} is empty")]
     Empty(&'static str),
-    /// Longer than [`NAME_BYTES_MAX`].
-    #[error("{0} has {1} bytes, at most {NAME_BYTES_MAX} are allowed")]
-    TooLong(&'static str, usize),
+    /// Longer than the last number.
+    #[error("{0} has {1} bytes, at most {2} are allowed")]
+    TooLong(&'static str, usize, usize),
     /// A control character (U+0000…U+001F, U+007F…U+009F) is in it.
     #[error("{0} contains a control character")]
     Control(&'static str),
     /// A client's key starts with the prefix of minted keys.
     #[error("key starts with \"~\", which is reserved; choose another first character")]
     Reserved,
+    /// A `*` in a room: a grant for it would be read as a prefix.
+    #[error("room contains \"*\", which stands for the rest of a name in grants; choose another character")]
+    Star,
 }
 
 /// The one rule for rooms, users and keys, the same in gateway and logic.
-fn check(what: &'static str, text: &str) -> Result<(), InvalidName> {
+fn check(what: &'static str, text: &str, bytes_max: usize) -> Result<(), InvalidName> {
     if text.is_empty() {
         return Err(InvalidName::Empty(what));
     }
-    if text.len() > NAME_BYTES_MAX {
-        return Err(InvalidName::TooLong(what, text.len()));
+    if text.len() > bytes_max {
+        return Err(InvalidName::TooLong(what, text.len(), bytes_max));
     }
     if text.chars().any(char::is_control) {
         return Err(InvalidName::Control(what));
@@ -42,18 +45,18 @@ fn check(what: &'static str, text: &str) -> Result<(), InvalidName> {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $bytes_max:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// Takes a name of 1…[`NAME_BYTES_MAX`] bytes without control characters.
+            /// Takes a name of at least one and at most as many bytes as the wire allows, without control characters.
             ///
             /// # Errors
             /// [`InvalidName`] says which rule was broken.
             pub fn parse(text: &str) -> Result<Self, InvalidName> {
-                check($what, text)?;
+                check($what, text, $bytes_max)?;
                 Ok(Self(text.into()))
             }
 
@@ -86,22 +89,32 @@ macro_rules! name {
 
 name!(
     /// A room: an ordered log of messages that clients publish to and subscribe to.
-    RoomId, "room"
+    RoomId, "room", ROOM_BYTES_MAX
 );
 name!(
     /// A user: who publishes; also the dedupe space of keys.
-    UserId, "user"
+    UserId, "user", NAME_BYTES_MAX
 );
 name!(
     /// A publish's key: the same `(room, sender, key)` is stored once.
-    Key, "key"
+    Key, "key", NAME_BYTES_MAX
 );
 name!(
     /// A running process: a new one at every registration, never used again.
-    InstanceId, "instance"
+    InstanceId, "instance", NAME_BYTES_MAX
 );
 
 impl RoomId {
+    /// Takes a room to subscribe or publish to: as [`RoomId::parse`], and `*` is refused. Rooms that have one from
+    /// earlier can still be read and left.
+    ///
+    /// # Errors
+    /// [`InvalidName`] says which rule was broken.
+    pub fn parse_from_client(text: &str) -> Result<Self, InvalidName> {
+        let room = Self::parse(text)?;
+        if text.contains('*') { Err(InvalidName::Star) } else { Ok(room) }
+    }
+
     /// The lane of this room, `0…LANES-1`, equal in every process.
     #[must_use]
     pub fn lane(&self) -> u8 {
@@ -205,11 +218,24 @@ mod tests {
     #[test]
     fn names_follow_one_rule() {
         assert!(RoomId::parse("news").is_ok());
-        assert!(RoomId::parse(&"x".repeat(NAME_BYTES_MAX)).is_ok());
         assert_eq!(RoomId::parse(""), Err(InvalidName::Empty("room")));
-        assert_eq!(RoomId::parse(&"x".repeat(129)), Err(InvalidName::TooLong("room", 129)));
+        assert_eq!(RoomId::parse(&"x".repeat(130)), Err(InvalidName::TooLong("room", 130, 129)));
+        assert_eq!(Key::parse(&"x".repeat(129)), Err(InvalidName::TooLong("key", 129, 128)));
         assert_eq!(RoomId::parse("a\0b"), Err(InvalidName::Control("room")));
         assert_eq!(UserId::parse("a\u{85}"), Err(InvalidName::Control("user")));
+    }
+
+    #[test]
+    fn the_longest_user_has_a_room() {
+        let longest = UserId::parse(&"u".repeat(NAME_BYTES_MAX)).expect("valid");
+        assert!(RoomId::parse_from_client(&RoomId::own_room_of(&longest)).is_ok());
+    }
+
+    #[test]
+    fn a_room_with_a_star_is_only_read() {
+        assert_eq!(RoomId::parse_from_client("chat*"), Err(InvalidName::Star));
+        assert_eq!(RoomId::parse_from_client("a*b"), Err(InvalidName::Star));
+        assert!(RoomId::parse("chat*").is_ok());
     }
 
     #[test]

@@ -2,8 +2,17 @@
 
 /// Lanes: rooms of one lane are committed by one connection at a time.
 pub const LANES: u8 = 16;
-/// Longest room, user or key, in bytes of UTF-8.
+/// Longest user or key, in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 128;
+/// Longest room: one byte more than a user, so that everybody has a room of their own, `@<user>`.
+pub const ROOM_BYTES_MAX: usize = NAME_BYTES_MAX + 1;
+/// Largest `id` of a request, in bytes of JSON.
+pub const ID_BYTES_MAX: usize = 256;
+/// Arrays and objects in each other within a `data` or an `id`: common readers give up at 128 or below, and a
+/// message in a page of history lies three levels deep.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Most users in one page of `presence`.
+pub const PRESENCE_USERS_MAX: usize = 256;
 /// Largest `data` of a publish, in bytes of JSON as received.
 pub const DATA_BYTES_MAX: usize = 64 * 1024;
 /// Largest frame a client may send: `data` plus names plus room for escapes.

@@ -1,18 +1,12 @@
 //! The JSON protocol between client and gateway, version 1 (`WIRE.md` explains it to people).
 //!
-//! A client frame is one flat struct of optional fields with the payload kept as raw JSON: internally
-//! tagged enums cannot hold raw JSON. Nothing here does I/O; encoding appends to a buffer that the
-//! caller shares between connections.
+//! [`codec`] reads what clients send and writes what they get; here is what both share. Nothing here does I/O;
+//! encoding appends to a buffer that the caller shares between connections.
 
 pub mod close;
 pub mod codec;
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-
-use crate::ids::Seq;
 
 /// WebSocket subprotocol of this version; also spoken when a client offers none.
 pub const SUBPROTOCOL: &str = "sluice.v1.json";
@@ -23,9 +17,9 @@ pub const BEARER_SUBPROTOCOL: &str = "bearer.";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// Not a JSON object with exactly one verb.
+    /// Not a JSON object with exactly one verb: ten in a row end the connection.
     BadFrame,
-    /// A field is missing or breaks a rule.
+    /// A field is missing, not known, or breaks a rule.
     BadRequest,
     /// No valid token.
     Unauthorized,
@@ -67,73 +61,41 @@ impl ErrorCode {
     }
 }
 
-/// What a client sent: exactly one of the verbs is present in a valid frame ([`codec::decode`]).
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ClientFrame<'a> {
-    /// Verb: authenticate.
-    pub connect: Option<Connect>,
-    /// Verb: subscribe to this room.
-    #[serde(borrow)]
-    pub sub: Option<Cow<'a, str>>,
-    /// Verb: unsubscribe from this room.
-    #[serde(borrow)]
-    pub unsub: Option<Cow<'a, str>>,
-    /// Verb: publish to this room.
-    #[serde(rename = "pub", borrow)]
-    pub publish: Option<Cow<'a, str>>,
-    /// Verb: read messages of this room.
-    #[serde(borrow)]
-    pub history: Option<Cow<'a, str>>,
-    /// Verb: who is in this room.
-    #[serde(borrow)]
-    pub presence: Option<Cow<'a, str>>,
-    /// Verb: answer me; the value is not looked at.
-    #[serde(borrow, deserialize_with = "present")]
-    pub ping: Option<&'a RawValue>,
-    /// Echoed in the answer, any JSON value of at most 256 bytes.
-    #[serde(borrow, deserialize_with = "present")]
-    pub id: Option<&'a RawValue>,
-    /// `sub`: the last seq seen; absent = from now.
-    pub after: Option<Seq>,
-    /// `sub`: the epoch `after` belongs to.
-    #[serde(borrow)]
-    pub epoch: Option<Cow<'a, str>>,
-    /// `pub`: the payload, must be there.
-    #[serde(borrow, deserialize_with = "present")]
-    pub data: Option<&'a RawValue>,
-    /// `pub`: the sender's name for this message.
-    #[serde(borrow)]
-    pub key: Option<Cow<'a, str>>,
-    /// `history`: only messages with a lower seq.
-    pub before: Option<Seq>,
-    /// `history`: how many, 1…256.
-    pub limit: Option<u32>,
-}
-
-/// `null` is a value like any other: only a missing field is absent.
-fn present<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(source).map(Some)
-}
-
 /// The value of the verb `connect`.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Connect {
     /// A signed JWT.
-    pub token: Option<String>,
+    pub token: String,
 }
 
-/// What a server tells about its limits in `welcome`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a server tells about its limits in `welcome`. Each is the most that is allowed; a server of another version may
+/// tell fewer, which then read as 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WireLimits {
-    /// Largest frame, bytes.
+    /// Bytes of a frame.
     pub frame_bytes: usize,
-    /// Largest `data`, bytes.
+    /// Bytes of `data`.
     pub data_bytes: usize,
-    /// Longest room, key or user, bytes.
+    /// Arrays and objects in each other, in `data` and `id`.
+    pub json_depth: usize,
+    /// Bytes of a user or key.
     pub name_bytes: usize,
-    /// Most rooms a connection may subscribe to.
+    /// Bytes of a room.
+    pub room_bytes: usize,
+    /// Bytes of an `id`.
+    pub id_bytes: usize,
+    /// Rooms a connection is subscribed to.
     pub rooms: usize,
+    /// Messages in an answer to `history`.
+    pub history_messages: usize,
+    /// Users in an answer to `presence`.
+    pub presence_users: usize,
+    /// Publishes without answer; with more the socket is not read.
+    pub unanswered: usize,
+    /// Their bytes.
+    pub unanswered_bytes: usize,
 }
 
 /// The value of `{"welcome":…}`.

@@ -7,14 +7,14 @@ use serde::Serialize;
 use serde_json::value::to_raw_value;
 use sluice_proto::ids::{Key, RoomId};
 use sluice_proto::limits::DATA_BYTES_MAX;
-use sluice_proto::wire::codec::PresentUser;
+use sluice_proto::wire::codec::{HistoryRange, PresentPage, PresentUser};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::defaults::COMMANDS_MAX;
 use crate::driver::{Driver, DriverCommand};
 use crate::error::Error;
-use crate::event::{Event, Message, Subscribed};
+use crate::event::{Event, HistoryPage, Subscribed};
 use crate::options::{Options, Position};
 use crate::state::{PendingRequest, Publish};
 
@@ -116,7 +116,7 @@ impl Client {
         data: &T,
     ) -> Result<Receipt, Error> {
         let invalid = |error: &dyn std::fmt::Display| Error::Invalid(error.to_string());
-        RoomId::parse(room).map_err(|error| invalid(&error))?;
+        RoomId::parse_from_client(room).map_err(|error| invalid(&error))?;
         Key::parse_from_client(key).map_err(|error| invalid(&error))?;
         let data = to_raw_value(data).map_err(|error| invalid(&error))?;
         if data.get().len() > DATA_BYTES_MAX {
@@ -150,25 +150,48 @@ impl Client {
         self.request(|reply| PendingRequest::Unsubscribe(room.to_owned(), reply)).await
     }
 
-    /// Messages before a position (`None`: the newest), oldest first, at most `limit` (256).
+    /// A page of messages, oldest first, at most `limit` (256).
     ///
     /// # Errors
     /// [`Error::Answer`], or [`Error::Disconnected`]: ask again.
     pub async fn history(
         &self,
         room: &str,
-        before: Option<u64>,
+        range: HistoryRange,
         limit: Option<u32>,
-    ) -> Result<Vec<Message>, Error> {
-        self.request(|reply| PendingRequest::History { room: room.to_owned(), before, limit, reply }).await
+    ) -> Result<HistoryPage, Error> {
+        self.request(|reply| PendingRequest::History { room: room.to_owned(), range, limit, reply }).await
     }
 
-    /// Who is in a room.
+    /// Everybody in a room, sorted by name: page after page.
     ///
     /// # Errors
     /// As [`Client::history`].
     pub async fn presence(&self, room: &str) -> Result<Vec<PresentUser>, Error> {
-        self.request(|reply| PendingRequest::Presence(room.to_owned(), reply)).await
+        let mut all: Vec<PresentUser> = Vec::new();
+        loop {
+            let after = all.last().map(|user| user.user.as_str());
+            let page = self.presence_page(room, after, None).await?;
+            let more = page.more && !page.users.is_empty();
+            all.extend(page.users);
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// A page of the users in a room whose names sort after `after`, at most `limit` (256), and how many there are.
+    ///
+    /// # Errors
+    /// As [`Client::history`].
+    pub async fn presence_page(
+        &self,
+        room: &str,
+        after: Option<&str>,
+        limit: Option<u32>,
+    ) -> Result<PresentPage, Error> {
+        let (room, after) = (room.to_owned(), after.map(str::to_owned));
+        self.request(|reply| PendingRequest::Presence { room, after, limit, reply }).await
     }
 
     /// Returns when the server has answered.

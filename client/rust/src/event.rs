@@ -4,9 +4,19 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sluice_proto::wire::codec::HistoryRange;
 use sluice_proto::wire::{Bye, Drain, Welcome, WireError};
 
 use crate::options::Position;
+
+/// A page of a room's history.
+#[derive(Debug, Clone)]
+pub struct HistoryPage {
+    /// Oldest first.
+    pub messages: Vec<Message>,
+    /// Where to go on, if the room has more in this direction: pages end by their number of messages, or of bytes.
+    pub more: Option<HistoryRange>,
+}
 
 /// A message of a room.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sluice_proto::wire::codec::PresentUser;
+use sluice_proto::wire::codec::{HistoryRange, PresentUser};
 use sluice_proto::wire::{Bye, Drain, Welcome, WireError};
 
 use crate::event::Message;
@@ -24,7 +24,7 @@ pub(crate) struct OutgoingFrame<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ping: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<u64>,
+    pub after: Option<After<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,6 +36,14 @@ pub(crate) struct OutgoingFrame<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<&'a RawValue>,
     pub id: u64,
+}
+
+/// `after`: a seq, or a user in `presence`.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub(crate) enum After<'a> {
+    Seq(u64),
+    User(&'a str),
 }
 
 impl OutgoingFrame<'_> {
@@ -51,6 +59,7 @@ pub(crate) fn subscribe(room: &str, position: &Position, id: u64) -> String {
         Position::After(after) => (Some(*after), None),
         Position::In { after, epoch } => (Some(*after), Some(epoch.as_str())),
     };
+    let after = after.map(After::Seq);
     OutgoingFrame { sub: Some(room), after, epoch, id, ..OutgoingFrame::default() }.text()
 }
 
@@ -80,9 +89,19 @@ pub(crate) struct ServerFrame {
     pub recovered: Option<bool>,
     pub messages: Vec<ServerFrame>,
     pub users: Vec<PresentUser>,
+    pub count: u32,
+    pub connections: u32,
+    pub more: bool,
+    pub before: Option<u64>,
 }
 
 impl ServerFrame {
+    /// Where a page of history goes on.
+    pub(crate) fn more(&self) -> Option<HistoryRange> {
+        let before = self.before.map(HistoryRange::Before);
+        before.or(self.after.map(HistoryRange::After)).filter(|_| self.more)
+    }
+
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| format!("a frame of the server cannot be read: {error}"))
     }

@@ -34,7 +34,7 @@ mod wire;
 
 pub use client::{Client, Events, Receipt, Stored};
 pub use error::Error;
-pub use event::{Event, Message, Subscribed};
+pub use event::{Event, HistoryPage, Message, Subscribed};
 pub use options::{Options, Position};
-pub use sluice_proto::wire::codec::PresentUser;
+pub use sluice_proto::wire::codec::{HistoryRange, PresentPage, PresentUser};
 pub use sluice_proto::wire::{Bye, Drain, ErrorCode, Welcome, WireError};

@@ -6,15 +6,15 @@ mod rooms;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde_json::value::RawValue;
-use sluice_proto::wire::codec::PresentUser;
+use sluice_proto::wire::codec::{HistoryRange, PresentPage};
 use sluice_proto::wire::{Bye, Drain, Welcome};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::client::Stored;
 use crate::defaults::REQUESTS_MAX;
 use crate::error::Error;
-use crate::event::{Event, Message, Subscribed};
-use crate::frame::{OutgoingFrame, ServerFrame};
+use crate::event::{Event, HistoryPage, Subscribed};
+use crate::frame::{After, OutgoingFrame, ServerFrame};
 use crate::options::Position;
 use rooms::Rooms;
 
@@ -35,8 +35,8 @@ pub(crate) struct Publish {
 #[derive(Debug)]
 pub(crate) enum PendingRequest {
     Unsubscribe(String, Reply<()>),
-    History { room: String, before: Option<u64>, limit: Option<u32>, reply: Reply<Vec<Message>> },
-    Presence(String, Reply<Vec<PresentUser>>),
+    History { room: String, range: HistoryRange, limit: Option<u32>, reply: Reply<HistoryPage> },
+    Presence { room: String, after: Option<String>, limit: Option<u32>, reply: Reply<PresentPage> },
     Ping(Reply<()>),
 }
 
@@ -272,13 +272,18 @@ impl PendingRequest {
     fn frame(&self, id: u64) -> String {
         let frame = match self {
             Self::Unsubscribe(room, _) => OutgoingFrame { unsub: Some(room), ..OutgoingFrame::default() },
-            Self::History { room, before, limit, .. } => OutgoingFrame {
-                history: Some(room),
-                before: *before,
-                limit: *limit,
-                ..OutgoingFrame::default()
-            },
-            Self::Presence(room, _) => OutgoingFrame { presence: Some(room), ..OutgoingFrame::default() },
+            Self::History { room, range, limit, .. } => {
+                let frame = OutgoingFrame { history: Some(room), limit: *limit, ..OutgoingFrame::default() };
+                match range {
+                    HistoryRange::Newest => frame,
+                    HistoryRange::Before(seq) => OutgoingFrame { before: Some(*seq), ..frame },
+                    HistoryRange::After(seq) => OutgoingFrame { after: Some(After::Seq(*seq)), ..frame },
+                }
+            }
+            Self::Presence { room, after, limit, .. } => {
+                let after = after.as_deref().map(After::User);
+                OutgoingFrame { presence: Some(room), after, limit: *limit, ..OutgoingFrame::default() }
+            }
             Self::Ping(_) => OutgoingFrame { ping: Some(1), ..OutgoingFrame::default() },
         };
         OutgoingFrame { id, ..frame }.text()
@@ -292,10 +297,14 @@ impl PendingRequest {
         match self {
             Self::Unsubscribe(_, reply) | Self::Ping(reply) => reply.send(Ok(())).ok(),
             Self::History { reply, .. } => {
+                let more = frame.more();
                 let messages = frame.messages.into_iter().filter_map(ServerFrame::message);
-                reply.send(Ok(messages.collect())).map_err(drop).ok()
+                reply.send(Ok(HistoryPage { messages: messages.collect(), more })).map_err(drop).ok()
             }
-            Self::Presence(_, reply) => reply.send(Ok(frame.users)).map_err(drop).ok(),
+            Self::Presence { reply, .. } => {
+                let ServerFrame { users, count, connections, more, .. } = frame;
+                reply.send(Ok(PresentPage { users, count, connections, more })).map_err(drop).ok()
+            }
         };
     }
 
@@ -303,7 +312,7 @@ impl PendingRequest {
         match self {
             Self::Unsubscribe(_, reply) | Self::Ping(reply) => reply.send(Err(error.clone())).ok(),
             Self::History { reply, .. } => reply.send(Err(error.clone())).map_err(drop).ok(),
-            Self::Presence(_, reply) => reply.send(Err(error.clone())).map_err(drop).ok(),
+            Self::Presence { reply, .. } => reply.send(Err(error.clone())).map_err(drop).ok(),
         };
     }
 }

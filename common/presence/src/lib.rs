@@ -9,6 +9,8 @@ pub mod memory;
 pub mod redis;
 mod users;
 
+pub use users::CONNECTIONS_MAX;
+
 use async_trait::async_trait;
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
@@ -88,10 +90,23 @@ pub struct UserLeft {
 pub struct Present {
     /// Who.
     pub user: UserId,
-    /// How many connections; a lower bound when a query met its bound.
+    /// How many connections; a lower bound above [`CONNECTIONS_MAX`].
     pub connections: u32,
     /// Since when the oldest of them, in milliseconds since 1970.
     pub since_ms: i64,
+}
+
+/// A page of the users in a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// Sorted by name, in bytes: who is there from the first page to the last is in exactly one of them.
+    pub users: Vec<Present>,
+    /// Users in the room; a lower bound above [`CONNECTIONS_MAX`] connections.
+    pub count: u32,
+    /// Connections in the room.
+    pub connections: u32,
+    /// Whether users follow after the last of these.
+    pub more: bool,
 }
 
 /// Interest and presence of all instances. Cheap to share as `Arc<dyn Presence>`.
@@ -128,8 +143,9 @@ pub trait Presence: Send + Sync + 'static {
     /// that an older copy may have come back. Created when absent.
     async fn marker(&self) -> Result<u64>;
 
-    /// Users in a room, at most `limit` of them, in no order. Bounded work: see [`Present::connections`].
-    async fn room(&self, room: &RoomId, limit: usize) -> Result<Vec<Present>>;
+    /// Users in a room whose names sort after `after`, at most `limit` of them. Looks at [`CONNECTIONS_MAX`]
+    /// connections at most, and keeps a page of them.
+    async fn room(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<Roster>;
 
     /// One user's connections; `None` when there are none.
     async fn user(&self, user: &UserId) -> Result<Option<Present>>;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
 use self::tables::Tables;
-use crate::{Change, Presence, PresenceError, Present, Result, UserLeft};
+use crate::{Change, Presence, PresenceError, Present, Result, Roster, UserLeft};
 
 /// [`Presence`] inside one process. One for each service: see [`MemoryPresence::share`].
 #[derive(Default)]
@@ -89,8 +89,8 @@ impl Presence for MemoryPresence {
         self.call(Tables::marker)
     }
 
-    async fn room(&self, room: &RoomId, limit: usize) -> Result<Vec<Present>> {
-        self.call(|tables| tables.room(room, limit))
+    async fn room(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<Roster> {
+        self.call(|tables| tables.room(room, after, limit))
     }
 
     async fn user(&self, user: &UserId) -> Result<Option<Present>> {

@@ -26,8 +26,8 @@ use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
 use self::link::RedisLink;
 use self::scripts::{Generation, Scripts};
-use crate::users::{CONNECTIONS_OF_USER_MAX, CONNECTIONS_PER_USER, INSTANCES_MAX, by_user};
-use crate::{Change, Presence, PresenceError, Present, Result, UserLeft};
+use crate::users::{CONNECTIONS_OF_USER_MAX, Gathering, INSTANCES_MAX, by_user};
+use crate::{Change, Presence, PresenceError, Present, Result, Roster, UserLeft};
 
 /// Changes of one Lua call: about a millisecond of Redis.
 const CHANGES_PER_CALL: usize = 256;
@@ -125,21 +125,24 @@ impl RedisPresence {
         }
     }
 
-    /// The connections in a hash, at most about `most`: connection → (user, since).
+    /// Looks at the connections in a hash until `take` has enough: each with its user and since when.
     async fn connections(
         redis: &mut MultiplexedConnection,
         key: &str,
-        most: usize,
-    ) -> RedisResult<HashMap<String, (UserId, i64)>> {
-        let (mut cursor, mut found) = (0, HashMap::new());
+        mut take: impl FnMut(String, UserId, i64) -> bool,
+    ) -> RedisResult<()> {
+        let mut cursor = 0;
         loop {
             let (next, fields): (u64, Vec<(String, String)>) =
                 scan("HSCAN", key, cursor).query_async(redis).await?;
-            found.extend(
-                fields.into_iter().filter_map(|(connection, value)| Some((connection, read_value(&value)?))),
-            );
-            if next == 0 || found.len() >= most {
-                return Ok(found);
+            for (connection, value) in fields {
+                let Some((user, since_ms)) = read_value(&value) else { continue };
+                if !take(connection, user, since_ms) {
+                    return Ok(());
+                }
+            }
+            if next == 0 {
+                return Ok(());
             }
             cursor = next;
         }
@@ -220,20 +223,36 @@ impl Presence for RedisPresence {
             .ok_or_else(|| PresenceError::Refused(format!("the marker is {kept:?}, not a number")))
     }
 
-    async fn room(&self, room: &RoomId, limit: usize) -> Result<Vec<Present>> {
+    async fn room(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<Roster> {
         let key = format!("{}:presence:r:{room}", self.prefix);
-        let most = limit.saturating_mul(CONNECTIONS_PER_USER);
-        let found = self.link.run(async |mut redis| Self::connections(&mut redis, &key, most).await).await?;
-        Ok(by_user(found.into_values()).into_values().take(limit).collect())
+        let gathered = self.link.run(async |mut redis| {
+            let mut gathering = Gathering::new(after, limit);
+            let take = |connection: String, user, since_ms| {
+                gathering.add(&connection, user, since_ms);
+                !gathering.is_full()
+            };
+            Self::connections(&mut redis, &key, take).await?;
+            let mut connections = 0;
+            if gathering.is_full() {
+                connections = ::redis::cmd("HLEN").arg(&key).query_async(&mut redis).await?;
+            }
+            Ok(gathering.roster(connections))
+        });
+        gathered.await
     }
 
     async fn user(&self, user: &UserId) -> Result<Option<Present>> {
         let key = format!("{}:presence:u:{user}", self.prefix);
-        let found = self
-            .link
-            .run(async |mut redis| Self::connections(&mut redis, &key, CONNECTIONS_OF_USER_MAX).await)
-            .await?;
-        Ok(by_user(found.into_values()).remove(user))
+        let found = self.link.run(async |mut redis| {
+            let mut found = HashMap::new();
+            let take = |connection, user, since_ms| {
+                found.insert(connection, (user, since_ms));
+                found.len() < CONNECTIONS_OF_USER_MAX
+            };
+            Self::connections(&mut redis, &key, take).await?;
+            Ok(found)
+        });
+        Ok(by_user(found.await?.into_values()).remove(user))
     }
 
     async fn instances(&self) -> Result<Vec<InstanceId>> {

@@ -12,7 +12,6 @@ use tokio::runtime::Builder;
 use crate::cli::Args;
 use crate::config::sections::{Log, Shutdown};
 use crate::config::{ConfigError, masked_toml};
-use crate::lines::{self, Lines};
 use crate::seeded::{self, Bug};
 use crate::telemetry::{self, BadLevel};
 
@@ -90,26 +89,25 @@ pub fn run<C: Settings>(
     args: &Args,
     start: impl AsyncFnOnce(C, &Lifecycle) -> Result<(), StartError>,
 ) -> io::Result<i32> {
-    telemetry::log_panics();
-    let code = match prepare::<C>(args) {
+    match prepare::<C>(args) {
         Ok(Some(config)) => live(config, signals, start),
         Ok(None) => Ok(0),
         Err(error) => Ok(refuse::<C>(&error)),
-    };
-    lines::flush();
-    code
+    }
 }
 
-/// Says on stdout where the service listens: one line, for whoever started it and may not listen.
+/// Says on stdout where the service listens: one line, for whoever started it.
 pub fn announce(line: &Value) {
-    Lines::stdout().say(&line.to_string());
+    // Whoever started us may not listen.
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Loads and checks the configuration and starts the log; `None` when only a question was asked and answered.
 fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
     let config: C = args.load(C::SERVICE)?;
     if args.print_config {
-        return print(&masked_toml(&config)).map(|()| None);
+        print!("{}", masked_toml(&config));
+        return Ok(None);
     }
     config.check().map_err(StartError::Contradictions)?;
     telemetry::init(C::SERVICE, config.log().format, &config.log().level)?;
@@ -118,17 +116,9 @@ fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
         return Ok(Some(config));
     }
     if let Err(error) = kill_timer(&config) {
-        Lines::stderr().say(&format!("sluice-{}: warning: {error}; {KILL_TIMER_FIX}", C::SERVICE));
+        eprintln!("sluice-{}: warning: {error}; {KILL_TIMER_FIX}", C::SERVICE);
     }
     Ok(None)
-}
-
-/// What was asked for: waits for its reader, and a reader that has read enough is no mistake.
-fn print(text: &str) -> Result<(), StartError> {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(StartError::System(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 fn live<C: Settings>(
@@ -146,7 +136,7 @@ fn live<C: Settings>(
     }
     let (lifecycle, engine) = Lifecycle::new(config.plan());
     signals.drive(&lifecycle);
-    let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN, lines::flush)?;
+    let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN)?;
     let started = async {
         let started = start(config, &lifecycle).await;
         if let Err(error) = &started {
@@ -172,6 +162,6 @@ fn kill_timer<C: Settings>(config: &C) -> Result<(), PlanError> {
 }
 
 fn refuse<C: Settings>(error: &StartError) -> i32 {
-    Lines::stderr().say(&format!("sluice-{}: {error}", C::SERVICE));
+    eprintln!("sluice-{}: {error}", C::SERVICE);
     error.exit_code()
 }

@@ -1,4 +1,6 @@
 //! What a token allows: exact room names, or prefixes ending in `*`. Pure.
+//!
+//! A room that addresses one user (`@…`) needs a grant that says so: `*` is for the rooms that people share.
 
 use sluice_proto::grpc;
 use sluice_proto::ids::{RoomId, UserId};
@@ -34,6 +36,7 @@ impl Grants {
 
 fn any(patterns: &[Box<str>], room: &RoomId) -> bool {
     patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some("") => !room.as_str().starts_with('@'),
         Some(prefix) => room.as_str().starts_with(prefix),
         None => room.as_str() == &**pattern,
     })
@@ -53,7 +56,17 @@ mod tests {
         let may = |room: &str| grants.may_subscribe(&ann, &RoomId::parse(room).expect("valid"));
         assert!(may("news.sport") && may("lobby") && may("@ann"));
         assert!(!may("news") && !may("lobby2") && !may("@anna") && !may("@bob"));
-        assert!(grants.may_publish(&RoomId::parse("anything").expect("valid")));
+        let may_publish = |room: &str| grants.may_publish(&RoomId::parse(room).expect("valid"));
+        assert!(may_publish("anything") && may_publish("a@b"));
+        assert!(!may_publish("@ann") && !may_publish("@"), "all rooms, but nobody's own");
+        for (pattern, others) in [("@*", true), ("@bob", true), ("@b*", true), ("@bo", false), ("*", false)] {
+            let grants = Grants::from(grpc::Grants { sub: vec![pattern.into()], r#pub: Vec::new() });
+            assert_eq!(
+                grants.may_subscribe(&ann, &RoomId::parse("@bob").expect("valid")),
+                others,
+                "{pattern}"
+            );
+        }
         assert!(!Grants::default().may_publish(&RoomId::parse("a").expect("valid")));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use sluice_proto::ids::{Epoch, InstanceId, Key, RoomId, Seq, UserId};
-use sluice_proto::wire::codec::{self, Request};
+use sluice_proto::wire::codec::{self, HistoryRange, Request};
 use sluice_proto::wire::{Bye, ErrorCode, Welcome, WireError, WireLimits};
 use sluice_service::seeded::{self, Bug};
 
@@ -110,8 +110,8 @@ pub enum Todo {
     History {
         /// Which room.
         room: RoomId,
-        /// Only lower seqs.
-        before: Option<Seq>,
+        /// Which messages.
+        range: HistoryRange,
         /// How many.
         limit: u32,
         /// To echo.
@@ -121,6 +121,10 @@ pub enum Todo {
     Presence {
         /// Which room.
         room: RoomId,
+        /// Only users that sort after this one.
+        after: Option<UserId>,
+        /// How many.
+        limit: u32,
         /// To echo.
         id: RequestId,
     },
@@ -289,13 +293,7 @@ impl Session {
         }
     }
 
-    fn on_connect(
-        &mut self,
-        token: Option<String>,
-        known: bool,
-        id: Option<&str>,
-        out: &mut impl Sink,
-    ) -> Todo {
+    fn on_connect(&mut self, token: String, known: bool, id: Option<&str>, out: &mut impl Sink) -> Todo {
         if self.ending.is_some() {
             refuse(out, ErrorCode::Unavailable, "this connection is closing", true, id);
             return Todo::Nothing;
@@ -304,16 +302,11 @@ impl Session {
             refuse(out, ErrorCode::BadRequest, "already connected as a user with a token", false, id);
             return Todo::Nothing;
         }
-        let Some(token) = token.filter(|token| !token.is_empty()) else {
-            refuse(
-                out,
-                ErrorCode::BadRequest,
-                r#"connect needs a token: {"connect":{"token":"<jwt>"}}"#,
-                false,
-                id,
-            );
+        if token.is_empty() {
+            let text = r#"connect needs a token: {"connect":{"token":"<jwt>"}}"#;
+            refuse(out, ErrorCode::BadRequest, text, false, id);
             return Todo::Nothing;
-        };
+        }
         self.connect = Some(id.map(Box::from));
         self.phase = SessionPhase::Checking;
         Todo::Authenticate { token }
@@ -337,7 +330,9 @@ impl Session {
                 return Todo::Nothing;
             }
             Request::Unsubscribe(room) => Todo::Unsubscribe { room, id: id.map(Box::from) },
-            Request::Subscribe { room, .. } | Request::History { room, .. } | Request::Presence(room)
+            Request::Subscribe { room, .. }
+            | Request::History { room, .. }
+            | Request::Presence { room, .. }
                 if !may_read(&room) =>
             {
                 forbid(out, &room, "sub", id);
@@ -346,10 +341,12 @@ impl Session {
             Request::Subscribe { room, after, epoch } => {
                 Todo::Subscribe { room, after, epoch, id: id.map(Box::from) }
             }
-            Request::History { room, before, limit } => {
-                Todo::History { room, before, limit, id: id.map(Box::from) }
+            Request::History { room, range, limit } => {
+                Todo::History { room, range, limit, id: id.map(Box::from) }
             }
-            Request::Presence(room) => Todo::Presence { room, id: id.map(Box::from) },
+            Request::Presence { room, after, limit } => {
+                Todo::Presence { room, after, limit, id: id.map(Box::from) }
+            }
             Request::Connect(_) => return Todo::Nothing,
         };
         if self.refuses() {

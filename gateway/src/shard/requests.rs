@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_proto::grpc::{AuthenticateReply, Grants as WireGrants, PresenceRequest, ReadRange, ReadRequest};
-use sluice_proto::grpc::{StatusChange, presence_request};
+use sluice_proto::grpc::{
+    AuthenticateReply, Grants as WireGrants, PresenceReply, PresenceRequest, ReadRange, ReadRequest,
+    RoomPage, StatusChange, presence_request,
+};
 use sluice_proto::ids::{Epoch, RoomId, Seq, UserId};
-use sluice_proto::wire::codec::{self, PresentUser};
+use sluice_proto::wire::codec::{self, HistoryRange, PresentPage, PresentUser};
 use sluice_proto::wire::{ErrorCode, WireError};
 use tokio::time::{Instant, sleep};
 
@@ -41,8 +43,8 @@ impl Shard {
             Todo::Publish(publish) => self.publish(publish),
             Todo::Subscribe { room, after, epoch, id } => self.subscribe(who, room, after, epoch, id),
             Todo::Unsubscribe { room, id } => self.unsubscribe(who, &room, id),
-            Todo::History { room, before, limit, id } => self.history(who, room, before, limit, id),
-            Todo::Presence { room, id } => self.presence(who, room, id),
+            Todo::History { room, range, limit, id } => self.history(who, room, (range, limit), id),
+            Todo::Presence { room, after, limit, id } => self.presence(who, room, (after, limit), id),
         }
     }
 
@@ -88,19 +90,24 @@ impl Shard {
         self.send_wants();
     }
 
-    fn history(&mut self, who: Address, room: RoomId, before: Option<Seq>, limit: u32, id: RequestId) {
-        // Without `before`: the newest; the largest position a store can hold.
-        let before = before.unwrap_or(i64::MAX as Seq);
+    fn history(&mut self, who: Address, room: RoomId, (range, limit): (HistoryRange, u32), id: RequestId) {
         self.ask_logic(who, id.clone(), async move |shared| {
-            let range = ReadRange { room: room.to_string(), after: 0, before, limit };
+            let (after, before) = match range {
+                // The largest position a store can hold.
+                HistoryRange::Newest => (0, i64::MAX as Seq),
+                HistoryRange::Before(before) => (0, before),
+                HistoryRange::After(after) => (after, 0),
+            };
+            let range = ReadRange { room: room.to_string(), after, before, limit };
             let request = ReadRequest { ranges: vec![range] };
             let reply = shared.calls.read(room.lane(), request).await;
             let page =
                 reply.ok().and_then(|reply| reply.pages.into_iter().next()).filter(|page| !page.deferred);
             apply(move |shard| match page {
                 Some(page) => {
+                    let more = more_of(&page, before > 0);
                     shard.connections.text(who.slot, |out| {
-                        codec::ok_history(out, &room, &page.messages, id.as_deref());
+                        codec::ok_history(out, &room, &page.messages, more, id.as_deref());
                     });
                 }
                 None => shard.unavailable(who, id),
@@ -108,24 +115,17 @@ impl Shard {
         });
     }
 
-    fn presence(&mut self, who: Address, room: RoomId, id: RequestId) {
+    fn presence(&mut self, who: Address, room: RoomId, (after, limit): (Option<UserId>, u32), id: RequestId) {
         self.ask_logic(who, id.clone(), async move |shared| {
             let of = presence_request::Of::Room(room.to_string());
-            let request = PresenceRequest { of: Some(of), limit: 0 };
+            let after = after.map(|user| user.to_string()).unwrap_or_default();
+            let request = PresenceRequest { of: Some(of), limit, after: after.clone() };
             let reply = shared.calls.presence(room.lane(), request).await;
             apply(move |shard| match reply {
                 Ok(reply) => {
-                    let users: Vec<PresentUser> = reply
-                        .users
-                        .into_iter()
-                        .map(|user| PresentUser {
-                            user: user.user,
-                            connections: user.connections,
-                            since: user.since_ms,
-                        })
-                        .collect();
+                    let page = present_page(reply, &after);
                     shard.connections.text(who.slot, |out| {
-                        codec::ok_presence(out, &room, &users, id.as_deref());
+                        codec::ok_presence(out, &room, &page, id.as_deref());
                     });
                 }
                 Err(_) => shard.unavailable(who, id),
@@ -246,6 +246,28 @@ impl Shard {
         };
         Some(change(&about))
     }
+}
+
+/// Where a page of history goes on, if the room has more in its direction: pages also end by their bytes.
+fn more_of(page: &RoomPage, backward: bool) -> Option<HistoryRange> {
+    let (first, last) = (page.messages.first()?.seq, page.messages.last()?.seq);
+    if backward {
+        (first > page.oldest).then_some(HistoryRange::Before(first))
+    } else {
+        (last < page.head).then_some(HistoryRange::After(last))
+    }
+}
+
+fn present_page(reply: PresenceReply, after: &str) -> PresentPage {
+    let PresenceReply { users, count, connections, more } = reply;
+    // A logic of the version before this one knows no pages: it gives everybody, and no count.
+    let users = users.into_iter().filter(|user| after.is_empty() || user.user.as_str() > after);
+    let users: Vec<PresentUser> = users
+        .map(|user| PresentUser { user: user.user, connections: user.connections, since: user.since_ms })
+        .collect();
+    let here = u32::try_from(users.len()).unwrap_or(u32::MAX);
+    let connections = connections.max(users.iter().map(|user| user.connections).sum());
+    PresentPage { users, count: count.max(here), connections, more }
 }
 
 fn identity(result: Authenticated) -> Result<Identity, NotIdentified> {

@@ -4,7 +4,10 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use sluice_proto::ids::{Epoch, InstanceId};
-use sluice_proto::limits::{DATA_BYTES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX};
+use sluice_proto::limits::{
+    DATA_BYTES_MAX, FRAME_BYTES_MAX, ID_BYTES_MAX, JSON_DEPTH_MAX, NAME_BYTES_MAX, PAGE_MESSAGES_MAX,
+    PRESENCE_USERS_MAX, ROOM_BYTES_MAX,
+};
 use sluice_proto::wire::WireLimits;
 use sluice_service::clock::Clock;
 
@@ -72,8 +75,15 @@ impl Shared {
             limits: WireLimits {
                 frame_bytes: FRAME_BYTES_MAX,
                 data_bytes: DATA_BYTES_MAX,
+                json_depth: JSON_DEPTH_MAX,
                 name_bytes: NAME_BYTES_MAX,
+                room_bytes: ROOM_BYTES_MAX,
+                id_bytes: ID_BYTES_MAX,
                 rooms: ROOMS_PER_CONNECTION_MAX,
+                history_messages: PAGE_MESSAGES_MAX,
+                presence_users: PRESENCE_USERS_MAX,
+                unanswered: UNANSWERED_ITEMS_MAX,
+                unanswered_bytes: UNANSWERED_BYTES_MAX,
             },
         }
     }

@@ -6,8 +6,8 @@
 mod agent_check;
 mod bounds;
 mod frozen;
+mod limits;
 mod logic;
-mod process;
 mod rig;
 
 use std::time::{Duration, Instant};

@@ -1,8 +1,10 @@
 //! Judges publishes by their bytes alone, with the limits of the wire version: the gateway did the same
-//! before, and two instances that judge differently would reorder a sender. Never looks into `data`.
+//! before, and two instances that judge differently would reorder a sender. What a gateway hands over is taken for
+//! input: whoever reaches this port can put a text into the frames of every subscriber.
 
 use sluice_proto::grpc::{PublishItem, PublishRequest};
 use sluice_proto::ids::{InvalidName, Key, RoomId, UserId};
+use sluice_proto::json;
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, DATA_BYTES_MAX};
 use sluice_proto::wire::ErrorCode;
 use sluice_store::{NewMessage, hash_of};
@@ -53,7 +55,7 @@ pub fn call(request: &PublishRequest) -> Result<(), InvalidCall> {
 
 /// Checks one item and hashes its data.
 pub fn item(item: PublishItem) -> Result<NewMessage, InvalidItem> {
-    let room = RoomId::parse(&item.room)?;
+    let room = RoomId::parse_from_client(&item.room)?;
     let sender = UserId::parse(&item.sender)?;
     // Minted keys come from gateways, which have refused the prefix from clients.
     let key = Key::parse(&item.key)?;
@@ -66,9 +68,13 @@ pub fn item(item: PublishItem) -> Result<NewMessage, InvalidItem> {
         return Err(InvalidItem { code: ErrorCode::BadRequest, message: "data is empty".into() });
     }
     // The bytes go into every subscriber's text frame as they are.
-    if std::str::from_utf8(&item.data).is_err() {
+    let Ok(text) = std::str::from_utf8(&item.data) else {
         return Err(InvalidItem { code: ErrorCode::BadRequest, message: "data is not UTF-8".into() });
-    }
+    };
+    json::check(text).map_err(|why| {
+        let message = format!("data cannot be read by everybody: {why}");
+        InvalidItem { code: ErrorCode::BadRequest, message }
+    })?;
     let hash = hash_of(&item.data);
     Ok(NewMessage { room, sender, key, hash, data: item.data })
 }
@@ -86,12 +92,28 @@ mod tests {
         refused.expect_err("must be refused").code
     }
 
+    /// A JSON string of so many bytes.
+    fn string_of(bytes: usize) -> String {
+        format!("\"{}\"", "x".repeat(bytes - 2))
+    }
+
+    #[test]
+    fn forged_frames_are_refused() {
+        // Each would end up in the text frame of every subscriber.
+        for data in ["1}", r#"1,"seq":9"#, r#""a" "b""#, "{", "1e999", r#""\ud800""#, "\"\n\"", " ", "[1]]"] {
+            assert_eq!(code(item(input("a", "k", data))), ErrorCode::BadRequest, "{data}");
+        }
+        let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
+        assert_eq!(code(item(input("a", "k", deep))), ErrorCode::BadRequest);
+        assert_eq!(code(item(input("chat*", "k", "1"))), ErrorCode::BadRequest);
+    }
+
     #[test]
     fn good_items_pass() {
         let message = item(input("news", "~0/1", "{}")).expect("valid");
         assert_eq!((message.room.as_str(), message.key.as_str()), ("news", "~0/1"));
         assert_eq!(message.hash, hash_of(b"{}"));
-        assert!(item(input("news", "k", vec![b'1'; DATA_BYTES_MAX])).is_ok());
+        assert!(item(input("news", "k", string_of(DATA_BYTES_MAX))).is_ok());
     }
 
     #[test]

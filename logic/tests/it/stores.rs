@@ -96,7 +96,7 @@ async fn a_message_is_stored_once_read_back_and_announced() {
     let reply = publish(&caller, call(items.to_vec())).await;
     assert_eq!(outcomes(&reply), [Stored; 3]);
     assert_eq!(reply.results.iter().map(|result| result.seq).collect::<Vec<_>>(), [1, 2, 3]);
-    let again = call(vec![item("news", "ann", "k2", "2"), item("news", "ann", "k3", "other")]);
+    let again = call(vec![item("news", "ann", "k2", "2"), item("news", "ann", "k3", "\"other\"")]);
     let again = publish(&caller, again).await;
     assert_eq!(outcomes(&again), [Duplicate, Conflict]);
     assert_eq!((again.results[0].seq, again.results[1].seq), (2, 0));
@@ -170,7 +170,7 @@ async fn reporting(caller: &mut Caller) {
     let both = vec![change(ChangeKind::Connected, ""), change(ChangeKind::Joined, "news")];
     let reply = caller.report_status(report(both.clone(), None)).await.unwrap().into_inner();
     assert!(reply.stored && reply.epoch != 0 && reply.marker != 0, "{reply:?}");
-    let of = |of| PresenceRequest { of: Some(of), limit: 0 };
+    let of = |of| PresenceRequest { of: Some(of), ..PresenceRequest::default() };
     let room = || of(presence_request::Of::Room("news".into()));
     let users = caller.presence(room()).await.unwrap().into_inner().users;
     assert_eq!((users[0].user.as_str(), users[0].connections, users[0].since_ms), ("ann", 1, 5));

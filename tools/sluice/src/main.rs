@@ -17,11 +17,11 @@ mod subscribe;
 mod target;
 mod token;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sluice_service::lines::{self, Lines};
-use sluice_service::telemetry;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Sluice, a self-hosted WebSocket real-time gateway
 #[derive(Parser)]
@@ -52,23 +52,10 @@ enum Verb {
 #[tokio::main]
 async fn main() -> ExitCode {
     let verb = Arguments::parse().verb;
-    let code = match telemetry::init_text(level(&verb)) {
-        Ok(()) => run(verb).await,
-        Err(error) => Err(error.into()),
-    };
-    let code = code.unwrap_or_else(|error| {
-        Lines::stderr().say(&format!("sluice: {error:#}"));
-        ExitCode::FAILURE
-    });
-    lines::flush();
-    code
-}
-
-async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
-    if outlives_its_reader(&verb) {
-        telemetry::log_panics();
-    }
-    match verb {
+    let log =
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    log.with_max_level(level(&verb)).init();
+    let outcome = match verb {
         #[cfg(feature = "dev")]
         Verb::Dev(arguments) => dev::run(arguments).await,
         Verb::Cluster(arguments) => cluster::run(arguments).await,
@@ -83,22 +70,17 @@ async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Roll(arguments) => roll::run(*arguments).await,
         #[cfg(feature = "servers")]
         Verb::Drill(arguments) => drill::run(*arguments).await,
-    }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("sluice: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-/// Whether others depend on this process, so that nothing may hold it up, not even its own panic.
-fn outlives_its_reader(verb: &Verb) -> bool {
-    match verb {
-        #[cfg(feature = "dev")]
-        Verb::Dev(_) => true,
-        Verb::Cluster(_) => true,
-        _ => false,
-    }
-}
-
-/// What is logged unless `RUST_LOG` says otherwise.
-fn level(verb: &Verb) -> &'static str {
-    if wants_log(verb) { "info" } else { "warn" }
+fn level(verb: &Verb) -> LevelFilter {
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
+    let usual = if wants_log(verb) { LevelFilter::INFO } else { LevelFilter::WARN };
+    wanted.unwrap_or(usual)
 }
 
 /// Whether a program will want to read what happened.

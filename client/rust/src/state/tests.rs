@@ -7,9 +7,10 @@ use sluice_proto::wire::WireLimits;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::event::Message;
 
 fn welcome() -> Welcome {
-    let limits = WireLimits { frame_bytes: 1, data_bytes: 1, name_bytes: 1, rooms: 1 };
+    let limits = WireLimits::default();
     let (session, instance, user) = ("s".into(), "g".into(), "ann".into());
     Welcome { session, instance, user, token: None, epoch: "000000000000001f".into(), ping_s: 25, limits }
 }

@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
-use crate::users::{CONNECTIONS_OF_USER_MAX, CONNECTIONS_PER_USER, INSTANCES_MAX, by_user};
-use crate::{Change, Present, UserLeft};
+use crate::users::{CONNECTIONS_OF_USER_MAX, Gathering, INSTANCES_MAX, by_user};
+use crate::{Change, Present, Roster, UserLeft};
 
 /// Connections of a user or in a room, by their names.
 type ConnectionFields = HashMap<String, Field>;
@@ -47,13 +47,21 @@ impl Tables {
         self.interest.get(room).into_iter().flatten().cloned().collect()
     }
 
-    pub(super) fn room(&self, room: &RoomId, limit: usize) -> Vec<Present> {
-        let most = limit.saturating_mul(CONNECTIONS_PER_USER);
-        by_user(some(self.in_room.get(room), most)).into_values().take(limit).collect()
+    pub(super) fn room(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Roster {
+        let mut gathering = Gathering::new(after, limit);
+        let connections = self.in_room.get(room);
+        for (name, field) in connections.into_iter().flatten() {
+            if gathering.is_full() {
+                break;
+            }
+            gathering.add(name, field.user.clone(), field.since_ms);
+        }
+        gathering.roster(connections.map_or(0, HashMap::len))
     }
 
     pub(super) fn user(&self, user: &UserId) -> Option<Present> {
-        by_user(some(self.of_user.get(user), CONNECTIONS_OF_USER_MAX)).remove(user)
+        let some = self.of_user.get(user).into_iter().flat_map(HashMap::values).take(CONNECTIONS_OF_USER_MAX);
+        by_user(some.map(|field| (field.user.clone(), field.since_ms))).remove(user)
     }
 
     pub(super) fn instances(&self) -> Vec<InstanceId> {
@@ -173,13 +181,4 @@ fn take_field<K>(connections: Entry<'_, K, ConnectionFields>, instance: &Instanc
         connections.remove();
     }
     is_mine
-}
-
-/// At most so many of the connections: whose, since when.
-fn some(connections: Option<&ConnectionFields>, most: usize) -> impl Iterator<Item = (UserId, i64)> {
-    connections
-        .into_iter()
-        .flat_map(HashMap::values)
-        .take(most)
-        .map(|field| (field.user.clone(), field.since_ms))
 }

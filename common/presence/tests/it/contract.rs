@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_presence::{Change, Presence, PresenceError, Present, UserLeft};
+use sluice_presence::{Change, Presence, PresenceError, Present, Roster, UserLeft};
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 use sluice_testing::eventually;
 use tokio::time::Instant;
@@ -104,6 +104,13 @@ async fn of_user(presence: &dyn Presence, name: &str) -> Option<(u32, i64)> {
     presence.user(&user(name)).await.unwrap().map(|present| (present.connections, present.since_ms))
 }
 
+/// The users of a small room.
+async fn in_room(presence: &dyn Presence, name: &str) -> Vec<Present> {
+    let roster = presence.room(&room(name), None, 10).await.unwrap();
+    assert_eq!((roster.count as usize, roster.more), (roster.users.len(), false));
+    roster.users
+}
+
 pub async fn interest_is_a_set_by_room<B: Bed>() {
     let bed = B::start().await;
     let presence = bed.connect();
@@ -131,7 +138,7 @@ pub async fn the_last_connection_of_a_user_leaves_once<B: Bed>() {
     assert_eq!(of_user(&*one, "ann").await, Some((2, 40)));
     assert_eq!(of_user(&*two, "bob|x").await, Some((1, 9)));
     let ann = Present { user: user("ann"), connections: 2, since_ms: 60 };
-    assert_eq!(one.room(&room("x"), 10).await.unwrap(), [ann]);
+    assert_eq!(in_room(&*one, "x").await, [ann]);
 
     // Both ends at once on two logics: exactly one leave. Repeated: none.
     let (first, second) = (disconnected("1", "ann", false), disconnected("2", "ann", true));
@@ -163,9 +170,9 @@ pub async fn a_connection_belongs_to_who_wrote_it_last<B: Bed>() {
     presence.full_set(&a, 9, &[], true).await.unwrap();
     assert_eq!(presence.reap(&a).await.unwrap(), 0);
     assert_eq!(of_user(&*presence, "ann").await, Some((1, 2)));
-    assert_eq!(presence.room(&room("x"), 9).await.unwrap().len(), 1);
+    assert_eq!(in_room(&*presence, "x").await.len(), 1);
     assert_eq!(presence.apply(&b, &ends).await.unwrap().len(), 1);
-    assert_eq!(presence.room(&room("x"), 9).await.unwrap(), []);
+    assert_eq!(in_room(&*presence, "x").await, []);
 }
 
 pub async fn changes_are_applied_in_order_and_again_without_harm<B: Bed>() {
@@ -188,7 +195,7 @@ pub async fn changes_are_applied_in_order_and_again_without_harm<B: Bed>() {
         assert_eq!(presence.apply(&a, &changes).await.unwrap(), [leave]);
         assert_eq!(interested(&*presence, &["x", "y"]).await, [vec![], vec![a.clone()]]);
         assert_eq!(of_user(&*presence, "ann").await, Some((1, 2)));
-        assert_eq!(presence.room(&room("y"), 9).await.unwrap(), []);
+        assert_eq!(in_room(&*presence, "y").await, []);
     }
     assert_eq!(presence.reap(&a).await.unwrap(), 2);
 }
@@ -217,7 +224,7 @@ pub async fn a_full_set_removes_what_it_does_not_name<B: Bed>() {
     assert_eq!(of_user(&*presence, "zoe").await, Some((1, 1)), "b's is not a's");
     assert!(of_user(&*presence, "new").await.is_some());
     for empty in ["y", "z"] {
-        assert_eq!(presence.room(&room(empty), 9).await.unwrap(), []);
+        assert_eq!(in_room(&*presence, empty).await, []);
     }
     // An empty one is the end of all.
     presence.full_set(&a, 8, &[], true).await.unwrap();
@@ -264,7 +271,7 @@ pub async fn a_reaped_instance_leaves_nothing_and_takes_nothing_of_others<B: Bed
     for n in 0..90 {
         let name = format!("r{n}");
         let expected = if n == 1 { vec![alive.clone()] } else { vec![] };
-        assert_eq!(presence.room(&room(&name), 9).await.unwrap().len(), expected.len());
+        assert_eq!(in_room(&*presence, &name).await.len(), expected.len());
         assert_eq!(interested(&*presence, &[&name]).await, [expected]);
     }
     assert_eq!(presence.reap(&dead).await.unwrap(), 0);
@@ -276,11 +283,23 @@ pub async fn queries_are_bounded<B: Bed>() {
     let crowd: Vec<Change> =
         (0..5_000).map(|n| joined(&format!("c{n}"), &format!("u{n}"), "big", n)).collect();
     presence.apply(&instance("a"), &crowd).await.unwrap();
-    assert_eq!(presence.room(&room("big"), 100).await.unwrap().len(), 100);
-    assert_eq!(presence.room(&room("big"), 5_000).await.unwrap().len(), 5_000);
+    let big = room("big");
+    let mut all = Vec::new();
+    loop {
+        let page = presence.room(&big, all.last(), 1_000).await.unwrap();
+        assert_eq!((page.count, page.connections, page.users.len()), (5_000, 5_000, 1_000));
+        all.extend(page.users.into_iter().map(|present| present.user));
+        if !page.more {
+            break;
+        }
+        // Who comes and goes between two pages moves nobody else.
+        presence.apply(&instance("a"), &[joined("late", "a", "big", 1), left("late", "big")]).await.unwrap();
+    }
+    assert_eq!(all.len(), 5_000);
+    assert!(all.is_sorted(), "by name");
     let left: Vec<Change> = (0..5_000).map(|n| left(&format!("c{n}"), "big")).collect();
     presence.apply(&instance("a"), &left).await.unwrap();
-    assert_eq!(presence.room(&room("big"), 100).await.unwrap(), []);
+    assert_eq!(presence.room(&big, None, 100).await.unwrap(), Roster::default());
     for n in 0..1_100 {
         presence.apply(&instance(&format!("i{n}")), &[interest("x")]).await.unwrap();
     }
@@ -313,7 +332,7 @@ async fn outcomes(presence: &dyn Presence) -> Vec<Result<(), PresenceError>> {
         presence.apply(&a, &[interest("x")]).await.map(drop),
         presence.full_set(&a, 1, &[], true).await,
         presence.marker().await.map(drop),
-        presence.room(&x[0], 1).await.map(drop),
+        presence.room(&x[0], None, 1).await.map(drop),
         presence.user(&user("ann")).await.map(drop),
         presence.instances().await.map(drop),
         presence.reap(&a).await.map(drop),

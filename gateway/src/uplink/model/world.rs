@@ -494,6 +494,6 @@ impl World {
 }
 
 fn greeting() -> WelcomeFacts {
-    let limits = WireLimits { frame_bytes: 0, data_bytes: 0, name_bytes: 0, rooms: 0 };
+    let limits = WireLimits::default();
     WelcomeFacts { instance: InstanceId::fresh("gateway", "model"), epoch: Epoch(1), ping_s: 25, limits }
 }

@@ -151,10 +151,17 @@ impl Client {
     }
 
     pub async fn connect_to(url: &str) -> Self {
+        let (client, welcome) = Self::welcomed(url).await;
+        assert!(welcome["welcome"]["user"].is_string());
+        client
+    }
+
+    /// A client, and the welcome it got.
+    pub async fn welcomed(url: &str) -> (Self, Value) {
         let (socket, _) = timeout(SOON, tokio_tungstenite::connect_async(url)).await.unwrap().unwrap();
         let mut client = Self(socket);
-        assert!(client.hear().await["welcome"]["user"].is_string());
-        client
+        let welcome = client.hear().await;
+        (client, welcome)
     }
 
     pub async fn send(&mut self, message: Message) {

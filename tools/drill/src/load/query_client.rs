@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sluice_client::{Client, Error, Options};
+use sluice_client::{Client, Error, HistoryRange, Options};
 use sluice_judge::record::{ClientEvent, PageMessage};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
@@ -53,8 +53,11 @@ impl QueryClient {
     }
 
     pub(super) async fn history(&self, room: &str, before: Option<u64>) -> anyhow::Result<Vec<PageMessage>> {
-        let messages = self.ask(async |client| client.history(room, before, Some(PAGE)).await).await;
-        let messages = messages.with_context(|| format!("history of {room} could not be asked"))?;
+        let range = before.map_or(HistoryRange::Newest, HistoryRange::Before);
+        let page_asked = self.ask(async |client| client.history(room, range, Some(PAGE)).await).await;
+        let messages = page_asked
+            .map(|page| page.messages)
+            .with_context(|| format!("history of {room} could not be asked"))?;
         let what = page(self.conns.load(Relaxed), room, before, &messages);
         self.writer.note(&what);
         let ClientEvent::History { messages, .. } = what else { bail!("a page is a page") };

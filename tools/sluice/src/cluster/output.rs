@@ -1,11 +1,11 @@
 //! What `sluice cluster` says: JSON lines for programs, a table and lines to paste for people. A reader that has gone
-//! away, or stopped reading, is no reason to stop or to wait.
+//! away is no reason to stop.
 
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::json;
 use sluice_launcher::{Cluster, Event, Service, Stopped};
-use sluice_service::lines::Lines;
 
 pub(super) struct Output {
     json: bool,
@@ -17,7 +17,8 @@ impl Output {
     }
 
     fn line(&self, text: &str) {
-        Lines::stdout().say(text);
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{text}").and_then(|()| out.flush()).ok(); // nobody reads any more: go on
     }
 
     fn for_people(&self, text: &str) {
@@ -71,7 +72,7 @@ impl Output {
 
     pub(super) fn stopped(&self, stopped: &Stopped) {
         for name in &stopped.killed {
-            Lines::stderr().say(&format!("sluice: {name} did not stop in time and was killed"));
+            eprintln!("sluice: {name} did not stop in time and was killed");
         }
         self.for_people("stopped");
     }

@@ -7,7 +7,6 @@ mod browser;
 mod epoch;
 mod kill;
 mod page;
-mod reader;
 mod readme;
 mod refusals;
 mod restart;

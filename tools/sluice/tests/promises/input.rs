@@ -8,12 +8,25 @@ use tokio::net::TcpStream;
 use crate::kit::{Ground, SOON, close_of, json, json_with, socket_of};
 
 /// Frames with the error code each one gets; the connection goes on.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 27] = [
     ("hello", "bad_frame"),
     ("{\"hello\":1}", "bad_frame"),
     ("{\"sub\":\"a\",\"unsub\":\"a\"}", "bad_frame"),
     ("[]", "bad_frame"),
-    ("{\"sub\":17}", "bad_frame"),
+    ("[null,\"news\"]", "bad_frame"),
+    ("{\"sub\":17}", "bad_request"),
+    ("{\"sub\":\"n\",\"after\":null}", "bad_request"),
+    ("{\"sub\":\"n\",\"afetr\":0}", "bad_request"),
+    ("{\"sub\":\"n\",\"before\":1}", "bad_request"),
+    ("{\"sub\":\"chat*\"}", "bad_request"),
+    ("{\"pub\":\"chat*\",\"data\":1}", "bad_request"),
+    ("{\"pub\":\"a\",\"data\":\"\\ud800\"}", "bad_request"),
+    ("{\"pub\":\"a\",\"data\":[1e999999]}", "bad_request"),
+    ("{\"pub\":\"a\",\"data\":-1e309}", "bad_request"),
+    ("{\"history\":\"a\",\"after\":1,\"before\":9}", "bad_request"),
+    ("{\"presence\":\"a\",\"limit\":257}", "bad_request"),
+    ("{\"pub\":\"@other\",\"data\":1}", "forbidden"),
+    ("{\"history\":\"@other\"}", "forbidden"),
     ("{\"sub\":\"\"}", "bad_request"),
     ("{\"sub\":\"a\\u0000b\"}", "bad_request"),
     ("{\"pub\":\"a\\nb\",\"data\":1}", "bad_request"),
@@ -41,6 +54,18 @@ pub async fn bad_frames_are_answered_and_others_are_untouched<G: Ground>() {
             "{frame}: {error}"
         );
         assert!(error["error"]["message"].as_str().unwrap().len() > 10, "{frame}: {error}");
+    }
+    // Whoever waits for an answer hears it, whatever is wrong with the frame.
+    let deep = format!(r#"{{"pub":"a","data":{}{},"id":7}}"#, "[".repeat(65), "]".repeat(65));
+    for frame in [
+        r#"{"sub":"r","after":"5","id":7}"#,
+        r#"{"history":"r","limit":4294967296,"id":7}"#,
+        r#"{"sub":"n","afetr":0,"id":7}"#,
+        &deep,
+    ] {
+        socket.send(frame).await.unwrap();
+        let error = json(&mut socket).await;
+        assert_eq!((&error["error"]["code"], &error["id"]), (&"bad_request".into(), &7.into()), "{error}");
     }
     let large = format!(r#"{{"pub":"a","data":"{}","id":1}}"#, "x".repeat(64 * 1024));
     socket.send(large).await.unwrap();

@@ -97,6 +97,9 @@ macro_rules! all_promises {
                 bad_frames_are_answered_and_others_are_untouched,
                 text_that_is_not_utf8_closes_with_1007,
                 tokens_grants_and_origins_are_enforced;
+            pages:
+                a_short_page_of_history_says_where_to_go_on,
+                presence_says_how_many_there_are_and_gives_everybody_page_by_page;
             resume: positions_are_honest, a_restored_store_is_told_to_everybody;
             slow: a_slow_reader_ends_complete_and_costs_little;
         );

@@ -17,6 +17,7 @@ mod deploys;
 mod dev;
 mod history;
 mod input;
+mod pages;
 mod real;
 mod record;
 mod resume;

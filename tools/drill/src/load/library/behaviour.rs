@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use sluice_client::{Client, Error, Message, Position};
+use sluice_client::{Client, Error, HistoryPage, HistoryRange, Message, Position};
 use sluice_judge::record::{ClientEvent, PageMessage, hash_of};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -133,7 +133,8 @@ impl LibraryClient {
         let Some(room) = rooms.get(turn as usize % rooms.len().max(1)) else { return };
         let last = self.recorder.state.held(room).and_then(|held| held.last);
         let before = last.filter(|last| turn % 2 == 1 && *last > 0);
-        if let Ok(messages) = client.history(room, before, Some(PAGE)).await {
+        let range = before.map_or(HistoryRange::Newest, HistoryRange::Before);
+        if let Ok(HistoryPage { messages, .. }) = client.history(room, range, Some(PAGE)).await {
             let conn = self.conn.load(Relaxed);
             self.recorder.note(&page(conn, room, before, &messages));
         }

@@ -1,0 +1,425 @@
+//! Reads a client's frame: one flat struct of optional fields, decoded in one pass, with the payload kept as raw JSON
+//! (internally tagged enums cannot hold raw JSON).
+//!
+//! A field that is not known, not the verb's, or of another type is refused: what is passed over in silence would, for
+//! a mistyped `after`, be a subscription from now. What exactly is wrong is only worked out then (`diagnosis`).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::diagnosis::{self, EXAMPLE};
+use crate::ids::{Epoch, InvalidName, Key, RoomId, Seq, UserId};
+use crate::json;
+use crate::limits::{DATA_BYTES_MAX, ID_BYTES_MAX, PAGE_MESSAGES_MAX, PRESENCE_USERS_MAX};
+use crate::wire::{Connect, ErrorCode};
+
+/// Which messages of a room `history` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryRange {
+    /// The newest.
+    Newest,
+    /// The newest with a lower seq.
+    Before(Seq),
+    /// The oldest with a higher seq.
+    After(Seq),
+}
+
+impl HistoryRange {
+    /// The field of a frame that asks for it.
+    #[must_use]
+    pub fn field(self) -> Option<(&'static str, Seq)> {
+        match self {
+            Self::Newest => None,
+            Self::Before(seq) => Some(("before", seq)),
+            Self::After(seq) => Some(("after", seq)),
+        }
+    }
+}
+
+/// One valid request of a client.
+#[derive(Debug)]
+pub enum Request<'a> {
+    /// `{"connect":{"token":…}}`
+    Connect(Connect),
+    /// `{"sub":…}`
+    Subscribe {
+        /// Which room.
+        room: RoomId,
+        /// Last seq seen; absent = from now.
+        after: Option<Seq>,
+        /// The epoch of `after`. An epoch that cannot be read is one that differs.
+        epoch: Option<Result<Epoch, ()>>,
+    },
+    /// `{"unsub":…}`
+    Unsubscribe(RoomId),
+    /// `{"pub":…}`
+    Publish {
+        /// Where to.
+        room: RoomId,
+        /// Absent: the gateway mints one.
+        key: Option<Key>,
+        /// JSON as received.
+        data: &'a RawValue,
+    },
+    /// `{"history":…}`
+    History {
+        /// Which room.
+        room: RoomId,
+        /// Which messages.
+        range: HistoryRange,
+        /// 1…256.
+        limit: u32,
+    },
+    /// `{"presence":…}`
+    Presence {
+        /// Which room.
+        room: RoomId,
+        /// Only users whose names sort after this one.
+        after: Option<UserId>,
+        /// 1…256.
+        limit: u32,
+    },
+    /// `{"ping":…}`
+    Ping,
+}
+
+/// Why a frame was refused; `code` and `message` go to the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// Machine-readable.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: String,
+}
+
+impl Refused {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    fn bad(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::BadRequest, message)
+    }
+}
+
+impl From<InvalidName> for Refused {
+    fn from(error: InvalidName) -> Self {
+        Self::bad(error.to_string())
+    }
+}
+
+/// A decoded frame: its request or its refusal, and the `id` to echo in either case.
+#[derive(Debug)]
+pub struct Decoded<'a> {
+    /// Echoed in the answer.
+    pub id: Option<&'a RawValue>,
+    /// What is asked for.
+    pub request: Result<Request<'a>, Refused>,
+}
+
+/// A string, without a copy where it has no escapes.
+#[derive(Debug, Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// `after`: a seq in `sub` and `history`, a user in `presence`.
+#[derive(Debug)]
+enum After<'a> {
+    Seq(Seq),
+    User(Cow<'a, str>),
+}
+
+impl<'de> Deserialize<'de> for After<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = After<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a seq or a user")
+            }
+            fn visit_u64<E>(self, seq: u64) -> Result<After<'de>, E> {
+                Ok(After::Seq(seq))
+            }
+            fn visit_borrowed_str<E>(self, user: &'de str) -> Result<After<'de>, E> {
+                Ok(After::User(user.into()))
+            }
+            fn visit_str<E>(self, user: &str) -> Result<After<'de>, E> {
+                Ok(After::User(user.to_owned().into()))
+            }
+        }
+        source.deserialize_any(Visitor)
+    }
+}
+
+/// All fields that a frame may have; which of them belong together is in [`diagnosis::VERBS`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Frame<'a> {
+    #[serde(deserialize_with = "given")]
+    connect: Option<Connect>,
+    #[serde(borrow, deserialize_with = "given")]
+    sub: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "given")]
+    unsub: Option<Text<'a>>,
+    #[serde(rename = "pub", borrow, deserialize_with = "given")]
+    publish: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "given")]
+    history: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "given")]
+    presence: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "given")]
+    ping: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "given")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "given")]
+    after: Option<After<'a>>,
+    #[serde(borrow, deserialize_with = "given")]
+    epoch: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "given")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "given")]
+    key: Option<Text<'a>>,
+    #[serde(deserialize_with = "given")]
+    before: Option<Seq>,
+    #[serde(deserialize_with = "given")]
+    limit: Option<u32>,
+}
+
+/// `null` is a value like any other, and mostly a wrong one: only a missing field is absent.
+fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(source: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(source).map(Some)
+}
+
+/// Reads one text frame. Never panics; a frame that is not understood is quoted in the refusal.
+#[must_use]
+pub fn decode(text: &str) -> Decoded<'_> {
+    // The derived reader would take an array for the fields in their order.
+    let object = text.trim_ascii_start().starts_with('{');
+    let Some(mut frame) = object.then(|| serde_json::from_str::<Frame<'_>>(text).ok()).flatten() else {
+        return diagnosis::of(text);
+    };
+    if let Some(id) = frame.id.take() {
+        if let Err(refused) = judge_id(id) {
+            return Decoded { id: None, request: Err(refused) };
+        }
+        return Decoded { id: Some(id), ..frame.decoded(text) };
+    }
+    frame.decoded(text)
+}
+
+/// What is sent back has to be short, and readable like everything else.
+pub(super) fn judge_id(id: &RawValue) -> Result<(), Refused> {
+    if id.get().len() > ID_BYTES_MAX {
+        return Err(Refused::bad(format!("id is longer than {ID_BYTES_MAX} bytes")));
+    }
+    json::check(id.get()).map_err(|why| Refused::bad(format!("id cannot be sent back: {why}")))
+}
+
+impl<'a> Frame<'a> {
+    fn decoded(mut self, text: &'a str) -> Decoded<'a> {
+        match self.request() {
+            // What no verb has asked for is left.
+            Some(request) if self.is_spent() => Decoded { id: None, request },
+            _ => diagnosis::of(text),
+        }
+    }
+
+    /// Takes out one verb and its fields; `None`: there is none, or a field has the type of another verb's.
+    fn request(&mut self) -> Option<Result<Request<'a>, Refused>> {
+        if let Some(connect) = self.connect.take() {
+            return Some(Ok(Request::Connect(connect)));
+        }
+        if let Some(Text(room)) = self.publish.take() {
+            return Some(publish(&room, self.key.take(), self.data.take()));
+        }
+        if let Some(Text(room)) = self.sub.take() {
+            let (after, epoch) = (self.after_seq()?, self.epoch.take());
+            return Some(subscribe(&room, after, epoch));
+        }
+        if let Some(Text(room)) = self.unsub.take() {
+            return Some(RoomId::parse(&room).map(Request::Unsubscribe).map_err(Refused::from));
+        }
+        if let Some(Text(room)) = self.history.take() {
+            let (before, after) = (self.before.take(), self.after_seq()?);
+            return Some(history(&room, before, after, self.limit.take()));
+        }
+        if let Some(Text(room)) = self.presence.take() {
+            let after = match self.after.take() {
+                None => None,
+                Some(After::User(user)) => Some(user),
+                Some(After::Seq(_)) => return None,
+            };
+            return Some(presence(&room, after, self.limit.take()));
+        }
+        self.ping.take().map(|_| Ok(Request::Ping))
+    }
+
+    /// `after` where it is a seq; `None`: it is something else.
+    fn after_seq(&mut self) -> Option<Option<Seq>> {
+        match self.after.take() {
+            None => Some(None),
+            Some(After::Seq(seq)) => Some(Some(seq)),
+            Some(After::User(_)) => None,
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        let Self { connect, sub, unsub, publish, history, presence, ping, .. } = self;
+        let Self { id, after, epoch, data, key, before, limit, .. } = self;
+        let texts = [sub, unsub, publish, history, presence, epoch, key];
+        connect.is_none()
+            && texts.iter().all(|text| text.is_none())
+            && [ping, id, data].iter().all(|value| value.is_none())
+            && (after.is_none() && before.is_none() && limit.is_none())
+    }
+}
+
+fn subscribe<'a>(room: &str, after: Option<Seq>, epoch: Option<Text<'_>>) -> Result<Request<'a>, Refused> {
+    let room = RoomId::parse_from_client(room)?;
+    Ok(Request::Subscribe { room, after, epoch: epoch.map(|Text(text)| Epoch::parse(&text).ok_or(())) })
+}
+
+fn publish<'a>(
+    room: &str,
+    key: Option<Text<'_>>,
+    data: Option<&'a RawValue>,
+) -> Result<Request<'a>, Refused> {
+    let room = RoomId::parse_from_client(room)?;
+    let key = key.map(|Text(key)| Key::parse_from_client(&key)).transpose()?;
+    let Some(data) = data else { return Err(Refused::bad(format!("pub needs data, for example {EXAMPLE}"))) };
+    let bytes = data.get().len();
+    if bytes > DATA_BYTES_MAX {
+        let text = format!("data has {bytes} bytes, at most {DATA_BYTES_MAX} are allowed");
+        return Err(Refused::new(ErrorCode::TooLarge, text));
+    }
+    json::check(data.get())
+        .map_err(|why| Refused::bad(format!("data cannot be read by everybody: {why}")))?;
+    Ok(Request::Publish { room, key, data })
+}
+
+fn history<'a>(
+    room: &str,
+    before: Option<Seq>,
+    after: Option<Seq>,
+    limit: Option<u32>,
+) -> Result<Request<'a>, Refused> {
+    let room = RoomId::parse(room)?;
+    let limit = page_limit(limit, PAGE_MESSAGES_MAX)?;
+    let range = match (before, after) {
+        (None, None) => HistoryRange::Newest,
+        (Some(0), None) => return Err(Refused::bad("before is 0, the first message has seq 1")),
+        (Some(seq), None) => HistoryRange::Before(seq),
+        (None, Some(seq)) => HistoryRange::After(seq),
+        (Some(_), Some(_)) => return Err(Refused::bad("history takes before or after, not both")),
+    };
+    Ok(Request::History { room, range, limit })
+}
+
+fn presence<'a>(room: &str, after: Option<Cow<'_, str>>, limit: Option<u32>) -> Result<Request<'a>, Refused> {
+    let room = RoomId::parse(room)?;
+    let limit = page_limit(limit, PRESENCE_USERS_MAX)?;
+    let after = after.map(|user| UserId::parse(&user)).transpose()?;
+    Ok(Request::Presence { room, after, limit })
+}
+
+/// How many a page may hold: `most` unless fewer are asked for.
+fn page_limit(limit: Option<u32>, most: usize) -> Result<u32, Refused> {
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    let limit = limit.unwrap_or(most);
+    if (1..=most).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Refused::bad(format!("limit is {limit}, it must be 1…{most}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refusal(text: &str) -> Refused {
+        decode(text).request.expect_err(text)
+    }
+
+    #[test]
+    fn verbs_are_understood() {
+        let decoded = decode("{\"pub\":\"news\",\"data\":{\"t\": \"hi\"},\"key\":\"c1\",\"id\":2}\n");
+        assert_eq!(decoded.id.map(RawValue::get), Some("2"));
+        let Ok(Request::Publish { room, key, data }) = decoded.request else { panic!("not a publish") };
+        assert_eq!((room.as_str(), key.as_ref().map(Key::as_str)), ("news", Some("c1")));
+        assert_eq!(data.get(), "{\"t\": \"hi\"}", "the payload keeps its bytes");
+        assert!(matches!(decode("{\"ping\":null}").request, Ok(Request::Ping)));
+        assert!(matches!(decode("{\"ping\":1}").request, Ok(Request::Ping)));
+        assert!(matches!(
+            decode("{\"sub\":\"n\\u0065ws\",\"after\":0,\"epoch\":\"x\"}").request,
+            Ok(Request::Subscribe { after: Some(0), epoch: Some(Err(())), .. })
+        ));
+        assert!(matches!(decode(" {\"connect\":{\"token\":\"t\"}}").request, Ok(Request::Connect(_))));
+        assert!(matches!(decode("{\"id\":1,\"unsub\":\"a\"}").request, Ok(Request::Unsubscribe(_))));
+    }
+
+    #[test]
+    fn pages_are_asked_for_in_either_direction() {
+        let range = |text: &str| match decode(text).request {
+            Ok(Request::History { range, limit, .. }) => (range, limit),
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(range(r#"{"history":"a"}"#), (HistoryRange::Newest, 256));
+        assert_eq!(range(r#"{"history":"a","before":7,"limit":3}"#), (HistoryRange::Before(7), 3));
+        assert_eq!(range(r#"{"history":"a","after":0}"#), (HistoryRange::After(0), 256));
+        assert_eq!(refusal(r#"{"history":"a","after":0,"before":1}"#).code, ErrorCode::BadRequest);
+        let Ok(Request::Presence { after, limit, .. }) =
+            decode(r#"{"presence":"a","after":"\u0061nn","limit":256}"#).request
+        else {
+            panic!("not a presence")
+        };
+        assert_eq!((after.as_ref().map(UserId::as_str), limit), (Some("ann"), 256));
+    }
+
+    #[test]
+    fn data_null_is_data_and_big_numbers_keep_their_bytes() {
+        for data in ["null", "123456789012345678901234567890", "1.10", "{\"a\":1,\"a\":2}"] {
+            let text = format!("{{\"pub\":\"a\",\"data\":{data}}}");
+            let Ok(Request::Publish { data: read, .. }) = decode(&text).request else { panic!("{text}") };
+            assert_eq!(read.get(), data);
+        }
+    }
+
+    #[test]
+    fn fields_that_break_a_rule_are_bad_requests() {
+        let nested = format!("{{\"pub\":\"a\",\"data\":{}{}}}", "[".repeat(65), "]".repeat(65));
+        let long = format!("{{\"ping\":1,\"id\":\"{}\"}}", "x".repeat(ID_BYTES_MAX));
+        for text in [
+            "{\"pub\":\"a\"}",
+            "{\"sub\":\"a\\u0000b\"}",
+            "{\"pub\":\"a\",\"data\":1,\"key\":\"~x\"}",
+            "{\"history\":\"a\",\"limit\":0}",
+            "{\"history\":\"a\",\"limit\":257}",
+            "{\"presence\":\"a\",\"limit\":257}",
+            "{\"presence\":\"a\",\"after\":\"\"}",
+            "{\"sub\":\"chat*\"}",
+            "{\"pub\":\"chat*\",\"data\":1}",
+            "{\"pub\":\"a\",\"data\":1e999999}",
+            "{\"pub\":\"a\",\"data\":\"\\ud800\"}",
+            "{\"ping\":1,\"id\":\"\\ud800\"}",
+            &nested,
+            &long,
+        ] {
+            assert_eq!(refusal(text).code, ErrorCode::BadRequest, "{text}");
+        }
+        assert!(decode("{\"history\":\"chat*\"}").request.is_ok(), "what it holds can still be read");
+        assert!(decode("{\"unsub\":\"chat*\"}").request.is_ok());
+        let large = format!("{{\"pub\":\"a\",\"data\":\"{}\"}}", "x".repeat(DATA_BYTES_MAX));
+        assert_eq!(refusal(&large).code, ErrorCode::TooLarge);
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(text in ".{0,200}") {
+            let _ = decode(&text);
+        }
+    }
+}
