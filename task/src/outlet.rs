@@ -1,6 +1,7 @@
 //! Outlets: one push stream to each gateway, with a breaker. Who waits for a push holds no more than a ticket;
 //! an outlet that lags or has no stream holds none.
 
+mod outlets;
 mod queue;
 mod registry;
 mod stream;
@@ -12,9 +13,10 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+pub use self::outlets::Outlets;
 pub use self::queue::NoticePart;
 use self::queue::{Next, OutletQueue, OutletState};
-pub use self::registry::{Directory, Outlets};
+pub use self::registry::Directory;
 use crate::metrics::Metrics;
 
 /// Dropped when nobody has to wait any longer.

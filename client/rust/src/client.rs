@@ -14,18 +14,9 @@ use tokio::task::JoinSet;
 use crate::defaults::COMMANDS_MAX;
 use crate::driver::{Driver, DriverCommand};
 use crate::error::Error;
-use crate::event::{Event, HistoryPage, Subscribed};
+use crate::event::{Event, HistoryPage, Stored, Subscribed};
 use crate::options::{Options, Position};
 use crate::state::{PendingRequest, Publish};
-
-/// A stored publish.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    /// Its position in the room.
-    pub seq: u64,
-    /// Its key.
-    pub key: String,
-}
 
 /// A publish on its way. It is sent, and sent again, whether this is awaited or not.
 #[derive(Debug)]

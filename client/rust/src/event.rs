@@ -35,6 +35,15 @@ pub struct Message {
     pub data: Box<RawValue>,
 }
 
+/// A stored publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its position in the room.
+    pub seq: u64,
+    /// Its key.
+    pub key: String,
+}
+
 /// Where a subscription stands.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Subscribed {

@@ -32,9 +32,9 @@ pub mod raw;
 mod state;
 mod wire;
 
-pub use client::{Client, Events, Receipt, Stored};
+pub use client::{Client, Events, Receipt};
 pub use error::Error;
-pub use event::{Event, HistoryPage, Message, Subscribed};
+pub use event::{Event, HistoryPage, Message, Stored, Subscribed};
 pub use options::{Options, Position};
 pub use sluice_proto::wire::codec::{HistoryRange, PresentPage, PresentUser};
 pub use sluice_proto::wire::{Bye, Drain, ErrorCode, Welcome, WireError};

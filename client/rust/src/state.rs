@@ -10,10 +10,9 @@ use sluice_proto::wire::codec::{HistoryRange, PresentPage};
 use sluice_proto::wire::{Bye, Drain, Welcome};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::client::Stored;
 use crate::defaults::REQUESTS_MAX;
 use crate::error::Error;
-use crate::event::{Event, HistoryPage, Subscribed};
+use crate::event::{Event, HistoryPage, Stored, Subscribed};
 use crate::frame::{After, OutgoingFrame, ServerFrame};
 use crate::options::Position;
 use rooms::Rooms;

@@ -95,7 +95,6 @@
 //! | a loop that has to live until its stage | [`Scope::spawn`] |
 //! | one of many that come and go: a connection, a call | [`Scope::spawn_transient`] |
 //! | a thread, a `spawn_local` task on another runtime | [`Scope::track`], a guard with [`Scope::token`] |
-//! | something shorter than a task | [`Gate`]: refuse new, wait for those inside |
 //! | something to do when a stage begins | [`Lifecycle::hook`] |
 //! | a step of the start-up | [`Lifecycle::until_stopping`] |
 //! | a wait for a peer that may never answer | [`bounded`] |
@@ -112,8 +111,8 @@
 //! holds up the whole runtime, the watchdog ends the process. All time is tokio's, so tests run on a paused clock;
 //! only the watchdog counts real time.
 
+mod alarm;
 mod engine;
-mod gate;
 mod lifecycle;
 mod plan;
 mod report;
@@ -121,12 +120,12 @@ mod scope;
 mod signals;
 mod stage;
 mod stage_tasks;
+mod state;
 mod task;
 mod wait;
 mod watchdog;
 
 pub use engine::Engine;
-pub use gate::{Gate, GateGuard};
 pub use lifecycle::Lifecycle;
 pub use plan::{Plan, PlanError, StagePlan, TOTAL_DEFAULT};
 pub use report::{Progress, Report, StageOutcome, StageReport, StopReason};

@@ -8,9 +8,9 @@ use std::thread;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::lifecycle::LifecycleState;
 use crate::report::StopReason;
 use crate::stage_tasks::{StagePhase, StageTasks};
+use crate::state::LifecycleState;
 use crate::task::{self, BoxError, End, TaskResult};
 
 /// The tasks that die in one stage. Cheap to clone.
@@ -19,13 +19,13 @@ use crate::task::{self, BoxError, End, TaskResult};
 /// until the stage's deadline; then they are aborted and named in the report.
 #[derive(Clone)]
 pub struct Scope {
-    inner: Arc<LifecycleState>,
+    state: Arc<LifecycleState>,
     index: usize,
 }
 
 impl Scope {
-    pub(crate) fn new(inner: Arc<LifecycleState>, index: usize) -> Scope {
-        Scope { inner, index }
+    pub(crate) fn new(state: Arc<LifecycleState>, index: usize) -> Scope {
+        Scope { state, index }
     }
 
     /// Starts a task that has to live until its stage begins, on the runtime of the caller.
@@ -76,7 +76,7 @@ impl Scope {
     /// Take clones, not child tokens, where there are many: one cancel with 500,000 waiters takes a quarter of
     /// a second on the calling thread, so sessions are better told in slices.
     pub fn token(&self) -> CancellationToken {
-        self.pool().token.clone()
+        self.stage_tasks().token.clone()
     }
 
     /// Starts a hook of this scope's stage.
@@ -87,8 +87,8 @@ impl Scope {
         self.start(name, TaskKind::Hook, future);
     }
 
-    fn pool(&self) -> &StageTasks {
-        self.inner.pool(self.index)
+    fn stage_tasks(&self) -> &StageTasks {
+        self.state.stage_tasks(self.index)
     }
 
     #[expect(
@@ -99,22 +99,22 @@ impl Scope {
     where
         F: Future<Output: TaskResult> + Send + 'static,
     {
-        let Some(id) = self.pool().enter(name) else {
+        let Some(id) = self.stage_tasks().enter(name) else {
             tracing::debug!(task = name, "Task not started: its stage is over");
             return;
         };
         let guard = TaskGuard { scope: self.clone(), id, name, kind, end: Some(End::Dropped) };
         let task = tokio::spawn(async move { guard.finish(task::outcome(future).await) });
-        self.pool().started(id, task.abort_handle());
+        self.stage_tasks().started(id, task.abort_handle());
     }
 
     fn guard(&self, name: &'static str, kind: TaskKind) -> TaskGuard {
-        TaskGuard { scope: self.clone(), id: self.pool().track(name), name, kind, end: None }
+        TaskGuard { scope: self.clone(), id: self.stage_tasks().track(name), name, kind, end: None }
     }
 
     /// Decides what the end of a member means.
     fn ended(&self, name: &'static str, kind: TaskKind, end: End) {
-        let phase = self.pool().phase();
+        let phase = self.stage_tasks().phase();
         let error = match (kind, end) {
             (_, End::Dropped) if phase == StagePhase::Over => return,
             (TaskKind::Hook | TaskKind::Transient, End::Done | End::Dropped) => return,
@@ -126,17 +126,17 @@ impl Scope {
                 tracing::error!(task = name, error, "Task panicked");
                 return;
             }
-            (TaskKind::Lasting, End::Done) if phase >= StagePhase::Begun || self.inner.is_stopping() => {
+            (TaskKind::Lasting, End::Done) if phase >= StagePhase::Begun || self.state.is_stopping() => {
                 return;
             }
             (TaskKind::Lasting, End::Done) => "ended before its stage".to_owned(),
-            (TaskKind::Lasting, End::Dropped) if self.inner.is_stopping() => return,
+            (TaskKind::Lasting, End::Dropped) if self.state.is_stopping() => return,
             (TaskKind::Lasting, End::Dropped) => "dropped by its runtime".to_owned(),
             (TaskKind::Lasting | TaskKind::Hook, End::Failed(error)) => error,
             (TaskKind::Lasting | TaskKind::Hook, End::Panicked(error)) => format!("panicked: {error}"),
         };
-        if !self.inner.stop(&StopReason::Failed(name.to_owned(), error.clone())) {
-            self.inner.failed(name, error);
+        if !self.state.stop(&StopReason::Failed(name.to_owned(), error.clone())) {
+            self.state.failed(name, error);
         }
     }
 }
@@ -181,12 +181,12 @@ impl TaskGuard {
 
 impl Drop for TaskGuard {
     fn drop(&mut self) {
-        // First the verdict, then the leave: whoever sees the pool empty sees what went wrong too.
+        // First the verdict, then the leave: whoever sees the stage empty sees what went wrong too.
         if thread::panicking() {
             self.scope.ended(self.name, self.kind, End::Panicked("see standard error".to_owned()));
         } else if let Some(end) = self.end.take() {
             self.scope.ended(self.name, self.kind, end);
         }
-        self.scope.pool().leave(self.id);
+        self.scope.stage_tasks().leave(self.id);
     }
 }

@@ -4,14 +4,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::lifecycle::BoxedHook;
+use crate::task::BoxError;
+
+/// A hook, ready to be started.
+pub(crate) type BoxedHook = Box<dyn FnOnce() -> HookFuture + Send>;
+pub(crate) type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// The tasks, guards and hooks of one planned stage.
 pub(crate) struct StageTasks {
@@ -44,7 +48,7 @@ impl TaskEntries {
     }
 }
 
-/// How far the stage of a pool is.
+/// How far the stage is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum StagePhase {
     /// Not begun.

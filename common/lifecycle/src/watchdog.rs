@@ -5,9 +5,8 @@
 
 use std::io;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::lifecycle::Lifecycle;
 use crate::report::list;
@@ -21,10 +20,8 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Ends the process with exit code 1 when a stop is over its time.
 ///
 /// Not disarmed when dropped: what comes behind the stop (the last telemetry, dropping a runtime) can hang too. The
-/// end of the process, or [`dismiss`](Watchdog::dismiss), is the end of it.
-pub struct Watchdog {
-    alarm: Arc<Alarm>,
-}
+/// end of the process is the end of it.
+pub struct Watchdog(());
 
 impl Watchdog {
     /// Starts the thread. It sleeps until a stop of `lifecycle` is asked for and then gives it its total plus `margin`.
@@ -34,72 +31,11 @@ impl Watchdog {
     pub fn arm(lifecycle: &Lifecycle, margin: Duration) -> io::Result<Watchdog> {
         let alarm = lifecycle.alarm();
         let watched = lifecycle.clone();
-        let thread = Arc::clone(&alarm);
         thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
-            if thread.rings(margin) {
-                end_process(watched);
-            }
+            alarm.rings(margin);
+            end_process(watched);
         })?;
-        Ok(Watchdog { alarm })
-    }
-
-    /// Sends the watchdog home.
-    pub fn dismiss(self) {
-        self.alarm.set(AlarmState::Dismissed);
-    }
-}
-
-/// What the watchdog waits for.
-#[derive(Default)]
-pub(crate) struct Alarm {
-    state: Mutex<AlarmState>,
-    changed: Condvar,
-}
-
-#[derive(Clone, Copy, Default)]
-enum AlarmState {
-    #[default]
-    Idle,
-    /// A stop began at that instant and may take that long.
-    Running(Instant, Duration),
-    Dismissed,
-}
-
-impl Alarm {
-    /// A stop begins and may take `total`.
-    pub(crate) fn start(&self, total: Duration) {
-        let mut state = self.state();
-        if matches!(*state, AlarmState::Idle) {
-            *state = AlarmState::Running(Instant::now(), total);
-            self.changed.notify_all();
-        }
-    }
-
-    fn set(&self, state: AlarmState) {
-        *self.state() = state;
-        self.changed.notify_all();
-    }
-
-    fn state(&self) -> MutexGuard<'_, AlarmState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits: true when a stop was over its time by `margin`, false when dismissed.
-    fn rings(&self, margin: Duration) -> bool {
-        let mut state = self.state();
-        loop {
-            state = match *state {
-                AlarmState::Dismissed => return false,
-                AlarmState::Idle => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                AlarmState::Running(since, total) => {
-                    let left = total.saturating_add(margin).saturating_sub(since.elapsed());
-                    if left.is_zero() {
-                        return true;
-                    }
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
+        Ok(Watchdog(()))
     }
 }
 
@@ -117,34 +53,4 @@ fn end_process(lifecycle: Lifecycle) {
         heard.recv_timeout(LAST_WORDS).ok();
     }
     std::process::exit(1);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_rings_when_a_stop_is_over_its_time_and_not_before() {
-        let alarm = Arc::new(Alarm::default());
-        let (ringing, rang) = sync_channel(1);
-        let watching = Arc::clone(&alarm);
-        thread::spawn(move || ringing.send(watching.rings(Duration::from_millis(20))));
-        assert!(rang.recv_timeout(Duration::from_millis(50)).is_err(), "no stop was asked for");
-        let since = Instant::now();
-        alarm.start(Duration::from_millis(30));
-        assert!(rang.recv().unwrap());
-        assert!(since.elapsed() >= Duration::from_millis(50));
-    }
-
-    #[test]
-    fn dismissed_it_stays_silent_also_during_a_stop() {
-        let alarm = Arc::new(Alarm::default());
-        alarm.start(Duration::from_secs(3600));
-        let watching = Arc::clone(&alarm);
-        let thread = thread::spawn(move || watching.rings(Duration::ZERO));
-        alarm.set(AlarmState::Dismissed);
-        assert!(!thread.join().unwrap());
-        alarm.start(Duration::ZERO);
-        assert!(!alarm.rings(Duration::ZERO), "a stop does not call it back");
-    }
 }

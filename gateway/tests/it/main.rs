@@ -3,3 +3,5 @@
 
 mod delivery;
 mod edge;
+#[cfg(all(feature = "servers", not(feature = "seeded-bugs")))]
+mod release;

@@ -11,6 +11,8 @@ mod fake;
 #[cfg(feature = "servers")]
 mod process;
 mod publish;
+#[cfg(all(feature = "servers", not(feature = "seeded-bugs")))]
+mod release;
 mod rig;
 mod stop;
 #[cfg(feature = "servers")]

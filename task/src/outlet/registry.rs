@@ -1,41 +1,28 @@
-//! Which outlets there are and whose they are.
+//! Which outlets there are and whose they are: the routing table from instances to outlets.
 //!
 //! An outlet belongs to an address and carries the id that its gateway says; before the first word, the ids the
 //! registry lists for the address. It lives while its address is listed or its stream works: a working stream is
-//! life, whatever the registry says.
+//! life, whatever the registry says. Starts nothing and waits for nobody.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
-use sluice_cluster::{ClusterView, Service};
-use sluice_lifecycle::Scope;
 use sluice_proto::ids::InstanceId;
-use sluice_service::grpc::channels::Caller;
-use sluice_service::grpc::peers::Peers;
-use tokio::sync::watch;
 
-use super::{NoticePart, Outlet, Ticket, stream};
+use super::{NoticePart, Outlet, Ticket};
 use crate::metrics::Metrics;
 
-/// All outlets; clones share them.
-#[derive(Clone)]
-pub struct Outlets(Arc<OutletsShared>);
+/// Who is listed where, by address.
+pub(super) type Listed = BTreeMap<Arc<str>, BTreeSet<InstanceId>>;
 
-struct OutletsShared {
-    scope: Scope,
-    caller: Caller,
-    peers: Peers,
-    metrics: Metrics,
-    seeds: Vec<Arc<str>>,
-    registered: Mutex<Registered>,
-    /// Whether anybody ever said who is there.
-    known: watch::Sender<bool>,
-}
+/// All outlets by their addresses.
+#[derive(Default)]
+pub(super) struct OutletRegistry(Mutex<Registered>);
 
 #[derive(Default)]
 struct Registered {
-    listed: BTreeMap<Arc<str>, BTreeSet<InstanceId>>,
+    listed: Listed,
     entries: BTreeMap<Arc<str>, RegisteredOutlet>,
     directory: Arc<Directory>,
 }
@@ -78,95 +65,47 @@ impl Directory {
     }
 }
 
-impl Outlets {
-    /// No outlets yet, but to the seeds. Streams are tasks of `scope`: when its stage begins they send what is left
-    /// and end.
-    pub fn new(scope: Scope, caller: Caller, peers: Peers, metrics: Metrics, seeds: &[String]) -> Self {
-        let seeds: Vec<Arc<str>> = seeds.iter().map(|seed| seed.as_str().into()).collect();
-        let known = watch::Sender::new(!seeds.is_empty());
-        let registered = Mutex::default();
-        let outlets =
-            Self(Arc::new(OutletsShared { scope, caller, peers, metrics, seeds, registered, known }));
-        outlets.learn(&ClusterView::default());
-        outlets
-    }
-
-    /// Follows the registry until the stage of the scope.
-    pub async fn follow(self, mut view: watch::Receiver<Arc<ClusterView>>) {
-        let stop = self.0.scope.token();
-        loop {
-            let now = Arc::clone(&view.borrow_and_update());
-            self.learn(&now);
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                changed = view.changed() => if changed.is_err() {
-                    // The last known set stays.
-                    return stop.cancelled().await;
-                },
-            }
-        }
-    }
-
-    /// Takes over who is listed and begins streams to whoever is new.
-    fn learn(&self, view: &ClusterView) {
-        let mut listed: BTreeMap<Arc<str>, BTreeSet<InstanceId>> =
-            self.0.seeds.iter().map(|seed| (Arc::clone(seed), BTreeSet::new())).collect();
-        for gateway in view.of(Service::Gateway) {
-            listed.entry(gateway.address.as_str().into()).or_default().insert(gateway.id.clone());
-        }
-        if view.sees_me || !listed.is_empty() {
-            self.0.known.send_replace(true);
-        }
+impl OutletRegistry {
+    /// Takes over who is listed; returns the outlets that are new and have no stream yet.
+    pub(super) fn list(&self, listed: Listed, metrics: &Metrics) -> Vec<Arc<Outlet>> {
         let mut registered = self.registered();
         if registered.listed == listed {
-            return;
+            return Vec::new();
         }
+        let mut new = Vec::new();
         for address in listed.keys() {
+            // An outlet that was listed before may still have its stream: it goes on.
             if !registered.entries.contains_key(address) {
-                let outlet = Arc::new(Outlet::new(Arc::clone(address), self.0.metrics.clone()));
-                registered.entries.insert(
-                    Arc::clone(address),
-                    RegisteredOutlet { outlet: Arc::clone(&outlet), said: None },
-                );
-                let keep = stream::keep(outlet, self.clone(), self.0.scope.token());
-                self.0.scope.spawn_transient("push-stream", keep);
+                let outlet = Arc::new(Outlet::new(Arc::clone(address), metrics.clone()));
+                let entry = RegisteredOutlet { outlet: Arc::clone(&outlet), said: None };
+                registered.entries.insert(Arc::clone(address), entry);
+                new.push(outlet);
             }
         }
         registered.listed = listed;
         registered.redraw();
+        new
     }
 
     /// Outlets as of now.
-    pub fn directory(&self) -> Arc<Directory> {
+    pub(super) fn directory(&self) -> Arc<Directory> {
         Arc::clone(&self.registered().directory)
     }
 
-    /// Ends when somebody has said who is there.
-    pub async fn known(&self) {
-        // An error is impossible: self holds the sender.
-        let _ = self.0.known.subscribe().wait_for(|known| *known).await;
-    }
-
-    /// Whether somebody has said who is there.
-    pub fn is_known(&self) -> bool {
-        *self.0.known.borrow()
-    }
-
     /// Gateways whose stream works.
-    pub fn living(&self) -> BTreeSet<InstanceId> {
+    pub(super) fn living(&self) -> BTreeSet<InstanceId> {
         self.registered().entries.values().filter_map(|entry| entry.said.clone()).collect()
     }
 
     /// Outlets that lag, by the name of their gateway or address.
-    pub fn lagging(&self) -> Vec<String> {
+    pub(super) fn lagging(&self) -> Vec<String> {
         let registered = self.registered();
         let lagging = registered.entries.values().filter(|entry| entry.outlet.is_lagging());
         lagging.map(RegisteredOutlet::name).collect()
     }
 
     /// For `/status`.
-    pub fn status(&self) -> Value {
+    pub(super) fn status(&self) -> Value {
         let registered = self.registered();
         let one = |entry: &RegisteredOutlet| {
             let mut status = entry.outlet.status();
@@ -175,14 +114,6 @@ impl Outlets {
             status
         };
         registered.entries.values().map(one).collect()
-    }
-
-    pub(super) fn caller(&self) -> &Caller {
-        &self.0.caller
-    }
-
-    pub(super) fn peers(&self) -> &Peers {
-        &self.0.peers
     }
 
     /// The gateway at the other end has said who it is: whoever it was before is dead.
@@ -211,6 +142,7 @@ impl Outlets {
     /// Removes an outlet whose address is listed no more; false when it is.
     pub(super) fn leave(&self, outlet: &Outlet) -> bool {
         let mut registered = self.registered();
+        // Under the lock that `list` takes: an address listed again meanwhile keeps this outlet and its stream.
         let leaves = !registered.listed.contains_key(&outlet.address);
         if leaves {
             registered.entries.remove(&outlet.address);
@@ -220,7 +152,7 @@ impl Outlets {
     }
 
     fn registered(&self) -> MutexGuard<'_, Registered> {
-        self.0.registered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

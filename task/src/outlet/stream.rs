@@ -5,35 +5,46 @@ use std::sync::Arc;
 
 use sluice_proto::grpc::{GatewayState, PushReply, push_reply};
 use sluice_proto::ids::InstanceId;
-use sluice_service::grpc::channels::dial;
-use sluice_service::grpc::peers::Peer;
+use sluice_service::grpc::channels::{Caller, dial};
+use sluice_service::grpc::peers::{Peer, Peers};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::Outlet;
-use super::registry::Outlets;
+use super::registry::OutletRegistry;
 use super::wire::{self, PushRequest};
 use crate::defaults::{GOODBYE, OPEN_WITHIN, PUSHES_IN_FLIGHT_MAX, REOPEN_MAX, REOPEN_MIN};
 
 /// Room for all that may be in flight and a resync before it; more would be a mistake of ours.
 const SENDS_MAX: usize = PUSHES_IN_FLIGHT_MAX + 4;
 
+/// What all streams share.
+#[derive(Clone)]
+pub(super) struct StreamParts {
+    /// Hears who is at the other end.
+    pub registry: Arc<OutletRegistry>,
+    /// What is said of us.
+    pub caller: Caller,
+    /// Who is connected, for a stop that waits for draining gateways.
+    pub peers: Peers,
+}
+
 /// An open stream.
 struct PushStream<'a> {
     outlet: &'a Outlet,
-    outlets: &'a Outlets,
+    registry: &'a OutletRegistry,
     peer: Peer,
     sends: mpsc::Sender<PushRequest>,
     replies: Streaming<PushReply>,
 }
 
 /// Keeps a stream open until `stop`, or until the address is listed no more and the stream has ended.
-pub(super) async fn keep(outlet: Arc<Outlet>, outlets: Outlets, stop: CancellationToken) {
+pub(super) async fn keep(outlet: Arc<Outlet>, parts: StreamParts, stop: CancellationToken) {
     let mut pause = REOPEN_MIN;
     loop {
-        match stop.run_until_cancelled(timeout(OPEN_WITHIN, open(&outlet, &outlets))).await {
+        match stop.run_until_cancelled(timeout(OPEN_WITHIN, open(&outlet, &parts))).await {
             None => {}
             Some(Ok(Ok(stream))) => {
                 pause = REOPEN_MIN;
@@ -44,11 +55,11 @@ pub(super) async fn keep(outlet: Arc<Outlet>, outlets: Outlets, stop: Cancellati
             }
             Some(Err(_)) => tracing::debug!(gateway = &*outlet.address, "A gateway does not answer."),
         }
-        outlets.silent(&outlet);
+        parts.registry.silent(&outlet);
         outlet.ended();
         // Many tasks lose a gateway at once, and all have lost it when it is back.
         let wait = pause.mul_f64(rand::random_range(0.5..=1.0));
-        if outlets.leave(&outlet) || stop.run_until_cancelled(sleep(wait)).await.is_none() {
+        if parts.registry.leave(&outlet) || stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return;
         }
         pause = (pause * 2).min(REOPEN_MAX);
@@ -56,14 +67,13 @@ pub(super) async fn keep(outlet: Arc<Outlet>, outlets: Outlets, stop: Cancellati
 }
 
 /// Dials and waits for the gateway's first word.
-async fn open<'a>(outlet: &'a Outlet, outlets: &'a Outlets) -> Result<PushStream<'a>, Status> {
-    let calls =
-        dial(&outlet.address, outlets.caller()).map_err(|error| Status::internal(error.to_string()))?;
+async fn open<'a>(outlet: &'a Outlet, parts: &'a StreamParts) -> Result<PushStream<'a>, Status> {
+    let calls = dial(&outlet.address, &parts.caller).map_err(|error| Status::internal(error.to_string()))?;
     let (sends, requests) = mpsc::channel(SENDS_MAX);
     let mut replies = wire::push(calls, requests).await?;
-    let peer = outlets.peers().connect(outlet.address.to_string());
+    let peer = parts.peers.connect(outlet.address.to_string());
     let first = replies.message().await?.and_then(|reply| reply.kind);
-    let stream = PushStream { outlet, outlets, peer, sends, replies };
+    let stream = PushStream { outlet, registry: &parts.registry, peer, sends, replies };
     match first {
         Some(push_reply::Kind::State(state)) => stream.says(&state)?,
         Some(push_reply::Kind::Acked(_)) | None => return Err(Status::internal("it did not say who it is")),
@@ -123,7 +133,7 @@ impl PushStream<'_> {
         let instance =
             InstanceId::parse(&state.instance).map_err(|error| Status::internal(error.to_string()))?;
         self.peer.says(&instance, state.draining);
-        self.outlets.says(self.outlet, instance);
+        self.registry.says(self.outlet, instance);
         Ok(())
     }
 

@@ -11,4 +11,6 @@ mod logic;
 mod memory;
 #[cfg(feature = "servers")]
 mod real;
+#[cfg(all(feature = "servers", not(feature = "seeded-bugs")))]
+mod release;
 mod stop;

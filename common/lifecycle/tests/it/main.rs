@@ -3,7 +3,6 @@
 
 mod budget;
 mod ends;
-mod gates;
 mod log;
 mod matrix;
 mod process;

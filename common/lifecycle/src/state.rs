@@ -1,0 +1,126 @@
+//! What the handles, the scopes and the engine of one lifecycle share.
+//!
+//! Keeps and counts; it starts no task and runs no stage.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::alarm::Alarm;
+use crate::plan::Plan;
+use crate::report::{Progress, StopReason};
+use crate::stage::Stage;
+use crate::stage_tasks::StageTasks;
+
+/// No stop takes longer, whatever a configuration says: keeps the arithmetic of deadlines from overflowing.
+const TOTAL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The shared state; see the module.
+pub(crate) struct LifecycleState {
+    pub(crate) plan: Plan,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) stopping: CancellationToken,
+    /// Cancelled when nobody runs the stages any more.
+    pub(crate) over: CancellationToken,
+    pub(crate) alarm: Arc<Alarm>,
+    /// One for each planned stage, in the same order.
+    stages: Vec<StageTasks>,
+    record: Mutex<StopRecord>,
+}
+
+/// What happened since the last stage ended, and in total.
+#[derive(Default)]
+pub(crate) struct StopRecord {
+    pub(crate) failures: Vec<(String, String)>,
+    pub(crate) stage_counts: BTreeMap<&'static str, u64>,
+    pub(crate) counts: BTreeMap<&'static str, u64>,
+}
+
+impl LifecycleState {
+    pub(crate) fn new(plan: Plan) -> LifecycleState {
+        let start = Progress {
+            stage: Stage::Starting,
+            since: Instant::now(),
+            deadline: None,
+            total_deadline: None,
+            outcomes: Vec::new(),
+            reason: None,
+        };
+        LifecycleState {
+            stages: plan.stages.iter().map(|_| StageTasks::new()).collect(),
+            plan,
+            progress: watch::Sender::new(start),
+            stopping: CancellationToken::new(),
+            over: CancellationToken::new(),
+            alarm: Arc::default(),
+            record: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn total(&self) -> Duration {
+        self.plan.total.min(TOTAL_MAX)
+    }
+
+    pub(crate) fn stage_tasks(&self, index: usize) -> &StageTasks {
+        &self.stages[index]
+    }
+
+    pub(crate) fn all_stages(&self) -> &[StageTasks] {
+        &self.stages
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
+    /// False if a stop was asked for before.
+    pub(crate) fn stop(&self, reason: &StopReason) -> bool {
+        let total = self.total();
+        let first = self.progress.send_if_modified(|progress| {
+            let first = progress.reason.is_none();
+            if first {
+                progress.reason = Some(reason.clone());
+                progress.total_deadline = Some(Instant::now() + total);
+            }
+            first
+        });
+        if !first {
+            return false;
+        }
+        self.alarm.start(total);
+        if let StopReason::Failed(task, error) = reason {
+            tracing::error!(task, error, "Task died, stopping");
+        } else {
+            tracing::info!(%reason, total_ms = total.as_millis(), "Stopping");
+        }
+        self.stopping.cancel();
+        true
+    }
+
+    /// Something went wrong during the stop: the running stage says so.
+    pub(crate) fn failed(&self, name: &str, error: String) {
+        self.record().failures.push((name.to_owned(), error));
+    }
+
+    pub(crate) fn blockers(&self, index: usize) -> Vec<(String, usize)> {
+        let mut census = BTreeMap::new();
+        self.stages[index].census(&mut census);
+        census.into_iter().collect()
+    }
+
+    pub(crate) fn tasks(&self) -> Vec<(String, usize)> {
+        let mut census = BTreeMap::new();
+        for tasks in &self.stages {
+            tasks.census(&mut census);
+        }
+        census.into_iter().collect()
+    }
+
+    pub(crate) fn record(&self) -> MutexGuard<'_, StopRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
