@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -32,11 +31,13 @@ use crate::drain::DrainHooks;
 use crate::files;
 use crate::listener;
 use crate::metrics::{Metrics, Stats};
-use crate::push::{Missed, Push};
+use crate::push::Push;
+use crate::repair::Missed;
 use crate::shard::handle::Shards;
 use crate::shard::runtime::{self, Start};
 use crate::shard::shared::{Shared, UpgradeGate};
-use crate::status::{FlushLimit, Report, Reporter};
+use crate::status::Report;
+use crate::status::reporter::{FlushLimit, Reporter};
 
 /// What a gateway stands on: the real registry, or an in-process one.
 pub struct Deps {
@@ -322,9 +323,4 @@ fn logics(view: &ClusterView) -> Vec<Target> {
             draining: logic.state == InstanceState::Draining,
         })
         .collect()
-}
-
-/// How many clients there are, for the drain.
-pub(crate) fn connections(shared: &Arc<Shared>) -> usize {
-    shared.stats.connections.load(Ordering::Relaxed)
 }

@@ -160,7 +160,7 @@ impl Settings for Config {
     }
 
     fn plan(&self) -> Plan {
-        stages::plan(self)
+        stages::plan(self.shutdown.total(), Duration::from_millis(self.drain.accept_grace_ms))
     }
 
     fn check(&self) -> Result<(), Vec<String>> {

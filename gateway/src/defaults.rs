@@ -1,13 +1,7 @@
 //! Every limit and time of the gateway with its arithmetic. What an operator may change stands in
 //! [`crate::config`]; limits of the wire version stand in `sluice_proto::limits`.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use crate::home::HomeLimits;
-use crate::repair::RepairTimes;
-use crate::room::limits::RoomLimits;
-use crate::uplink::lane::LaneLimits;
 
 /// Connections of one gateway. 1 KiB of state and a socket each, so memory is not what limits it.
 pub const CONNECTIONS_MAX: usize = 100_000;
@@ -50,6 +44,13 @@ pub const ROOMS_PER_CONNECTION_MAX: usize = 1_000;
 
 /// Messages waiting for one shard. Runs above it are owed as a hand-over, levels wait at the sender.
 pub const INBOX_MESSAGES_MAX: usize = 4_096;
+/// How long a shard works without a pause: what takes longer goes on in the next turn, and others have theirs in
+/// between. With two shards and a crowd a client then waits for a few of them, well below 100 ms.
+pub const TURN: Duration = Duration::from_millis(10);
+/// Messages in one order to a home, of a push that may hold thousands.
+pub const PUSHED_PER_ORDER: usize = 256;
+/// Rooms of a home, or views, that one turn looks at: 1 to 5 µs each.
+pub const ROOMS_PER_TURN: usize = 1_000;
 /// Messages taken from the inbox in one turn, so that sockets are looked at in between.
 pub const INBOX_PER_TURN: usize = 256;
 
@@ -142,26 +143,21 @@ pub const RECONNECT_MS_MIN_LAST: u64 = 1_000;
 /// Few clients are spread over this as well, so that they do not come in step.
 pub const RECONNECT_SPREAD_MS_MIN: u64 = 200;
 
-/// Bounds and times of the home half of each of `shards` shards.
-#[must_use]
-pub fn home_limits(shards: usize) -> HomeLimits {
-    HomeLimits {
-        room: Arc::new(RoomLimits::default()),
-        lane: LaneLimits {
-            // All publishes of all shards may be for one lane, each shard over its bound by one read's worth.
-            queue_items_max: shards * 2 * SHARD_UNANSWERED_ITEMS_MAX,
-            queue_bytes_max: shards * 2 * SHARD_UNANSWERED_BYTES_MAX,
-            horizon: Duration::from_secs(10),
-            try_for: Duration::from_secs(2),
-            backoff_min: Duration::from_millis(20),
-            backoff_max: Duration::from_millis(500),
-        },
-        repair: RepairTimes {
-            every_ms: 1_000,
-            period_ms: 30_000,
-            active_ms: 60_000,
-            alarm_ms: 10_000,
-            finds_per_min: 20,
-        },
-    }
-}
+/// From the first try of a batch of publishes until its unanswered items are given up together.
+pub const LANE_HORIZON: Duration = Duration::from_secs(10);
+/// Deadline of one try.
+pub const LANE_TRY_FOR: Duration = Duration::from_secs(2);
+/// Wait after the first failed try; doubles.
+pub const LANE_BACKOFF_MIN: Duration = Duration::from_millis(20);
+/// Longest wait between tries.
+pub const LANE_BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Between two questions about the heads of active rooms, milliseconds.
+pub const REPAIR_EVERY_MS: u64 = 1_000;
+/// All rooms are asked once in this time.
+pub const REPAIR_PERIOD_MS: u64 = 30_000;
+/// A room is active for this long after a message or a new subscriber.
+pub const ROOM_ACTIVE_MS: u64 = 60_000;
+/// How long a find keeps all rooms under question.
+pub const REPAIR_ALARM_MS: u64 = 10_000;
+/// More finds than this in a minute: all rooms announce their interest again.
+pub const REPAIR_FINDS_PER_MIN: u32 = 20;

@@ -11,7 +11,6 @@ use sluice_lifecycle::{Lifecycle, Stage};
 use tokio::time::{Instant, sleep};
 
 use self::pace::{Pace, Situation};
-use crate::app::connections;
 use crate::defaults::{DROP_BEFORE_END, GIVE_UP_BEFORE_END, SAY_SO_WITHIN, budget};
 use crate::shard::handle::Shards;
 use crate::shard::inbox::{Close, Order};
@@ -46,7 +45,7 @@ impl DrainHooks {
     /// Stage notify: upgrades are refused, all clients are told.
     pub async fn notify(&self) {
         self.shared.upgrades.close();
-        let total = connections(&self.shared);
+        let total = self.shared.stats.connections();
         self.shared.stats.drain_total.store(total, Ordering::Relaxed);
         let pace = Pace::plan(&self.situation());
         tracing::info!(
@@ -83,7 +82,7 @@ impl DrainHooks {
             view.others(Service::Gateway, &me.borrow()).any(|one| one.state == InstanceState::Serving);
         let drain = &self.shared.config.drain;
         Situation {
-            connections: connections(&self.shared),
+            connections: self.shared.stats.connections(),
             peers,
             rate_per_s: drain.rate_per_s,
             notify_for: budget::NOTIFY,

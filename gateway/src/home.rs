@@ -6,6 +6,8 @@
 pub mod calls;
 mod pages;
 mod room_entry;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -21,6 +23,7 @@ use sluice_proto::wire::codec;
 use sluice_service::batcher::{BatchQueue, Bounds};
 use sluice_service::seeded::{self, Bug};
 
+use crate::defaults::{self, ROOMS_PER_TURN};
 use crate::repair::{Question, Repair, RepairTimes};
 use crate::room::limits::RoomLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run, ShardId};
@@ -73,6 +76,32 @@ pub struct HomeLimits {
     pub repair: RepairTimes,
 }
 
+impl HomeLimits {
+    /// For each of `shards` shards.
+    #[must_use]
+    pub fn for_shards(shards: usize) -> Self {
+        Self {
+            room: Arc::new(RoomLimits::default()),
+            lane: LaneLimits {
+                // All publishes of all shards may be for one lane, each shard over its bound by one read's worth.
+                queue_items_max: shards * 2 * defaults::SHARD_UNANSWERED_ITEMS_MAX,
+                queue_bytes_max: shards * 2 * defaults::SHARD_UNANSWERED_BYTES_MAX,
+                horizon: defaults::LANE_HORIZON,
+                try_for: defaults::LANE_TRY_FOR,
+                backoff_min: defaults::LANE_BACKOFF_MIN,
+                backoff_max: defaults::LANE_BACKOFF_MAX,
+            },
+            repair: RepairTimes {
+                every_ms: defaults::REPAIR_EVERY_MS,
+                period_ms: defaults::REPAIR_PERIOD_MS,
+                active_ms: defaults::ROOM_ACTIVE_MS,
+                alarm_ms: defaults::REPAIR_ALARM_MS,
+                finds_per_min: defaults::REPAIR_FINDS_PER_MIN,
+            },
+        }
+    }
+}
+
 /// The home half of a shard.
 #[derive(Debug)]
 pub struct Home {
@@ -87,11 +116,35 @@ pub struct Home {
     repair: Repair,
     /// Where the last slice of all rooms ended.
     slice: usize,
+    /// A look at all rooms for heads to ask, under way.
+    heads_pass: Option<HeadsPass>,
+    /// Rooms below this number are still to announce their interest again.
+    announce_below: usize,
     subscribes: BatchQueue<(RoomId, CallId)>,
     removes: BatchQueue<(RoomId, CallId)>,
     heads: BatchQueue<(RoomId, Option<CallId>)>,
     reads: BatchQueue<ReadTarget>,
     pages: PageReads<(RoomId, Epoch, Seq), PageTo>,
+}
+
+/// A look at all rooms in parts: its cost in one turn does not grow with them. Downwards, as a room that goes
+/// is replaced by the last one, which then was looked at.
+#[derive(Debug)]
+struct HeadsPass {
+    /// Rooms below this number are still to be looked at.
+    below: usize,
+    /// Rooms when it began.
+    len: usize,
+    /// Besides active rooms, this many from this number on are asked.
+    from: usize,
+    others: usize,
+}
+
+impl HeadsPass {
+    /// Whether a room is asked although nothing happens in it.
+    fn covers(&self, number: usize) -> bool {
+        (number + self.len - self.from) % self.len.max(1) < self.others
+    }
 }
 
 /// Questions are bounded by the rooms (one of a kind each) and subscriptions (one page each).
@@ -118,6 +171,8 @@ impl Home {
             last_call: 0,
             due: BinaryHeap::new(),
             slice: 0,
+            heads_pass: None,
+            announce_below: 0,
             subscribes: questions(ROOMS_PER_CALL_MAX),
             removes: questions(ROOMS_PER_CALL_MAX),
             heads: questions(ROOMS_PER_CALL_MAX),
@@ -271,7 +326,7 @@ impl Home {
                 None => entry.room.failed(now, call, out),
             });
         }
-        self.send(ports);
+        self.go_on(now, ports);
     }
 
     /// The reply to [`HomeCall::Remove`]: whether the interest is removed; `None` = no answer.
@@ -307,7 +362,7 @@ impl Home {
                 None => entry.room.failed(now, call, out),
             });
         }
-        self.send(ports);
+        self.go_on(now, ports);
     }
 
     /// A push stream ended, or pushes were dropped: the heads of active rooms (`all`: of every room) are
@@ -318,24 +373,66 @@ impl Home {
         } else {
             self.repair.hurry(now);
         }
+        // Rooms that the pass under way has looked at may have missed something since.
+        self.heads_pass = None;
         self.ask_due_heads(now, ports);
-        self.send(ports);
+        self.go_on(now, ports);
     }
 
     /// Every room announces its interest again.
     pub fn announce_all(&mut self, now: Ms, ports: &mut impl HomeOutput) {
-        let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
-        for room in rooms {
-            self.with_room(now, &room, ports, |entry, out| entry.room.announce(now, out));
+        self.announce_below = self.rooms.len();
+        self.go_on(now, ports);
+    }
+
+    /// A part of what concerns all rooms: as much as a call of each kind and a turn have room for. `true` =
+    /// another turn can do more at once; else the next reply goes on with it.
+    fn go_on(&mut self, now: Ms, ports: &mut impl HomeOutput) -> bool {
+        for _ in 0..ROOMS_PER_TURN {
+            if self.announce_below == 0 || self.subscribes.len() >= ROOMS_PER_CALL_MAX {
+                break;
+            }
+            self.announce_below = self.announce_below.min(self.rooms.len()).saturating_sub(1);
+            let room = self.rooms.get_index(self.announce_below).map(|(room, _)| room.clone());
+            if let Some(room) = room {
+                self.with_room(now, &room, ports, |entry, out| entry.room.announce(now, out));
+            }
         }
+        let more = self.announce_below > 0 && self.subscribes.len() < ROOMS_PER_CALL_MAX;
+        let more_heads = self.go_on_with_heads(now);
         self.send(ports);
+        more || more_heads
+    }
+
+    fn go_on_with_heads(&mut self, now: Ms) -> bool {
+        let Some(mut pass) = self.heads_pass.take() else { return false };
+        pass.below = pass.below.min(self.rooms.len());
+        for _ in 0..ROOMS_PER_TURN {
+            if pass.below == 0 {
+                return false;
+            }
+            if self.heads.len() >= ROOMS_PER_CALL_MAX {
+                break;
+            }
+            pass.below -= 1;
+            if let Some((room, entry)) = self.rooms.get_index_mut(pass.below)
+                && (entry.active_until > now || pass.covers(pass.below))
+                && !std::mem::replace(&mut entry.asked_head, true)
+            {
+                drop(self.heads.push((room.clone(), None), 0));
+            }
+        }
+        self.heads_pass = Some(pass);
+        self.heads.len() < ROOMS_PER_CALL_MAX
     }
 
     /// Time has passed. CallId it at least every 20 ms while [`Home::is_busy`], else every 100 ms.
-    pub fn on_tick(&mut self, now: Ms, clock: (Instant, i64), ports: &mut impl HomeOutput) {
-        while let Some(Reverse((due, _))) = self.due.peek()
-            && *due <= now
-        {
+    /// `true` = more is due than one turn looks at.
+    pub fn on_tick(&mut self, now: Ms, clock: (Instant, i64), ports: &mut impl HomeOutput) -> bool {
+        for _ in 0..ROOMS_PER_TURN {
+            if self.due.peek().is_none_or(|Reverse((due, _))| *due > now) {
+                break;
+            }
             let Some(Reverse((due, room))) = self.due.pop() else { break };
             if self.rooms.get_mut(&room).is_some_and(|entry| entry.due.take_if(|at| *at == due).is_some()) {
                 self.with_room(now, &room, ports, |entry, out| entry.room.on_tick(now, out));
@@ -347,13 +444,17 @@ impl Home {
             self.next_batch(lane, clock, ports);
         }
         self.ask_due_heads(now, ports);
-        self.send(ports);
+        let more = self.go_on(now, ports);
+        more || self.due.peek().is_some_and(|Reverse((due, _))| *due <= now)
     }
 
     /// Whether something is due soon.
     #[must_use]
     pub fn is_busy(&self, now: Ms) -> bool {
-        self.pending() > 0 || self.due.peek().is_some_and(|Reverse((due, _))| *due <= now + 100)
+        self.pending() > 0
+            || self.heads_pass.is_some()
+            || self.announce_below > 0
+            || self.due.peek().is_some_and(|Reverse((due, _))| *due <= now + 100)
     }
 
     /// Publishes without outcome.
@@ -393,23 +494,18 @@ impl Home {
 
     /// Asks the heads that are due.
     fn ask_due_heads(&mut self, now: Ms, ports: &mut impl HomeOutput) {
+        if self.heads_pass.is_some() {
+            return;
+        }
         let Some(question) = self.repair.due(now, self.rooms.len()) else { return };
         let len = self.rooms.len();
         let others = match question {
             Question::All => len,
             Question::Slice { others } => others.min(len),
         };
-        let slice = (self.slice..self.slice + others).map(|n| n % len.max(1));
-        let active = (0..len).filter(|n| self.rooms.get_index(*n).is_some_and(|(_, e)| e.active_until > now));
-        let picked: Vec<usize> = slice.chain(active).collect();
-        self.slice = (self.slice + others) % len.max(1);
-        for n in picked {
-            if let Some((room, entry)) = self.rooms.get_index_mut(n)
-                && !std::mem::replace(&mut entry.asked_head, true)
-            {
-                drop(self.heads.push((room.clone(), None), 0));
-            }
-        }
+        let from = self.slice % len.max(1);
+        self.slice = (from + others) % len.max(1);
+        self.heads_pass = (len > 0).then_some(HeadsPass { below: len, len, from, others });
         if len == 0 {
             // No room to ask about, but the reply also tells the epoch and whether Redis forgot.
             ports.ask(HomeCall::Heads(RoomsCall::default()));

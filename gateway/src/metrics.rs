@@ -2,13 +2,15 @@
 //! to them once a tick, never per message.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
-use sluice_service::metrics::Registry;
+use sluice_service::metrics::{Registry, SECONDS};
 
 /// What is counted.
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ pub struct Metrics {
     pub endings: Family<EndingLabel, Counter>,
     /// Freezes noticed.
     pub freezes: Counter,
+    /// The longest turn of each shard in each tick.
+    pub longest_turn: Histogram,
     /// Batches pushed by tasks.
     pub pushes: Counter,
     /// Connections now.
@@ -71,6 +75,11 @@ impl Metrics {
             silent: registry.counter("silent_closed", "Connections closed because a ping was not answered"),
             endings: registry.counters("connections_ended", "Connections that were told bye, by reason"),
             freezes: registry.counter("freezes", "Times the process stood still for longer than its lease"),
+            longest_turn: registry.histogram(
+                "turn_longest_seconds",
+                "Longest time a shard worked without a pause, in each tenth of a second",
+                &SECONDS,
+            ),
             pushes: registry.counter("pushes", "Batches pushed by tasks"),
             connections: registry.gauge("connections", "Connections"),
             subscriptions: registry.gauge("subscriptions", "Subscriptions"),
@@ -99,11 +108,25 @@ pub struct Stats {
     pub rejected: AtomicU64,
     /// Publishes answered "unknown, send again".
     pub unknown: AtomicU64,
+    /// The longest turn of any shard since the start, microseconds.
+    pub longest_turn_us: AtomicU64,
     /// Connections at the start of the drain.
     pub drain_total: AtomicUsize,
 }
 
 impl Stats {
+    /// How many clients there are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// A shard's longest turn of late.
+    pub fn turn(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.longest_turn_us.fetch_max(micros, Ordering::Relaxed);
+    }
+
     /// For `/status`.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -119,6 +142,7 @@ impl Stats {
             "completed": self.completed.load(Ordering::Relaxed),
             "rejected": self.rejected.load(Ordering::Relaxed),
             "unknown": self.unknown.load(Ordering::Relaxed),
+            "longest_turn_ms": self.longest_turn_us.load(Ordering::Relaxed) / 1_000,
             "drained": format!("{}/{total}", total.saturating_sub(connections)),
         })
     }

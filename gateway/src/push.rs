@@ -14,16 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::metrics::Metrics;
+use crate::repair::Missed;
 use crate::shard::handle::Shards;
-
-/// How often pushes may have been missed: homes ask heads when a number grows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Missed {
-    /// A stream has ended: heads of active rooms.
-    pub ended: u64,
-    /// A task said that it dropped some: heads of all rooms.
-    pub resync: u64,
-}
 
 /// The service.
 #[derive(Debug, Clone)]

@@ -20,6 +20,15 @@ pub struct RepairTimes {
     pub finds_per_min: u32,
 }
 
+/// How often pushes may have been missed: homes ask heads when a number grows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// A stream has ended: heads of active rooms.
+    pub ended: u64,
+    /// A task said that it dropped some: heads of all rooms.
+    pub resync: u64,
+}
+
 /// What is to be asked now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {

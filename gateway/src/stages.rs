@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sluice_lifecycle::{Plan, Stage};
 
-use crate::config::Config;
 use crate::defaults::budget;
 
 /// The plan:
@@ -18,10 +17,9 @@ use crate::defaults::budget;
 /// | release | push streams ended, lease revoked |
 /// | gone | admin HTTP closed |
 #[must_use]
-pub fn plan(config: &Config) -> Plan {
-    let grace = Duration::from_millis(config.drain.accept_grace_ms);
-    Plan::new(config.shutdown.total())
-        .stage(Stage::NotReady, budget::NOT_READY + grace)
+pub fn plan(total: Duration, accept_grace: Duration) -> Plan {
+    Plan::new(total)
+        .stage(Stage::NotReady, budget::NOT_READY + accept_grace)
         .stage(Stage::Notify, budget::NOTIFY)
         .stage(Stage::Drain, budget::DRAIN)
         .stage(Stage::Flush, budget::FLUSH)
@@ -35,7 +33,7 @@ mod tests {
 
     #[test]
     fn the_stages_take_half_of_the_total() {
-        let plan = plan(&Config::default());
+        let plan = plan(Duration::from_secs(8), Duration::ZERO);
         assert_eq!(plan.check(), Ok(()));
         let sum: Duration = plan.stages.iter().map(|stage| stage.allowed).sum();
         assert_eq!(sum, Duration::from_secs(4));

@@ -145,6 +145,11 @@ impl<V> Subscriptions<V> {
         self.find(room).ok().map(|place| self.by_room.remove(place).1)
     }
 
+    /// Takes all out.
+    pub fn take(&mut self) -> Vec<(RoomId, V)> {
+        std::mem::take(&mut self.by_room)
+    }
+
     /// The subscription of a room.
     #[must_use]
     pub fn get(&self, room: &str) -> Option<&V> {

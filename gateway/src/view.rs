@@ -94,6 +94,8 @@ pub struct View<R = Faithful> {
     waiting: Vec<WaitingSub>,
     /// Number of the last `sub`.
     number: u64,
+    /// No cursor is beyond this: while the head is not below it, a run moves nobody but who is Live.
+    farthest: Seq,
     /// Not later than the first deadline of an ask or a back-off.
     due: Option<Ms>,
     rules: PhantomData<R>,
@@ -121,6 +123,7 @@ impl<R: Rules> View<R> {
             live: Vec::new(),
             waiting: Vec::new(),
             number: 0,
+            farthest: 0,
             due: None,
             rules: PhantomData,
         }
@@ -189,9 +192,14 @@ impl<R: Rules> View<R> {
         for frame in run.frames.iter() {
             self.ring.push(frame.clone(), (self.limits.ring_items, self.limits.ring_bytes));
         }
+        let met = self.farthest > self.head;
         self.head = run.last();
         self.known = self.known.max(self.head);
-        self.advance_all(now, shard);
+        // The others wait for a page, for space or for a back-off, and have an event for that. Looking at
+        // all of them would make each message cost as much as there are slow readers in the room (S5).
+        if met {
+            self.advance_all(now, shard);
+        }
     }
 
     /// Where the room stands, in the order of the queue from home.
@@ -218,6 +226,7 @@ impl<R: Rules> View<R> {
                 let same = seeded::is(Bug::EpochIgnored) || epoch.is_none_or(|asked| asked == to.epoch);
                 let good = same && after.is_none_or(|at| at <= bound);
                 let cursor = after.filter(|_| good).unwrap_or(bound);
+                self.farthest = self.farthest.max(cursor);
                 waiting.waits_for = WaitingFor::CatchingUp(CatchingUp { cursor, ..CatchingUp::default() });
                 shard.behind(waiting.conn, true);
                 let (after, head, epoch) = (cursor, self.known, to.epoch);

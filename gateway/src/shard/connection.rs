@@ -60,6 +60,22 @@ pub struct Deadlines {
     pub unheard: u32,
 }
 
+impl Deadlines {
+    /// Of a connection that begins at `now`.
+    pub const fn new(now: Tick, first_ping: Tick) -> Self {
+        Self {
+            ping_at: first_ping,
+            pong_by: NEVER,
+            connect_by: NEVER,
+            expires_at: NEVER,
+            close_by: NEVER,
+            progress_at: now,
+            armed_at: NEVER,
+            unheard: 0,
+        }
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -104,6 +120,38 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A connection that has just been upgraded; who it is is being asked.
+    pub fn new(
+        stream: TcpStream,
+        session: Session,
+        inbound: Inbound,
+        deadlines: Deadlines,
+        since_ms: i64,
+    ) -> Self {
+        Self {
+            stream,
+            address: session.link().address,
+            session,
+            subscriptions: Subscriptions::default(),
+            inbound,
+            outbound: Outbound::default(),
+            waker: None,
+            phase: ConnectionPhase::Serving,
+            deadlines,
+            behind: 0,
+            requests: 0,
+            dirty: false,
+            blocked: false,
+            // Until its task has looked whether it may read.
+            paused: true,
+            discard_input: false,
+            peer_closed: false,
+            closed: false,
+            detached: false,
+            since_ms,
+        }
+    }
+
     /// Whether to read from the socket, given whether too much of its shard is unanswered. Once paused by a long queue it
     /// stays so until the queue is short.
     pub fn wants_bytes(&self, over_budget: bool) -> bool {

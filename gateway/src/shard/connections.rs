@@ -3,14 +3,15 @@
 //! Whatever happens in one turn of the loop is appended to queues; at the end of the turn each connection
 //! that got something is written to once. No allocation, wake-up or channel per message and connection.
 
+use std::collections::VecDeque;
 use std::task::Waker;
 
 use bytes::Bytes;
 use slab::Slab;
 
-use super::connection::{Connection, ConnectionPhase};
+use super::connection::{Connection, ConnectionPhase, Deadlines};
 use super::wheel::{Wheel, WheelEntry};
-use crate::address::Address;
+use crate::address::{Address, ShardIx};
 use crate::session::machine::{Session, Sink};
 use crate::session::outbound::{Flushed, Outbound, Spare, text_frame};
 use crate::tick::{NEVER, Tick};
@@ -18,20 +19,34 @@ use crate::tick::{NEVER, Tick};
 /// The connections.
 #[derive(Debug)]
 pub struct Connections {
+    me: ShardIx,
     /// By slot. Boxed, so that the memory of many that left goes back.
-    pub by_slot: Slab<Box<Connection>>,
-    /// Their deadlines.
-    pub wheel: Wheel,
+    by_slot: Slab<Box<Connection>>,
+    generation: u32,
+    /// Their deadlines, and those that have come and not had their turn.
+    wheel: Wheel,
+    due: VecDeque<WheelEntry>,
+    timeouts: Timeouts,
     spare: Spare,
     encode: Vec<u8>,
-    dirty: Vec<u32>,
+    dirty: VecDeque<u32>,
     writer: Option<Waker>,
+    /// Bytes that wait for all sockets.
+    queued: usize,
+    /// Messages appended, and bytes written, since last asked.
+    delivered: u64,
+    written: u64,
+}
+
+/// What every connection of a shard is granted.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
     /// Ticks a socket may take no byte.
     pub slow: Tick,
-    /// Messages appended since last asked.
-    pub delivered: u64,
-    /// Bytes written since last asked.
-    pub written: u64,
+    /// Ticks between pings.
+    pub ping_every: Tick,
+    /// Ticks for the answer to a ping.
+    pub ping_within: Tick,
 }
 
 /// What a flush means for the connection.
@@ -48,18 +63,87 @@ pub enum Written {
 impl Connections {
     /// No connections.
     #[must_use]
-    pub fn new(slow: Tick) -> Self {
+    pub fn new(me: ShardIx, timeouts: Timeouts) -> Self {
         Self {
+            me,
             by_slot: Slab::new(),
+            generation: 0,
             wheel: Wheel::default(),
+            due: VecDeque::new(),
+            timeouts,
             spare: Spare::default(),
             encode: Vec::with_capacity(1024),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             writer: None,
-            slow,
+            queued: 0,
             delivered: 0,
             written: 0,
         }
+    }
+
+    /// Takes in a connection that knows its address from `make`.
+    pub fn insert(&mut self, make: impl FnOnce(Address, Deadlines) -> Connection) -> Address {
+        self.generation = self.generation.wrapping_add(1);
+        let (now, every) = (self.wheel.now(), self.timeouts.ping_every);
+        // A crowd that came together is not pinged together.
+        let first_ping = now.saturating_add(every / 2 + rand::random_range(0..=every / 2));
+        let entry = self.by_slot.vacant_entry();
+        let slot = u32::try_from(entry.key()).unwrap_or(u32::MAX);
+        let who = Address { shard: self.me, slot, generation: self.generation };
+        entry.insert(Box::new(make(who, Deadlines::new(now, first_ping))));
+        who
+    }
+
+    /// The current tick.
+    #[must_use]
+    pub const fn tick(&self) -> Tick {
+        self.wheel.now()
+    }
+
+    /// What every connection is granted.
+    #[must_use]
+    pub const fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_slot.is_empty()
+    }
+
+    /// All, in the order of their slots.
+    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.by_slot.iter().map(|(_, connection)| &**connection)
+    }
+
+    /// The first connection at `slot` or above, and its slot.
+    #[must_use]
+    pub fn from_slot(&self, slot: usize) -> Option<(usize, &Connection)> {
+        (slot..self.by_slot.capacity()).find_map(|at| Some((at, &**self.by_slot.get(at)?)))
+    }
+
+    /// Has all look again whether they may read.
+    pub fn resume_all(&mut self) {
+        for (_, connection) in &mut self.by_slot {
+            connection.resume(false);
+        }
+    }
+
+    /// Messages appended and bytes written since last asked.
+    pub fn take_sums(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.delivered), std::mem::take(&mut self.written))
+    }
+
+    /// So many messages were appended for subscribers.
+    pub fn delivered(&mut self, messages: usize) {
+        self.delivered += messages as u64;
+    }
+
+    /// Bytes that wait for one socket; one that is gone takes nothing.
+    #[must_use]
+    pub fn queued_for(&self, slot: u32) -> usize {
+        self.by_slot.get(slot as usize).map_or(usize::MAX, |connection| connection.outbound.bytes())
     }
 
     /// The connection in a slot, whoever it is.
@@ -80,6 +164,7 @@ impl Connections {
             if connection.outbound.is_empty() {
                 connection.deadlines.progress_at = now;
             }
+            self.queued += frames.len();
             connection.outbound.push(frames, &mut self.spare);
             mark(connection, slot, &mut self.dirty, &mut self.writer);
         }
@@ -98,7 +183,7 @@ impl Connections {
     ) -> Option<R> {
         let now = self.wheel.now();
         let connection = &mut **self.by_slot.get_mut(slot as usize)?;
-        let was_empty = connection.outbound.is_empty();
+        let before = connection.outbound.bytes();
         let mut frames = FrameSink {
             outbound: &mut connection.outbound,
             spare: &mut self.spare,
@@ -107,7 +192,8 @@ impl Connections {
         };
         let result = f(&mut connection.session, &mut frames);
         if frames.written {
-            if was_empty {
+            self.queued += connection.outbound.bytes().saturating_sub(before);
+            if before == 0 {
                 connection.deadlines.progress_at = now;
             }
             mark(connection, slot, &mut self.dirty, &mut self.writer);
@@ -115,20 +201,22 @@ impl Connections {
         Some(result)
     }
 
-    /// Remembers who to wake when something is to be written, and gives out what there is.
-    pub fn take_dirty(&mut self, writer: &Waker) -> Vec<u32> {
+    /// Remembers who to wake when something is to be written.
+    pub fn written_by(&mut self, writer: &Waker) {
         if !self.writer.as_ref().is_some_and(|known| known.will_wake(writer)) {
             self.writer = Some(writer.clone());
         }
-        std::mem::take(&mut self.dirty)
     }
 
-    /// Gives the list back, so that its memory is used again.
-    pub fn return_dirty(&mut self, mut list: Vec<u32>) {
-        list.clear();
-        if self.dirty.is_empty() && list.capacity() > self.dirty.capacity() {
-            self.dirty = list;
-        }
+    /// The next connection to write to, of those that got something before this was asked first.
+    pub fn next_dirty(&mut self) -> Option<u32> {
+        self.dirty.pop_front()
+    }
+
+    /// How many connections are to be written to.
+    #[must_use]
+    pub fn dirty_len(&self) -> usize {
+        self.dirty.len()
     }
 
     /// Has a connection written to in the next turn.
@@ -150,6 +238,7 @@ impl Connections {
         let result = connection.outbound.flush(&mut self.spare, |bytes| stream.try_write(bytes));
         let Ok((flushed, count)) = result else { return Written::Broken };
         self.written += count as u64;
+        self.queued = self.queued.saturating_sub(count);
         if count > 0 {
             let deadlines = &mut connection.deadlines;
             deadlines.progress_at = now;
@@ -178,13 +267,29 @@ impl Connections {
 
     /// Sees to it that the wheel wakes for the connection's next deadline.
     pub fn arm(&mut self, slot: u32) {
-        let slow = self.slow;
+        let slow = self.timeouts.slow;
         let Some(connection) = self.by_slot.get_mut(slot as usize) else { return };
         let at = connection.next_deadline(slow);
         if at < connection.deadlines.armed_at {
             let entry = WheelEntry { slot, generation: connection.address.generation, at };
             connection.deadlines.armed_at = self.wheel.insert(entry);
         }
+    }
+
+    /// Goes on to `tick`; what is due then is given by [`Connections::next_due`].
+    pub fn advance(&mut self, tick: Tick) {
+        self.wheel.advance(tick, &mut self.due);
+    }
+
+    /// A deadline that has come, oldest first.
+    pub fn next_due(&mut self) -> Option<WheelEntry> {
+        self.due.pop_front()
+    }
+
+    /// Whether deadlines have come that had no turn yet.
+    #[must_use]
+    pub fn has_due(&self) -> bool {
+        !self.due.is_empty()
     }
 
     /// The connection of a due entry, if the entry is not out of date.
@@ -200,6 +305,7 @@ impl Connections {
     /// Drops a connection and everything that waits for it.
     pub fn remove(&mut self, slot: u32) {
         if let Some(mut connection) = self.by_slot.try_remove(slot as usize) {
+            self.queued = self.queued.saturating_sub(connection.outbound.bytes());
             connection.outbound.clear(&mut self.spare);
             if self.by_slot.is_empty() {
                 self.spare.trim(0);
@@ -212,23 +318,25 @@ impl Connections {
     /// Forgets what waits for a connection but for the rest of a frame already begun.
     pub fn give_up_queue(&mut self, slot: u32) {
         if let Some(connection) = self.by_slot.get_mut(slot as usize) {
+            let before = connection.outbound.bytes();
             connection.outbound.give_up();
+            self.queued = self.queued.saturating_sub(before - connection.outbound.bytes());
         }
     }
 
     /// Bytes that wait for all sockets.
     #[must_use]
-    pub fn queued_bytes(&self) -> usize {
-        self.by_slot.iter().map(|(_, connection)| connection.outbound.bytes()).sum()
+    pub const fn queued_bytes(&self) -> usize {
+        self.queued
     }
 }
 
-fn mark(connection: &mut Connection, slot: u32, dirty: &mut Vec<u32>, writer: &mut Option<Waker>) {
+fn mark(connection: &mut Connection, slot: u32, dirty: &mut VecDeque<u32>, writer: &mut Option<Waker>) {
     if connection.dirty || connection.blocked {
         return;
     }
     connection.dirty = true;
-    dirty.push(slot);
+    dirty.push_back(slot);
     if dirty.len() == 1
         && let Some(writer) = writer
     {

@@ -1,59 +1,105 @@
-//! Sums of a shard since the last tick, added to those of the gateway: never once per message.
+//! Sums of a shard since the last tick, added to those of the gateway then: never once per message.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Shard;
+use crate::uplink::Outcome;
 
-/// Outcomes since the last tick.
+/// What happened since the last tick, and levels as last told.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) accepted: u64,
-    pub(super) completed: u64,
-    pub(super) rejected: u64,
-    pub(super) retries: u64,
-    pub(super) unknown: u64,
+pub(super) struct Counters {
+    frames_in: u64,
+    slow: u64,
+    ping_timeouts: u64,
+    accepted: u64,
+    completed: u64,
+    rejected: u64,
+    retries: u64,
+    unknown: u64,
+    longest_turn: Duration,
+    levels: Levels,
 }
 
 /// Levels as last added to the sums of the gateway.
 #[derive(Debug, Default)]
-pub(super) struct Levels {
+struct Levels {
     subscriptions: i64,
     rooms: i64,
     publishes: i64,
     queued_bytes: i64,
 }
 
+impl Counters {
+    /// A frame of a client.
+    pub(super) fn frame(&mut self) {
+        self.frames_in += 1;
+    }
+
+    /// A publish was accepted.
+    pub(super) fn publish(&mut self) {
+        self.accepted += 1;
+    }
+
+    /// A publish has its outcome.
+    pub(super) fn outcome(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Stored { .. } | Outcome::Duplicate { .. } => self.completed += 1,
+            Outcome::Conflict | Outcome::Refused { .. } => self.rejected += 1,
+            Outcome::NotSent => self.retries += 1,
+            Outcome::Unknown => self.unknown += 1,
+        }
+    }
+
+    /// A connection is closed because it took no byte.
+    pub(super) fn slow(&mut self) {
+        self.slow += 1;
+    }
+
+    /// A connection is closed because it did not answer a ping.
+    pub(super) fn ping_timeout(&mut self) {
+        self.ping_timeouts += 1;
+    }
+
+    /// A turn took so long.
+    pub(super) fn turn(&mut self, took: Duration) {
+        self.longest_turn = self.longest_turn.max(took);
+    }
+}
+
 impl Shard {
     /// Adds what happened to the sums of the gateway.
     pub(super) fn count(&mut self) {
-        let metrics = &self.shared.metrics;
-        let stats = &self.shared.stats;
-        metrics.frames_in.inc_by(std::mem::take(&mut self.frames_in));
-        metrics.deliveries.inc_by(std::mem::take(&mut self.connections.delivered));
-        metrics.bytes_out.inc_by(std::mem::take(&mut self.connections.written));
-        metrics.slow.inc_by(std::mem::take(&mut self.slow));
-        metrics.silent.inc_by(std::mem::take(&mut self.ping_timeouts));
-        let tally = std::mem::take(&mut self.tally);
-        metrics.publishes.inc_by(tally.accepted);
-        metrics.retries.inc_by(tally.retries + tally.unknown);
-        stats.accepted.fetch_add(tally.accepted, Ordering::Relaxed);
-        stats.completed.fetch_add(tally.completed, Ordering::Relaxed);
-        stats.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
-        stats.unknown.fetch_add(tally.unknown, Ordering::Relaxed);
+        let (metrics, stats) = (&self.shared.metrics, &self.shared.stats);
         let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let (delivered, written) = self.connections.take_sums();
+        metrics.deliveries.inc_by(delivered);
+        metrics.bytes_out.inc_by(written);
         let levels = Levels {
             subscriptions: level(self.views.subscriptions),
-            rooms: level(self.home.rooms_len()),
-            publishes: level(self.unanswered),
+            rooms: level(self.driver.rooms_len()),
+            publishes: level(self.unanswered.items()),
             queued_bytes: level(self.connections.queued_bytes()),
         };
-        let former = std::mem::replace(&mut self.levels, levels);
-        let now = &self.levels;
-        stats.subscriptions.fetch_add(now.subscriptions - former.subscriptions, Ordering::Relaxed);
-        stats.rooms.fetch_add(now.rooms - former.rooms, Ordering::Relaxed);
-        stats.publishes.fetch_add(now.publishes - former.publishes, Ordering::Relaxed);
-        stats.queued_bytes.fetch_add(now.queued_bytes - former.queued_bytes, Ordering::Relaxed);
-        metrics.subscriptions.inc_by(now.subscriptions - former.subscriptions);
+        let former = std::mem::take(&mut self.counters);
+        metrics.frames_in.inc_by(former.frames_in);
+        metrics.slow.inc_by(former.slow);
+        metrics.silent.inc_by(former.ping_timeouts);
+        metrics.publishes.inc_by(former.accepted);
+        metrics.retries.inc_by(former.retries + former.unknown);
+        stats.accepted.fetch_add(former.accepted, Ordering::Relaxed);
+        stats.completed.fetch_add(former.completed, Ordering::Relaxed);
+        stats.rejected.fetch_add(former.rejected, Ordering::Relaxed);
+        stats.unknown.fetch_add(former.unknown, Ordering::Relaxed);
+        let before = former.levels;
+        stats.subscriptions.fetch_add(levels.subscriptions - before.subscriptions, Ordering::Relaxed);
+        stats.rooms.fetch_add(levels.rooms - before.rooms, Ordering::Relaxed);
+        stats.publishes.fetch_add(levels.publishes - before.publishes, Ordering::Relaxed);
+        stats.queued_bytes.fetch_add(levels.queued_bytes - before.queued_bytes, Ordering::Relaxed);
+        metrics.subscriptions.inc_by(levels.subscriptions - before.subscriptions);
         metrics.connections.set(level(stats.connections.load(Ordering::Relaxed)));
+        metrics.longest_turn.observe(former.longest_turn.as_secs_f64());
+        stats.turn(former.longest_turn);
+        self.counters.levels = levels;
     }
 }

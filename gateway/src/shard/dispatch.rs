@@ -1,12 +1,25 @@
 //! Gives what came through a shard's queue to whoever acts on it. Decides nothing.
 
+use std::collections::VecDeque;
+
 use super::inbox::{Incoming, Order};
-use super::{Cell, Shard, upgrade};
-use crate::push::Missed;
+use super::turn::{Budget, ShardCell};
+use super::{Shard, upgrade};
+use crate::repair::Missed;
 
 impl Shard {
-    /// A message from the queue.
-    pub(super) fn on_incoming(&mut self, message: Incoming) {
+    /// Messages from the queue, as many as the turn has time for.
+    pub(super) fn take_incoming(&mut self, messages: &mut VecDeque<Incoming>, budget: Budget) {
+        while let Some(message) = messages.pop_front() {
+            self.on_incoming(message);
+            if budget.is_spent() {
+                break;
+            }
+        }
+        self.rearm();
+    }
+
+    fn on_incoming(&mut self, message: Incoming) {
         match message {
             Incoming::Peer(message) => self.on_peer_message(message),
             Incoming::Order(order) => self.on_order(order),
@@ -17,7 +30,7 @@ impl Shard {
         match order {
             Order::Socket(socket) => {
                 let shared = self.shared.clone();
-                self.local(|cell: Cell| upgrade::serve(cell, shared, socket));
+                self.local(|cell: ShardCell| upgrade::serve(cell, shared, socket));
             }
             Order::Pushed { epoch, runs } => {
                 self.home(|home, now, ports| home.pushed(now, epoch, &runs, ports));

@@ -1,14 +1,18 @@
 //! How the connections of a shard leave: told in slices, closed at a pace, given up at the end.
 
+use std::time::Duration;
+
 use rand::seq::SliceRandom;
 use sluice_proto::wire::Drain;
 use sluice_proto::wire::codec;
 use sluice_service::seeded::{self, Bug};
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::Shard;
 use super::inbox::Close;
-use super::{Cell, Shard};
+use super::turn::{Budget, ShardCell};
 use crate::address::Address;
 use crate::defaults::DRAIN_SLICE;
 use crate::drain::pace::{Pace, due};
@@ -29,8 +33,8 @@ impl Shard {
     pub(super) fn notify_all(&mut self, pace: Pace, told: oneshot::Sender<()>) {
         self.draining = Some(Draining { pace, close: None, empty: None });
         let all = self.everybody();
-        self.local(async move |cell: Cell| {
-            in_slices(all, pace.notify_within, |who| cell.borrow_mut().notify(who, pace)).await;
+        self.local(async move |cell: ShardCell| {
+            in_slices(&cell, all, pace.notify_within, |shard, who| shard.notify(who, pace)).await;
             // Whoever asked may have run out of time.
             let _ = told.send(());
         });
@@ -40,14 +44,14 @@ impl Shard {
     pub(super) fn close_all(&mut self, close: Close, empty: oneshot::Sender<()>) {
         self.draining = Some(Draining { pace: close.pace, close: Some(close), empty: Some(empty) });
         self.signal_if_empty();
-        self.local(async move |cell: Cell| {
+        self.local(async move |cell: ShardCell| {
             sleep(close.pace.close_after).await;
-            let all = cell.borrow().everybody();
-            in_slices(all, close.pace.close_within, |who| cell.borrow_mut().close(who, close)).await;
+            let all = cell.turn(|shard| shard.everybody());
+            in_slices(&cell, all, close.pace.close_within, |shard, who| shard.close(who, close)).await;
             sleep_until(close.give_up_at).await;
-            cell.borrow_mut().give_up();
+            cell.turn(Shard::give_up);
             sleep_until(close.drop_at).await;
-            cell.borrow_mut().drop_all();
+            cell.turn(Shard::drop_all);
         });
     }
 
@@ -109,7 +113,7 @@ impl Shard {
 
     /// Answers whoever waits for the last connection to end.
     pub(super) fn signal_if_empty(&mut self) {
-        if !self.connections.by_slot.is_empty() {
+        if !self.connections.is_empty() {
             return;
         }
         let empty = self.draining.as_mut().and_then(|draining| draining.empty.take());
@@ -127,22 +131,33 @@ impl Shard {
 
     /// All connections in random order: nobody is always the first.
     fn everybody(&self) -> Vec<Address> {
-        let mut all: Vec<Address> =
-            self.connections.by_slot.iter().map(|(_, connection)| connection.address).collect();
+        let mut all: Vec<Address> = self.connections.iter().map(|connection| connection.address).collect();
         all.shuffle(&mut rand::rng());
         all
     }
 }
 
-/// Does `act` for all, spread over `within`.
-async fn in_slices(all: Vec<Address>, within: std::time::Duration, mut act: impl FnMut(Address)) {
+/// Does `act` for all, spread over `within`; what is due at once is done in as many turns as it needs.
+async fn in_slices(
+    cell: &ShardCell,
+    all: Vec<Address>,
+    within: Duration,
+    mut act: impl FnMut(&mut Shard, Address),
+) {
     let start = Instant::now();
     let mut done = 0;
     while done < all.len() {
         let until = due(all.len(), start.elapsed(), within);
-        all[done..until].iter().for_each(|who| act(*who));
-        done = until;
-        if done < all.len() {
+        cell.turn(|shard| {
+            let budget = Budget::begin();
+            while done < until && !budget.is_spent() {
+                act(shard, all[done]);
+                done += 1;
+            }
+        });
+        if done < until {
+            yield_now().await;
+        } else if done < all.len() {
             sleep_until(Instant::now() + DRAIN_SLICE).await;
         }
     }

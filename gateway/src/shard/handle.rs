@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::inbox::{Incoming, Order};
 use crate::address::{ShardIx, home_of};
+use crate::defaults::PUSHED_PER_ORDER;
 use sluice_proto::ids::lane_of;
 
 /// All shards; clones share them.
@@ -70,7 +71,7 @@ impl Shards {
             }
         }
         for (inbox, runs) in self.inboxes.iter().zip(by_home) {
-            if !runs.is_empty() {
+            for runs in orders(runs) {
                 drop(inbox.send(Incoming::Order(Order::Pushed { epoch, runs })).await);
             }
         }
@@ -89,5 +90,46 @@ impl Shards {
             // A shard that has ended has nobody left to tell.
             drop(answer.await);
         }
+    }
+}
+
+/// Runs in orders of bounded size: a push of thousands of small messages would hold a home for a long turn.
+/// A run that is larger alone stays whole.
+fn orders(runs: Vec<RoomRun>) -> Vec<Vec<RoomRun>> {
+    let mut orders: Vec<Vec<RoomRun>> = Vec::new();
+    let mut messages = usize::MAX;
+    for run in runs {
+        messages = messages.saturating_add(run.messages.len().max(1));
+        match orders.last_mut() {
+            Some(order) if messages <= PUSHED_PER_ORDER => order.push(run),
+            Some(_) | None => {
+                messages = run.messages.len().max(1);
+                orders.push(vec![run]);
+            }
+        }
+    }
+    orders
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_proto::grpc::Message;
+
+    use super::*;
+
+    #[test]
+    fn a_large_push_is_several_orders_with_everything_in_its_order() {
+        let run = |n: u64, messages: usize| RoomRun {
+            last: n,
+            messages: vec![Message::default(); messages],
+            ..RoomRun::default()
+        };
+        let sizes = [100, 100, 100, 0, 300, 1, 255, 1];
+        let runs: Vec<_> = (0..).zip(sizes).map(|(n, size)| run(n, size)).collect();
+        let orders = orders(runs.clone());
+        let lens: Vec<usize> = orders.iter().map(Vec::len).collect();
+        assert_eq!(lens, [2, 2, 1, 2, 1]);
+        assert_eq!(orders.concat(), runs);
+        assert!(super::orders(Vec::new()).is_empty());
     }
 }

@@ -1,34 +1,82 @@
-//! The home half of a shard at work: lends it its ports, makes the calls it asks for, and brings messages
-//! between homes and views. Decides nothing about rooms.
+//! The home half of a shard at work: lends it its ports, and brings messages between homes, views and
+//! connections. Decides nothing about rooms; its calls on logic are in [`calls`].
 
-use sluice_proto::grpc::{ReadRange, ReadRequest, StatusRequest};
+mod calls;
+
+use std::time::Instant;
+
 use sluice_proto::ids::RoomId;
-use sluice_proto::limits::PAGE_MESSAGES_MAX;
+use tokio::task::yield_now;
 
 use super::connections::Connections;
 use super::inbox::ShardMessage;
 use super::peers::Peers;
+use super::turn::ShardCell;
 use super::views::{Views, Want};
-use super::{Cell, Shard};
-use crate::address::home_of;
-use crate::defaults::CALL_WITHIN;
-use crate::home::calls::{HomeCall, PublishCall, ReadCall, RoomsCall};
-use crate::home::{Home, HomeOutput, PageTo};
+use super::{Shard, handle::Shards};
+use crate::address::{ShardIx, home_of};
+use crate::home::calls::HomeCall;
+use crate::home::{Home, HomeLimits, HomeOutput, PageTo};
 use crate::room::link::{HandOver, Ms, Page, Run, ShardId};
-use crate::status;
-use crate::uplink::{Answered, Outcome, Publish};
+use crate::uplink::{Answered, Publish};
+
+/// A home with its ways to other shards, and what it decided that the shard has yet to do.
+#[derive(Debug)]
+pub(super) struct HomeDriver {
+    me: ShardId,
+    shards: ShardIx,
+    home: Home,
+    peers: Peers,
+    follow_ups: FollowUps,
+    /// Follow-ups are being done: whatever they lead to waits in their queue.
+    following: bool,
+}
 
 /// What a home decided and the shard has yet to do.
 #[derive(Debug, Default)]
-pub(super) struct FollowUps {
-    asked: Vec<HomeCall>,
+struct FollowUps {
+    calls: Vec<HomeCall>,
     answers: Vec<Answered>,
     announce: bool,
 }
 
 impl FollowUps {
     fn is_empty(&self) -> bool {
-        self.asked.is_empty() && self.answers.is_empty() && !self.announce
+        self.calls.is_empty() && self.answers.is_empty() && !self.announce
+    }
+}
+
+impl HomeDriver {
+    /// The home half of shard `me`.
+    pub(super) fn new(me: ShardIx, shards: &Shards) -> Self {
+        let (count, at) = (shards.len(), usize::from(me));
+        Self {
+            me: at,
+            shards: ShardIx::try_from(count).unwrap_or(ShardIx::MAX),
+            home: Home::new(HomeLimits::for_shards(count), at, count, 0),
+            peers: Peers::new(at, shards.inboxes()),
+            follow_ups: FollowUps::default(),
+            following: false,
+        }
+    }
+
+    /// Whether something is due soon.
+    pub(super) fn is_busy(&self, now: Ms) -> bool {
+        self.home.is_busy(now)
+    }
+
+    /// Rooms with state here.
+    pub(super) fn rooms_len(&self) -> usize {
+        self.home.rooms_len()
+    }
+
+    /// For a full set.
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn home_of(&self, room: &RoomId) -> ShardId {
+        usize::from(home_of(room.lane(), self.shards))
     }
 }
 
@@ -62,6 +110,7 @@ impl HomeOutput for HomePorts<'_> {
     fn answer(&mut self, answered: Answered) {
         let shard = usize::from(answered.publish.link.address.shard);
         if shard == self.me {
+            // Not at once: an answer may end its connection, which takes the home again.
             self.follow_ups.answers.push(answered);
         } else {
             self.peers.send(shard, ShardMessage::Answered(answered));
@@ -77,8 +126,8 @@ impl HomeOutput for HomePorts<'_> {
         }
     }
 
-    fn ask(&mut self, asked: HomeCall) {
-        self.follow_ups.asked.push(asked);
+    fn ask(&mut self, call: HomeCall) {
+        self.follow_ups.calls.push(call);
     }
 
     fn announce_all(&mut self) {
@@ -89,35 +138,37 @@ impl HomeOutput for HomePorts<'_> {
 impl Shard {
     /// Gives the home an event and does what follows from it.
     pub(super) fn home(&mut self, event: impl FnOnce(&mut Home, Ms, &mut HomePorts<'_>)) {
-        let now = self.now();
+        let now = self.timers.now();
+        let driver = &mut self.driver;
         let mut ports = HomePorts {
-            me: usize::from(self.me),
+            me: driver.me,
             now,
             connections: &mut self.connections,
             views: &mut self.views,
-            peers: &mut self.peers,
-            follow_ups: &mut self.follow_ups,
+            peers: &mut driver.peers,
+            follow_ups: &mut driver.follow_ups,
         };
-        event(&mut self.home, now, &mut ports);
+        event(&mut driver.home, now, &mut ports);
         self.follow_up();
     }
 
-    /// Does what homes and views have decided, until nothing is left. One turn does it for all.
-    fn follow_up(&mut self) {
-        if std::mem::replace(&mut self.following, true) {
+    /// Does what homes and views have decided, until nothing is left.
+    pub(super) fn follow_up(&mut self) {
+        // What a follow-up leads to is done by the loop that runs already: no recursion, one order.
+        if std::mem::replace(&mut self.driver.following, true) {
             return;
         }
         loop {
-            let follow_ups = std::mem::take(&mut self.follow_ups);
+            let follow_ups = std::mem::take(&mut self.driver.follow_ups);
             let wants = self.views.take_wants();
             if follow_ups.is_empty() && wants.is_empty() {
                 break;
             }
             for answered in follow_ups.answers {
-                self.answered(answered);
+                self.answered(&answered);
             }
-            for asked in follow_ups.asked {
-                self.call(asked);
+            for call in follow_ups.calls {
+                self.call(call);
             }
             if follow_ups.announce {
                 self.announce_all();
@@ -126,221 +177,129 @@ impl Shard {
                 self.want(want);
             }
         }
-        self.following = false;
+        self.driver.following = false;
         self.rearm();
-        for (to, inbox) in self.peers.take_full() {
-            self.local(async move |cell: Cell| {
+        self.wait_for_space();
+    }
+
+    /// Starts a task for each queue that ran full; it sends what waits as there is space.
+    fn wait_for_space(&mut self) {
+        for (to, inbox) in self.driver.peers.take_full() {
+            self.local(async move |cell: ShardCell| {
                 loop {
                     let Ok(permit) = inbox.reserve().await else { return };
+                    // The permit is a place: it must be free again before the message takes it.
                     drop(permit);
-                    if !cell.borrow_mut().space(to) {
+                    if !cell.turn(|shard| shard.space(to)) {
                         return;
                     }
+                    yield_now().await;
                 }
             });
         }
     }
 
-    /// Sends what views want of homes.
-    pub(super) fn send_wants(&mut self) {
-        self.follow_up();
-    }
-
     fn want(&mut self, want: Want) {
-        let me = usize::from(self.me);
+        let me = self.driver.me;
         match want {
             Want::Need(room, need) => {
-                let to = self.home_of(&room);
+                let to = self.driver.home_of(&room);
                 if to == me {
                     self.home(|home, now, ports| home.need(now, me, &room, need, ports));
                 } else {
-                    self.peers.need(to, room, need);
+                    self.driver.peers.need(to, room, need);
                 }
             }
             Want::Ask { room, ask } => {
-                let to = self.home_of(&room);
+                let to = self.driver.home_of(&room);
                 let page_to = PageTo { shard: me, room, ask };
                 if to == me {
                     self.home(|home, _, ports| home.wants_page(page_to, ports));
                 } else {
-                    self.peers.send(to, ShardMessage::Ask(page_to));
+                    self.driver.peers.send(to, ShardMessage::Ask(page_to));
                 }
             }
         }
     }
 
-    fn home_of(&self, room: &RoomId) -> usize {
-        usize::from(home_of(room.lane(), self.shards))
-    }
-
     /// A publish of a connection of this shard.
     pub(super) fn publish(&mut self, publish: Publish) {
-        self.unanswered_bytes += publish.cost();
-        self.unanswered += 1;
-        self.tally.accepted += 1;
-        self.check_unanswered_budget();
-        let to = self.home_of(&publish.room);
-        if to == usize::from(self.me) {
-            self.take_publish(publish);
+        self.unanswered.add(publish.cost());
+        self.counters.publish();
+        let to = self.driver.home_of(&publish.room);
+        if to == self.driver.me {
+            self.home_publish(publish);
         } else {
-            self.peers.send(to, ShardMessage::Publish(publish));
+            self.driver.peers.send(to, ShardMessage::Publish(publish));
         }
-        self.send_wants();
+        self.follow_up();
     }
 
-    fn take_publish(&mut self, publish: Publish) {
+    fn home_publish(&mut self, publish: Publish) {
         let clock = self.clock();
         self.home(|home, _, ports| home.publish(publish, clock, ports));
     }
 
     /// Time for lanes: monotonic and wall.
-    pub(super) fn clock(&self) -> (std::time::Instant, i64) {
+    pub(super) fn clock(&self) -> (Instant, i64) {
         (tokio::time::Instant::now().into_std(), self.shared.clock.now_ms())
     }
 
     /// The outcome of a publish of this shard.
-    fn answered(&mut self, answered: Answered) {
+    fn answered(&mut self, answered: &Answered) {
         let who = answered.publish.link.address;
-        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(answered.publish.cost());
-        self.unanswered = self.unanswered.saturating_sub(1);
-        match &answered.outcome {
-            Outcome::Stored { .. } | Outcome::Duplicate { .. } => self.tally.completed += 1,
-            Outcome::Conflict | Outcome::Refused { .. } => self.tally.rejected += 1,
-            Outcome::NotSent => self.tally.retries += 1,
-            Outcome::Unknown => self.tally.unknown += 1,
-        }
+        let resumes = self.unanswered.remove(answered.publish.cost());
+        self.counters.outcome(&answered.outcome);
+        // The connection may be gone, and its slot another's: the generation tells.
         if self.connections.get(who).is_some() {
-            self.connections.with_session(who.slot, |session, out| session.answered(&answered, out));
+            self.connections.with_session(who.slot, |session, out| session.answered(answered, out));
             self.settle(who);
         }
-        self.resume_reading();
+        if resumes {
+            self.connections.resume_all();
+        }
     }
 
     /// A message from another shard.
     pub(super) fn on_peer_message(&mut self, message: ShardMessage) {
-        let now = self.now();
+        let now = self.timers.now();
         match message {
             ShardMessage::Need(shard, room, need) => {
                 self.home(|home, now, ports| home.need(now, shard, &room, need, ports));
             }
-            ShardMessage::Publish(publish) => self.take_publish(publish),
+            ShardMessage::Publish(publish) => self.home_publish(publish),
             ShardMessage::Ask(to) => self.home(|home, _, ports| home.wants_page(to, ports)),
             ShardMessage::Run(room, run) => self.views.run(&mut self.connections, now, &room, &run),
             ShardMessage::HandOver(room, to) => self.views.hand_over(&mut self.connections, now, &room, to),
-            ShardMessage::Answered(answered) => self.answered(answered),
+            ShardMessage::Answered(answered) => self.answered(&answered),
             ShardMessage::Page(to, page) => {
                 let at = (&to.room, to.ask.sub, to.ask.number);
                 self.views.page(&mut self.connections, now, at, page.as_ref());
             }
             ShardMessage::AnnounceAll => self.home(|home, now, ports| home.announce_all(now, ports)),
         }
-        self.send_wants();
+        self.follow_up();
     }
 
     fn announce_all(&mut self) {
-        let me = usize::from(self.me);
-        for to in (0..usize::from(self.shards)).filter(|to| *to != me) {
-            self.peers.send(to, ShardMessage::AnnounceAll);
+        let me = self.driver.me;
+        for to in (0..usize::from(self.driver.shards)).filter(|to| *to != me) {
+            self.driver.peers.send(to, ShardMessage::AnnounceAll);
         }
         self.home(|home, now, ports| home.announce_all(now, ports));
     }
 
     /// A queue to another shard has space; `true` = wait for more.
     fn space(&mut self, to: usize) -> bool {
-        let (owed, more) = self.peers.flush(to);
+        let (owed, more) = self.driver.peers.flush(to);
         for room in owed {
             self.home(|home, now, ports| home.space(now, &room, ports));
         }
-        more || self.peers.still_waits(to)
+        more || self.driver.peers.still_waits(to)
     }
 
     /// Every accepted publish gets an answer now.
     pub(super) fn give_up(&mut self) {
         self.home(|home, _, ports| home.give_up(ports));
     }
-
-    /// Makes a call on logic; its reply is the home's next event.
-    fn call(&mut self, asked: HomeCall) {
-        match asked {
-            HomeCall::Publish(asked) => self.call_publish(asked),
-            HomeCall::Subscribe(asked) => self.call_subscribe(asked),
-            HomeCall::Remove(asked) => self.call_remove(asked),
-            HomeCall::Heads(asked) => self.call_heads(asked),
-            HomeCall::Read(asked) => self.call_read(asked),
-        }
-    }
-
-    fn call_publish(&mut self, mut asked: PublishCall) {
-        let shared = self.shared.clone();
-        self.local(async move |cell: Cell| {
-            let request = std::mem::take(&mut asked.call.request);
-            let reply = shared.calls.publish(asked.lane, request, asked.call.within).await;
-            let shard = &mut *cell.borrow_mut();
-            shard.check_freeze();
-            let clock = shard.clock();
-            shard.home(|home, now, ports| home.published(&asked, reply, now, clock, ports));
-        });
-    }
-
-    fn call_subscribe(&mut self, asked: RoomsCall) {
-        let shared = self.shared.clone();
-        let rooms: Vec<RoomId> = asked.rooms().cloned().collect();
-        self.local(async move |cell: Cell| {
-            let reply = shared.calls.subscribe(lane_for(&rooms), &rooms).await.ok();
-            cell.borrow_mut().home(|home, now, ports| home.subscribed(now, asked, reply, ports));
-        });
-    }
-
-    fn call_remove(&mut self, asked: RoomsCall) {
-        let shared = self.shared.clone();
-        if self.reports.full_set_under_way() {
-            // A part of the full set may be adding them: not now.
-            self.local(async move |cell: Cell| {
-                cell.borrow_mut().home(|home, now, ports| home.removed(now, asked, Some(false), ports));
-            });
-            return;
-        }
-        self.local(async move |cell: Cell| {
-            let request = StatusRequest {
-                instance: shared.me().to_string(),
-                draining: shared.upgrades.is_closed(),
-                changes: asked.rooms().map(status::uninterested).collect(),
-                full: None,
-            };
-            let reply = shared.calls.report(request, CALL_WITHIN).await;
-            let stored = reply.ok().map(|reply| reply.stored);
-            cell.borrow_mut().home(|home, now, ports| home.removed(now, asked, stored, ports));
-        });
-    }
-
-    fn call_heads(&mut self, asked: RoomsCall) {
-        let shared = self.shared.clone();
-        let rooms: Vec<RoomId> = asked.rooms().cloned().collect();
-        self.local(async move |cell: Cell| {
-            let reply = shared.calls.heads(lane_for(&rooms), &rooms).await.ok();
-            cell.borrow_mut().home(|home, now, ports| home.heads(now, asked, reply, ports));
-        });
-    }
-
-    fn call_read(&mut self, asked: ReadCall) {
-        let shared = self.shared.clone();
-        let limit = u32::try_from(PAGE_MESSAGES_MAX).unwrap_or(u32::MAX);
-        let range = |range: &crate::home::calls::ReadTarget| ReadRange {
-            room: range.room.to_string(),
-            after: range.after,
-            before: 0,
-            limit,
-        };
-        let request = ReadRequest { ranges: asked.0.iter().map(range).collect() };
-        let lane = asked.0.first().map_or(0, |range| range.room.lane());
-        self.local(async move |cell: Cell| {
-            let reply = shared.calls.read(lane, request).await.ok();
-            cell.borrow_mut().home(|home, now, ports| home.read(now, asked, reply, ports));
-        });
-    }
-}
-
-/// Calls about many rooms go where the first one's publishes go.
-fn lane_for(rooms: &[RoomId]) -> u8 {
-    rooms.first().map_or(0, RoomId::lane)
 }

@@ -1,23 +1,70 @@
 //! What a shard sends to others. Runs are refused when a queue is full; everything else waits here as a
-//! level or in a backlog that its senders bound (publishes by what may be unanswered, asks and pages by subscriptions).
+//! level or in a backlog that its senders bound (publishes by what may be unanswered, asks and pages by
+//! subscriptions). Every message costs the same, however many wait.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use indexmap::{IndexMap, IndexSet};
 use sluice_proto::ids::RoomId;
 use tokio::sync::mpsc;
 
 use super::inbox::{Incoming, ShardMessage};
+use crate::defaults::ROOMS_PER_TURN;
 use crate::room::link::{HandOver, Need, Run};
+
+/// One value per room, the last one counts; sent in the order in which rooms began to wait. Taking the
+/// first from an ordered map would move all others: with 100,000 rooms that is the shard's whole time.
+#[derive(Debug)]
+struct Levels<V> {
+    order: VecDeque<RoomId>,
+    values: HashMap<RoomId, V>,
+}
+
+impl<V> Default for Levels<V> {
+    fn default() -> Self {
+        Self { order: VecDeque::new(), values: HashMap::new() }
+    }
+}
+
+impl<V> Levels<V> {
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The value of a room that waits.
+    fn get_mut(&mut self, room: &RoomId) -> Option<&mut V> {
+        self.values.get_mut(room)
+    }
+
+    fn set(&mut self, room: RoomId, value: V) {
+        if self.values.insert(room.clone(), value).is_none() {
+            self.order.push_back(room);
+        }
+    }
+
+    fn pop(&mut self) -> Option<(RoomId, V)> {
+        let room = self.order.pop_front()?;
+        let value = self.values.remove(&room)?;
+        if self.order.is_empty() {
+            // A crowd that has passed leaves no empty places behind.
+            *self = Self::default();
+        }
+        Some((room, value))
+    }
+
+    fn put_back(&mut self, room: RoomId, value: V) {
+        self.values.insert(room.clone(), value);
+        self.order.push_front(room);
+    }
+}
 
 /// Another shard, and what waits for space in its queue.
 #[derive(Debug)]
 struct Peer {
     inbox: mpsc::Sender<Incoming>,
     backlog: VecDeque<ShardMessage>,
-    needs: IndexMap<RoomId, Need>,
+    needs: Levels<Need>,
     /// Rooms of which a hand-over was refused.
-    owed: IndexSet<RoomId>,
+    owed: Levels<()>,
     /// Somebody waits for space already.
     waiting: bool,
 }
@@ -28,7 +75,7 @@ impl Peer {
     }
 }
 
-/// The peers to all shards.
+/// The ways to all shards.
 #[derive(Debug)]
 pub struct Peers {
     me: usize,
@@ -44,8 +91,8 @@ impl Peers {
         let peer = |inbox: &mpsc::Sender<Incoming>| Peer {
             inbox: inbox.clone(),
             backlog: VecDeque::new(),
-            needs: IndexMap::new(),
-            owed: IndexSet::new(),
+            needs: Levels::default(),
+            owed: Levels::default(),
             waiting: false,
         };
         Self { me, peers: inboxes.iter().map(peer).collect(), full: Vec::new() }
@@ -54,6 +101,7 @@ impl Peers {
     /// Sends a message that must arrive.
     pub fn send(&mut self, to: usize, message: ShardMessage) {
         let Some(peer) = self.peers.get_mut(to) else { return };
+        // Behind what waits, or an answer would overtake an earlier one.
         if !peer.backlog.is_empty() {
             peer.backlog.push_back(message);
             return;
@@ -70,13 +118,14 @@ impl Peers {
     pub fn need(&mut self, to: usize, room: RoomId, need: Need) {
         let me = self.me;
         let Some(peer) = self.peers.get_mut(to) else { return };
+        // An older level of this room waits: sent past it, the newer one would be overwritten by it.
         if let Some(level) = peer.needs.get_mut(&room) {
             *level = need;
             return;
         }
         let message = Incoming::Peer(ShardMessage::Need(me, room.clone(), need));
         if let Err(mpsc::error::TrySendError::Full(_)) = peer.inbox.try_send(message) {
-            peer.needs.insert(room, need);
+            peer.needs.set(room, need);
             self.wait_for_space(to);
         }
     }
@@ -94,7 +143,7 @@ impl Peers {
         if peer.inbox.try_send(Incoming::Peer(message)).is_ok() {
             return true;
         }
-        peer.owed.insert(room.clone());
+        peer.owed.set(room.clone(), ());
         self.wait_for_space(to);
         false
     }
@@ -105,8 +154,8 @@ impl Peers {
         full.into_iter().filter_map(|to| self.peers.get(to).map(|peer| (to, peer.inbox.clone()))).collect()
     }
 
-    /// There is space: sends what waits. Gives the rooms whose home has to offer its hand-over again, and
-    /// whether still something waits.
+    /// There is space: sends what waits. Gives the rooms whose home has to offer its hand-over again, no
+    /// more of them than there is space for, and whether still something waits.
     pub fn flush(&mut self, to: usize) -> (Vec<RoomId>, bool) {
         let me = self.me;
         let Some(peer) = self.peers.get_mut(to) else { return (Vec::new(), false) };
@@ -119,15 +168,18 @@ impl Peers {
                 break;
             }
         }
-        while let Some((room, need)) = peer.needs.first().map(|(room, need)| (room.clone(), *need)) {
+        while let Some((room, need)) = peer.needs.pop() {
             let message = Incoming::Peer(ShardMessage::Need(me, room.clone(), need));
             if let Err(mpsc::error::TrySendError::Full(_)) = peer.inbox.try_send(message) {
+                peer.needs.put_back(room, need);
                 return (Vec::new(), true);
             }
-            peer.needs.shift_remove(&room);
         }
         peer.backlog.shrink_to_fit();
-        (peer.owed.drain(..).collect(), false)
+        // Offering all of them for a few places would cost all of them again at the next place.
+        let space = peer.inbox.capacity().min(ROOMS_PER_TURN);
+        let owed = std::iter::from_fn(|| peer.owed.pop()).map(|(room, ())| room).take(space).collect();
+        (owed, !peer.owed.is_empty())
     }
 
     /// Nobody waits for this peer any more, unless something waits again: then `true`, go on waiting.
@@ -143,5 +195,75 @@ impl Peers {
         {
             self.full.push(to);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_proto::ids::Epoch;
+
+    use super::*;
+
+    const NEED: Need = Need { attached: true, number: 1 };
+
+    fn room(n: usize) -> RoomId {
+        RoomId::parse(&format!("room{n}")).unwrap()
+    }
+
+    fn pair(places: usize) -> (Peers, mpsc::Receiver<Incoming>) {
+        let (own, _) = mpsc::channel(1);
+        let (other, inbox) = mpsc::channel(places);
+        (Peers::new(0, &[own, other]), inbox)
+    }
+
+    fn needs(inbox: &mut mpsc::Receiver<Incoming>) -> Vec<(RoomId, u64)> {
+        let received = std::iter::from_fn(|| inbox.try_recv().ok());
+        received
+            .map(|message| match message {
+                Incoming::Peer(ShardMessage::Need(0, room, need)) => (room, need.number),
+                other @ (Incoming::Peer(_) | Incoming::Order(_)) => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn levels_wait_in_their_order_and_the_last_value_counts() {
+        let (mut peers, mut inbox) = pair(2);
+        (0..5).for_each(|n| peers.need(1, room(n), NEED));
+        peers.need(1, room(3), Need { attached: false, number: 7 });
+        let mut seen = needs(&mut inbox);
+        while peers.flush(1).1 {
+            seen.extend(needs(&mut inbox));
+        }
+        seen.extend(needs(&mut inbox));
+        assert_eq!(seen, [(room(0), 1), (room(1), 1), (room(2), 1), (room(3), 7), (room(4), 1)]);
+    }
+
+    /// A crowd of rooms behind a queue of one place: each costs the same, or this takes minutes.
+    #[test]
+    fn what_waits_costs_nothing_per_message() {
+        let (mut peers, mut inbox) = pair(1);
+        let rooms = 200_000;
+        (0..rooms).for_each(|n| peers.need(1, room(n), NEED));
+        let mut seen = 0;
+        loop {
+            seen += needs(&mut inbox).len();
+            if !peers.flush(1).1 {
+                break;
+            }
+        }
+        assert_eq!(seen + needs(&mut inbox).len(), rooms);
+    }
+
+    #[test]
+    fn no_more_hand_overs_are_offered_than_there_is_space_for() {
+        let (mut peers, mut inbox) = pair(2);
+        let to = HandOver { epoch: Epoch(1), head: 0, known: 0, answered: 0 };
+        let refused = (0..9).filter(|n| !peers.hand_over(1, &room(*n), to)).count();
+        assert_eq!(refused, 7);
+        let (offered, more) = peers.flush(1);
+        assert!(offered.is_empty() && more, "no space");
+        assert!(inbox.try_recv().is_ok() && inbox.try_recv().is_ok());
+        assert_eq!(peers.flush(1), (vec![room(2), room(3)], true));
     }
 }

@@ -6,15 +6,15 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use slab::Slab;
 use sluice_proto::grpc::StatusChange;
 use tokio::sync::Notify;
 
 use super::Shard;
 use super::connection::Connection;
+use super::connections::Connections;
 use crate::defaults::{STATUS_ITEMS_MAX, STATUS_QUEUE_MAX};
 use crate::home::Home;
-use crate::status::{self, Report};
+use crate::status::{Report, change};
 
 /// Changes and the full set under way.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) struct Reports {
     /// The full set has its turn before the changes.
     turn: bool,
     /// Report when there is something to take.
-    pub(super) more: Rc<Notify>,
+    more: Rc<Notify>,
 }
 
 /// How far a full set is told.
@@ -41,6 +41,11 @@ pub(super) struct FullSet {
 }
 
 impl Reports {
+    /// Told when there is something to take.
+    pub(super) fn more(&self) -> Rc<Notify> {
+        Rc::clone(&self.more)
+    }
+
     /// A change; too many that wait are forgotten, and a full set is told instead.
     pub(super) fn push(&mut self, change: StatusChange) {
         if self.waiting >= STATUS_QUEUE_MAX {
@@ -113,24 +118,23 @@ impl Reports {
 impl FullSet {
     /// The next part: rooms, then connections with theirs. One connection's rooms stay together, so that a
     /// part may have more than [`STATUS_ITEMS_MAX`] only by one connection alone.
-    pub(super) fn part(&mut self, home: &Home, connections: &Slab<Box<Connection>>) -> Vec<StatusChange> {
+    pub(super) fn part(&mut self, home: &Home, connections: &Connections) -> Vec<StatusChange> {
         let mut part = Vec::new();
         for (number, room) in home.interested(self.rooms) {
             if part.len() >= STATUS_ITEMS_MAX {
                 return part;
             }
-            part.push(status::interested(room));
+            part.push(change::interested(room));
             self.rooms = number;
         }
         self.rooms = 0;
-        while self.slot < connections.capacity() {
-            if let Some(connection) = connections.get(self.slot) {
-                let items = 1 + connection.subscriptions.len();
-                if !part.is_empty() && part.len() + items > STATUS_ITEMS_MAX {
-                    return part;
-                }
-                tell(connection, &mut part);
+        while let Some((slot, connection)) = connections.from_slot(self.slot) {
+            self.slot = slot;
+            let items = 1 + connection.subscriptions.len();
+            if !part.is_empty() && part.len() + items > STATUS_ITEMS_MAX {
+                return part;
             }
+            tell(connection, &mut part);
             self.slot += 1;
         }
         part
@@ -145,20 +149,20 @@ impl Shard {
 
     /// The next thing for the reporter.
     pub(super) fn next_report(&mut self) -> Option<Report> {
-        let (home, connections) = (&self.home, &self.connections.by_slot);
+        let (home, connections) = (self.driver.home(), &self.connections);
         self.reports.next(|full| full.part(home, connections))
     }
 }
 
 fn tell(connection: &Connection, part: &mut Vec<StatusChange>) {
     let Some(identity) = connection.session.identity().filter(|_| !connection.detached) else { return };
-    let about = status::About {
+    let about = change::About {
         session: connection.session.link().session,
         user: &identity.user,
         since_ms: connection.since_ms,
     };
-    part.push(status::connected(&about));
-    part.extend(connection.subscriptions.iter().map(|(room, _)| status::joined(&about, room)));
+    part.push(change::connected(&about));
+    part.extend(connection.subscriptions.iter().map(|(room, _)| change::joined(&about, room)));
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use sluice_proto::wire::codec::{self, HistoryRange, PresentPage, PresentUser};
 use sluice_proto::wire::{ErrorCode, WireError};
 use tokio::time::{Instant, sleep};
 
+use super::Shard;
 use super::shared::Shared;
-use super::{Cell, Shard};
+use super::turn::ShardCell;
 use crate::address::Address;
 use crate::calls::Authenticated;
 use crate::defaults::{
@@ -21,7 +22,7 @@ use crate::defaults::{
 };
 use crate::session::grants::Grants;
 use crate::session::machine::{Identity, NotIdentified, RequestId, Todo};
-use crate::status;
+use crate::status::change;
 use crate::tick::{NEVER, ticks};
 
 /// An epoch that differs from every store's.
@@ -71,10 +72,10 @@ impl Shard {
             self.refuse(who, ErrorCode::AlreadySubscribed, text, false, echo);
             return;
         }
-        if let Some(change) = self.change(who, |about| status::joined(about, &room)) {
+        if let Some(change) = self.change(who, |about| change::joined(about, &room)) {
             self.report(change);
         }
-        self.send_wants();
+        self.follow_up();
     }
 
     fn unsubscribe(&mut self, who: Address, room: &RoomId, id: RequestId) {
@@ -84,10 +85,10 @@ impl Shard {
             return;
         }
         self.connections.text(who.slot, |out| codec::ok_unsub(out, room, id.as_deref()));
-        if let Some(change) = self.change(who, |about| status::left(about, room, false)) {
+        if let Some(change) = self.change(who, |about| change::left(about, room, false)) {
             self.report(change);
         }
-        self.send_wants();
+        self.follow_up();
     }
 
     fn history(&mut self, who: Address, room: RoomId, (range, limit): (HistoryRange, u32), id: RequestId) {
@@ -146,17 +147,18 @@ impl Shard {
         connection.requests += 1;
         self.questions += 1;
         let shared = self.shared.clone();
-        self.local(async move |cell: Cell| {
+        self.local(async move |cell: ShardCell| {
             let effect = ask(shared).await;
-            let shard = &mut *cell.borrow_mut();
-            shard.questions -= 1;
-            if let Some(connection) = shard.connections.get(who) {
-                connection.requests -= 1;
-                if !connection.detached {
-                    effect(shard);
+            cell.turn(|shard| {
+                shard.questions -= 1;
+                if let Some(connection) = shard.connections.get(who) {
+                    connection.requests -= 1;
+                    if !connection.detached {
+                        effect(shard);
+                    }
+                    shard.settle(who);
                 }
-                shard.settle(who);
-            }
+            });
         });
     }
 
@@ -171,7 +173,7 @@ impl Shard {
 
     /// Asks logic about a token; an empty one asks for a new anonymous user.
     pub(super) fn authenticate(&mut self, who: Address, token: String) {
-        let by = self.connections.wheel.now().saturating_add(ticks(CONNECT_WITHIN));
+        let by = self.connections.tick().saturating_add(ticks(CONNECT_WITHIN));
         if let Some(connection) = self.connections.get(who) {
             // The call itself ends in time; this is for what it may leave open.
             connection.deadlines.connect_by = by.saturating_add(ticks(CONNECT_WITHIN));
@@ -179,10 +181,10 @@ impl Shard {
         self.connections.arm(who.slot);
         let shared = self.shared.clone();
         let anonymous_try = token.is_empty();
-        self.local(async move |cell: Cell| {
+        self.local(async move |cell: ShardCell| {
             let result = shared.calls.authenticate(token, CONNECT_WITHIN).await;
             let epoch = until_epoch(&shared).await;
-            cell.borrow_mut().authenticated(who, result, anonymous_try, epoch);
+            cell.turn(|shard| shard.authenticated(who, result, anonymous_try, epoch));
         });
     }
 
@@ -193,7 +195,7 @@ impl Shard {
         anonymous_try: bool,
         epoch: Option<Epoch>,
     ) {
-        let former = self.change(who, status::disconnected_by_change);
+        let former = self.change(who, change::disconnected_by_change);
         let result = if epoch.is_some() { identity(result) } else { Err(NotIdentified::Unavailable) };
         let facts = self.shared.welcome_facts(epoch.unwrap_or(NO_EPOCH));
         let expires_ms = result.as_ref().ok().and_then(|identity| identity.expires_at_ms);
@@ -204,7 +206,7 @@ impl Shard {
             }
         });
         let wall_ms = self.shared.clock.now_ms();
-        let now = self.connections.wheel.now();
+        let now = self.connections.tick();
         let Some(connection) = self.connections.get(who) else { return };
         if known {
             connection.deadlines.connect_by = NEVER;
@@ -213,11 +215,11 @@ impl Shard {
                 now.saturating_add(ticks(Duration::from_millis(left.unsigned_abs())))
             });
             let rooms: Vec<RoomId> = connection.subscriptions.iter().map(|(room, _)| room.clone()).collect();
-            for change in former.into_iter().chain(self.change(who, status::connected)) {
+            for change in former.into_iter().chain(self.change(who, change::connected)) {
                 self.report(change);
             }
             for room in rooms {
-                if let Some(change) = self.change(who, |about| status::joined(about, &room)) {
+                if let Some(change) = self.change(who, |about| change::joined(about, &room)) {
                     self.report(change);
                 }
             }
@@ -235,11 +237,11 @@ impl Shard {
     pub(super) fn change(
         &mut self,
         who: Address,
-        change: impl FnOnce(&status::About<'_>) -> StatusChange,
+        change: impl FnOnce(&change::About<'_>) -> StatusChange,
     ) -> Option<StatusChange> {
         let connection = self.connections.get(who)?;
         let identity = connection.session.identity()?;
-        let about = status::About {
+        let about = change::About {
             session: connection.session.link().session,
             user: &identity.user,
             since_ms: connection.since_ms,

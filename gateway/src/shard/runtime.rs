@@ -1,8 +1,9 @@
 //! The thread of a shard: its runtime, its queue, its timers. Ends at the stop token; whatever is still in
 //! it is dropped then.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::Error;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::task::Poll;
@@ -12,23 +13,24 @@ use sluice_lifecycle::{Scope, TaskGuard};
 use sluice_service::process::StartError;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use super::Shard;
 use super::handle::Shards;
 use super::inbox::Incoming;
 use super::shared::Shared;
-use super::{Cell, Shard};
+use super::turn::{Budget, ShardCell};
 use crate::address::ShardIx;
 use crate::defaults::{INBOX_MESSAGES_MAX, INBOX_PER_TURN};
-use crate::push::Missed;
+use crate::repair::Missed;
 use crate::status::Report;
 
 /// What a shard's thread is started with.
 #[derive(Debug)]
 pub struct Start {
-    /// Arc<Shared> by all shards.
+    /// What all shards share.
     pub shared: Arc<Shared>,
     /// The reporter's queue.
     pub reporter: mpsc::Sender<Report>,
@@ -81,9 +83,10 @@ struct ShardThread {
 impl ShardThread {
     async fn run(self) {
         let Self { me, start: Start { shared, reporter, mut missed }, shards, mut inbox, stop, guard } = self;
-        let cell = Shard::new(me, shared, &shards);
+        let cell = Shard::start(me, shared, &shards);
         start_tasks(&cell, reporter);
-        let mut messages = Vec::with_capacity(INBOX_PER_TURN);
+        let mut received = Vec::with_capacity(INBOX_PER_TURN);
+        let mut messages = VecDeque::with_capacity(INBOX_PER_TURN);
         let mut before = *missed.borrow_and_update();
         loop {
             tokio::select! {
@@ -91,57 +94,62 @@ impl ShardThread {
                 () = stop.cancelled() => break,
                 Ok(()) = missed.changed() => {
                     let now = *missed.borrow_and_update();
-                    cell.borrow_mut().missed(std::mem::replace(&mut before, now), now);
+                    let former = std::mem::replace(&mut before, now);
+                    cell.turn(|shard| shard.missed(former, now));
                 }
-                count = inbox.recv_many(&mut messages, INBOX_PER_TURN) => {
+                // What the last turn had no time for goes before what is new; sockets had theirs between.
+                () = yield_now(), if !messages.is_empty() => {
+                    cell.turn(|shard| shard.take_incoming(&mut messages, Budget::begin()));
+                }
+                count = inbox.recv_many(&mut received, INBOX_PER_TURN), if messages.is_empty() => {
                     if count == 0 {
                         break;
                     }
-                    let shard = &mut *cell.borrow_mut();
-                    shard.check_freeze();
-                    for message in messages.drain(..) {
-                        shard.on_incoming(message);
-                    }
-                    shard.rearm();
+                    messages.extend(received.drain(..));
+                    cell.turn(|shard| shard.take_incoming(&mut messages, Budget::begin()));
                 }
             }
         }
-        cell.borrow_mut().count();
+        cell.turn(Shard::count);
         drop(guard);
     }
 }
 
-fn start_tasks(cell: &Cell, reporter: mpsc::Sender<Report>) {
-    let writer = Rc::clone(cell);
-    drop(tokio::task::spawn_local(std::future::poll_fn(move |context| {
-        writer.borrow_mut().write_all(context.waker());
+fn start_tasks(cell: &ShardCell, reporter: mpsc::Sender<Report>) {
+    let writer = cell.clone();
+    drop(spawn_local(poll_fn(move |context| {
+        writer.turn(|shard| shard.write_all(context.waker(), Budget::begin()));
         Poll::<()>::Pending
     })));
-    drop(tokio::task::spawn_local(run_timers(Rc::clone(cell))));
-    drop(tokio::task::spawn_local(forward_reports(Rc::clone(cell), reporter)));
+    drop(spawn_local(run_timers(cell.clone())));
+    drop(spawn_local(forward_reports(cell.clone(), reporter)));
 }
 
 /// Wakes the shard at its next deadline.
-async fn run_timers(cell: Cell) {
-    let earlier = Rc::clone(&cell.borrow().earlier);
+async fn run_timers(cell: ShardCell) {
+    let earlier = cell.turn(|shard| shard.timers.earlier());
     loop {
-        let at = cell.borrow_mut().arm();
+        let at = cell.turn(Shard::arm);
         tokio::select! {
             biased;
-            () = sleep_until(at) => cell.borrow_mut().on_time(),
+            () = sleep_until(at) => {
+                while cell.turn(|shard| shard.on_time(Budget::begin())) {
+                    yield_now().await;
+                }
+            }
             () = earlier.notified() => {}
         }
     }
 }
 
 /// Hands what this shard has to tell to the reporter, in order, as it takes it.
-async fn forward_reports(cell: Cell, reporter: mpsc::Sender<Report>) {
-    let more = Rc::clone(&cell.borrow().reports.more);
+async fn forward_reports(cell: ShardCell, reporter: mpsc::Sender<Report>) {
+    let more = cell.turn(|shard| shard.reports.more());
     loop {
-        let next = cell.borrow_mut().next_report();
+        let next = cell.turn(Shard::next_report);
         match next {
-            Some(told) => {
-                if reporter.send(told).await.is_err() {
+            Some(report) => {
+                if reporter.send(report).await.is_err() {
                     return;
                 }
             }

@@ -2,7 +2,7 @@
 //! outcomes, `bye`, close frame, the client's answer, end of TCP.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use socket2::SockRef;
@@ -15,8 +15,9 @@ use sluice_service::seeded::{self, Bug};
 
 use super::Shard;
 use super::connection::ConnectionPhase;
-use super::connections::Written;
+use super::connections::{Timeouts, Written};
 use super::inbound::{Message, Reading};
+use super::turn::Budget;
 use super::wheel::WheelEntry;
 use crate::address::Address;
 use crate::defaults::{CLOSE_WITHIN, LINGER_WITHIN, QUEUE_LOW_BYTES};
@@ -31,7 +32,6 @@ const READS_PER_TURN: usize = 2;
 impl Shard {
     /// One turn of a connection's task: writes what the socket now takes, reads what it brought.
     pub(super) fn poll_connection(&mut self, who: Address, context: &mut Context<'_>) -> Poll<()> {
-        self.check_freeze();
         let Some(connection) = self.connections.get(who) else { return Poll::Ready(()) };
         if !connection.waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
             connection.waker = Some(context.waker().clone());
@@ -65,7 +65,7 @@ impl Shard {
     /// One read, unless back-pressure forbids it: `Ready(true)` = something was read.
     fn read_some(&mut self, who: Address, context: &mut Context<'_>) -> Poll<bool> {
         let Some(connection) = self.connections.get(who) else { return Poll::Ready(false) };
-        if !connection.wants_bytes(self.over_budget) {
+        if !connection.wants_bytes(self.unanswered.over_budget()) {
             connection.paused = true;
             return Poll::Pending;
         }
@@ -75,14 +75,14 @@ impl Shard {
             self.take_bytes(who, &rest, Some(&rest));
             return Poll::Ready(true);
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let mut buffer = ReadBuf::new(&mut scratch);
+        let mut chunk = self.buffers.take_chunk();
+        let mut buffer = ReadBuf::new(&mut chunk);
         let result = Pin::new(&mut connection.stream).poll_read(context, &mut buffer);
         let count = buffer.filled().len();
         let result = match result {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) if count > 0 => {
-                self.take_bytes(who, &scratch[..count], None);
+                self.take_bytes(who, &chunk[..count], None);
                 Poll::Ready(true)
             }
             Poll::Ready(Ok(()) | Err(_)) => {
@@ -90,7 +90,7 @@ impl Shard {
                 Poll::Ready(false)
             }
         };
-        self.scratch = scratch;
+        self.buffers.return_chunk(chunk);
         result
     }
 
@@ -103,12 +103,12 @@ impl Shard {
         if connection.discard_input || connection.phase == ConnectionPhase::Lingering {
             return;
         }
-        let mut replies = std::mem::take(&mut self.replies);
-        let mut reading = connection.inbound.open(&mut self.contexts, bytes, &mut replies);
+        let mut replies = self.buffers.take_replies();
+        let mut reading = connection.inbound.open(&mut self.buffers.contexts, bytes, &mut replies);
         let outcome = self.take_frames(who, &mut reading);
         let Some(connection) = self.connections.get(who) else { return };
         match outcome {
-            Ok(()) => connection.inbound.close(reading, kept, &mut self.contexts),
+            Ok(()) => connection.inbound.close(reading, kept, &mut self.buffers.contexts),
             Err(ending) => self.not_understood(who, ending),
         }
         if !replies.is_empty() {
@@ -116,15 +116,14 @@ impl Shard {
             if self.connections.get(who).is_some_and(|connection| !connection.closed) {
                 self.connections.append(who.slot, replies.as_slice().to_vec().into());
             }
-            replies.clear();
         }
-        self.replies = replies;
+        self.buffers.return_replies(replies);
         self.settle(who);
     }
 
     fn take_frames(&mut self, who: Address, reading: &mut Reading<'_>) -> Result<(), Ending> {
         loop {
-            let over_budget = self.over_budget;
+            let over_budget = self.unanswered.over_budget();
             let Some(connection) = self.connections.get(who) else { return Ok(()) };
             if connection.discard_input || !connection.wants_bytes(over_budget) {
                 return Ok(());
@@ -133,7 +132,7 @@ impl Shard {
             match reading.message()? {
                 None => return Ok(()),
                 Some(Message::Text(text)) if serving => {
-                    self.frames_in += 1;
+                    self.counters.frame();
                     self.on_text(who, &text);
                 }
                 Some(Message::Binary(_)) if serving => {
@@ -189,7 +188,7 @@ impl Shard {
 
     /// After anything that happened to a session: leaves if it is time, reads on if it may.
     pub(super) fn settle(&mut self, who: Address) {
-        let (resend_ms, over_budget) = (self.resend_ms(), self.over_budget);
+        let (resend_ms, over_budget) = (self.resend_ms(), self.unanswered.over_budget());
         let Some(connection) = self.connections.get(who) else { return };
         match connection.phase {
             ConnectionPhase::Serving => {
@@ -226,10 +225,27 @@ impl Shard {
         }
     }
 
+    /// Writes to all that got something before this turn, as far as the turn has time; the others go first
+    /// in the next one.
+    pub(super) fn write_all(&mut self, writer: &Waker, budget: Budget) {
+        self.connections.written_by(writer);
+        // What is marked while we write has its turn after the sockets were looked at.
+        for _ in 0..self.connections.dirty_len() {
+            let Some(slot) = self.connections.next_dirty() else { return };
+            self.write(slot);
+            if budget.is_spent() {
+                break;
+            }
+        }
+        if self.connections.dirty_len() > 0 {
+            writer.wake_by_ref();
+        }
+    }
+
     /// Writes to a connection and does what follows from its queue being shorter.
     pub(super) fn write(&mut self, slot: u32) {
         let written = self.connections.write(slot);
-        let over_budget = self.over_budget;
+        let over_budget = self.unanswered.over_budget();
         let Some(connection) = self.connections.at(slot) else { return };
         let who = connection.address;
         if written == Written::Broken {
@@ -244,16 +260,16 @@ impl Shard {
         let behind =
             connection.behind > 0 && slow_client::may_catch_up(connection.outbound.bytes(), QUEUE_LOW_BYTES);
         if behind {
-            let now = self.now();
+            let now = self.timers.now();
             self.views.advance(&mut self.connections, now, slot);
-            self.send_wants();
+            self.follow_up();
         }
         self.connections.arm(slot);
     }
 
-    /// The close frame is with the system: now the client has its time to answer.
+    /// The kernel has taken the close frame: now the client has its time to answer.
     fn close_frame_written(&mut self, who: Address) {
-        let at = self.connections.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
+        let at = self.connections.tick().saturating_add(ticks(CLOSE_WITHIN));
         let Some(connection) = self.connections.get(who) else { return };
         if connection.peer_closed {
             // Both close frames are on their way and nothing may follow them: the server ends TCP.
@@ -270,7 +286,7 @@ impl Shard {
     /// Ends our half of TCP and reads what still comes: closing with unread bytes would reset the
     /// connection and take away what the client has not read yet.
     fn linger(&mut self, who: Address) {
-        let at = self.connections.wheel.now().saturating_add(ticks(LINGER_WITHIN));
+        let at = self.connections.tick().saturating_add(ticks(LINGER_WITHIN));
         let Some(connection) = self.connections.get(who) else { return };
         if SockRef::from(&connection.stream).shutdown(std::net::Shutdown::Write).is_err() {
             self.drop_connection(who);
@@ -295,7 +311,7 @@ impl Shard {
 
     /// A deadline of a connection may have come.
     pub(super) fn on_deadline(&mut self, entry: WheelEntry) {
-        let (now, slow) = (self.connections.wheel.now(), self.connections.slow);
+        let (now, slow) = (self.connections.tick(), self.connections.timeouts().slow);
         let Some(connection) = self.connections.due(entry) else { return };
         let who = connection.address;
         let deadlines = &mut connection.deadlines;
@@ -318,8 +334,8 @@ impl Shard {
     }
 
     fn on_serving_deadline(&mut self, who: Address) {
-        let now = self.connections.wheel.now();
-        let (every, within) = (self.ping_every, self.ping_within);
+        let now = self.connections.tick();
+        let Timeouts { ping_every, ping_within, .. } = self.connections.timeouts();
         let spread_ms = self.resend_ms();
         let Some(connection) = self.connections.get(who) else { return };
         // A ping behind a queue says nothing about the client; `slow_timeout` watches that one.
@@ -335,17 +351,17 @@ impl Shard {
         }
         if paused && deadlines.pong_by != NEVER {
             // We do not read, so the client's answer may be there; or our ping may still be here.
-            deadlines.pong_by = slow_client::pong_due(now, within, deadlines.unheard);
+            deadlines.pong_by = slow_client::pong_due(now, ping_within, deadlines.unheard);
         } else if deadlines.pong_by <= now {
             deadlines.pong_by = NEVER;
             session.end(Ending::PingTimeout, spread_ms);
-            self.ping_timeouts += 1;
+            self.counters.ping_timeout();
         }
         if deadlines.ping_at <= now {
-            deadlines.ping_at = now.saturating_add(every);
+            deadlines.ping_at = now.saturating_add(ping_every);
             if !paused {
                 deadlines.pong_by =
-                    deadlines.pong_by.min(slow_client::pong_due(now, within, deadlines.unheard));
+                    deadlines.pong_by.min(slow_client::pong_due(now, ping_within, deadlines.unheard));
                 self.connections.append(who.slot, ping_frame());
             }
         }
@@ -354,7 +370,7 @@ impl Shard {
     /// The socket has not taken a byte for too long: what waits is given up, the reason is offered, and
     /// the connection ends whether or not it is taken.
     fn too_slow(&mut self, who: Address) {
-        self.slow += 1;
+        self.counters.slow();
         let Some(connection) = self.connections.get(who) else { return };
         if connection.phase != ConnectionPhase::Serving {
             self.drop_connection(who);
@@ -365,7 +381,7 @@ impl Shard {
         let ending = Ending::Slow;
         let bye = ending.bye(self.resend_ms());
         self.send_bye(who, &ending, &bye);
-        let at = self.connections.wheel.now().saturating_add(ticks(CLOSE_WITHIN));
+        let at = self.connections.tick().saturating_add(ticks(CLOSE_WITHIN));
         if let Some(connection) = self.connections.get(who) {
             connection.deadlines.close_by = at;
         }

@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Cell;
 use super::shared::Shared;
+use super::turn::ShardCell;
 use crate::defaults::{HANDSHAKE_WITHIN, LINGER_WITHIN};
 use crate::handshake::{Names, Verdict, judge};
 
@@ -24,7 +24,7 @@ pub(super) struct Upgraded {
 }
 
 /// Serves the upgrade of one client. The place it takes among the connections is given back unless it is admitted.
-pub(super) async fn serve(cell: Cell, shared: Arc<Shared>, socket: StdStream) {
+pub(super) async fn serve(cell: ShardCell, shared: Arc<Shared>, socket: StdStream) {
     let upgraded = timeout(HANDSHAKE_WITHIN, handshake(&shared, socket)).await;
     match upgraded {
         Ok(Ok(Some(admitted))) => {

@@ -2,7 +2,8 @@
 //! to the connections' queues. What has to leave the shard is collected for the caller.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use sluice_proto::wire::codec;
 use super::connection::SubscriptionEntry;
 use super::connections::Connections;
 use crate::address::Address;
+use crate::defaults::ROOMS_PER_TURN;
 use crate::room::limits::ViewLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run};
 use crate::session::machine::RequestId;
@@ -41,7 +43,8 @@ pub struct Views {
     by_room: HashMap<RoomId, u32>,
     number: u64,
     wants: Vec<Want>,
-    due: Option<Ms>,
+    /// Views by the time they want to be looked at; an entry that is no longer true is passed over.
+    due: BinaryHeap<Reverse<(Ms, u32)>>,
     /// Subscriptions.
     pub subscriptions: usize,
 }
@@ -50,6 +53,8 @@ pub struct Views {
 struct RoomView {
     room: RoomId,
     view: View,
+    /// The deadline that stands in the heap.
+    due: Option<Ms>,
 }
 
 impl Views {
@@ -62,7 +67,7 @@ impl Views {
             by_room: HashMap::new(),
             number: 0,
             wants: Vec::new(),
-            due: None,
+            due: BinaryHeap::new(),
             subscriptions: 0,
         }
     }
@@ -88,7 +93,8 @@ impl Views {
         let key = match self.by_room.get(&room) {
             Some(key) => *key,
             None => {
-                let room_view = RoomView { room: room.clone(), view: View::new(Arc::clone(&self.limits)) };
+                let room_view =
+                    RoomView { room: room.clone(), view: View::new(Arc::clone(&self.limits)), due: None };
                 let key = slot(self.by_key.insert(room_view));
                 self.by_room.insert(room.clone(), key);
                 key
@@ -111,8 +117,14 @@ impl Views {
     pub fn unsubscribe(&mut self, connections: &mut Connections, who: Address, room: &str) -> bool {
         let entry = connections.get(who).and_then(|connection| connection.subscriptions.remove(room));
         let Some(entry) = entry else { return false };
+        self.leave(connections, &entry);
+        true
+    }
+
+    /// A subscription that was taken out of its connection's table leaves its view.
+    pub fn leave(&mut self, connections: &mut Connections, entry: &SubscriptionEntry) {
         self.subscriptions -= 1;
-        let Some((room_view, mut ports)) = self.lend(connections, entry.view) else { return true };
+        let Some((room_view, mut ports)) = self.lend(connections, entry.view) else { return };
         if room_view.view.unsub(entry.sub, &mut ports) {
             let room_view = self.by_key.remove(entry.view as usize);
             self.by_room.remove(&room_view.room);
@@ -121,7 +133,6 @@ impl Views {
                 self.by_room.shrink_to_fit();
             }
         }
-        true
     }
 
     /// The next messages of a room from its home.
@@ -160,30 +171,30 @@ impl Views {
             if let Some((room_view, mut ports)) = self.lend(connections, key) {
                 room_view.view.advance(now, sub, &mut ports);
             }
+            self.note_due(key);
         }
-        self.due_by(None);
     }
 
     /// When [`Views::on_tick`] is due at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Ms> {
-        self.due
+        self.due.peek().map(|Reverse((due, _))| *due)
     }
 
-    /// Time has passed.
-    pub fn on_tick(&mut self, connections: &mut Connections, now: Ms) {
-        if self.due.is_none_or(|due| due > now) {
-            return;
-        }
-        self.due = None;
-        let keys: Vec<u32> = self.by_key.iter().map(|(key, _)| slot(key)).collect();
-        for key in keys {
-            if let Some((room_view, mut ports)) = self.lend(connections, key) {
+    /// Time has passed. `true` = more views are due than one turn looks at.
+    pub fn on_tick(&mut self, connections: &mut Connections, now: Ms) -> bool {
+        for _ in 0..ROOMS_PER_TURN {
+            if self.next_deadline().is_none_or(|due| due > now) {
+                return false;
+            }
+            let Some(Reverse((due, key))) = self.due.pop() else { return false };
+            let Some((room_view, mut ports)) = self.lend(connections, key) else { continue };
+            if room_view.due.take_if(|at| *at == due).is_some() {
                 room_view.view.on_tick(now, &mut ports);
-                let next = room_view.view.next_deadline();
-                self.due_by(next);
+                self.note_due(key);
             }
         }
+        self.next_deadline().is_some_and(|due| due <= now)
     }
 
     fn with(
@@ -195,8 +206,7 @@ impl Views {
         let Some(key) = self.by_room.get(room).copied() else { return };
         let Some((room_view, mut ports)) = self.lend(connections, key) else { return };
         act(&mut room_view.view, &mut ports);
-        let next = room_view.view.next_deadline();
-        self.due_by(next);
+        self.note_due(key);
     }
 
     /// A view and what it acts upon.
@@ -219,8 +229,15 @@ impl Views {
         Some((room_view, ports))
     }
 
-    fn due_by(&mut self, next: Option<Ms>) {
-        self.due = [self.due, next].into_iter().flatten().min();
+    /// Sees to it that a view is looked at when it wants.
+    fn note_due(&mut self, key: u32) {
+        if let Some(room_view) = self.by_key.get_mut(key as usize)
+            && let Some(next) = room_view.view.next_deadline()
+            && room_view.due.is_none_or(|due| next < due)
+        {
+            room_view.due = Some(next);
+            self.due.push(Reverse((next, key)));
+        }
     }
 }
 
@@ -237,17 +254,16 @@ struct ViewPorts<'a> {
 
 impl view::SubscriberQueue for ViewPorts<'_> {
     fn level(&self) -> usize {
-        let connection = self.connections.by_slot.get(self.current as usize);
-        connection.map_or(usize::MAX, |connection| connection.outbound.bytes())
+        self.connections.queued_for(self.current)
     }
 
     fn append(&mut self, frame: &Bytes) {
-        self.connections.delivered += 1;
+        self.connections.delivered(1);
         self.connections.append(self.current, frame.clone());
     }
 
     fn append_run(&mut self, run: &Run) {
-        self.connections.delivered += run.frames.len() as u64;
+        self.connections.delivered(run.frames.len());
         match &self.joined {
             Some(joined) => self.connections.append(self.current, joined.clone()),
             None => {

@@ -3,6 +3,8 @@
 //! A connection is in the wheel for its nearest deadline only, and asks to be put in again when that one
 //! has moved. Entries are never removed: one that is out of date is dropped when its slot comes.
 
+use std::collections::VecDeque;
+
 use crate::defaults::WHEEL_SLOTS;
 use crate::tick::Tick;
 
@@ -45,7 +47,7 @@ impl Wheel {
     }
 
     /// Goes on to `tick` and appends what is due to `due`.
-    pub fn advance(&mut self, tick: Tick, due: &mut Vec<WheelEntry>) {
+    pub fn advance(&mut self, tick: Tick, due: &mut VecDeque<WheelEntry>) {
         let steps = (tick.saturating_sub(self.now) as usize).min(WHEEL_SLOTS);
         let first = self.now + 1;
         self.now = self.now.max(tick);
@@ -81,7 +83,7 @@ mod tests {
             for jump in jumps.into_iter().chain([2_000]) {
                 let before = tick;
                 tick += jump;
-                let mut due = Vec::new();
+                let mut due = VecDeque::new();
                 wheel.advance(tick, &mut due);
                 for entry in due {
                     prop_assert!(entry.at <= tick, "early");

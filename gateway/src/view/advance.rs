@@ -192,6 +192,7 @@ impl<R: Rules> View<R> {
             return;
         };
         let from = std::mem::replace(&mut state.cursor, to) + 1;
+        self.farthest = self.farthest.max(to);
         if R::keeps(Rule::SkipTold) {
             shard.tell(*conn, *sub, SubFrame::Skipped { from, to });
         }

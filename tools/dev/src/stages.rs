@@ -36,6 +36,8 @@ pub fn plan() -> Plan {
 
 #[cfg(test)]
 mod tests {
+    use sluice_service::process::Settings;
+
     use super::*;
 
     #[test]
@@ -44,7 +46,7 @@ mod tests {
         assert_eq!(plan.check(), Ok(()));
         let sum: Duration = plan.stages.iter().map(|stage| stage.allowed).sum();
         assert_eq!(sum, plan.total);
-        let gateway = sluice_gateway::stages::plan(&sluice_gateway::config::Config::default());
+        let gateway = sluice_gateway::config::Config::default().plan();
         let needed: Duration = gateway.stages.iter().map(|stage| stage.allowed).sum();
         assert!(needed <= GATEWAYS, "{needed:?}");
     }

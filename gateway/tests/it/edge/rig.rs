@@ -11,10 +11,10 @@ use sluice_cluster::solo::{SoloCluster, SoloRegistry};
 use sluice_cluster::{Registration, Service};
 use sluice_gateway::app::{App, Deps};
 use sluice_gateway::config::Config;
-use sluice_gateway::stages;
 use sluice_lifecycle::{Engine, Lifecycle, Report, Stage, StopReason};
 use sluice_service::clock::Clock;
 use sluice_service::config::Address;
+use sluice_service::process::Settings;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -91,7 +91,7 @@ impl Rig {
 
     /// Nothing is started yet.
     pub fn unstarted() -> Self {
-        let (lifecycle, engine) = Lifecycle::new(stages::plan(&Config::default()));
+        let (lifecycle, engine) = Lifecycle::new(Config::default().plan());
         Self {
             logic: Scripted::default(),
             lifecycle,

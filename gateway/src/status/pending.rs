@@ -1,0 +1,158 @@
+//! Changes not told yet, the newest of each kind and place: what waits is bounded by what there is. Pure.
+
+use sluice_proto::grpc::StatusChange;
+use sluice_service::batcher::{Bounds, Merged};
+
+use crate::defaults::{STATUS_BYTES_MAX, STATUS_ITEMS_MAX, STATUS_QUEUE_MAX};
+
+/// What a change is about: the newest of each is what holds. Who is in a room is known by the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct ChangeKey {
+    connection: String,
+    user: String,
+    room: String,
+}
+
+impl ChangeKey {
+    fn of(change: &StatusChange) -> Self {
+        let user = if change.room.is_empty() { change.user.clone() } else { String::new() };
+        Self { connection: change.connection.clone(), user, room: change.room.clone() }
+    }
+}
+
+/// The newer one counts. What came and went is told as gone: whether an older report, one that seemed to
+/// fail or a part of a full set has told that it came, nobody knows here, and saying so twice is harmless.
+fn merge(_old: StatusChange, new: StatusChange) -> Option<StatusChange> {
+    Some(new)
+}
+
+/// The changes not told yet. Pure.
+#[derive(Debug)]
+pub(super) struct PendingChanges {
+    pub(super) queue: Merged<ChangeKey, StatusChange>,
+    /// Too many changes: a full set has to tell.
+    pub(super) lost: bool,
+}
+
+impl PendingChanges {
+    pub(super) fn new() -> Self {
+        let bounds = Bounds {
+            items_max: STATUS_ITEMS_MAX,
+            bytes_max: STATUS_BYTES_MAX,
+            queue_items_max: STATUS_QUEUE_MAX,
+            queue_bytes_max: usize::MAX,
+        };
+        let cost =
+            |change: &StatusChange| 32 + change.connection.len() + change.user.len() + change.room.len();
+        Self { queue: Merged::new(bounds, cost), lost: false }
+    }
+
+    pub(super) fn add(&mut self, changes: Vec<StatusChange>) {
+        for change in changes {
+            self.lost |= self.queue.push(ChangeKey::of(&change), change, merge).is_err();
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Option<Vec<(ChangeKey, StatusChange)>> {
+        self.queue.take()
+    }
+
+    pub(super) fn failed(&mut self, batch: Vec<(ChangeKey, StatusChange)>) {
+        self.queue.failed(batch, merge);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use sluice_proto::grpc::ChangeKind;
+    use sluice_proto::ids::{RoomId, SessionId, UserId};
+
+    use super::*;
+    use crate::status::change::{About, joined, left};
+
+    fn room(n: u8) -> RoomId {
+        RoomId::parse(&format!("room{n}")).unwrap()
+    }
+
+    /// Who is in which room: of each connection its user.
+    type There = BTreeMap<(String, String), String>;
+
+    fn apply(there: &mut There, change: &StatusChange) {
+        let key = (change.connection.clone(), change.room.clone());
+        match change.kind() {
+            ChangeKind::Joined => drop(there.insert(key, change.user.clone())),
+            ChangeKind::Left => drop(there.remove(&key)),
+            ChangeKind::None
+            | ChangeKind::Connected
+            | ChangeKind::Disconnected
+            | ChangeKind::InterestAdded
+            | ChangeKind::InterestRemoved => {}
+        }
+    }
+
+    fn told(pending: &mut PendingChanges, redis: &mut There, arrives: bool, answered: bool) {
+        let Some(batch) = pending.take() else { return };
+        if arrives {
+            batch.iter().for_each(|(_, change)| apply(redis, change));
+        }
+        if arrives && answered { pending.queue.done() } else { pending.failed(batch) }
+    }
+
+    #[test]
+    fn who_left_is_told_so_whatever_came_between() {
+        let user = UserId::parse("ann").unwrap();
+        let about = About { session: SessionId(1), user: &user, since_ms: 5 };
+        let (mut pending, mut redis) = (PendingChanges::new(), There::new());
+        pending.add(vec![joined(&about, &room(1))]);
+        told(&mut pending, &mut redis, true, true);
+        assert_eq!(redis.len(), 1);
+        pending.add(vec![
+            left(&about, &room(1), false),
+            joined(&about, &room(1)),
+            left(&about, &room(1), false),
+        ]);
+        told(&mut pending, &mut redis, true, true);
+        assert!(redis.is_empty());
+    }
+
+    proptest! {
+        /// Connections come to and leave rooms, also as another user; reports are lost, or only their
+        /// answers are; parts of full sets pass by: in the end what was told is what is.
+        #[test]
+        fn in_the_end_what_was_told_is_what_is(
+            steps in prop::collection::vec((0..9_u8, 0..2_u8, 0..2_u8, 0..2_u8), 0..80),
+        ) {
+            let (mut pending, mut redis, mut real) = (PendingChanges::new(), There::new(), There::new());
+            for (step, connection, user, number) in steps {
+                let user = UserId::parse(&format!("user{user}")).unwrap();
+                let about = About { session: SessionId(u64::from(connection).into()), user: &user, since_ms: 1 };
+                let change = match step {
+                    0..=2 => joined(&about, &room(number)),
+                    3 | 4 => left(&about, &room(number), false),
+                    5 => {
+                        // A part holds what is true now and overtakes what waits in the pending.
+                        let all: BTreeSet<_> = real.keys().cloned().collect();
+                        for key in all {
+                            let user = real[&key].clone();
+                            redis.insert(key, user);
+                        }
+                        continue;
+                    }
+                    6 => { told(&mut pending, &mut redis, false, false); continue }
+                    7 => { told(&mut pending, &mut redis, true, false); continue }
+                    _ => { told(&mut pending, &mut redis, true, true); continue }
+                };
+                apply(&mut real, &change);
+                pending.add(vec![change]);
+            }
+            while !pending.queue.is_empty() {
+                told(&mut pending, &mut redis, true, true);
+            }
+            prop_assert_eq!(redis, real);
+        }
+    }
+}
