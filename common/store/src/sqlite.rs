@@ -10,6 +10,7 @@ mod commits;
 mod config;
 mod dial;
 mod failure;
+mod file_identity;
 mod ledger;
 mod lock;
 mod migrations;
@@ -36,6 +37,7 @@ use crate::{
 use commits::Commits;
 use dial::{Dialer, Kind};
 use failure::{Failure, dial_error};
+use file_identity::FileIdentity;
 use lock::FileLock;
 use pool::Pool;
 use publish::PendingGroup;
@@ -56,6 +58,8 @@ pub struct SqliteStore {
 /// The connections. In memory all pools are one.
 struct Pools {
     dialer: Dialer,
+    /// `None` in memory.
+    file: Option<FileIdentity>,
     epoch: Epoch,
     call_timeout: Duration,
     durable: Pool,
@@ -70,7 +74,7 @@ impl SqliteStore {
     /// [`StoreError::Misconfigured`]: will not get better by itself, the text names the fix; another process uses the file,
     /// for example. Any other: the file was not reached in time, try again.
     pub async fn open(config: SqliteConfig) -> Result<Self, StoreError> {
-        let OpenedFile { lock, dialer, epoch, conn } =
+        let OpenedFile { lock, dialer, file, epoch, conn } =
             OpenedFile::new(config.path, config.call_timeout, true).await?;
         let (durable, forgetful, reads) = if dialer.in_memory() {
             let pool = Pool::with(Kind::Durable, conn);
@@ -80,7 +84,8 @@ impl SqliteStore {
             let reads = u32::try_from(config.read_connections).unwrap_or(u32::MAX);
             (pool.clone(), pool.beside(Kind::Forgetful), Pool::new(Kind::Reading, reads))
         };
-        let pools = Pools { dialer, epoch, call_timeout: config.call_timeout, durable, forgetful, reads };
+        let pools =
+            Pools { dialer, file, epoch, call_timeout: config.call_timeout, durable, forgetful, reads };
         Ok(Self {
             pools: Arc::new(pools),
             commits: Commits::default(),
@@ -93,6 +98,15 @@ impl SqliteStore {
     #[must_use]
     pub fn is_durable(&self) -> bool {
         !self.pools.dialer.in_memory()
+    }
+
+    /// Whether the file is still where it was opened: not deleted, moved or replaced. Cheap; publishes look themselves.
+    ///
+    /// # Errors
+    /// [`StoreError::Misconfigured`]: what happened to it. Nothing can be kept any more.
+    pub fn check_file(&self) -> Result<(), StoreError> {
+        let file = self.pools.file.as_ref();
+        file.map_or(Ok(()), FileIdentity::check).map_err(StoreError::Misconfigured)
     }
 
     /// After an older copy was put in the file's place: sets a fresh epoch. Needs the file for itself.
@@ -121,6 +135,7 @@ impl SqliteStore {
 struct OpenedFile {
     lock: Option<FileLock>,
     dialer: Dialer,
+    file: Option<FileIdentity>,
     epoch: Epoch,
     conn: SqliteConnection,
 }
@@ -129,11 +144,12 @@ impl OpenedFile {
     async fn new(path: Option<PathBuf>, call_timeout: Duration, create: bool) -> Result<Self, StoreError> {
         let path = path.as_deref().map(real).transpose()?;
         let lock = path.as_deref().map(FileLock::take).transpose()?;
-        let dialer = Dialer::new(path, call_timeout / 2);
+        let dialer = Dialer::new(path.clone(), call_timeout / 2);
         let mut conn = dialer.first(create).await?;
+        let file = path.as_deref().map(FileIdentity::of).transpose()?; // SQLite has it open: this is the one
         migrations::migrate(&mut conn).await?;
         let epoch = dial::read_epoch(&mut conn).await.map_err(|e| dial_error(&e))?;
-        Ok(Self { lock, dialer, epoch, conn })
+        Ok(Self { lock, dialer, file, epoch, conn })
     }
 }
 

@@ -31,6 +31,7 @@ mod page;
 mod ports;
 mod shared_store;
 mod stages;
+mod start;
 mod supervised;
 mod supervisor;
 

@@ -3,26 +3,24 @@
 
 mod event;
 mod start;
+mod state;
 mod stop;
 
-use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::broadcast;
-use tokio::task::JoinSet;
 
 pub use event::Event;
+use state::ClusterShared;
 pub use stop::Stopped;
 
-use crate::defaults::{EVENTS, SERVICE_STOP, STORE_STOP};
+use crate::defaults::{SERVICE_STOP, STORE_STOP};
 use crate::error::Error;
-use crate::folder::Folder;
 use crate::node::{Node, Service};
 use crate::options::{Options, Setting};
-use crate::port::Port;
 use crate::process::{Exit, Process};
 use crate::store::Store;
 use crate::token::{self, Grants};
@@ -30,54 +28,7 @@ use crate::token::{self, Grants};
 /// A private Sluice. Dropping it kills what still runs; [`Cluster::stop`] is the kind way.
 #[derive(Debug)]
 pub struct Cluster {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    options: Options,
-    token_secret: String,
-    folder: Folder,
-    events: broadcast::Sender<Event>,
-    state: Mutex<State>,
-    /// One watcher per process, and the starts asked for without waiting.
-    tasks: Mutex<JoinSet<()>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    stopping: bool,
-    settings: Vec<Setting>,
-    stores: BTreeMap<Service, Arc<Store>>,
-    /// Client ports of gateways by index: a replacement listens where its predecessor did.
-    ports: BTreeMap<usize, Arc<Port>>,
-    /// The newest process of each place.
-    nodes: BTreeMap<(Service, usize), Node>,
-    /// Places whose next process is on its way.
-    starting: HashSet<(Service, usize)>,
-    /// All that may still run, replaced ones included.
-    processes: Vec<(Service, Arc<Process>)>,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks();
-        while tasks.try_join_next().is_some() {} // forget what has ended
-        tasks.spawn(work);
-    }
-
-    fn emit(&self, event: Event) {
-        // an error means that nobody listens, which is fine
-        self.events.send(event).ok();
-    }
+    shared: Arc<ClusterShared>,
 }
 
 impl Cluster {
@@ -87,15 +38,8 @@ impl Cluster {
     /// When the folder cannot be used.
     pub fn new(options: Options) -> Result<Self, Error> {
         let secret = options.token_secret.clone();
-        let shared = Shared {
-            token_secret: secret.unwrap_or_else(|| Alphanumeric.sample_string(&mut rand::rng(), 40)),
-            folder: Folder::open(options.dir.as_deref())?,
-            events: broadcast::Sender::new(EVENTS),
-            state: Mutex::new(State { settings: options.settings.clone(), ..State::default() }),
-            tasks: Mutex::default(),
-            options,
-        };
-        Ok(Self { shared: Arc::new(shared) })
+        let secret = secret.unwrap_or_else(|| Alphanumeric.sample_string(&mut rand::rng(), 40));
+        Ok(Self { shared: Arc::new(ClusterShared::new(options, secret)?) })
     }
 
     /// Starts the servers, then the services, and returns when all are ready.
@@ -327,6 +271,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.shared.tasks().abort_all();
         stop::now(&self.shared);
+        self.shared.guard.end(); // before the folder goes, which it reads
         self.shared.folder.discard(); // an aborted task may hold the rest a little longer
     }
 }

@@ -10,6 +10,8 @@ pub(crate) const SERVICE_READY: Duration = Duration::from_secs(30);
 pub(crate) const SERVICE_STOP: Duration = Duration::from_secs(12);
 /// A stopped store is killed after this; none has clients left when it is asked.
 pub(crate) const STORE_STOP: Duration = Duration::from_secs(10);
+/// What a killed launcher left has this long to end after its signal, before it is killed: PostgreSQL ends its sessions.
+pub(crate) const LEFT_WAIT: Duration = Duration::from_secs(5);
 /// Between two looks at something that becomes ready: short, because every test waits for it.
 pub(crate) const POLL: Duration = Duration::from_millis(25);
 /// One look at something that becomes ready.

@@ -2,8 +2,9 @@
 //! gateways, logics and tasks as real processes. `sluice cluster` and the tests are both made of it.
 //!
 //! Every pid it shows is the server's own. Every child has its own process group, so that Ctrl-C reaches the
-//! launcher alone, which then stops the children in order. It never ends a process that it did not start, and it
-//! never signals a pid that it has already reaped.
+//! launcher alone, which then stops the children in order. It never ends a process that it did not start, but for
+//! what an earlier launcher that was killed left in the same folder, and it never signals a pid that it has already
+//! reaped. Children end also when the launcher is killed.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), sluice_launcher::Error> {
@@ -23,11 +24,13 @@ mod defaults;
 mod error;
 mod find;
 mod folder;
+mod guard;
 mod node;
 mod options;
 mod port;
 pub mod probe;
 mod process;
+mod record;
 mod store;
 pub mod token;
 

@@ -13,6 +13,7 @@ use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 use tokio::time::{Instant, timeout_at};
 
 use super::Pools;
+use super::file_identity::FileIdentity;
 use super::publish::{PendingGroup, commit};
 use crate::{Committed, StoreError};
 
@@ -124,6 +125,10 @@ async fn run(pools: Arc<Pools>, batch: Arc<Batch>) -> SharedResults {
         Ok(conn) => conn,
         Err(error) => return all(batch.take().len(), &error),
     };
+    // certainly not stored, so it is said before anything is written
+    if let Some(Err(why)) = pools.file.as_ref().map(FileIdentity::check) {
+        return all(batch.take().len(), &StoreError::Unreachable(why));
+    }
     let groups = batch.take();
     let present: Vec<&PendingGroup> = groups.iter().flatten().collect();
     let mut sound = true;
@@ -152,6 +157,11 @@ async fn run(pools: Arc<Pools>, batch: Arc<Batch>) -> SharedResults {
     if sound {
         turn.good();
     }
+    // the file may have gone since: an `ok` would promise what the next process cannot find
+    let done = match pools.file.as_ref().map(FileIdentity::check_committed) {
+        Some(Err(why)) => vec![Err(StoreError::Unknown(why)); done.len()],
+        Some(Ok(())) | None => done,
+    };
     let mut done = done.into_iter();
     let absent = || Err(StoreError::Closed);
     Arc::new(groups.iter().map(|g| g.as_ref().and_then(|_| done.next()).unwrap_or_else(absent)).collect())

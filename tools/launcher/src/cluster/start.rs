@@ -9,8 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufRead
 use tokio::process::{ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::stop::end;
-use super::{Event, Shared, State};
+use super::event::Event;
+use super::state::{ClusterShared, ClusterState};
+use super::stop::{end, kill_signal};
 use crate::defaults::{
     LINE_BYTES_MAX, POLL, PORT_FREE, PROBE, REPLACE_LOOK, RESTART_PAUSE, RESTART_SETTLED, SERVICE_READY,
     STORE_READY, STORE_STOP, STORE_TRIES,
@@ -25,10 +26,11 @@ use crate::process::{Exit, Process};
 use crate::store::Store;
 
 /// Stores, then logics, then the rest: gateways and tasks find a logic at once.
-pub(super) async fn launch(shared: &Arc<Shared>) -> Result<(), Error> {
+pub(super) async fn launch(shared: &Arc<ClusterShared>) -> Result<(), Error> {
     for service in Service::SERVICES.into_iter().filter(|service| shared.options.count(*service) > 0) {
         find::service_binary(service, shared.options.bin_dir.as_deref())?; // before anything runs
     }
+    shared.record.end_left().await?; // it holds the data and the ports
     try_join_all(Service::STORES.map(|store| first_start_of_store(shared, store))).await?;
     let all = |service: Service| (0..shared.options.count(service)).map(move |index| (service, index));
     for group in
@@ -40,7 +42,7 @@ pub(super) async fn launch(shared: &Arc<Shared>) -> Result<(), Error> {
 }
 
 /// A store finds its port on its first start: one that somebody else took meanwhile is exchanged.
-async fn first_start_of_store(shared: &Arc<Shared>, service: Service) -> Result<Node, Error> {
+async fn first_start_of_store(shared: &Arc<ClusterShared>, service: Service) -> Result<Node, Error> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -57,13 +59,13 @@ async fn first_start_of_store(shared: &Arc<Shared>, service: Service) -> Result<
 
 /// Starts what is missing: the given place, else that of one which has ended or is stopping, else one more.
 pub(super) async fn replacement(
-    shared: &Arc<Shared>,
+    shared: &Arc<ClusterShared>,
     service: Service,
     index: Option<usize>,
 ) -> Result<Node, Error> {
     let place = match index {
-        Some(index) => Place::take(shared, service, |_| Some(index)),
-        None if service.is_store() => Place::take(shared, service, |_| Some(0)),
+        Some(index) => Slot::take(shared, service, |_| Some(index)),
+        None if service.is_store() => Slot::take(shared, service, |_| Some(0)),
         None => vacancy(shared, service).await,
     };
     let place = place.ok_or_else(|| Error::System(format!("{service} is being started already")))?;
@@ -91,7 +93,7 @@ pub(super) async fn replacement(
 
 /// Runs a store that is down on another port while `work` lasts.
 pub(super) async fn aside<T>(
-    shared: &Arc<Shared>,
+    shared: &Arc<ClusterShared>,
     store: &Store,
     work: impl AsyncFnOnce(&str) -> T,
 ) -> Result<T, Error> {
@@ -104,17 +106,17 @@ pub(super) async fn aside<T>(
 }
 
 /// A place reserved for one start at a time.
-struct Place<'a> {
-    shared: &'a Shared,
+struct Slot<'a> {
+    shared: &'a ClusterShared,
     service: Service,
     index: usize,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Slot<'a> {
     fn take(
-        shared: &'a Shared,
+        shared: &'a ClusterShared,
         service: Service,
-        choose: impl FnOnce(&State) -> Option<usize>,
+        choose: impl FnOnce(&ClusterState) -> Option<usize>,
     ) -> Option<Self> {
         let mut state = shared.state();
         let index = choose(&state)?;
@@ -122,7 +124,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.shared.state().starting.remove(&(self.service, self.index));
     }
@@ -130,15 +132,15 @@ impl Drop for Place<'_> {
 
 /// The lowest place whose process has ended; else one whose process is stopping; else the next new one. A process
 /// killed a moment ago may not be reaped yet, one asked to stop may not show it yet: looks for a while.
-async fn vacancy<'a>(shared: &'a Shared, service: Service) -> Option<Place<'a>> {
+async fn vacancy<'a>(shared: &'a ClusterShared, service: Service) -> Option<Slot<'a>> {
     let until = Instant::now() + REPLACE_LOOK;
     loop {
-        let ended = |state: &State| {
+        let ended = |state: &ClusterState| {
             let mut ended =
                 state.nodes.values().filter(|node| node.service == service && node.exited().is_some());
             ended.find(|node| !state.starting.contains(&(service, node.index))).map(|node| node.index)
         };
-        if let Some(place) = Place::take(shared, service, ended) {
+        if let Some(place) = Slot::take(shared, service, ended) {
             return Some(place);
         }
         let living: Vec<Node> = {
@@ -149,17 +151,17 @@ async fn vacancy<'a>(shared: &'a Shared, service: Service) -> Option<Place<'a>> 
         let stopping = join_all(living.iter().map(is_stopping)).await;
         let stopping =
             living.iter().zip(stopping).find(|(_, stopping)| *stopping).map(|(node, _)| node.index);
-        if let Some(place) = stopping.and_then(|index| Place::take(shared, service, |_| Some(index))) {
+        if let Some(place) = stopping.and_then(|index| Slot::take(shared, service, |_| Some(index))) {
             return Some(place);
         }
         if Instant::now() >= until {
-            let next = |state: &State| {
+            let next = |state: &ClusterState| {
                 (0..).find(|index| {
                     !state.nodes.contains_key(&(service, *index))
                         && !state.starting.contains(&(service, *index))
                 })
             };
-            return Place::take(shared, service, next);
+            return Slot::take(shared, service, next);
         }
         sleep(POLL).await;
     }
@@ -173,7 +175,7 @@ async fn is_stopping(node: &Node) -> bool {
     matches!(state, Some("draining" | "cleaning" | "stopped"))
 }
 
-async fn start_store(shared: &Arc<Shared>, store: &Arc<Store>) -> Result<Node, Error> {
+async fn start_store(shared: &Arc<ClusterShared>, store: &Arc<Store>) -> Result<Node, Error> {
     store.initialise().await?;
     let service = store.service;
     let name = service.name(0);
@@ -186,11 +188,11 @@ async fn start_store(shared: &Arc<Shared>, store: &Arc<Store>) -> Result<Node, E
 
 /// Starts a process in this place and leaves it alone: what it says goes to its log, and nobody waits for it.
 pub(super) async fn unawaited(
-    shared: &Arc<Shared>,
+    shared: &Arc<ClusterShared>,
     service: Service,
     index: usize,
 ) -> Result<Arc<Process>, Error> {
-    let _place = Place::take(shared, service, |_| Some(index))
+    let _place = Slot::take(shared, service, |_| Some(index))
         .ok_or_else(|| Error::System(format!("{} is being started already", service.name(index))))?;
     let (process, stdout) = spawn_service(shared, service, index).await?;
     keep_output(shared, &process, stdout);
@@ -198,7 +200,7 @@ pub(super) async fn unawaited(
 }
 
 async fn spawn_service(
-    shared: &Arc<Shared>,
+    shared: &Arc<ClusterShared>,
     service: Service,
     index: usize,
 ) -> Result<(Arc<Process>, ChildStdout), Error> {
@@ -220,7 +222,7 @@ async fn spawn_service(
     Ok((process, stdout))
 }
 
-async fn start_service(shared: &Arc<Shared>, service: Service, index: usize) -> Result<Node, Error> {
+async fn start_service(shared: &Arc<ClusterShared>, service: Service, index: usize) -> Result<Node, Error> {
     let name = service.name(index);
     let (process, stdout) = spawn_service(shared, service, index).await?;
     let addresses = tokio::select! {
@@ -241,7 +243,7 @@ async fn start_service(shared: &Arc<Shared>, service: Service, index: usize) -> 
 }
 
 /// The environment a service is configured by: where the stores are, free ports, and the settings asked for.
-fn environment(shared: &Shared, service: Service, index: usize) -> Vec<(String, String)> {
+fn environment(shared: &ClusterShared, service: Service, index: usize) -> Vec<(String, String)> {
     let state = shared.state();
     let url = |store: Service| state.stores.get(&store).map(|store| store.url()).unwrap_or_default();
     let mut values = vec![("admin.listen", "127.0.0.1:0".to_owned()), ("etcd.endpoints", url(Service::Etcd))];
@@ -264,7 +266,7 @@ fn environment(shared: &Shared, service: Service, index: usize) -> Vec<(String, 
     environment
 }
 
-fn client_port(shared: &Shared, index: usize) -> Result<Arc<Port>, Error> {
+fn client_port(shared: &ClusterShared, index: usize) -> Result<Arc<Port>, Error> {
     let mut state = shared.state();
     if let Some(port) = state.ports.get(&index) {
         return Ok(Arc::clone(port));
@@ -289,7 +291,7 @@ async fn wait_for_port(port: &Port, name: &str) -> Result<(), Error> {
 
 /// Starts a process and its watcher. From here on a stop of the cluster reaches it.
 fn begin(
-    shared: &Arc<Shared>,
+    shared: &Arc<ClusterShared>,
     service: Service,
     index: usize,
     command: Command,
@@ -302,6 +304,7 @@ fn begin(
     }
     let log = shared.folder.log(&name);
     let (process, stdout) = Process::start(name, command, log, talks)?;
+    shared.record.add(process.pid(), kill_signal(service), process.name())?;
     state.processes.retain(|(_, process)| process.exited().is_none());
     state.processes.push((service, Arc::clone(&process)));
     drop(state);
@@ -309,7 +312,7 @@ fn begin(
     Ok((process, stdout))
 }
 
-fn watch(shared: &Arc<Shared>, service: Service, index: usize, process: Arc<Process>) {
+fn watch(shared: &Arc<ClusterShared>, service: Service, index: usize, process: Arc<Process>) {
     let started = Instant::now();
     let keeper = Arc::clone(shared);
     shared.spawn(async move {
@@ -328,7 +331,7 @@ fn watch(shared: &Arc<Shared>, service: Service, index: usize, process: Arc<Proc
 }
 
 /// `--restart`: again and again, slower and slower while it does not get ready.
-async fn restart(shared: &Arc<Shared>, service: Service, index: usize, lived: Duration) {
+async fn restart(shared: &Arc<ClusterShared>, service: Service, index: usize, lived: Duration) {
     let (first, longest) = RESTART_PAUSE;
     let mut pause = if lived < RESTART_SETTLED { first * 4 } else { first };
     loop {
@@ -345,7 +348,7 @@ async fn restart(shared: &Arc<Shared>, service: Service, index: usize, lived: Du
 }
 
 /// Makes it the process of its place.
-fn settle(shared: &Shared, node: Node) -> Result<Node, Error> {
+fn settle(shared: &ClusterShared, node: Node) -> Result<Node, Error> {
     shared.state().nodes.insert((node.service, node.index), node.clone());
     Ok(node)
 }
@@ -385,7 +388,11 @@ async fn wait_until<F: Future<Output = Result<(), String>>>(
 }
 
 /// Reads the one line a service says about itself; what else it says goes to its log.
-async fn introduction(shared: &Shared, process: &Process, stdout: ChildStdout) -> Result<Addresses, Error> {
+async fn introduction(
+    shared: &ClusterShared,
+    process: &Process,
+    stdout: ChildStdout,
+) -> Result<Addresses, Error> {
     let name = process.name();
     let mut reader = BufReader::new(stdout);
     let mut line = Vec::new();
@@ -404,7 +411,7 @@ async fn introduction(shared: &Shared, process: &Process, stdout: ChildStdout) -
 }
 
 /// What else a process says goes to its log, to the end.
-fn keep_output(shared: &Shared, process: &Process, mut from: impl AsyncRead + Send + Unpin + 'static) {
+fn keep_output(shared: &ClusterShared, process: &Process, mut from: impl AsyncRead + Send + Unpin + 'static) {
     let log = process.log().to_owned();
     shared.spawn(async move {
         let Ok(mut log) = tokio::fs::OpenOptions::new().append(true).open(log).await else { return };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use nix::sys::signal::Signal;
 
-use super::Shared;
+use super::state::ClusterShared;
 use crate::defaults::{SERVICE_STOP, STORE_STOP};
 use crate::node::Service;
 use crate::process::{Exit, Process};
@@ -26,7 +26,7 @@ const DROP_WAIT: Duration = Duration::from_secs(2);
 /// The order in which nobody waits for one that is gone.
 const ORDER: [&[Service]; 4] = [&[Service::Gateway], &[Service::Task], &[Service::Logic], &Service::STORES];
 
-pub(super) async fn all(shared: &Shared) -> Stopped {
+pub(super) async fn all(shared: &ClusterShared) -> Stopped {
     shared.state().stopping = true;
     let mut stopped = Stopped::default();
     for group in ORDER {
@@ -49,7 +49,7 @@ pub(super) async fn all(shared: &Shared) -> Stopped {
 }
 
 /// Which signal asks it to stop, and how long it may take.
-pub(super) fn manner(shared: &Shared, service: Service) -> (Signal, Duration) {
+pub(super) fn manner(shared: &ClusterShared, service: Service) -> (Signal, Duration) {
     match shared.state().stores.get(&service) {
         Some(store) => (store.stop_signal(), STORE_STOP),
         None => (Signal::SIGTERM, SERVICE_STOP),
@@ -67,16 +67,20 @@ pub(super) async fn end(process: &Arc<Process>, signal: Signal, limit: Duration)
     (process.exit().await, true)
 }
 
-/// Kills everything without a runtime. PostgreSQL is told to drop everything (SIGQUIT), so that its own children end
-/// with it; it is killed when even that takes too long.
-pub(super) fn now(shared: &Shared) {
+/// What ends it at once: PostgreSQL is told to drop everything, so that its own children end with it.
+pub(super) fn kill_signal(service: Service) -> Signal {
+    if service == Service::Postgres { Signal::SIGQUIT } else { Signal::SIGKILL }
+}
+
+/// Kills everything without a runtime; PostgreSQL is killed when even its immediate stop takes too long.
+pub(super) fn now(shared: &ClusterShared) {
     let mut state = shared.state();
     state.stopping = true;
     let mut living: Vec<(Service, Arc<Process>)> = std::mem::take(&mut state.processes);
     drop(state);
     living.retain(|(_, process)| !process.reap_now());
     for (service, process) in &living {
-        process.signal(if *service == Service::Postgres { Signal::SIGQUIT } else { Signal::SIGKILL });
+        process.signal(kill_signal(*service));
         process.thaw();
     }
     let until = Instant::now() + DROP_WAIT;

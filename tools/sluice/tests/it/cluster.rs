@@ -128,3 +128,66 @@ fn a_missing_service_binary_is_said_before_anything_starts() {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
     assert!(said.contains("sluice-gateway") && said.contains("cargo build"), "{said}");
 }
+
+/// Waits until the condition holds.
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "not in time: {what}");
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Whether it runs: remains that nobody has reaped do not.
+fn runs(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z')))
+}
+
+const STORES: [&str; 4] = ["nats", "etcd", "redis", "postgres"];
+
+#[test]
+fn children_end_with_a_launcher_that_is_killed() {
+    let mut cluster = start(&[]);
+    let pids = STORES.map(|store| cluster.pid(store));
+    let data = std::fs::read_link(format!("/proc/{}/cwd", pids[0])).unwrap();
+    let folder = data.parent().unwrap().to_owned();
+    assert!(pids.into_iter().all(runs) && folder.exists());
+    cluster.child.kill().unwrap();
+    cluster.child.wait().unwrap();
+    until("all children have ended", || !pids.into_iter().any(runs));
+    until("the temporary folder is gone", || !folder.exists());
+}
+
+#[test]
+fn a_start_ends_what_an_earlier_launcher_left_in_its_folder() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data");
+    let arguments = ["--dir", folder.to_str().unwrap()];
+    let mut first = start(&arguments);
+    let pids = STORES.map(|store| first.pid(store));
+    // both are killed, as by a `kill -9` of everything that has this name
+    let guard = children(first.child.id(), "sh");
+    assert_eq!(guard.len(), 1);
+    signal("-9", guard[0]);
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    assert!(pids.into_iter().all(runs), "nobody is there to end them");
+    let second = start(&arguments);
+    assert!(!pids.into_iter().any(runs));
+    assert!(STORES.iter().all(|store| runs(second.pid(store))));
+    signal("-TERM", u64::from(second.child.id()));
+    assert_eq!(second.end().0, Some(0));
+}
+
+/// Children of a process that run this program.
+fn children(parent: u32, program: &str) -> Vec<u64> {
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
+    let is_it = |pid: &u64| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let of = stat.rsplit_once(") ").and_then(|(_, words)| words.split(' ').nth(1));
+        stat.contains(&format!("({program})")) && of == Some(&parent.to_string())
+    };
+    pids.filter(is_it).collect()
+}

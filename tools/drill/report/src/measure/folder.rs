@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 use std::borrow::Cow;
 
-use super::MeasureError;
+use super::measures::MeasureError;
 use sluice_judge::record::{ClientEvent, FaultRecord, RunRecord, Sample};
 
 /// One large read instead of many: records are long.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    Broken, ExitTimes, KindMeasure, MeasureError, Measures, RunFacts, Spread, Totals,
     client::MeasuredClient,
     deliveries::Deliveries,
     folder::{self, EntryBody, RunFolder},
+    measures::{Broken, ExitTimes, KindMeasure, MeasureError, Measures, RunFacts, Totals},
     silence::{MeasureWindows, Silences},
-    spread::Counted,
+    spread::{Counted, Spread},
     targets,
     timeline::{self, Timeline},
     windows,

@@ -1,8 +1,7 @@
 //! What the product promises of its speed under faults, and whether it was seen. Pure.
 
-use serde::{Deserialize, Serialize};
-
-use super::{KindMeasure, Spread};
+use super::measures::{KindMeasure, TargetResult};
+use super::spread::Spread;
 
 /// A stopped task or logic may add this to the silence that is there anyway.
 const STOP_ADDS_US: u64 = 50_000;
@@ -15,19 +14,6 @@ const KILLED_TASK_US: u64 = 1_000_000;
 
 /// A client that sees its connection break hears again within this.
 const AFTER_NOTICE_US: u64 = 2_000_000;
-
-/// One target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TargetResult {
-    /// What is bounded.
-    pub what: String,
-    /// The bound; `None` = it depends on something that was not measured.
-    pub limit_us: Option<u64>,
-    /// What was seen; `None` = nothing was measured.
-    pub seen_us: Option<u64>,
-    /// Of how many values.
-    pub n: u64,
-}
 
 impl TargetResult {
     /// Whether it was met; `None` when that cannot be said.

@@ -1,6 +1,10 @@
 //! Values over time, never more than can be drawn. Pure.
 
-use super::{ConnectionCounts, Latency, POINTS_MAX, folder::RunFolder, spread::Counted};
+use super::{
+    folder::RunFolder,
+    measures::{ConnectionCounts, Latency, POINTS_MAX},
+    spread::Counted,
+};
 
 const SECOND_US: u64 = 1_000_000;
 

@@ -1,0 +1,77 @@
+//! What the parts of a cluster share: its options, its folder and which processes there are. It starts and stops none.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+
+use super::event::Event;
+use crate::defaults::EVENTS;
+use crate::error::Error;
+use crate::folder::Folder;
+use crate::guard::Guard;
+use crate::node::{Node, Service};
+use crate::options::{Options, Setting};
+use crate::port::Port;
+use crate::process::Process;
+use crate::record::ProcessRecord;
+use crate::store::Store;
+
+#[derive(Debug)]
+pub(super) struct ClusterShared {
+    pub(super) options: Options,
+    pub(super) token_secret: String,
+    pub(super) folder: Folder,
+    pub(super) record: ProcessRecord,
+    pub(super) guard: Guard,
+    pub(super) events: broadcast::Sender<Event>,
+    state: Mutex<ClusterState>,
+    /// One watcher per process, and the starts asked for without waiting.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ClusterState {
+    pub(super) stopping: bool,
+    pub(super) settings: Vec<Setting>,
+    pub(super) stores: BTreeMap<Service, Arc<Store>>,
+    /// Client ports of gateways by index: a replacement listens where its predecessor did.
+    pub(super) ports: BTreeMap<usize, Arc<Port>>,
+    /// The newest process of each place.
+    pub(super) nodes: BTreeMap<(Service, usize), Node>,
+    /// Places whose next process is on its way.
+    pub(super) starting: HashSet<(Service, usize)>,
+    /// All that may still run, replaced ones included.
+    pub(super) processes: Vec<(Service, Arc<Process>)>,
+}
+
+impl ClusterShared {
+    pub(super) fn new(options: Options, token_secret: String) -> Result<Self, Error> {
+        let folder = Folder::open(options.dir.as_deref())?;
+        let record = ProcessRecord::open(folder.path())?;
+        let guard = Guard::start(folder.path(), folder.is_temporary())?;
+        let state = ClusterState { settings: options.settings.clone(), ..ClusterState::default() };
+        let (events, state, tasks) = (broadcast::Sender::new(EVENTS), Mutex::new(state), Mutex::default());
+        Ok(Self { options, token_secret, folder, record, guard, events, state, tasks })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, ClusterState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {} // forget what has ended
+        tasks.spawn(work);
+    }
+
+    pub(super) fn emit(&self, event: Event) {
+        // an error means that nobody listens, which is fine
+        self.events.send(event).ok();
+    }
+}
