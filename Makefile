@@ -17,6 +17,6 @@ test-containers: deps; tools/sluice/tests/containers.sh $(ARGS)
 bench: deps       ; .ci/bench $(ARGS)
 deps:             ; deploy/deps.sh $(SERVERS)
 build: deps       ; cargo build --locked $(SERVICES)
-fast: deps        ; SLUICE_COMMIT=$$(git rev-parse --short HEAD) cargo build --locked --profile drill $(SERVICES)
+fast: deps        ; cargo build --locked --profile drill $(SERVICES)
 dev:              ; deploy/deps.sh $(SERVERS) rust && cargo build --locked -p sluice --no-default-features --features dev
 check: deps       ; .ci/check

@@ -58,11 +58,17 @@ impl Events {
     }
 }
 
+/// A key that nobody else has: 22 letters and digits, 130 bits.
+#[must_use]
+pub fn random_key() -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), 22)
+}
+
 impl Client {
     /// Connects and waits for the server's `welcome`. From then on reconnects happen by themselves.
     ///
     /// # Errors
-    /// [`Error::Connect`] or [`Error::Refused`] when this first connection fails; each URL is tried once.
+    /// [`Error::Connect`], [`Error::Refused`] or [`Error::TokenNeeded`] when this first connection fails; each URL is tried once.
     pub async fn connect(options: Options) -> Result<(Self, Events), Error> {
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let (sent, events) = mpsc::channel(options.events_max);
@@ -78,8 +84,7 @@ impl Client {
     /// # Errors
     /// As [`Receipt::outcome`]; [`Error::Invalid`] when the room breaks a rule or `data` cannot be written as JSON.
     pub async fn publish<T: Serialize + ?Sized>(&self, room: &str, data: &T) -> Result<Stored, Error> {
-        let key = Alphanumeric.sample_string(&mut rand::rng(), 22);
-        self.submit(room, &key, data).await?.outcome().await
+        self.submit(room, &random_key(), data).await?.outcome().await
     }
 
     /// Publishes under this key and waits until the message is stored. The same key stores the same message once.

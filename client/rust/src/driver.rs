@@ -243,7 +243,9 @@ impl Driver {
     fn dialled(&mut self, result: Result<Standing, Error>) -> Result<(), Error> {
         match result {
             Ok(standing) => self.attach(standing),
-            Err(error @ Error::Refused(_)) if self.active.is_none() => return Err(error),
+            Err(error @ (Error::Refused(_) | Error::TokenNeeded)) if self.active.is_none() => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::debug!(%error, "no connection");
                 if let (Error::Connect { url, reason }, true) = (error, self.state.detailed) {

@@ -17,6 +17,9 @@ pub enum Error {
     /// The server let nobody in, or said that coming back makes no sense.
     #[error("the server refused: {0}")]
     Refused(String),
+    /// The server lets nobody in without a token, and there is none.
+    #[error("the server lets nobody in without a token")]
+    TokenNeeded,
     /// The server answered this request with an error that is final.
     #[error("{}: {}", .0.code.as_str(), .0.message)]
     Answer(WireError),

@@ -63,6 +63,11 @@ pub(crate) fn subscribe(room: &str, position: &Position, id: u64) -> String {
     OutgoingFrame { sub: Some(room), after, epoch, id, ..OutgoingFrame::default() }.text()
 }
 
+/// A question that anybody may ask; no request has its id.
+pub(crate) fn ping() -> String {
+    ClientFrame { ping: Some(1), id: 0, ..ClientFrame::default() }.text()
+}
+
 /// What a server sends, flat: exactly one of the first fields is there.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -121,6 +126,8 @@ impl ServerFrame {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -155,5 +162,27 @@ mod tests {
         let skipped = ServerFrame::parse(r#"{"skipped":"news","from":42,"to":77}"#).unwrap();
         assert_eq!((skipped.from.and_then(|n| n.as_u64()), skipped.to), (Some(42), Some(77)));
         assert!(ServerFrame::parse("hello").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_a_panic(text in "\\PC*", json in "[\\[\\]{}\",:0-9eE.\\\\uDdmsgeqfrom ]{0,64}") {
+            let _ = (ServerFrame::parse(&text), ServerFrame::parse(&json));
+            let _ = ServerFrame::parse(&format!(r#"{{"msg":"r","seq":1,"from":{json},"data":{json}}}"#)).map(ServerFrame::message);
+        }
+    }
+
+    #[test]
+    fn data_is_what_was_published_whatever_it_is() {
+        let deep = "[".repeat(60_000) + &"]".repeat(60_000);
+        let big = r#"{"z":123456789012345678901234567890,"a":1.10,"a": 2}"#;
+        for data in ["1e999", r#""\ud83d""#, "-0", "null", "\"\u{9b}\"", big, &deep] {
+            let text = format!(r#"{{"msg":"r","seq":1,"from":"ann","at":1,"data":{data}}}"#);
+            let message = ServerFrame::parse(&text).unwrap().message().unwrap();
+            assert_eq!(message.data.get(), data);
+            let page = format!(r#"{{"ok":"history","id":1,"messages":[{text}]}}"#);
+            let message = ServerFrame::parse(&page).unwrap().messages.remove(0).message().unwrap();
+            assert_eq!(message.data.get(), data);
+        }
     }
 }

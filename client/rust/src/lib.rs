@@ -32,7 +32,7 @@ pub mod raw;
 mod state;
 mod wire;
 
-pub use client::{Client, Events, Receipt};
+pub use client::{Client, Events, Receipt, random_key};
 pub use error::Error;
 pub use event::{Event, HistoryPage, Message, Stored, Subscribed};
 pub use options::{Options, Position};

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sluice_program::output;
 use toml::{Table, Value};
 
 pub use address::{Address, BadAddress};
@@ -79,7 +80,7 @@ pub fn load<T: Serialize + DeserializeOwned + Default>(
 ) -> Result<T, ConfigError> {
     let loaded = load_with_warnings(file, env, overrides)?;
     for warning in &loaded.warnings {
-        eprintln!("{service}: warning: {warning}");
+        output::note(format!("{service}: warning: {warning}"));
     }
     Ok(loaded.config)
 }

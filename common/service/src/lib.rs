@@ -2,6 +2,8 @@
 //! page, gRPC with our deadlines, natural batching, the wall clock. Knows no rooms, no messages and no service
 //! by name.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod admin;
 pub mod batcher;
 pub mod cli;

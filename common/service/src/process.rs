@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sluice_lifecycle::{Lifecycle, Plan, PlanError, Signals, StopReason, WATCHDOG_MARGIN, Watchdog};
+use sluice_program::output::{self, Unwritten};
 use tokio::runtime::Builder;
 
 use crate::cli::Args;
@@ -57,6 +58,9 @@ pub enum StartError {
     /// A server is there but cannot be used as it is configured.
     #[error(transparent)]
     Unusable(Box<dyn std::error::Error + Send + Sync>),
+    /// What was asked for could not be said.
+    #[error(transparent)]
+    Unwritten(#[from] Unwritten),
     /// The system refuses a socket or a thread.
     #[error(transparent)]
     System(#[from] io::Error),
@@ -73,7 +77,7 @@ impl StartError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Config(_) | Self::Contradictions(_) | Self::Log(_) | Self::Url(..) | Self::Unusable(_) => 2,
-            Self::System(_) => 1,
+            Self::Unwritten(_) | Self::System(_) => 1,
         }
     }
 }
@@ -106,7 +110,7 @@ pub fn announce(line: &Value) {
 fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
     let config: C = args.load(C::SERVICE)?;
     if args.print_config {
-        print!("{}", masked_toml(&config));
+        output::text(&masked_toml(&config))?;
         return Ok(None);
     }
     config.check().map_err(StartError::Contradictions)?;
@@ -116,7 +120,7 @@ fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
         return Ok(Some(config));
     }
     if let Err(error) = kill_timer(&config) {
-        eprintln!("sluice-{}: warning: {error}; {KILL_TIMER_FIX}", C::SERVICE);
+        output::note(format!("sluice-{}: warning: {error}; {KILL_TIMER_FIX}", C::SERVICE));
     }
     Ok(None)
 }
@@ -162,6 +166,6 @@ fn kill_timer<C: Settings>(config: &C) -> Result<(), PlanError> {
 }
 
 fn refuse<C: Settings>(error: &StartError) -> i32 {
-    eprintln!("sluice-{}: {error}", C::SERVICE);
+    output::note(format!("sluice-{}: {error}", C::SERVICE));
     error.exit_code()
 }

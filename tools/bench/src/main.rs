@@ -1,6 +1,8 @@
 //! `sluice-bench` measures Sluice: real services, real stores, clients in processes of their own. Each figure comes
 //! from several windows after a warm-up. It judges nothing and fails only when it could not measure.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod control;
 mod floor;
 mod habit;
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use sluice_launcher::Setting;
+use sluice_program::{arguments, output};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures Sluice: durable publishes, deliveries, idle connections, latency end to end, bad neighbours
@@ -72,7 +75,10 @@ enum What {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = match arguments::parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return ExitCode::from(code),
+    };
     let outcome = match arguments.what {
         Some(What::Worker) => work(),
         what => measure(what.unwrap_or(What::All), &arguments.common),
@@ -80,7 +86,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sluice-bench: {error:#}");
+            output::note(format_args!("sluice-bench: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -187,5 +187,5 @@ fn notes(section: &mut Section, label: &str, workers: &[&str], windows: &[Window
 }
 
 fn progress(line: &str) {
-    eprintln!("bench: {line}");
+    sluice_program::output::note(format_args!("bench: {line}"));
 }

@@ -63,8 +63,7 @@ fn median(sorted: &[f64]) -> f64 {
 
 impl Report {
     pub(crate) fn print_json(&self) -> anyhow::Result<()> {
-        println!("{}", serde_json::to_string(self)?);
-        Ok(())
+        Ok(sluice_program::output::line(serde_json::to_string(self)?)?)
     }
 
     pub(crate) fn print_table(&self) -> anyhow::Result<()> {
@@ -83,8 +82,7 @@ impl Report {
                 writeln!(out, "  {note}")?;
             }
         }
-        print!("{out}");
-        Ok(())
+        Ok(sluice_program::output::text(&out)?)
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use sluice_judge::verdict::{AnomalyKind, Verdict};
 use sluice_launcher::{Service, service_binary};
+use sluice_program::output::{self, Unwritten};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +54,7 @@ struct Ran {
 pub async fn prove(options: &Options, stop: &CancellationToken) -> anyhow::Result<bool> {
     let bin_dir = bin_dir(options)?;
     let bites = wanted(&options.names, &bugs_of(&bin_dir)?)?;
-    println!("{:<28} {:<16} {:>5}  seen", "bug", "setup", "s");
+    output::line(format_args!("{:<28} {:<16} {:>5}  seen", "bug", "setup", "s"))?;
     let mut caught = 0;
     let mut controls: Vec<(Setup, &[&str], bool)> = Vec::new();
     for bite in &bites {
@@ -64,7 +65,7 @@ pub async fn prove(options: &Options, stop: &CancellationToken) -> anyhow::Resul
             let ran = one(options, &bin_dir, &bite.setup, bite.beside, stop).await?;
             let is_green = ran.kinds.is_empty() && ran.why.is_none();
             let note = if is_green { "" } else { "NOT GREEN, so it proves nothing" };
-            ran.print(&format!("- {}", bite.beside.join(", ")), bite.setup.name, note);
+            ran.print(&format!("- {}", bite.beside.join(", ")), bite.setup.name, note)?;
             controls.push((bite.setup, bite.beside, is_green));
             is_green
         };
@@ -75,9 +76,9 @@ pub async fn prove(options: &Options, stop: &CancellationToken) -> anyhow::Resul
         let expected: Vec<&str> = bite.shows.iter().map(|kind| kind.name()).collect();
         let note =
             if is_seen { String::new() } else { format!("ESCAPED, expected {}", expected.join(" or ")) };
-        ran.print(bite.bug, bite.setup.name, &note);
+        ran.print(bite.bug, bite.setup.name, &note)?;
     }
-    println!("{caught} of {} caught", bites.len());
+    output::line(format_args!("{caught} of {} caught", bites.len()))?;
     Ok(caught == bites.len())
 }
 
@@ -94,7 +95,7 @@ impl Ran {
         }
     }
 
-    fn print(&self, bug: &str, setup: &str, note: &str) {
+    fn print(&self, bug: &str, setup: &str, note: &str) -> Result<(), Unwritten> {
         let mut seen: Vec<String> =
             self.kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         if seen.is_empty() {
@@ -102,7 +103,8 @@ impl Ran {
         }
         seen.extend(self.why.iter().map(|why| format!("inconclusive: {why}")));
         let note = if note.is_empty() { String::new() } else { format!("  {note}") };
-        println!("{bug:<28} {setup:<16} {:>5.0}  {}{note}", self.seconds, seen.join(", "));
+        let line = format_args!("{bug:<28} {setup:<16} {:>5.0}  {}{note}", self.seconds, seen.join(", "));
+        output::line(line)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The drill: load on a running Sluice, faults in the middle of it, an independent judge at the end.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod bites;
 pub mod clock;
 pub mod fault;

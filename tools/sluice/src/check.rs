@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sluice_launcher::{Service, service_binary};
+use sluice_program::output as say;
 use tokio::process::Command;
 
 /// Check the configuration of the services for mistakes and contradictions; nothing is started
@@ -44,13 +45,16 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         let output = command.output().await?;
         fine &= output.status.success();
-        println!("{service}: {}", if output.status.success() { "fine" } else { "not usable" });
+        say::line(format_args!(
+            "{service}: {}",
+            if output.status.success() { "fine" } else { "not usable" }
+        ))?;
         for line in [output.stdout, output.stderr]
             .concat()
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
         {
-            println!("  {}", String::from_utf8_lossy(line));
+            say::line(format_args!("  {}", String::from_utf8_lossy(line)))?;
         }
     }
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(2) })

@@ -3,13 +3,14 @@
 mod output;
 mod restart;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sluice_dev::{Dev, Error, Options};
 use sluice_lifecycle::{Lifecycle, Report, Signals, StopReason, WATCHDOG_MARGIN, Watchdog};
+use sluice_program::output::note;
 use tokio::sync::broadcast::error::RecvError;
 
 use output::Output;
@@ -127,7 +128,7 @@ async fn tell(dev: &Dev, output: &Output, lifecycle: &Lifecycle) {
 fn ended(output: &Output, report: &Report) -> ExitCode {
     output.stopped(report);
     if let StopReason::Failed(..) = report.reason {
-        eprintln!("sluice dev: {}", report.reason);
+        note(format_args!("sluice dev: {}", report.reason));
     }
     ExitCode::from(u8::try_from(report.exit_code()).unwrap_or(1))
 }
@@ -135,6 +136,6 @@ fn ended(output: &Output, report: &Report) -> ExitCode {
 fn refused(error: &Error) -> ExitCode {
     // A terminal may show ^C before it.
     let lead = if std::io::stderr().is_terminal() { "\r" } else { "" };
-    writeln!(std::io::stderr(), "{lead}sluice dev: {error}").ok(); // there is nobody else to tell
+    note(format_args!("{lead}sluice dev: {error}"));
     ExitCode::from(error.exit_code())
 }

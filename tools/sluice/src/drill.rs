@@ -10,6 +10,7 @@ use sluice_drill::run::{self, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given;
 use sluice_launcher::Setting;
+use sluice_program::output;
 use tokio_util::sync::CancellationToken;
 
 use crate::signals::Signals;
@@ -150,7 +151,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let report = arguments.report.clone();
     if !arguments.check.is_empty() {
         let outcome = run::check(&arguments.check)?;
-        print!("{}", outcome.report(report.as_deref())?);
+        output::text(&outcome.report(report.as_deref())?)?;
         return Ok(outcome.exit_code());
     }
     if let Some(names) = arguments.bites.clone() {
@@ -159,7 +160,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let options = match arguments.options() {
         Ok(options) => options,
         Err(error) => {
-            eprintln!("sluice: {error:#}");
+            output::note(format_args!("sluice: {error:#}"));
             return Ok(ExitCode::from(2));
         }
     };
@@ -170,17 +171,18 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let outcome = tokio::select! {
         outcome = &mut drill => outcome?,
         () = signals.asked() => {
-            eprintln!("\nstopping; `sluice drill --check {}` judges what there is", options.dir.display());
+            let dir = options.dir.display();
+            output::note(format_args!("\nstopping; `sluice drill --check {dir}` judges what there is"));
             stop.cancel();
             drill.await?
         }
     };
-    print!("{}", outcome.report(report.as_deref())?);
+    output::text(&outcome.report(report.as_deref())?)?;
     if !options.keep {
         outcome.forget()?;
     }
     if !outcome.is_green() {
-        println!("judge again: sluice drill --check {}", options.dir.display());
+        output::line(format_args!("judge again: sluice drill --check {}", options.dir.display()))?;
     }
     Ok(outcome.exit_code())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sluice_launcher::probe;
+use sluice_program::output;
 
 /// Ask services whether they are ready; exit code 0 when all are, else 1
 #[derive(clap::Args)]
@@ -25,7 +26,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut all = true;
     for url in &arguments.urls {
         let (ready, text) = ask(url, timeout).await;
-        println!("{url}  {text}");
+        output::line(format_args!("{url}  {text}"))?;
         all &= ready;
     }
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,5 +1,7 @@
 //! The command line of Sluice: every verb is a module that parses its flags and calls a library. No rules live here.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod check;
 mod cluster;
 #[cfg(feature = "dev")]
@@ -7,10 +9,12 @@ mod dev;
 #[cfg(feature = "servers")]
 mod drill;
 mod health;
+mod page;
 mod publish;
 #[cfg(feature = "servers")]
 mod roll;
 mod signals;
+mod status;
 #[cfg(any(feature = "dev", feature = "store"))]
 mod store;
 mod subscribe;
@@ -19,17 +23,26 @@ mod token;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
+use sluice_program::{arguments, build, features, output};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Sluice, a self-hosted WebSocket real-time gateway
 #[derive(Parser)]
-#[command(name = "sluice", version)]
+#[command(name = "sluice", version = BUILD.as_str(), after_help = HELP.as_str())]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
 }
+
+static BUILD: LazyLock<String> = LazyLock::new(|| build::describe(features!("dev", "servers", "store")));
+
+static HELP: LazyLock<String> = LazyLock::new(|| {
+    let first = if cfg!(feature = "dev") { "Try it: sluice dev\n" } else { "" };
+    format!("{first}Examples of each command: sluice help COMMAND\n\nsluice {}", BUILD.as_str())
+});
 
 #[derive(Subcommand)]
 enum Verb {
@@ -40,6 +53,7 @@ enum Verb {
     Pub(publish::Arguments),
     Sub(subscribe::Arguments),
     Health(health::Arguments),
+    Status(status::Arguments),
     Check(check::Arguments),
     #[cfg(any(feature = "dev", feature = "store"))]
     Store(store::Arguments),
@@ -51,10 +65,14 @@ enum Verb {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let verb = Arguments::parse().verb;
+    let verb = match arguments::parse::<Arguments>() {
+        Ok(arguments) => arguments.verb,
+        Err(code) => return ExitCode::from(code),
+    };
     let log =
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    log.with_max_level(level(&verb)).init();
+    // What cannot be written must not become a panic: the library says so on the very output that takes nothing.
+    log.with_max_level(level(&verb)).log_internal_errors(false).init();
     let outcome = match verb {
         #[cfg(feature = "dev")]
         Verb::Dev(arguments) => dev::run(arguments).await,
@@ -63,6 +81,7 @@ async fn main() -> ExitCode {
         Verb::Pub(arguments) => publish::run(arguments).await,
         Verb::Sub(arguments) => subscribe::run(arguments).await,
         Verb::Health(arguments) => health::run(arguments).await,
+        Verb::Status(arguments) => status::run(arguments).await,
         Verb::Check(arguments) => check::run(arguments).await,
         #[cfg(any(feature = "dev", feature = "store"))]
         Verb::Store(arguments) => store::run(arguments).await,
@@ -72,7 +91,7 @@ async fn main() -> ExitCode {
         Verb::Drill(arguments) => drill::run(*arguments).await,
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("sluice: {error:#}");
+        output::note(format_args!("sluice: {error:#}"));
         ExitCode::FAILURE
     })
 }

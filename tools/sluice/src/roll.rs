@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use sluice_drill::run::During;
+use sluice_program::output::note;
 use tokio_util::sync::CancellationToken;
 
 use crate::signals::Signals;
@@ -44,7 +45,7 @@ const INTERRUPTED: u8 = 4;
 /// on where it was. Exit code 0: all replaced; 1: an instance did not stop cleanly or its replacement is not ready, or
 /// the proof found something wrong; 2: usage; 3: all replaced, but the proof is inconclusive; 4: interrupted.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(override_usage = USAGE, after_help = "Examples:
   sluice roll --file deploy/compose.cluster.yaml
   sluice roll --file deploy/compose.cluster.yaml --only gateway-2
   sluice roll --file deploy/compose.cluster.yaml --prove --clients 200 --rate 200
@@ -52,7 +53,7 @@ const INTERRUPTED: u8 = 4;
       --admin gateway-1=http://127.0.0.1:8081")]
 pub(crate) struct Arguments {
     /// Compose file; may be repeated, as compose takes it
-    #[arg(long, value_name = "FILE", required_unless_present = "pid", conflicts_with_all = ["pid", "start", "admin"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pid", "start", "admin"])]
     file: Vec<PathBuf>,
     /// Compose project, if it is not called after its folder
     #[arg(long, value_name = "NAME", requires = "file")]
@@ -82,6 +83,9 @@ pub(crate) struct Arguments {
     proof: Proof,
 }
 
+const USAGE: &str = "sluice roll --file <FILE>... [OPTIONS]
+       sluice roll --pid <NAME=PID> --start <NAME=COMMAND> [--admin <NAME=URL>]... [OPTIONS]";
+
 /// What is there to be rolled.
 struct Fleet {
     /// Its name, the same whenever it is asked for.
@@ -102,7 +106,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let (fleet, mut state, options) = match prepared.await {
         Ok(prepared) => prepared,
         Err(error) => {
-            eprintln!("sluice: {error:#}");
+            note(format_args!("sluice: {error:#}"));
             return Ok(ExitCode::from(2));
         }
     };
@@ -139,7 +143,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let end = interruptible(all, &asked, &board).await?;
     let end = match end {
         Some(Ok((Ok(End::Complete), proven))) => {
-            board.say("all replaced");
+            board.say(&format!("all replaced{}", pids(&fleet)));
             state.remove()?;
             return Ok(proven);
         }
@@ -148,6 +152,16 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     left(&state);
     end
+}
+
+/// The processes that run now, as the next roll takes them.
+fn pids(fleet: &Fleet) -> String {
+    let of = |instance: &Instance| match &instance.hold {
+        Hold::Process(process) => Some(format!(" --pid {}={}", instance.name, process.pid())),
+        Hold::Container(_) => None,
+    };
+    let pids: String = fleet.instances.iter().filter_map(of).collect();
+    if pids.is_empty() { pids } else { format!(":{pids}") }
 }
 
 /// `None`: it was left in the middle.
@@ -176,16 +190,22 @@ fn left(state: &State) {
         .now()
         .map(|step| format!(", {} was being replaced and may be down", step.name))
         .unwrap_or_default();
-    eprintln!(
+    note(format_args!(
         "sluice: {} replaced{now}. The same command goes on from here; {} has the state, without it everything \
          begins anew",
         state.done(),
         state.file().display()
-    );
+    ));
 }
 
 impl Arguments {
     async fn fleet(&self) -> anyhow::Result<Fleet> {
+        if self.file.is_empty() && self.pid.is_empty() {
+            bail!(
+                "what is to be rolled? --file names a compose file; for processes give each --pid NAME=PID and --start \
+                 'NAME=COMMAND', and --admin NAME=URL to see that it is ready.\n\nUsage: {USAGE}"
+            );
+        }
         let mut fleet = if self.file.is_empty() { self.processes()? } else { self.containers().await? };
         for name in &self.only {
             if fleet.instances.iter().all(|instance| instance.name != *name) {
@@ -224,8 +244,16 @@ impl Arguments {
             let command = starts.remove(&name).with_context(|| format!("add --start '{name}=COMMAND'"))?;
             let log = PathBuf::from(format!("{name}.log"));
             let pid = state.pid(&name).unwrap_or(pid);
-            let hold = Hold::Process(Box::new(Process::new(pid, command, admins.remove(&name), log)));
-            instances.push(Instance { name, kind, hold, wanted: true });
+            let process = Process::new(pid, command, admins.remove(&name), log);
+            // Who is being replaced may be down, and who was replaced and ended is said when all are looked at.
+            let may_be_gone = state.is_done(&name) || state.now().is_some_and(|step| step.name == name);
+            if process.identity().is_none() && !may_be_gone {
+                bail!("--pid {name}={pid}: there is no such process");
+            }
+            if let Some(program) = process.program().filter(|program| *program != kind) {
+                bail!("--pid {name}={pid}: that is a {program}");
+            }
+            instances.push(Instance { name, kind, hold: Hold::Process(Box::new(process)), wanted: true });
         }
         if let Some(name) = starts.keys().chain(admins.keys()).next() {
             bail!("{name} has no --pid: add --pid {name}=PID");
@@ -270,9 +298,12 @@ mod tests {
 
     #[tokio::test]
     async fn processes_go_in_order_whatever_order_they_are_named_in() {
-        let line = "--pid logic-1=1 --pid gateway-2=2 --pid gateway-1=3 --pid task=4 --start logic-1=a=b \
-                    --start gateway-2=b --start gateway-1=c --start task=d --admin logic-1=http://127.0.0.1:1";
-        let fleet = fleet(line).await.unwrap();
+        let me = std::process::id();
+        let line = format!(
+            "--pid logic-1={me} --pid gateway-2={me} --pid gateway-1={me} --pid task={me} --start logic-1=a=b \
+             --start gateway-2=b --start gateway-1=c --start task=d --admin logic-1=http://127.0.0.1:1"
+        );
+        let fleet = fleet(&line).await.unwrap();
         let names: Vec<&str> = fleet.instances.iter().map(|instance| instance.name.as_str()).collect();
         assert_eq!(names, ["gateway-1", "gateway-2", "task", "logic-1"]);
         assert_eq!(fleet.instances[3].admin().as_deref(), Some("http://127.0.0.1:1"));
@@ -281,13 +312,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_rolled_names_the_option_that_is_missing() {
+        let me = std::process::id();
         for (line, text) in [
             ("--pid gateway-1=3", "--start 'gateway-1=COMMAND'"),
+            ("--pid gateway-1=4194305 --start gateway-1=a", "there is no such process"),
+            ("--only task", "--pid NAME=PID"),
             ("--pid gateway-1=x --start gateway-1=a", "that is no pid"),
             ("--pid web=3 --start web=a", "call it gateway-1"),
-            ("--pid task=3 --start task=a --start task-2=b", "--pid task-2=PID"),
+            (&format!("--pid task={me} --start task=a --start task-2=b"), "--pid task-2=PID"),
             ("--pid task=3 --pid task=4", "names task twice"),
-            ("--pid task=3 --start task=a --only logic", "there is only task"),
+            (&format!("--pid task={me} --start task=a --only logic"), "there is only task"),
             ("--file nowhere.yaml", "there is no nowhere.yaml"),
             ("--start task=a", "--file"),
         ] {

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use sluice_program::output;
 
 /// Where the URL of the database is when no flag says it: as logic has it.
 #[cfg(feature = "store")]
@@ -46,7 +47,9 @@ struct Which {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Verb::NewEpoch(which) = arguments.verb;
-    println!("new epoch {}", which.new_epoch().await?);
+    let epoch = which.new_epoch().await?;
+    output::line(format_args!("new epoch {epoch}"))
+        .with_context(|| format!("epoch {epoch} has begun, but"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,13 +1,15 @@
 //! `sluice sub`: prints what a room brings, and says honestly where something is missing.
 
-use std::io::Write;
+mod line;
+
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
-use sluice_client::{Client, Event, Message, Options, Position, Subscribed};
+use sluice_client::{Event, Position};
+use sluice_program::output::{self, Unwritten};
 
 use crate::signals::Signals;
 use crate::target::Target;
+use line::Line;
 
 /// Subscribe to a room and print its messages; reconnects and resumes by itself
 #[derive(clap::Args)]
@@ -28,7 +30,7 @@ pub(crate) struct Arguments {
     /// End after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// One JSON object per line, for programs
+    /// One JSON object per line, for programs: data as it was published, line breaks between its tokens as spaces
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -42,7 +44,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         (Some(after), None) => Position::After(after),
         (Some(after), Some(epoch)) => Position::In { after, epoch },
     };
-    let listen = listen(&arguments.room, from, arguments.count, arguments.json, arguments.target.options());
+    let listen = listen(&arguments.room, from, arguments.count, arguments.json, arguments.target);
     tokio::select! {
         outcome = listen => outcome,
         () = signals.asked() => Ok(ExitCode::SUCCESS),
@@ -54,83 +56,25 @@ async fn listen(
     from: Position,
     count: Option<u64>,
     as_json: bool,
-    options: Options,
+    target: Target,
 ) -> anyhow::Result<ExitCode> {
-    let (client, mut events) = Client::connect(options).await?;
-    say(&standing(&client.subscribe(room, from).await?), as_json)?;
+    let (client, mut events) = target.connect().await?;
+    let mut is_read = say(&line::standing(&client.subscribe(room, from).await?), as_json)?;
     let mut left = count;
-    while left != Some(0) {
+    while left != Some(0) && is_read {
         let Some(event) = events.next().await else { anyhow::bail!("the connection ended for good") };
         if matches!(event, Event::Message(_)) {
             left = left.map(|left| left - 1);
         }
-        if let Some(line) = line(&event) {
-            say(&line, as_json)?;
+        if let Some(line) = line::of(&event) {
+            is_read = say(&line, as_json)?;
         }
     }
     client.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// One line of output: for programs and for people. Notes for people are marked, so that they are no message.
-struct Line {
-    json: Value,
-    text: String,
-}
-
-/// Fails when the reader has gone away, as `| head` does.
-fn say(line: &Line, as_json: bool) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if as_json { writeln!(out, "{}", line.json) } else { writeln!(out, "{}", line.text) }
-}
-
-fn standing(at: &Subscribed) -> Line {
-    let Subscribed { room, after, head, epoch, recovered } = at;
-    let lost = if *recovered { "" } else { "  NOT RECOVERED: messages may be missing before this point" };
-    Line {
-        json: json!({"ok": "sub", "room": room, "after": after, "head": head, "epoch": epoch, "recovered": recovered}),
-        text: format!("-- {room} after {after}, head {head}, epoch {epoch}{lost}"),
-    }
-}
-
-fn line(event: &Event) -> Option<Line> {
-    let note = |text: String, json: Value| Some(Line { json, text: format!("-- {text}") });
-    match event {
-        Event::Message(message) => Some(delivered(message)),
-        Event::OutOfOrder { expected, message } => note(
-            format!("OUT OF ORDER: {expected} expected, got {}", message.seq),
-            json!({"out_of_order": expected, "seq": message.seq}),
-        ),
-        Event::Skipped { room, from, to } => note(
-            format!("SKIPPED {from}…{to}: gone for good"),
-            json!({"skipped": room, "from": from, "to": to}),
-        ),
-        Event::Resumed(at) => Some(standing(at)),
-        Event::Unsubscribed { room, error } => {
-            note(format!("{room}: {}", error.message), json!({"error": error, "room": room}))
-        }
-        Event::Drain(drain) => note(format!("drain: {}", drain.reason), json!({"drain": drain})),
-        Event::Bye(bye) => note(format!("bye: {} ({})", bye.reason, bye.code), json!({"bye": bye})),
-        Event::Closed { code, reason, .. } => {
-            let code_text = code.map_or_else(|| "broken off".to_owned(), |code| code.to_string());
-            note(format!("closed: {code_text} {reason}"), json!({"closed": code, "reason": reason}))
-        }
-        Event::Reconnecting { attempt, pause } => {
-            note(format!("reconnecting in {} ms", pause.as_millis()), json!({"reconnecting": attempt}))
-        }
-        Event::Connected(welcome) => note(
-            format!("connected to {} as {}", welcome.instance, welcome.user),
-            json!({"welcome": welcome}),
-        ),
-        Event::Error(error) => note(format!("error: {}", error.message), json!({"error": error})),
-        Event::Dialled { .. } | Event::Asked { .. } | Event::Subscribed(_) | Event::Left { .. } | _ => None,
-    }
-}
-
-fn delivered(message: &Message) -> Line {
-    let Message { room, seq, from, key, at_ms, data } = message;
-    Line {
-        json: json!({"msg": room, "seq": seq, "from": from, "key": key, "at": at_ms, "data": data}),
-        text: format!("{seq}  {from}  {data}"),
-    }
+/// Whether there is still somebody who reads.
+fn say(line: &Line, as_json: bool) -> Result<bool, Unwritten> {
+    output::offer(if as_json { &line.json } else { &line.text })
 }

@@ -1,6 +1,15 @@
-//! Which gateway to talk to, and as whom: the flags shared by `pub` and `sub`.
+//! Which gateway to talk to, and as whom: the flags shared by `pub` and `sub`, and a connection that says what keeps it
+//! waiting.
 
-use sluice_client::Options;
+use std::time::Duration;
+
+use anyhow::bail;
+use sluice_client::{Client, Error, Event, Events, Options};
+use sluice_program::output;
+use tokio::time::sleep;
+
+/// Who waits for longer than this wants to know for what.
+pub(crate) const QUIET: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args)]
 pub(crate) struct Target {
@@ -13,13 +22,47 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn options(self) -> Options {
+    /// The first connection.
+    pub(crate) async fn connect(self) -> anyhow::Result<(Client, Events)> {
+        let urls = self.url.join(", ");
+        let connect = Client::connect(self.options());
+        tokio::pin!(connect);
+        let connected = tokio::select! {
+            connected = &mut connect => connected,
+            () = sleep(QUIET) => {
+                output::note(format_args!("sluice: {urls} has not answered yet"));
+                connect.await
+            }
+        };
+        if let Err(Error::TokenNeeded) = connected {
+            bail!("a token is needed: --token, or SLUICE_TOKEN (`sluice token` makes one)");
+        }
+        Ok(connected?)
+    }
+
+    fn options(self) -> Options {
         let mut urls = self.url.into_iter();
         let options = urls.by_ref().take(1).fold(Options::new(""), |_, url| Options::new(url));
         let options = urls.fold(options, Options::or);
-        match self.token {
+        match self.token.filter(|token| !token.is_empty()) {
             Some(token) => options.token(token),
             None => options,
         }
+    }
+}
+
+/// Why nothing comes, as far as the last events tell.
+pub(crate) fn latest(event: &Event, why: &mut String) {
+    if let Event::Connected(_) = event {
+        *why = "connected, the gateway has not answered".to_owned();
+    } else if let Event::Closed { code, reason, .. } = event {
+        let code = code.map(|code| format!("closed with {code}"));
+        *why = format!("{}: {reason}", code.as_deref().unwrap_or("the connection broke off"));
+    } else if let Event::Bye(bye) = event {
+        why.clone_from(&bye.reason);
+    } else if let Event::Drain(drain) = event {
+        why.clone_from(&drain.reason);
+    } else if let Event::Error(error) = event {
+        why.clone_from(&error.message);
     }
 }

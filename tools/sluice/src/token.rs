@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use sluice_launcher::token::{self, Grants};
+use sluice_program::output;
 
 /// Make a token for a user, or explain one
 #[derive(clap::Args)]
@@ -66,7 +67,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(Verb::Check { jwt, secret }) = arguments.verb {
         return match token::check(&secret.get()?, jwt.trim()) {
             Ok(claims) => {
-                println!("{}", serde_json::to_string_pretty(&claims)?);
+                output::line(serde_json::to_string_pretty(&claims)?)?;
                 Ok(ExitCode::SUCCESS)
             }
             Err(refused) => bail!("this token would be refused: {refused}"),
@@ -74,10 +75,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let user = arguments.user.unwrap_or_default();
     if arguments.sub.is_empty() && arguments.publish.is_empty() {
-        eprintln!("note: without --sub and --pub this token is good for the user's own room @{user} alone");
+        let only = format!("this token is good for the user's own room @{user} alone");
+        output::note(format_args!("note: without --sub and --pub {only}"));
     }
     let grants = Grants { sub: arguments.sub, publish: arguments.publish };
-    println!("{}", token::mint(&arguments.secret.get()?, &user, grants, arguments.ttl)?);
+    output::line(token::mint(&arguments.secret.get()?, &user, grants, arguments.ttl)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,14 +7,14 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use rand::RngExt;
-use sluice_proto::wire::Welcome;
+use sluice_proto::wire::{ErrorCode, Welcome};
 use tokio::time::{sleep, timeout};
 
 use crate::backoff::Backoff;
 use crate::defaults::SILENT_PINGS;
 use crate::error::Error;
 use crate::event::Event;
-use crate::frame::ServerFrame;
+use crate::frame::{self, ServerFrame};
 use crate::options::Options;
 use crate::raw::{self, ConnectError, Frame, Handshake};
 use crate::wire::Wire;
@@ -131,6 +131,7 @@ impl GatewayDialer {
 }
 
 async fn stand(url: String, token: Option<String>) -> Result<Standing, Error> {
+    let is_anonymous = token.is_none();
     let handshake = Handshake { token, ..Handshake::new(&url) };
     let socket = match raw::connect(&handshake).await {
         Ok(socket) => socket,
@@ -138,6 +139,11 @@ async fn stand(url: String, token: Option<String>) -> Result<Standing, Error> {
         Err(error) => return Err(Error::Connect { url, reason: error.to_string() }),
     };
     let mut wire = Wire::new(socket);
+    if is_anonymous {
+        // Whom the server does not let in without a token it tells nothing, and closes after 10 s: a question before
+        // that is answered at once.
+        wire.push(frame::ping());
+    }
     let failed = |reason: String| Error::Connect { url: url.clone(), reason };
     loop {
         match wire.step(true).await {
@@ -149,6 +155,9 @@ async fn stand(url: String, token: Option<String>) -> Result<Standing, Error> {
                 }
                 match (frame.bye, frame.error) {
                     (Some(bye), _) if !bye.reconnect => return Err(Error::Refused(bye.reason)),
+                    (_, Some(error)) if is_anonymous && error.code == ErrorCode::Unauthorized => {
+                        return Err(Error::TokenNeeded);
+                    }
                     (_, Some(error)) if !error.retry => return Err(Error::Refused(error.message)),
                     (Some(_), _) | (None, _) => {}
                 }

@@ -383,8 +383,8 @@ impl PartRecord {
 
 /// The version, and the commit where the build was told.
 fn build() -> String {
-    let commit = option_env!("SLUICE_COMMIT").map(|commit| format!(" ({commit})"));
-    env!("CARGO_PKG_VERSION").to_owned() + &commit.unwrap_or_default()
+    let commit = sluice_program::build::commit().map(|commit| format!(" ({commit})"));
+    sluice_program::build::VERSION.to_owned() + &commit.unwrap_or_default()
 }
 
 fn said(fault: &FaultRecord) -> String {

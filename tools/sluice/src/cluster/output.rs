@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 use sluice_launcher::{Cluster, Event, Service, Stopped};
+use sluice_program::output::note;
 
 pub(super) struct Output {
     json: bool,
@@ -72,7 +73,7 @@ impl Output {
 
     pub(super) fn stopped(&self, stopped: &Stopped) {
         for name in &stopped.killed {
-            eprintln!("sluice: {name} did not stop in time and was killed");
+            note(format_args!("sluice: {name} did not stop in time and was killed"));
         }
         self.for_people("stopped");
     }

@@ -6,6 +6,7 @@ use std::io::{IsTerminal, Write};
 use serde_json::json;
 use sluice_dev::{Dev, Event};
 use sluice_lifecycle::{Report, StageOutcome, StageReport};
+use sluice_program::output::note;
 
 /// Where `sluice pub` and `sluice sub` look when nobody tells them.
 const USUAL_URL: &str = "ws://127.0.0.1:8080/ws";
@@ -36,7 +37,7 @@ impl Output {
                 json!({ "gateways": dev.gateways(), "page": dev.page(), "pid": std::process::id() });
             first["dir"] = json!(dev.dir());
             first["store"] = json!(dev.store());
-            dev.notes().iter().for_each(|note| eprintln!("sluice dev: {note}"));
+            dev.notes().iter().for_each(|text| note(format_args!("sluice dev: {text}")));
             Self::line(&first.to_string());
         } else {
             Self::line(&banner(dev));

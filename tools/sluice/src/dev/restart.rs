@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use sluice_dev::State;
 use sluice_launcher::probe;
+use sluice_program::output;
 
 /// The process answers when the service is ready again, after 15 s at most.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -41,6 +42,6 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if answer.status != 200 {
         bail!("{}", said["error"].as_str().unwrap_or("it did not say why"));
     }
-    println!("{name} is ready again after {} ms", said["elapsed_ms"]);
+    output::line(format_args!("{name} is ready again after {} ms", said["elapsed_ms"]))?;
     Ok(ExitCode::SUCCESS)
 }

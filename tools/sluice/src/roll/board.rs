@@ -7,11 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
-use serde_json::Value;
-use sluice_launcher::probe;
 use tokio::time::{Instant, sleep};
 
 use super::instance::Instance;
+use crate::page::{self, Page};
 
 /// Between two looks, and the longest look.
 const LOOK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(1));
@@ -34,51 +33,26 @@ struct Shown {
 struct Row {
     /// What the roll does or did with it.
     step: String,
-    status: Option<Status>,
+    page: Option<Page>,
 }
 
-/// What its admin page says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Status {
-    stage: String,
-    connections: Option<u64>,
-    in_flight: Option<u64>,
-    remaining_ms: Option<u64>,
-    blockers: String,
-}
-
-impl Status {
-    fn of(page: &Value) -> Self {
-        let number = |name: &str| page.get(name).and_then(Value::as_u64);
-        let blockers = page.get("blockers").and_then(Value::as_object).into_iter().flatten();
-        Self {
-            stage: page.get("stage").and_then(Value::as_str).unwrap_or("?").to_owned(),
-            connections: number("connections"),
-            in_flight: number("publishes_in_flight")
-                .or(number("calls_waiting"))
-                .or(number("notices_in_flight")),
-            remaining_ms: number("remaining_ms"),
-            blockers: blockers.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" "),
+/// What an admin page says, beside what the roll does.
+fn words(page: &Page) -> String {
+    let count =
+        |number: Option<u64>, what: &str| number.map(|n| format!("{n:>6} {what}")).unwrap_or_default();
+    let mut text = format!(
+        "{:<10} {:<19} {:<17}",
+        page.stage,
+        count(page.connections, "connections"),
+        count(page.in_flight, "in flight")
+    );
+    if let Some(left) = page.remaining {
+        text.push_str(&format!("  {:.1} s left", left.as_secs_f32()));
+        if !page.blockers.is_empty() {
+            text.push_str(&format!(", waits for {}", page.blockers));
         }
     }
-
-    fn to_text(&self) -> String {
-        let count =
-            |number: Option<u64>, what: &str| number.map(|n| format!("{n:>6} {what}")).unwrap_or_default();
-        let mut text = format!(
-            "{:<10} {:<19} {:<17}",
-            self.stage,
-            count(self.connections, "connections"),
-            count(self.in_flight, "in flight")
-        );
-        if let Some(ms) = self.remaining_ms {
-            text.push_str(&format!("  {:.1} s left", Duration::from_millis(ms).as_secs_f32()));
-        }
-        if self.remaining_ms.is_some() && !self.blockers.is_empty() {
-            text.push_str(&format!(", waits for {}", self.blockers));
-        }
-        text.trim_end().to_owned()
-    }
+    text.trim_end().to_owned()
 }
 
 impl Board {
@@ -123,24 +97,24 @@ impl Board {
         loop {
             let looks = instances.iter().filter_map(|instance| Some((&instance.name, instance.admin()?)));
             let looks = looks.map(|(name, admin)| async move { (name, look(&admin).await) });
-            for (name, status) in join_all(looks).await {
-                self.seen(name, status);
+            for (name, page) in join_all(looks).await {
+                self.seen(name, page);
             }
             sleep(LOOK.0).await;
         }
     }
 
     /// A stage that changed is worth a line.
-    fn seen(&self, name: &str, status: Option<Status>) {
+    fn seen(&self, name: &str, page: Option<Page>) {
         let mut shown = self.shown();
         let Some(row) = shown.rows.get_mut(name) else { return };
-        let stage = |status: &Option<Status>| status.as_ref().map(|status| status.stage.clone());
-        let changed = stage(&row.status) != stage(&status);
-        row.status = status;
+        let stage = |page: &Option<Page>| page.as_ref().map(|page| page.stage.clone());
+        let changed = stage(&row.page) != stage(&page);
+        row.page = page;
         if self.terminal {
             self.draw(&mut shown);
-        } else if let (true, Some(status)) = (changed, &row.status) {
-            self.print(&format!("{}{name:<12}   {}\n", self.clock(), status.to_text()));
+        } else if let (true, Some(page)) = (changed, &row.page) {
+            self.print(&format!("{}{name:<12}   {}\n", self.clock(), words(page)));
         }
     }
 
@@ -169,15 +143,14 @@ fn up(lines: usize) -> String {
 
 fn table(rows: &BTreeMap<String, Row>) -> String {
     let line = |(name, row): (&String, &Row)| {
-        let status = row.status.as_ref().map_or_else(|| "no answer".to_owned(), Status::to_text);
-        format!("  {name:<12} {:<44} {status}\n", row.step)
+        let page = row.page.as_ref().map_or_else(|| "no answer".to_owned(), words);
+        format!("  {name:<12} {:<44} {page}\n", row.step)
     };
     rows.iter().map(line).collect()
 }
 
-async fn look(admin: &str) -> Option<Status> {
-    let answer = probe::get(&format!("{admin}/status"), LOOK.1).await.ok()?;
-    serde_json::from_str(&answer.body).ok().map(|page| Status::of(&page))
+async fn look(admin: &str) -> Option<Page> {
+    page::ask(admin, LOOK.1).await.ok().map(|page| Page::of(&page))
 }
 
 #[cfg(test)]
@@ -190,7 +163,7 @@ mod tests {
     fn a_row_says_where_a_gateway_stands() {
         let page = json!({"stage": "drain", "connections": 12, "publishes_in_flight": 3, "remaining_ms": 1_500,
                           "blockers": {"connection": 12}});
-        let row = Row { step: "stopping".into(), status: Some(Status::of(&page)) };
+        let row = Row { step: "stopping".into(), page: Some(Page::of(&page)) };
         let text = table(&BTreeMap::from([("gateway-1".into(), row), ("task-1".into(), Row::default())]));
         let (first, second) = text.trim_end().split_once('\n').unwrap();
         assert!(first.starts_with("  gateway-1    stopping "), "{first}");
@@ -203,7 +176,7 @@ mod tests {
     fn who_serves_waits_for_nobody() {
         let page =
             json!({"stage": "ready", "calls_waiting": 0, "remaining_ms": null, "blockers": {"store": 1}});
-        assert_eq!(Status::of(&page).to_text(), "ready                               0 in flight");
-        assert_eq!(Status::of(&json!({})).stage, "?");
+        assert_eq!(words(&Page::of(&page)), "ready                               0 in flight");
+        assert_eq!(Page::of(&json!({})).stage, "?");
     }
 }

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use sluice_launcher::probe;
 
 use super::condition::{Condition, Stopped};
 use super::docker::{Compose, Container, Seen};
 use super::kind::Kind;
 use super::process::Process;
+use crate::page::{self, Page};
 
 /// Longest wait for an answer of an admin page.
 const LOOK: Duration = Duration::from_secs(3);
@@ -57,6 +58,27 @@ impl Instance {
             Condition::Running { .. } if self.admin().is_some() => Ok(self.unready().await),
             Condition::Running { .. } | Condition::Ended(_) => self.lacks().await,
         }
+    }
+
+    /// Which life of it its admin page shows, where it has one; that it is the right page is certain then.
+    pub(super) async fn life(&self) -> anyhow::Result<Option<String>> {
+        let Some(admin) = self.admin() else { return Ok(None) };
+        let page =
+            page::ask(&admin, LOOK).await.map_err(anyhow::Error::msg).with_context(|| admin.clone())?;
+        let page = Page::of(&page);
+        if page.service != self.kind.name() {
+            bail!("{admin} is the admin page of a {}, not of {}: correct --admin", page.service, self.name);
+        }
+        if let Hold::Process(process) = &self.hold
+            && let (Some(said), Some(pid)) = (page.pid, process.pid_within())
+            && said != u64::from(pid)
+        {
+            bail!(
+                "{admin} is the admin page of pid {said}, and {} has pid {pid}: correct --pid or --admin",
+                self.name
+            );
+        }
+        Ok(Some(page.instance))
     }
 
     /// What its admin page has against it.

@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::condition::{Condition, Stopped};
+use super::kind::Kind;
 
 /// Longest stop: the usual total, its watchdog, and a slow machine.
 const STOP: Duration = Duration::from_secs(20);
@@ -50,6 +51,23 @@ impl Process {
 
     pub(super) fn pid(&self) -> u32 {
         self.now().pid
+    }
+
+    /// Its pid as it knows it itself, in its own namespace; `None` where what was started need not be the service, but a
+    /// shell around it.
+    pub(super) fn pid_within(&self) -> Option<u32> {
+        let now = self.now();
+        let is_itself = now.child.is_none() || is_simple(&self.command);
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", now.pid)).ok().filter(|_| is_itself)?;
+        let all = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        all.split_whitespace().next_back()?.parse().ok()
+    }
+
+    /// The service whose program it runs, if it runs one of ours.
+    pub(super) fn program(&self) -> Option<Kind> {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid())).ok()?;
+        Kind::of_program(&String::from_utf8_lossy(line.split(|byte| *byte == 0).next()?))
     }
 
     pub(super) fn identity(&self) -> Option<String> {
@@ -97,9 +115,8 @@ impl Process {
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
-        // A simple command takes the shell's place, so that the pid is its own.
-        let simple = !self.command.contains([';', '|', '&', '\n']);
-        let line = if simple { format!("exec {}", self.command) } else { self.command.clone() };
+        let line =
+            if is_simple(&self.command) { format!("exec {}", self.command) } else { self.command.clone() };
         let mut shell = Command::new("sh");
         shell.args(["-c", &line]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = shell.process_group(0).spawn().with_context(|| self.command.clone())?;
@@ -107,6 +124,11 @@ impl Process {
         *self.now() = Now { pid, began: began(pid), child: Some(child) };
         Ok(())
     }
+}
+
+/// A simple command takes the shell's place, so that the pid is its own.
+fn is_simple(command: &str) -> bool {
+    !command.contains([';', '|', '&', '\n'])
 }
 
 impl Now {

@@ -8,6 +8,7 @@ use sluice_drill::load::Plan;
 use sluice_drill::run::{self, During, Options, Outcome};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given::Wanted;
+use sluice_program::output;
 use tokio_util::sync::CancellationToken;
 
 use super::docker::Seen;
@@ -157,7 +158,7 @@ pub(super) async fn around<T>(
 
 /// Prints the verdict; its exit code.
 pub(super) fn report(options: &Options, outcome: &Outcome) -> anyhow::Result<ExitCode> {
-    print!("{}", outcome.report(None)?);
+    output::text(&outcome.report(None)?)?;
     if !options.keep {
         outcome.forget()?;
     }

@@ -69,8 +69,11 @@ impl Roll<'_> {
             state.begin(name, identity.clone())?;
         }
         let mut said = String::new();
+        let mut former = None;
         let (mut stopped, stopping) = (None, Instant::now());
         if identity.is_some() && !replaced {
+            // Who is signalled must be who is meant: afterwards it is too late to find out.
+            former = instance.life().await.context("nothing was done to it")?;
             self.board.step(name, "stopping");
             let end = instance.hold.stop().await?;
             said = format!("{end}, ");
@@ -83,6 +86,13 @@ impl Roll<'_> {
             state.started(name, process.pid())?;
         }
         self.becomes_ready(instance).await?;
+        let life = instance.life().await.context("the replacement cannot be seen")?;
+        if life.is_some() && life == former {
+            bail!(
+                "its admin page still shows {}: the former process answers there",
+                former.unwrap_or_default()
+            );
+        }
         state.finish(name)?;
         self.during.did(Intervention {
             kind: format!("roll {}", instance.kind),
@@ -93,7 +103,11 @@ impl Roll<'_> {
         });
         let of = self.instances.iter().filter(|instance| instance.wanted).count();
         let took = began.elapsed().as_secs_f32();
-        self.board.step(name, &format!("{said}ready after {took:.1} s ({} of {of})", state.done()));
+        let pid = match &instance.hold {
+            Hold::Process(process) => format!(", pid {}", process.pid()),
+            Hold::Container(_) => String::new(),
+        };
+        self.board.step(name, &format!("{said}ready after {took:.1} s{pid} ({} of {of})", state.done()));
         match stopped.and_then(|stopped| stopped.code) {
             Some(code) if code != 0 => bail!(
                 "it ended with {code}, not with 0: its replacement is ready; look at the log of the former before \

@@ -12,4 +12,7 @@ mod readme;
 mod refusals;
 mod restart;
 mod rig;
+#[path = "../shared/sink.rs"]
+mod sink;
+mod stdout;
 mod stop;

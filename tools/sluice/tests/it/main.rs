@@ -4,6 +4,9 @@
 mod cluster;
 mod reference;
 mod roll;
+#[path = "../shared/sink.rs"]
+mod sink;
+mod stdout;
 mod token;
 
 use std::process::{Command, Output};
@@ -33,6 +36,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["pub"],
         &["sub"],
         &["health"],
+        &["status"],
         &["check"],
         &["store", "new-epoch"],
         &["drill"],

@@ -1,0 +1,59 @@
+//! What the admin page of an instance says of it, as `/status`. Asks once, judges nothing.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sluice_launcher::probe;
+
+/// An instance as it describes itself; what a page does not say is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) service: String,
+    /// New in each life.
+    pub(crate) instance: String,
+    /// In its own PID namespace.
+    pub(crate) pid: Option<u64>,
+    pub(crate) version: String,
+    pub(crate) stage: String,
+    /// Why it is not ready, or why it stops.
+    pub(crate) reason: Option<String>,
+    pub(crate) connections: Option<u64>,
+    pub(crate) in_flight: Option<u64>,
+    pub(crate) remaining: Option<Duration>,
+    /// Who a stop waits for.
+    pub(crate) blockers: String,
+}
+
+impl Page {
+    pub(crate) fn of(page: &Value) -> Self {
+        let number = |name: &str| page.get(name).and_then(Value::as_u64);
+        let text = |name: &str| page.get(name).and_then(Value::as_str).map(str::to_owned);
+        let blockers = page.get("blockers").and_then(Value::as_object).into_iter().flatten();
+        Self {
+            service: text("service").unwrap_or_default(),
+            instance: text("instance").unwrap_or_default(),
+            pid: number("pid"),
+            version: text("version").unwrap_or_default(),
+            stage: text("stage").unwrap_or_else(|| "?".to_owned()),
+            reason: text("reason"),
+            connections: number("connections"),
+            in_flight: number("publishes_in_flight")
+                .or(number("calls_waiting"))
+                .or(number("notices_in_flight")),
+            remaining: number("remaining_ms").map(Duration::from_millis),
+            blockers: blockers.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+/// The page at `http://host:port`, as JSON.
+///
+/// # Errors
+/// Why there is none, for people.
+pub(crate) async fn ask(admin: &str, within: Duration) -> Result<Value, String> {
+    let url = format!("{}/status", admin.trim_end_matches('/'));
+    let answer = probe::get(&url, within).await.map_err(|error| format!("no answer: {error}"))?;
+    let page = serde_json::from_str::<Value>(&answer.body).ok().filter(|page| page.get("service").is_some());
+    page.filter(|_| answer.status == 200)
+        .ok_or_else(|| format!("answers {} without a status: is this an admin address?", answer.status))
+}

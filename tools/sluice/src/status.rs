@@ -1,0 +1,138 @@
+//! `sluice status`: all instances in one table.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use sluice_program::output;
+
+use crate::page::{self, Page};
+
+/// Show all instances in one table: where each stands, and how many clients each gateway has
+///
+/// Exit code 0 when all answer and serve, else 1.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  sluice status http://127.0.0.1:8081 http://127.0.0.1:7071 http://127.0.0.1:7072
+  sluice status --json http://gateway-0:8081 http://gateway-1:8081 | jq .connections")]
+pub(crate) struct Arguments {
+    /// Admin addresses, http://host:port
+    #[arg(required = true, value_name = "ADMIN-URL")]
+    urls: Vec<String>,
+    /// Longest wait for an answer, seconds; all are asked at once
+    #[arg(long, default_value_t = 2)]
+    timeout_s: u64,
+    /// One JSON object per line: all that the page says, and its address as `admin`
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let within = Duration::from_secs(arguments.timeout_s);
+    let asked = arguments.urls.iter().map(|url| async move { (url.as_str(), page::ask(url, within).await) });
+    let pages = join_all(asked).await;
+    if arguments.json {
+        for (url, page) in &pages {
+            output::line(object(url, page))?;
+        }
+    } else {
+        output::text(&table(&pages))?;
+    }
+    let serves = |(_, page): &(&str, Result<Value, String>)| page.as_ref().is_ok_and(is_serving);
+    Ok(if pages.iter().all(serves) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_serving(page: &Value) -> bool {
+    page.get("stage").and_then(Value::as_str) == Some("ready")
+}
+
+fn object(url: &str, page: &Result<Value, String>) -> Value {
+    match page {
+        Ok(page) => {
+            let mut page = page.clone();
+            if let Some(fields) = page.as_object_mut() {
+                fields.insert("admin".to_owned(), json!(url));
+            }
+            page
+        }
+        Err(error) => json!({"admin": url, "error": error}),
+    }
+}
+
+fn table(pages: &[(&str, Result<Value, String>)]) -> String {
+    let mut rows = vec![
+        ["SERVICE", "INSTANCE", "STAGE", "CONNECTIONS", "IN FLIGHT", "PID", "VERSION", "ADMIN"]
+            .map(String::from),
+    ];
+    let (mut gateways, mut connections) = (0, 0);
+    let mut notes = String::new();
+    for (url, page) in pages {
+        let page = match page {
+            Ok(page) => Page::of(page),
+            Err(error) => {
+                rows.push(["?", "", error, "", "", "", "", url].map(String::from));
+                continue;
+            }
+        };
+        gateways += usize::from(page.connections.is_some());
+        connections += page.connections.unwrap_or_default();
+        if let Some(reason) = &page.reason {
+            notes.push_str(&format!("{url}: {reason}\n"));
+        }
+        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+        let stage = match page.remaining {
+            Some(left) => format!("{}, {:.1} s left", page.stage, left.as_secs_f32()),
+            None => page.stage,
+        };
+        let (connections, in_flight, pid) =
+            (number(page.connections), number(page.in_flight), number(page.pid));
+        rows.push([
+            page.service,
+            page.instance,
+            stage,
+            connections,
+            in_flight,
+            pid,
+            page.version,
+            (*url).to_owned(),
+        ]);
+    }
+    format!("{}{notes}{connections} connections on {gateways} gateways\n", aligned(&rows))
+}
+
+fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let line = |row: &[String; COLUMNS]| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_all_instances_and_the_sum() {
+        let gateway = json!({"service": "gateway", "instance": "g1", "stage": "ready", "connections": 12,
+                             "publishes_in_flight": 3, "pid": 7, "version": "0.1.0"});
+        let stopping = json!({"service": "gateway", "instance": "g2", "stage": "drain", "connections": 5,
+                              "remaining_ms": 1_500, "reason": "SIGTERM", "pid": 8, "version": "0.1.0"});
+        let text = table(&[
+            ("http://a:1", Ok(gateway)),
+            ("http://b:1", Ok(stopping.clone())),
+            ("http://c:1", Err("no answer: refused".to_owned())),
+        ]);
+        let lines: Vec<&str> = text.lines().collect();
+        let words = |line: usize| lines[line].split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(words(1), "gateway g1 ready 12 3 7 0.1.0 http://a:1");
+        assert_eq!(words(2), "gateway g2 drain, 1.5 s left 5 8 0.1.0 http://b:1");
+        assert_eq!(words(3), "? no answer: refused http://c:1");
+        assert_eq!(lines[4..], ["http://b:1: SIGTERM", "17 connections on 2 gateways"]);
+        assert!(!is_serving(&stopping));
+    }
+}
