@@ -65,7 +65,7 @@ pub(crate) fn subscribe(room: &str, position: &Position, id: u64) -> String {
 
 /// A question that anybody may ask; no request has its id.
 pub(crate) fn ping() -> String {
-    ClientFrame { ping: Some(1), id: 0, ..ClientFrame::default() }.text()
+    OutgoingFrame { ping: Some(1), id: 0, ..OutgoingFrame::default() }.text()
 }
 
 /// What a server sends, flat: exactly one of the first fields is there.

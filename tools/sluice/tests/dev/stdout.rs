@@ -38,8 +38,7 @@ fn verbs_around_a_running_dev() {
 /// What runs until a signal goes on: whoever started it may not listen.
 #[tokio::test]
 async fn a_dev_goes_on_and_stops() {
-    for (sink, json) in [(Sink::Closed, true), (Sink::Full, true), (Sink::Closed, false), (Sink::Full, false)]
-    {
+    for (sink, json) in Sink::ALL.into_iter().flat_map(|sink| [(sink, true), (sink, false)]) {
         let dir = tempfile::tempdir().unwrap();
         let mut command = sluice();
         command.args(["dev", "--dir"]).arg(dir.path()).args(json.then_some("--json"));

@@ -5,6 +5,7 @@ mod outages;
 mod settings;
 mod standby;
 mod stops;
+mod verbs;
 
 use std::ops::Deref;
 use std::process::Command;
