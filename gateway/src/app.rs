@@ -18,6 +18,7 @@ use sluice_service::grpc::server::GrpcServer;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
 use sluice_service::process::StartError;
+use sluice_service::telemetry;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::service::Routes;
 
@@ -140,6 +141,7 @@ impl App {
     pub async fn serve(self, deps: Deps) -> Result<Arc<Shared>, StartError> {
         let Self { config, lifecycle, admin, agent, grpc, clients } = self;
         let registry = Registry::new("gateway");
+        telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let me = deps.cluster.me();
         let caller = Caller::new(me.clone());
         let targets = targets(&lifecycle, &*deps.cluster);

@@ -348,7 +348,7 @@ impl Calls {
                 pick.succeeded();
             }
             Err(status) if is_of_the_way(status.code()) => {
-                tracing::debug!(instance = %pick.target().id, %status, "A call on logic failed.");
+                tracing::debug!(logic = %pick.target().id, %status, "A call on logic failed.");
                 pick.failed();
             }
             Err(_) => {}

@@ -19,6 +19,7 @@ use sluice_service::grpc::server::GrpcServer;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
 use sluice_service::process::StartError;
+use sluice_service::telemetry;
 use sluice_store::{Store, StoreError};
 use tonic::service::Routes;
 
@@ -123,6 +124,7 @@ impl App {
     pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
         let Self { config, lifecycle, admin, grpc } = self;
         let registry = Registry::new("logic");
+        telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
         let (probe, peers, core) = (Probe::default(), Peers::new(), Arc::new(OnceLock::new()));
         let (health, health_service) = Health::new().await;

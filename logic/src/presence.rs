@@ -96,7 +96,7 @@ impl PresenceService {
         for gone in &request.gone {
             let gone = InstanceId::parse(gone)?;
             if (self.alive)(&gone) {
-                tracing::warn!(instance = %gone, "An instance said to be gone is connected here; it is not reaped.");
+                tracing::warn!(gone = %gone, "An instance said to be gone is connected here; it is not reaped.");
                 continue;
             }
             fields_removed += self.presence.reap(&gone).await?;

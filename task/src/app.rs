@@ -17,6 +17,7 @@ use sluice_service::grpc::peers::Peers;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
 use sluice_service::process::StartError;
+use sluice_service::telemetry;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -87,6 +88,7 @@ impl App {
     pub fn serve(self, deps: Deps) {
         let Self { config, lifecycle, admin } = self;
         let registry = Registry::new("task");
+        telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
         let (caller, peers) = (Caller::new(deps.cluster.me()), Peers::new());
         let scope = lifecycle.scope(Stage::Flush);

@@ -33,7 +33,6 @@ impl<C> Last<C> {
     /// Waits as long as this process is needed: while it is the last and `draining` counts any gateways.
     /// Not at all when `needless` says so, of the connections and of being the last.
     pub async fn stay(self, draining: impl Fn(&C) -> usize, needless: impl Fn(&C, bool) -> bool) {
-        let service = self.service.as_str();
         let gateways = || draining(&self.connections.borrow());
         let stay = async {
             let is_needed = |connections: &C, alone| alone && draining(connections) > 0;
@@ -44,13 +43,13 @@ impl<C> Last<C> {
                 () = sleep(self.look) => false,
             };
             if looked {
-                tracing::info!(service, gateways = gateways(), "The last one stays for draining gateways.");
+                tracing::info!(gateways = gateways(), "The last one stays for draining gateways.");
                 self.until(|connections, alone| !is_needed(connections, alone)).await;
             }
         };
         if timeout(self.stay, stay).await.is_err() {
             let gateways = gateways();
-            tracing::warn!(service, gateways, "Gateways still drain; stopping all the same.");
+            tracing::warn!(gateways, "Gateways still drain; stopping all the same.");
         }
     }
 

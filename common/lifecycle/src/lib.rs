@@ -66,7 +66,7 @@
 //! async fn main() -> Result<(), BoxError> {
 //!     let signals = Signals::install()?; // before anything else: PID 1 has no default action
 //!     let (lifecycle, engine) = Lifecycle::new(plan());
-//!     let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN)?;
+//!     let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN, || ())?;
 //!     signals.drive(&lifecycle);
 //!     if let Some(built) = lifecycle.until_stopping(build(&lifecycle)).await {
 //!         built?;
@@ -81,7 +81,7 @@
 //!
 //! | Reason | Exit code |
 //! |---|---|
-//! | SIGTERM, SIGINT, SIGQUIT ([`Signals`]), an operator, the program itself ([`Lifecycle::stop`]) | 0, also with stages late, failed or skipped: the report says so |
+//! | SIGTERM, SIGINT, SIGQUIT, SIGHUP ([`Signals`]), an operator, the program itself ([`Lifecycle::stop`]) | 0, also with stages late, failed or skipped: the report says so |
 //! | a task of [`Scope::spawn`] ended before its stage: error, panic or plain return | 1 |
 //! | the stop took longer than its total and a margin ([`Watchdog`]) | 1, also when the runtime is wedged |
 //!
@@ -130,7 +130,7 @@ pub use lifecycle::Lifecycle;
 pub use plan::{Plan, PlanError, StagePlan, TOTAL_DEFAULT};
 pub use report::{Progress, Report, StageOutcome, StageReport, StopReason};
 pub use scope::{Scope, TaskGuard};
-pub use signals::Signals;
+pub use signals::{Signals, hangup_is_ignored};
 pub use stage::{ProcessState, Stage};
 pub use task::{BoxError, TaskResult};
 pub use wait::{Late, bounded};

@@ -1,4 +1,4 @@
-//! Signals: the first act of `main`. SIGTERM, SIGINT and SIGQUIT ask for a stop; a second one is ignored.
+//! Signals: the first act of `main`. SIGTERM, SIGINT, SIGQUIT and SIGHUP ask for a stop; a second one is ignored.
 //!
 //! They are heard on a thread of their own, so that a wedged runtime does not keep the stop, and with it the
 //! watchdog, from beginning. Nothing here ends the process.
@@ -41,10 +41,25 @@ impl Signals {
     }
 }
 
+/// Whether whoever started this process wants it to outlive the terminal (`nohup`): then SIGHUP must stay ignored.
+/// Known where there is `/proc`, and only before a handler was installed.
+pub fn hangup_is_ignored() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status))
+}
+
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The lowest bit is signal 1, SIGHUP.
+    mask.is_some_and(|mask| mask & 1 == 1)
+}
+
 struct Handlers {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
+    /// None where it was ignored at the start.
+    hangup: Option<Signal>,
 }
 
 impl Handlers {
@@ -53,14 +68,22 @@ impl Handlers {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
+            hangup: if hangup_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
         })
     }
 
     async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.quit.recv() => "SIGQUIT",
+            () = hangup => "SIGHUP",
         }
     }
 }
@@ -88,4 +111,18 @@ fn listen(installed: &SyncSender<io::Result<()>>, lifecycle: oneshot::Receiver<L
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_the_system_says_whether_the_terminal_matters() {
+        let status =
+            |mask: &str| format!("Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t{mask}\nSigCgt:\t0\n");
+        assert!(ignores_hangup(&status("0000000000000001")) && ignores_hangup(&status("0000000000001001")));
+        assert!(!ignores_hangup(&status("0000000000001000")) && !ignores_hangup(&status("")));
+        assert!(!ignores_hangup("Name:\tx\n"));
+    }
 }

@@ -25,28 +25,30 @@ pub struct Watchdog(());
 
 impl Watchdog {
     /// Starts the thread. It sleeps until a stop of `lifecycle` is asked for and then gives it its total plus `margin`.
+    /// `flush` brings out what the log still holds; it may hang.
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn arm(lifecycle: &Lifecycle, margin: Duration) -> io::Result<Watchdog> {
+    pub fn arm(lifecycle: &Lifecycle, margin: Duration, flush: fn()) -> io::Result<Watchdog> {
         let alarm = lifecycle.alarm();
         let watched = lifecycle.clone();
         thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
             alarm.rings(margin);
-            end_process(watched);
+            end_process(watched, flush);
         })?;
         Ok(Watchdog(()))
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the watchdog is one of the two places that may")]
-fn end_process(lifecycle: Lifecycle) {
+fn end_process(lifecycle: Lifecycle, flush: fn()) {
     let (said, heard) = sync_channel(1);
     // On a thread of its own: the log, and the locks behind the question who is late, may be what hangs.
     let words = thread::Builder::new().name("last-words".to_owned()).spawn(move || {
         let stage = lifecycle.stage();
         tracing::error!(stage = stage.as_str(), "The stop is over its time, the watchdog ends the process");
         tracing::error!(blockers = list(lifecycle.blockers()), "Who was late");
+        flush();
         said.send(()).ok();
     });
     if words.is_ok() {

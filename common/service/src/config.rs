@@ -80,7 +80,7 @@ pub fn load<T: Serialize + DeserializeOwned + Default>(
 ) -> Result<T, ConfigError> {
     let loaded = load_with_warnings(file, env, overrides)?;
     for warning in &loaded.warnings {
-        output::note(format!("{service}: warning: {warning}"));
+        crate::lines::Lines::stderr().say(&format!("{service}: warning: {warning}"));
     }
     Ok(loaded.config)
 }

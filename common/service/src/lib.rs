@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod grpc;
+pub mod lines;
 pub mod listen;
 pub mod metrics;
 pub mod process;

@@ -1,7 +1,7 @@
 //! The life of a service's process, the same for all: configuration, log, lifecycle, exit code. Knows nothing
 //! of what the service does, and does not end the process: that is the last line of `main`.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,6 +13,7 @@ use tokio::runtime::Builder;
 use crate::cli::Args;
 use crate::config::sections::{Log, Shutdown};
 use crate::config::{ConfigError, masked_toml};
+use crate::lines::{self, Lines};
 use crate::seeded::{self, Bug};
 use crate::telemetry::{self, BadLevel};
 
@@ -93,17 +94,19 @@ pub fn run<C: Settings>(
     args: &Args,
     start: impl AsyncFnOnce(C, &Lifecycle) -> Result<(), StartError>,
 ) -> io::Result<i32> {
-    match prepare::<C>(args) {
+    telemetry::log_panics();
+    let code = match prepare::<C>(args) {
         Ok(Some(config)) => live(config, signals, start),
         Ok(None) => Ok(0),
         Err(error) => Ok(refuse::<C>(&error)),
-    }
+    };
+    lines::flush();
+    code
 }
 
-/// Says on stdout where the service listens: one line, for whoever started it.
+/// Says on stdout where the service listens: one line, for whoever started it and may not listen.
 pub fn announce(line: &Value) {
-    // Whoever started us may not listen.
-    let _ = writeln!(io::stdout(), "{line}");
+    Lines::stdout().say(&line.to_string());
 }
 
 /// Loads and checks the configuration and starts the log; `None` when only a question was asked and answered.
@@ -120,7 +123,7 @@ fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
         return Ok(Some(config));
     }
     if let Err(error) = kill_timer(&config) {
-        output::note(format!("sluice-{}: warning: {error}; {KILL_TIMER_FIX}", C::SERVICE));
+        Lines::stderr().say(&format!("sluice-{}: warning: {error}; {KILL_TIMER_FIX}", C::SERVICE));
     }
     Ok(None)
 }
@@ -140,7 +143,7 @@ fn live<C: Settings>(
     }
     let (lifecycle, engine) = Lifecycle::new(config.plan());
     signals.drive(&lifecycle);
-    let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN)?;
+    let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN, lines::flush)?;
     let started = async {
         let started = start(config, &lifecycle).await;
         if let Err(error) = &started {
@@ -166,6 +169,6 @@ fn kill_timer<C: Settings>(config: &C) -> Result<(), PlanError> {
 }
 
 fn refuse<C: Settings>(error: &StartError) -> i32 {
-    output::note(format!("sluice-{}: {error}", C::SERVICE));
+    Lines::stderr().say(&format!("sluice-{}: {error}", C::SERVICE));
     error.exit_code()
 }

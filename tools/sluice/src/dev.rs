@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use sluice_dev::{Dev, Error, Options};
 use sluice_lifecycle::{Lifecycle, Report, Signals, StopReason, WATCHDOG_MARGIN, Watchdog};
-use sluice_program::output::note;
+use sluice_service::lines::{self, Lines};
 use tokio::sync::broadcast::error::RecvError;
 
 use output::Output;
@@ -18,7 +18,7 @@ use output::Output;
 /// Run gateway, logic and task in one process on embedded parts: nothing to install, for development only
 ///
 /// Listens on loopback and lets everybody in. Messages are in ./sluice-dev.db and survive a kill. A page shows what
-/// happens; SIGINT or SIGTERM stops everything in order and exits with 0.
+/// happens; SIGINT, SIGTERM or a closed terminal stops everything in order and exits with 0.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:
@@ -79,7 +79,7 @@ async fn live(run: Run) -> anyhow::Result<ExitCode> {
     let signals = Signals::install()?;
     let (lifecycle, engine) = Lifecycle::new(sluice_dev::plan());
     signals.drive(&lifecycle);
-    let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN)?;
+    let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN, lines::flush)?;
     let output = Output::new(run.json);
     let options =
         Options { dir: run.dir, memory: run.memory, gateways: run.gateways, host: run.host, port: run.port };
@@ -128,7 +128,7 @@ async fn tell(dev: &Dev, output: &Output, lifecycle: &Lifecycle) {
 fn ended(output: &Output, report: &Report) -> ExitCode {
     output.stopped(report);
     if let StopReason::Failed(..) = report.reason {
-        note(format_args!("sluice dev: {}", report.reason));
+        Lines::stderr().say(&format!("sluice dev: {}", report.reason));
     }
     ExitCode::from(u8::try_from(report.exit_code()).unwrap_or(1))
 }
@@ -136,6 +136,6 @@ fn ended(output: &Output, report: &Report) -> ExitCode {
 fn refused(error: &Error) -> ExitCode {
     // A terminal may show ^C before it.
     let lead = if std::io::stderr().is_terminal() { "\r" } else { "" };
-    note(format_args!("{lead}sluice dev: {error}"));
+    Lines::stderr().say(&format!("{lead}sluice dev: {error}"));
     ExitCode::from(error.exit_code())
 }

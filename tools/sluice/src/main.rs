@@ -21,13 +21,13 @@ mod subscribe;
 mod target;
 mod token;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
-use sluice_program::{arguments, build, features, output};
-use tracing_subscriber::filter::LevelFilter;
+use sluice_program::{arguments, build, features};
+use sluice_service::lines::{self, Lines};
+use sluice_service::telemetry;
 
 /// Sluice, a self-hosted WebSocket real-time gateway
 #[derive(Parser)]
@@ -69,11 +69,23 @@ async fn main() -> ExitCode {
         Ok(arguments) => arguments.verb,
         Err(code) => return ExitCode::from(code),
     };
-    let log =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    // What cannot be written must not become a panic: the library says so on the very output that takes nothing.
-    log.with_max_level(level(&verb)).log_internal_errors(false).init();
-    let outcome = match verb {
+    let code = match telemetry::init_text(level(&verb)) {
+        Ok(()) => run(verb).await,
+        Err(error) => Err(error.into()),
+    };
+    let code = code.unwrap_or_else(|error| {
+        Lines::stderr().say(&format!("sluice: {error:#}"));
+        ExitCode::FAILURE
+    });
+    lines::flush();
+    code
+}
+
+async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+    if outlives_its_reader(&verb) {
+        telemetry::log_panics();
+    }
+    match verb {
         #[cfg(feature = "dev")]
         Verb::Dev(arguments) => dev::run(arguments).await,
         Verb::Cluster(arguments) => cluster::run(arguments).await,
@@ -89,17 +101,22 @@ async fn main() -> ExitCode {
         Verb::Roll(arguments) => roll::run(*arguments).await,
         #[cfg(feature = "servers")]
         Verb::Drill(arguments) => drill::run(*arguments).await,
-    };
-    outcome.unwrap_or_else(|error| {
-        output::note(format_args!("sluice: {error:#}"));
-        ExitCode::FAILURE
-    })
+    }
 }
 
-fn level(verb: &Verb) -> LevelFilter {
-    let wanted = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
-    let usual = if wants_log(verb) { LevelFilter::INFO } else { LevelFilter::WARN };
-    wanted.unwrap_or(usual)
+/// Whether others depend on this process, so that nothing may hold it up, not even its own panic.
+fn outlives_its_reader(verb: &Verb) -> bool {
+    match verb {
+        #[cfg(feature = "dev")]
+        Verb::Dev(_) => true,
+        Verb::Cluster(_) => true,
+        _ => false,
+    }
+}
+
+/// What is logged unless `RUST_LOG` says otherwise.
+fn level(verb: &Verb) -> &'static str {
+    if wants_log(verb) { "info" } else { "warn" }
 }
 
 /// Whether a program will want to read what happened.

@@ -41,12 +41,12 @@ pub(super) async fn hold(shared: Arc<EtcdShared>) {
             }
             sleep(pause.next()).await;
         };
-        tracing::info!(instance = %shared.shown.id(), "Registered.");
+        tracing::info!(id = %shared.shown.id(), "Registered.");
         renew(&shared, lease, sent).await;
         shared.lease.send_replace(None);
         shared.written.send_replace(None);
         let fresh = shared.registrant.fresh_id();
-        tracing::warn!(instance = %fresh, "The lease was lost; a new id begins.");
+        tracing::warn!(id = %fresh, "The lease was lost; a new id begins.");
         shared.learn(|known, _| known.rename(fresh));
     }
 }

@@ -186,7 +186,7 @@ impl EtcdRegistry {
             RegistryKey::Instance(service, id) => {
                 let record: Record = serde_json::from_slice(pair.value())
                     .inspect_err(
-                        |error| tracing::warn!(instance = %id, %error, "A registration is unreadable."),
+                        |error| tracing::warn!(registered = %id, %error, "A registration is unreadable."),
                     )
                     .ok()?;
                 let Record { address, url, version, started_ms, state, headroom } = record;

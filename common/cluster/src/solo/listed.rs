@@ -77,7 +77,7 @@ impl Listed {
     fn take(&mut self, me: &InstanceId, step: DutyStep) {
         match step {
             DutyStep::Claim { duty, from } if self.owners.get(&duty) == from.as_ref() => {
-                tracing::info!(%duty, instance = %me, "Duty taken.");
+                tracing::info!(%duty, owner = %me, "Duty taken.");
                 self.owners.insert(duty, me.clone());
                 self.tell(|known, _| known.put_owner(duty, me.clone()));
             }

@@ -103,7 +103,7 @@ impl Ended {
 
 #[test]
 fn each_signal_ends_an_idle_service_at_once_with_0() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
         let mut service = Service::start("idle");
         service.signal(signal);
         let ended = service.end();
@@ -223,7 +223,7 @@ fn play(scenario: &str) -> ! {
         plan
     };
     let (lifecycle, engine) = Lifecycle::new(plan);
-    let _watchdog = Watchdog::arm(&lifecycle, MARGIN).unwrap();
+    let _watchdog = Watchdog::arm(&lifecycle, MARGIN, || ()).unwrap();
     signals.drive(&lifecycle);
     let runtime = runtime();
     let report = runtime.block_on(async {

@@ -222,7 +222,7 @@ impl TargetChannel {
                 Some(Self { target, channel, open, generation: 0, failures: 0, rests_until: None })
             }
             Err(error) => {
-                tracing::warn!(instance = %target.id, %error, "An instance cannot be called.");
+                tracing::warn!(peer = %target.id, %error, "An instance cannot be called.");
                 None
             }
         }

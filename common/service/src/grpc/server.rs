@@ -198,9 +198,9 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if let (true, Some(peer)) = (self.given_up, self.peer.state()) {
-            let instance = peer.instance.as_ref().map_or("unknown", |instance| instance.as_str());
+            let who = peer.instance.as_ref().map_or("unknown", |instance| instance.as_str());
             tracing::warn!(
-                instance,
+                peer = who,
                 from = peer.address,
                 "A gRPC connection did not end in time and was dropped."
             );

@@ -82,7 +82,7 @@ fn classify(sqlstate: String, message: String) -> StoreError {
         UNIQUE_VIOLATION => {
             tracing::error!(
                 alarm = true,
-                message,
+                said = message,
                 "ALARM: the store met a key or position twice, which its rules make impossible"
             );
             StoreError::Unknown(message)

@@ -84,7 +84,7 @@ fn classify(code: i32, message: String) -> StoreError {
         CONSTRAINT if UNIQUE.contains(&code) => {
             tracing::error!(
                 alarm = true,
-                message,
+                said = message,
                 "ALARM: the store met a key or position twice, which its rules make impossible"
             );
             StoreError::Unknown(message)
@@ -96,7 +96,7 @@ fn classify(code: i32, message: String) -> StoreError {
         },
         primary => match fix_of(primary) {
             Some(fix) => {
-                tracing::error!(alarm = true, message, fix, "ALARM: the store's file cannot be used");
+                tracing::error!(alarm = true, said = message, fix, "ALARM: the store's file cannot be used");
                 StoreError::Misconfigured(format!("{message}; {fix}"))
             }
             None => StoreError::RolledBack { sqlstate, message },

@@ -1,12 +1,11 @@
 //! What `sluice cluster` says: JSON lines for programs, a table and lines to paste for people. A reader that has gone
-//! away is no reason to stop.
+//! away, or stopped reading, is no reason to stop or to wait.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::json;
 use sluice_launcher::{Cluster, Event, Service, Stopped};
-use sluice_program::output::note;
+use sluice_service::lines::Lines;
 
 pub(super) struct Output {
     json: bool,
@@ -18,8 +17,7 @@ impl Output {
     }
 
     fn line(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}").and_then(|()| out.flush()).ok(); // nobody reads any more: go on
+        Lines::stdout().say(text);
     }
 
     fn for_people(&self, text: &str) {
@@ -73,7 +71,7 @@ impl Output {
 
     pub(super) fn stopped(&self, stopped: &Stopped) {
         for name in &stopped.killed {
-            note(format_args!("sluice: {name} did not stop in time and was killed"));
+            Lines::stderr().say(&format!("sluice: {name} did not stop in time and was killed"));
         }
         self.for_people("stopped");
     }

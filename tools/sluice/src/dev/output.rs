@@ -1,12 +1,12 @@
 //! What `sluice dev` says: one JSON object for programs; a banner, lines to paste and the stages for people. A reader
-//! that has gone away is no reason to stop.
+//! that has gone away, or stopped reading, is no reason to stop or to wait.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use serde_json::json;
 use sluice_dev::{Dev, Event};
 use sluice_lifecycle::{Report, StageOutcome, StageReport};
-use sluice_program::output::note;
+use sluice_service::lines::Lines;
 
 /// Where `sluice pub` and `sluice sub` look when nobody tells them.
 const USUAL_URL: &str = "ws://127.0.0.1:8080/ws";
@@ -21,8 +21,7 @@ impl Output {
     }
 
     fn line(text: &str) {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}").and_then(|()| out.flush()).ok(); // nobody reads any more: go on
+        Lines::stdout().say(text);
     }
 
     fn for_people(&self, text: &str) {
@@ -37,7 +36,7 @@ impl Output {
                 json!({ "gateways": dev.gateways(), "page": dev.page(), "pid": std::process::id() });
             first["dir"] = json!(dev.dir());
             first["store"] = json!(dev.store());
-            dev.notes().iter().for_each(|text| note(format_args!("sluice dev: {text}")));
+            dev.notes().iter().for_each(|note| Lines::stderr().say(&format!("sluice dev: {note}")));
             Self::line(&first.to_string());
         } else {
             Self::line(&banner(dev));
