@@ -248,6 +248,9 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
+    /// What was said about dropped lines when writing worked again. Tests are processes of their own.
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+
     /// Takes a byte for each permit; fails when there are no more permits to come.
     struct Reader(std::sync::mpsc::Receiver<usize>, Arc<Mutex<Vec<u8>>>);
 
@@ -269,7 +272,13 @@ mod tests {
     fn lines() -> (Lines, SyncSender<usize>, Arc<Mutex<Vec<u8>>>) {
         let (permit, permits) = sync_channel(100);
         let read = Arc::new(Mutex::new(Vec::new()));
-        (Lines::start(Reader(permits, Arc::clone(&read)), |_| {}), permit, read)
+        (
+            Lines::start(Reader(permits, Arc::clone(&read)), |lines| {
+                let _ = TOLD.fetch_add(lines, Ordering::Relaxed);
+            }),
+            permit,
+            read,
+        )
     }
 
     fn text(read: &Mutex<Vec<u8>>) -> String {
@@ -304,11 +313,14 @@ mod tests {
         permit.send(0).unwrap();
         lines.say("third");
         assert!(lines.flush(SOON));
-        assert_eq!(lines.dropped(), 2);
+        assert_eq!((lines.dropped(), TOLD.load(Ordering::Relaxed)), (2, 0));
         permit.send(100).unwrap();
         lines.say("fourth");
         assert!(lines.flush(SOON));
         assert_eq!(text(&read), "first\nsec\nfourth\n");
+        while TOLD.load(Ordering::Relaxed) != 2 {
+            thread::yield_now();
+        }
         drop(permit);
         lines.say("fifth");
         assert!(lines.flush(SOON));

@@ -2,12 +2,14 @@
 //! dev-dependency; it panics where a test would.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "for tests only")]
 
+mod reader;
 mod server;
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+pub use reader::{ReadEnd, Reader};
 pub use server::{ServerKind, TestServer, free_port};
 
 /// Waits until the condition holds, looking every few milliseconds, and panics when it does not in time. Returns

@@ -8,6 +8,7 @@ mod bounds;
 mod frozen;
 mod limits;
 mod logic;
+mod process;
 mod rig;
 
 use std::time::{Duration, Instant};

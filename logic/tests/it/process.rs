@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use sluice_launcher::{Cluster, Service};
+use sluice_testing::{Reader, free_port};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -47,6 +48,10 @@ impl Logic {
     async fn start(urls: &[(&str, String)]) -> Self {
         let mut command = command();
         command.envs(urls.iter().map(|(key, url)| (*key, url)));
+        Self::spawn(command).await
+    }
+
+    async fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(Duration::from_secs(10), lines.next_line()).await.unwrap().unwrap().unwrap();
@@ -65,15 +70,23 @@ impl Logic {
         eventually("it is ready", async || get(self.admin(), "/readyz").await.0 == 200).await;
     }
 
-    async fn signal(mut self, signal: Signal) -> Ended {
+    async fn end(mut self, signal: Signal) -> (Option<i32>, Duration) {
+        self.ended(signal).await
+    }
+
+    async fn ended(&mut self, signal: Signal) -> (Option<i32>, Duration) {
         let pid = Pid::from_raw(self.child.id().unwrap().try_into().unwrap());
         let began = Instant::now();
         kill(pid, signal).unwrap();
         let status = timeout(Duration::from_secs(12), self.child.wait()).await.expect("it ends").unwrap();
-        let after = began.elapsed();
+        (status.code(), began.elapsed())
+    }
+
+    async fn signal(mut self, signal: Signal) -> Ended {
+        let (code, after) = self.ended(signal).await;
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).await.unwrap();
-        Ended { code: status.code(), after, log }
+        Ended { code, after, log }
     }
 }
 
@@ -135,6 +148,35 @@ async fn a_stop_while_starting_needs_no_store() {
         assert!(ended.after < Duration::from_secs(2), "{:?} {}", ended.after, ended.log);
     }
     cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_ends_nothing_and_holds_nothing_up() {
+    // Nothing answers at these: the log has something to say all the time.
+    let nowhere = || format!("127.0.0.1:{}", free_port());
+    let urls = [
+        ("SLUICE_NATS__URL", format!("nats://{}", nowhere())),
+        ("SLUICE_REDIS__URL", format!("redis://{}", nowhere())),
+        ("SLUICE_ETCD__ENDPOINTS", format!("http://{}", nowhere())),
+        ("SLUICE_POSTGRES__URL", format!("postgres://sluice@{}/sluice", nowhere())),
+        ("SLUICE_LOG__LEVEL", "trace".to_owned()),
+    ];
+    for reader in Reader::ALL {
+        let (mut read, write) = reader.pipe();
+        let mut command = command();
+        command.envs(urls.iter().map(|(key, url)| (*key, url))).stderr(write);
+        let logic = Logic::spawn(command).await;
+        read.process_is_up();
+        for _ in 0..20 {
+            assert_eq!(get(logic.admin(), "/livez").await.0, 200, "{reader:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let dropped = get(logic.admin(), "/metrics").await.1;
+        assert_eq!(dropped.contains("sluice_logic_log_lines_dropped_total 0\n"), reader == Reader::Stuck);
+        let (code, after) = logic.end(Signal::SIGTERM).await;
+        assert_eq!(code, Some(0), "{reader:?}");
+        assert!(after < Duration::from_secs(2), "{reader:?}: {after:?}");
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sluice_lifecycle::{Stage, StageOutcome};
 use sluice_task::config::Config;
 use sluice_task::deps;
-use sluice_testing::{eventually, free_port};
+use sluice_testing::{Reader, eventually, free_port};
 use tokio::time::{Instant, timeout};
 
 use super::{Real, config};
@@ -23,17 +23,20 @@ struct Process(Child);
 
 impl Process {
     fn start(config: &Config) -> Self {
+        Self(Self::command(config).spawn().unwrap())
+    }
+
+    fn command(config: &Config) -> Command {
         let list = |list: &[String]| format!("{list:?}");
-        let child = Command::new(env!("CARGO_BIN_EXE_sluice-task"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice-task"));
+        command
             .args(["--set", &format!("admin.listen={}", config.admin.listen)])
             .args(["--set", &format!("nats.url={}", config.nats.url)])
             .args(["--set", &format!("redis.url={}", config.redis.url)])
             .env("SLUICE_GATEWAY__SEEDS", list(&config.gateway.seeds))
             .env("SLUICE_ETCD__ENDPOINTS", list(&config.etcd.endpoints))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self(child)
+            .stdout(Stdio::piped());
+        command
     }
 
     /// The line it introduces itself with.
@@ -109,7 +112,7 @@ async fn a_process_obeys_signals_also_with_its_servers_black_holed() {
     let holes: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let hole = |n: usize| holes[n].local_addr().unwrap().port();
     let config = config(hole(0), hole(1), hole(2));
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
         let mut process = Process::start(&config);
         let said = process.announcement();
         assert_eq!(said["service"], "task");
@@ -120,5 +123,26 @@ async fn a_process_obeys_signals_also_with_its_servers_black_holed() {
         process.signal(signal);
         assert_eq!(process.exited().await.code(), Some(0));
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_ends_nothing_and_holds_nothing_up() {
+    let config = config(free_port(), free_port(), free_port());
+    for reader in Reader::ALL {
+        let (mut read, write) = reader.pipe();
+        let mut command = Process::command(&config);
+        let mut process = Process(command.env("RUST_LOG", "trace").stderr(write).spawn().unwrap());
+        let said = process.announcement();
+        read.process_is_up();
+        let admin = said["admin"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+        for _ in 0..20 {
+            assert!(get(&admin, "/livez").await.0.starts_with("HTTP/1.1 200"), "{reader:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let begun = Instant::now();
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.exited().await.code(), Some(0), "{reader:?}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{reader:?}: {:?}", begun.elapsed());
     }
 }

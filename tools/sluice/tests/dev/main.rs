@@ -8,6 +8,7 @@ mod emptied;
 mod epoch;
 mod kill;
 mod page;
+mod reader;
 mod readme;
 mod refusals;
 mod restart;

@@ -1,0 +1,136 @@
+//! The gateway as a process, with clients and a log that nobody reads.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use sluice_testing::{Reader, eventually, free_port};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::logic::Scripted;
+use super::rig::Client;
+
+/// A stop that is asked for takes a second; this much a busy machine may add.
+const BUDGET: Duration = Duration::from_secs(5);
+
+/// Killed when dropped.
+struct Process {
+    child: Child,
+    said: Value,
+}
+
+impl Process {
+    /// Starts it beside a logic, without etcd, and waits for its line.
+    fn start(logic: &str, command: impl FnOnce(&mut Command)) -> Self {
+        let mut gateway = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"));
+        for key in ["listen", "admin.listen", "grpc.listen"] {
+            gateway.args(["--set", &format!("{key}=127.0.0.1:0")]);
+        }
+        gateway
+            .args(["--set", &format!("etcd.endpoints=http://127.0.0.1:{}", free_port())])
+            .args(["--set", &format!("logic.seeds={logic}"), "--set", "shards=2"])
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped());
+        command(&mut gateway);
+        let mut child = gateway.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let said = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        Self { child, said }
+    }
+
+    fn url(&self) -> &str {
+        self.said["ws"].as_str().unwrap()
+    }
+
+    /// What a GET of `path` is answered by whoever listens at a URL, without its scheme.
+    async fn get(at: &str, path: &str) -> String {
+        let address = at.split_once("://").map_or(at, |(_, rest)| rest).trim_end_matches("/ws");
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(BUDGET, socket.read_to_end(&mut answer)).await.expect("an answer in time").unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    async fn admin(&self, path: &str) -> String {
+        Self::get(self.said["admin"].as_str().unwrap(), path).await
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    async fn exited(&mut self) -> Option<i32> {
+        eventually("it exits", 2 * BUDGET, async || self.child.try_wait().unwrap().is_some()).await;
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A scripted logic, for as long as the test runs.
+async fn logic() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = tonic::transport::Server::builder().add_service(Scripted::default().service());
+    tokio::spawn(server.serve_with_incoming(incoming));
+    address
+}
+
+async fn is_left_in_order(mut client: Client) {
+    assert!(client.hear().await["drain"].is_object());
+    assert_eq!(client.hear().await["bye"]["code"], 1012);
+    assert_eq!(client.end().await.map(|(code, _)| code), Some(1012));
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_ends_nothing_and_holds_nothing_up() {
+    let logic = logic().await;
+    for reader in Reader::ALL {
+        let (mut read, write) = reader.pipe();
+        let mut process = Process::start(&logic, |command| {
+            command.stderr(write);
+        });
+        eventually("a logic answers", BUDGET, async || process.admin("/readyz").await.contains("200 OK"))
+            .await;
+        read.process_is_up();
+        let early = Client::connect_to(process.url()).await;
+        for _ in 0..60 {
+            assert!(Process::get(process.url(), "/nothing").await.starts_with("HTTP/1.1 404"), "{reader:?}");
+        }
+        let late = Client::connect_to(process.url()).await;
+        let metrics = process.admin("/metrics").await;
+        let all_read = metrics.contains("sluice_gateway_log_lines_dropped_total 0\n");
+        assert_eq!(all_read, reader == Reader::Stuck, "{reader:?}: {metrics}");
+        let begun = Instant::now();
+        process.signal(Signal::SIGTERM);
+        tokio::join!(is_left_in_order(early), is_left_in_order(late));
+        assert_eq!(process.exited().await, Some(0), "{reader:?}");
+        assert!(begun.elapsed() < BUDGET, "{reader:?}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_closed_terminal_stops_it_unless_it_was_told_to_live_on() {
+    let logic = logic().await;
+    let mut process = Process::start(&logic, |command| {
+        command.stderr(Stdio::null());
+    });
+    let client = Client::connect_to(process.url()).await;
+    process.signal(Signal::SIGHUP);
+    is_left_in_order(client).await;
+    assert_eq!(process.exited().await, Some(0));
+}
