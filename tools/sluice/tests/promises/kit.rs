@@ -80,7 +80,10 @@ macro_rules! promises {
 macro_rules! all_promises {
     ($ground:ty) => {
         promises!($ground,
-            by_hand: the_transcript_of_wire_md_is_true, websocat_publishes_and_subscribes;
+            by_hand:
+                the_transcript_of_wire_md_is_true,
+                websocat_publishes_and_subscribes,
+                the_client_in_python_keeps_the_promises;
             deploys:
                 sigterm_to_each_service_one_after_the_other,
                 sigkill_to_each_process_one_after_the_other,
