@@ -25,21 +25,60 @@ pub const SECONDS: [f64; 15] = [
 /// Sizes of batches, doubling up to the most items of a call.
 pub const ITEMS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// What a metric is, whether or not it has a value yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptor {
+    /// The name that a scraper sees, suffix included.
+    pub name: String,
+    /// `counter`, `gauge`, `histogram` or `info`.
+    pub kind: String,
+    /// For people.
+    pub help: String,
+}
+
 /// The metrics of one node; clones share them.
 #[derive(Clone)]
-pub struct Registry(Arc<Mutex<Inner>>);
+pub struct Registry(Arc<Shared>);
+
+struct Shared {
+    prefix: String,
+    inner: Mutex<Inner>,
+    /// Beside `inner`, which does not show a family without children.
+    descriptors: Mutex<Vec<Descriptor>>,
+}
 
 impl Registry {
     /// An empty registry with names `sluice_<service>_…`.
     #[must_use]
     pub fn new(service: &str) -> Self {
-        Self(Arc::new(Mutex::new(Inner::with_prefix(format!("{PREFIX}_{service}")))))
+        let prefix = format!("{PREFIX}_{service}");
+        let inner = Mutex::new(Inner::with_prefix(prefix.clone()));
+        Self(Arc::new(Shared { prefix, inner, descriptors: Mutex::default() }))
     }
 
     /// Registers any metric. `name` without prefix, with its base unit last; `_total` is added to counters.
     pub fn register<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
+        self.describe(name, metric.metric_type().as_str(), help);
         self.with(|inner| inner.register(name, help, metric.clone()));
         metric
+    }
+
+    /// Enters a metric that is registered by [`Registry::with`], as a collector is.
+    pub fn describe(&self, name: &str, kind: &str, help: &str) {
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let name = format!("{}_{name}{suffix}", self.0.prefix);
+        let descriptor = Descriptor { name, kind: kind.to_owned(), help: help.to_owned() };
+        self.0.descriptors.lock().unwrap_or_else(PoisonError::into_inner).push(descriptor);
+    }
+
+    /// All metrics in the order of their registration.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<Descriptor> {
+        self.0.descriptors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A counter.
@@ -71,7 +110,7 @@ impl Registry {
 
     /// The underlying registry, for what the shortcuts do not cover.
     pub fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.0.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// All metrics as OpenMetrics text.

@@ -12,10 +12,17 @@ use sluice_lifecycle::{Lifecycle, Stage};
 use crate::lines::Lines;
 use crate::metrics::Registry;
 
+const BUILD_HELP: &str = "What is running, by version";
+const STAGE_HELP: &str = "Where this process stands in its life: 1 for the current stage, by stage";
+const LOG_LINES_HELP: &str = "Lines of the log that nobody took";
+
 /// Adds `…_stage{stage}` (1 for the current one, else 0), `…_build_info{version}` and `…_log_lines_dropped_total`.
 pub(super) fn register(metrics: &Registry, lifecycle: Lifecycle) {
+    metrics.describe("build", "info", BUILD_HELP);
+    metrics.describe("stage", "gauge", STAGE_HELP);
+    metrics.describe("log_lines_dropped", "counter", LOG_LINES_HELP);
     metrics.with(|registry| {
-        registry.register("build", "What is running", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("build", BUILD_HELP, Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register_collector(Box::new(Stages(lifecycle)));
         registry.register_collector(Box::new(LogLines));
     });
@@ -26,9 +33,8 @@ struct Stages(Lifecycle);
 impl Collector for Stages {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let now = self.0.stage();
-        let help = "Where this process stands in its life";
         let kind = ConstGauge::new(0_i64).metric_type();
-        let mut family = encoder.encode_descriptor("stage", help, None, kind)?;
+        let mut family = encoder.encode_descriptor("stage", STAGE_HELP, None, kind)?;
         for stage in Stage::ALL {
             let gauge = ConstGauge::new(i64::from(stage == now));
             gauge.encode(family.encode_family(&[("stage", stage.as_str())])?)?;
@@ -50,7 +56,7 @@ struct LogLines;
 impl Collector for LogLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let dropped = ConstCounter::new(Lines::stderr().dropped());
-        let help = "Lines of the log that nobody took";
-        dropped.encode(encoder.encode_descriptor("log_lines_dropped", help, None, dropped.metric_type())?)
+        let kind = dropped.metric_type();
+        dropped.encode(encoder.encode_descriptor("log_lines_dropped", LOG_LINES_HELP, None, kind)?)
     }
 }

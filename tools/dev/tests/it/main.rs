@@ -1,6 +1,8 @@
 //! Everything in this very process, as a test of another crate would use it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod metrics;
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -58,7 +58,9 @@ struct Told {
 pub async fn the_client_in_python_keeps_the_promises<G: Ground>() {
     let websockets = Command::new("python3").args(["-c", "import websockets"]).stderr(Stdio::null()).status();
     if !websockets.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: the client in Python, as python3 with `websockets` is not there; make deps installs it");
+        eprintln!(
+            "SKIPPED: the client in Python, as python3 with `websockets` is not there; make deps installs it"
+        );
         return;
     }
     let ground = G::start(2, 2, 2).await;
