@@ -164,7 +164,8 @@ impl Running {
         let anonymous = self.config.anonymous.then(|| self.config.anonymous_grants.clone());
         Rpc {
             core: Arc::clone(&self.core),
-            auth: Auth::new(&self.config.token_secret, anonymous),
+            auth: Auth::new(&self.config.token_secret, anonymous)
+                .accepting(&self.config.token_secrets_accepted),
             probe: self.probe.clone(),
             clock: self.deps.clock.clone(),
         }

@@ -1,6 +1,7 @@
 //! Who a client is and what it may do: reads signed tokens, names anonymous users.
 //!
-//! Tokens are JWTs signed with HS256; the secret is the UTF-8 bytes of `token_secret`. Claims: `sub` (the
+//! Tokens are JWTs signed with HS256; the secret is the UTF-8 bytes of `token_secret`, or of one of
+//! `token_secrets_accepted`, which sign nothing. Claims: `sub` (the
 //! user), `exp` and `nbf` (seconds, [`LEEWAY_S`] of leeway, both optional), `grants: {"sub":[…],"pub":[…]}`.
 //! A token without `grants`, or without one of its lists, grants nothing of it; the user's own room
 //! `@<user>` may always be subscribed to. No other algorithm is accepted, above all not `none`.
@@ -105,7 +106,8 @@ pub enum AuthError {
 /// Reads and writes tokens.
 pub struct Auth {
     encoding: EncodingKey,
-    decoding: DecodingKey,
+    /// What tokens are verified with; the first belongs to `encoding`.
+    decoding: Vec<DecodingKey>,
     validation: Validation,
     anonymous: Option<Grants>,
 }
@@ -121,10 +123,17 @@ impl Auth {
         validation.validate_aud = false;
         Self {
             encoding: EncodingKey::from_secret(secret.as_bytes()),
-            decoding: DecodingKey::from_secret(secret.as_bytes()),
+            decoding: vec![DecodingKey::from_secret(secret.as_bytes())],
             validation,
             anonymous,
         }
+    }
+
+    /// Tokens signed with one of `secrets` are valid too, while one secret replaces another.
+    #[must_use]
+    pub fn accepting(mut self, secrets: &[String]) -> Self {
+        self.decoding.extend(secrets.iter().map(|secret| DecodingKey::from_secret(secret.as_bytes())));
+        self
     }
 
     /// Reads a token, or makes a new anonymous user when there is none.
@@ -168,15 +177,27 @@ impl Auth {
         Ok(Identity { user, anonymous: true, token: Some(token), expires_at_ms: None, grants })
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not named is malformed")]
     fn decode(&self, token: &str) -> Result<Claims, AuthError> {
-        jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
-            .map(|decoded| decoded.claims)
-            .map_err(|error| match error.kind() {
+        let mut verdict = Err(AuthError::Signature);
+        for key in &self.decoding {
+            verdict = self.decode_with(key, token);
+            // Only a wrong signature can be right with another secret.
+            if verdict != Err(AuthError::Signature) {
+                break;
+            }
+        }
+        verdict
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not named is malformed")]
+    fn decode_with(&self, key: &DecodingKey, token: &str) -> Result<Claims, AuthError> {
+        jsonwebtoken::decode::<Claims>(token, key, &self.validation).map(|decoded| decoded.claims).map_err(
+            |error| match error.kind() {
                 ErrorKind::InvalidSignature => AuthError::Signature,
                 ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => AuthError::Algorithm,
                 _ => AuthError::Malformed(error.to_string()),
-            })
+            },
+        )
     }
 }
 
@@ -283,6 +304,21 @@ mod tests {
         // {"alg":"none","typ":"JWT"} . {"sub":"ann"} . nothing
         let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJhbm4ifQ.";
         assert!(matches!(auth().authenticate(none, NOW_MS), Err(AuthError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_secret_is_replaced_without_refusing_anybody() {
+        let accepting = |secret, other: &str| Auth::new(secret, None).accepting(&[other.to_owned()]);
+        let (old, new) = ("correct horse battery staple", "another secret");
+        let signed = |secret| Auth::new(secret, None).sign(&ann()).expect("signed");
+        // Two logics at each step of the way, and what either of them signs.
+        for auth in [accepting(old, new), accepting(new, old)] {
+            for token in [signed(old), signed(new)] {
+                assert!(auth.authenticate(&token, NOW_MS).is_ok());
+            }
+            assert_eq!(auth.authenticate(&signed("a third secret"), NOW_MS), Err(AuthError::Signature));
+        }
+        assert_eq!(accepting(new, old).sign(&ann()), Ok(signed(new)), "the other secret signs nothing");
     }
 
     #[test]

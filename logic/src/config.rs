@@ -24,6 +24,8 @@ pub struct Config {
     pub prefix: String,
     /// HMAC secret of tokens (HS256), its UTF-8 bytes. At least 16; anonymous users' names are signed with it too.
     pub token_secret: String,
+    /// Tokens signed with one of these are valid too: how a secret is replaced without logging anybody out.
+    pub token_secrets_accepted: Vec<String>,
     /// Whether clients without a token are let in.
     pub anonymous: bool,
     /// What they may do.
@@ -81,6 +83,7 @@ impl Default for Config {
         Self {
             prefix: "sluice".into(),
             token_secret: String::new(),
+            token_secrets_accepted: Vec::new(),
             anonymous: false,
             anonymous_grants: Grants::all(),
             repair_bound_s: 60,
@@ -139,6 +142,15 @@ impl Settings for Config {
                  export SLUICE_TOKEN_SECRET=$(openssl rand -hex 32), the same for every logic"
             ));
         }
+        for secret in &self.token_secrets_accepted {
+            if secret.len() < TOKEN_SECRET_BYTES_MIN {
+                let bytes = secret.len();
+                wrong.push(format!(
+                    "token_secrets_accepted has one of {bytes} bytes, fewer than {TOKEN_SECRET_BYTES_MIN} can be guessed: \
+                     remove it, or what stands before a comma too many"
+                ));
+            }
+        }
         let Postgres { lane_connections, read_connections, .. } = self.postgres;
         if !(1..=usize::from(LANES)).contains(&lane_connections) {
             wrong.push(format!(
@@ -168,6 +180,7 @@ impl Config {
     #[must_use]
     pub fn secret_is_published(&self) -> bool {
         self.token_secret == PUBLISHED_SECRET
+            || self.token_secrets_accepted.iter().any(|secret| secret == PUBLISHED_SECRET)
     }
 
     /// Outbox rows older than this are deleted.
@@ -222,6 +235,7 @@ mod tests {
     fn contradictions_are_all_named() {
         let config = Config {
             token_secret: "short".into(),
+            token_secrets_accepted: vec!["short too".into()],
             repair_bound_s: 1,
             grpc: Grpc { listen: "0.0.0.0:7070".parse().expect("an address"), advertise: String::new() },
             retention: RetentionSettings { age_s: 10, count: 0, dedupe_min_s: 60 },
@@ -229,6 +243,6 @@ mod tests {
             postgres: Postgres { lane_connections: 99, read_connections: 0, ..Postgres::default() },
             ..Config::default()
         };
-        assert_eq!(config.check().expect_err("seven mistakes").len(), 7);
+        assert_eq!(config.check().expect_err("eight mistakes").len(), 8);
     }
 }
