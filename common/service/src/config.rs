@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sluice_program::output;
 use toml::{Table, Value};
 
 pub use address::{Address, BadAddress};
