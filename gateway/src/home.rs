@@ -21,13 +21,13 @@ use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_proto::limits::{LANES, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
 use sluice_proto::wire::codec;
 use sluice_service::batcher::{BatchQueue, Bounds};
-use sluice_service::seeded::{self, Bug};
 
 use crate::defaults::{self, ROOMS_PER_TURN};
 use crate::repair::{Question, Repair, RepairTimes};
 use crate::room::limits::RoomLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run, ShardId};
 use crate::room::{CallId, SubscribedRoom};
+use crate::rules::{Faithful, Rule, Rules};
 use crate::session::outbound::text_frame;
 use crate::subscription::Ask;
 use crate::subscription::pages::PageReads;
@@ -258,7 +258,7 @@ impl Home {
         for (room, answers) in by_room {
             self.mark_active(now, room);
             let stored = answers.iter().filter_map(|Answered { publish, outcome }| match *outcome {
-                Outcome::Stored { .. } if seeded::is(Bug::OkRaisesHead) => None,
+                Outcome::Stored { .. } if !Faithful::keeps(Rule::HintRaisesOnlyKnown) => None,
                 Outcome::Stored { seq, at_ms } => {
                     Some((seq, move || encode(room, &stored(publish, seq, at_ms))))
                 }
@@ -272,7 +272,7 @@ impl Home {
             for Answered { outcome, .. } in &answers {
                 let hint = match *outcome {
                     Outcome::Duplicate { seq } => seq,
-                    Outcome::Stored { seq, .. } if seeded::is(Bug::OkRaisesHead) => seq,
+                    Outcome::Stored { seq, .. } if !Faithful::keeps(Rule::HintRaisesOnlyKnown) => seq,
                     Outcome::Stored { .. }
                     | Outcome::Conflict
                     | Outcome::Refused { .. }

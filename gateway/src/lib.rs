@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod push;
 pub mod repair;
 pub mod room;
+pub mod rules;
 pub mod session;
 pub mod shard;
 pub mod slow_client;

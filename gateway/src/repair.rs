@@ -1,9 +1,8 @@
 //! When the heads of which rooms are asked: active rooms every second, all within a period, at once when
 //! a push stream ends, and all every second while repair finds what a push should have brought. Pure.
 
-use sluice_service::seeded::{self, Bug};
-
 use crate::room::link::Ms;
+use crate::rules::{Faithful, Rule, Rules};
 
 /// Times of the repair.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +59,7 @@ impl Repair {
 
     /// What to ask at `now`, with `rooms` rooms in all.
     pub fn due(&mut self, now: Ms, rooms: usize) -> Option<Question> {
-        if now < self.next || seeded::is(Bug::NoTailRepair) {
+        if now < self.next || !Faithful::keeps(Rule::HeadsAsked) {
             return None;
         }
         self.next = now + self.times.every_ms;

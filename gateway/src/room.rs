@@ -24,7 +24,6 @@
 pub mod limits;
 pub mod link;
 pub mod ring;
-pub mod rules;
 
 mod ahead;
 mod hold;
@@ -35,14 +34,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_proto::ids::{Epoch, Seq};
-use sluice_service::seeded::{self, Bug};
 
+use crate::rules::{Faithful, Rule, Rules};
 use ahead::Ahead;
 use hold::Hold;
 use limits::{Backoff, RoomLimits};
 use link::{Frame, HandOver, Ms, Need, Page, Run, ShardId};
 use ring::Ring;
-use rules::{Faithful, Rule, Rules};
 use settle::{Interest, Waited};
 
 /// Number of a call, from [`RoomOutput::number`]. It goes with the reply.
@@ -268,7 +266,7 @@ impl<R: Rules> Room<R> {
             }
             match self.phase {
                 RoomPhase::Opening => self.opened(now, reply.epoch, reply.head, out),
-                RoomPhase::Open | RoomPhase::Closed if seeded::is(Bug::NoTailRepair) => {}
+                RoomPhase::Open | RoomPhase::Closed if !R::keeps(Rule::HeadsAsked) => {}
                 RoomPhase::Open | RoomPhase::Closed => self.raise_known(reply.head),
             }
         }

@@ -5,9 +5,6 @@
 
 pub mod lane;
 
-#[cfg(test)]
-mod model;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,12 +35,6 @@ impl Link {
     /// Sets the fence: nothing of this connection that is not yet handed to logic may be stored.
     pub fn fence(&self) {
         self.fenced.store(!seeded::is(Bug::NoFence), Ordering::SeqCst);
-    }
-
-    /// Undoes the fence, for the mutant that has none on closed connections.
-    #[cfg(test)]
-    pub(crate) fn clear_fence(&self) {
-        self.fenced.store(false, Ordering::SeqCst);
     }
 
     /// Whether the fence is set.

@@ -21,12 +21,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slab::Slab;
 use sluice_proto::ids::{Epoch, Seq};
-use sluice_service::seeded::{self, Bug};
 
 use crate::room::limits::ViewLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run};
 use crate::room::ring::Ring;
-use crate::room::rules::{Faithful, Rule, Rules};
+use crate::rules::{Faithful, Rule, Rules};
 use crate::slow_client;
 use crate::subscription::{
     Ask, CatchingUp, ConnKey, SubFrame, SubKey, SubscriptionState, WaitingFor, WaitingSub,
@@ -183,7 +182,7 @@ impl<R: Rules> View<R> {
             if slow_client::stays_live(out.level(), high) {
                 out.append_run(run);
                 at += 1;
-            } else if seeded::is(Bug::FullQueueDrops) {
+            } else if !R::keeps(Rule::FullQueueLeavesLive) {
                 at += 1;
             } else {
                 self.leave_live(at, shard);
@@ -214,7 +213,7 @@ impl<R: Rules> View<R> {
             self.head = to.head;
             self.known = to.known;
             self.ring.clear();
-            if changed && !seeded::is(Bug::EpochIgnored) {
+            if changed && R::keeps(Rule::EpochChangeTold) {
                 self.restart(to.epoch, shard);
             }
         }
@@ -223,7 +222,7 @@ impl<R: Rules> View<R> {
                 && number <= to.answered
             {
                 let bound = if R::keeps(Rule::SubJudgedByKnown) { self.known } else { self.head };
-                let same = seeded::is(Bug::EpochIgnored) || epoch.is_none_or(|asked| asked == to.epoch);
+                let same = !R::keeps(Rule::EpochChangeTold) || epoch.is_none_or(|asked| asked == to.epoch);
                 let good = same && after.is_none_or(|at| at <= bound);
                 let cursor = after.filter(|_| good).unwrap_or(bound);
                 self.farthest = self.farthest.max(cursor);

@@ -7,8 +7,8 @@ use sluice_proto::ids::Epoch;
 
 use super::limits::Backoff;
 use super::link::{HandOver, Ms, Run};
-use super::rules::{Rule, Rules};
 use super::{Action, CallId, Room, RoomOutput, RoomPhase};
+use crate::rules::{Rule, Rules};
 
 /// A call that was sent and not answered yet.
 #[derive(Debug, Clone, Copy)]

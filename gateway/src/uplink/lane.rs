@@ -5,6 +5,7 @@
 //! less what has its answer; the fence is looked at when a batch is formed, also for connections that
 //! are closed already.
 
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use sluice_proto::grpc::{self, PublishItem, PublishReply, PublishRequest, PublishResult};
@@ -12,9 +13,9 @@ use sluice_proto::ids::Key;
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 use sluice_proto::wire::ErrorCode;
 use sluice_service::batcher::{BatchQueue, Bounds};
-use sluice_service::seeded::{self, Bug};
 
 use super::{Answered, Outcome, Publish};
+use crate::rules::{Faithful, Rule, Rules};
 
 /// Bounds and times of a lane.
 #[derive(Debug, Clone, Copy)]
@@ -70,47 +71,36 @@ struct Flight {
     backoff: Duration,
 }
 
-/// The machine of one lane.
+/// The machine of one lane. `R` is [`Faithful`] but in tests.
 #[derive(Debug)]
-pub struct Lane {
+pub struct Lane<R = Faithful> {
     limits: LaneLimits,
     queue: BatchQueue<Publish>,
     flight: Option<Flight>,
     /// Calls made so far; the number of the one under way.
     calls: u64,
-    rules: LaneRules,
+    rules: PhantomData<R>,
 }
 
-/// Switches that tests turn off to see that each rule is needed. All on in production.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LaneRules {
-    pub(crate) fence: bool,
-    pub(crate) fence_at_forming: bool,
-    pub(crate) retry_in_place: bool,
-}
-
-impl LaneRules {
-    pub(crate) const ALL: Self = Self { fence: true, fence_at_forming: true, retry_in_place: true };
-}
-
-impl Lane {
+impl Lane<Faithful> {
     /// An empty lane.
     #[must_use]
     pub fn new(limits: LaneLimits) -> Self {
-        Self::with_rules(
-            limits,
-            LaneRules { retry_in_place: !seeded::is(Bug::FreePipelining), ..LaneRules::ALL },
-        )
+        Self::with_rules(limits)
     }
+}
 
-    pub(crate) fn with_rules(limits: LaneLimits, rules: LaneRules) -> Self {
+impl<R: Rules> Lane<R> {
+    /// As [`Lane::new`], for tests that leave out a rule.
+    #[must_use]
+    pub fn with_rules(limits: LaneLimits) -> Self {
         let bounds = Bounds {
             items_max: BATCH_ITEMS_MAX,
             bytes_max: BATCH_BYTES_MAX,
             queue_items_max: limits.queue_items_max,
             queue_bytes_max: limits.queue_bytes_max,
         };
-        Self { limits, queue: BatchQueue::new(bounds), flight: None, calls: 0, rules }
+        Self { limits, queue: BatchQueue::new(bounds), flight: None, calls: 0, rules: PhantomData }
     }
 
     /// Takes a publish, or answers it if its connection is fenced.
@@ -118,7 +108,7 @@ impl Lane {
     /// # Errors
     /// Gives the publish back when the lane is full: keep it and stop reading that socket.
     pub fn push(&mut self, publish: Publish, answers: &mut Vec<Answered>) -> Result<(), Publish> {
-        if self.rules.fence && publish.link.fenced() {
+        if R::keeps(Rule::Fence) && publish.link.fenced() {
             answers.push(Answered { publish, outcome: Outcome::NotSent });
             return Ok(());
         }
@@ -149,7 +139,7 @@ impl Lane {
 
     /// Takes what waits as the next batch; what is fenced or too old is answered instead.
     fn form(&mut self, now: Instant, wall_ms: i64, answers: &mut Vec<Answered>) {
-        let look = self.rules.fence && self.rules.fence_at_forming;
+        let look = R::keeps(Rule::Fence) && R::keeps(Rule::FenceAtForming);
         while let Some(batch) = self.queue.take() {
             let mut items = Vec::with_capacity(batch.len());
             for publish in batch {
@@ -218,12 +208,12 @@ impl Lane {
     }
 
     fn retry_later(&mut self, mut flight: Flight, now: Instant) {
-        if seeded::is(Bug::RetryWithNewKey) {
+        if !R::keeps(Rule::RetryWithSameKeys) {
             for (item, n) in flight.items.iter_mut().zip(self.calls << 32..) {
                 item.publish.key = Key::mint(item.publish.link.session, n);
             }
         }
-        if !self.rules.retry_in_place {
+        if !R::keeps(Rule::RetryInPlace) {
             for item in flight.items {
                 let cost = item.publish.cost();
                 drop(self.queue.push(item.publish, cost));

@@ -2,11 +2,10 @@
 //! from the ring, asks for a page, is told what is gone, or becomes Live.
 
 use sluice_proto::ids::Seq;
-use sluice_service::seeded::{self, Bug};
 
 use super::{LiveSub, Place, SubscriberQueue, View, ViewOutput, key};
 use crate::room::link::{Frame, Ms, Page};
-use crate::room::rules::{Rule, Rules};
+use crate::rules::{Rule, Rules};
 use crate::slow_client;
 use crate::subscription::{Ask, CatchingUp, SubFrame, SubKey, WaitingFor, WaitingSub};
 
@@ -99,7 +98,7 @@ impl<R: Rules> View<R> {
         let fresh = page.frames.iter().skip_while(|frame| frame.seq <= cursor);
         let fresh = fresh.take_while(|frame| frame.seq <= head);
         append(&mut state.cursor, fresh, high, shard.outbound(*conn));
-        if seeded::is(Bug::HistoryBeforeInterest) {
+        if !R::keeps(Rule::PageReachesItsEnd) {
             state.cursor = head;
         }
         let last = page.frames.last().map_or(0, |frame| frame.seq);

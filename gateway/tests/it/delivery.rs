@@ -11,7 +11,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sluice_gateway::room::rules::{Faithful, Rule, Rules};
+use sluice_gateway::rules::{Faithful, Rule, Rules};
 
 use world::World;
 
@@ -19,7 +19,7 @@ use world::World;
 struct Without<const N: usize>;
 
 impl<const N: usize> Rules for Without<N> {
-    const WITHOUT: Option<Rule> = Some(Rule::ALL[N]);
+    const WITHOUT: Option<Rule> = Some(Rule::DELIVERY[N]);
 }
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -53,11 +53,11 @@ fn every_rule_is_needed() {
     std::panic::set_hook(Box::new(|_| {}));
     let mut found = Vec::new();
     macro_rules! look {
-        ($($n:literal)*) => { $(found.push((Rule::ALL[$n], caught::<$n>()));)* };
+        ($($n:literal)*) => { $(found.push((Rule::DELIVERY[$n], caught::<$n>()));)* };
     }
     look!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21);
     std::panic::set_hook(silent);
-    assert_eq!(found.len(), Rule::ALL.len());
+    assert_eq!(found.len(), Rule::DELIVERY.len());
     for (rule, after) in &found {
         eprintln!("without {rule:?}: {after:?}");
     }

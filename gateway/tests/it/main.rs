@@ -3,5 +3,6 @@
 
 mod delivery;
 mod edge;
+mod publish;
 #[cfg(all(feature = "servers", not(feature = "seeded-bugs")))]
 mod release;

@@ -1,7 +1,7 @@
 //! What becomes of the things under way in the model: executed late, answered late, failed, or lost.
 
-use sluice_gateway::room::rules::Rules;
 use sluice_gateway::room::{CallId, SubscribedRoom};
+use sluice_gateway::rules::Rules;
 
 use super::calls::{Flying, In, PageOf};
 use super::world::World;

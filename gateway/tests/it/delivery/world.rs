@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use sluice_gateway::room::limits::{RoomLimits, ViewLimits};
 use sluice_gateway::room::link::Ms;
-use sluice_gateway::room::rules::Rules;
 use sluice_gateway::room::{Room, RoomOutput};
+use sluice_gateway::rules::Rules;
 use sluice_gateway::subscription::SubscriptionState;
 use sluice_gateway::view::View;
 

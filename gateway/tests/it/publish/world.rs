@@ -2,6 +2,7 @@
 //! frozen logic, a store, and the check of what clients were told against what it holds. Tests only.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_proto::grpc::{self, PublishReply, PublishRequest, PublishResult};
@@ -10,12 +11,13 @@ use sluice_proto::wire::WireLimits;
 
 use super::Mutant;
 use super::client::{Client, Known, Planned};
-use crate::address::Address;
-use crate::ending::Ending;
-use crate::session::grants::Grants;
-use crate::session::machine::{Identity, Session, SessionLimits, Sink, Todo, WelcomeFacts};
-use crate::uplink::lane::{CallFailed, Lane, LaneLimits, LaneRules};
-use crate::uplink::{Answered, Link, Outcome, Publish};
+use sluice_gateway::address::Address;
+use sluice_gateway::ending::Ending;
+use sluice_gateway::rules::Rules;
+use sluice_gateway::session::grants::Grants;
+use sluice_gateway::session::machine::{Identity, Session, SessionLimits, Sink, Todo, WelcomeFacts};
+use sluice_gateway::uplink::lane::{CallFailed, Lane, LaneLimits};
+use sluice_gateway::uplink::{Answered, Link, Outcome, Publish};
 
 const ROOMS: [&str; 3] = ["a", "b", "news"];
 const STEPS: usize = 160;
@@ -39,10 +41,13 @@ struct Connection {
     open: bool,
     inbox: Vec<String>,
     waiting: Vec<Publish>,
+    /// With [`Mutant::NoFenceWhenClosed`] each publish has a mark of its own, and only an open connection
+    /// marks all of them.
+    links: Vec<Arc<Link>>,
 }
 
-struct Gateway {
-    lanes: HashMap<u8, Lane>,
+struct Gateway<R> {
+    lanes: HashMap<u8, Lane<R>>,
     connections: Vec<Connection>,
     draining: bool,
     incarnation: u64,
@@ -57,12 +62,12 @@ struct ModelCall {
     reply: Option<PublishReply>,
 }
 
-pub(super) struct World {
+pub(super) struct World<R> {
     random: u64,
     mutant: Option<Mutant>,
     start: Instant,
     now_ms: u64,
-    gateways: Vec<Gateway>,
+    gateways: Vec<Gateway<R>>,
     clients: Vec<Client>,
     calls: Vec<ModelCall>,
     store: HashMap<String, Vec<(String, String, bytes::Bytes)>>,
@@ -80,7 +85,7 @@ fn limits() -> LaneLimits {
     }
 }
 
-impl World {
+impl<R: Rules> World<R> {
     pub(super) fn new(seed: u64, mutant: Option<Mutant>) -> Self {
         let mut world = Self {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -113,13 +118,8 @@ impl World {
         self.mutant == Some(mutant)
     }
 
-    fn fresh_gateway(&self, incarnation: u64) -> Gateway {
-        let rules = LaneRules {
-            fence: !self.has(Mutant::NoFence),
-            fence_at_forming: !self.has(Mutant::FenceHeardLate),
-            retry_in_place: !self.has(Mutant::RetryAtTheEnd),
-        };
-        let lanes = ROOMS.iter().map(|room| (lane_of(room), Lane::with_rules(limits(), rules))).collect();
+    fn fresh_gateway(&self, incarnation: u64) -> Gateway<R> {
+        let lanes = ROOMS.iter().map(|room| (lane_of(room), Lane::with_rules(limits()))).collect();
         Gateway { lanes, connections: Vec::new(), draining: false, incarnation }
     }
 
@@ -211,6 +211,7 @@ impl World {
             open: true,
             inbox,
             waiting: vec![],
+            links: Vec::new(),
         });
         self.clients[n].connected(gateway, slot);
     }
@@ -261,7 +262,16 @@ impl World {
         let forget = self.has(Mutant::WaitingForgotten);
         let Gateway { lanes, connections, .. } = &mut self.gateways[gateway];
         let connection = &mut connections[slot];
-        for publish in std::mem::take(&mut connection.waiting) {
+        for mut publish in std::mem::take(&mut connection.waiting) {
+            if self.mutant == Some(Mutant::NoFenceWhenClosed)
+                && Arc::ptr_eq(&publish.link, connection.session.link())
+            {
+                publish.link = Link::new(publish.link.session, publish.link.address);
+                if connection.session.link().fenced() {
+                    publish.link.fence();
+                }
+                connection.links.push(Arc::clone(&publish.link));
+            }
             if forget && publish.link.fenced() {
                 continue;
             }
@@ -374,8 +384,8 @@ impl World {
         for answered in answers {
             let slot = answered.publish.link.address.slot as usize;
             let connection = &mut self.gateways[gateway].connections[slot];
-            if self.mutant == Some(Mutant::NoFenceWhenClosed) && !connection.open {
-                answered.publish.link.clear_fence();
+            if answered.outcome.is_retry() && connection.open {
+                connection.links.iter().chain([connection.session.link()]).for_each(|link| link.fence());
             }
             let mut out = Frames::default();
             connection.session.answered(&answered, &mut out);

@@ -1,9 +1,10 @@
-//! The rules a test may leave out, to prove that the property test notices. Every build that serves
-//! clients uses [`Faithful`], and the compiler removes the questions. Never read from configuration.
+//! The rules of the pure machines that may be left out: by a property test, to prove that it notices; by a seeded
+//! bug, to prove that the drill does. One mechanism for both: a machine asks its `R: Rules`. Every build that
+//! serves clients uses [`Faithful`], and the compiler removes the questions. Never read from configuration.
 
 use sluice_service::seeded::{self, Bug};
 
-/// A rule of the delivery machines, each found necessary by a schedule that failed without it.
+/// A rule of the machines. Those of delivery were each found necessary by a schedule that failed without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// A hint raises `known`, never `head`.
@@ -50,11 +51,27 @@ pub enum Rule {
     CutShortAfterLive,
     /// Only the page waited for is taken.
     OnlyTheAskWaitedFor,
+    /// The heads of rooms are asked, and what a Subscribe says of the head is listened to.
+    HeadsAsked,
+    /// A live subscriber whose queue is full reads what it misses.
+    FullQueueLeavesLive,
+    /// Another history is told to everybody who was answered in the former one.
+    EpochChangeTold,
+    /// A page takes a subscription as far as its messages reach.
+    PageReachesItsEnd,
+    /// A lane answers what is fenced instead of sending it.
+    Fence,
+    /// It looks at the fence again when a batch is formed.
+    FenceAtForming,
+    /// A batch that failed is tried again in its place.
+    RetryInPlace,
+    /// A retry has the keys of the first try.
+    RetryWithSameKeys,
 }
 
 impl Rule {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 22] = [
+    /// Those of the delivery machines, in the order of their discriminants.
+    pub const DELIVERY: [Self; 22] = [
         Self::HintRaisesOnlyKnown,
         Self::TailRepair,
         Self::NoGapPassed,
@@ -105,9 +122,37 @@ impl Rules for Faithful {
 
     #[inline(always)]
     fn keeps(rule: Rule) -> bool {
-        let left_out = (rule == Rule::TailRepair && seeded::is(Bug::NoGapRepair))
-            || (rule == Rule::HintRaisesOnlyKnown && seeded::is(Bug::OkRaisesHead))
-            || (rule == Rule::SkipTold && seeded::is(Bug::SkipNotTold));
-        !left_out
+        !match rule {
+            Rule::TailRepair => seeded::is(Bug::NoGapRepair),
+            Rule::HeadsAsked => seeded::is(Bug::NoTailRepair),
+            Rule::HintRaisesOnlyKnown => seeded::is(Bug::OkRaisesHead),
+            Rule::SkipTold => seeded::is(Bug::SkipNotTold),
+            Rule::FullQueueLeavesLive => seeded::is(Bug::FullQueueDrops),
+            Rule::EpochChangeTold => seeded::is(Bug::EpochIgnored),
+            Rule::PageReachesItsEnd => seeded::is(Bug::HistoryBeforeInterest),
+            Rule::RetryInPlace => seeded::is(Bug::FreePipelining),
+            Rule::RetryWithSameKeys => seeded::is(Bug::RetryWithNewKey),
+            Rule::NoGapPassed
+            | Rule::LiveOnlyAtHead
+            | Rule::OverflowHandedOver
+            | Rule::RoomPageEpoch
+            | Rule::SubscriptionPageEpoch
+            | Rule::ViewHeadIgnoresHints
+            | Rule::EpochFromOwnCallsOnly
+            | Rule::HandOverBeforeRuns
+            | Rule::UnsharedAsk
+            | Rule::AddNeverBesideRemove
+            | Rule::AnswersOnlyEarlierSubs
+            | Rule::LiveLeavesAtJump
+            | Rule::SubJudgedByKnown
+            | Rule::AskDeadline
+            | Rule::InterestRepeated
+            | Rule::RingClearedAtJump
+            | Rule::LiveWhateverTheQueue
+            | Rule::CutShortAfterLive
+            | Rule::OnlyTheAskWaitedFor
+            | Rule::Fence
+            | Rule::FenceAtForming => false,
+        }
     }
 }
