@@ -130,17 +130,21 @@ impl App {
         let (health, health_service) = Health::new().await;
         let running = Running { config, lifecycle, deps, metrics, probe, peers, core, health };
         running.pages(registry).serve(admin, &running.lifecycle.scope(Stage::Gone));
+        // Before anything is accepted: a stop during start-up gives everything back.
         running.on_stop();
         let routes = Routes::new(health_service).add_service(running.rpc().into_server());
         running.server(routes).serve(grpc, &running.lifecycle.scope(Stage::Drain));
         // Known to the others from the start, but asked only when nobody else is there.
+        // Listed while it starts, so that gateways which find nobody else try it.
         let reached = async {
             let draining = running.deps.cluster.set_state(InstanceState::Draining);
             tokio::join!(running.open_store(), draining).0
         };
         let Some(store) = running.lifecycle.until_stopping(reached).await else { return Ok(()) };
+        // Only now there is a core: until here calls are answered UNAVAILABLE.
         running.start(store?);
         running.lifecycle.ready();
+        // After the lifecycle is ready, so that nobody is told to come who is then refused.
         running.health.serving().await;
         running.lifecycle.until_stopping(running.deps.cluster.set_state(InstanceState::Serving)).await;
         Ok(())
@@ -211,6 +215,7 @@ impl Running {
         loop {
             let error = match (self.deps.store)().await {
                 Ok(store) => return Ok(store),
+                // Asking again cannot help: end, and say what to change.
                 Err(error @ StoreError::Misconfigured(_)) => return Err(StartError::Unusable(error.into())),
                 Err(error) => error,
             };
@@ -236,6 +241,8 @@ impl Running {
         let probing =
             probe.clone().run(Arc::clone(&store), Arc::clone(&presence), metrics.clone(), scope.token());
         scope.spawn("probe", probing);
+        // Registered with what it flushes: a stop before the store was reached has nothing to
+        // flush.
         self.flush_with(Arc::clone(&publisher), notices);
         self.release("store", Arc::clone(&store), |store| async move { store.close().await });
         let retention = self.config.retention.policy();
@@ -254,6 +261,7 @@ impl Running {
     fn alive(&self) -> Alive {
         let (peers, view) = (self.peers.clone(), self.deps.cluster.view());
         Box::new(move |instance| {
+            // An open connection is better proof than the registry, which may be away or behind.
             let connected =
                 peers.watch().borrow().values().any(|peer| peer.instance.as_ref() == Some(instance));
             let view = view.borrow();
@@ -266,6 +274,7 @@ impl Running {
         let (health, cluster, peers) =
             (self.health.clone(), Arc::clone(&self.deps.cluster), self.peers.clone());
         self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
+            // First: balancers and gateways look elsewhere while this process still answers.
             health.not_serving().await;
             let stay = last::stay(&peers, cluster.view(), cluster.me());
             tokio::join!(cluster.set_state(InstanceState::Draining), stay);
@@ -288,7 +297,9 @@ impl Running {
         });
         let lifecycle = self.lifecycle.clone();
         self.lifecycle.hook(Stage::Flush, "hand-over", move || async move {
+            // Commits first, their notices then: the order is what makes the second complete.
             publisher.close().await;
+            // Between the two: every commit has its outcome by now.
             let all = unknown.get();
             lifecycle.note("publishes_unknown", all - before.get().copied().unwrap_or(all));
             notices.close().await;

@@ -118,6 +118,7 @@ impl Auth {
     pub fn new(secret: &str, anonymous: Option<Grants>) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         // Times are judged in `authenticate`, by the clock it is given; `aud` has no meaning here.
+        // The library demands `exp` unless told otherwise; a token without an end is allowed here.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
@@ -144,6 +145,7 @@ impl Auth {
         if token.is_empty() {
             return self.new_anonymous();
         }
+        // Before the library parses it: what strangers send is bounded first.
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthError::Malformed(format!("it has more than {TOKEN_BYTES_MAX} bytes")));
         }
@@ -151,6 +153,7 @@ impl Auth {
         let expires_at_ms = judge_times(&claims, now_ms)?;
         let user = UserId::parse(&claims.sub)?;
         let grants = match (claims.anon, &self.anonymous) {
+            // The switch counts at each connection: old anonymous tokens end with it.
             (true, None) => return Err(AuthError::AnonymousOff),
             (true, Some(grants)) => grants.clone(),
             (false, _) => checked(claims.grants.unwrap_or_default())?,

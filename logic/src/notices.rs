@@ -44,6 +44,8 @@ impl Notices {
     /// Starts the batchers; as tasks of `scope`; they end by [`Notices::close`].
     pub fn start(scope: &Scope, queue: Arc<dyn Queue>, store: Arc<dyn Store>, metrics: Metrics) -> Self {
         let (handed_over, done) = (CancellationToken::new(), CancellationToken::new());
+        // A token of its own, not the scope's: rows are forgotten after the last notices are handed
+        // over.
         let noted = start_noted(scope, store, done.clone());
         let bounds = Bounds {
             items_max: NOTICE_GROUPS_MAX,
@@ -72,6 +74,7 @@ impl Notices {
         let notice = Notice { epoch: committed.epoch.0, runs };
         let bytes = notice.encode_to_vec().into();
         let out = Outgoing { epoch: committed.epoch, bytes, note: committed.note };
+        // Never waits: a queue that is away must not delay a commit (C6).
         if self.lanes[usize::from(lane % LANES)].offer(out).is_err() {
             self.metrics.notices_dropped.inc();
         }
@@ -79,6 +82,7 @@ impl Notices {
 
     /// Sends what waits, then forgets what was sent. Harmless when repeated.
     pub async fn close(&self) {
+        // In this order: the lanes still tell `noted` what was handed over.
         futures::future::join_all(self.lanes.iter().map(Batcher::close)).await;
         self.handed_over.cancel();
         self.done.cancel();
@@ -119,6 +123,7 @@ async fn publish(
     lane: u8,
     batch: Vec<Outgoing>,
 ) -> Vec<()> {
+    // A notice has one epoch, and a restore may fall between two groups.
     for same in batch.chunk_by(|a, b| a.epoch == b.epoch) {
         match queue.publish(lane, join(same)).await {
             Ok(()) => {
@@ -172,6 +177,7 @@ fn runs(items: &[&NewMessage], committed: &Committed) -> Vec<RoomRun> {
             data: item.data.clone(),
         };
         match run_of.get(&item.room).and_then(|&at| runs.get_mut(at)) {
+            // A duplicate between two stored items leaves a hole, and a run has none.
             Some(run) if run.last + 1 == seq => {
                 run.last = seq;
                 run.messages.push(message);
@@ -192,6 +198,8 @@ fn runs(items: &[&NewMessage], committed: &Committed) -> Vec<RoomRun> {
         let bytes = run.messages.iter().map(|message| message.data.len()).sum();
         match left.checked_sub(bytes) {
             Some(rest) => left = rest,
+            // As a whole: gateways read a run that has no messages, and could not see that some are
+            // missing (C7).
             None => run.messages.clear(),
         }
     }

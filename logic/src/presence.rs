@@ -47,6 +47,7 @@ impl PresenceService {
             tracing::warn!(%instance, ignored = all - changes.len(), "A status report holds malformed changes.");
         }
         let stored = match request.full {
+            // Also without changes: the part that ends a full set removes what it did not name.
             Some(full) => self.presence.full_set(&instance, full.generation, &changes, full.last).await,
             None if changes.is_empty() => Ok(()),
             // Leaves become frames for subscribers when such frames exist.
@@ -95,6 +96,7 @@ impl PresenceService {
         let mut fields_removed = 0;
         for gone in &request.gone {
             let gone = InstanceId::parse(gone)?;
+            // The task's registry may be behind ours: what is connected here lives (C3).
             if (self.alive)(&gone) {
                 tracing::warn!(gone = %gone, "An instance said to be gone is connected here; it is not reaped.");
                 continue;

@@ -80,9 +80,11 @@ impl Probe {
         stop: CancellationToken,
     ) {
         let mut ticks = interval(PROBE_EVERY);
+        // After a stall one look is enough; a burst of them would tell nothing new.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                // A stop wins over a tick that is due.
                 biased;
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
@@ -90,6 +92,8 @@ impl Probe {
             let look = async { tokio::join!(self.look_at_store(&*store), self.look_at_presence(&*presence)) };
             tokio::select! {
                 biased;
+                // Also in the middle of a look: a store that does not answer must not hold the
+                // stop.
                 () = stop.cancelled() => return,
                 (up, ()) = look => { metrics.store_up.set(i64::from(up)); }
             }

@@ -44,6 +44,7 @@ impl Publisher {
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
+        // Items of a group are bounded through their cost in bytes: `ITEM_COST_MIN` each.
         let bounds = Bounds {
             items_max: BATCH_ITEMS_MAX,
             bytes_max: BATCH_BYTES_MAX,
@@ -76,6 +77,7 @@ impl Publisher {
         request: PublishRequest,
         deadline: Option<Instant>,
     ) -> Result<PublishReply, InvalidCall> {
+        // As a whole first: a call above the bounds would have to be split (A6).
         validate::call(&request)?;
         let mut items = Vec::with_capacity(request.items.len());
         let mut refusals = Vec::with_capacity(request.items.len());
@@ -85,6 +87,7 @@ impl Publisher {
                     items.push(message);
                     refusals.push(None);
                 }
+                // Its place is kept, so that answers come in the order of the items.
                 Err(refusal) => refusals.push(Some(refusal)),
             }
         }
@@ -116,7 +119,9 @@ impl Publisher {
         let (lane, items) = (usize::from(first.room.lane()), call.items.len());
         match self.lanes[lane].submit(call).await {
             Ok(answer) => answer,
+            // Never queued, so certainly not stored: the gateway tries another logic.
             Err(SubmitError::Closed) => all(ItemOutcome::NotStored, items),
+            // It may have run: the gateway asks again under the same keys.
             Err(SubmitError::Lost) => all(ItemOutcome::Unknown, items),
         }
     }
@@ -150,6 +155,7 @@ impl Publisher {
 /// What a call counts in its lane's bounds: bytes, or its items at their least weight.
 fn cost(call: &PublishCall) -> usize {
     let bytes = call.items.iter().map(|item| item.data.len()).sum::<usize>();
+    // Many tiny items cost rows, not bytes.
     bytes.max(call.items.len() * ITEM_COST_MIN)
 }
 

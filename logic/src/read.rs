@@ -68,11 +68,15 @@ impl Reader {
     pub async fn subscribe(&self, request: SubscribeRequest) -> Result<SubscribeReply, CallError> {
         let instance = InstanceId::parse(&request.instance)?;
         let rooms = parse_rooms(&request.rooms)?;
+        // Interest before heads: a message committed between the two is pushed, one before it is
+        // below the head.
         let interest = self.presence.add_interest(&instance, &rooms).await;
+        // Not an error of the call: the room opens and lives on repair until interest is stored.
         if let Err(error) = &interest {
             self.metrics.presence_failures.inc();
             tracing::debug!(%error, rooms = rooms.len(), "Interest was not stored; the gateway says it again.");
         }
+        // After the interest, never beside it.
         let heads = self.heads_of(&rooms).await?;
         Ok(SubscribeReply {
             epoch: heads.epoch.0,

@@ -126,6 +126,7 @@ async fn answer<T>(
     deadline: Instant,
     call: impl Future<Output = Result<T, CallError>>,
 ) -> Result<Response<T>, Status> {
+    // tonic tells nobody that a deadline has passed until the client has gone.
     match timeout_at(deadline, call).await {
         Ok(Ok(reply)) => Ok(Response::new(reply)),
         Ok(Err(error)) => Err(error.into()),
@@ -135,6 +136,7 @@ async fn answer<T>(
 
 /// When the caller stops waiting: `grpc-timeout` from now, at most [`CALL_WITHIN`].
 fn deadline_of(metadata: &MetadataMap) -> Instant {
+    // Read by hand: tonic's own handling would answer in its words.
     let asked = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(grpc_timeout);
     Instant::now() + asked.unwrap_or(CALL_WITHIN).min(CALL_WITHIN)
 }

@@ -43,6 +43,7 @@ impl Sweeper {
     /// # Errors
     /// The store; what was done before stays done.
     pub async fn sweep(&self) -> Result<SweepReply, CallError> {
+        // Before the stale ones are read: what repair has found needs no announcement.
         let outbox_removed = self.store.drop_old_notes(self.repair_bound, SWEEP_DROP_MAX).await?;
         let stale = self.store.stale_notes(STALE_NOTE, SWEEP_NOTES_MAX).await?;
         let renoticed = if stale.is_empty() { 0 } else { self.announce(&stale).await? };
@@ -60,6 +61,8 @@ impl Sweeper {
     /// Announces outbox rows, ranges only, and forgets those that were taken. Stops at the first that is
     /// not: the queue is down, and the next sweep comes.
     async fn announce(&self, stale: &[StaleNote]) -> Result<u64, CallError> {
+        // Now, not when the row was written: gateways believe positions of the present history
+        // only.
         let epoch = self.store.epoch().await?.0;
         let mut announced = 0;
         for ((lane, _), parts) in packed(stale) {
@@ -70,6 +73,7 @@ impl Sweeper {
                 break;
             }
             let notes: Vec<NoteId> = parts.iter().map(|note| note.id).collect();
+            // After the hand-over: a crash between the two announces twice, which does no harm.
             self.store.noted(&notes).await?;
             announced += notes.len() as u64;
         }

@@ -96,6 +96,7 @@ impl App {
             Outlets::new(scope, caller.clone(), peers.clone(), metrics.clone(), &config.gateway.seeds);
         let running = Running { config, lifecycle, deps, metrics, caller, peers, outlets };
         running.pages(registry).serve(admin, &running.lifecycle.scope(Stage::Gone));
+        // Before the first task starts: a stop during start-up gives everything back.
         running.on_stop();
         running.fan_out();
         running.duties();
@@ -162,6 +163,7 @@ impl Running {
         self.lifecycle.scope(Stage::Drain).spawn("consumer", async move {
             // Who knows no gateway would take notices away from those who do.
             match finish.run_until_cancelled(outlets.known()).await {
+                // A stop during the wait takes no notice at all.
                 Some(()) => consumer::run(queue, fanout, metrics, finish).await,
                 None => Ok(()),
             }
@@ -191,10 +193,13 @@ impl Running {
         let Deps { cluster, queue, presence } = &self.deps;
         let (caller, peers, leaving) = (self.caller.clone(), self.peers.clone(), Arc::clone(cluster));
         self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
+            // First, as it costs nothing: every call from here on says so.
             caller.drains();
             let stay = last::stay(&peers, leaving.view(), leaving.me());
             // Says `draining` too. Nobody reads it while the registry does not list us: then it is only noted.
+            // A registry that does not list us has nothing to change.
             let within = if leaving.view().borrow().sees_me { CLOSE_WITHIN } else { Duration::ZERO };
+            // Beside each other: duties are given back while the last task stays.
             let (_, ()) = tokio::join!(timeout(within, leaving.release_duties()), stay);
             Ok(())
         });

@@ -29,19 +29,23 @@ pub async fn run(
     let mut in_hand = FuturesUnordered::new();
     let (mut bytes, mut finishing, mut ended) = (0, false, false);
     while !(ended && in_hand.is_empty()) {
+        // Two bounds: 2,048 notices of a megabyte each would be 2 GiB.
         let room = in_hand.len() < NOTICES_MAX && bytes < NOTICES_BYTES_MAX;
         tokio::select! {
             biased;
             () = finish.cancelled(), if !finishing => {
                 finishing = true;
+                // What was fetched before still comes out, or it would wait 2 s for another task.
                 reader.finish();
             }
+            // Before new ones: finished work frees its space first.
             Some(done) = in_hand.next(), if !in_hand.is_empty() => bytes -= done,
             next = reader.next(), if !ended && room => match next {
                 Ok(delivery) => {
                     bytes += delivery.payload.len();
                     in_hand.push(carry(&fanout, delivery));
                 }
+                // After `finish` the end of the reader is what was asked for.
                 Err(_) if finishing => ended = true,
                 Err(error) => return Err(error),
             },

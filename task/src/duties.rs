@@ -45,6 +45,7 @@ impl Duties {
         let owned = self.cluster.owned();
         let mut ticks = ticks(SWEEP_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            // Looked at before each call: the duty may have gone to another task meanwhile.
             while owns(&owned, Duty::Sweep) && !stop.is_cancelled() {
                 let swept = self
                     .call(0, async |mut logic| logic.sweep(SweepRequest {}).await.map(Response::into_inner));
@@ -71,6 +72,7 @@ impl Duties {
         let mut ticks = ticks(REAP_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             if !owns(&owned, Duty::Reap) {
+                // Who does not reap does not count: the other task counts for itself.
                 absent.forget();
                 continue;
             }
@@ -91,8 +93,10 @@ impl Duties {
             absent.forget();
             return Vec::new();
         }
+        // Redis is away: then nothing can be reaped either.
         let Ok(stored) = self.presence.instances().await else { return Vec::new() };
         let living = self.outlets.living();
+        // A working stream is life, whatever the registry says (C3).
         let lives = |id: &InstanceId| view.instances.contains_key(id) || living.contains(id);
         absent.gone(&stored, lives, &self.cluster.gone(), Instant::now(), 2 * self.lease_ttl)
     }
@@ -129,6 +133,7 @@ impl Duties {
             Ok(Err(status)) => status.to_string(),
             Err(_) => "no answer in time".into(),
         };
+        // The next tick goes to another logic.
         logic.failed();
         self.metrics.duties_failed.inc();
         tracing::debug!(logic = %logic.target().id, error, "A call of a duty failed.");
@@ -165,6 +170,8 @@ pub async fn follow_logics(
     loop {
         let now = logics(&view.borrow_and_update());
         targets.send_if_modified(|last| {
+            // Equal lists wake nobody, or every heartbeat of the registry would reconcile all
+            // channels.
             let changed = *last != now;
             if changed {
                 *last = now;

@@ -44,23 +44,27 @@ impl FanOut {
                 self.push(notice, interest).await;
                 self.metrics.notices.inc();
             }
+            // Acknowledged all the same: it would come back unreadable for ever.
             Err(error) => {
                 self.metrics.notices_bad.inc();
                 tracing::error!(%error, bytes = delivery.payload.len(), "A notice is unreadable and dropped.");
             }
         }
+        // After every outlet is done with it: a task killed before has it delivered again (C5).
         delivery.ack().await;
         self.metrics.notice_seconds.observe(begun.elapsed().as_secs_f64());
     }
 
     /// Hands every outlet its part and waits until no outlet holds one.
     async fn push(&self, notice: Notice, interest: InterestedGateways) {
+        // One picture for the whole notice: places are numbers in it.
         let directory = self.outlets.directory();
         let (ticket, mut done) = mpsc::channel(1);
         for (place, runs) in parts(notice.runs.len(), interest.as_deref(), &*directory) {
             let runs: Vec<Bytes> = runs.into_iter().map(|run| notice.runs[run].bytes.clone()).collect();
             directory.offer(place, NoticePart { epoch: notice.epoch, runs, ticket: ticket.clone() });
         }
+        // Ours too, or the channel would never end.
         drop(ticket);
         // Nothing is ever sent: the channel ends when the last ticket is dropped.
         let _: Option<std::convert::Infallible> = done.recv().await;
@@ -98,6 +102,7 @@ fn parts(
     places: &impl Places,
 ) -> BTreeMap<usize, Vec<usize>> {
     let everything = |place| (place, (0..runs).collect());
+    // Nobody knows who wants it: everybody gets it, and drops what it does not want.
     let Some(interest) = interest else { return (0..places.count()).map(everything).collect() };
     let mut parts: BTreeMap<usize, Vec<usize>> = places.unnamed().iter().copied().map(everything).collect();
     for (run, instances) in interest.iter().enumerate().take(runs) {

@@ -16,6 +16,7 @@ pub async fn stay(peers: &Peers, view: watch::Receiver<Arc<ClusterView>>, me: wa
     let (service, connections) = (Service::Task, peers.watch());
     let last = Last { service, view, me, connections, look: LAST_LOOK, stay: LAST_STAY };
     let draining = |streams: &PeerStates| streams.values().filter(|peer| peer.draining).count();
+    // Counted by streams, not by the registry: a gateway that is gone has none.
     last.stay(draining, |streams, alone| streams.is_empty() || !alone).await;
 }
 

@@ -103,6 +103,7 @@ impl Outlet {
         let mut queue = self.queue();
         let before = queue.state();
         let result = change(&mut queue, Instant::now());
+        // Both states under one lock, so that each change is logged once.
         let after = queue.state();
         drop(queue);
         match (before, after) {

@@ -45,6 +45,7 @@ impl Backoff {
         if let Some(told) = self.told.take() {
             return told;
         }
+        // A round goes past all gateways: one that refuses says nothing about the next.
         let rounds = self.failures / u32::try_from(gateways.max(1)).unwrap_or(u32::MAX);
         let window = self.first.saturating_mul(1 << rounds.min(16)).min(self.longest);
         let least = if self.failures == 0 { 0.0 } else { 0.5 };

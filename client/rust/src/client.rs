@@ -70,8 +70,11 @@ impl Client {
     /// # Errors
     /// [`Error::Connect`], [`Error::Refused`] or [`Error::TokenNeeded`] when this first connection fails; each URL is tried once.
     pub async fn connect(options: Options) -> Result<(Self, Events), Error> {
+        // Bounded: a connection that is stuck makes callers wait, not memory grow.
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let (sent, events) = mpsc::channel(options.events_max);
+        // Counts publishes without an answer, wherever they are: in the channel, in the outbox, on
+        // the wire.
         let outbox = Arc::new(Semaphore::new(options.outbox_max));
         let driver = Driver::connect(options, received, sent).await?;
         let mut task = JoinSet::new();
@@ -113,6 +116,7 @@ impl Client {
     ) -> Result<Receipt, Error> {
         let invalid = |error: &dyn std::fmt::Display| Error::Invalid(error.to_string());
         RoomId::parse_from_client(room).map_err(|error| invalid(&error))?;
+        // Here rather than by the server: a name that breaks a rule would be sent again and again.
         Key::parse_from_client(key).map_err(|error| invalid(&error))?;
         let data = to_raw_value(data).map_err(|error| invalid(&error))?;
         if data.get().len() > DATA_BYTES_MAX {
@@ -121,6 +125,7 @@ impl Client {
                 data.get().len()
             )));
         }
+        // Waits here, before the order is fixed: the semaphore is fair, so callers keep theirs.
         let place = Arc::clone(&self.outbox).acquire_owned().await.map_err(|_| Error::Closed)?;
         let (reply, receipt) = oneshot::channel();
         let publish = Publish { room: room.to_owned(), key: key.to_owned(), data, reply, _place: place };
@@ -211,7 +216,7 @@ impl Client {
         make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> PendingRequest,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(DriverCommand::PendingRequest(make(reply))).await?;
+        self.send(DriverCommand::Request(make(reply))).await?;
         answer.await.unwrap_or(Err(Error::Closed))
     }
 

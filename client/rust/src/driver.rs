@@ -24,7 +24,7 @@ use dial::{GatewayDialer, Standing};
 pub(crate) enum DriverCommand {
     Publish(Publish),
     Subscribe(String, Position, oneshot::Sender<Result<Subscribed, Error>>),
-    PendingRequest(PendingRequest),
+    Request(PendingRequest),
     Close(oneshot::Sender<()>),
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Driver {
 /// What woke the driver.
 #[expect(clippy::large_enum_variant, reason = "one lives at a time, on the stack")]
 enum Woken {
-    DriverCommand(Option<DriverCommand>),
+    Command(Option<DriverCommand>),
     Delivered,
     ReaderGone,
     Frame(Option<Frame>),
@@ -90,15 +90,16 @@ impl Driver {
 
     pub(crate) async fn run(mut self) {
         loop {
+            // Before each wait, as any event may have made space on the socket.
             self.pump();
             let outcome = match self.wait().await {
-                Woken::DriverCommand(Some(DriverCommand::Close(done))) => {
+                Woken::Command(Some(DriverCommand::Close(done))) => {
                     self.goodbye().await;
                     drop(done);
                     Err(Error::Closed)
                 }
-                Woken::DriverCommand(None) => Err(Error::Closed),
-                Woken::DriverCommand(Some(command)) => {
+                Woken::Command(None) => Err(Error::Closed),
+                Woken::Command(Some(command)) => {
                     self.command(command);
                     Ok(())
                 }
@@ -109,6 +110,7 @@ impl Driver {
                 }
                 Woken::Dialled(result) => self.dialled(result),
                 Woken::Timer => self.timer(),
+                // Nobody reads events, but publishes go on: they have receipts of their own.
                 Woken::ReaderGone => {
                     self.state.events.clear();
                     Ok(())
@@ -122,13 +124,18 @@ impl Driver {
     }
 
     async fn wait(&mut self) -> Woken {
+        // A reader that is behind stops the socket: TCP tells the server, which sends `skipped` in
+        // the end.
         let reading = self.state.events.len() < self.events_max;
         let timer = self.next_timer();
+        // A server that takes nothing must not fill our memory with requests.
         let full = self.active.as_ref().is_some_and(|active| active.wire.unsent() >= SENDING_MAX * 2);
         let (active, old) = (self.active.as_mut(), self.old.as_mut());
         let front = self.state.events.front().is_some();
         tokio::select! {
+            // Delivery first, as it makes space; the timer last, as what was heard may move it.
             biased;
+            // Reserve, not send: a dropped `send` would lose its event.
             permit = self.events.reserve(), if front => match (permit, self.state.events.pop_front()) {
                 (Ok(permit), Some(event)) => {
                     permit.send(event);
@@ -139,7 +146,7 @@ impl Driver {
             },
             frame = step(active.map(|active| &mut active.wire), reading) => Woken::Frame(frame),
             frame = step(old.map(|old| &mut old.wire), true) => Woken::OldFrame(frame),
-            command = self.commands.recv(), if !full => Woken::DriverCommand(command),
+            command = self.commands.recv(), if !full => Woken::Command(command),
             result = self.dialer.dial() => Woken::Dialled(result),
             () = sleep_until(timer) => Woken::Timer,
         }
@@ -148,6 +155,8 @@ impl Driver {
     /// Moves publishes from the outbox to the socket, a few at a time.
     fn pump(&mut self) {
         let Some(active) = &mut self.active else { return };
+        // A few at a time: what is still in the outbox is not sent twice when the connection
+        // breaks.
         while active.wire.unsent() < SENDING_MAX
             && let Some(text) = self.state.next_publish()
         {
@@ -163,16 +172,17 @@ impl Driver {
             }
             DriverCommand::Subscribe(room, from, reply) => {
                 let text = self.state.subscribe(room.clone(), from, reply);
+                // Without a connection it is asked by `attach`, with all others.
                 if text.is_some() && self.active.is_some() {
                     self.state.asked(&room);
                 }
                 text
             }
-            DriverCommand::PendingRequest(request) if self.active.is_none() => {
+            DriverCommand::Request(request) if self.active.is_none() => {
                 request.fail(&Error::Disconnected);
                 None
             }
-            DriverCommand::PendingRequest(request) => self.state.request(request),
+            DriverCommand::Request(request) => self.state.request(request),
             DriverCommand::Close(_) => None, // handled where the loop can end
         };
         if let (Some(active), Some(text)) = (&mut self.active, text) {
@@ -182,10 +192,13 @@ impl Driver {
 
     fn frame(&mut self, frame: Frame) -> Result<(), Error> {
         let Some(active) = &mut self.active else { return Ok(()) };
+        // Any frame is a sign of life, pongs too.
         active.heard = Instant::now();
         match frame {
             Frame::Text(text) => match self.state.frame(&text, Source::Active) {
                 Then::Nothing => {}
+                // Nothing new is sent until the server says `bye`: what was answered `retry` would
+                // be overtaken.
                 Then::Fenced => active.until = Some(active.heard + FENCE_WAIT),
                 Then::Leave(bye) => active.bye = Some(bye),
                 Then::Move(drain) => self.dialer.begin_as_told(drain.reconnect_ms),
@@ -200,6 +213,7 @@ impl Driver {
 
     fn old_frame(&mut self, frame: &Frame) {
         match frame {
+            // Of an old connection only answers count; messages come by the new one.
             Frame::Text(text) => {
                 self.state.frame(text, Source::Old);
             }
@@ -208,6 +222,8 @@ impl Driver {
         }
         if let Some(old) = &mut self.old
             && !old.leaving
+            // Kept for the answers it owes: closing it early would lose them, and the publishes be
+            // sent again.
             && !self.state.needs_old()
         {
             old.leaving = true;
@@ -217,6 +233,7 @@ impl Driver {
 
     fn forget_old(&mut self) {
         self.old = None;
+        // Requests that only it could answer.
         self.state.detach_old();
     }
 
@@ -226,6 +243,7 @@ impl Driver {
         self.old = None;
         self.state.detach();
         let may_return = active.bye.as_ref().is_none_or(|bye| bye.reconnect);
+        // 4500…4999: coming back makes no sense, whatever the reason.
         let reconnects = may_return && !code.is_some_and(|code| (4500..5000).contains(&code));
         self.state.events.push_back(Event::Closed { code, reason: reason.clone(), reconnects });
         if !reconnects {
@@ -243,6 +261,7 @@ impl Driver {
     fn dialled(&mut self, result: Result<Standing, Error>) -> Result<(), Error> {
         match result {
             Ok(standing) => self.attach(standing),
+            // While a connection stands a refusal of another gateway ends nothing.
             Err(error @ (Error::Refused(_) | Error::TokenNeeded)) if self.active.is_none() => {
                 return Err(error);
             }
@@ -271,11 +290,13 @@ impl Driver {
             wire.push(text);
         }
         let active = Active { wire, patience, heard: now, until: None, bye: None };
+        // A move: the former connection has answers on the way.
         let before = self.active.replace(active);
         self.old = before.map(|before| Old { wire: before.wire, until: now + OLD_WAIT, leaving: false });
     }
 
     fn next_timer(&self) -> Instant {
+        // `sleep_until` needs some instant; an hour is never reached without another event.
         let far = Instant::now() + Duration::from_secs(3600);
         let active = self.active.as_ref().map(|active| {
             let silent = active.heard + active.patience;
@@ -307,6 +328,8 @@ impl Driver {
     async fn goodbye(&mut self) {
         let Some(mut active) = self.active.take() else { return };
         active.wire.push_close();
+        // Read until the close is answered: a socket dropped with unread bytes is reset, and the
+        // last frames with it.
         let answered = async {
             while !matches!(active.wire.step(true).await, Some(Frame::Close { .. } | Frame::End(_))) {}
         };
@@ -316,6 +339,7 @@ impl Driver {
     /// Answers whoever waits, and hands over the last events as far as the reader takes them at once.
     async fn end(mut self, error: &Error) {
         self.commands.close();
+        // Their callers wait for a reply: `end` answers them.
         while let Ok(command) = self.commands.try_recv() {
             self.command(command);
         }

@@ -116,6 +116,7 @@ impl ServerFrame {
         Some(Message {
             room: self.msg?,
             seq: self.seq?,
+            // `from` is a name here and a seq in `skipped`.
             from: self.from.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned(),
             key: self.key,
             at_ms: self.at.unwrap_or_default(),

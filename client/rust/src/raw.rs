@@ -201,6 +201,7 @@ pub(crate) fn translate(item: Option<Result<Message, WsError>>) -> Frame {
             Some(frame) => Frame::Close { code: frame.code.into(), reason: frame.reason.to_string() },
             None => Frame::Close { code: 1005, reason: String::new() },
         },
+        // The library says an orderly end by an error.
         Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) | None => Frame::End(String::new()),
         Some(Err(error)) => Frame::End(error.to_string()),
     }
@@ -210,6 +211,7 @@ pub(crate) async fn connect(handshake: &Handshake) -> Result<WebSocketStream<Tcp
     let wrong = || ConnectError::Address(handshake.url.clone());
     let uri: Uri = handshake.url.parse().map_err(|_| wrong())?;
     let host = uri.host().filter(|_| uri.scheme_str() == Some("ws")).ok_or_else(wrong)?;
+    // As the URL standard has it for `ws`.
     let port = uri.port_u16().unwrap_or(80);
     let address = lookup_host((host.trim_matches(['[', ']']), port)).await?.next().ok_or_else(wrong)?;
     let stream = dial(address, handshake.receive_buffer).await?;
@@ -225,6 +227,7 @@ pub(crate) async fn connect(handshake: &Handshake) -> Result<WebSocketStream<Tcp
     }
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
+        // Frames are written at once; the library would else hold them until its buffer is full.
         .write_buffer_size(0)
         .max_message_size(Some(READ_BYTES_MAX))
         .max_frame_size(Some(READ_BYTES_MAX));
@@ -234,6 +237,7 @@ pub(crate) async fn connect(handshake: &Handshake) -> Result<WebSocketStream<Tcp
 
 async fn dial(address: SocketAddr, receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Before the connection is made: the window is agreed on in the handshake.
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
     }

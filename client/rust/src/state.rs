@@ -101,6 +101,7 @@ impl ClientState {
         if self.fenced {
             return None;
         }
+        // By id, which is the order of submission: also after a reconnect the oldest goes first.
         let (id, publish) = self.outbox.range(self.sent_to + 1..).next()?;
         self.sent_to = *id;
         let (room, key, data) = (Some(&*publish.room), Some(&*publish.key), Some(&*publish.data));
@@ -120,12 +121,14 @@ impl ClientState {
 
     /// The frame of a request. One too many is answered at once.
     pub(crate) fn request(&mut self, request: PendingRequest) -> Option<String> {
+        // Bounded: answers may never come, and each waits for one.
         if self.requests.len() >= REQUESTS_MAX {
             request.fail(&Error::Busy);
             return None;
         }
         let id = self.id();
         if let PendingRequest::Unsubscribe(room, _) = &request
+            // Closed here at once: a message on its way must not be delivered after this call.
             && self.rooms.close(room)
             && self.detailed
         {
@@ -138,7 +141,9 @@ impl ClientState {
 
     /// A connection stands: everything unanswered is to be sent on it again; returns the subscriptions' frames.
     pub(crate) fn attach(&mut self, welcome: Welcome) -> Vec<String> {
+        // Everything without an answer is sent again; its key makes that safe.
         self.sent_to = 0;
+        // What was sent before may still be answered by the connection left behind.
         self.old_to = self.last_id;
         self.fenced = false;
         self.events.push_back(Event::Connected(welcome));
@@ -199,9 +204,11 @@ impl ClientState {
             Ok(frame) => frame,
             Err(error) => return Then::Reconnect(error),
         };
+        // Answers count whichever connection brings them.
         if frame.ok.is_some() || frame.error.is_some() {
             return self.answer(frame, source);
         }
+        // Messages come by the new connection, which was asked from the last one seen.
         if source == Source::Old {
             return Then::Nothing;
         }
@@ -221,6 +228,7 @@ impl ClientState {
 
     fn answer(&mut self, frame: ServerFrame, source: Source) -> Then {
         let Some(id) = frame.id else { return self.unsolicited(frame, source) };
+        // Ids are never used twice, so the three kinds of answers cannot be confused.
         if self.outbox.contains_key(&id) {
             return self.published(id, frame, source);
         }
@@ -243,9 +251,11 @@ impl ClientState {
             && error.retry
         {
             // still unanswered; a move has sent it again already
+            // The old connection's fence is history: its publishes are sent again already.
             let fences = source == Source::Active && !std::mem::replace(&mut self.fenced, true);
             return if fences { Then::Fenced } else { Then::Nothing };
         }
+        // Both connections may answer the same publish: the first counts.
         let Some(publish) = self.outbox.remove(&id) else { return Then::Nothing };
         let outcome = match frame.error {
             Some(error) => Err(Error::Answer(error)),

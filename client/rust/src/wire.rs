@@ -49,6 +49,8 @@ impl Wire {
     }
 
     fn poll(&mut self, context: &mut Context<'_>, read: bool, had: usize) -> Poll<Option<Frame>> {
+        // Writing and reading in one poll: a server that takes nothing must not stop us from
+        // reading it.
         if let Poll::Ready(Err(error)) = self.poll_write(context) {
             return Poll::Ready(Some(Frame::End(error)));
         }
@@ -62,6 +64,7 @@ impl Wire {
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
         let mut socket = Pin::new(&mut self.socket);
         while !self.unsent.is_empty() {
+            // `start_send` without it would grow the library's buffer without bound.
             match socket.as_mut().poll_ready(context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
@@ -74,6 +77,7 @@ impl Wire {
                 }
             }
         }
+        // One flush for all that was queued.
         if self.dirty {
             match socket.poll_flush(context) {
                 Poll::Ready(Ok(())) => self.dirty = false,

@@ -135,6 +135,7 @@ impl Cluster for EtcdCluster {
     }
 
     async fn set_state(&self, state: InstanceState) {
+        // Noted first: a lease that is lost meanwhile is registered again with this state.
         self.0.state.send_replace(state);
         let mut written = self.0.written.subscribe();
         if timeout(CALL, written.wait_for(|last| *last == Some(state))).await.is_err() {
@@ -157,6 +158,8 @@ impl Cluster for EtcdCluster {
 
     async fn release_duties(&self) {
         self.0.learn(|known, _| known.release());
+        // Taken here and not left to the duties' task: the caller waits for the release, not for a
+        // beat.
         let steps = self.0.look(|known| known.steps(Instant::now()));
         let release = futures::future::join_all(steps.into_iter().map(|step| duties::take(&self.0, step)));
         // Draining, or the others would wait for this process to take its share again.
@@ -169,7 +172,9 @@ impl Cluster for EtcdCluster {
     async fn close(&self) {
         self.0.learn(|known, _| known.release());
         self.0.closed.cancel();
+        // Taken out, so that a second close has nothing to give back.
         let Some(lease) = self.0.lease.send_replace(None) else { return };
+        // Removes the instance and its duties with the lease, in one step.
         match timeout(CALL, self.0.registry.revoke(lease)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "The lease could not be given back and will expire."),

@@ -96,6 +96,7 @@ impl Known {
         owners: BTreeMap<Duty, InstanceId>,
         now: Instant,
     ) {
+        // Who was known and is not in the list begins to be absent now, not when it left.
         let before = std::mem::replace(&mut self.listed, instances);
         for id in before.into_keys().filter(|id| !self.listed.contains_key(id)).collect::<Vec<_>>() {
             self.now_absent(id, now);
@@ -124,6 +125,8 @@ impl Known {
     }
 
     fn now_absent(&mut self, id: InstanceId, now: Instant) {
+        // A forgotten absentee is never called gone: its leftovers stay until the next reaper sees
+        // them.
         if self.absent.len() < ABSENT_MAX {
             self.absent.insert(id, now);
         }
@@ -145,16 +148,19 @@ impl Known {
     /// Lets time pass: to be called at every change and a few times in a lease time.
     pub(crate) fn tick(&mut self, now: Instant) {
         if !self.sees_me(now) {
+            // Who cannot see itself may be cut off: absence is not counted (C3).
             self.absent.values_mut().for_each(|since| *since = now);
         }
         // Only the time until the last renewal is known to have passed in the registry's eyes.
         let (long, seen_until) = (2 * self.ttl, self.contact.unwrap_or(now));
         for (id, since) in self.absent.extract_if(|_, since| seen_until.duration_since(*since) >= long) {
+            // Bounded in memory, as names come from outside.
             if self.gone.len() < ABSENT_MAX {
                 self.gone.insert(id, since);
             }
         }
         self.gone.retain(|_, since| now.duration_since(*since) < REMEMBER_GONE);
+        // Out of contact an owner may be dead for long: that it is still listed here says nothing.
         if self.in_contact(now) {
             for (duty, owner) in &self.owners {
                 if self.listed.contains_key(owner) {
@@ -172,6 +178,7 @@ impl Known {
         let mut instances = self.listed.clone();
         for seed in &self.seeds {
             let same = |it: &Instance| it.service == seed.service && it.address == seed.address;
+            // A seed stands for its address until a registration does.
             if !self.listed.values().any(same) {
                 instances.insert(seed.id.clone(), seed.clone());
             }
@@ -185,7 +192,9 @@ impl Known {
     }
 
     fn is_mine(&self, duty: Duty, now: Instant) -> bool {
+        // An owner that lost contact must stop before the registry gives its duty to another.
         let own = self.in_contact(now) && self.owners.get(&duty) == Some(&self.me);
+        // Nobody cared for it for two lease times, so doing it twice is better than not at all.
         let neglected =
             self.cared_for.get(&duty).is_some_and(|seen| now.duration_since(*seen) >= 2 * self.ttl);
         !self.releasing && (own || neglected)
@@ -209,6 +218,7 @@ impl Known {
         if self.releasing {
             return mine().map(DutyStep::Release).collect();
         }
+        // Claims of somebody who is not listed would be taken over at once.
         if !self.sees_me(now) {
             return Vec::new();
         }
@@ -221,15 +231,19 @@ impl Known {
         let mut steps = Vec::new();
         for duty in &self.candidates {
             let from = self.owners.get(duty);
+            // Taken over only from the gone: an owner that is merely absent may come back.
             if from.is_some_and(|owner| !self.gone.contains_key(owner)) {
                 continue;
             }
+            // Nobody serves: the duty waits, and is neglected in time.
             let Some(chosen) = least_loaded(&load, *duty) else { return Vec::new() };
             load.entry(chosen).and_modify(|count| *count += 1);
             if *chosen == self.me {
                 steps.push(DutyStep::Claim { duty: *duty, from: from.cloned() });
             }
         }
+        // One at a time and only when nothing is claimed, so that duties do not swing between
+        // tasks.
         if steps.is_empty() && self.is_overloaded(&load) {
             steps.extend(mine().next_back().map(DutyStep::Release));
         }
@@ -246,6 +260,7 @@ impl Known {
 
 fn least_loaded<'a>(load: &BTreeMap<&'a InstanceId, usize>, duty: Duty) -> Option<&'a InstanceId> {
     load.iter()
+        // The hash breaks ties the same way in every process.
         .min_by_key(|(id, count)| (**count, xxh3_64(format!("{duty} {id}").as_bytes())))
         .map(|(id, _)| *id)
 }

@@ -37,9 +37,12 @@ impl<C> Last<C> {
         let stay = async {
             let is_needed = |connections: &C, alone| alone && draining(connections) > 0;
             let looked = tokio::select! {
+                // Needed wins over needless when both hold.
                 biased;
                 () = self.until(is_needed) => true,
                 () = self.until(needless) => false,
+                // What draining peers say arrives over open connections; a moment must
+                // do.
                 () = sleep(self.look) => false,
             };
             if looked {

@@ -29,6 +29,7 @@ impl Registrant {
 }
 
 fn host() -> String {
+    // Read once per process and only for people: two hosts of one name still get different ids.
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let short = name.trim().split('.').next().unwrap_or_default();
     if short.is_empty() { "host".into() } else { short.into() }

@@ -45,6 +45,8 @@ impl Shown {
 
     /// Changes what is known and tells everybody whom it concerns.
     pub(crate) fn learn(&self, change: impl FnOnce(&mut Known, Instant)) {
+        // Changed and told under one lock: nobody sees the view of one change with the duties of
+        // another.
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut known, now);
@@ -52,6 +54,7 @@ impl Shown {
         set(&self.me, known.me().clone());
         let view = known.view(now);
         self.view.send_if_modified(|last| {
+            // Equal views wake nobody: ticks come several times a second.
             let changed = **last != view;
             if changed {
                 *last = Arc::new(view);

@@ -74,6 +74,7 @@ impl SoloRegistry {
     fn change(&self, change: impl FnOnce(&mut Listed)) {
         let mut listed = self.0.listed.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut listed);
+        // Within the same lock, so that every change is complete when its call returns.
         listed.settle();
     }
 }

@@ -131,6 +131,7 @@ impl ClusterView {
     /// Instances of one service besides `me` that may be there. Not seeds, which say nothing about who is there; and
     /// nobody in the place of `me`: that is who was there before and was killed, listed until its lease ends.
     pub fn others<'a>(&'a self, service: Service, me: &'a InstanceId) -> impl Iterator<Item = &'a Instance> {
+        // A predecessor that was killed stays listed until its lease ends; it will not come back.
         let mine = self.instances.get(me).map(Instance::place);
         self.of(service).filter(move |one| one.id != *me && !one.is_seed() && mine != Some(one.place()))
     }

@@ -24,6 +24,7 @@ impl Alarm {
     /// A stop begins and may take `total`.
     pub(crate) fn start(&self, total: Duration) {
         let mut state = self.state();
+        // The first request counts: a second one must not give more time.
         if matches!(*state, AlarmState::Idle) {
             *state = AlarmState::Running(Instant::now(), total);
             self.changed.notify_all();
@@ -38,6 +39,7 @@ impl Alarm {
     pub(crate) fn rings(&self, margin: Duration) {
         let mut state = self.state();
         loop {
+            // A loop, as a condition variable may wake for nothing.
             state = match *state {
                 AlarmState::Idle => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 AlarmState::Running(since, total) => {

@@ -52,12 +52,14 @@ impl Engine {
 
     /// When the stop was asked for and when it has to have ended.
     fn bounds(&self) -> (Instant, Instant) {
+        // The total runs from the request, not from here: a busy runtime may come late.
         let end = self.state.progress.borrow().total_deadline.unwrap_or_else(Instant::now);
         (end.checked_sub(self.state.total()).unwrap_or(end), end)
     }
 
     async fn stage(&self, index: usize, planned: StagePlan, end: Instant) -> StageReport {
         let since = Instant::now();
+        // The total wins over the stage: what an earlier stage overran is missing here.
         let allowed = planned.allowed.min(end.saturating_duration_since(since));
         let deadline = since + allowed;
         self.state.progress.send_modify(|progress| {
@@ -66,6 +68,7 @@ impl Engine {
             progress.deadline = Some(deadline);
         });
         let outcome = if allowed.is_zero() { None } else { Some(self.wait(index, deadline).await) };
+        // Before the report is made, so that what the abort says still belongs to this stage.
         self.state.stage_tasks(index).end();
         let mut record = self.state.record();
         let failures = mem::take(&mut record.failures);
@@ -82,10 +85,13 @@ impl Engine {
     async fn wait(&self, index: usize, deadline: Instant) -> StageOutcome {
         let tasks = self.state.stage_tasks(index);
         let scope = Scope::new(Arc::clone(&self.state), index);
+        // Hooks first: each is counted before the token wakes the tasks, or the stage could look
+        // empty.
         for (name, hook) in tasks.begin() {
             scope.run_hook(name, async move { hook().await });
         }
         tasks.token.cancel();
+        // Biased by tokio: who is done exactly at the deadline is in time.
         match timeout_at(deadline, tasks.empty()).await {
             Ok(()) => StageOutcome::Done,
             Err(_) => StageOutcome::Late(self.state.blockers(index)),
@@ -98,6 +104,8 @@ impl Engine {
             if self.state.tasks().is_empty() {
                 return;
             }
+            // An aborted task is dropped at its next turn, so turns come before time: on a paused
+            // clock, and at the end of the total, there is no time.
             tokio::task::yield_now().await;
         }
         let all = async {
@@ -128,6 +136,8 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.state.progress.send_if_modified(|progress| {
+            // Also when a test or a failed start drops it without a run: nobody may wait for a stop
+            // that will not come.
             let unrun = progress.stage != Stage::Gone;
             if unrun {
                 progress.stage = Stage::Gone;
@@ -142,6 +152,7 @@ impl Drop for Engine {
         for tasks in self.state.all_stages() {
             tasks.end();
         }
+        // Last: it ends the signal thread, which may still be asked until here.
         self.state.over.cancel();
     }
 }

@@ -34,6 +34,7 @@ impl Lifecycle {
     /// If [`Plan::check`] refuses the plan: a plan is a constant of the program.
     pub fn new(plan: Plan) -> (Lifecycle, Engine) {
         if let Err(error) = plan.check() {
+            // A constant of the program is wrong: no input leads here.
             panic!("{error}");
         }
         let state = Arc::new(LifecycleState::new(plan));
@@ -57,6 +58,8 @@ impl Lifecycle {
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let boxed: BoxedHook = Box::new(move || Box::pin(hook()));
+        // Whether the stage has begun is decided under its lock: a hook is run or refused, never
+        // forgotten.
         let taken = self.state.stage_tasks(self.state.plan.position(stage)).hook(name, boxed);
         if !taken {
             tracing::warn!(stage = stage.as_str(), hook = name, "Hook refused: its stage has begun");
@@ -67,6 +70,7 @@ impl Lifecycle {
     /// Start-up is over: [`Stage::Starting`] becomes [`Stage::Ready`], unless a stop was asked for.
     pub fn ready(&self) {
         let became = self.state.progress.send_if_modified(|progress| {
+            // A stop may have been asked for during the start: ready must not come after it.
             let starting = progress.stage == Stage::Starting && progress.reason.is_none();
             if starting {
                 progress.stage = Stage::Ready;
@@ -142,6 +146,7 @@ impl Lifecycle {
         let record = &mut *guard;
         for counts in [&mut record.stage_counts, &mut record.counts] {
             let count = counts.entry(key).or_default();
+            // A count that is too large is better than a panic in a stop.
             *count = count.saturating_add(value);
         }
     }

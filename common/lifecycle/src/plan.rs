@@ -60,6 +60,7 @@ impl Plan {
             if planned.stage <= Stage::Ready {
                 return Err(PlanError::NotAStop(planned.stage));
             }
+            // Equal is wrong too: the second of two would never be found by name.
             if planned.stage <= before {
                 return Err(PlanError::Order { before, after: planned.stage });
             }

@@ -99,12 +99,14 @@ impl Scope {
     where
         F: Future<Output: TaskResult> + Send + 'static,
     {
+        // Counted before it is spawned: a stage that ends in between waits for it or aborts it.
         let Some(id) = self.stage_tasks().enter(name) else {
             tracing::debug!(task = name, "Task not started: its stage is over");
             return;
         };
         let guard = TaskGuard { scope: self.clone(), id, name, kind, end: Some(End::Dropped) };
         let task = tokio::spawn(async move { guard.finish(task::outcome(future).await) });
+        // The task may have ended by now, also on this thread: then there is nothing to abort.
         self.stage_tasks().started(id, task.abort_handle());
     }
 
@@ -116,6 +118,7 @@ impl Scope {
     fn ended(&self, name: &'static str, kind: TaskKind, end: End) {
         let phase = self.stage_tasks().phase();
         let error = match (kind, end) {
+            // We aborted it ourselves.
             (_, End::Dropped) if phase == StagePhase::Over => return,
             (TaskKind::Hook | TaskKind::Transient, End::Done | End::Dropped) => return,
             (TaskKind::Transient, End::Failed(error)) => {
@@ -126,15 +129,19 @@ impl Scope {
                 tracing::error!(task = name, error, "Task panicked");
                 return;
             }
+            // A plain return is expected once its stage runs, or when a stop was asked for and it
+            // is only early.
             (TaskKind::Lasting, End::Done) if phase >= StagePhase::Begun || self.state.is_stopping() => {
                 return;
             }
             (TaskKind::Lasting, End::Done) => "ended before its stage".to_owned(),
+            // A runtime that goes down during a stop takes its tasks along.
             (TaskKind::Lasting, End::Dropped) if self.state.is_stopping() => return,
             (TaskKind::Lasting, End::Dropped) => "dropped by its runtime".to_owned(),
             (TaskKind::Lasting | TaskKind::Hook, End::Failed(error)) => error,
             (TaskKind::Lasting | TaskKind::Hook, End::Panicked(error)) => format!("panicked: {error}"),
         };
+        // The first failure begins the stop and names it; what fails during a stop fails its stage.
         if !self.state.stop(&StopReason::Failed(name.to_owned(), error.clone())) {
             self.state.failed(name, error);
         }
@@ -182,6 +189,7 @@ impl TaskGuard {
 impl Drop for TaskGuard {
     fn drop(&mut self) {
         // First the verdict, then the leave: whoever sees the stage empty sees what went wrong too.
+        // A guard that is dropped by a panic has no other word of it.
         if thread::panicking() {
             self.scope.ended(self.name, self.kind, End::Panicked("see standard error".to_owned()));
         } else if let Some(end) = self.end.take() {

@@ -28,6 +28,8 @@ impl Signals {
     /// The system refuses a thread or a handler: give up, the process could not be stopped properly.
     pub fn install() -> io::Result<Signals> {
         let (driven, lifecycle) = oneshot::channel();
+        // The caller must not go on before the handlers are there: as PID 1 an early SIGTERM would
+        // be lost.
         let (installed, result) = sync_channel(1);
         thread::Builder::new().name("signals".to_owned()).spawn(move || listen(&installed, lifecycle))?;
         result.recv().map_err(|_| io::Error::other("the signal thread died"))??;
@@ -90,6 +92,7 @@ impl Handlers {
 
 /// The life of the signal thread.
 fn listen(installed: &SyncSender<io::Result<()>>, lifecycle: oneshot::Receiver<Lifecycle>) {
+    // A runtime of its own: the main one may be wedged when a signal comes.
     let runtime = match Builder::new_current_thread().enable_io().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(installed.send(Err(error))),
@@ -102,6 +105,7 @@ fn listen(installed: &SyncSender<io::Result<()>>, lifecycle: oneshot::Receiver<L
         if installed.send(Ok(())).is_err() {
             return;
         }
+        // A signal that came meanwhile is kept by its handler and read below.
         let Ok(lifecycle) = lifecycle.await else { return };
         let over = lifecycle.over();
         loop {

@@ -77,6 +77,8 @@ impl StageTasks {
     /// A new task, unless the stage is over.
     pub(crate) fn enter(&self, name: &'static str) -> Option<u64> {
         let mut members = self.members();
+        // Asked and entered under one lock: a task that is in is seen by the wait, one that is not
+        // never starts.
         (members.phase != StagePhase::Over).then(|| members.add(name))
     }
 
@@ -88,7 +90,9 @@ impl StageTasks {
     /// The way to abort a member that has been started. It may have ended, or the stage, in the meantime.
     pub(crate) fn started(&self, id: u64, handle: AbortHandle) {
         let mut members = self.members();
+        // The stage ended between entry and start: nobody else has this handle to abort it.
         if members.phase == StagePhase::Over {
+            // Abort may run the task's drop on this thread, which comes back for the lock.
             drop(members);
             handle.abort();
         } else if let Some(member) = members.at_work.get_mut(&id) {
@@ -99,6 +103,7 @@ impl StageTasks {
     pub(crate) fn leave(&self, id: u64) {
         let mut members = self.members();
         members.at_work.remove(&id);
+        // Told after the lock is free: whoever wakes up takes it.
         let empty = members.at_work.is_empty();
         drop(members);
         if empty {
@@ -119,6 +124,7 @@ impl StageTasks {
     /// The stage begins: its hooks, to be started by the caller before it cancels the token.
     pub(crate) fn begin(&self) -> Vec<(&'static str, BoxedHook)> {
         let mut members = self.members();
+        // An engine that is dropped may have ended the stage before.
         members.phase = members.phase.max(StagePhase::Begun);
         mem::take(&mut members.hooks)
     }
@@ -143,6 +149,7 @@ impl StageTasks {
     pub(crate) async fn empty(&self) {
         loop {
             let mut emptied = pin!(self.emptied.notified());
+            // Before the look, or a leave between look and wait would not be heard.
             emptied.as_mut().enable();
             if self.members().at_work.is_empty() {
                 return;

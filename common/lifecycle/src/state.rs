@@ -80,6 +80,7 @@ impl LifecycleState {
     /// False if a stop was asked for before.
     pub(crate) fn stop(&self, reason: &StopReason) -> bool {
         let total = self.total();
+        // Under the lock of the channel: of two threads that ask at once, one is the first.
         let first = self.progress.send_if_modified(|progress| {
             let first = progress.reason.is_none();
             if first {
@@ -91,12 +92,14 @@ impl LifecycleState {
         if !first {
             return false;
         }
+        // Before anything that may block: the watchdog counts whatever follows.
         self.alarm.start(total);
         if let StopReason::Failed(task, error) = reason {
             tracing::error!(task, error, "Task died, stopping");
         } else {
             tracing::info!(%reason, total_ms = total.as_millis(), "Stopping");
         }
+        // Last, as whoever wakes up looks for the reason.
         self.stopping.cancel();
         true
     }
@@ -115,6 +118,7 @@ impl LifecycleState {
     pub(crate) fn tasks(&self) -> Vec<(String, usize)> {
         let mut census = BTreeMap::new();
         for tasks in &self.stages {
+            // One lock after the other: a sum for people, not a moment.
             tasks.census(&mut census);
         }
         census.into_iter().collect()

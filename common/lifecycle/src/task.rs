@@ -90,6 +90,7 @@ fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error.source();
     while let Some(next) = cause {
         let shown = next.to_string();
+        // Many libraries repeat their cause in their own text.
         if !text.contains(&shown) {
             text.push_str(": ");
             text.push_str(&shown);

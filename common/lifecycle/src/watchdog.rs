@@ -52,6 +52,7 @@ fn end_process(lifecycle: Lifecycle, flush: fn()) {
         said.send(()).ok();
     });
     if words.is_ok() {
+        // A log that hangs gets this long; the end comes all the same.
         heard.recv_timeout(LAST_WORDS).ok();
     }
     std::process::exit(1);

@@ -48,6 +48,7 @@ impl MemoryPresence {
         if self.closed.load(Ordering::SeqCst) {
             return Err(PresenceError::Closed);
         }
+        // After the look whether it is closed: that is final, and callers give up on it.
         if self.memory.away.load(Ordering::SeqCst) {
             return Err(PresenceError::Unavailable("it is away".into()));
         }

@@ -79,6 +79,7 @@ impl RedisPresence {
         changes: &[Change],
     ) -> Result<Vec<UserLeft>> {
         let mut leaves = Vec::new();
+        // Lua blocks all of Redis while it runs.
         for part in changes.chunks(CHANGES_PER_CALL) {
             leaves.extend(self.write_part(instance, generation, part).await?);
         }
@@ -105,11 +106,14 @@ impl RedisPresence {
     /// Removes what of this instance was named last before `below`. Bounded steps; may be dropped and
     /// repeated at any time.
     async fn remove(&self, instance: &InstanceId, below: Generation) -> Result<u64> {
+        // The instance's own index: no scan over rooms, which may be millions.
         let index = format!("{}:instance:{instance}", self.prefix);
         let (mut cursor, mut removed) = (0, 0);
         loop {
             let (next, entries): (u64, Vec<(String, String)>) = self
                 .link
+                // Entries that stay during the whole scan are seen at least once; those seen twice
+                // do no harm.
                 .run(async |mut redis| scan("HSCAN", &index, cursor).query_async(&mut redis).await)
                 .await?;
             let old = entries.into_iter().filter(|(what, named)| !what.is_empty() && *named < below.0);
@@ -157,6 +161,7 @@ fn scan(command: &str, key: &str, cursor: u64) -> Cmd {
 
 /// Reads `instance|since_ms|user`.
 fn read_value(value: &str) -> Option<(UserId, i64)> {
+    // Three parts at most: a user's name may hold the separator.
     let mut parts = value.splitn(3, '|').skip(1);
     let since = parts.next()?.parse().ok()?;
     Some((UserId::parse(parts.next()?).ok()?, since))
@@ -164,6 +169,7 @@ fn read_value(value: &str) -> Option<(UserId, i64)> {
 
 /// One number of the one that is kept and of the run id of the server, 40 hex digits, of which the first 16 are enough.
 fn marker(kept: &str, run: &str) -> Option<u64> {
+    // An older copy brings its marker back; the run id is new at every start of the server.
     let run = run.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default();
     kept.parse::<u64>().ok().map(|kept| (kept ^ run).max(1))
 }
@@ -181,6 +187,7 @@ impl Presence for RedisPresence {
     }
 
     async fn interested(&self, rooms: &[RoomId]) -> Result<Vec<Vec<InstanceId>>> {
+        // An empty pipeline is an error of the library.
         if rooms.is_empty() {
             return Ok(Vec::new());
         }
@@ -256,6 +263,7 @@ impl Presence for RedisPresence {
     }
 
     async fn instances(&self) -> Result<Vec<InstanceId>> {
+        // At random: with more instances than one call takes, each comes up in time.
         let mut some = ::redis::cmd("SRANDMEMBER");
         some.arg(format!("{}:instances", self.prefix)).arg(INSTANCES_MAX);
         let ids: Vec<String> = self.link.run(async |mut redis| some.query_async(&mut redis).await).await?;
@@ -264,6 +272,7 @@ impl Presence for RedisPresence {
 
     async fn reap(&self, instance: &InstanceId) -> Result<u64> {
         let removed = self.remove(instance, Generation::beyond_all()).await?;
+        // Asked of the script, which looks again: something may have been written since the scan.
         let call = self.scripts.forget(instance);
         self.link.run(async |mut redis| call.invoke::<()>(&mut redis).await).await?;
         Ok(removed)

@@ -96,13 +96,16 @@ impl NatsShared {
     /// The link to use now: a fresh one when the present one is worn out.
     async fn link(&self) -> Result<Arc<NatsLink>, QueueError> {
         let link = self.current().ok_or(QueueError::Closed)?;
+        // The usual case takes one short lock.
         if !link.is_worn() {
             return Ok(link);
         }
+        // One replaces it; the others go on with the old one rather than wait.
         let Ok(_renewing) = self.renewal.try_lock() else { return Ok(link) };
         let fresh = Arc::new(NatsLink::open(&self.config.url).await?);
         let mut place = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         match place.as_mut() {
+            // It may have been replaced, or closed, while we connected.
             Some(present) if Arc::ptr_eq(present, &link) => {
                 tracing::info!("The connection to NATS is replaced by a fresh one.");
                 *present = Arc::clone(&fresh);
@@ -126,7 +129,9 @@ impl NatsShared {
         let wanted = stream::Config {
             name: self.stream_name(),
             subjects: vec![self.subject("*")],
+            // A notice that is lost costs latency only: the outbox row stays.
             storage: stream::StorageType::Memory,
+            // A full stream must take new notices: old ones are repaired by now (C9).
             discard: stream::DiscardPolicy::Old,
             retention: stream::RetentionPolicy::Limits,
             max_age: MAX_AGE,
@@ -136,6 +141,7 @@ impl NatsShared {
         let Err(error) = link.context.create_stream(wanted).await else { return Ok(()) };
         let kind = error.kind();
         if let CreateStreamErrorKind::JetStream(inner) = &kind
+            // Another process was first, or an older version made it with its own settings.
             && inner.error_code() == ErrorCode::STREAM_NAME_EXIST
         {
             return Ok(());
@@ -150,6 +156,7 @@ impl NatsShared {
             durable_name: Some(CONSUMER.into()),
             ack_wait: ACK_WAIT,
             max_ack_pending: ACK_PENDING_MAX,
+            // A consumer on disk would be written at each acknowledgement.
             memory_storage: true,
             ..Default::default()
         };
@@ -161,6 +168,7 @@ impl NatsShared {
 
     /// Creates the stream for a publisher that found none. Says whether it is worth another attempt.
     async fn restore_stream(&self, link: &NatsLink) -> bool {
+        // Sixteen lanes find the stream missing at once; one makes it.
         let Ok(mut last) = self.last_setup.try_lock() else { return false };
         if last.is_some_and(|at| at.elapsed() < SETUP_PAUSE) {
             return false;
@@ -182,12 +190,15 @@ mod pull_consumer {
 impl Queue for JetStream {
     async fn publish(&self, lane: u8, notice: Bytes) -> Result<(), QueueError> {
         let link = self.0.link().await?;
+        // The client would keep the notice and send it after the outage, long after it was given
+        // up.
         if !link.is_up() {
             return Err(QueueError::NotConnected);
         }
         let subject = self.0.subject(&lane.to_string());
         let attempt = async {
             match link.publish(subject.clone(), notice.clone()).await {
+                // NATS came back without its memory.
                 Err(PublishErrorKind::StreamNotFound) if self.0.restore_stream(&link).await => {
                     link.publish(subject, notice).await
                 }
@@ -196,6 +207,7 @@ impl Queue for JetStream {
         };
         match timeout(ANSWER, attempt).await {
             Ok(Ok(())) => Ok(()),
+            // The client keeps a little memory for each answer that never comes.
             Err(_) | Ok(Err(PublishErrorKind::TimedOut)) => {
                 link.count_unanswered();
                 Err(QueueError::Timeout)
@@ -220,6 +232,7 @@ impl Queue for JetStream {
     async fn close(&self) {
         self.0.closed.cancel();
         let link = self.0.link.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Drained only while connected: the client's drain hangs otherwise.
         if let Some(link) = link.filter(|link| link.is_up())
             && timeout(CLOSE, link.drain()).await.is_err()
         {

@@ -88,6 +88,7 @@ impl Broker {
         if self.is_away() {
             return Err(now + ACK_WAIT);
         }
+        // One lock for both, or two readers could each think that the other was woken.
         let (taken, more) = self.look(|stock| (stock.take(now), stock.has_waiting()));
         if more {
             // A wake-up is for one reader only.

@@ -118,6 +118,8 @@ impl fmt::Debug for AdminPages {
 /// 200 only in stage ready and when all checks pass; a balancer must see the turn at once.
 async fn readyz(State(admin): State<Arc<AdminPages>>) -> Response {
     let stage = admin.lifecycle.stage();
+    // Also between the request for a stop and its first stage: balancers must not see a ready
+    // process that stops.
     let reason = if admin.lifecycle.progress().borrow().is_ready() {
         (admin.ready)().err()
     } else {
@@ -169,6 +171,7 @@ async fn connection(tcp: TcpStream, router: Router, scope: &Scope) {
     let mut connection = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
+            // hyper panics at it without the timer above.
             .header_read_timeout(HEAD_WITHIN)
             .serve_connection(TokioIo::new(tcp), TowerToHyperService::new(router))
     );
@@ -177,6 +180,7 @@ async fn connection(tcp: TcpStream, router: Router, scope: &Scope) {
         biased;
         _ = connection.as_mut() => {}
         () = stop.cancelled() => {
+            // An answer in flight may be the one that says how the stop went.
             connection.as_mut().graceful_shutdown();
             let _ = timeout(LAST_ANSWERS, connection).await;
         }

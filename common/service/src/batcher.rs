@@ -30,6 +30,7 @@ pub struct Bounds {
 impl Bounds {
     /// Whether `bytes` more fit beside what waits.
     fn admits(&self, items: usize, held: usize, bytes: usize) -> bool {
+        // An item above the bounds passes alone, or it would never pass.
         items == 0
             || (items < self.queue_items_max
                 && held.checked_add(bytes).is_some_and(|sum| sum <= self.queue_bytes_max))

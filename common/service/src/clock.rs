@@ -41,6 +41,7 @@ impl Clock {
 
 /// A clock set before 1970 counts as 1970.
 fn system_ms() -> i64 {
+    // Zero rather than a panic: machines start with a clock of 1970 and get the time later.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

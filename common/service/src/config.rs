@@ -101,11 +101,14 @@ pub fn load_with_warnings<T: Serialize + DeserializeOwned + Default>(
     }
     let mut warnings = Vec::new();
     let mut env: Vec<_> = env.filter(|(name, _)| name.starts_with(ENV_PREFIX) && name != ENV_FILE).collect();
+    // The environment has no order; messages should.
     env.sort();
     for (name, text) in env {
         let path = name[ENV_PREFIX.len()..].to_lowercase().replace("__", ".");
         match merge::apply(&mut tree, &path, &text) {
             Ok(parsed) => config = parsed,
+            // A warning only: services share their environment, and one's key is unknown to
+            // another.
             Err(merge::OverrideRefused::Unknown) => warnings.push(unknown_variable(&name, &path, &defaults)),
             Err(merge::OverrideRefused::Invalid(text)) => {
                 let origin = format!("environment variable {name}");
@@ -138,6 +141,7 @@ fn read_file<T: DeserializeOwned>(path: &Path, tree: &mut Table) -> Result<T, Co
         }
         ConfigError::File { path: path.into(), text }
     };
+    // Read by itself first, because only then mistakes have a line.
     toml::from_str::<T>(&text).map_err(failed)?;
     merge::overlay(tree, toml::from_str(&text).map_err(failed)?);
     T::deserialize(Value::Table(tree.clone())).map_err(failed)

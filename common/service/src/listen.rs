@@ -27,6 +27,7 @@ pub async fn bind(address: &str) -> io::Result<Bound> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    // A name may have several addresses, of which not all are ours.
     for candidate in lookup_host(address).await.map_err(named)? {
         match listen(candidate) {
             Ok(bound) => return Ok(bound),
@@ -38,6 +39,7 @@ pub async fn bind(address: &str) -> io::Result<Bound> {
 
 fn listen(address: SocketAddr) -> io::Result<Bound> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart must not wait for the last process's connections to leave TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     let listener = socket.listen(BACKLOG)?;
@@ -58,6 +60,7 @@ impl Bound {
         loop {
             match self.listener.accept().await {
                 Ok((stream, from)) => {
+                    // Fails only for a connection that has ended already.
                     if stream.set_nodelay(true).is_ok() {
                         return (stream, from);
                     }

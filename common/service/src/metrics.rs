@@ -110,6 +110,7 @@ impl Registry {
 
     /// The underlying registry, for what the shortcuts do not cover.
     pub fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        // Held for a registration or one scrape; recording takes no lock.
         f(&mut self.0.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -119,6 +119,7 @@ fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
     config.check().map_err(StartError::Contradictions)?;
     telemetry::init(C::SERVICE, config.log().format, &config.log().level)?;
     seeded::plant().map_err(|unknown| StartError::Contradictions(vec![unknown]))?;
+    // After the checks: `--check` must say all that a start would.
     if !args.check {
         return Ok(Some(config));
     }
@@ -142,6 +143,7 @@ fn live<C: Settings>(
         tracing::warn!(%error, "The stop will be cut: {KILL_TIMER_FIX}.");
     }
     let (lifecycle, engine) = Lifecycle::new(config.plan());
+    // Before the start: a stop during start-up ends what was started.
     signals.drive(&lifecycle);
     let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN, lines::flush)?;
     let started = async {
@@ -157,6 +159,7 @@ fn live<C: Settings>(
     };
     let (report, started) = runtime.block_on(async { tokio::join!(engine.run(), started) });
     // Dropping it would wait without limit for a name that is being looked up.
+    // Whatever still blocks ends with the process, which is next.
     runtime.shutdown_background();
     Ok(started.err().map_or(report.exit_code(), |error| refuse::<C>(&error)))
 }

@@ -56,6 +56,7 @@ impl PgStore {
     pub async fn connect(config: PgConfig) -> Result<Self, StoreError> {
         migrate(&config.url).await?;
         let store = Self {
+            // Pools of one: groups of a lane would wait for each other anyway, on their rooms' locks.
             lanes: (0..config.lanes()).map(|_| Pool::new("commit", Kind::Durable, 1)).collect(),
             reads: Pool::new("read", Kind::Durable, config.read_connections),
             notes: Pool::new("notes", Kind::Forgetful, 1),
@@ -63,6 +64,7 @@ impl PgStore {
             trim_from: Mutex::default(),
             dialer: Dialer::new(config)?,
         };
+        // A connection that cannot read is found now, not by the first client.
         store.epoch().await?;
         store.warm().await;
         Ok(store)
@@ -124,6 +126,8 @@ impl Store for PgStore {
         let from = self.trim_from().clone();
         let answer = self.chores.ask(&self.dialer, upkeep::trim(&from, policy, limit)).await?;
         let (next, messages) = upkeep::trimmed(&answer)?;
+        // Only after a good answer: a step whose answer was lost is done again, which finds
+        // nothing.
         *self.trim_from() = next;
         Ok(Trimmed { messages, more: usize::try_from(messages).is_ok_and(|n| n >= limit) })
     }

@@ -61,6 +61,7 @@ impl Retention {
         if dedupe_min < DEDUPE_MIN {
             return Err(InvalidRetention::BelowPromise(dedupe_min));
         }
+        // A retry that comes after its key was forgotten would be stored twice (B6).
         if dedupe_min < retry_horizon * HORIZONS_MIN {
             return Err(InvalidRetention::BelowRetries { dedupe_min, horizon: retry_horizon });
         }

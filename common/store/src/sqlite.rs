@@ -76,6 +76,7 @@ impl SqliteStore {
     pub async fn open(config: SqliteConfig) -> Result<Self, StoreError> {
         let OpenedFile { lock, dialer, file, epoch, conn } =
             OpenedFile::new(config.path, config.call_timeout, true).await?;
+        // In memory a second connection would be a second, empty store.
         let (durable, forgetful, reads) = if dialer.in_memory() {
             let pool = Pool::with(Kind::Durable, conn);
             (pool.clone(), pool.clone(), pool)
@@ -143,6 +144,8 @@ struct OpenedFile {
 impl OpenedFile {
     async fn new(path: Option<PathBuf>, call_timeout: Duration, create: bool) -> Result<Self, StoreError> {
         let path = path.as_deref().map(real).transpose()?;
+        // Before SQLite opens the file: a second process must hear who has it, not wait in the busy
+        // loop.
         let lock = path.as_deref().map(FileLock::take).transpose()?;
         let dialer = Dialer::new(path.clone(), call_timeout / 2);
         let mut conn = dialer.first(create).await?;
@@ -172,6 +175,7 @@ fn real(path: &Path) -> Result<PathBuf, StoreError> {
 impl Pools {
     /// Within the time of a call. What takes longer is dropped, and the connection with it.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        // Unknown: the worker thread goes on with the statement after its future is dropped.
         let late = || format!("no answer within {} ms", self.call_timeout.as_millis());
         timeout(self.call_timeout, call).await.unwrap_or_else(|_| Err(StoreError::Unknown(late())))
     }
@@ -232,6 +236,7 @@ impl Store for SqliteStore {
 
     async fn trim(&self, policy: &Retention, limit: usize) -> Result<Trimmed, StoreError> {
         let from = self.trim_from().clone();
+        // Looked for by a reader: commits wait only for the deletes.
         let cuts = ask!(self.pools, reads, |conn| upkeep::ripe(conn, &from, policy, limit))?;
         let messages = ask!(self.pools, forgetful, |conn| upkeep::cut(conn, &cuts))?;
         *self.trim_from() = cuts.next_from;

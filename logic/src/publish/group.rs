@@ -113,6 +113,8 @@ impl<'a> CommitGroup<'a> {
 
     /// Commits what is in time; one answer per call, in order.
     pub async fn run(mut self) -> Vec<CallOutcomes> {
+        // Who gave up while it waited is left out: committing for nobody only makes the others
+        // wait.
         let calls: Vec<usize> = (0..self.calls.len()).filter(|call| self.in_time(*call)).collect();
         let all = self.slots(&calls);
         match self.attempt(&all).await {
@@ -120,6 +122,7 @@ impl<'a> CommitGroup<'a> {
             Attempted::Poison => {
                 self.singly(&all).await;
             }
+            // The store judges the earliest `not_after` of a group: alone, it is its own.
             Attempted::TooLate if calls.len() == 1 => {}
             Attempted::TooLate => self.call_by_call(&calls).await,
         }
@@ -143,6 +146,7 @@ impl<'a> CommitGroup<'a> {
     /// The group was too late for one of its calls: each by its own `not_after`.
     async fn call_by_call(&mut self, calls: &[usize]) {
         for &call in calls {
+            // Each try takes a round trip, so each looks again.
             if !self.in_time(call) {
                 continue;
             }
@@ -173,6 +177,7 @@ impl<'a> CommitGroup<'a> {
                 Attempted::Committed => {}
                 Attempted::Poison => self.answers[call].outcomes[item] = ItemOutcome::Poison,
                 Attempted::TooLate => ended = Some(call),
+                // A later item must not overtake one whose outcome is unknown (A7).
                 Attempted::Failed => return false,
             }
         }
@@ -188,6 +193,7 @@ impl<'a> CommitGroup<'a> {
             slots.iter().map(|(call, item)| &self.calls[*call].items[*item]).collect();
         let group = items.iter().map(|&item| item.clone()).collect();
         match self.store.publish(self.lane, not_after_ms, group).await {
+            // Rows are matched by order: with another number every match would be a guess.
             Ok(committed) if committed.rows.len() == slots.len() => {
                 self.observer.committed(&items, &committed);
                 self.take(slots, &committed)
@@ -207,6 +213,7 @@ impl<'a> CommitGroup<'a> {
                 match error.class() {
                     Class::Reject => Attempted::Poison,
                     Class::TooLate => Attempted::TooLate,
+                    // Certainly not stored, which is what the answers say from the start.
                     Class::Retry => Attempted::Failed,
                     Class::Unknown => {
                         self.fill(slots, ItemOutcome::Unknown);

@@ -40,6 +40,7 @@ pub enum InvalidCall {
 
 /// Checks what concerns the call as a whole, so that it fits into one commit group.
 pub fn call(request: &PublishRequest) -> Result<(), InvalidCall> {
+    // Refused, not cut: the rest would be another group (A6).
     if request.items.len() > BATCH_ITEMS_MAX {
         return Err(InvalidCall::Items(request.items.len()));
     }
@@ -47,6 +48,7 @@ pub fn call(request: &PublishRequest) -> Result<(), InvalidCall> {
     if bytes > BATCH_BYTES_MAX {
         return Err(InvalidCall::Bytes(bytes));
     }
+    // Without it a frozen statement could store what retention has forgotten (A11).
     if request.not_after_ms <= 0 {
         return Err(InvalidCall::NotAfter);
     }

@@ -29,6 +29,7 @@ impl Absent {
         long: Duration,
     ) -> Vec<InstanceId> {
         let absent: Vec<&InstanceId> = stored.iter().filter(|id| !lives(id)).collect();
+        // Built anew from those that are absent now: whoever was back for a moment begins at zero.
         self.since =
             absent.iter().map(|id| ((*id).clone(), self.since.get(*id).copied().unwrap_or(now))).collect();
         let gone = |id: &&InstanceId| {

@@ -67,6 +67,7 @@ impl Redis {
     }
 
     async fn ask(&self, rooms: &[RoomId]) -> InterestedGateways {
+        // Copied out: the lock must not be held over the call.
         let rests_until = *self.rests_until();
         if rests_until.is_some_and(|until| Instant::now() < until) {
             return None;
@@ -87,6 +88,7 @@ impl Redis {
                 if rests_until.is_none() {
                     tracing::warn!(%error, "Redis does not say who wants what: every gateway gets everything.");
                 }
+                // A Redis that swallows calls would cost every notice its timeout.
                 *self.rests_until() = Some(Instant::now() + REDIS_RESTS);
                 None
             }

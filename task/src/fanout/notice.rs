@@ -58,6 +58,7 @@ impl Notice {
         }
         let RawNotice { epoch, runs } = RawNotice::decode(payload)?;
         let runs = runs.into_iter().map(|bytes| {
+            // Decoded only to judge it: what a gateway cannot read would end its stream.
             let run = RoomRun::decode(bytes.clone())?;
             Ok::<_, BadNotice>(EncodedRun { room: RoomId::parse(&run.room)?, bytes })
         });

@@ -124,12 +124,15 @@ impl<T> OutletQueue<T> {
     /// Takes a push; false when it was dropped.
     pub fn offer(&mut self, push: NoticePart<T>, now: Instant) -> bool {
         if matches!(self.state, OutletState::Lagging | OutletState::Away) {
+            // The gateway is told when it is back, once, however much was dropped.
             self.missed = true;
             return false;
         }
         let bytes = push.runs.iter().map(|run| run.len() + FRAMING).sum();
         match self.queue.push(WaitingPart { push, since: now }, bytes) {
             Ok(()) => true,
+            // A queue this full means that it has not acknowledged for long: nobody waits for it
+            // any more.
             Err(Full(_)) => {
                 self.lag();
                 false
@@ -140,12 +143,14 @@ impl<T> OutletQueue<T> {
     /// A stream has been opened: its numbers begin again.
     pub fn opened(&mut self) {
         self.state = OutletState::Open;
+        // Acknowledgements of the old stream mean nothing here, and its tickets go with it.
         self.sent.clear();
         self.last_id = 0;
     }
 
     /// The stream ended, or could not be opened.
     pub fn ended(&mut self) {
+        // What was sent but not acknowledged may be lost too.
         self.missed |= !self.is_empty();
         self.drop_waiting();
         self.sent.clear();
@@ -157,9 +162,11 @@ impl<T> OutletQueue<T> {
         if self.state != OutletState::Open {
             return None;
         }
+        // Before any batch: the gateway asks heads once, then what is pushed joins on.
         if std::mem::take(&mut self.missed) {
             return Some(Next::Resync);
         }
+        // Meanwhile the next batch gathers.
         if self.sent.len() >= PUSHES_IN_FLIGHT_MAX {
             return None;
         }
@@ -170,6 +177,7 @@ impl<T> OutletQueue<T> {
         }
         let first = self.cut.front()?;
         let (epoch, since) = (first.push.epoch, first.since);
+        // A push has one epoch; the rest of the cut follows in the next.
         let same = self.cut.iter().take_while(|waiting| waiting.push.epoch == epoch).count();
         let (mut runs, mut tickets) = (Vec::new(), Vec::with_capacity(same));
         for WaitingPart { push, .. } in self.cut.drain(..same) {
@@ -186,6 +194,7 @@ impl<T> OutletQueue<T> {
         while self.sent.front().is_some_and(|sent| sent.id <= id) {
             self.sent.pop_front();
         }
+        // All that was on the way has arrived: it reads again.
         if self.state == OutletState::Lagging && self.sent.is_empty() {
             self.state = OutletState::Open;
         }
@@ -199,6 +208,7 @@ impl<T> OutletQueue<T> {
         let sent = self.sent.front().map(|sent| sent.since);
         let cut = || self.cut.front().map(|waiting| waiting.since);
         let queued = || self.queue.iter().next().map(|waiting| waiting.since);
+        // The oldest of all; each of the three is in order.
         sent.or_else(cut).or_else(queued).map(|since| since + LAGS_AFTER)
     }
 
@@ -218,6 +228,7 @@ impl<T> OutletQueue<T> {
         }
         self.state = match self.state {
             OutletState::Connecting | OutletState::Away => OutletState::Away,
+            // Nothing is on the way that could be acknowledged, so lagging would never end.
             OutletState::Open | OutletState::Lagging if self.sent.is_empty() => OutletState::Open,
             OutletState::Open | OutletState::Lagging => OutletState::Lagging,
         };

@@ -167,6 +167,7 @@ impl Registered {
     fn redraw(&mut self) {
         let mut directory = Directory::default();
         let (working, others): (Vec<_>, Vec<_>) =
+            // Those with a working stream first: of two addresses of one gateway theirs counts.
             self.entries.iter().partition(|(_, entry)| entry.said.is_some());
         for (address, entry) in working.into_iter().chain(others) {
             let listed = self.listed.get(address);
@@ -180,6 +181,7 @@ impl Registered {
             let place = directory.outlets.len();
             directory.outlets.push(Arc::clone(&entry.outlet));
             if ids.is_empty() {
+                // Nobody knows who it is: it gets everything until it says so.
                 directory.unnamed.push(place);
             }
             for id in ids {

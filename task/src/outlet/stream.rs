@@ -44,9 +44,11 @@ struct PushStream<'a> {
 pub(super) async fn keep(outlet: Arc<Outlet>, parts: StreamParts, stop: CancellationToken) {
     let mut pause = REOPEN_MIN;
     loop {
+        // Pushes wait for a first attempt, so it is bounded like a push.
         match stop.run_until_cancelled(timeout(OPEN_WITHIN, open(&outlet, &parts))).await {
             None => {}
             Some(Ok(Ok(stream))) => {
+                // It worked: the next loss begins with a short pause again.
                 pause = REOPEN_MIN;
                 stream.run(&stop).await;
             }
@@ -69,15 +71,18 @@ pub(super) async fn keep(outlet: Arc<Outlet>, parts: StreamParts, stop: Cancella
 /// Dials and waits for the gateway's first word.
 async fn open<'a>(outlet: &'a Outlet, parts: &'a StreamParts) -> Result<PushStream<'a>, Status> {
     let calls = dial(&outlet.address, &parts.caller).map_err(|error| Status::internal(error.to_string()))?;
+    // Bounded by what may be in flight: a full channel is a mistake of ours and ends the stream.
     let (sends, requests) = mpsc::channel(SENDS_MAX);
     let mut replies = wire::push(calls, requests).await?;
     let peer = parts.peers.connect(outlet.address.to_string());
+    // Who is there must be known before anything is sent: pushes are addressed to instances.
     let first = replies.message().await?.and_then(|reply| reply.kind);
     let stream = PushStream { outlet, registry: &parts.registry, peer, sends, replies };
     match first {
         Some(push_reply::Kind::State(state)) => stream.says(&state)?,
         Some(push_reply::Kind::Acked(_)) | None => return Err(Status::internal("it did not say who it is")),
     }
+    // Last: from here on pushes are sent.
     outlet.opened();
     Ok(stream)
 }
@@ -103,6 +108,7 @@ impl PushStream<'_> {
                 let sent = self.sends.try_send(next.into());
                 sent.map_err(|_| Status::unavailable("nothing more can be sent"))?;
             }
+            // After what waits was sent: the stage before has stopped the supply.
             if stopping && self.outlet.is_settled() {
                 return Ok(());
             }

@@ -54,6 +54,7 @@ pub async fn push(
     requests: mpsc::Receiver<PushRequest>,
 ) -> Result<Streaming<PushReply>, Status> {
     let mut client = tonic::client::Grpc::new(calls);
+    // tonic panics when it is called before it is ready.
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = PathAndQuery::from_static("/sluice.v1.Gateway/Push");
     let codec = ProstCodec::<PushRequest, PushReply>::default();

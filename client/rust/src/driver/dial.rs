@@ -58,6 +58,7 @@ impl GatewayDialer {
     /// Tries each gateway once, without a pause.
     pub(super) async fn first(&mut self) -> Result<Standing, Error> {
         let mut last = Error::Closed;
+        // No pause: somebody waits for this first connection, and nobody else comes with it.
         for _ in 0..self.options.urls.len() {
             self.begin_after(Duration::ZERO);
             match self.dial().await {
@@ -104,9 +105,11 @@ impl GatewayDialer {
         }
         let url =
             self.options.urls.get(self.next % self.options.urls.len().max(1)).cloned().unwrap_or_default();
+        // The next attempt goes elsewhere, whatever becomes of this one.
         self.next = self.next.wrapping_add(1);
         self.pause = pause;
         let (token, limit) = (self.options.token.clone(), self.options.connect_timeout);
+        // Kept in a field, not in the `select!`: an arm that loses there would drop it half-way.
         self.attempt = Some(Box::pin(async move {
             sleep(pause).await;
             let reason = format!("no welcome within {limit:?}");
@@ -135,6 +138,7 @@ async fn stand(url: String, token: Option<String>) -> Result<Standing, Error> {
     let handshake = Handshake { token, ..Handshake::new(&url) };
     let socket = match raw::connect(&handshake).await {
         Ok(socket) => socket,
+        // A token that is refused will be refused again.
         Err(ConnectError::Status { status: 401 | 403, body, .. }) => return Err(Error::Refused(body)),
         Err(error) => return Err(Error::Connect { url, reason: error.to_string() }),
     };
@@ -150,6 +154,7 @@ async fn stand(url: String, token: Option<String>) -> Result<Standing, Error> {
             Some(Frame::Text(text)) => {
                 let frame = ServerFrame::parse(&text).map_err(failed)?;
                 if let Some(welcome) = frame.welcome {
+                    // The server pings at this interval, so silence for some of them is not quiet.
                     let patience = Duration::from_secs(welcome.ping_s.max(1)) * SILENT_PINGS;
                     return Ok(Standing { wire, url, welcome, patience });
                 }

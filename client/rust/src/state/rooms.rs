@@ -61,6 +61,7 @@ impl Rooms {
     pub(super) fn ask_all(&mut self, mut id: impl FnMut() -> u64) -> Vec<String> {
         let ask = |(name, room): (&String, &mut FollowedRoom)| {
             let id = id();
+            // Until the answer comes, messages of the room are not taken: they may be of before.
             room.asked = Some(id);
             frame::subscribe(name, &room.position, id)
         };
@@ -82,6 +83,8 @@ impl Rooms {
         let asked = self.0.iter().find(|(_, room)| room.asked == Some(id));
         let Some(name) = asked.map(|(name, _)| name.clone()) else { return Ok(None) };
         if let Some(error) = frame.error {
+            // A store that is away for a moment: a new connection asks again, from the same
+            // position.
             return if error.retry { Err(error.message) } else { Ok(self.refused(name, error)) };
         }
         let Some(room) = self.0.get_mut(&name) else { return Ok(None) };
@@ -118,6 +121,8 @@ impl Rooms {
     /// A message or a skip, if it belongs to a subscription that stands.
     pub(super) fn delivery(&mut self, frame: ServerFrame) -> Option<Event> {
         let name = frame.msg.as_ref().or(frame.skipped.as_ref())?;
+        // Before the answer to `sub` its position is not known, so nothing can be said to follow
+        // it.
         let room = self.0.get_mut(name).filter(|room| room.asked.is_none())?;
         let Position::In { after, .. } = &mut room.position else { return None };
         if frame.skipped.is_some() {
@@ -127,6 +132,7 @@ impl Rooms {
         }
         let message = frame.message()?;
         let expected = *after + 1;
+        // The server's promise; told to the reader and not repaired, as that would hide it.
         if message.seq != expected {
             return Some(Event::OutOfOrder { expected, message });
         }

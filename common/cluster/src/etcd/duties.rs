@@ -11,6 +11,7 @@ use crate::shown::beat;
 /// Never ends.
 pub(super) async fn keep(shared: Arc<EtcdShared>) {
     loop {
+        // Time alone changes what is owed: a duty whose owner was lost, a lease that ran out.
         if timeout(beat(shared.ttl), shared.learned.notified()).await.is_err() {
             shared.learn(|_, _| {});
         }
@@ -22,9 +23,11 @@ pub(super) async fn keep(shared: Arc<EtcdShared>) {
 
 /// Takes a step in the registry. What came of it is seen in the watch.
 pub(super) async fn take(shared: &EtcdShared, step: DutyStep) {
+    // Without a lease a claim would outlive this process.
     let Some(lease) = *shared.lease.borrow() else { return };
     let me = shared.shown.id();
     let outcome = match &step {
+        // A release may have been asked for since the steps were made.
         DutyStep::Claim { .. } if shared.look(crate::known::Known::is_releasing) => return,
         DutyStep::Claim { duty, from } => {
             let claimed = shared.registry.claim(*duty, from.as_ref(), &me, lease).await;

@@ -43,6 +43,7 @@ pub(super) async fn hold(shared: Arc<EtcdShared>) {
         };
         tracing::info!(id = %shared.shown.id(), "Registered.");
         renew(&shared, lease, sent).await;
+        // Before the new id: nothing may be claimed under a lease that is gone.
         shared.lease.send_replace(None);
         shared.written.send_replace(None);
         let fresh = shared.registrant.fresh_id();
@@ -53,6 +54,7 @@ pub(super) async fn hold(shared: Arc<EtcdShared>) {
 
 /// A new lease with this process under it.
 async fn register(shared: &EtcdShared) -> Result<(i64, Instant), RegistryError> {
+    // From when it was sent: etcd may have granted it at once and answered late (D7).
     let sent = Instant::now();
     let lease = shared.registry.grant(shared.ttl).await?;
     write(shared, lease).await?;
@@ -72,6 +74,7 @@ async fn write(shared: &EtcdShared, lease: i64) -> Result<InstanceState, Registr
 async fn renew(shared: &EtcdShared, lease: i64, mut sent: Instant) {
     let mut state = shared.state.subscribe();
     let mut pause = Pause::new();
+    // A third: two renewals may fail before the lease ends.
     let mut due = sent + shared.ttl / 3;
     // Written at once when the state was changed between the registration and now.
     let mut to_write = *shared.written.borrow() != Some(*state.borrow_and_update());
@@ -83,6 +86,8 @@ async fn renew(shared: &EtcdShared, lease: i64, mut sent: Instant) {
                 changed = state.changed() => to_write = changed.is_ok(),
             }
         }
+        // Counted from the question: an answer that took long leaves less of the lease than it
+        // seems (D7).
         let asked = Instant::now();
         let outcome = async {
             if to_write {
@@ -97,10 +102,13 @@ async fn renew(shared: &EtcdShared, lease: i64, mut sent: Instant) {
                 due = sent + shared.ttl / 3;
                 shared.learn(|known, _| known.renewed(sent));
             }
+            // Only etcd's own word; silence may be an outage after which the lease is
+            // still there.
             Err(RegistryError::LeaseGone) => return,
             Err(error) => {
                 tracing::debug!(%error, "The lease is not renewed yet.");
                 sleep(pause.next()).await;
+                // At once after the pause: each failure has used some of the lease.
                 due = Instant::now();
             }
         }

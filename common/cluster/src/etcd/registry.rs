@@ -80,6 +80,7 @@ impl EtcdRegistry {
             .with_connect_timeout(ANSWER)
             .with_keep_alive(PING, PING)
             .with_keep_alive_while_idle(true)
+            // A member cut off from its leader must not answer from what it remembers.
             .with_require_leader(true);
         let client = Client::connect(endpoints, Some(options)).await?;
         Ok(Self { client, prefix: format!("/{}/", prefix.trim_matches('/')) })
@@ -127,6 +128,7 @@ impl EtcdRegistry {
         lease: i64,
     ) -> Result<bool> {
         let key = self.duty_key(duty);
+        // Decided by etcd in one transaction: of several that try at once one succeeds.
         let condition = match from {
             None => Compare::create_revision(key.clone(), CompareOp::Equal, 0),
             Some(owner) => Compare::value(key.clone(), CompareOp::Equal, owner.as_str()),
@@ -161,6 +163,7 @@ impl EtcdRegistry {
 
     /// Follows all changes after a revision.
     pub(super) async fn watch(&self, after: i64) -> Result<WatchStream> {
+        // From the revision of the list on: nothing between list and watch is missed.
         let options = WatchOptions::new().with_prefix().with_start_revision(after + 1);
         let mut client = self.client.clone();
         answer(client.watch(self.prefix.as_str(), Some(options))).await
@@ -184,6 +187,7 @@ impl EtcdRegistry {
                 Some(KeyChange::Owner(duty, InstanceId::parse(pair.value_str().ok()?).ok()?))
             }
             RegistryKey::Instance(service, id) => {
+                // What a later version wrote is skipped, not fatal: the others stay known.
                 let record: Record = serde_json::from_slice(pair.value())
                     .inspect_err(
                         |error| tracing::warn!(registered = %id, %error, "A registration is unreadable."),
@@ -233,6 +237,7 @@ async fn answer<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T> {
         Ok(Err(error)) => error,
     };
     // The client says it in words, the server (tonic's NotFound) too.
+    // By text: the client has no error kind for it.
     if error.to_string().contains("lease not found") {
         Err(RegistryError::LeaseGone)
     } else {

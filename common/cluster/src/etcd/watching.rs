@@ -31,11 +31,13 @@ pub(super) async fn follow(shared: Arc<EtcdShared>) {
 }
 
 async fn session(shared: &EtcdShared, pause: &mut Pause) -> Result<(), RegistryError> {
+    // The whole list first: what a broken watch missed cannot be asked for.
     let listing = shared.registry.list().await?;
     shared.learn(|known, now| known.list(listing.instances, listing.owners, now));
     doubt_if_unlisted(shared);
     let mut watch = shared.registry.watch(listing.revision).await?;
     *pause = Pause::new();
+    // A watch that died silently looks like quiet.
     let end = Instant::now() + TRUST;
     loop {
         let Ok(message) = timeout_at(end, watch.message()).await else { return Ok(()) };

@@ -23,6 +23,7 @@ pub(super) struct Listed {
 
 impl Listed {
     pub(super) fn join(&mut self, member: Arc<SoloMember>, instance: Instance) {
+        // The list first, then its own entry: like a watch that begins after a list.
         let (instances, owners) = (self.instances.clone(), self.owners.clone());
         member.shown.learn(|known, now| known.list(instances, owners, now));
         self.members.push(member);
@@ -59,6 +60,7 @@ impl Listed {
 
     /// Duties change hands until nobody has anything to change.
     pub(super) fn settle(&mut self) {
+        // A bound instead of a proof that the steps come to rest.
         for _ in 0..ROUNDS_MAX {
             let mut settled = true;
             for member in self.members.clone() {
@@ -76,6 +78,7 @@ impl Listed {
     /// Takes a step if it still may be taken.
     fn take(&mut self, me: &InstanceId, step: DutyStep) {
         match step {
+            // The comparison that etcd's transaction makes.
             DutyStep::Claim { duty, from } if self.owners.get(&duty) == from.as_ref() => {
                 tracing::info!(%duty, owner = %me, "Duty taken.");
                 self.owners.insert(duty, me.clone());

@@ -82,6 +82,8 @@ impl Tables {
 
     pub(super) fn full_set(&mut self, me: &InstanceId, generation: u64, changes: &[Change], last: bool) {
         let holdings = self.instances.entry(me.clone()).or_default();
+        // A part of an older full set that was delayed: its last part would remove what the newer
+        // one named.
         if generation < holdings.generation {
             return;
         }
@@ -122,6 +124,7 @@ impl Tables {
             Change::Disconnected { connection, user, .. } => (Holding::User(user, connection), false),
             Change::Left { connection, room } => (Holding::Room(room, connection), false),
         };
+        // Only while it is still ours: the connection may have come back through another gateway.
         let removed = !adds && self.take(me, &holding);
         let named = &mut self.instances.entry(me.clone()).or_default().named;
         if adds {
@@ -130,6 +133,7 @@ impl Tables {
             named.remove(&holding);
         }
         match change {
+            // Told once, by whoever removed the last connection.
             Change::Disconnected { user, goodbye, .. } if removed && !self.of_user.contains_key(user) => {
                 Some(UserLeft { user: user.clone(), goodbye: *goodbye })
             }
@@ -156,6 +160,7 @@ impl Tables {
             Holding::Interest(room) => {
                 let Entry::Occupied(mut interested) = self.interest.entry(room.clone()) else { return false };
                 let removed = interested.get_mut().remove(instance);
+                // Empty sets are removed, or every room ever wanted would stay.
                 if interested.get().is_empty() {
                     interested.remove();
                 }

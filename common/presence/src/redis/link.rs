@@ -51,6 +51,8 @@ impl RedisLink {
         &self,
         commands: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T> {
+        // Before the attempt: if the time is over while it connects, this is the connection to
+        // drop.
         let mut number = self.state().number;
         let attempt = async {
             let (connection, its_number) = self.connection().await?;
@@ -58,6 +60,7 @@ impl RedisLink {
             commands(connection).await.map_err(|error| self.failed(its_number, &error))
         };
         timeout(self.patience, attempt).await.unwrap_or_else(|_| {
+            // A late reply would be taken for the answer to the next command.
             self.lost(number);
             Err(PresenceError::Unavailable("no answer in time".into()))
         })
@@ -79,6 +82,7 @@ impl RedisLink {
         }
         match (&state.connection, state.failing) {
             (Some(connection), _) => Ok(Ok((connection.clone(), state.number))),
+            // Fails at once: callers hold publishes and subscriptions meanwhile.
             (None, Some(failing)) if Instant::now() < failing.next => Err(away()),
             (None, failing) => Ok(Err(failing)),
         }
@@ -89,10 +93,13 @@ impl RedisLink {
             Ok(connection) => return Ok(connection),
             Err(failing) => failing,
         };
+        // Worth a wait only before the first failure: known to be down, one finds out and the
+        // others do not queue up behind it.
         let _connecting = match failing {
             None => self.connecting.lock().await,
             Some(_) => self.connecting.try_lock().map_err(|_| away())?,
         };
+        // Somebody else connected while we waited for the turn.
         if let Ok(connection) = self.at_hand()? {
             return Ok(connection);
         }
@@ -108,6 +115,7 @@ impl RedisLink {
         };
         let connection = connection.await.map_err(|error| self.failed(number, &error))?;
         let mut state = self.state();
+        // Closed while it was being made.
         if state.closed {
             return Err(PresenceError::Closed);
         }
@@ -124,6 +132,7 @@ impl RedisLink {
         let answered = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
         if answered && !error.is_unrecoverable_error() {
             return match error.code() {
+                // The server lives and will serve again; nothing of ours is wrong.
                 Some("LOADING" | "BUSY" | "READONLY" | "MASTERDOWN" | "OOM") => {
                     PresenceError::Unavailable(error.to_string())
                 }
@@ -137,6 +146,7 @@ impl RedisLink {
     /// Drops the connection with this number, unless there is a newer one.
     fn lost(&self, number: u64) {
         let mut state = self.state();
+        // A late failure of a connection that was replaced already.
         if state.number != number || state.closed {
             return;
         }

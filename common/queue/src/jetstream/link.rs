@@ -50,6 +50,7 @@ impl NatsLink {
         let (tell, connected) = watch::channel(false);
         let client = ConnectOptions::new()
             .name("sluice")
+            // Nothing has to be up at the start.
             .retry_on_initial_connect()
             .connection_timeout(CONNECT)
             .request_timeout(Some(ANSWER))
@@ -63,6 +64,7 @@ impl NatsLink {
             .timeout(ANSWER)
             .ack_timeout(ANSWER)
             .max_ack_inflight(IN_FLIGHT_MAX)
+            // Beyond its bound the client would wait; we refuse, as the outbox keeps the row.
             .backpressure_on_inflight(false)
             .build(client.clone());
         Ok(Self { context, client, connected, worn, unanswered: AtomicU32::new(0) })
@@ -74,6 +76,7 @@ impl NatsLink {
 
     /// Whether to replace it. Never while it is disconnected: it would go on reconnecting unseen.
     pub(super) fn is_worn(&self) -> bool {
+        // The callback with the sender is dropped when the client has ended for good.
         let ended = self.connected.has_changed().is_err();
         ended || (self.is_up() && self.worn.load(Ordering::Relaxed))
     }
@@ -113,6 +116,7 @@ impl NatsLink {
 }
 
 fn reconnect_pause(attempts: usize) -> Duration {
+    // The power would overflow after some minutes of outage.
     let doublings = u32::try_from(attempts).unwrap_or(u32::MAX).min(6);
     (Duration::from_millis(10) * 2_u32.pow(doublings)).min(RECONNECT_PAUSE_MAX)
 }
@@ -126,6 +130,7 @@ fn listen(
     move |event| {
         let mut lost_at = lost_at.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
+            // After a long outage the client holds requests that nobody waits for any more.
             Event::Connected => {
                 worn.fetch_or(lost_at.elapsed() > LONG_OUTAGE, Ordering::Relaxed);
                 tell.send_replace(true);
@@ -147,6 +152,7 @@ fn listen(
 /// Sends an acknowledgement if that can be done at once.
 pub(super) async fn acknowledge(link: Arc<NatsLink>, acker: async_nats::jetstream::message::Acker) {
     if link.is_up() {
+        // A lost acknowledgement means one more delivery, which gateways drop.
         _ = timeout(ANSWER, acker.ack()).await;
     }
 }

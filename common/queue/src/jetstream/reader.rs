@@ -58,6 +58,7 @@ impl ReaderState {
     async fn next(&mut self) -> Option<Delivery> {
         let finish = self.finish.clone();
         loop {
+            // Before each step: what was fetched still comes out, nothing new is asked for.
             if finish.is_cancelled() {
                 return self.fetched().await;
             }
@@ -69,6 +70,7 @@ impl ReaderState {
                     Ok(None) => {}
                     Err(error) => {
                         tracing::debug!(%error, "The fan-out queue does not deliver.");
+                        // Stream or consumer may be gone: they are made again before the next pull.
                         self.bound = None;
                         tokio::select! {
                             () = finish.cancelled() => {}
@@ -85,6 +87,7 @@ impl ReaderState {
         if self.shared.closed.is_cancelled() {
             return None;
         }
+        // One end for all that are left, or each would get this long.
         let end = *self.end.get_or_insert_with(|| Instant::now() + ON_THE_WAY);
         let pull = self.pull.as_mut()?;
         let message = timeout_at(end, pull.batch.next()).await.ok()??.ok()?;
@@ -100,6 +103,7 @@ impl ReaderState {
         let item = tokio::select! {
             biased;
             item = timeout_at(pull.deadline, pull.batch.next()) => item,
+            // A pull of the old connection never ends by itself.
             _ = pull.connection.changed() => Ok(Some(Err("the connection was lost".into()))),
         };
         match item {
@@ -119,6 +123,7 @@ impl ReaderState {
 
     async fn open(&mut self) -> Result<Pull, QueueError> {
         let link = self.shared.link().await?;
+        // A fresh client, or a reconnect, may lead to a server that was wiped.
         let current = self.bound.as_ref().is_some_and(|(bound, _)| Arc::ptr_eq(bound, &link));
         if !current || !link.is_up() {
             self.bound = None;
@@ -127,6 +132,7 @@ impl ReaderState {
             self.bound = Some((Arc::clone(&link), consumer));
         }
         let Some((_, consumer)) = &self.bound else { return Err(QueueError::NotConnected) };
+        // Before the request: a loss between the two must be seen.
         let connection = link.watch();
         let batch = consumer
             .batch()

@@ -48,10 +48,12 @@ impl Stock {
 
     /// Takes a notice in, the oldest go for it. False: it alone is too large.
     pub(super) fn put(&mut self, payload: Bytes, now: Instant) -> bool {
+        // Or it would push out everything and still not fit.
         if cost(&payload) > self.bytes_max {
             return false;
         }
         self.bytes += cost(&payload);
+        // The oldest go, as in JetStream with `discard: old`.
         while self.bytes > self.bytes_max {
             let Some(oldest) = self.oldest() else { break };
             self.remove(oldest);
@@ -101,6 +103,7 @@ impl Stock {
     /// What was not acknowledged in time waits again; what is too old goes.
     fn pass(&mut self, now: Instant) {
         while self.in_hand.front().is_some_and(|(due, _)| *due <= now) {
+            // In order, as all wait equally long.
             let back = self.in_hand.pop_front().map(|(_, number)| number);
             self.waiting.extend(back.filter(|number| self.notices.contains_key(number)));
         }

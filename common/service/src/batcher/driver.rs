@@ -58,6 +58,7 @@ impl<T, R> BatcherShared<T, R> {
 
     fn close(&self) {
         self.state().closed = true;
+        // Wakes the first in line, who finds it closed and lets the next in.
         self.space.notify_one();
         self.work.notify_one();
     }
@@ -136,6 +137,8 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// [`SubmitError`] says whether the item was certainly not run.
     pub async fn submit(&self, item: T) -> Result<R, SubmitError> {
         let (answer, result) = oneshot::channel();
+        // Queued or refused before the result is waited for: after this a caller that goes away
+        // harms nobody.
         self.enqueue(Submission { item, answer: Some(answer) }).await?;
         result.await.map_err(|_| SubmitError::Lost)
     }
@@ -174,7 +177,9 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
             Err(SubmissionRefused::Closed(_)) => return Err(SubmitError::Closed),
             Err(SubmissionRefused::Full(back)) => back,
         };
+        // Counted before the wait, so that nobody who comes later overtakes.
         let _line = InLine::join(&self.shared);
+        // Fair: tokio's mutex serves in the order of arrival.
         let _turn = self.shared.turn.lock().await;
         loop {
             match self.push(entry, true) {
@@ -196,6 +201,7 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         if state.closed {
             return Err(SubmissionRefused::Closed(entry));
         }
+        // There may be space for a small item while a large one waits: order wins.
         if state.in_line > 0 && !first_in_line {
             return Err(SubmissionRefused::Full(entry));
         }
@@ -233,6 +239,7 @@ struct Ends<T, R>(Arc<BatcherShared<T, R>>);
 impl<T, R> Drop for Ends<T, R> {
     fn drop(&mut self) {
         self.0.close();
+        // Their senders are dropped, so that submitters hear `Lost` instead of waiting for ever.
         let left = self.0.state().queue.clear();
         drop(left);
         self.0.flushed.cancel();
@@ -248,15 +255,18 @@ where
 {
     let shared = &ends.0;
     loop {
+        // Looked at before each batch: what was accepted is flushed, nothing new comes in.
         if stop.is_cancelled() {
             shared.close();
         }
+        // Both under one lock: an item that was pushed before the close is in the batch.
         let (batch, closed) = {
             let mut state = shared.state();
             (state.queue.take(), state.closed)
         };
         match batch {
             Some(batch) => {
+                // Before the run: the next batch gathers while this one is in flight.
                 shared.space.notify_one();
                 run_one(shared.name, batch, &mut run).await;
                 shared.state().queue.done();
@@ -270,6 +280,7 @@ where
         }
     }
     shared.flushed.cancel();
+    // A task of a scope must not end before its stage.
     stop.cancelled().await;
 }
 
@@ -280,6 +291,7 @@ where
 {
     let (items, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|entry| (entry.item, entry.answer)).unzip();
+    // The call itself may panic too, before it gives a future.
     let results = AssertUnwindSafe(async { run(items).await }).catch_unwind().await;
     match results {
         Ok(results) if results.len() == answers.len() => {

@@ -32,6 +32,7 @@ impl<K: Clone + Eq + Hash, T> Merged<K, T> {
     /// # Errors
     /// [`Full`] gives the value back when its key is new and the queue's bounds would be passed.
     pub fn push(&mut self, key: K, value: T, merge: impl FnOnce(T, T) -> Option<T>) -> Result<(), Full<T>> {
+        // Keeps its place: a change that comes again and again must not wait for ever.
         if let Some((place, waiting)) = self.remove(&key) {
             if let Some(value) = merge(waiting, value) {
                 self.insert(place, key, value);
@@ -41,6 +42,7 @@ impl<K: Clone + Eq + Hash, T> Merged<K, T> {
         if !self.bounds.admits(self.waiting.len(), self.bytes, (self.cost)(&value)) {
             return Err(Full(value));
         }
+        // Places only grow at the end and shrink at the front, so that no key is moved.
         let last = self.waiting.last_key_value().map_or(0, |(place, _)| *place);
         self.insert(last + 1, key, value);
         Ok(())
@@ -75,6 +77,7 @@ impl<K: Clone + Eq + Hash, T> Merged<K, T> {
         self.in_flight = false;
         let mut place = self.waiting.first_key_value().map_or(0, |(place, _)| *place);
         for (key, old) in batch.into_iter().rev() {
+            // In front of all that waits, as it is older.
             place -= 1;
             let value = match self.remove(&key) {
                 Some((_, newer)) => merge(old, newer),

@@ -42,6 +42,7 @@ impl<T> BatchQueue<T> {
     /// The next batch, oldest first; `None` while a batch is in flight or nothing waits.
     /// The batch stays in flight until [`BatchQueue::done`].
     pub fn take(&mut self) -> Option<Vec<T>> {
+        // One batch in flight: a second one could overtake it.
         if self.in_flight || self.items.is_empty() {
             return None;
         }

@@ -31,6 +31,7 @@ fn mask_table(tree: &mut Table) {
 }
 
 fn mask(value: &mut Value, secret: bool) {
+    // An empty secret is shown empty: that it is not set is what one looks for.
     if secret && value.is_str() && !is_empty(value) {
         *value = Value::String(MASK.into());
     } else if let Value::String(text) = value {

@@ -33,6 +33,7 @@ pub(super) fn apply<T: DeserializeOwned>(
 ) -> Result<T, OverrideRefused> {
     let mut refused = None;
     for value in readings(text) {
+        // A copy, as a refusal must leave the tree as it was.
         let mut with = tree.clone();
         if !set(&mut with, path, value) {
             return Err(OverrideRefused::Unknown);
@@ -42,6 +43,7 @@ pub(super) fn apply<T: DeserializeOwned>(
                 *tree = with;
                 return Ok(config);
             }
+            // serde says it only in words.
             Err(error) if error.message().starts_with("unknown field") => {
                 return Err(OverrideRefused::Unknown);
             }
@@ -56,6 +58,7 @@ fn readings(text: &str) -> impl Iterator<Item = Value> {
     let toml = text.parse::<Value>().ok().filter(|value| !value.is_str());
     let list = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     let list = Value::Array(list.map(|item| Value::String(item.into())).collect());
+    // A string first: a secret of digits must stay text where text is wanted.
     [Some(Value::String(text.into())), toml, Some(list)].into_iter().flatten()
 }
 

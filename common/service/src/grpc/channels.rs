@@ -112,6 +112,7 @@ impl Channels {
     /// Channels to whatever `targets` names; nothing is connected before the first call.
     #[must_use]
     pub fn new(mut targets: watch::Receiver<Arc<Vec<Target>>>, caller: Caller) -> Self {
+        // The first look must reconcile, also when the list was seen elsewhere.
         targets.mark_changed();
         let state = ChannelTable { targets: targets.clone(), slots: BTreeMap::new() };
         Self { caller, targets, state: Arc::new(Mutex::new(state)) }
@@ -127,6 +128,8 @@ impl Channels {
             .slots
             .values()
             .filter(|slot| slot.rests_until.is_none_or(|until| until <= now))
+            // Serving wins over draining, then the hash: all processes prefer the same one for a
+            // lane.
             .max_by_key(|slot| (!slot.target.draining, weight(&slot.target.id, lane)))?;
         Some(self.picked(best))
     }
@@ -135,6 +138,7 @@ impl Channels {
     pub async fn pick_or_wait(&self, lane: u8) -> Pick {
         let mut changes = self.targets.clone();
         loop {
+            // Before the look: a change in between is seen by the wait.
             changes.mark_unchanged();
             if let Some(pick) = self.pick(lane) {
                 return pick;
@@ -174,6 +178,7 @@ impl Channels {
 
     fn state(&self) -> MutexGuard<'_, ChannelTable> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // A closed channel counts as changed: its last value stays in force.
         if !matches!(state.targets.has_changed(), Ok(false)) {
             state.reconcile();
         }
@@ -203,9 +208,11 @@ impl ChannelTable {
         let mut slots = BTreeMap::new();
         for target in targets.iter() {
             let slot = match self.slots.remove(&target.id) {
+                // Also when it drains now: its connection and its failures go on.
                 Some(slot) if slot.target.address == target.address => {
                     Some(TargetChannel { target: target.clone(), ..slot })
                 }
+                // Another address under the same name: the old connection leads to somebody else.
                 Some(_) | None => TargetChannel::new(target.clone()),
             };
             slots.extend(slot.map(|slot| (target.id.clone(), slot)));
@@ -233,7 +240,9 @@ impl TargetChannel {
         if let Ok(channel) = dial::channel(&self.target.address, &self.open) {
             self.channel = channel;
         }
+        // Failures of calls on the old channel come later, and must not cost the new one its rest.
         self.generation += 1;
+        // Doubles at each failure in a row, up to a second.
         let rest = REST_FIRST.saturating_mul(1 << self.failures.min(10)).min(REST_MAX);
         self.failures = self.failures.saturating_add(1);
         // Between half and all of it, so that many callers do not come back together.
@@ -281,6 +290,7 @@ impl Pick {
     fn with_slot(&self, change: impl FnOnce(&mut TargetChannel)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = state.slots.get_mut(&self.target.id)
+            // Many calls fail with one channel: the first failure counts.
             && slot.generation == self.generation
             && slot.target.address == self.target.address
         {

@@ -113,7 +113,9 @@ impl Peer {
     pub fn says(&self, instance: &InstanceId, draining: bool) {
         self.connections.send_if_modified(|all| {
             let Some(peer) = all.get_mut(&self.number) else { return false };
+            // Another instance on the same connection is a lease that was lost: it begins anew.
             let same = peer.instance.as_ref() == Some(instance);
+            // Calls overtake each other: an old "no" after a "yes" is no news.
             let draining = draining || (same && peer.draining);
             let changed = !same || peer.draining != draining;
             if changed {

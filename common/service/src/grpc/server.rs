@@ -93,6 +93,7 @@ async fn accept(bound: Bound, serving: Arc<Serving>) {
     {
         let mut going_away = std::pin::pin!(serving.going_away());
         loop {
+            // The permit first: what is not accepted waits in the kernel and costs us nothing.
             let next = async { (Arc::clone(&free).acquire_owned().await, bound.accept().await) };
             let (permit, (tcp, from)) = tokio::select! {
                 biased;
@@ -106,7 +107,9 @@ async fn accept(bound: Bound, serving: Arc<Serving>) {
             });
         }
     }
+    // The listener closes before watchers end, or they would come straight back.
     drop(bound);
+    // A health watch is a call without an end: it would hold its connection for the whole grace.
     serving.server.health.end_watches().await;
     // A task of a scope lives until its stage.
     serving.scope.token().cancelled().await;
@@ -117,8 +120,10 @@ async fn connection(mut tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>)
     let came = tokio::select! {
         biased;
         () = serving.going_away() => return,
+        // hyper itself waits without limit for a connection that never says a word.
         came = timeout(PREFACE_WITHIN, tcp.read_exact(&mut preface)) => came,
     };
+    // Read by hand, so the bytes are given to hyper again below.
     if !matches!(came, Ok(Ok(_))) || preface != *PREFACE {
         tracing::debug!(%from, "A connection that does not speak HTTP/2 was closed.");
         return;
@@ -148,16 +153,20 @@ async fn connection(mut tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>)
         biased;
         ended = connection.as_mut() => ended,
         () = serving.going_away() => {
+            // Sends GOAWAY; hyper ends the connection when its calls have ended, but not one that
+            // is silent.
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;
                 ended = connection => ended,
+                // A silent other end never answers the GOAWAY: without calls nothing is lost.
                 () = idle(&calls) => Ok(()),
                 // Leaves it given up.
                 () = sleep(serving.server.grace) => return,
             }
         }
     };
+    // From here on the drop is an end, not a loss.
     open.given_up = false;
     if let Err(error) = ended {
         tracing::debug!(%from, %error, "A gRPC connection broke.");
@@ -169,6 +178,7 @@ async fn idle(calls: &TaskTracker) {
     calls.close();
     loop {
         calls.wait().await;
+        // A call may be on its way that was sent before the GOAWAY was read.
         sleep(IDLE_WITHIN).await;
         if calls.is_empty() {
             return;

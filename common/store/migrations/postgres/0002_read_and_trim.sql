@@ -13,6 +13,8 @@ returns table (ord int, head bigint, oldest bigint, deferred boolean,
                seq bigint, sender text, key text, at_ms bigint, data bytea)
 language plpgsql stable
 set plan_cache_mode = force_generic_plan
+-- A bitmap scan would read a whole range before the limit counts; an index scan stops where the
+-- reply is full.
 set enable_seqscan = off set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
@@ -38,7 +40,10 @@ begin
        order by x.seq desc limit p_limit[i])
     loop
       v_cost := octet_length(m.data) + octet_length(m.sender) + octet_length(m.key) + 32;
+      -- The first message of the first range always fits, or a reader of large messages would never
+      -- get on.
       if v_cost > v_left and (i > 1 or v_taken > 0) then
+        -- Nothing smaller may follow: a page must not have a hole.
         v_left := 0;
         deferred := v_taken = 0;
         exit;
@@ -73,6 +78,7 @@ declare
 begin
   next_from := p_from;
   removed := 0;
+  -- Tried, not waited for: whoever has it does the work.
   if not pg_try_advisory_xact_lock(7310595919137407352) then return; end if;
   for r in select x.room, x.head from rooms x where x.room > p_from collate "C" order by x.room limit p_rooms loop
     v_seen := v_seen + 1;

@@ -67,10 +67,13 @@ impl Dialer {
     /// Opens a checked connection and learns its epoch. The caller sets the deadline.
     pub(super) async fn dial(&self, kind: Kind) -> Result<ServingConnection, StoreError> {
         let mut conn = open(&self.options).await?;
+        // After the checks of `open`: those are about the server, this is our choice.
         if kind == Kind::Forgetful {
             simple(&mut conn, FORGETFUL).await?;
         }
         loop {
+            // Before the reading: if the generation has grown meanwhile, this reading may be the
+            // older one.
             let before = self.epochs.generation();
             let epoch = read_epoch(&mut conn).await?;
             match self.epochs.observe(before, epoch) {
@@ -97,6 +100,7 @@ pub(super) fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
 pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
     let mut conn = PgConnection::connect_with(options).await.map_err(|e| dial_error(&e))?;
     simple(&mut conn, SETTINGS).await?;
+    // Asked once in the life of a connection: a prepared statement would stay on the server.
     let row = sqlx::query(CHECK).persistent(false).fetch_one(&mut conn).await.map_err(|e| dial_error(&e))?;
     check(&row)?;
     Ok(conn)

@@ -52,6 +52,8 @@ impl Epochs {
         if known.epoch == Some(epoch) {
             return EpochReading::Generation(known.generation);
         }
+        // Two connections read at once and one of them saw the older history: nobody can say which,
+        // so it reads again.
         if known.generation != before {
             return EpochReading::ReadAgain;
         }

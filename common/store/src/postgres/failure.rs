@@ -26,6 +26,7 @@ impl From<Failure> for StoreError {
         else {
             return Self::Unknown(error.to_string());
         };
+        // The commit begins after `CommandComplete`: from there on the statement may be stored.
         if completed || !rolls_back(server.severity()) {
             return Self::Unknown(format!("{} ({})", server.message(), server.code()));
         }
@@ -79,6 +80,7 @@ fn words(server: &PgDatabaseError) -> String {
 fn classify(sqlstate: String, message: String) -> StoreError {
     match sqlstate.as_str() {
         TOO_LATE => StoreError::TooLate,
+        // Never answered as a duplicate: what is stored under the key was not compared.
         UNIQUE_VIOLATION => {
             tracing::error!(
                 alarm = true,

@@ -12,7 +12,7 @@ use super::dial::{open, options_of, read_epoch, simple};
 use super::failure::dial_error;
 use crate::StoreError;
 
-/// In order. A published migration is never edited: a database out there has run it.
+/// In order. A published migration is never edited but for its comments: a database out there has run it.
 const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "base", include_str!("../../migrations/postgres/0001_base.sql")),
     (2, "read and trim", include_str!("../../migrations/postgres/0002_read_and_trim.sql")),
@@ -51,6 +51,7 @@ async fn apply(conn: &mut PgConnection) -> Result<(), StoreError> {
     let done = sqlx::query("select version from migrations").fetch_all(&mut *conn).await;
     let done: BTreeSet<i32> =
         done.map_err(|e| dial_error(&e))?.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    // All in one transaction: a logic that dies half-way leaves the schema as it was.
     for (version, name, sql) in MIGRATIONS.iter().filter(|(version, ..)| !done.contains(version)) {
         simple(conn, sql).await?;
         sqlx::query("insert into migrations (version, name) values ($1, $2)")
@@ -61,6 +62,7 @@ async fn apply(conn: &mut PgConnection) -> Result<(), StoreError> {
             .map_err(|e| dial_error(&e))?;
         tracing::info!(version, name, "the store's schema was migrated");
     }
+    // An answer that is lost here is harmless: the next start reads what was done.
     simple(conn, "commit").await
 }
 

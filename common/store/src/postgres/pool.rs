@@ -56,13 +56,18 @@ impl Pool {
     pub(super) async fn ask(&self, dialer: &Dialer, statement: Statement<'_>) -> Result<Answer, StoreError> {
         let allowed = dialer.config.call_timeout;
         let deadline = Instant::now() + allowed;
+        // A fair semaphore in front of the connections: who waits is served in order, and late
+        // means not sent.
         let _turn = before(deadline, "a turn on a connection", async {
             self.turns.acquire().await.map_err(|_closed| StoreError::Closed)
         })
         .await?;
+        // Taken out for the call: if its future is dropped, the connection goes with it, and the
+        // transaction.
         let mut live = match self.idle_of(dialer.epochs.generation()) {
             Some(live) => live,
             None => {
+                // A server that does not answer must leave time for another try within the call.
                 let connected = deadline.min(Instant::now() + dialer.config.connect_timeout);
                 before(connected, "a connection", dialer.dial(self.kind)).await?
             }
@@ -70,6 +75,7 @@ impl Pool {
         match timeout_at(deadline, rows_of(&mut live.conn, statement)).await {
             Ok(Ok(rows)) => {
                 let epoch = live.epoch;
+                // Only here: after an error its state is unknown.
                 self.idle().push(live);
                 Ok(Answer { epoch, rows })
             }
@@ -90,6 +96,8 @@ impl Pool {
     ) -> Result<Answer, StoreError> {
         let started = Instant::now();
         match self.ask(dialer, statement()).await {
+            // Only a quick failure is a dead connection; a slow one would use up the caller's
+            // patience twice.
             Err(StoreError::Unknown(_)) if started.elapsed() < dialer.config.call_timeout / 2 => {
                 // A restart of the server broke all of them, so none is worth a third try.
                 self.idle().clear();
@@ -119,6 +127,7 @@ impl Pool {
     /// An idle connection of this generation; older ones are dropped on the way.
     fn idle_of(&self, generation: u64) -> Option<ServingConnection> {
         let mut idle = self.idle();
+        // A connection that was opened before a restore may still answer from the old server.
         idle.retain(|live| live.generation == generation);
         idle.pop()
     }
@@ -143,6 +152,7 @@ async fn rows_of(conn: &mut PgConnection, statement: Statement<'_>) -> Result<Ve
     loop {
         match stream.try_next().await {
             Ok(Some(Either::Right(row))) => rows.push(row),
+            // From here on a failure leaves open whether it was stored.
             Ok(Some(Either::Left(_complete))) => completed = true,
             Ok(None) => return Ok(rows),
             Err(error) => return Err(Failure { error, completed }),

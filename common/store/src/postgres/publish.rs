@@ -32,6 +32,8 @@ pub(super) fn committed(answer: &Answer, count: usize) -> Result<Committed, Stor
         let mut note = None;
         for row in &answer.rows {
             let ord: i32 = row.try_get("ord")?;
+            // By its number, not by its place in the answer: SQL promises no order that we did not
+            // ask for.
             let place = usize::try_from(ord - 1).ok().and_then(|place| rows.get_mut(place));
             *place.ok_or(sqlx::Error::RowNotFound)? = Some(Row { outcome: outcome_of(row)? });
             note = note.or(row.try_get::<Option<i64>, _>("note")?.map(NoteId));

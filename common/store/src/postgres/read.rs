@@ -34,6 +34,7 @@ pub(super) fn pages(answer: &Answer, ranges: &[Range]) -> Result<Pages, StoreErr
         let mut pages = Vec::with_capacity(ranges.len());
         let mut messages = Vec::new();
         for row in &answer.rows {
+            // A row without seq closes a page.
             if row.try_get::<Option<i64>, _>("seq")?.is_some() {
                 messages.push(message(row)?);
                 continue;
@@ -41,6 +42,7 @@ pub(super) fn pages(answer: &Answer, ranges: &[Range]) -> Result<Pages, StoreErr
             let range = ranges.get(pages.len()).ok_or(sqlx::Error::RowNotFound)?;
             let mut messages = std::mem::take(&mut messages);
             if range.before.is_some() {
+                // History is read from its end, and shown oldest first.
                 messages.reverse();
             }
             pages.push(Page {

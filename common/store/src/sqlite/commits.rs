@@ -54,8 +54,10 @@ impl Commits {
         group: PendingGroup,
     ) -> Result<Committed, StoreError> {
         let (batch, place, work) = self.join(pools, group);
+        // Each caller has its own deadline; the batch goes on for the others.
         match timeout_at(deadline, work).await {
             Ok(results) => results.get(place).cloned().unwrap_or(Err(StoreError::Closed)),
+            // Out before it was taken: certainly not stored.
             Err(_) if batch.leave(place) => {
                 Err(StoreError::Unreachable("waited too long for a turn to write".to_owned()))
             }
@@ -67,6 +69,7 @@ impl Commits {
     fn join(&self, pools: &Arc<Pools>, mut group: PendingGroup) -> (Arc<Batch>, usize, Shared<Work>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((batch, work)) = &*open
+            // Gone when all its callers gave up: its groups must not be committed by a stranger.
             && let Some(work) = work.upgrade()
         {
             match batch.add(group) {
@@ -91,6 +94,7 @@ impl Batch {
     /// Takes a group while there is space; the first always has it.
     fn add(&self, group: PendingGroup) -> Result<usize, PendingGroup> {
         let mut gathering = self.gathering();
+        // Looked at and added to under one lock: nobody joins a batch that is being committed.
         if gathering.taken || gathering.items > ITEMS_MAX || gathering.bytes > BYTES_MAX {
             return Err(group);
         }
@@ -129,6 +133,7 @@ async fn run(pools: Arc<Pools>, batch: Arc<Batch>) -> SharedResults {
     if let Some(Err(why)) = pools.file.as_ref().map(FileIdentity::check) {
         return all(batch.take().len(), &StoreError::Unreachable(why));
     }
+    // As late as can be: whoever came during the wait is taken along.
     let groups = batch.take();
     let present: Vec<&PendingGroup> = groups.iter().flatten().collect();
     let mut sound = true;
@@ -154,6 +159,7 @@ async fn run(pools: Arc<Pools>, batch: Arc<Batch>) -> SharedResults {
             vec![Err(error); present.len()]
         }
     };
+    // Else the next call opens another connection: this one may hold a transaction.
     if sound {
         turn.good();
     }

@@ -84,6 +84,7 @@ impl Dialer {
 
 async fn open(options: SqliteConnectOptions, kind: Kind) -> Result<SqliteConnection, StoreError> {
     let mut conn = options.connect().await.map_err(|e| dial_error(&e))?;
+    // A setting that cannot be kept is ignored without a word (WAL on a network share).
     if kind == Kind::Durable {
         let row =
             sqlx::query("pragma journal_mode").fetch_one(&mut conn).await.map_err(|e| dial_error(&e))?;

@@ -44,6 +44,8 @@ impl Failure {
 impl From<Failure> for StoreError {
     fn from(Failure { error, committing, .. }: Failure) -> Self {
         match code_of(&error) {
+            // Whatever fails before COMMIT ends with the transaction, at the latest when the
+            // connection closes.
             Some(code) if !committing => classify(code, error.to_string()),
             Some(_) | None => Self::Unknown(error.to_string()),
         }
@@ -81,6 +83,7 @@ fn fix_of(primary: i32) -> Option<&'static str> {
 fn classify(code: i32, message: String) -> StoreError {
     let sqlstate = code.to_string();
     match code & 0xff {
+        // Never answered as a duplicate: what is stored under the key was not compared.
         CONSTRAINT if UNIQUE.contains(&code) => {
             tracing::error!(
                 alarm = true,

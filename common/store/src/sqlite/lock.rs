@@ -24,6 +24,7 @@ impl FileLock {
                 place.display()
             ))
         };
+        // Never truncated on opening: it holds the words of whoever has the lock.
         let options = File::options().read(true).write(true).create(true).truncate(false).open(&place);
         let mut held = options.map_err(wrong)?;
         match held.try_lock() {

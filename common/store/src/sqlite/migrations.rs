@@ -7,7 +7,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 use super::failure::dial_error;
 use crate::StoreError;
 
-/// In order. A published migration is never edited: a file out there has run it.
+/// In order. A published migration is never edited but for its comments: a file out there has run it.
 const MIGRATIONS: &[(i32, &str, &str)] =
     &[(1, "base", include_str!("../../migrations/sqlite/0001_base.sql"))];
 
@@ -16,6 +16,7 @@ const APPLICATION: i64 = 0x534c_5543;
 
 /// Runs the migrations this file has not seen, in one transaction.
 pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    // Before the first write: somebody else's database must stay as it is.
     if !is_ours(conn).await.map_err(|e| dial_error(&e))? {
         return Err(StoreError::Misconfigured(
             "the file of sqlite.path belongs to another program: use another path".to_owned(),
@@ -35,6 +36,8 @@ async fn is_ours(conn: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
 }
 
 async fn apply(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    // Takes the write lock at once: a transaction that reads first and writes then can fail with
+    // BUSY without a wait.
     let mut tx = conn.begin_with("begin immediate").await?;
     let table =
         "create table if not exists migrations (version integer primary key, name text not null) strict";

@@ -90,12 +90,14 @@ impl Turn<'_> {
     /// The connection, in doubt until [`Turn::good`].
     pub(super) async fn conn(&mut self, dialer: &Dialer) -> Result<&mut SqliteConnection, StoreError> {
         let slot = &mut *self.slot;
+        // Its caller went away in the middle: the transaction ends with the connection.
         if slot.in_doubt && !dialer.in_memory() {
             slot.conn = None;
         }
         if slot.conn.is_none() {
             slot.conn = Some(dialer.dial(self.kind).await?);
         }
+        // Before it is used: a future that is dropped says nothing.
         slot.in_doubt = true;
         slot.conn.as_mut().ok_or(StoreError::Closed)
     }

@@ -47,6 +47,8 @@ pub(super) async fn commit(
     epoch: Epoch,
     groups: &[&PendingGroup],
 ) -> Result<Results, Failure> {
+    // Takes the write lock before the first read: what the ledger learns stays true until the
+    // commit.
     let mut tx = conn.begin_with("begin immediate").await?;
     match write(&mut tx, epoch, groups).await {
         Ok(results) => {
@@ -55,6 +57,7 @@ pub(super) async fn commit(
             Ok(results)
         }
         Err(error) => {
+            // Said aloud, so that the connection can be used again; without it, it is closed.
             let undone = tx.rollback().await.is_ok();
             Err(Failure { error, committing: false, undone })
         }
@@ -75,9 +78,11 @@ async fn write(
     let mut new = Vec::new();
     for group in groups {
         if !timely(&group) {
+            // Judged under the lock, like `publish_v1` (A11); the other groups of the batch go on.
             results.push(Err(StoreError::TooLate));
             continue;
         }
+        // One after the other through one ledger: a group sees what those before it stored.
         let placed = ledger.place(&group.items, now_ms);
         let note = owe(conn, now_ms, &placed).await?;
         results.push(Ok(Committed { epoch, rows: placed.rows, note }));
@@ -145,6 +150,7 @@ async fn insert(conn: &mut SqliteConnection, new: &[New<'_>]) -> Result<(), sqlx
             json!([room, seq, sender, key, at_ms, start, item.data.len()])
         })
         .collect();
+    // One statement for all: SQLite's cost is per statement, not per row.
     sqlx::query(INSERT).bind(rows.to_string()).bind(hashes).bind(data).execute(conn).await?;
     Ok(())
 }

@@ -41,6 +41,7 @@ pub(super) async fn pages(
     ranges: &[Range],
     bytes_max: usize,
 ) -> Result<Pages, sqlx::Error> {
+    // One snapshot for heads and messages: none is above its page's head.
     let mut tx = conn.begin().await?;
     let names: Vec<&str> = ranges.iter().map(|range| range.room.as_str()).collect();
     let stands = sqlx::query(STANDS).bind(json!(names).to_string()).fetch_all(&mut *tx).await?;

@@ -109,6 +109,7 @@ pub(super) async fn ripe(
         let mut gone = 0;
         let mut cut = None;
         for row in &oldest {
+            // Always the oldest and without a gap: a room keeps `oldest…head`.
             if !rule.lets_go(row.try_get("seq")?, row.try_get("at_ms")?, head) {
                 break;
             }
@@ -124,6 +125,7 @@ pub(super) async fn ripe(
         cuts.next_from = room;
     }
     tx.commit().await?;
+    // Round and round: the end of the rooms leads to their beginning.
     cuts.next_from = if seen < TRIM_ROOMS { String::new() } else { last };
     Ok(cuts)
 }

@@ -43,17 +43,21 @@ pub fn dial(address: &str, caller: &Caller) -> Result<CallerChannel, BadTarget> 
 pub(super) fn channel(address: &str, open: &OpenConnections) -> Result<Channel, BadTarget> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| BadTarget(address.into()))?
+        // An address that swallows SYNs would hold a call for minutes.
         .connect_timeout(CONNECT_WITHIN)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
+    // Without a port the library would dial 80 and fail with words that name no mistake.
     let authority = endpoint.uri().authority().filter(|authority| authority.port().is_some());
     let authority = authority.ok_or_else(|| BadTarget(address.into()))?.to_string();
+    // Weak: a channel that is kept does not count as a connection.
     let open = Arc::downgrade(&open.0);
     let connector = tower::service_fn(move |_: Uri| {
         let (authority, open) = (authority.clone(), open.clone());
         async move {
             let tcp = TcpStream::connect(authority).await?;
+            // Calls are small; Nagle's algorithm would hold each for a delayed acknowledgement.
             tcp.set_nodelay(true)?;
             Ok::<_, std::io::Error>(TokioIo::new(GuardedStream::new(tcp, b"", open.upgrade())))
         }
