@@ -42,7 +42,7 @@ use crate::status::reporter::{FlushLimit, Reporter};
 
 /// What a gateway stands on: the real registry, or an in-process one.
 pub struct Deps {
-    /// Who is there.
+    /// The registry of instances.
     pub cluster: Arc<dyn Cluster>,
     /// The wall clock.
     pub clock: Clock,

@@ -60,7 +60,7 @@ impl LastEpoch {
         }
     }
 
-    /// The last one.
+    /// The last epoch that an answer named.
     #[must_use]
     pub fn get(&self) -> Option<Epoch> {
         Epoch::from_wire(self.0.load(Ordering::Relaxed))
@@ -70,7 +70,7 @@ impl LastEpoch {
 /// Logic's verdict on a token.
 #[derive(Debug)]
 pub enum Authenticated {
-    /// Who it is.
+    /// Who the client is.
     Known(AuthenticateReply),
     /// The token is wrong; the text is for people.
     Invalid(String),
@@ -109,7 +109,7 @@ impl Calls {
         }
     }
 
-    /// Redis' marker.
+    /// The marker of Redis, as logic last told it.
     #[must_use]
     pub fn marker(&self) -> &Marker {
         &self.marker
@@ -121,7 +121,7 @@ impl Calls {
         &self.epoch
     }
 
-    /// The channels.
+    /// The channels to logics.
     #[must_use]
     pub fn channels(&self) -> &Channels {
         &self.channels
@@ -202,7 +202,7 @@ impl Calls {
         Ok(reply)
     }
 
-    /// Who is there.
+    /// Asks who is in a room.
     ///
     /// # Errors
     /// No answer in time.

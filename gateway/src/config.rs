@@ -11,7 +11,7 @@ use sluice_service::process::Settings;
 
 use crate::{defaults, stages};
 
-/// All settings. Keys of the file are the field names; environment `SLUICE_…`, `__` between levels.
+/// The whole configuration; keys as in the file. Keys of the file are the field names; environment `SLUICE_…`, `__` between levels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -40,25 +40,25 @@ pub struct Config {
     pub max_behind: u64,
     /// gRPC server, for tasks.
     pub grpc: Grpc,
-    /// Admin HTTP.
+    /// Health, status and metrics, HTTP.
     pub admin: Admin,
-    /// What balancers ask.
+    /// Where balancers ask for the weight of this gateway.
     pub agent: Agent,
-    /// Discovery.
+    /// Where instances find each other.
     pub etcd: Etcd,
     /// Logics known without discovery.
     pub logic: Seeds,
     /// What must be equal to logic's setting.
     pub retention: Retention,
-    /// Logging.
+    /// The log on stderr.
     pub log: Log,
-    /// Stopping.
+    /// The time for the stop.
     pub shutdown: Shutdown,
     /// How clients leave.
     pub drain: Drain,
 }
 
-/// What balancers ask.
+/// Where balancers ask for the weight of this gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Agent {
@@ -67,7 +67,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Where, if anywhere.
+    /// The address to listen on, if there is one.
     ///
     /// # Errors
     /// It is no address.

@@ -73,7 +73,7 @@ pub const CALL_WITHIN: Duration = Duration::from_secs(2);
 pub const HEARD_WITHIN: Duration = Duration::from_secs(4);
 /// Deadline of the first question to logic, and the pause before the next.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// See [`ANSWER_WITHIN`].
+/// The pause before the next first question to logic.
 pub const ANSWER_AGAIN: Duration = Duration::from_millis(50);
 /// Between two tries of `Authenticate` while no logic answers.
 pub const AUTHENTICATE_AGAIN: Duration = Duration::from_millis(200);
@@ -115,9 +115,9 @@ pub mod budget {
     pub const MOVE: Duration = Duration::from_millis(700);
     /// [`DRAIN`] when no other gateway serves: nobody can take the clients, so waiting buys nothing.
     pub const DRAIN_LAST: Duration = Duration::from_millis(1_000);
-    /// Status reports.
+    /// For the last status reports.
     pub const FLUSH: Duration = Duration::from_millis(500);
-    /// Lease.
+    /// For giving the lease back.
     pub const RELEASE: Duration = Duration::from_millis(500);
     /// Admin HTTP and telemetry.
     pub const GONE: Duration = Duration::from_millis(200);

@@ -66,7 +66,7 @@ impl Ending {
         }
     }
 
-    /// For people.
+    /// The reason, for people.
     #[must_use]
     pub fn reason(&self) -> Cow<'_, str> {
         Cow::Borrowed(match self {

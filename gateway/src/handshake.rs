@@ -16,7 +16,7 @@ use crate::defaults::{HANDSHAKE_BYTES_MAX, RETRY_AFTER_S};
 /// Whether anybody may come in now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Yes.
+    /// Everybody may come in.
     Open,
     /// No: this gateway stops.
     Draining,
@@ -44,7 +44,7 @@ pub enum Verdict {
         response: Vec<u8>,
         /// HTTP status.
         status: u16,
-        /// For the log.
+        /// Why, for the log.
         why: String,
     },
     /// Send this, then it is a WebSocket.

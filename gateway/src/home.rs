@@ -57,22 +57,22 @@ pub trait HomeOutput {
 /// The subscription a page is for.
 #[derive(Debug, Clone)]
 pub struct PageTo {
-    /// Its shard.
+    /// The shard of the subscription.
     pub shard: ShardId,
-    /// Its room.
+    /// The room of the subscription.
     pub room: RoomId,
-    /// Its ask.
+    /// What the subscription asks for.
     pub ask: Ask,
 }
 
 /// Bounds and times of a home.
 #[derive(Debug, Clone)]
 pub struct HomeLimits {
-    /// Of each room.
+    /// Bounds and times of each room.
     pub room: Arc<RoomLimits>,
-    /// Of each lane.
+    /// Bounds and times of each lane.
     pub lane: LaneLimits,
-    /// Of the repair.
+    /// Times of the repair.
     pub repair: RepairTimes,
 }
 
@@ -426,7 +426,7 @@ impl Home {
         self.heads.len() < ROOMS_PER_CALL_MAX
     }
 
-    /// Time has passed. CallId it at least every 20 ms while [`Home::is_busy`], else every 100 ms.
+    /// Does what is due: rooms, lanes, heads. CallId it at least every 20 ms while [`Home::is_busy`], else every 100 ms.
     /// `true` = more is due than one turn looks at.
     pub fn on_tick(&mut self, now: Ms, clock: (Instant, i64), ports: &mut impl HomeOutput) -> bool {
         for _ in 0..ROOMS_PER_TURN {

@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
 use sluice_service::metrics::{Registry, SECONDS};
 
-/// What is counted.
+/// The metrics of a gateway.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     /// Upgrades accepted.
@@ -60,7 +60,7 @@ impl Metrics {
         self.endings.get_or_create(&EndingLabel { reason }).inc();
     }
 
-    /// Registers all.
+    /// Registers all metrics.
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl Stats {
         self.longest_turn_us.fetch_max(micros, Ordering::Relaxed);
     }
 
-    /// For `/status`.
+    /// What `/status` shows of it.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let connections = self.connections.load(Ordering::Relaxed);

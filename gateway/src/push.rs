@@ -17,22 +17,22 @@ use crate::metrics::Metrics;
 use crate::repair::Missed;
 use crate::shard::handle::Shards;
 
-/// The service.
+/// The gRPC service `Gateway`.
 #[derive(Debug, Clone)]
 pub struct Push {
-    /// Where pushes go.
+    /// The shards that pushes go to.
     pub shards: Shards,
-    /// Who we are.
+    /// The instance id of this gateway.
     pub me: watch::Receiver<InstanceId>,
-    /// Whether we drain.
+    /// Whether this gateway drains.
     pub draining: watch::Receiver<bool>,
     /// What homes have to know.
     pub missed: watch::Sender<Missed>,
     /// When cancelled, streams end.
     pub stop: CancellationToken,
-    /// To count.
+    /// The metrics of pushes.
     pub metrics: Metrics,
-    /// Places for streams.
+    /// Permits for streams.
     pub streams: Arc<Semaphore>,
 }
 

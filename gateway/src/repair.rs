@@ -36,7 +36,7 @@ pub enum Question {
         /// Rooms of the slice.
         others: usize,
     },
-    /// Every room.
+    /// The heads of every room.
     All,
 }
 

@@ -74,7 +74,7 @@ pub trait RoomOutput {
     /// 1, 2, …: a number never given before in this home shard, whatever the room, so that a late reply
     /// never meets a room it was not meant for.
     fn number(&mut self) -> CallId;
-    /// Does `action`.
+    /// Does what the room asks for.
     fn act(&mut self, action: Action);
     /// Appends a run to the queue to `shard`; the home's own shard takes it at once. `false` = no space:
     /// the room owes a hand-over instead.
@@ -119,7 +119,7 @@ struct ShardState {
     answered: u64,
 }
 
-/// The machine. `R` is [`Faithful`] but in tests.
+/// The state machine of a room. `R` is [`Faithful`] but in tests.
 #[derive(Debug)]
 pub struct Room<R = Faithful> {
     limits: Arc<RoomLimits>,
@@ -196,7 +196,7 @@ impl<R: Rules> Room<R> {
         self.settle(now, out);
     }
 
-    /// Messages arrived. `encode` is called only for those that are kept.
+    /// A push brought messages. `encode` is called only for those that are kept.
     pub fn push<E: FnOnce() -> Bytes>(
         &mut self,
         now: Ms,
@@ -235,7 +235,7 @@ impl<R: Rules> Room<R> {
         self.settle(now, out);
     }
 
-    /// Heads answered. `call` is that of [`Action::AskHead`] or of a slice.
+    /// The head was asked, and this is the answer. `call` is that of [`Action::AskHead`] or of a slice.
     pub fn head_is(&mut self, now: Ms, call: CallId, epoch: Epoch, head: Seq, out: &mut impl RoomOutput) {
         self.asking.take_if(|waited| waited.call == call);
         match self.epoch {
@@ -247,7 +247,7 @@ impl<R: Rules> Room<R> {
         self.settle(now, out);
     }
 
-    /// Subscribe answered.
+    /// A Subscribe was answered.
     pub fn subscribed(&mut self, now: Ms, call: CallId, reply: SubscribedRoom, out: &mut impl RoomOutput) {
         if self.interest.add.take_if(|waited| waited.call == call).is_none() {
             return;
@@ -282,7 +282,7 @@ impl<R: Rules> Room<R> {
         self.settle(now, out);
     }
 
-    /// Read answered.
+    /// A Read was answered.
     pub fn page(&mut self, now: Ms, call: CallId, page: &Page, out: &mut impl RoomOutput) {
         if self.reading.take_if(|waited| waited.call == call).is_none() {
             return;

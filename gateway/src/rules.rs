@@ -113,7 +113,7 @@ pub trait Rules {
     }
 }
 
-/// All rules.
+/// Keeps all rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Faithful;
 

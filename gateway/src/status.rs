@@ -13,7 +13,7 @@ use sluice_proto::grpc::StatusChange;
 /// From a shard, in its order.
 #[derive(Debug)]
 pub enum Report {
-    /// Something changed.
+    /// Changes since the last report.
     Changes(Vec<StatusChange>),
     /// A part of everything this shard has, for the full set of this generation.
     FullSetPart(u64, Vec<StatusChange>),

@@ -45,7 +45,7 @@ pub enum SubFrame {
     },
     /// No message with a position in `from…to` will come.
     Skipped {
-        /// First position.
+        /// The first position that is skipped.
         from: Seq,
         /// Last position, at least `from`.
         to: Seq,
@@ -56,11 +56,11 @@ pub enum SubFrame {
 /// [`crate::view::View::page_failed`] with the same `sub` and `number`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
-    /// Who asks.
+    /// The subscription that asks.
     pub sub: SubKey,
     /// Number of the ask, unique in the shard.
     pub number: u64,
-    /// The history wanted.
+    /// The epoch that is read.
     pub epoch: Epoch,
     /// Read messages after this position: the start of the aligned page if `shared`, else the cursor.
     pub after: Seq,
@@ -145,7 +145,7 @@ impl<V> Subscriptions<V> {
         self.find(room).ok().map(|place| self.by_room.remove(place).1)
     }
 
-    /// Takes all out.
+    /// Takes all subscriptions out.
     pub fn take(&mut self) -> Vec<(RoomId, V)> {
         std::mem::take(&mut self.by_room)
     }
@@ -156,7 +156,7 @@ impl<V> Subscriptions<V> {
         self.find(room).ok().and_then(|place| self.by_room.get(place)).map(|(_, at)| at)
     }
 
-    /// How many.
+    /// How many subscriptions there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_room.len()

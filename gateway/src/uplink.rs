@@ -20,7 +20,7 @@ use crate::address::Address;
 pub struct Link {
     /// The session that minted the keys.
     pub session: SessionId,
-    /// Where outcomes go.
+    /// Where the outcome goes.
     pub address: Address,
     fenced: AtomicBool,
 }
@@ -47,15 +47,15 @@ impl Link {
 /// One accepted publish. Its outcome goes back with it, so nothing has to be looked up.
 #[derive(Debug, Clone)]
 pub struct Publish {
-    /// Its connection.
+    /// The connection it came by.
     pub link: Arc<Link>,
-    /// Where to.
+    /// The room.
     pub room: RoomId,
-    /// Who publishes.
+    /// The user who publishes.
     pub sender: UserId,
     /// The client's key, or a minted one.
     pub key: Key,
-    /// JSON as received.
+    /// The JSON text as it was received.
     pub data: Bytes,
     /// The frame's `id`, as JSON text.
     pub id: Option<Box<str>>,
@@ -81,9 +81,9 @@ impl Publish {
 pub enum Outcome {
     /// `ok`: stored now, at this store time in milliseconds since 1970.
     Stored {
-        /// Position.
+        /// The position of the message.
         seq: Seq,
-        /// Store clock.
+        /// When it was stored, by the clock of the store.
         at_ms: i64,
     },
     /// `ok`: was stored before.
@@ -95,9 +95,9 @@ pub enum Outcome {
     Conflict,
     /// `retry:false`: this sending stored nothing and never will.
     Refused {
-        /// Wire code.
+        /// The error code of the wire.
         code: ErrorCode,
-        /// For people.
+        /// What is wrong, for people.
         message: String,
     },
     /// `retry:true`: this sending was certainly not stored.
@@ -117,7 +117,7 @@ impl Outcome {
 /// A publish with its outcome, on its way back to the connection.
 #[derive(Debug, Clone)]
 pub struct Answered {
-    /// What was published.
+    /// The publish.
     pub publish: Publish,
     /// What became of it.
     pub outcome: Outcome,

@@ -49,7 +49,7 @@ pub trait SubscriberQueue {
 
 /// The shard a view lives in. The driver wraps it with the view's room.
 pub trait ViewOutput {
-    /// A connection's queue.
+    /// The outbound queue of a connection.
     type Out: SubscriberQueue;
     /// The queue of `conn`, which exists as long as it has subscriptions.
     fn outbound(&mut self, conn: ConnKey) -> &mut Self::Out;
@@ -79,7 +79,7 @@ enum Place {
     Waiting(u32),
 }
 
-/// The machine. `R` is [`Faithful`] but in tests.
+/// The state machine of a view. `R` is [`Faithful`] but in tests.
 #[derive(Debug)]
 pub struct View<R = Faithful> {
     limits: Arc<ViewLimits>,

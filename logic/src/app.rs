@@ -47,7 +47,7 @@ pub struct Deps {
     pub queue: Arc<dyn Queue>,
     /// Interest and presence.
     pub presence: Arc<dyn Presence>,
-    /// Who is there.
+    /// The registry of instances and duties.
     pub cluster: Arc<dyn Cluster>,
     /// The wall clock.
     pub clock: Clock,

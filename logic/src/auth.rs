@@ -86,7 +86,7 @@ pub enum AuthError {
     /// Another algorithm, or none.
     #[error("the token's algorithm is not HS256")]
     Algorithm,
-    /// `exp` has passed.
+    /// The time in `exp` has passed.
     #[error("the token has expired")]
     Expired,
     /// `nbf` is yet to come.

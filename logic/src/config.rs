@@ -38,17 +38,17 @@ pub struct Config {
     pub grpc: Grpc,
     /// Where instances find each other.
     pub etcd: Etcd,
-    /// Other logics.
+    /// Where other logics are, for a start while etcd is away.
     pub logic: Seeds,
     /// The fan-out queue.
     pub nats: Endpoint,
-    /// Interest and presence.
+    /// The Redis with interest and presence.
     pub redis: Endpoint,
     /// The store.
     pub postgres: Postgres,
     /// How long messages are kept.
     pub retention: RetentionSettings,
-    /// The stop.
+    /// The time for the stop.
     pub shutdown: Shutdown,
     /// The log on stderr.
     pub log: Log,

@@ -9,7 +9,7 @@ use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, GRPC_BYTES_MAX, NOT
 pub const LEEWAY_S: i64 = 30;
 /// Shortest secret of tokens, bytes: 128 bits if they are random.
 pub const TOKEN_SECRET_BYTES_MIN: usize = 16;
-/// Longest token. A header line of HTTP is 8 KiB at most proxies.
+/// The longest token, in bytes. A header line of HTTP is 8 KiB at most proxies.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Most grants in a token: both lists together.
 pub const GRANTS_MAX: usize = 1_000;
@@ -24,7 +24,7 @@ pub const LANE_BYTES_MAX: usize = 8 * BATCH_BYTES_MAX;
 
 /// Connections to PostgreSQL that commit, and that read, unless configured: those of the store.
 pub const LANE_CONNECTIONS: usize = 8;
-/// See [`LANE_CONNECTIONS`].
+/// Connections that read; their sum is reckoned at [`LANE_CONNECTIONS`].
 pub const READ_CONNECTIONS: usize = 4;
 
 /// Notices that may wait for NATS, per lane: above that they are dropped, the outbox keeps them.

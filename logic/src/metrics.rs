@@ -17,9 +17,9 @@ const CLASSES: [&str; 4] = ["retry", "reject", "unknown", "too_late"];
 /// What became of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutcomeLabel {
-    /// Stored now.
+    /// This call stored it.
     Stored,
-    /// Was stored before.
+    /// An earlier call stored it.
     Duplicate,
     /// Key used for other data.
     Conflict,
@@ -27,7 +27,7 @@ pub enum OutcomeLabel {
     Refused,
     /// Certainly not stored by this call.
     NotStored,
-    /// Stored or not.
+    /// Nobody knows whether it is stored.
     Unknown,
 }
 

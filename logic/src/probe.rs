@@ -1,4 +1,4 @@
-//! The pulse: once a second asks the store for its epoch and Redis for its marker, and keeps the answers
+//! Probes the stores: once a second asks PostgreSQL for its epoch and Redis for its marker, and keeps the answers
 //! for replies and `/readyz`. Decides nothing.
 
 use std::sync::Arc;

@@ -27,7 +27,7 @@ use crate::notices::Notices;
 use group::{CallOutcomes, CommitGroup, CommitObserver, ItemOutcome, PublishCall};
 use validate::{InvalidCall, InvalidItem};
 
-/// The lanes.
+/// Commits publishes, lane by lane.
 pub struct Publisher {
     lanes: Vec<Batcher<PublishCall, CallOutcomes>>,
     /// Cancelled when every lane is through.

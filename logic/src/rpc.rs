@@ -27,21 +27,21 @@ use crate::sweep::Sweeper;
 
 /// What answers calls once the store was reached.
 pub struct Core {
-    /// `Publish`
+    /// Answers `Publish`.
     pub publisher: Arc<Publisher>,
-    /// `Read`, `Heads`, `Subscribe`
+    /// Answers `Read`, `Heads` and `Subscribe`.
     pub reader: Reader,
-    /// `ReportStatus`, `Presence`, `Reap`
+    /// Answers `ReportStatus`, `Presence` and `Reap`.
     pub reports: PresenceService,
-    /// `Sweep`
+    /// Answers `Sweep`.
     pub sweeper: Sweeper,
 }
 
-/// The service.
+/// The gRPC service `Logic`.
 pub struct Rpc {
     /// Empty until the store was reached.
     pub core: Arc<OnceLock<Core>>,
-    /// `Authenticate`
+    /// Answers `Authenticate`.
     pub auth: Auth,
     /// Says why there is no core yet.
     pub probe: Probe,

@@ -13,7 +13,7 @@ pub type Seq = u64;
 /// Why a name was refused. The text names the rule and is shown to clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// Nothing in it.
+    /// The name is empty.
     #[error("{0} is empty")]
     Empty(&'static str),
     /// Longer than the last number.

@@ -94,7 +94,7 @@ pub struct WireLimits {
     pub presence_users: usize,
     /// Publishes without answer; with more the socket is not read.
     pub unanswered: usize,
-    /// Their bytes.
+    /// Bytes of publishes without an answer.
     pub unanswered_bytes: usize,
 }
 
@@ -146,7 +146,7 @@ pub struct Bye {
 /// The value of `{"error":…}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WireError {
-    /// Machine-readable.
+    /// The code, for programs.
     pub code: ErrorCode,
     /// For people: what was wrong and how to mend it.
     pub message: String,

@@ -33,7 +33,7 @@ use crate::{consumer, last};
 pub struct Deps {
     /// The fan-out queue.
     pub queue: Arc<dyn Queue>,
-    /// Interest.
+    /// Interest: which gateway wants which room.
     pub presence: Arc<dyn Presence>,
     /// Who is there, and who owns which duty.
     pub cluster: Arc<dyn Cluster>,

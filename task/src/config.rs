@@ -23,9 +23,9 @@ pub struct Config {
     pub gateway: Seeds,
     /// The fan-out queue.
     pub nats: Endpoint,
-    /// Interest.
+    /// The Redis with interest.
     pub redis: Endpoint,
-    /// The stop.
+    /// The time for the stop.
     pub shutdown: Shutdown,
     /// The log on stderr.
     pub log: Log,

@@ -37,7 +37,7 @@ pub const LAGS_AFTER: Duration = Duration::from_secs(1);
 pub const OPEN_WITHIN: Duration = Duration::from_secs(1);
 /// First pause between attempts to open a stream; doubles.
 pub const REOPEN_MIN: Duration = Duration::from_millis(50);
-/// Longest of them.
+/// The longest wait before a stream is opened again.
 pub const REOPEN_MAX: Duration = Duration::from_secs(1);
 /// How long the end of a stream may take that we ended.
 pub const GOODBYE: Duration = Duration::from_millis(100);

@@ -35,7 +35,7 @@ pub struct Duties {
     pub outlets: Outlets,
     /// How long a silent instance counts as there.
     pub lease_ttl: Duration,
-    /// Counts.
+    /// The metrics of duties.
     pub metrics: Metrics,
 }
 

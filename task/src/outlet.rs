@@ -1,4 +1,4 @@
-//! Outlets: one push stream to each gateway, with a breaker. Who waits for a push holds no more than a ticket;
+//! Outlets: one push stream to each gateway, with a circuit breaker. Who waits for a push holds no more than a ticket;
 //! an outlet that lags or has no stream holds none.
 
 mod outlets;

@@ -53,7 +53,7 @@ impl Default for EtcdConfig {
     }
 }
 
-/// [`Cluster`] on etcd.
+/// The registry of instances and duties on etcd: leases, watches, compare-and-put.
 pub struct EtcdCluster(Arc<EtcdShared>);
 
 struct EtcdShared {

@@ -17,11 +17,11 @@ use crate::{ClusterView, InstanceState, Service};
 pub struct Last<C> {
     /// Which service this process runs.
     pub service: Service,
-    /// All instances.
+    /// The instances as the registry has them.
     pub view: watch::Receiver<Arc<ClusterView>>,
     /// This process among them.
     pub me: watch::Receiver<InstanceId>,
-    /// Who is connected.
+    /// The peers that hold an open connection.
     pub connections: watch::Receiver<C>,
     /// How long to look whether this process is the last and a gateway drains.
     pub look: Duration,

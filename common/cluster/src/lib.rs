@@ -34,7 +34,7 @@ pub trait Cluster: Send + Sync + 'static {
     /// All instances, as last known. Changes at every change of any of them.
     fn view(&self) -> watch::Receiver<Arc<ClusterView>>;
 
-    /// This process's id. Changes when the lease was lost: announce everything again under the new one.
+    /// The instance id of this process. Changes when the lease was lost: announce everything again under the new one.
     fn me(&self) -> watch::Receiver<InstanceId>;
 
     /// Makes the state public. Returns when it is written, at the latest after 500 ms; it is written again

@@ -1,5 +1,5 @@
-//! What one process knows of the cluster, as it shows it to its own parts: whatever is learned is told at once to
-//! whom it concerns. Decides nothing; that is [`Known`]'s.
+//! Publishes what one process knows of the cluster to its own parts, as values that they watch. Decides nothing; that
+//! is [`Known`]'s.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

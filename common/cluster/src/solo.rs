@@ -22,7 +22,7 @@ use crate::registrant::Registrant;
 use crate::shown::{Shown, beat};
 use crate::{Cluster, ClusterView, Duty, DutyInfo, InstanceState, Registration, until};
 
-/// Who is there. Cheap to clone; clones are the same registry.
+/// The registry that all members of one process share. Cheap to clone; clones are the same registry.
 #[derive(Clone)]
 pub struct SoloRegistry(Arc<SoloShared>);
 
@@ -45,7 +45,7 @@ pub struct SoloCluster {
 }
 
 impl SoloRegistry {
-    /// Nobody is there. Who left is gone after twice this time, as if it were that of a lease.
+    /// Makes a registry without members. Who left is gone after twice this time, as if it were that of a lease.
     #[must_use]
     pub fn new(lease_ttl: Duration) -> Self {
         Self(Arc::new(SoloShared { ttl: lease_ttl, listed: Mutex::default() }))

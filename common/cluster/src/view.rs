@@ -58,7 +58,7 @@ impl FromStr for Service {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstanceState {
-    /// Takes new work.
+    /// The instance takes new work.
     Serving,
     /// Finishes what it has; asked only while nobody serves.
     Draining,
@@ -73,7 +73,7 @@ pub struct Registration {
     pub address: String,
     /// Where clients reach it, for gateways: a `ws://` or `wss://` URL.
     pub url: Option<String>,
-    /// The build.
+    /// The version of the build.
     pub version: String,
 }
 
@@ -140,7 +140,7 @@ impl ClusterView {
 /// A piece of work that one task does for all. Ordered and named as in the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Duty {
-    /// Outbox and retention.
+    /// Announces old outbox rows again and applies retention.
     Sweep,
     /// Fields of gone instances.
     Reap,
@@ -181,7 +181,7 @@ impl FromStr for Duty {
 /// Who owns a duty, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DutyInfo {
-    /// Which.
+    /// The duty.
     pub duty: Duty,
     /// Its owner in the registry.
     pub owner: Option<InstanceId>,

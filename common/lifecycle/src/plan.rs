@@ -14,7 +14,7 @@ pub const TOTAL_DEFAULT: Duration = Duration::from_secs(8);
 /// One stage of a [`Plan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StagePlan {
-    /// Which stage.
+    /// The stage.
     pub stage: Stage,
     /// How long it may take at most. What it does not use is passed on; what the total has no room for is cut.
     /// Zero means that the stage is skipped.

@@ -68,9 +68,9 @@ impl StageOutcome {
 /// One stage of a stop, when it is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageReport {
-    /// Which stage.
+    /// The stage.
     pub stage: Stage,
-    /// How it ended.
+    /// Whether the stage was done in time.
     pub outcome: StageOutcome,
     /// Hooks and tasks that failed while it ran: name and error. A late stage may have some too.
     pub failures: Vec<(String, String)>,
@@ -154,7 +154,7 @@ impl Report {
 pub struct Progress {
     /// The stage.
     pub stage: Stage,
-    /// When it began.
+    /// When the stage began.
     pub since: Instant,
     /// When it will be cut short. None before a stop.
     pub deadline: Option<Instant>,

@@ -9,7 +9,7 @@ use std::fmt;
 pub enum Stage {
     /// Connecting, migrating, binding; not ready for work.
     Starting,
-    /// Serving. Lasts until a stop is asked for.
+    /// The process serves. Lasts until a stop is asked for.
     Ready,
     /// Balancers learn that this process is leaving; it still works.
     NotReady,
@@ -77,9 +77,9 @@ impl fmt::Display for Stage {
 /// [`Stage`] for people who do not want to know eight words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProcessState {
-    /// Not yet ready.
+    /// The process is not ready yet.
     Starting,
-    /// Serving.
+    /// The process serves.
     Running,
     /// Work and clients are leaving.
     Draining,

@@ -51,10 +51,10 @@ impl TaskEntries {
 /// How far the stage is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum StagePhase {
-    /// Not begun.
+    /// The stage has not begun.
     #[default]
     Ahead,
-    /// Running.
+    /// The stage runs.
     Begun,
     /// Over: nobody waits any more.
     Over,

@@ -13,7 +13,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What a task may return: nothing, a `Result`, or never.
 pub trait TaskResult {
-    /// As a `Result`.
+    /// Turns what a task returned into a `Result`.
     ///
     /// # Errors
     /// Those of the task.
@@ -54,11 +54,11 @@ impl TaskResult for Never {
 /// How a task ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// It returned.
+    /// The task returned.
     Done,
     /// It returned an error.
     Failed(String),
-    /// It panicked.
+    /// The task panicked, with this text.
     Panicked(String),
     /// It was dropped before it ended: aborted, or its runtime is gone.
     Dropped,

@@ -21,7 +21,7 @@ pub async fn bounded<F: Future>(limit: Duration, name: &'static str, future: F) 
 /// Something took longer than it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Late {
-    /// Who.
+    /// The name of the task.
     pub name: &'static str,
     /// What it was given.
     pub limit: Duration,

@@ -38,36 +38,36 @@ pub enum Change {
     Connected {
         /// Names the connection, unique for all time.
         connection: String,
-        /// Whose.
+        /// The user of the connection.
         user: UserId,
-        /// When it began.
+        /// When the connection began, milliseconds since 1970.
         since_ms: i64,
     },
     /// A connection ended. Rooms it had joined are left one by one with [`Change::Left`].
     Disconnected {
-        /// Names the connection.
+        /// The id of the connection.
         connection: String,
-        /// Whose.
+        /// The user of the connection.
         user: UserId,
         /// The client said goodbye: no grace.
         goodbye: bool,
     },
     /// A connection joined a room.
     Joined {
-        /// Names the connection.
+        /// The id of the connection.
         connection: String,
-        /// Whose.
+        /// The user of the connection.
         user: UserId,
-        /// What it joined.
+        /// The room that it joined.
         room: RoomId,
-        /// When.
+        /// When it joined, milliseconds since 1970.
         since_ms: i64,
     },
     /// A connection left a room.
     Left {
-        /// Names the connection.
+        /// The id of the connection.
         connection: String,
-        /// What it left.
+        /// The room that it left.
         room: RoomId,
     },
     /// The instance wants pushes of a room.
@@ -79,7 +79,7 @@ pub enum Change {
 /// A user's last connection was removed. Emitted by the one call that removed it, at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserLeft {
-    /// Who left.
+    /// The user who left.
     pub user: UserId,
     /// The client said goodbye: announce at once, else after the grace.
     pub goodbye: bool,
@@ -88,7 +88,7 @@ pub struct UserLeft {
 /// A user who is connected, or in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
-    /// Who.
+    /// The user.
     pub user: UserId,
     /// How many connections; a lower bound above [`CONNECTIONS_MAX`].
     pub connections: u32,
@@ -117,7 +117,7 @@ pub trait Presence: Send + Sync + 'static {
     /// Announces that an instance wants pushes of these rooms.
     async fn add_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()>;
 
-    /// Takes that back.
+    /// Removes interest of `instance` in `rooms`.
     async fn remove_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()>;
 
     /// Who wants each of these rooms, in their order. Dead instances may be among them until reaped.

@@ -55,7 +55,7 @@ impl Default for RedisConfig {
     }
 }
 
-/// [`Presence`] on Redis.
+/// Interest and presence on Redis, each change one Lua call.
 pub struct RedisPresence {
     link: RedisLink,
     prefix: String,

@@ -61,7 +61,7 @@ struct NatsShared {
     config: NatsConfig,
     /// `prefix`, made fit for names.
     prefix: String,
-    /// None once closed.
+    /// The connection to NATS; `None` once it is closed.
     link: Mutex<Option<Arc<NatsLink>>>,
     renewal: tokio::sync::Mutex<()>,
     last_setup: tokio::sync::Mutex<Option<Instant>>,

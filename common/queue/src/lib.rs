@@ -60,7 +60,7 @@ pub trait Queue: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// A reader. Readers compete: each notice goes to one of them, and again to any after 2 s without an ack.
+/// A consumer of notices. Readers compete: each notice goes to one of them, and again to any after 2 s without an ack.
 #[async_trait]
 pub trait Consumer: Send {
     /// Waits for the next notice, as long as it takes. Cancel-safe: a dropped call loses nothing.
@@ -76,7 +76,7 @@ pub trait Consumer: Send {
 
 /// A notice in hand. Dropped without [`Delivery::ack`], it is delivered again.
 pub struct Delivery {
-    /// What was published.
+    /// The bytes of the notice.
     pub payload: Bytes,
     ack: BoxFuture<'static, ()>,
 }

@@ -140,7 +140,7 @@ impl Queue for MemoryQueue {
     }
 }
 
-/// A reader. It fetches nothing ahead, so a finished one has nothing left.
+/// A consumer of the notices of this process. It fetches nothing ahead, so a finished one has nothing left.
 struct MemoryConsumer {
     broker: Arc<Broker>,
     finish: CancellationToken,

@@ -47,7 +47,7 @@ pub struct AdminPages {
     pub instance: Arc<dyn Fn() -> String + Send + Sync>,
     /// Behind `/readyz` and `/status`.
     pub lifecycle: Lifecycle,
-    /// Behind `/metrics`.
+    /// The metrics that `/metrics` shows.
     pub metrics: Registry,
     /// An object whose fields are added to `/status`.
     pub status: PageSource,

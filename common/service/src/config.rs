@@ -29,15 +29,15 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration file {path}: {source}", path = .path.display())]
     Read {
-        /// As given.
+        /// The path as it was given.
         path: PathBuf,
-        /// From the system.
+        /// What the system said.
         source: std::io::Error,
     },
     /// The file is no TOML, has an unknown key or a value of the wrong type.
     #[error("in the configuration file {path}: {text}", path = .path.display())]
     File {
-        /// As given.
+        /// The path as it was given.
         path: PathBuf,
         /// With line, column and caret.
         text: String,

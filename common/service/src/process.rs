@@ -25,13 +25,13 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
     /// Threads of the runtime; `None`: one per core.
     const WORKERS: Option<usize> = None;
 
-    /// How to log.
+    /// The settings of the log.
     fn log(&self) -> &Log;
 
     /// How long the stop may take.
     fn shutdown(&self) -> &Shutdown;
 
-    /// The stop.
+    /// The stages of the stop with their times.
     fn plan(&self) -> Plan;
 
     /// Finds what contradicts itself or a promise.

@@ -23,7 +23,7 @@ macro_rules! bugs {
         }
 
         impl Bug {
-            /// All of them.
+            /// All seeded bugs.
             pub const ALL: &[Self] = &[$(Self::$bug,)*];
 
             /// As the variable names it.

@@ -30,7 +30,7 @@ pub enum Format {
     Auto,
     /// One JSON object per line.
     Json,
-    /// For people.
+    /// Lines for people.
     Text,
 }
 

@@ -29,7 +29,7 @@ pub enum StoreError {
     RolledBack {
         /// SQLSTATE, five characters; of SQLite the extended result code.
         sqlstate: String,
-        /// The server's words.
+        /// What the server said.
         message: String,
     },
     /// An item that can never be stored.
@@ -37,10 +37,10 @@ pub enum StoreError {
     Poison {
         /// SQLSTATE, five characters; of SQLite the extended result code.
         sqlstate: String,
-        /// The server's words.
+        /// What the server said.
         message: String,
     },
-    /// `not_after_ms` had passed.
+    /// The time after which nothing may be stored had passed.
     #[error("too late to store")]
     TooLate,
     /// The connection broke or the deadline passed after the statement may have been sent.

@@ -36,7 +36,7 @@ use pool::Pool;
 /// How long [`Store::close`] waits for calls in flight.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// See the module.
+/// The store on PostgreSQL: one statement for each call, a connection dropped on any doubt.
 pub struct PgStore {
     dialer: Dialer,
     lanes: Vec<Pool>,

@@ -36,7 +36,7 @@ pub enum InvalidRetention {
         .dedupe_min.as_secs(), .horizon.as_secs()
     )]
     BelowRetries {
-        /// As configured.
+        /// The configured `dedupe_min_s`.
         dedupe_min: Duration,
         /// The longest time somebody retries.
         horizon: Duration,
@@ -44,9 +44,9 @@ pub enum InvalidRetention {
     /// `age` promises less than `dedupe_min` keeps.
     #[error("retention.age_s is {}, below retention.dedupe_min_s {}", .age.as_secs(), .dedupe_min.as_secs())]
     AgeBelowDedupe {
-        /// As configured.
+        /// The configured `age_s`.
         age: Duration,
-        /// As configured.
+        /// The configured `dedupe_min_s`.
         dedupe_min: Duration,
     },
 }

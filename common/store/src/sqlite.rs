@@ -45,7 +45,7 @@ use publish::PendingGroup;
 /// How long [`Store::close`] waits for calls in flight.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// See the module.
+/// The store in one SQLite file, for one process.
 pub struct SqliteStore {
     pools: Arc<Pools>,
     commits: Commits,

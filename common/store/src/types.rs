@@ -19,24 +19,24 @@ pub fn message_cost(sender: &str, key: &str, data: &[u8]) -> usize {
 /// A message to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
-    /// Where it goes.
+    /// The room it is published to.
     pub room: RoomId,
-    /// Who sends it.
+    /// The user who sends it.
     pub sender: UserId,
     /// Stored once per `(room, sender, key)`.
     pub key: Key,
-    /// [`hash_of`] the data.
+    /// The hash of `data`, as [`hash_of`] makes it.
     pub hash: [u8; 32],
-    /// JSON as received.
+    /// The JSON text as it was received.
     pub data: Bytes,
 }
 
 /// The outcome of one item of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Stored now.
+    /// This call stored it.
     Stored {
-        /// Its position.
+        /// The position of the message.
         seq: Seq,
         /// When, milliseconds since 1970 by the store's clock. Never decreases within a room.
         at_ms: i64,
@@ -88,15 +88,15 @@ pub struct Range {
 /// A message as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredMessage {
-    /// Its position.
+    /// The position of the message.
     pub seq: Seq,
-    /// Who sent it.
+    /// The user who sent it.
     pub sender: UserId,
-    /// Under which key.
+    /// The key of the sender.
     pub key: Key,
     /// When it was stored, milliseconds since 1970 by the store's clock.
     pub at_ms: i64,
-    /// JSON as received.
+    /// The JSON text as it was received.
     pub data: Bytes,
 }
 
@@ -109,7 +109,7 @@ pub struct Page {
     pub oldest: Seq,
     /// Last seq given out; 0 for an unknown room.
     pub head: Seq,
-    /// What was found. Shorter than asked when the reply was full; ask again from there.
+    /// The messages of the page. Shorter than asked when the reply was full; ask again from there.
     pub messages: Vec<StoredMessage>,
     /// There is something to read but the reply was full. `oldest` and `head` are right all the same.
     pub deferred: bool,
@@ -138,16 +138,16 @@ pub struct Heads {
 pub struct Run {
     /// The room.
     pub room: RoomId,
-    /// First seq.
+    /// The first position.
     pub first: Seq,
-    /// Last seq, inclusive.
+    /// The last position, inclusive.
     pub last: Seq,
 }
 
 /// An outbox row nobody has forgotten yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaleNote {
-    /// Its name.
+    /// The id of the outbox row.
     pub id: NoteId,
     /// When its group was stored, milliseconds since 1970 by the store's clock.
     pub at_ms: i64,

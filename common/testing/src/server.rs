@@ -18,7 +18,7 @@ use crate::eventually;
 /// Longest a server takes to start on a busy machine.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
-/// Which server.
+/// The servers that can be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerKind {
     /// nats-server with JetStream.

@@ -25,9 +25,9 @@ pub enum HomeCall {
 /// One try of a lane's batch.
 #[derive(Debug)]
 pub struct PublishCall {
-    /// Which lane.
+    /// The lane of the batch.
     pub lane: u8,
-    /// What to send.
+    /// The batch to send.
     pub call: lane::BatchCall,
 }
 
@@ -46,14 +46,14 @@ impl RoomsCall {
 #[derive(Debug, Default)]
 pub struct ReadCall(pub Vec<ReadTarget>);
 
-/// One range.
+/// One range of a Read and who waits for it.
 #[derive(Debug, Clone)]
 pub struct ReadTarget {
-    /// Which room.
+    /// The room.
     pub room: RoomId,
     /// Messages with a higher seq.
     pub after: Seq,
-    /// Who asked.
+    /// Who asked for the range.
     pub(super) reader: ReadFor,
 }
 
@@ -64,6 +64,6 @@ pub(super) enum ReadFor {
     Room(CallId),
     /// All who joined the aligned page.
     Aligned(Epoch),
-    /// One subscription.
+    /// One subscription asked for it.
     Single(PageTo),
 }

@@ -16,7 +16,7 @@ pub(super) struct Hold {
     max_ms: Ms,
     /// The wait as it was at the last lesson.
     hold_ms: Ms,
-    /// When that was.
+    /// When the wait was last changed.
     learnt: Ms,
     /// Since when the message after `head` is known to be missing.
     since: Option<Ms>,

@@ -12,7 +12,7 @@ pub struct RoomLimits {
     pub ahead_bytes: usize,
     /// Messages kept after passing: what a reader who paused for a second in a busy room misses.
     pub ring_items: usize,
-    /// Their bytes.
+    /// The bytes of these messages.
     pub ring_bytes: usize,
     /// Shortest wait for a missing push before the store is read: above the usual inversion of two tasks.
     pub hold_min_ms: Ms,

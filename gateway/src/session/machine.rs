@@ -28,7 +28,7 @@ pub trait Sink {
 pub struct SessionLimits {
     /// Publishes without outcome; when reached, the socket is not read.
     pub unanswered_max: usize,
-    /// Their bytes.
+    /// Bytes of publishes without outcome.
     pub unanswered_bytes_max: usize,
     /// Frames in a row that could not be understood before the connection is closed.
     pub bad_frames_max: u8,
@@ -63,7 +63,7 @@ pub enum NotIdentified {
 /// Facts of the gateway that stand in `welcome`.
 #[derive(Debug, Clone)]
 pub struct WelcomeFacts {
-    /// This gateway.
+    /// The instance id of this gateway.
     pub instance: InstanceId,
     /// Epoch of the store.
     pub epoch: Epoch,
@@ -90,42 +90,42 @@ pub enum Todo {
     Publish(Publish),
     /// Subscribe; the answer is the driver's.
     Subscribe {
-        /// Which room.
+        /// The room.
         room: RoomId,
-        /// Last seq seen.
+        /// The last position seen.
         after: Option<Seq>,
         /// Epoch of `after`; one that could not be read differs from every epoch.
         epoch: Option<Result<Epoch, ()>>,
-        /// To echo.
+        /// The `id` to echo in the answer.
         id: RequestId,
     },
     /// Unsubscribe; the answer is the driver's.
     Unsubscribe {
-        /// Which room.
+        /// The room.
         room: RoomId,
-        /// To echo.
+        /// The `id` to echo in the answer.
         id: RequestId,
     },
     /// Read messages; the answer is the driver's.
     History {
-        /// Which room.
+        /// The room.
         room: RoomId,
-        /// Which messages.
+        /// The messages that are asked for.
         range: HistoryRange,
-        /// How many.
+        /// The most that is asked for.
         limit: u32,
-        /// To echo.
+        /// The `id` to echo in the answer.
         id: RequestId,
     },
     /// Ask who is there; the answer is the driver's.
     Presence {
-        /// Which room.
+        /// The room.
         room: RoomId,
         /// Only users that sort after this one.
         after: Option<UserId>,
-        /// How many.
+        /// The most that is asked for.
         limit: u32,
-        /// To echo.
+        /// The `id` to echo in the answer.
         id: RequestId,
     },
 }
@@ -136,13 +136,13 @@ enum SessionPhase {
     Anyone,
     /// Logic is asked who this is.
     Checking,
-    /// Identified.
+    /// The client is identified.
     Open,
     /// `bye` was said.
     Left,
 }
 
-/// The machine.
+/// The state machine of a client on this gateway.
 #[derive(Debug)]
 pub struct Session {
     limits: SessionLimits,
@@ -265,7 +265,7 @@ impl Session {
         }
     }
 
-    /// One text frame. Call it only while [`Session::wants_frames`].
+    /// A text frame came. Call it only while [`Session::wants_frames`].
     pub fn on_text(&mut self, text: &str, wall_ms: i64, out: &mut impl Sink) -> Todo {
         let decoded = codec::decode(text);
         let id = decoded.id.map(RawValue::get);

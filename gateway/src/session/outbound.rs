@@ -71,7 +71,7 @@ impl Outbound {
         self.frames.push_back(frames);
     }
 
-    /// Bytes that wait.
+    /// How many bytes wait.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes

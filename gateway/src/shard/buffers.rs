@@ -25,7 +25,7 @@ impl ReadBuffers {
         std::mem::take(&mut self.chunk)
     }
 
-    /// Gives it back.
+    /// Gives the chunk back.
     pub(super) fn return_chunk(&mut self, chunk: Vec<u8>) {
         self.chunk = chunk;
     }
@@ -35,7 +35,7 @@ impl ReadBuffers {
         std::mem::take(&mut self.replies)
     }
 
-    /// Gives it back.
+    /// Gives the buffer of replies back.
     pub(super) fn return_replies(&mut self, mut replies: Vec<u8>) {
         replies.clear();
         self.replies = replies;

@@ -24,7 +24,7 @@ pub enum ConnectionPhase {
     /// Our end of the TCP connection is closed; what still comes is thrown away, so that no reset
     /// overtakes what the client has not read yet.
     Lingering,
-    /// To be dropped.
+    /// The connection is to be dropped.
     Gone,
 }
 
@@ -42,7 +42,7 @@ pub struct SubscriptionEntry {
 /// Deadlines, in ticks of the shard; `NEVER` where there is none.
 #[derive(Debug)]
 pub struct Deadlines {
-    /// Next ping.
+    /// When the next ping is due.
     pub ping_at: Tick,
     /// The answer to the last ping.
     pub pong_by: Tick,
@@ -81,17 +81,17 @@ impl Deadlines {
 pub struct Connection {
     /// The socket.
     pub stream: TcpStream,
-    /// Who it is.
+    /// Where messages for this connection go.
     pub address: Address,
     /// The client's life here.
     pub session: Session,
-    /// Rooms.
+    /// The rooms it is subscribed to.
     pub subscriptions: Subscriptions<SubscriptionEntry>,
     /// Half a message, rarely.
     pub inbound: Inbound,
     /// What waits to be written.
     pub outbound: Outbound,
-    /// Its task.
+    /// Wakes the task of the connection.
     pub waker: Option<Waker>,
     /// How far it has come.
     pub phase: ConnectionPhase,
@@ -168,7 +168,7 @@ impl Connection {
         }
     }
 
-    /// Wakes its task.
+    /// Wakes the task of the connection.
     pub fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();

@@ -16,11 +16,11 @@ use crate::session::machine::{Session, Sink};
 use crate::session::outbound::{Flushed, Outbound, Spare, text_frame};
 use crate::tick::{NEVER, Tick};
 
-/// The connections.
+/// The connections of a shard, with their deadlines.
 #[derive(Debug)]
 pub struct Connections {
     me: ShardIx,
-    /// By slot. Boxed, so that the memory of many that left goes back.
+    /// Connections by slot. Boxed, so that the memory of many that left goes back.
     by_slot: Slab<Box<Connection>>,
     generation: u32,
     /// Their deadlines, and those that have come and not had their turn.
@@ -61,7 +61,7 @@ pub enum Written {
 }
 
 impl Connections {
-    /// No connections.
+    /// A shard without connections.
     #[must_use]
     pub fn new(me: ShardIx, timeouts: Timeouts) -> Self {
         Self {

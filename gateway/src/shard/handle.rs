@@ -27,7 +27,7 @@ impl Shards {
         Self { inboxes: inboxes.into(), next: Arc::default() }
     }
 
-    /// How many.
+    /// How many shards there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inboxes.len()

@@ -18,7 +18,7 @@ use crate::uplink::{Answered, Publish};
 pub enum Incoming {
     /// From the rest of the process.
     Order(Order),
-    /// From another shard.
+    /// A message of another shard.
     Peer(ShardMessage),
 }
 
@@ -31,7 +31,7 @@ pub enum Order {
     Pushed {
         /// Of all of them.
         epoch: Epoch,
-        /// The runs.
+        /// The runs of the push.
         runs: Vec<RoomRun>,
     },
     /// Tell the reporter everything, as this generation; until it is told no interest is removed.
@@ -52,9 +52,9 @@ pub enum Order {
 /// How a shard closes its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Close {
-    /// At which pace.
+    /// How fast connections are closed.
     pub pace: Pace,
-    /// Close code.
+    /// The close code.
     pub code: u16,
     /// When publishes without outcome are given up.
     pub give_up_at: Instant,

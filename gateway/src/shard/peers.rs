@@ -85,7 +85,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Peers by shard.
+    /// Ways to the other shards.
     #[must_use]
     pub fn new(me: usize, inboxes: &[mpsc::Sender<Incoming>]) -> Self {
         let peer = |inbox: &mpsc::Sender<Incoming>| Peer {

@@ -21,15 +21,15 @@ use crate::session::machine::{SessionLimits, WelcomeFacts};
 /// Arc<Shared> by all shards.
 #[derive(Debug)]
 pub struct Shared {
-    /// Settings.
+    /// The configuration.
     pub config: Config,
     /// Calls on logic.
     pub calls: Calls,
     /// Sums for `/status`.
     pub stats: Stats,
-    /// Metrics.
+    /// The metrics of the gateway.
     pub metrics: Metrics,
-    /// Wall clock.
+    /// The wall clock.
     pub clock: Clock,
     /// Whether anybody may come in.
     pub upgrades: UpgradeGate,

@@ -24,7 +24,7 @@ impl Budget {
         Self::by(Instant::now)
     }
 
-    /// By another clock.
+    /// A turn that is measured by another clock.
     pub(super) fn by(now: fn() -> Instant) -> Self {
         Self { until: now() + TURN, now }
     }
@@ -49,7 +49,7 @@ impl ShardCell {
         Self(Rc::new_cyclic(|cell| RefCell::new(make(WeakCell(cell.clone())))))
     }
 
-    /// One turn.
+    /// Runs one turn and measures it.
     pub(super) fn turn<R>(&self, act: impl FnOnce(&mut Shard) -> R) -> R {
         let began = Instant::now();
         let shard = &mut *self.0.borrow_mut();

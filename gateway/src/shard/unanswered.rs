@@ -36,7 +36,7 @@ impl Unanswered {
         self.over_budget
     }
 
-    /// How many.
+    /// How many publishes have no outcome.
     pub(super) const fn items(&self) -> usize {
         self.items
     }

@@ -15,7 +15,7 @@ use super::turn::ShardCell;
 use crate::defaults::{HANDSHAKE_WITHIN, LINGER_WITHIN};
 use crate::handshake::{Names, Verdict, judge};
 
-/// An upgraded socket.
+/// A socket whose upgrade was answered.
 pub(super) struct Upgraded {
     pub(super) stream: TcpStream,
     pub(super) token: Option<String>,

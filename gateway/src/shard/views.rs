@@ -28,14 +28,14 @@ pub enum Want {
     Need(RoomId, Need),
     /// A page for a subscription of this shard.
     Ask {
-        /// Its room.
+        /// The room of the subscription.
         room: RoomId,
-        /// What is asked.
+        /// What the subscription asks for.
         ask: Ask,
     },
 }
 
-/// The views.
+/// The views of a shard, by room.
 #[derive(Debug)]
 pub struct Views {
     limits: Arc<ViewLimits>,
@@ -45,7 +45,7 @@ pub struct Views {
     wants: Vec<Want>,
     /// Views by the time they want to be looked at; an entry that is no longer true is passed over.
     due: BinaryHeap<Reverse<(Ms, u32)>>,
-    /// Subscriptions.
+    /// How many subscriptions there are.
     pub subscriptions: usize,
 }
 
@@ -58,7 +58,7 @@ struct RoomView {
 }
 
 impl Views {
-    /// No rooms.
+    /// A shard without rooms.
     #[must_use]
     pub fn new(limits: Arc<ViewLimits>) -> Self {
         Self {
@@ -181,7 +181,7 @@ impl Views {
         self.due.peek().map(|Reverse((due, _))| *due)
     }
 
-    /// Time has passed. `true` = more views are due than one turn looks at.
+    /// Does what is due in each view. `true` = more views are due than one turn looks at.
     pub fn on_tick(&mut self, connections: &mut Connections, now: Ms) -> bool {
         for _ in 0..ROOMS_PER_TURN {
             if self.next_deadline().is_none_or(|due| due > now) {

@@ -19,7 +19,7 @@ pub struct WheelEntry {
     pub at: Tick,
 }
 
-/// The wheel.
+/// The timer wheel.
 #[derive(Debug)]
 pub struct Wheel {
     slots: Vec<Vec<WheelEntry>>,

@@ -6,9 +6,9 @@ use sluice_proto::ids::{RoomId, SessionId, UserId};
 /// A connection as presence knows it.
 #[derive(Debug)]
 pub struct About<'a> {
-    /// Names the connection.
+    /// The session of the connection.
     pub session: SessionId,
-    /// Who it is.
+    /// The user of the connection.
     pub user: &'a UserId,
     /// Since when, milliseconds since 1970.
     pub since_ms: i64,
@@ -27,7 +27,7 @@ impl About<'_> {
     }
 }
 
-/// It is there.
+/// The connection began.
 #[must_use]
 pub fn connected(about: &About<'_>) -> StatusChange {
     about.change(ChangeKind::Connected, "", false)

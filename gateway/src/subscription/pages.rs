@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// PageReads in flight. `K` names a page (room, epoch, start), `W` whoever waits for it; each waiter has at
+/// Reads of pages in flight. `K` names a page (room, epoch, start), `W` whoever waits for it; each waiter has at
 /// most one ask, so the subscriptions bound the table.
 #[derive(Debug)]
 pub struct PageReads<K, W> {

@@ -48,7 +48,7 @@ pub enum CallFailed {
 pub struct BatchCall {
     /// Goes back with the reply: one to another call is dropped.
     pub number: u64,
-    /// What to send.
+    /// The request to send.
     pub request: PublishRequest,
     /// The call's deadline, counted from now.
     pub within: Duration,
@@ -248,7 +248,7 @@ impl<R: Rules> Lane<R> {
         self.queue.len() + self.flight.as_ref().map_or(0, |flight| flight.items.len())
     }
 
-    /// Bytes waiting.
+    /// How many bytes wait.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.queue.bytes()

@@ -1,5 +1,6 @@
 //! The row that applies after every event of a view or a queue: a subscription that is not Live takes
-//! from the ring, asks for a page, is told what is gone, or becomes Live.
+//! from the ring, asks for a page, is told what is gone, or becomes Live. The rows are a table of
+//! `docs/invariants.md`.
 
 use sluice_proto::ids::Seq;
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// One `Publish` call: valid items in order, and until when they may be stored.
 #[derive(Debug, Clone)]
 pub struct PublishCall {
-    /// What to store.
+    /// The messages to store.
     pub items: Vec<NewMessage>,
     /// The caller waits until then; later, executing only burns time.
     pub deadline: Option<Instant>,
@@ -24,14 +24,14 @@ pub struct PublishCall {
 /// What became of one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ItemOutcome {
-    /// Stored now.
+    /// This call stored it.
     Stored {
-        /// Position.
+        /// The position of the message.
         seq: Seq,
         /// Store clock, milliseconds since 1970.
         at_ms: i64,
     },
-    /// Was stored before.
+    /// An earlier call stored it.
     Duplicate {
         /// Position of the first storing.
         seq: Seq,
@@ -42,7 +42,7 @@ pub enum ItemOutcome {
     Poison,
     /// Certainly not stored by this call.
     NotStored,
-    /// Stored or not.
+    /// Nobody knows whether it is stored.
     Unknown,
 }
 

@@ -12,9 +12,9 @@ use sluice_store::{NewMessage, hash_of};
 /// Why an item can never be stored; `code` and `message` go to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidItem {
-    /// Wire code.
+    /// The error code of the wire.
     pub code: ErrorCode,
-    /// For people.
+    /// What is wrong, for people.
     pub message: String,
 }
 

@@ -1,8 +1,8 @@
 //! Close codes. 4000–4499: come back; 4500–4999: do not. 1000 is never sent by a server that stops.
 
-/// Peer said goodbye.
+/// The peer said goodbye.
 pub const NORMAL: u16 = 1000;
-/// Protocol violation.
+/// The WebSocket protocol was broken.
 pub const PROTOCOL: u16 = 1002;
 /// Binary frame on a JSON connection.
 pub const UNSUPPORTED: u16 = 1003;

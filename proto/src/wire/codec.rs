@@ -42,7 +42,7 @@ pub struct Subscribed {
     pub after: Seq,
     /// Last seq known to exist.
     pub head: Seq,
-    /// Epoch of both.
+    /// The epoch that both positions belong to.
     pub epoch: Epoch,
     /// Whether the position asked for was kept.
     pub recovered: bool,
@@ -124,7 +124,7 @@ pub fn ok_history(
 /// A user in the answer to `presence`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct PresentUser {
-    /// Who.
+    /// The user.
     pub user: String,
     /// How many connections.
     pub connections: u32,

@@ -32,7 +32,7 @@ pub struct Notice {
 /// The messages of one room, as encoded by logic: a `RoomRun`.
 #[derive(Debug, Clone)]
 pub struct EncodedRun {
-    /// Which room.
+    /// The room.
     pub room: RoomId,
     /// To be passed on.
     pub bytes: Bytes,

@@ -101,7 +101,7 @@ impl Outlets {
         self.0.streams.registry.lagging()
     }
 
-    /// For `/status`.
+    /// What `/status` shows of it.
     pub fn status(&self) -> Value {
         self.0.streams.registry.status()
     }

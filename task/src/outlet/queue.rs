@@ -1,4 +1,4 @@
-//! What one gateway is owed, and the breaker. Pure: time is an argument, nothing waits.
+//! What waits for one gateway, and its circuit breaker. Pure: time is an argument, nothing waits.
 //!
 //! | State | a push is | leaves it by |
 //! |---|---|---|
@@ -27,7 +27,7 @@ const FRAMING: usize = 6;
 pub struct NoticePart<T> {
     /// Epoch of its store.
     pub epoch: u64,
-    /// Encoded runs.
+    /// The runs, encoded.
     pub runs: Vec<Bytes>,
     /// Dropped when nobody has to wait any longer.
     pub ticket: T,
@@ -38,7 +38,7 @@ pub struct NoticePart<T> {
 pub enum OutletState {
     /// The first stream is being opened.
     Connecting,
-    /// Its stream works.
+    /// The stream works.
     Open,
     /// Its stream is open, but nobody waits for it.
     Lagging,
@@ -47,7 +47,7 @@ pub enum OutletState {
 }
 
 impl OutletState {
-    /// For `/status`.
+    /// The name that `/status` shows.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
@@ -63,13 +63,13 @@ impl OutletState {
 pub enum Next {
     /// Pushes were dropped: ask for heads.
     Resync,
-    /// What had gathered.
+    /// Send what had gathered.
     Batch {
         /// Counts from 1 on each stream.
         id: u64,
         /// Of all its runs.
         epoch: u64,
-        /// Encoded runs.
+        /// The runs, encoded.
         runs: Vec<Bytes>,
     },
 }
@@ -212,7 +212,7 @@ impl<T> OutletQueue<T> {
         sent.or_else(cut).or_else(queued).map(|since| since + LAGS_AFTER)
     }
 
-    /// Lets time pass.
+    /// Looks at its deadlines.
     pub fn tick(&mut self, now: Instant) {
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.lag();
@@ -248,7 +248,7 @@ impl<T> OutletQueue<T> {
         self.state == OutletState::Lagging || self.is_empty()
     }
 
-    /// Pushes that wait.
+    /// How many pushes wait.
     pub fn queued(&self) -> usize {
         self.queue.len() + self.cut.len()
     }

@@ -104,7 +104,7 @@ impl OutletRegistry {
         lagging.map(RegisteredOutlet::name).collect()
     }
 
-    /// For `/status`.
+    /// What `/status` shows of all outlets.
     pub(super) fn status(&self) -> Value {
         let registered = self.registered();
         let one = |entry: &RegisteredOutlet| {

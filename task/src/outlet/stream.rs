@@ -31,7 +31,7 @@ pub(super) struct StreamParts {
     pub peers: Peers,
 }
 
-/// An open stream.
+/// An open push stream.
 struct PushStream<'a> {
     outlet: &'a Outlet,
     registry: &'a OutletRegistry,

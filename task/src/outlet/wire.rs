@@ -12,7 +12,7 @@ use tonic_prost::ProstCodec;
 
 use super::queue::Next;
 
-/// `PushRequest`.
+/// The message `PushRequest`, with runs that are encoded already.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct PushRequest {
     #[prost(oneof = "PushKind", tags = "1, 2")]
@@ -27,7 +27,7 @@ enum PushKind {
     Resync(Resync),
 }
 
-/// `PushBatch`.
+/// The message `PushBatch`, with runs that are encoded already.
 #[derive(Clone, PartialEq, prost::Message)]
 struct PushBatch {
     #[prost(uint64, tag = "1")]

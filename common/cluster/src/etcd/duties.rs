@@ -1,4 +1,4 @@
-//! Takes and gives back duties whenever something was learned, and lets time pass for what depends on it.
+//! Takes, renews and gives back duties: at each change of the registry, and when a lease time is over.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::EtcdShared;
 use crate::known::DutyStep;
 use crate::shown::beat;
 
-/// Never ends.
+/// Takes, renews and gives back duties until its task is ended.
 pub(super) async fn keep(shared: Arc<EtcdShared>) {
     loop {
         // Time alone changes what is owed: a duty whose owner was lost, a lease that ran out.

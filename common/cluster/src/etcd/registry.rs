@@ -27,7 +27,7 @@ pub enum RegistryError {
     /// No answer: done or not.
     #[error("etcd did not answer in time")]
     Timeout,
-    /// Anything else.
+    /// etcd answered with another error.
     #[error("etcd: {0}")]
     Etcd(#[from] Error),
 }
@@ -86,7 +86,7 @@ impl EtcdRegistry {
         Ok(Self { client, prefix: format!("/{}/", prefix.trim_matches('/')) })
     }
 
-    /// A new lease.
+    /// Asks etcd for a new lease.
     pub(super) async fn grant(&self, ttl: Duration) -> Result<i64> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let mut client = self.client.clone();

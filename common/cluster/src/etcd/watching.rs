@@ -16,7 +16,7 @@ use crate::known::Known;
 /// How long a watch is believed.
 const TRUST: Duration = Duration::from_secs(15);
 
-/// Never ends.
+/// Follows the watch on all keys until its task is ended.
 pub(super) async fn follow(shared: Arc<EtcdShared>) {
     let mut pause = Pause::new();
     loop {

@@ -108,7 +108,7 @@ impl<K: Clone + Eq + Hash, T> Merged<K, T> {
         self.waiting.values().map(|(key, value)| (key, value))
     }
 
-    /// Keys that wait.
+    /// How many keys wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.waiting.len()
@@ -120,7 +120,7 @@ impl<K: Clone + Eq + Hash, T> Merged<K, T> {
         self.waiting.is_empty()
     }
 
-    /// Bytes that wait.
+    /// How many bytes wait.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes

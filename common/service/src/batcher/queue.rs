@@ -83,7 +83,7 @@ impl<T> BatchQueue<T> {
         self.items.iter().map(|(item, _)| item)
     }
 
-    /// Items that wait.
+    /// How many items wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.items.len()
@@ -95,7 +95,7 @@ impl<T> BatchQueue<T> {
         self.items.is_empty()
     }
 
-    /// Bytes that wait.
+    /// How many bytes wait.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes

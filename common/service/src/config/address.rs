@@ -23,7 +23,7 @@ impl Address {
         Self(format!("127.0.0.1:{port}"))
     }
 
-    /// As written.
+    /// The address as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

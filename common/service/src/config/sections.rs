@@ -102,12 +102,12 @@ pub struct Seeds {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Endpoint {
-    /// Where it is.
+    /// The URL of the server.
     pub url: String,
 }
 
 impl Endpoint {
-    /// At this URL.
+    /// An endpoint with this URL.
     #[must_use]
     pub fn at(url: &str) -> Self {
         Self { url: url.into() }
@@ -139,7 +139,7 @@ impl Shutdown {
         (u128::from(total) < min).then(|| format!("shutdown.total_ms is {total}, at least {min} are needed"))
     }
 
-    /// The whole stop.
+    /// The time for the whole stop.
     #[must_use]
     pub const fn total(&self) -> Duration {
         Duration::from_millis(self.total_ms)
@@ -158,7 +158,7 @@ impl Shutdown {
 pub struct Log {
     /// `auto` (text on a terminal, else JSON), `json`, `text`.
     pub format: Format,
-    /// As in `RUST_LOG`.
+    /// A filter in the syntax of `RUST_LOG`.
     pub level: String,
 }
 

@@ -34,7 +34,7 @@ pub const REST_MAX: Duration = Duration::from_secs(1);
 /// An instance that can be called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Its instance id.
+    /// The instance id of the peer.
     pub id: InstanceId,
     /// Where it listens for gRPC, `host:port`.
     pub address: String,
@@ -260,7 +260,7 @@ pub struct Pick {
 }
 
 impl Pick {
-    /// Who was chosen.
+    /// The instance that was chosen.
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target

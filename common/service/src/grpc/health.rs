@@ -20,7 +20,7 @@ impl Health {
         (health, service)
     }
 
-    /// Says SERVING.
+    /// Answers health checks with SERVING from now on.
     pub async fn serving(&self) {
         self.0.set_service_status(WHOLE, ServingStatus::Serving).await;
     }

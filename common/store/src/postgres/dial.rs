@@ -32,7 +32,7 @@ const SETTINGS: &str = "set statement_timeout = '3s'; set lock_timeout = '2s'; \
      set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 3; set tcp_keepalives_count = 3; \
      set tcp_user_timeout = 15000";
 
-/// What [`Kind::Forgetful`] adds.
+/// What a connection of [`Kind::Forgetful`] sets besides.
 const FORGETFUL: &str = "set synchronous_commit = off";
 
 const CHECK: &str = "select current_setting('server_version_num')::int as version, \

@@ -12,7 +12,7 @@ use super::dial::{open, options_of, read_epoch, simple};
 use super::failure::dial_error;
 use crate::StoreError;
 
-/// In order. A published migration is never edited but for its comments: a database out there has run it.
+/// All migrations in order. A published migration is never edited but for its comments: a database out there has run it.
 const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "base", include_str!("../../migrations/postgres/0001_base.sql")),
     (2, "read and trim", include_str!("../../migrations/postgres/0002_read_and_trim.sql")),

@@ -31,7 +31,7 @@ pub(super) struct Answer {
     pub(super) rows: Vec<PgRow>,
 }
 
-/// See the module.
+/// Connections that are lent, one call at a time.
 pub(super) struct Pool {
     name: &'static str,
     kind: Kind,

@@ -17,7 +17,7 @@ pub struct SqliteConfig {
 }
 
 impl Default for SqliteConfig {
-    /// In memory.
+    /// A store in memory.
     fn default() -> Self {
         Self { path: None, read_connections: 4, call_timeout: Duration::from_secs(4) }
     }

@@ -22,7 +22,7 @@ pub(super) enum Kind {
     /// Commits only what may be forgotten by a crash (deletes of outbox rows, of old messages); the next
     /// durable commit takes it along.
     Forgetful,
-    /// Cannot write.
+    /// Reads only; it cannot write.
     Reading,
 }
 

@@ -7,7 +7,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 use super::failure::dial_error;
 use crate::StoreError;
 
-/// In order. A published migration is never edited but for its comments: a file out there has run it.
+/// All migrations in order. A published migration is never edited but for its comments: a file out there has run it.
 const MIGRATIONS: &[(i32, &str, &str)] =
     &[(1, "base", include_str!("../../migrations/sqlite/0001_base.sql"))];
 

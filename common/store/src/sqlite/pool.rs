@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::dial::{Dialer, Kind, close};
 use crate::StoreError;
 
-/// See the module. A clone is the same pool.
+/// Connections to the file, lent one call at a time. A clone is the same pool.
 #[derive(Clone)]
 pub(super) struct Pool {
     kind: Kind,
@@ -102,7 +102,7 @@ impl Turn<'_> {
         slot.conn.as_mut().ok_or(StoreError::Closed)
     }
 
-    /// It went well.
+    /// Gives the connection back: the call went well.
     pub(super) fn good(mut self) {
         self.slot.in_doubt = false;
     }

@@ -37,7 +37,7 @@ const GROW: &str = "insert into rooms (room, head, at_ms) \
 
 const OWE: &str = "insert into outbox (at_ms, runs) values (?1, ?2) returning id";
 
-/// One per group.
+/// One result for each group.
 type Results = Vec<Result<Committed, StoreError>>;
 
 /// Commits these groups, each in its order, one after another: all of them or nothing. Groups that are too late

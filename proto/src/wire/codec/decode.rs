@@ -19,7 +19,7 @@ use crate::wire::{Connect, ErrorCode};
 /// Which messages of a room `history` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryRange {
-    /// The newest.
+    /// The newest messages.
     Newest,
     /// The newest with a lower seq.
     Before(Seq),
@@ -46,7 +46,7 @@ pub enum Request<'a> {
     Connect(Connect),
     /// `{"sub":…}`
     Subscribe {
-        /// Which room.
+        /// The room.
         room: RoomId,
         /// Last seq seen; absent = from now.
         after: Option<Seq>,
@@ -57,29 +57,29 @@ pub enum Request<'a> {
     Unsubscribe(RoomId),
     /// `{"pub":…}`
     Publish {
-        /// Where to.
+        /// The room.
         room: RoomId,
         /// Absent: the gateway mints one.
         key: Option<Key>,
-        /// JSON as received.
+        /// The JSON text as it was received.
         data: &'a RawValue,
     },
     /// `{"history":…}`
     History {
-        /// Which room.
+        /// The room.
         room: RoomId,
-        /// Which messages.
+        /// The messages that are asked for.
         range: HistoryRange,
-        /// 1…256.
+        /// The most that is asked for, 1…256.
         limit: u32,
     },
     /// `{"presence":…}`
     Presence {
-        /// Which room.
+        /// The room.
         room: RoomId,
         /// Only users whose names sort after this one.
         after: Option<UserId>,
-        /// 1…256.
+        /// The most that is asked for, 1…256.
         limit: u32,
     },
     /// `{"ping":…}`
@@ -90,9 +90,9 @@ pub enum Request<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refused {
-    /// Machine-readable.
+    /// The code, for programs.
     pub code: ErrorCode,
-    /// For people.
+    /// What is wrong, for people.
     pub message: String,
 }
 
