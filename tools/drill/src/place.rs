@@ -90,7 +90,7 @@ impl fmt::Display for Role {
 pub struct Place {
     /// What it is.
     pub role: Role,
-    /// Which one of its kind.
+    /// Which one of its kind, from 0; names count from 1.
     pub index: usize,
 }
 
@@ -107,7 +107,7 @@ impl fmt::Display for Place {
         if self.role.is_store() || self.role == Role::Dev {
             write!(f, "{}", self.role)
         } else {
-            write!(f, "{}-{}", self.role, self.index)
+            write!(f, "{}-{}", self.role, self.index + 1)
         }
     }
 }
@@ -118,14 +118,14 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, index) = match text.split_once('-') {
-            Some((name, index)) => (name, index.parse().ok()),
+            Some((name, number)) => (name, number.parse::<usize>().ok().and_then(|n| n.checked_sub(1))),
             None => (text, Some(0)),
         };
         let role = Role::ALL.into_iter().find(|role| role.name() == name);
         role.zip(index).map(|(role, index)| Self { role, index }).ok_or_else(|| {
             let roles: Vec<&str> = Role::ALL.iter().map(|role| role.name()).collect();
             format!(
-                "{text:?} is no process: write one of {}, with its number where there are several, as gateway-1",
+                "{text:?} is no process: write one of {}, with its number from 1 where there are several, as gateway-1",
                 roles.join(", ")
             )
         })
@@ -138,11 +138,11 @@ mod tests {
 
     #[test]
     fn places_are_read_as_they_are_written() {
-        for text in ["gateway-1", "logic-0", "task-12", "redis", "postgres", "dev"] {
+        for text in ["gateway-1", "logic-2", "task-12", "redis", "postgres", "dev"] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
-        assert_eq!("gateway".parse::<Place>().unwrap().to_string(), "gateway-0");
-        for text in ["", "cat", "gateway-x", "cat-1"] {
+        assert_eq!("gateway".parse::<Place>().unwrap().to_string(), "gateway-1");
+        for text in ["", "cat", "gateway-x", "gateway-0", "cat-1"] {
             assert!(text.parse::<Place>().unwrap_err().contains("gateway-1"), "{text:?}");
         }
     }

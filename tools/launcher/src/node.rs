@@ -55,9 +55,10 @@ impl Service {
         Self::STORES.contains(&self)
     }
 
-    /// Name of one process: `logic-1`, `nats`.
-    pub(crate) fn name(self, index: usize) -> String {
-        if self.is_store() { self.as_str().to_owned() } else { format!("{self}-{index}") }
+    /// Name of one process, as people and log files have it: `logic-1` is the one with index 0; `nats`.
+    #[must_use]
+    pub fn name(self, index: usize) -> String {
+        if self.is_store() { self.as_str().to_owned() } else { format!("{self}-{}", index + 1) }
     }
 }
 

@@ -101,7 +101,10 @@ impl FromStr for Setting {
             return Err(wrong());
         }
         let (name, index) = match target.split_once('-') {
-            Some((name, index)) => (name, Some(index.parse().map_err(|_| wrong())?)),
+            // Names count from 1, as those of `sluice dev` and of containers do.
+            Some((name, number)) => {
+                (name, Some(number.parse::<usize>().ok().and_then(|n| n.checked_sub(1)).ok_or_else(wrong)?))
+            }
             None => (target, None),
         };
         let service = match name {
@@ -124,7 +127,8 @@ mod tests {
         assert!(!setting.applies(Service::Logic, 3));
         let one: Setting = "logic-1.token_secret=a=b".parse().unwrap();
         assert_eq!(one.env().1, "a=b");
-        assert!(one.applies(Service::Logic, 1) && !one.applies(Service::Logic, 0));
+        assert!(one.applies(Service::Logic, 0) && !one.applies(Service::Logic, 1));
+        assert!("logic-0.log.level=debug".parse::<Setting>().is_err(), "instances are counted from 1");
         let all: Setting = "all.etcd.lease_ttl_s=2".parse().unwrap();
         assert!(all.applies(Service::Task, 0));
     }

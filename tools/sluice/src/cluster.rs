@@ -16,8 +16,8 @@ use output::Output;
 /// Start a private Sluice: NATS, etcd, Redis, PostgreSQL and the services, on free loopback ports
 ///
 /// Runs until SIGINT or SIGTERM, then stops everything in order and exits with 0. A child that ends is reported.
-/// A line {"start":"logic"} on standard input (not a terminal) starts a replacement; {"start":"gateway","index":1} one
-/// in that very place. The end of standard input is no stop.
+/// A line {"start":"logic"} on standard input (not a terminal) starts a replacement; {"start":"gateway-2"} one in that
+/// very place. The end of standard input is no stop.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   sluice cluster

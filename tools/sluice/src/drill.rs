@@ -93,7 +93,7 @@ struct Own {
 #[derive(clap::Args)]
 #[command(next_help_heading = "A deployment that is given: only what is named is touched")]
 struct Given {
-    /// Where clients connect; may be repeated, gateway-0 first
+    /// Where clients connect; may be repeated, gateway-1 first
     #[arg(long = "gateway", value_name = "WS-URL")]
     gateway: Vec<String>,
     /// Admin page: of the gateways in order, or PLACE=URL; may be repeated
@@ -141,7 +141,7 @@ Examples:
   sluice drill roll --spawn 'sluice dev --json --dir ./data' --roll-command 'sluice dev restart {{}} --dir ./data' --only 'roll'
   sluice drill --bites no-fence no-goodbye
   sluice drill crash --gateway ws://127.0.0.1:8080/ws --admin http://127.0.0.1:8081 --token-secret \"$SECRET\" \\
-      --pid gateway-0=4711 --restart 'gateway-0=sluice-gateway --config gateway.toml' --only 'kill gateway' \\
+      --pid gateway-1=4711 --restart 'gateway-1=sluice-gateway --config gateway.toml' --only 'kill gateway' \\
       --store postgres://sluice@127.0.0.1/sluice",
         Scenario::explained()
     )

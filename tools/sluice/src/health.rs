@@ -11,7 +11,7 @@ use sluice_program::output;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   sluice health http://127.0.0.1:8081
-  sluice health http://gateway-0:8081 http://logic-0:7071 http://task-0:7072")]
+  sluice health http://gateway-1:8081 http://logic-1:7071 http://task-1:7072")]
 pub(crate) struct Arguments {
     /// Admin addresses, http://host:port
     #[arg(required = true, value_name = "ADMIN-URL")]

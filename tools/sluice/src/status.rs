@@ -15,7 +15,7 @@ use crate::page::{self, Page};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   sluice status http://127.0.0.1:8081 http://127.0.0.1:7071 http://127.0.0.1:7072
-  sluice status --json http://gateway-0:8081 http://gateway-1:8081 | jq .connections")]
+  sluice status --json http://gateway-1:8081 http://gateway-2:8081 | jq .connections")]
 pub(crate) struct Arguments {
     /// Admin addresses, http://host:port
     #[arg(required = true, value_name = "ADMIN-URL")]

@@ -97,10 +97,11 @@ impl Own {
         for link in [Link::GatewayLogic, Link::TaskGateway] {
             for index in 0..wanted.count(link.owner()) {
                 let port = Port::claim()?;
-                let (listen, owner) = (format!("127.0.0.1:{}", port.number()), link.owner());
+                let listen = format!("127.0.0.1:{}", port.number());
+                let name = Place { role: link.owner(), index };
                 let proxy = links.lead(link, index, &listen).await?;
-                self.cluster.set(format!("{owner}-{index}.grpc.listen={listen}").parse()?);
-                self.cluster.set(format!("{owner}-{index}.grpc.advertise={proxy}").parse()?);
+                self.cluster.set(format!("{name}.grpc.listen={listen}").parse()?);
+                self.cluster.set(format!("{name}.grpc.advertise={proxy}").parse()?);
                 self._ports.push(port);
             }
         }
@@ -112,7 +113,7 @@ impl Own {
             for index in 0..count {
                 let proxy = links.lead(link, index, &upstream).await?;
                 let url = url.replace(&upstream, &proxy);
-                self.cluster.set(format!("{service}-{index}.{key}={url}").parse()?);
+                self.cluster.set(format!("{}.{key}={url}", Place { role: service, index }).parse()?);
             }
         }
         self.links = Some(links);

@@ -24,7 +24,9 @@ pub enum Event {
     Start {
         /// What it is.
         service: Service,
-        /// Which one.
+        /// Its name: `logic-1` is the first logic.
+        name: String,
+        /// Its place in the list of its service, from 0.
         index: usize,
         /// Its pid.
         pid: u32,
@@ -54,8 +56,9 @@ mod tests {
         assert_eq!(json(&killed), r#"{"event":"exit","service":"logic","pid":1,"code":null,"signal":9}"#);
         let addresses =
             Addresses { admin: Some("http://a".into()), api: Some("b".into()), ..Addresses::default() };
-        let start = Event::Start { service: Service::Logic, index: 0, pid: 2, addresses };
-        let text = r#"{"event":"start","service":"logic","index":0,"pid":2,"admin":"http://a","api":"b"}"#;
+        let start =
+            Event::Start { service: Service::Logic, name: "logic-1".into(), index: 0, pid: 2, addresses };
+        let text = r#"{"event":"start","service":"logic","name":"logic-1","index":0,"pid":2,"admin":"http://a","api":"b"}"#;
         assert_eq!(json(&start), text);
     }
 }

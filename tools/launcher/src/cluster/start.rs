@@ -84,6 +84,7 @@ pub(super) async fn replacement(
     };
     shared.emit(Event::Start {
         service,
+        name: service.name(node.index),
         index: node.index,
         pid: node.pid(),
         addresses: node.addresses.clone(),

@@ -204,7 +204,8 @@ async fn a_store_that_ends_by_itself_is_started_again_only_when_asked() {
     let killed = std::process::Command::new("kill").args(["-9", &redis.pid().to_string()]).status().unwrap();
     assert!(killed.success());
     assert!(matches!(events.recv().await, Ok(Event::Exit { service: Service::Redis, signal: Some(9), .. })));
-    let Ok(Event::Start { service: Service::Redis, index: 0, pid, addresses }) = events.recv().await else {
+    let Ok(Event::Start { service: Service::Redis, index: 0, pid, addresses, .. }) = events.recv().await
+    else {
         panic!("not started again");
     };
     assert_eq!(addresses.url.as_deref(), Some(redis.url()));

@@ -12,13 +12,19 @@ const LINE_BYTES_MAX: u64 = 4_096;
 /// Lines read ahead.
 const LINES: usize = 16;
 
-/// `{"start":"logic"}`
+/// `{"start":"logic"}`, `{"start":"logic-1"}`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Line {
+    start: String,
+    index: Option<usize>,
+}
+
+/// What is to be started.
+#[derive(Debug)]
 pub(super) struct Start {
-    #[serde(rename = "start")]
     pub(super) service: Service,
-    /// This very place; without it one that has ended, is stopping, or one more.
+    /// The place in the list of its service, from 0; without it one that has ended, is stopping, or one more.
     pub(super) index: Option<usize>,
 }
 
@@ -68,8 +74,19 @@ fn read(lines: &mpsc::Sender<String>) {
 
 fn parse(line: &str) -> Result<Start, String> {
     let line = line.trim();
-    serde_json::from_str(line)
-        .map_err(|error| format!("cannot use {line:?}: {error}; write for example {{\"start\":\"logic\"}}"))
+    let wrong =
+        |why: String| format!("cannot use {line:?}: {why}; write for example {{\"start\":\"logic\"}}");
+    let Line { start, index } = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+    // A name counts from 1, the index of a list from 0.
+    let (service, named) = match start.split_once('-') {
+        Some((service, number)) => (service, number.parse::<usize>().ok().and_then(|n| n.checked_sub(1))),
+        None => (start.as_str(), index),
+    };
+    let service = service.parse().map_err(|_| wrong(format!("there is no service {service:?}")))?;
+    if start.contains('-') && (named.is_none() || index.is_some()) {
+        return Err(wrong("a name ends in a number from 1, and is enough".to_owned()));
+    }
+    Ok(Start { service, index: named })
 }
 
 #[cfg(test)]
@@ -81,7 +98,16 @@ mod tests {
         let start = parse(" {\"start\":\"logic\"}\n").unwrap();
         assert_eq!((start.service, start.index), (Service::Logic, None));
         assert_eq!(parse(r#"{"start":"gateway","index":1}"#).unwrap().index, Some(1));
-        for text in ["start", "{}", r#"{"start":"cat"}"#, r#"{"start":"logic","x":1}"#] {
+        assert_eq!(parse(r#"{"start":"gateway-2"}"#).unwrap().index, Some(1));
+        for text in [
+            "start",
+            "{}",
+            r#"{"start":"cat"}"#,
+            r#"{"start":"logic","x":1}"#,
+            r#"{"start":"logic-0"}"#,
+            r#"{"start":"logic-x"}"#,
+            r#"{"start":"logic-1","index":0}"#,
+        ] {
             assert!(parse(text).unwrap_err().contains("for example"), "{text}");
         }
     }

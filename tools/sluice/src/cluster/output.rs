@@ -52,7 +52,7 @@ impl Output {
             Event::Exit { service, pid, signal, .. } => {
                 format!("{service} (pid {pid}) was ended by signal {}", signal.unwrap_or_default())
             }
-            Event::Start { service, index, pid, .. } => format!("{service}-{index} (pid {pid}) is ready"),
+            Event::Start { name, pid, .. } => format!("{name} (pid {pid}) is ready"),
             Event::Failed { service, error } => format!("{service} could not be started: {error}"),
         });
     }

@@ -17,7 +17,7 @@ use crate::engine::{SECRET, STORE};
 
 /// Admin pages that compose.yaml publishes, as the drill numbers them.
 const ADMINS: [&str; 3] =
-    ["gateway-0=http://127.0.0.1:8081", "logic-0=http://127.0.0.1:7071", "task-0=http://127.0.0.1:7072"];
+    ["gateway-1=http://127.0.0.1:8081", "logic-1=http://127.0.0.1:7071", "task-1=http://127.0.0.1:7072"];
 /// Everything is whole again within this, also where somebody else uses the machine.
 const RETURN: Duration = Duration::from_secs(120);
 /// Longest answer of an admin page.

@@ -81,7 +81,7 @@ mod tests {
     fn what_was_not_named_is_refused_with_the_option_that_names_it() {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let wanted = Wanted {
-            pids: texts(&["gateway-1=1", "logic-0=2"]),
+            pids: texts(&["gateway-1=1", "logic-1=2"]),
             restarts: texts(&["gateway-1=run"]),
             containers: texts(&["redis=r"]),
             ..Wanted::default()
@@ -91,10 +91,10 @@ mod tests {
         assert_eq!(wanted.refuses(FaultKind::Restart(Role::Redis)), None);
         assert_eq!(wanted.refuses(FaultKind::Disconnect(Role::Redis)), None);
         for (kind, option) in [
-            (FaultKind::Kill(Role::Logic), "--restart 'logic-0="),
-            (FaultKind::Kill(Role::Task), "--pid task-0="),
+            (FaultKind::Kill(Role::Logic), "--restart 'logic-1="),
+            (FaultKind::Kill(Role::Task), "--pid task-1="),
             (FaultKind::Kill(Role::Dev), "--spawn"),
-            (FaultKind::Disconnect(Role::Gateway), "--container gateway-0="),
+            (FaultKind::Disconnect(Role::Gateway), "--container gateway-1="),
             (FaultKind::Roll(Role::Gateway), "--roll-command"),
             (FaultKind::Sessions, "--store"),
             (FaultKind::Restore, "--gateway"),

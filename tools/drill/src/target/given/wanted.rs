@@ -128,9 +128,9 @@ mod tests {
     #[test]
     fn targets_are_understood() {
         let wanted = Wanted {
-            admins: texts(&["http://a:1", "logic-0=http://b:2?x=y"]),
-            pids: texts(&["gateway-1=12", "redis=13"]),
-            restarts: texts(&["gateway-1=run --with a=b"]),
+            admins: texts(&["http://a:1", "logic-1=http://b:2?x=y"]),
+            pids: texts(&["gateway-2=12", "redis=13"]),
+            restarts: texts(&["gateway-2=run --with a=b"]),
             containers: texts(&["gateway=sluice-gateway-1"]),
             store: Some("postgres://x".into()),
             token_secret: "s".into(),
@@ -138,11 +138,11 @@ mod tests {
         };
         wanted.check().unwrap();
         let place = |text: &str| text.parse::<Place>().unwrap();
-        assert_eq!(wanted.admins().unwrap()[&place("gateway-0")], "http://a:1");
-        assert_eq!(wanted.admins().unwrap()[&place("logic-0")], "http://b:2?x=y");
+        assert_eq!(wanted.admins().unwrap()[&place("gateway-1")], "http://a:1");
+        assert_eq!(wanted.admins().unwrap()[&place("logic-1")], "http://b:2?x=y");
         assert_eq!(wanted.pids().unwrap()[&place("redis")], 13);
-        assert_eq!(wanted.restarts().unwrap()[&place("gateway-1")], "run --with a=b");
-        assert_eq!(wanted.containers().unwrap()[&place("gateway-0")], "sluice-gateway-1");
+        assert_eq!(wanted.restarts().unwrap()[&place("gateway-2")], "run --with a=b");
+        assert_eq!(wanted.containers().unwrap()[&place("gateway-1")], "sluice-gateway-1");
     }
 
     #[test]
