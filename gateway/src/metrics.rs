@@ -92,7 +92,7 @@ impl Metrics {
 pub struct Stats {
     /// Sockets, from accept to the end.
     pub connections: AtomicUsize,
-    /// Subscriptions.
+    /// How many subscriptions there are.
     pub subscriptions: AtomicI64,
     /// Rooms in their home shards.
     pub rooms: AtomicI64,

@@ -95,7 +95,8 @@ impl Metrics {
                 &SECONDS,
             ),
             notices_sent: registry.counter("notices_sent", "Groups handed to NATS"),
-            notices_dropped: registry.counter("notices_dropped", "Groups left to the sweep"),
+            notices_dropped: registry
+                .counter("notices_dropped", "Groups not handed to NATS: the sweep announces them"),
             presence_failures: registry.counter("presence_failures", "Calls that Redis did not take"),
             changes_ignored: registry.counter("changes_ignored", "Malformed status changes"),
             renoticed: registry.counter("renoticed", "Outbox rows announced again"),

@@ -58,14 +58,22 @@ impl Metrics {
     #[must_use]
     pub fn register(registry: &Registry) -> Self {
         Self(Arc::new(Instruments {
-            notices: registry.counter("notices", "Notices brought to their end"),
+            notices: registry.counter("notices", "Notices delivered and acknowledged"),
             notices_bad: registry.counter("notices_bad", "Notices that could not be read"),
-            notices_in_flight: registry.gauge("notices_in_flight", "Notices in hand"),
-            notice_seconds: registry.histogram("notice_seconds", "From taking a notice to its ack", &SECONDS),
+            notices_in_flight: registry
+                .gauge("notices_in_flight", "Notices taken from NATS and not acknowledged yet"),
+            notice_seconds: registry.histogram(
+                "notice_seconds",
+                "From taking a notice to its acknowledgement",
+                &SECONDS,
+            ),
             lookups_failed: registry.counter("lookups_failed", "Lookups that Redis did not answer"),
             lookup_items: registry.histogram("lookup_items", "Notices of one lookup", &ITEMS),
             pushes: registry.counter("pushes", "Notices handed to an outlet"),
-            pushes_dropped: registry.counter("pushes_dropped", "Notices left to a gateway's resync"),
+            pushes_dropped: registry.counter(
+                "pushes_dropped",
+                "Notices dropped for a gateway that lags or has no stream: it asks for heads",
+            ),
             push_runs: registry.histogram("push_runs", "Room runs in one push", &ITEMS),
             streams: registry.gauge("streams", "Open push streams"),
             lags: registry.counter("lags", "Times a gateway began to lag"),

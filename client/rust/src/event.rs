@@ -82,7 +82,7 @@ pub enum Event {
     Unsubscribed {
         /// Which room.
         room: String,
-        /// Why.
+        /// Why it ended, for people.
         error: WireError,
     },
     /// The server broke its promise: this is not the next message of the room.

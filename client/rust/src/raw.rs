@@ -109,7 +109,7 @@ pub enum Frame {
 pub struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
-    /// Connects.
+    /// Connects and finishes the handshake.
     ///
     /// # Errors
     /// [`ConnectError`].
