@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,7 +27,8 @@ use crate::agent_check;
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::defaults::{
-    ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, PUSH_STREAMS_MAX, REPORTER_QUEUE_MAX, budget,
+    ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, FLUSH_MARGIN, HEADROOM_EVERY, PUSH_STREAMS_MAX,
+    REPORTER_QUEUE_MAX,
 };
 use crate::drain::DrainHooks;
 use crate::files;
@@ -166,6 +168,8 @@ impl App {
         running.accept(clients);
         running.tell_balancers(agent);
         running.on_stop(health.clone(), draining, caller);
+        running.tell_headroom();
+        running.count();
         running.ask_until_answered();
         running.lifecycle.ready();
         health.serving().await;
@@ -186,7 +190,10 @@ impl Running {
     fn report(&self, inbox: mpsc::Receiver<Report>) {
         let scope = self.lifecycle.scope(Stage::Flush);
         // A little less than the stage, so that it ends by itself.
-        let until = FlushLimit { flush: scope.token(), within: budget::FLUSH - Duration::from_millis(50) };
+        let until = FlushLimit {
+            flush: scope.token(),
+            within: millis(self.shared.config.shutdown.stages.flush_ms).saturating_sub(FLUSH_MARGIN),
+        };
         let (shared, shards) = (Arc::clone(&self.shared), self.shards.clone());
         scope.spawn("status", Reporter::new(shared, shards, inbox, self.me.clone(), until).run());
     }
@@ -210,7 +217,7 @@ impl Running {
             health: health.clone(),
             peers: Peers::new(),
             goaway: scope.token(),
-            grace: budget::RELEASE,
+            grace: millis(self.shared.config.shutdown.stages.release_ms),
         };
         server.serve(grpc, &scope);
         (health, draining)
@@ -222,7 +229,7 @@ impl Running {
         scope.spawn("accept", listener::accept(clients, shared, shards, scope.token()));
     }
 
-    /// FlushLimit the stop: then `/readyz` says all there is to say.
+    /// Until the stop: then `/readyz` says all there is to say.
     fn tell_balancers(&self, agent: Option<Bound>) {
         let Some(agent) = agent else { return };
         let scope = self.lifecycle.scope(Stage::NotReady);
@@ -255,8 +262,44 @@ impl Running {
         });
         let cluster = Arc::clone(&self.deps.cluster);
         self.lifecycle.hook(Stage::Release, "lease", move || async move {
-            Ok(bounded(CLOSE_CLUSTER_WITHIN, "lease", async { cluster.close().await }).await?)
+            Ok(bounded(CLOSE_CLUSTER_WITHIN, "lease", async { cluster.close().await }).await??)
         });
+    }
+
+    /// Others who stop close their clients no faster than there is room for them.
+    fn tell_headroom(&self) {
+        let scope = self.lifecycle.scope(Stage::NotReady);
+        let (shared, cluster, stop) =
+            (Arc::clone(&self.shared), Arc::clone(&self.deps.cluster), scope.token());
+        scope.spawn("headroom", async move {
+            loop {
+                let free = shared.config.connections_max.saturating_sub(shared.stats.connections());
+                cluster.set_headroom(u32::try_from(free).unwrap_or(u32::MAX));
+                if stop.run_until_cancelled(tokio::time::sleep(HEADROOM_EVERY)).await.is_none() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// What the lines of the stop say in numbers, also of a drain that was late.
+    fn count(&self) {
+        let tally = |key, read: fn(&Stats) -> u64| {
+            let shared = Arc::clone(&self.shared);
+            self.lifecycle.tally(Stage::Drain, key, move || read(&shared.stats));
+        };
+        tally("moved", |stats| stats.moved.load(Ordering::Relaxed));
+        tally("closed", |stats| stats.closed.load(Ordering::Relaxed));
+        tally("dropped", |stats| stats.dropped.load(Ordering::Relaxed));
+        tally("publishes_unknown", Stats::unknown_at_stop);
+        let sum = |key, read: fn(&Stats) -> &AtomicU64| {
+            let shared = Arc::clone(&self.shared);
+            self.lifecycle.summarize(key, move || read(&shared.stats).load(Ordering::Relaxed));
+        };
+        sum("accepted", |stats| &stats.accepted);
+        sum("completed", |stats| &stats.completed);
+        sum("rejected", |stats| &stats.rejected);
+        sum("unknown", |stats| &stats.unknown);
     }
 
     /// Looks for a logic that answers, at first often; later the homes' own calls tell.
@@ -325,4 +368,8 @@ fn logics(view: &ClusterView) -> Vec<Target> {
             draining: logic.state == InstanceState::Draining,
         })
         .collect()
+}
+
+const fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
 }

@@ -123,7 +123,7 @@ impl Default for Config {
             logic: Seeds::default(),
             retention: Retention::default(),
             log: Log::default(),
-            shutdown: Shutdown::default(),
+            shutdown: Shutdown::with(stages::TIMES),
             drain: Drain::default(),
         }
     }
@@ -160,7 +160,7 @@ impl Settings for Config {
     }
 
     fn plan(&self) -> Plan {
-        stages::plan(self.shutdown.total(), Duration::from_millis(self.drain.accept_grace_ms))
+        stages::plan(&self.shutdown, self.drain.accept_grace_ms)
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
@@ -186,12 +186,13 @@ impl Settings for Config {
         wrong.extend(self.etcd.check());
         wrong.extend(self.grpc.check());
         wrong.extend(self.agent.address().err().map(|error| format!("agent.listen: {error}")));
-        // The plan is the accept grace and all that comes after it: a stop cut short closes by force.
-        let needed: Duration = self.plan().stages.iter().map(|stage| stage.allowed).sum();
-        if let Some(text) = self.shutdown.check(needed) {
-            let grace = self.drain.accept_grace_ms;
-            wrong.push(format!("{text} with drain.accept_grace_ms {grace}"));
-        }
+        // With the accept grace: a stop cut short closes by force.
+        let grace = self.drain.accept_grace_ms;
+        let cut = self.shutdown.check(&stages::TIMES_MIN, grace);
+        wrong.extend(cut.map(|text| match grace {
+            0 => text,
+            grace => format!("{text} (drain.accept_grace_ms {grace} is part of it)"),
+        }));
         let dedupe = self.retention.dedupe_min_s;
         if dedupe < DEDUPE_MIN_S {
             wrong.push(format!(
@@ -262,8 +263,16 @@ mod tests {
         let wrong = config.check().expect_err("a millisecond too much");
         assert_eq!(
             wrong,
-            ["shutdown.total_ms is 8000, at least 8001 are needed with drain.accept_grace_ms 4001"]
+            [
+                "shutdown.total_ms is 8000, shutdown.stages need 8001 together: raise shutdown.total_ms and the kill timer of \
+              the platform, or lower a stage (drain.accept_grace_ms 4001 is part of it)"
+            ]
         );
+        config.drain.accept_grace_ms = 0;
+        config.shutdown.stages.drain_ms = 60_000;
+        assert_eq!(config.check().map_err(|wrong| wrong.len()), Err(1));
+        config.shutdown.total_ms = 120_000;
+        assert_eq!(config.check(), Ok(()));
     }
 
     #[test]

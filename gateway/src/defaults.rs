@@ -100,27 +100,16 @@ pub const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// A full set goes out at least this often.
 pub const FULL_SET_EVERY: Duration = Duration::from_secs(600);
 
-/// Stage budgets: the sum is 4 s (0.1 + 0.4 + 2.3 + 0.5 + 0.5 + 0.2), half of the total of 8 s, so that
-/// tasks and logics that were signalled at the same time end after us and inside theirs.
+/// Parts of the stage drain; the stages themselves are [`crate::stages::TIMES`].
 pub mod budget {
     use std::time::Duration;
 
-    /// Besides the configured `drain.accept_grace_ms`.
-    pub const NOT_READY: Duration = Duration::from_millis(100);
-    /// `drain` frames to all.
-    pub const NOTIFY: Duration = Duration::from_millis(400);
-    /// Outcomes, bye, close, answer.
-    pub const DRAIN: Duration = Duration::from_millis(2_300);
-    /// Of it, for clients that move by themselves: connect elsewhere, subscribe, send again.
+    /// For clients that move by themselves: connect elsewhere, subscribe, send again.
     pub const MOVE: Duration = Duration::from_millis(700);
-    /// [`DRAIN`] when no other gateway serves: nobody can take the clients, so waiting buys nothing.
+    /// From the last paced close to the end of the stage, half of what is left at most: outcome, bye, close, answer.
+    pub const AFTER_LAST_CLOSE: Duration = Duration::from_millis(800);
+    /// All of it when no other gateway serves: nobody can take the clients, so waiting buys nothing.
     pub const DRAIN_LAST: Duration = Duration::from_millis(1_000);
-    /// For the last status reports.
-    pub const FLUSH: Duration = Duration::from_millis(500);
-    /// For giving the lease back.
-    pub const RELEASE: Duration = Duration::from_millis(500);
-    /// Admin HTTP and telemetry.
-    pub const GONE: Duration = Duration::from_millis(200);
 }
 
 /// Before the end of the drain publishes without outcome are given up: then bye, close and its answer.
@@ -129,10 +118,16 @@ pub const GIVE_UP_BEFORE_END: Duration = Duration::from_millis(500);
 pub const DROP_BEFORE_END: Duration = Duration::from_millis(100);
 /// For telling logics that we drain.
 pub const SAY_SO_WITHIN: Duration = Duration::from_millis(300);
+/// The reporter ends so much before its stage, so that it ends by itself.
+pub const FLUSH_MARGIN: Duration = Duration::from_millis(50);
+/// Between two looks at how many more clients there is room for.
+pub const HEADROOM_EVERY: Duration = Duration::from_secs(1);
+/// A drain is slowed down for the headroom of others to no less than this part of its rate.
+pub const HEADROOM_SHARE_MIN: f64 = 0.1;
 /// For giving the lease back.
 pub const CLOSE_CLUSTER_WITHIN: Duration = Duration::from_millis(450);
-/// Closes per second while other gateways serve: 2,300 ms of drain move 5,000 clients without haste. Clients are told
-/// to return at this rate too; a gateway that has just started takes more than twice as many.
+/// Closes per second while other gateways serve: 2,300 ms of drain close 2,000 clients at it, and more in the same time.
+/// Clients are told to return at this rate too; a gateway that has just started takes more than twice as many.
 pub const DRAIN_RATE_PER_S: u32 = 2_500;
 /// Between two slices of a paced drain.
 pub const DRAIN_SLICE: Duration = Duration::from_millis(20);

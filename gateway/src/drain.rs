@@ -10,7 +10,7 @@ use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
 use tokio::time::{Instant, sleep};
 
-use self::pace::{Pace, Situation};
+use self::pace::{Pace, Situation, rate_for};
 use crate::defaults::{DROP_BEFORE_END, GIVE_UP_BEFORE_END, SAY_SO_WITHIN, budget};
 use crate::shard::handle::Shards;
 use crate::shard::inbox::{Close, Order};
@@ -19,7 +19,7 @@ use crate::shard::shared::Shared;
 /// The parts of a stop that concern clients, one per stage.
 #[derive(Clone)]
 pub struct DrainHooks {
-    /// To count what stayed unknown.
+    /// How far the stop is.
     pub lifecycle: Lifecycle,
     /// Arc<Shared> with the shards.
     pub shared: Arc<Shared>,
@@ -44,12 +44,16 @@ impl DrainHooks {
 
     /// Stage notify: upgrades are refused, all clients are told.
     pub async fn notify(&self) {
-        self.shared.upgrades.close();
-        let total = self.shared.stats.connections();
-        self.shared.stats.drain_total.store(total, Ordering::Relaxed);
-        let pace = Pace::plan(&self.situation());
+        let situation = self.situation();
+        self.shared.upgrades.close(&self.lifecycle, situation.peers);
+        let stats = &self.shared.stats;
+        stats.drain_total.store(situation.connections, Ordering::Relaxed);
+        stats.drain_unknown.store(stats.unknown.load(Ordering::Relaxed), Ordering::Relaxed);
+        let pace = Pace::plan(&situation);
         tracing::info!(
-            connections = total,
+            connections = situation.connections,
+            rate_per_s = situation.rate_per_s,
+            close_within_ms = u64::try_from(pace.close_within.as_millis()).unwrap_or(u64::MAX),
             reconnect_ms_max = pace.reconnect_ms_max,
             "Clients are told to reconnect."
         );
@@ -59,9 +63,8 @@ impl DrainHooks {
     /// Stage drain: every accepted publish gets its outcome, every connection is closed.
     pub async fn close(&self) {
         let situation = self.situation();
-        let unknown = self.shared.stats.unknown.load(Ordering::Relaxed);
         let now = Instant::now();
-        let stage = if situation.peers { budget::DRAIN } else { budget::DRAIN_LAST };
+        let stage = if situation.peers { situation.close_for } else { situation.close_for_last };
         let end = self.lifecycle.progress().borrow().deadline.map_or(now + stage, |end| end.min(now + stage));
         let close = Close {
             pace: Pace::plan(&situation),
@@ -70,25 +73,29 @@ impl DrainHooks {
             drop_at: before(end, DROP_BEFORE_END, now),
         };
         self.shards.ask_all(|empty| Order::Close(close, empty)).await;
-        let unknown = self.shared.stats.unknown.load(Ordering::Relaxed) - unknown;
-        self.lifecycle.note("publishes_unknown", unknown);
     }
 
     fn situation(&self) -> Situation {
         let view = self.cluster.view();
         let me = self.cluster.me();
         let view = view.borrow();
-        let peers =
-            view.others(Service::Gateway, &me.borrow()).any(|one| one.state == InstanceState::Serving);
-        let drain = &self.shared.config.drain;
+        let me = me.borrow();
+        let serving = || view.others(Service::Gateway, &me).filter(|one| one.state == InstanceState::Serving);
+        let config = &self.shared.config;
+        let (drain, stages) = (&config.drain, &config.shutdown.stages);
+        let connections = self.shared.stats.connections();
+        let peers = serving().next().is_some();
+        // Only if all of them say it: who does not may take any number.
+        let headroom: Option<u64> = serving().map(|one| one.headroom.map(u64::from)).sum();
+        let close_for = Duration::from_millis(stages.drain_ms);
         Situation {
-            connections: self.shared.stats.connections(),
+            connections,
             peers,
-            rate_per_s: drain.rate_per_s,
-            notify_for: budget::NOTIFY,
+            rate_per_s: rate_for(drain.rate_per_s, connections, headroom.filter(|_| peers)),
+            notify_for: Duration::from_millis(stages.notify_ms),
             move_for: budget::MOVE,
-            close_for: budget::DRAIN,
-            close_for_last: budget::DRAIN_LAST,
+            close_for,
+            close_for_last: budget::DRAIN_LAST.min(close_for),
             reconnect_ms_max: drain.reconnect_ms_max,
         }
     }

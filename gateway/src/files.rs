@@ -8,8 +8,10 @@ use crate::defaults::FILES_BESIDES;
 /// connections: beyond it clients wait in the kernel's queue, where nobody tells them to go elsewhere.
 pub fn raise(connections_max: usize) {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        tracing::info!(before = soft, now = hard, "The limit of open files is raised.");
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+            tracing::info!(before = soft, now = hard, "The limit of open files is raised.");
+        }
         Ok(hard)
     });
     match limit {

@@ -5,6 +5,7 @@
 //! deadline.
 
 use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use sluice_lifecycle::Stage;
 use sluice_proto::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -19,9 +20,18 @@ pub enum Admission {
     /// Everybody may come in.
     Open,
     /// No: this gateway stops.
-    Draining,
+    Draining(Stopping),
     /// No: `connections_max` is reached.
     Full,
+}
+
+/// How far the stop is that refuses an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopping {
+    /// Where it stands, and in which state that is.
+    pub stage: Stage,
+    /// Seconds after which somebody serves here again, or elsewhere.
+    pub retry_after_s: u64,
 }
 
 /// Which names may stand in a request, as the configuration has them.
@@ -83,12 +93,14 @@ struct Refusal {
     status: u16,
     reason: &'static str,
     headers: Vec<(&'static str, String)>,
+    content_type: &'static str,
     body: String,
 }
 
 impl Refusal {
     fn new(status: u16, reason: &'static str, body: impl Into<String>) -> Self {
-        Self { status, reason, headers: Vec::new(), body: body.into() }
+        let content_type = "text/plain; charset=utf-8";
+        Self { status, reason, headers: Vec::new(), content_type, body: body.into() }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -97,17 +109,30 @@ impl Refusal {
     }
 }
 
+impl From<Stopping> for Refusal {
+    /// For programs: a balancer or a client that wants to know how long to stay away.
+    fn from(stopping: Stopping) -> Self {
+        let Stopping { stage, retry_after_s } = stopping;
+        let body = serde_json::json!({
+            "error": "this gateway stops",
+            "state": stage.state().as_str(),
+            "stage": stage.as_str(),
+            "retry_after_s": retry_after_s,
+        });
+        let refusal = Self::new(503, "Service Unavailable", body.to_string());
+        Self { content_type: "application/json", ..refusal.with("Retry-After", retry_after_s.to_string()) }
+    }
+}
+
 impl From<Refusal> for Verdict {
     fn from(refusal: Refusal) -> Self {
-        let Refusal { status, reason, headers, body } = refusal;
+        let Refusal { status, reason, headers, content_type, body } = refusal;
         let mut text = format!("HTTP/1.1 {status} {reason}\r\nConnection: close\r\n");
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         let length = body.len() + 1;
-        text.push_str(&format!(
-            "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"
-        ));
+        text.push_str(&format!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"));
         text.push_str(&body);
         text.push('\n');
         Self::Refuse { response: text.into_bytes(), status, why: body }
@@ -133,7 +158,7 @@ fn admit(
     admit_origin(request.headers(), names.origins)?;
     match admission {
         Admission::Open => {}
-        Admission::Draining => return Err(come_back("this gateway restarts")),
+        Admission::Draining(stopping) => return Err(stopping.into()),
         Admission::Full => return Err(come_back("this gateway has as many connections as it may have")),
     }
     let mut response = create_response(request).map_err(not_an_upgrade)?;
@@ -356,9 +381,13 @@ mod tests {
     #[test]
     fn people_and_tools_get_a_helpful_answer() {
         assert_eq!(refused(&request(&[]), Admission::Open, &[]).0, 426);
-        let (status, response) = refused(&upgrade(&[]), Admission::Draining, &[]);
+        let stopping = Stopping { stage: Stage::Drain, retry_after_s: 4 };
+        let (status, response) = refused(&upgrade(&[]), Admission::Draining(stopping), &[]);
         assert_eq!(status, 503);
-        assert!(response.contains("Retry-After: 2"));
+        assert!(response.contains("Retry-After: 4\r\n") && response.contains("application/json"));
+        let (_, body) = response.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&body["state"], &body["stage"]), (&"draining".into(), &"drain".into()), "{body}");
         assert_eq!(refused(&upgrade(&[]), Admission::Full, &[]).0, 503);
         assert_eq!(refused(b"POST /ws HTTP/1.1\r\nHost: a\r\n\r\n", Admission::Open, &[]).0, 405);
         assert_eq!(refused(b"GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n", Admission::Open, &[]).0, 404);

@@ -112,6 +112,14 @@ pub struct Stats {
     pub longest_turn_us: AtomicU64,
     /// Connections at the start of the drain.
     pub drain_total: AtomicUsize,
+    /// [`Self::unknown`] at that time.
+    pub drain_unknown: AtomicU64,
+    /// Connections that ended since then before they were told `bye`: their clients moved by themselves.
+    pub moved: AtomicU64,
+    /// Connections that ended after `bye`.
+    pub closed: AtomicU64,
+    /// Connections that were cut: no `bye`, or nobody took it.
+    pub dropped: AtomicU64,
 }
 
 impl Stats {
@@ -125,6 +133,12 @@ impl Stats {
     pub fn turn(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.longest_turn_us.fetch_max(micros, Ordering::Relaxed);
+    }
+
+    /// Publishes answered "unknown, send again" since the drain began.
+    #[must_use]
+    pub fn unknown_at_stop(&self) -> u64 {
+        self.unknown.load(Ordering::Relaxed).saturating_sub(self.drain_unknown.load(Ordering::Relaxed))
     }
 
     /// What `/status` shows of it.
@@ -143,6 +157,9 @@ impl Stats {
             "rejected": self.rejected.load(Ordering::Relaxed),
             "unknown": self.unknown.load(Ordering::Relaxed),
             "longest_turn_ms": self.longest_turn_us.load(Ordering::Relaxed) / 1_000,
+            "moved": self.moved.load(Ordering::Relaxed),
+            "closed": self.closed.load(Ordering::Relaxed),
+            "dropped": self.dropped.load(Ordering::Relaxed),
             "drained": format!("{}/{total}", total.saturating_sub(connections)),
         })
     }

@@ -3,11 +3,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use sluice_cluster::{Cluster, InstanceState, Registration, Service, pages};
-use sluice_lifecycle::{Lifecycle, Stage, bounded};
+use sluice_lifecycle::{Lifecycle, Stage, TaskResult, bounded};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
@@ -26,6 +27,7 @@ use tonic::service::Routes;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN};
+use crate::last;
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::notices::Notices;
 use crate::presence::{Alive, PresenceService};
@@ -34,7 +36,6 @@ use crate::publish::Publisher;
 use crate::read::Reader;
 use crate::rpc::{Core, Rpc};
 use crate::sweep::Sweeper;
-use crate::{last, stages};
 
 /// Opens the store; called again, with a pause, until it succeeds.
 pub type OpenStore = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> + Send + Sync>;
@@ -151,6 +152,14 @@ impl App {
     }
 }
 
+/// What the summary of a stop says about publishes: of the life of the process.
+const SUMMARY: [(&str, &[OutcomeLabel]); 4] = [
+    ("stored", &[OutcomeLabel::Stored]),
+    ("duplicates", &[OutcomeLabel::Duplicate]),
+    ("rejected", &[OutcomeLabel::Conflict, OutcomeLabel::Refused]),
+    ("unknown", &[OutcomeLabel::Unknown]),
+];
+
 /// Everything, once the sockets are served.
 struct Running {
     config: Config,
@@ -181,7 +190,7 @@ impl Running {
             health: self.health.clone(),
             peers: self.peers.clone(),
             goaway: self.lifecycle.scope(Stage::Notify).token(),
-            grace: stages::DRAIN,
+            grace: Duration::from_millis(self.config.shutdown.stages.drain_ms),
         }
     }
 
@@ -273,10 +282,11 @@ impl Running {
     fn on_stop(&self) {
         let (health, cluster, peers) =
             (self.health.clone(), Arc::clone(&self.deps.cluster), self.peers.clone());
+        let longest = Duration::from_millis(self.config.shutdown.stages.not_ready_ms);
         self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
             // First: balancers and gateways look elsewhere while this process still answers.
             health.not_serving().await;
-            let stay = last::stay(&peers, cluster.view(), cluster.me());
+            let stay = last::stay(&peers, cluster.view(), cluster.me(), longest);
             tokio::join!(cluster.set_state(InstanceState::Draining), stay);
             Ok(())
         });
@@ -286,34 +296,41 @@ impl Running {
         self.release("redis", Arc::clone(presence), |presence| async move { presence.close().await });
     }
 
-    /// Commits are through, then their notices; says how many publishes stayed unknown meanwhile.
+    /// Commits are through, then their notices; says how many publishes stayed unknown meanwhile, also when the store
+    /// holds the last of them until the end.
     fn flush_with(&self, publisher: Arc<Publisher>, notices: Arc<Notices>) {
-        let unknown = self.metrics.publish(OutcomeLabel::Unknown).clone();
         let before = Arc::new(OnceLock::new());
-        let (count, at_stop) = (unknown.clone(), Arc::clone(&before));
+        let (metrics, at_stop) = (self.metrics.clone(), Arc::clone(&before));
         self.lifecycle.hook(Stage::NotReady, "count", move || async move {
-            at_stop.get_or_init(|| count.get());
+            at_stop.get_or_init(|| metrics.unknown());
             Ok(())
         });
-        let lifecycle = self.lifecycle.clone();
+        let (metrics, publishing) = (self.metrics.clone(), Arc::clone(&publisher));
+        self.lifecycle.tally(Stage::Drain, "publishes_unknown", move || {
+            let all = metrics.unknown();
+            // Whoever waits for these hears nothing more from here.
+            all - before.get().copied().unwrap_or(all) + publishing.in_hand()
+        });
         self.lifecycle.hook(Stage::Flush, "hand-over", move || async move {
             // Commits first, their notices then: the order is what makes the second complete.
             publisher.close().await;
-            // Between the two: every commit has its outcome by now.
-            let all = unknown.get();
-            lifecycle.note("publishes_unknown", all - before.get().copied().unwrap_or(all));
             notices.close().await;
             Ok(())
         });
+        for (key, outcomes) in SUMMARY {
+            let metrics = self.metrics.clone();
+            let sum = move || outcomes.iter().map(|outcome| metrics.publish(*outcome).get()).sum();
+            self.lifecycle.summarize(key, sum);
+        }
     }
 
     /// Gives a resource back in stage release, bounded; they all close at the same time.
     fn release<T, F>(&self, name: &'static str, resource: T, close: impl FnOnce(T) -> F + Send + 'static)
     where
         T: Send + 'static,
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output: TaskResult> + Send + 'static,
     {
-        let hook = move || async move { Ok(bounded(CLOSE_WITHIN, name, close(resource)).await?) };
+        let hook = move || async move { bounded(CLOSE_WITHIN, name, close(resource)).await?.into_result() };
         self.lifecycle.hook(Stage::Release, name, hook);
     }
 }

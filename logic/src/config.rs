@@ -95,7 +95,7 @@ impl Default for Config {
             redis: Endpoint::at("redis://127.0.0.1:6379"),
             postgres: Postgres::default(),
             retention: RetentionSettings::default(),
-            shutdown: Shutdown::default(),
+            shutdown: Shutdown::with(stages::TIMES),
             log: Log::default(),
         }
     }
@@ -129,7 +129,7 @@ impl Settings for Config {
     }
 
     fn plan(&self) -> Plan {
-        stages::plan(self.shutdown.total())
+        stages::plan(&self.shutdown)
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
@@ -170,7 +170,7 @@ impl Settings for Config {
         }
         wrong.extend(self.grpc.check());
         wrong.extend(self.etcd.check());
-        wrong.extend(self.shutdown.check(stages::TOTAL_MIN));
+        wrong.extend(self.shutdown.check(&stages::TIMES_MIN, 0));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 }
@@ -239,7 +239,7 @@ mod tests {
             repair_bound_s: 1,
             grpc: Grpc { listen: "0.0.0.0:7070".parse().expect("an address"), advertise: String::new() },
             retention: RetentionSettings { age_s: 10, count: 0, dedupe_min_s: 60 },
-            shutdown: Shutdown { total_ms: 100, kill_after_ms: 0 },
+            shutdown: Shutdown { total_ms: 100, ..Shutdown::with(stages::TIMES) },
             postgres: Postgres { lane_connections: 99, read_connections: 0, ..Postgres::default() },
             ..Config::default()
         };

@@ -78,9 +78,6 @@ pub const STORE_BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// How long a stopping logic looks whether it is the last and a gateway drains.
 pub const LAST_LOOK: Duration = Duration::from_millis(200);
-/// How long the last logic stays for draining gateways, the look included. They need 4 s at most.
-pub const LAST_STAY: Duration = Duration::from_secs(5);
-
 /// Time given to each resource to close, in parallel.
 pub const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 

@@ -111,6 +111,12 @@ impl Metrics {
         &self.publishes[label as usize]
     }
 
+    /// Publishes of which nobody knows whether they are stored.
+    #[must_use]
+    pub fn unknown(&self) -> u64 {
+        self.publish(OutcomeLabel::Unknown).get()
+    }
+
     /// Publishes by outcome, for `/status`.
     #[must_use]
     pub fn publishes(&self) -> Vec<(&'static str, u64)> {

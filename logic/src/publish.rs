@@ -9,6 +9,7 @@ pub mod group;
 pub mod validate;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::join_all;
 use sluice_lifecycle::Scope;
@@ -33,6 +34,7 @@ pub struct Publisher {
     /// Cancelled when every lane is through.
     stop: CancellationToken,
     metrics: Metrics,
+    in_hand: AtomicU64,
 }
 
 impl Publisher {
@@ -65,7 +67,12 @@ impl Publisher {
             scope.spawn("publish", drive);
             batcher
         };
-        Self { lanes: (0..LANES).map(lane).collect(), stop: stop.clone(), metrics: metrics.clone() }
+        Self {
+            lanes: (0..LANES).map(lane).collect(),
+            stop: stop.clone(),
+            metrics: metrics.clone(),
+            in_hand: AtomicU64::new(0),
+        }
     }
 
     /// Answers every item of a call. `deadline`: when its caller stops waiting.
@@ -113,10 +120,17 @@ impl Publisher {
         self.lanes.iter().map(Batcher::waiting).sum()
     }
 
+    /// Publishes whose commit is under way.
+    #[must_use]
+    pub fn in_hand(&self) -> u64 {
+        self.in_hand.load(Ordering::Relaxed)
+    }
+
     async fn commit(&self, call: PublishCall) -> CallOutcomes {
         let all = |outcome, items| CallOutcomes { epoch: None, outcomes: vec![outcome; items] };
         let Some(first) = call.items.first() else { return all(ItemOutcome::NotStored, 0) };
         let (lane, items) = (usize::from(first.room.lane()), call.items.len());
+        let _in_hand = InHand::new(&self.in_hand, items);
         match self.lanes[lane].submit(call).await {
             Ok(answer) => answer,
             // Never queued, so certainly not stored: the gateway tries another logic.
@@ -149,6 +163,26 @@ impl Publisher {
     fn counted(&self, label: OutcomeLabel, result: PublishResult) -> PublishResult {
         self.metrics.publish(label).inc();
         result
+    }
+}
+
+/// Counts items until their caller has an answer, or has left.
+struct InHand<'a> {
+    all: &'a AtomicU64,
+    items: u64,
+}
+
+impl<'a> InHand<'a> {
+    fn new(all: &'a AtomicU64, items: usize) -> Self {
+        let items = items as u64;
+        all.fetch_add(items, Ordering::Relaxed);
+        Self { all, items }
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.items, Ordering::Relaxed);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_cluster::{Cluster, Registration, Service, pages};
-use sluice_lifecycle::{Lifecycle, Stage, bounded};
+use sluice_lifecycle::{Lifecycle, Stage, TaskResult, bounded};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::config::Config;
-use crate::defaults::CLOSE_WITHIN;
+use crate::defaults::{CLOSE_WITHIN, STAY_MARGIN};
 use crate::duties::{self, Duties};
 use crate::fanout::FanOut;
 use crate::metrics::Metrics;
@@ -192,10 +192,12 @@ impl Running {
     fn on_stop(&self) {
         let Deps { cluster, queue, presence } = &self.deps;
         let (caller, peers, leaving) = (self.caller.clone(), self.peers.clone(), Arc::clone(cluster));
+        let longest =
+            Duration::from_millis(self.config.shutdown.stages.not_ready_ms).saturating_sub(STAY_MARGIN);
         self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
             // First, as it costs nothing: every call from here on says so.
             caller.drains();
-            let stay = last::stay(&peers, leaving.view(), leaving.me());
+            let stay = last::stay(&peers, leaving.view(), leaving.me(), longest);
             // Says `draining` too. Nobody reads it while the registry does not list us: then it is only noted.
             // A registry that does not list us has nothing to change.
             let within = if leaving.view().borrow().sees_me { CLOSE_WITHIN } else { Duration::ZERO };
@@ -206,15 +208,17 @@ impl Running {
         self.release("lease", Arc::clone(cluster), |cluster| async move { cluster.close().await });
         self.release("nats", Arc::clone(queue), |queue| async move { queue.close().await });
         self.release("redis", Arc::clone(presence), |presence| async move { presence.close().await });
+        let metrics = self.metrics.clone();
+        self.lifecycle.summarize("processed", move || metrics.notices.get());
     }
 
     /// Gives a resource back in stage release, bounded; they all close at the same time.
     fn release<T, F>(&self, name: &'static str, resource: T, close: impl FnOnce(T) -> F + Send + 'static)
     where
         T: Send + 'static,
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output: TaskResult> + Send + 'static,
     {
-        let hook = move || async move { Ok(bounded(CLOSE_WITHIN, name, close(resource)).await?) };
+        let hook = move || async move { bounded(CLOSE_WITHIN, name, close(resource)).await?.into_result() };
         self.lifecycle.hook(Stage::Release, name, hook);
     }
 }

@@ -41,7 +41,7 @@ impl Default for Config {
             gateway: Seeds::default(),
             nats: Endpoint::at("nats://127.0.0.1:4222"),
             redis: Endpoint::at("redis://127.0.0.1:6379"),
-            shutdown: Shutdown::default(),
+            shutdown: Shutdown::with(stages::TIMES),
             log: Log::default(),
         }
     }
@@ -59,11 +59,11 @@ impl Settings for Config {
     }
 
     fn plan(&self) -> Plan {
-        stages::plan(self.shutdown.total())
+        stages::plan(&self.shutdown)
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
-        let wrong: Vec<_> = self.etcd.check().chain(self.shutdown.check(stages::TOTAL_MIN)).collect();
+        let wrong: Vec<_> = self.etcd.check().chain(self.shutdown.check(&stages::TIMES_MIN, 0)).collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 }
@@ -81,7 +81,7 @@ mod tests {
     fn contradictions_are_all_named() {
         let config = Config {
             etcd: Etcd { endpoints: Vec::new(), lease_ttl_s: 0 },
-            shutdown: Shutdown { total_ms: 100, kill_after_ms: 0 },
+            shutdown: Shutdown { total_ms: 100, ..Shutdown::with(stages::TIMES) },
             ..Config::default()
         };
         assert_eq!(config.check().expect_err("three mistakes").len(), 3);

@@ -53,9 +53,9 @@ pub const REAP_MAX: usize = 64;
 
 /// How long a stopping task looks whether it is the last and a gateway drains.
 pub const LAST_LOOK: Duration = Duration::from_millis(200);
-/// How long the last task stays for draining gateways, the look included. When everything stops at once they
+/// The last task stays for draining gateways as long as its stage lasts, less this. When everything stops at once they
 /// need 2 s; what comes later is found by their clients when they resume.
-pub const LAST_STAY: Duration = Duration::from_millis(2_900);
+pub const STAY_MARGIN: Duration = Duration::from_millis(100);
 
 /// Time given to each resource to close, in parallel.
 pub const CLOSE_WITHIN: Duration = Duration::from_millis(500);

@@ -1,6 +1,7 @@
 //! The last task stays for draining gateways: their clients still get pushes while they leave.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_cluster::last::Last;
 use sluice_cluster::{ClusterView, Service};
@@ -8,13 +9,18 @@ use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::peers::{PeerStates, Peers};
 use tokio::sync::watch;
 
-use crate::defaults::{LAST_LOOK, LAST_STAY};
+use crate::defaults::LAST_LOOK;
 
-/// Waits as long as this task is needed; not at all when no stream is open or another task serves, [`LAST_LOOK`]
+/// Waits as long as this task is needed, `stay` at most; not at all when no stream is open or another task serves, [`LAST_LOOK`]
 /// when no gateway drains.
-pub async fn stay(peers: &Peers, view: watch::Receiver<Arc<ClusterView>>, me: watch::Receiver<InstanceId>) {
+pub async fn stay(
+    peers: &Peers,
+    view: watch::Receiver<Arc<ClusterView>>,
+    me: watch::Receiver<InstanceId>,
+    stay: Duration,
+) {
     let (service, connections) = (Service::Task, peers.watch());
-    let last = Last { service, view, me, connections, look: LAST_LOOK, stay: LAST_STAY };
+    let last = Last { service, view, me, connections, look: LAST_LOOK, stay };
     let draining = |streams: &PeerStates| streams.values().filter(|peer| peer.draining).count();
     // Counted by streams, not by the registry: a gateway that is gone has none.
     last.stay(draining, |streams, alone| streams.is_empty() || !alone).await;
@@ -22,12 +28,13 @@ pub async fn stay(peers: &Peers, view: watch::Receiver<Arc<ClusterView>>, me: wa
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use sluice_cluster::{Instance, InstanceState};
     use tokio::time::Instant;
 
     use super::*;
+
+    const STAY: Duration = Duration::from_millis(2_900);
 
     fn id(text: &str) -> InstanceId {
         InstanceId::parse(text).expect("valid")
@@ -51,7 +58,7 @@ mod tests {
     async fn stays(peers: &Peers, tasks: &[(&str, InstanceState)]) -> Duration {
         let (view, me) = (watch::Sender::new(view(tasks)), watch::Sender::new(id("task-me")));
         let begun = Instant::now();
-        stay(peers, view.subscribe(), me.subscribe()).await;
+        stay(peers, view.subscribe(), me.subscribe(), STAY).await;
         begun.elapsed()
     }
 
@@ -66,7 +73,7 @@ mod tests {
         assert_eq!(stays(&peers, &[me]).await, LAST_LOOK);
         stream.says(&id("gateway-a"), true);
         assert_eq!(stays(&peers, &[me, ("task-b", InstanceState::Serving)]).await, Duration::ZERO);
-        assert!(stays(&peers, &[me, ("task-b", InstanceState::Draining)]).await >= LAST_STAY);
+        assert!(stays(&peers, &[me, ("task-b", InstanceState::Draining)]).await >= STAY);
         let leaves = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             drop(stream);

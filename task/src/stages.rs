@@ -8,50 +8,56 @@
 //! | flush | push streams ended |
 //! | release | lease, NATS, Redis given back, in parallel |
 
-use std::time::Duration;
+use sluice_lifecycle::Plan;
+use sluice_service::config::sections::{Shutdown, StageTimes};
 
-use sluice_lifecycle::{Plan, Stage};
+use crate::defaults::{CLOSE_WITHIN, GOODBYE, LAGS_AFTER, STAY_MARGIN};
 
-use crate::defaults::{CLOSE_WITHIN, GOODBYE, LAGS_AFTER, LAST_STAY};
+/// Unless configured; 5 s together, so that a task is gone before the logic it calls.
+///
+/// Not-ready is how long the last task stays for draining gateways, and a moment for a call of a duty that began just
+/// before. A gateway that does not acknowledge is given up after [`LAGS_AFTER`]. Nothing is left to be sent after the
+/// drain. Resources get [`CLOSE_WITHIN`] each, in parallel, and a moment for their errors.
+pub const TIMES: StageTimes = StageTimes {
+    not_ready_ms: 3_000,
+    notify_ms: 100,
+    drain_ms: 1_100,
+    flush_ms: 200,
+    release_ms: 600,
+    gone_ms: 0,
+};
+/// Shorter ones would cut stages that are not even waiting for anybody.
+pub const TIMES_MIN: StageTimes = StageTimes {
+    not_ready_ms: 500,
+    notify_ms: 50,
+    drain_ms: 1_100,
+    flush_ms: 200,
+    release_ms: 600,
+    gone_ms: 0,
+};
 
-/// [`LAST_STAY`], and a moment for a call of a duty that began just before.
-const NOT_READY: Duration = Duration::from_millis(3_000);
-/// Nothing is waited for.
-const NOTIFY: Duration = Duration::from_millis(100);
-/// A gateway that does not acknowledge is given up after [`LAGS_AFTER`].
-const DRAIN: Duration = Duration::from_millis(1_100);
-/// Nothing is left to be sent after the drain.
-const FLUSH: Duration = Duration::from_millis(200);
-/// [`CLOSE_WITHIN`] each, in parallel, and a moment for their errors.
-const RELEASE: Duration = Duration::from_millis(600);
+const _: () = assert!(STAY_MARGIN.as_millis() < TIMES_MIN.not_ready_ms as u128);
+const _: () = assert!(LAGS_AFTER.as_millis() < TIMES_MIN.drain_ms as u128);
+const _: () = assert!(GOODBYE.as_millis() < TIMES_MIN.flush_ms as u128);
+const _: () = assert!(CLOSE_WITHIN.as_millis() < TIMES_MIN.release_ms as u128);
 
-/// A shorter total would cut stages that are not even waiting for anybody.
-pub const TOTAL_MIN: Duration = Duration::from_secs(2);
-
-const _: () = assert!(LAST_STAY.as_millis() < NOT_READY.as_millis());
-const _: () = assert!(LAGS_AFTER.as_millis() < DRAIN.as_millis());
-const _: () = assert!(GOODBYE.as_millis() < FLUSH.as_millis());
-const _: () = assert!(CLOSE_WITHIN.as_millis() < RELEASE.as_millis());
-
-/// The plan for a total.
+/// The plan.
 #[must_use]
-pub fn plan(total: Duration) -> Plan {
-    Plan::new(total)
-        .stage(Stage::NotReady, NOT_READY)
-        .stage(Stage::Notify, NOTIFY)
-        .stage(Stage::Drain, DRAIN)
-        .stage(Stage::Flush, FLUSH)
-        .stage(Stage::Release, RELEASE)
-        .stage(Stage::Gone, total)
+pub fn plan(shutdown: &Shutdown) -> Plan {
+    shutdown.plan(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use sluice_lifecycle::Stage;
+
     use super::*;
 
     #[test]
     fn a_task_is_gone_before_the_logic_it_calls() {
-        let plan = plan(sluice_lifecycle::TOTAL_DEFAULT);
+        let plan = plan(&Shutdown::with(TIMES));
         assert_eq!(plan.check(), Ok(()));
         let sum: Duration = plan.stages.iter().filter(|s| s.stage != Stage::Gone).map(|s| s.allowed).sum();
         assert_eq!(sum, Duration::from_secs(5));

@@ -25,10 +25,14 @@ pub use self::registry::RegistryError;
 use crate::known::Known;
 use crate::registrant::Registrant;
 use crate::shown::Shown;
-use crate::{Cluster, ClusterView, Duty, DutyInfo, Instance, InstanceState, Registration, Service, until};
+use crate::{
+    Cluster, ClusterView, Duty, DutyInfo, Instance, InstanceState, NotGivenBack, Registration, Service, until,
+};
 
 /// Longest part of a call that waits for etcd.
 const CALL: Duration = Duration::from_millis(500);
+/// The same for the last call: less than what the services give it, so that it can say what went wrong.
+const REVOKE: Duration = Duration::from_millis(400);
 /// etcd grants no shorter lease.
 const LEASE_TTL_MIN: Duration = Duration::from_secs(2);
 
@@ -139,8 +143,13 @@ impl Cluster for EtcdCluster {
         self.0.state.send_replace(state);
         let mut written = self.0.written.subscribe();
         if timeout(CALL, written.wait_for(|last| *last == Some(state))).await.is_err() {
-            tracing::warn!(?state, "etcd did not take the state in time.");
+            // That etcd is away is said by the lease; this is written when it is back.
+            tracing::debug!(?state, "etcd did not take the state in time.");
         }
+    }
+
+    fn set_headroom(&self, clients: u32) {
+        self.0.registrant.set_headroom(clients);
     }
 
     fn gone(&self) -> Vec<InstanceId> {
@@ -169,17 +178,18 @@ impl Cluster for EtcdCluster {
         }
     }
 
-    async fn close(&self) {
+    async fn close(&self) -> Result<(), NotGivenBack> {
         self.0.learn(|known, _| known.release());
         self.0.closed.cancel();
         // Taken out, so that a second close has nothing to give back.
-        let Some(lease) = self.0.lease.send_replace(None) else { return };
+        let Some(lease) = self.0.lease.send_replace(None) else { return Ok(()) };
         // Removes the instance and its duties with the lease, in one step.
-        match timeout(CALL, self.0.registry.revoke(lease)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "The lease could not be given back and will expire."),
-            Err(_) => tracing::warn!("etcd did not take the lease back in time; it will expire."),
-        }
+        let reason = match timeout(REVOKE, self.0.registry.revoke(lease)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("etcd did not answer within {} ms", REVOKE.as_millis()),
+        };
+        Err(NotGivenBack { reason, expires_in: self.0.ttl })
     }
 }
 

@@ -16,6 +16,7 @@ mod view;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sluice_proto::ids::InstanceId;
@@ -41,6 +42,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// after every loss.
     async fn set_state(&self, state: InstanceState);
 
+    /// How many more clients this process would take. Made public when it has changed much, within a third of the lease.
+    fn set_headroom(&self, clients: u32);
+
     /// Instances that were absent for two lease times in a view in which this process saw itself.
     /// Remembered for an hour.
     fn gone(&self) -> Vec<InstanceId>;
@@ -57,7 +61,20 @@ pub trait Cluster: Send + Sync + 'static {
     async fn release_duties(&self);
 
     /// Gives duties and lease back, within 500 ms also when the registry is away. Harmless when repeated.
-    async fn close(&self);
+    ///
+    /// # Errors
+    /// The lease could not be given back: the others see this process until it expires.
+    async fn close(&self) -> Result<(), NotGivenBack>;
+}
+
+/// The lease could not be given back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: the others see this process until its lease expires, {} s at most", .expires_in.as_secs())]
+pub struct NotGivenBack {
+    /// What etcd said, or that it said nothing.
+    pub reason: String,
+    /// After so long.
+    pub expires_in: Duration,
 }
 
 /// Runs a task until the close, then waits for the stage it dies in: to end earlier would be a failure.

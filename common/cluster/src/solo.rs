@@ -20,7 +20,7 @@ use self::listed::Listed;
 use crate::known::Known;
 use crate::registrant::Registrant;
 use crate::shown::{Shown, beat};
-use crate::{Cluster, ClusterView, Duty, DutyInfo, InstanceState, Registration, until};
+use crate::{Cluster, ClusterView, Duty, DutyInfo, InstanceState, NotGivenBack, Registration, until};
 
 /// The registry that all members of one process share. Cheap to clone; clones are the same registry.
 #[derive(Clone)]
@@ -122,6 +122,13 @@ impl Cluster for SoloCluster {
         self.registry.change(|listed| listed.set_state(&self.member, state));
     }
 
+    fn set_headroom(&self, clients: u32) {
+        self.member.registrant.set_headroom(clients);
+        if self.member.registrant.headroom_is_stale() {
+            self.registry.change(|listed| listed.put_again(&self.member));
+        }
+    }
+
     fn gone(&self) -> Vec<InstanceId> {
         self.member.shown.look(Known::gone)
     }
@@ -143,11 +150,12 @@ impl Cluster for SoloCluster {
         });
     }
 
-    async fn close(&self) {
+    async fn close(&self) -> Result<(), NotGivenBack> {
         self.registry.change(|listed| {
             self.member.shown.learn(|known, _| known.release());
             listed.leave(&self.member);
         });
         self.closed.cancel();
+        Ok(())
     }
 }

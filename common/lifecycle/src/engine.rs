@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::plan::StagePlan;
-use crate::report::{Report, StageOutcome, StageReport, StopReason};
+use crate::report::{Report, StageOutcome, StageReport, StopReason, millis};
 use crate::scope::Scope;
 use crate::stage::Stage;
 use crate::state::LifecycleState;
@@ -67,10 +67,23 @@ impl Engine {
             progress.since = since;
             progress.deadline = Some(deadline);
         });
-        let outcome = if allowed.is_zero() { None } else { Some(self.wait(index, deadline).await) };
+        let outcome = if allowed.is_zero() {
+            None
+        } else {
+            tracing::info!(
+                stage = planned.stage.as_str(),
+                allowed_ms = millis(allowed),
+                remaining_ms = millis(end.saturating_duration_since(since)),
+                "Stage begins"
+            );
+            Some(self.wait(index, deadline).await)
+        };
+        // Before the end of those who are late: what they hold counts.
+        self.state.take_tallies(index);
         // Before the report is made, so that what the abort says still belongs to this stage.
-        self.state.stage_tasks(index).end();
+        let cancelled = self.state.stage_tasks(index).end();
         let mut record = self.state.record();
+        record.cancelled += cancelled as u64;
         let failures = mem::take(&mut record.failures);
         let counts = mem::take(&mut record.stage_counts);
         let outcome = match outcome {
@@ -126,7 +139,7 @@ impl Engine {
         Report {
             reason: progress.reason.clone().unwrap_or_else(|| StopReason::Manual("no reason".to_owned())),
             stages: progress.outcomes.clone(),
-            counts: self.state.record().counts.clone(),
+            counts: self.state.totals(),
             abandoned: self.state.tasks(),
             elapsed: asked.elapsed(),
         }

@@ -142,18 +142,37 @@ impl Lifecycle {
     /// Adds `value` to a counter: shown in the line of the current stage, in the summary and in the report.
     /// For what the stop did or could not do, such as publishes that stayed unknown.
     pub fn note(&self, key: &'static str, value: u64) {
-        let mut guard = self.state.record();
-        let record = &mut *guard;
-        for counts in [&mut record.stage_counts, &mut record.counts] {
-            let count = counts.entry(key).or_default();
-            // A count that is too large is better than a panic in a stop.
-            *count = count.saturating_add(value);
-        }
+        self.state.record().note(key, value);
     }
 
-    /// What was counted so far by [`note`](Lifecycle::note).
+    /// As [`note`](Lifecycle::note) with what `value` gives when `stage` is over, however it ended: for what must be
+    /// said also of a stage that was late. Must not wait.
+    pub fn tally(&self, stage: Stage, key: &'static str, value: impl FnOnce() -> u64 + Send + 'static) {
+        let index = self.state.plan.position(stage);
+        self.state.record().tallies.push((index, key, Box::new(value)));
+    }
+
+    /// Has the summary show what `value` gives by then: what was done in the life of the process. Must not wait.
+    pub fn summarize(&self, key: &'static str, value: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.state.record().totals.push((key, Arc::new(value)));
+    }
+
+    /// What was counted so far: by [`note`](Lifecycle::note), for the [summary](Lifecycle::summarize), and how many
+    /// tasks were ended because they were late.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.state.record().counts.clone()
+        self.state.totals()
+    }
+
+    /// How long the rest of a stop may take by its plan; None before a stop is asked for.
+    pub fn ends_within(&self) -> Option<Duration> {
+        let progress = self.state.progress.borrow();
+        let left = progress.remaining()?;
+        let behind = self.state.plan.stages.iter().filter(|planned| planned.stage > progress.stage);
+        let behind: Duration =
+            behind.map(|planned| planned.allowed).fold(Duration::ZERO, Duration::saturating_add);
+        let here =
+            progress.deadline.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+        Some(left.min(here.saturating_add(behind)))
     }
 
     pub(crate) fn alarm(&self) -> Arc<Alarm> {

@@ -7,13 +7,28 @@ use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::field;
 
 use crate::stage::{ProcessState, Stage};
 
-/// Names and how many of each, for people: who is late, what was counted.
-pub(crate) fn list<N: fmt::Display, V: fmt::Display>(pairs: impl IntoIterator<Item = (N, V)>) -> String {
+/// Names and what belongs to each, as a field of a line in the log; none: no field.
+pub(crate) fn list<N: fmt::Display, V: fmt::Display>(
+    pairs: impl IntoIterator<Item = (N, V)>,
+) -> Option<String> {
     let shown: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-    shown.join(" ")
+    (!shown.is_empty()).then(|| shown.join(" "))
+}
+
+/// Names and how many of each: `{connection=3 shard=1}`, which a log of JSON shows as an object of numbers.
+pub(crate) fn numbers<N: fmt::Display, V: Into<u64>>(
+    pairs: impl IntoIterator<Item = (N, V)>,
+) -> Option<field::DisplayValue<String>> {
+    list(pairs.into_iter().map(|(name, number)| (name, number.into())))
+        .map(|list| field::display(format!("{{{list}}}")))
+}
+
+pub(crate) fn counted((name, count): &(String, usize)) -> (&String, u64) {
+    (name, *count as u64)
 }
 
 /// Why the process stops. The first reason stays; later ones are logged and ignored.
@@ -27,6 +42,8 @@ pub enum StopReason {
     Manual(String),
     /// A task ended that should have lived: its name and its error.
     Failed(String, String),
+    /// The start failed: why, and the exit code that says so.
+    NotStarted(String, i32),
 }
 
 impl fmt::Display for StopReason {
@@ -36,6 +53,7 @@ impl fmt::Display for StopReason {
             StopReason::Admin => f.write_str("asked by an operator"),
             StopReason::Manual(why) => f.write_str(why),
             StopReason::Failed(task, error) => write!(f, "task {task} died: {error}"),
+            StopReason::NotStarted(why, _) => f.write_str(why),
         }
     }
 }
@@ -83,7 +101,7 @@ pub struct StageReport {
 }
 
 impl StageReport {
-    /// The one line of this stage.
+    /// The line when this stage is over.
     pub(crate) fn log(&self) {
         let late = if let StageOutcome::Late(who) = &self.outcome { who.as_slice() } else { &[] };
         tracing::info!(
@@ -91,9 +109,9 @@ impl StageReport {
             outcome = self.outcome.as_str(),
             elapsed_ms = millis(self.elapsed),
             allowed_ms = millis(self.allowed),
-            late = list(late.iter().map(|(name, count)| (name, count))),
+            late = numbers(late.iter().map(counted)),
             failures = list(self.failures.iter().map(|(name, error)| (name, error))),
-            counts = list(&self.counts),
+            counts = numbers(self.counts.iter().map(|(name, count)| (name, *count))),
             "Stage is over"
         );
     }
@@ -115,11 +133,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// 1 when a task died by itself, else 0, also with late, failed and skipped stages: the stop ended inside
-    /// its budget and the report says what was wrong. (The watchdog exits with 1, a wrong configuration with 2.)
+    /// 1 when a task died by itself, that of a start that failed, else 0, also with late, failed and skipped stages:
+    /// the stop ended inside its budget and the report says what was wrong. (The watchdog exits with 1.)
     pub const fn exit_code(&self) -> i32 {
         match self.reason {
             StopReason::Failed(..) => 1,
+            StopReason::NotStarted(_, code) => code,
             StopReason::Signal(_) | StopReason::Admin | StopReason::Manual(_) => 0,
         }
     }
@@ -134,18 +153,24 @@ impl Report {
         self.stages.iter().find(|report| report.stage == stage).map(|report| &report.outcome)
     }
 
-    /// The summary line.
+    /// The summary line: an error when the exit code is one.
     pub(crate) fn log(&self) {
         let unclean = self.stages.iter().filter(|stage| stage.outcome != StageOutcome::Done);
-        tracing::info!(
-            reason = %self.reason,
-            exit_code = self.exit_code(),
-            elapsed_ms = millis(self.elapsed),
-            unclean = list(unclean.map(|stage| (stage.stage, stage.outcome.as_str()))),
-            abandoned = list(self.abandoned.iter().map(|(name, count)| (name, count))),
-            counts = list(&self.counts),
-            "Stopped"
-        );
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    reason = %self.reason,
+                    exit_code = self.exit_code(),
+                    elapsed_ms = millis(self.elapsed),
+                    unclean = list(unclean.map(|stage| (stage.stage, stage.outcome.as_str()))),
+                    abandoned = numbers(self.abandoned.iter().map(counted)),
+                    counts = numbers(self.counts.iter().map(|(name, count)| (name, *count))),
+                    "Stopped"
+                )
+            };
+        }
+        // The level of an event is part of the program, so there are two.
+        if self.exit_code() == 0 { line!(info) } else { line!(error) }
     }
 }
 
@@ -182,12 +207,13 @@ impl Progress {
         self.total_deadline.map(|end| end.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether a kill now would lose nothing that is still being worked on: clients are gone, data is flushed.
+    /// Whether a stop is so far that nobody would notice a kill: clients are gone, data is flushed. What a kill of a
+    /// process that works would cost, only the service knows.
     pub fn safe_to_kill(&self) -> bool {
         self.stage >= Stage::Release
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -129,8 +129,8 @@ impl StageTasks {
         mem::take(&mut members.hooks)
     }
 
-    /// The stage is over: its token is cancelled and what still runs is aborted.
-    pub(crate) fn end(&self) {
+    /// The stage is over: its token is cancelled and what still runs is aborted. Gives how many tasks that was.
+    pub(crate) fn end(&self) -> usize {
         let mut members = self.members();
         members.phase = StagePhase::Over;
         let hooks = mem::take(&mut members.hooks);
@@ -140,9 +140,10 @@ impl StageTasks {
         drop(members);
         drop(hooks);
         self.token.cancel();
-        for handle in handles {
+        for handle in &handles {
             handle.abort();
         }
+        handles.len()
     }
 
     /// Waits until nobody is at work.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
 use crate::plan::Plan;
-use crate::report::{Progress, StopReason};
+use crate::report::{Progress, StopReason, millis};
 use crate::stage::Stage;
 use crate::stage_tasks::StageTasks;
 
@@ -37,7 +37,26 @@ pub(crate) struct LifecycleState {
 pub(crate) struct StopRecord {
     pub(crate) failures: Vec<(String, String)>,
     pub(crate) stage_counts: BTreeMap<&'static str, u64>,
-    pub(crate) counts: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<&'static str, u64>,
+    pub(crate) tallies: Vec<(usize, &'static str, Tally)>,
+    pub(crate) totals: Vec<(&'static str, Total)>,
+    /// Tasks that were ended because their stage was over.
+    pub(crate) cancelled: u64,
+}
+
+/// A number that is asked for when a stage is over.
+type Tally = Box<dyn FnOnce() -> u64 + Send>;
+/// A number that is asked for at the end, and when somebody looks.
+type Total = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+impl StopRecord {
+    pub(crate) fn note(&mut self, key: &'static str, value: u64) {
+        for counts in [&mut self.stage_counts, &mut self.counts] {
+            let count = counts.entry(key).or_default();
+            // A count that is too large is better than a panic in a stop.
+            *count = count.saturating_add(value);
+        }
+    }
 }
 
 impl LifecycleState {
@@ -94,14 +113,41 @@ impl LifecycleState {
         }
         // Before anything that may block: the watchdog counts whatever follows.
         self.alarm.start(total);
-        if let StopReason::Failed(task, error) = reason {
-            tracing::error!(task, error, "Task died, stopping");
-        } else {
-            tracing::info!(%reason, total_ms = total.as_millis(), "Stopping");
+        match reason {
+            StopReason::Failed(task, error) => tracing::error!(task, error, "Task died, stopping"),
+            StopReason::NotStarted(why, _) => tracing::error!(reason = why, "The start failed, stopping"),
+            StopReason::Signal(_) | StopReason::Admin | StopReason::Manual(_) => {
+                tracing::info!(%reason, total_ms = millis(total), "Stopping");
+            }
         }
         // Last, as whoever wakes up looks for the reason.
         self.stopping.cancel();
         true
+    }
+
+    /// A stage is over: what is to be counted by then.
+    pub(crate) fn take_tallies(&self, index: usize) {
+        let mut record = self.record();
+        let all = std::mem::take(&mut record.tallies);
+        let (due, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(stage, ..)| *stage == index);
+        record.tallies = rest;
+        drop(record);
+        for (_, key, value) in due {
+            // Asked without the lock: it is foreign code.
+            let value = value();
+            self.record().note(key, value);
+        }
+    }
+
+    /// Everything that was counted.
+    pub(crate) fn totals(&self) -> BTreeMap<&'static str, u64> {
+        let record = self.record();
+        let (mut counts, totals, cancelled) =
+            (record.counts.clone(), record.totals.clone(), record.cancelled);
+        drop(record);
+        counts.extend(totals.into_iter().map(|(key, value)| (key, value())));
+        counts.extend((cancelled > 0).then_some(("tasks_cancelled", cancelled)));
+        counts
     }
 
     /// Something went wrong during the stop: the running stage says so.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::lifecycle::Lifecycle;
-use crate::report::list;
+use crate::report::{counted, numbers};
 
 /// What the watchdog usually gives beyond the total: a busy machine may be late by some timer ticks.
 pub const WATCHDOG_MARGIN: Duration = Duration::from_millis(250);
@@ -47,7 +47,7 @@ fn end_process(lifecycle: Lifecycle, flush: fn()) {
     let words = thread::Builder::new().name("last-words".to_owned()).spawn(move || {
         let stage = lifecycle.stage();
         tracing::error!(stage = stage.as_str(), "The stop is over its time, the watchdog ends the process");
-        tracing::error!(blockers = list(lifecycle.blockers()), "Who was late");
+        tracing::error!(blockers = numbers(lifecycle.blockers().iter().map(counted)), "Who was late");
         flush();
         said.send(()).ok();
     });

@@ -149,7 +149,7 @@ fn live<C: Settings>(
     let started = async {
         let started = start(config, &lifecycle).await;
         if let Err(error) = &started {
-            lifecycle.stop(StopReason::Manual(error.to_string()));
+            lifecycle.stop(StopReason::NotStarted(error.to_string(), error.exit_code()));
         }
         if seeded::is(Bug::WedgedStop) {
             lifecycle.stopping().cancelled().await;
@@ -161,7 +161,12 @@ fn live<C: Settings>(
     // Dropping it would wait without limit for a name that is being looked up.
     // Whatever still blocks ends with the process, which is next.
     runtime.shutdown_background();
-    Ok(started.err().map_or(report.exit_code(), |error| refuse::<C>(&error)))
+    Ok(match started {
+        // The log has said it, unless it is off.
+        Err(error) if !tracing::enabled!(tracing::Level::ERROR) => refuse::<C>(&error),
+        Err(error) => error.exit_code(),
+        Ok(()) => report.exit_code(),
+    })
 }
 
 const KILL_TIMER_FIX: &str = "raise the kill timer and shutdown.kill_after_ms, or lower shutdown.total_ms";

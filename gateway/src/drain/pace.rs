@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::defaults::{RECONNECT_MS_MIN_LAST, RECONNECT_SPREAD_MS_MIN};
+use crate::defaults::{HEADROOM_SHARE_MIN, RECONNECT_MS_MIN_LAST, RECONNECT_SPREAD_MS_MIN, budget};
 
 /// How one shard's clients leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +41,15 @@ pub struct Situation {
     pub reconnect_ms_max: u64,
 }
 
-/// Part of a stage that is left for what follows the last close: outcome, bye, answer.
-const AFTER_LAST_CLOSE: u32 = 2;
+/// Closes per second when the others have room for `headroom` of these clients: in proportion, but never so slow that
+/// nobody leaves. None: they did not say.
+#[must_use]
+pub fn rate_for(rate_per_s: u32, connections: usize, headroom: Option<u64>) -> u32 {
+    let Some(headroom) = headroom.filter(|_| connections > 0) else { return rate_per_s };
+    let share = (headroom as f64 / connections as f64).clamp(HEADROOM_SHARE_MIN, 1.0);
+    // In range: a part of a number that is.
+    ((f64::from(rate_per_s) * share).ceil() as u32).max(1)
+}
 
 impl Pace {
     /// The pace for a situation. The configured rate is kept if the budget allows; the budget wins.
@@ -55,11 +62,12 @@ impl Pace {
         let room = if situation.peers { situation.close_for } else { situation.close_for_last };
         let close_after =
             if situation.peers && connections > 0 { situation.move_for } else { Duration::ZERO };
-        let close_within = at_rate.min(room.saturating_sub(close_after) / AFTER_LAST_CLOSE);
+        let left = room.saturating_sub(close_after);
+        let close_within = at_rate.min(left.saturating_sub(budget::AFTER_LAST_CLOSE.min(left / 2)));
         if situation.peers {
             // They can come back as soon as they are closed.
             Self {
-                notify_within: at_rate.min(situation.notify_for / AFTER_LAST_CLOSE),
+                notify_within: at_rate.min(situation.notify_for / 2),
                 close_after,
                 close_within,
                 reconnect_ms_min: 0,
@@ -139,6 +147,32 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_that_is_long_enough_keeps_the_rate() {
+        let beside = Situation { peers: true, ..ALONE };
+        let usual = Pace::plan(&Situation { connections: 2_000, ..beside });
+        assert_eq!(usual.close_within, Duration::from_millis(800));
+        let close_for = Duration::from_millis(41_500);
+        let fleet = Pace::plan(&Situation { connections: 100_000, close_for, ..beside });
+        assert_eq!(fleet.close_within, Duration::from_secs(40), "2,500 a second");
+        let short = Pace::plan(&Situation { connections: 100_000, ..beside });
+        assert_eq!(short.close_within, Duration::from_millis(800), "the budget wins");
+    }
+
+    #[test]
+    fn room_elsewhere_lowers_the_rate_and_never_stops_it() {
+        for (connections, headroom, rate) in [
+            (10_000, None, 2_500),
+            (10_000, Some(50_000), 2_500),
+            (10_000, Some(5_000), 1_250),
+            (10_000, Some(0), 250),
+            (0, Some(0), 2_500),
+        ] {
+            assert_eq!(rate_for(2_500, connections, headroom), rate, "{connections} for {headroom:?}");
+        }
+        assert_eq!(rate_for(1, 1_000_000, Some(0)), 1);
+    }
+
+    #[test]
     fn an_idle_gateway_does_not_wait() {
         let pace = Pace::plan(&Situation { connections: 0, peers: true, ..ALONE });
         let spans = [pace.notify_within, pace.close_after, pace.close_within];
@@ -153,7 +187,7 @@ mod tests {
             let situation = Situation { connections, peers, rate_per_s, ..ALONE };
             let pace = Pace::plan(&situation);
             let room = if peers { situation.close_for } else { situation.close_for_last };
-            prop_assert!(pace.close_after + pace.close_within * 2 <= room);
+            prop_assert!(pace.close_after + pace.close_within < room);
             prop_assert!(pace.notify_within <= situation.notify_for);
             let delay = pace.reconnect_ms(random);
             prop_assert!((pace.reconnect_ms_min..=pace.reconnect_ms_max).contains(&delay));

@@ -440,6 +440,11 @@ impl Session {
         }
     }
 
+    /// Whether `bye` was said.
+    pub fn has_left(&self) -> bool {
+        self.phase == SessionPhase::Left
+    }
+
     /// The `bye` to say now, once: as soon as the session leaves and everything accepted has its outcome.
     /// `resend_ms` is the time to stay away if the fence is the reason.
     pub fn take_bye(&mut self, resend_ms: u64) -> Option<(Ending, Bye)> {

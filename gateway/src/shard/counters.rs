@@ -17,8 +17,22 @@ pub(super) struct Counters {
     rejected: u64,
     retries: u64,
     unknown: u64,
+    moved: u64,
+    closed: u64,
+    dropped: u64,
     longest_turn: Duration,
     levels: Levels,
+}
+
+/// How a client leaves a gateway that stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// By itself, before it was told `bye`.
+    Moved,
+    /// After `bye`.
+    Closed,
+    /// It was cut: no `bye`, or nobody took or answered it.
+    Dropped,
 }
 
 /// Levels as last added to the sums of the gateway.
@@ -61,6 +75,15 @@ impl Counters {
         self.ping_timeouts += 1;
     }
 
+    /// A client left while the gateway stops.
+    pub(super) fn departure(&mut self, departure: Departure) {
+        match departure {
+            Departure::Moved => self.moved += 1,
+            Departure::Closed => self.closed += 1,
+            Departure::Dropped => self.dropped += 1,
+        }
+    }
+
     /// A turn took so long.
     pub(super) fn turn(&mut self, took: Duration) {
         self.longest_turn = self.longest_turn.max(took);
@@ -91,6 +114,9 @@ impl Shard {
         stats.completed.fetch_add(former.completed, Ordering::Relaxed);
         stats.rejected.fetch_add(former.rejected, Ordering::Relaxed);
         stats.unknown.fetch_add(former.unknown, Ordering::Relaxed);
+        stats.moved.fetch_add(former.moved, Ordering::Relaxed);
+        stats.closed.fetch_add(former.closed, Ordering::Relaxed);
+        stats.dropped.fetch_add(former.dropped, Ordering::Relaxed);
         let before = former.levels;
         stats.subscriptions.fetch_add(levels.subscriptions - before.subscriptions, Ordering::Relaxed);
         stats.rooms.fetch_add(levels.rooms - before.rooms, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! How the connections of a shard leave: told in slices, closed at a pace, given up at the end.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
@@ -11,6 +12,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Shard;
+use super::counters::Departure;
 use super::inbox::Close;
 use super::turn::{Budget, ShardCell};
 use crate::address::Address;
@@ -107,8 +109,23 @@ impl Shard {
     /// Drops what is still there.
     fn drop_all(&mut self) {
         for who in self.everybody() {
-            self.drop_connection(who);
+            self.cut_connection(who);
         }
+    }
+
+    /// How a client left, for the line of the drain: by itself, after `bye`, or cut.
+    pub(super) fn count_departure(&mut self, who: Address, cut: bool) {
+        let Some(connection) = self.connections.get(who).filter(|_| self.draining.is_some()) else { return };
+        let told = connection.session.has_left();
+        // A `bye` that is still in the queue was heard by nobody.
+        let departure = if cut || told && !connection.outbound.is_empty() {
+            Departure::Dropped
+        } else if told {
+            Departure::Closed
+        } else {
+            Departure::Moved
+        };
+        self.counters.departure(departure);
     }
 
     /// Answers whoever waits for the last connection to end.
@@ -144,21 +161,66 @@ async fn in_slices(
     within: Duration,
     mut act: impl FnMut(&mut Shard, Address),
 ) {
-    let start = Instant::now();
-    let mut done = 0;
-    while done < all.len() {
-        let until = due(all.len(), start.elapsed(), within);
+    let turn = |slice: Range<usize>| {
         cell.turn(|shard| {
             let budget = Budget::begin();
-            while done < until && !budget.is_spent() {
+            let mut done = slice.start;
+            while done < slice.end && !budget.is_spent() {
                 act(shard, all[done]);
                 done += 1;
             }
-        });
+            done
+        })
+    };
+    paced(all.len(), within, turn).await;
+}
+
+/// Has `turn` do what is due of `total`, which is spread over `within`; it says how far it came.
+async fn paced(total: usize, within: Duration, mut turn: impl FnMut(Range<usize>) -> usize) {
+    let start = Instant::now();
+    let mut done = 0;
+    while done < total {
+        let until = due(total, start.elapsed(), within);
+        done = turn(done..until);
         if done < until {
             yield_now().await;
-        } else if done < all.len() {
+        } else if done < total {
             sleep_until(Instant::now() + DRAIN_SLICE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drain::pace::Situation;
+
+    /// Two shards, a total of 120 s with a drain that is long enough.
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_thousand_leave_at_the_configured_rate() {
+        let pace = Pace::plan(&Situation {
+            connections: 100_000,
+            peers: true,
+            rate_per_s: 2_500,
+            notify_for: Duration::from_secs(1),
+            move_for: Duration::from_millis(700),
+            close_for: Duration::from_secs(60),
+            close_for_last: Duration::from_secs(1),
+            reconnect_ms_max: 15_000,
+        });
+        let closed = std::cell::RefCell::new(Vec::new());
+        let begun = Instant::now();
+        let shard = || {
+            paced(50_000, pace.close_within, |slice: Range<usize>| {
+                closed.borrow_mut().extend(slice.clone().map(|_| begun.elapsed().as_secs()));
+                slice.end
+            })
+        };
+        tokio::join!(shard(), shard());
+        assert_eq!(begun.elapsed().as_secs(), 40);
+        for second in 0..40 {
+            let count = closed.borrow().iter().filter(|at| **at == second).count();
+            assert!((2_400..=2_600).contains(&count), "{count} in second {second}");
         }
     }
 }

@@ -1,8 +1,12 @@
 //! What all shards of a gateway share: settings, counters, the way to logic. Read-mostly; nothing in it is
 //! waited for.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use sluice_lifecycle::Lifecycle;
 use sluice_proto::ids::{Epoch, InstanceId};
 use sluice_proto::limits::{
     DATA_BYTES_MAX, FRAME_BYTES_MAX, ID_BYTES_MAX, JSON_DEPTH_MAX, NAME_BYTES_MAX, PAGE_MESSAGES_MAX,
@@ -14,7 +18,7 @@ use sluice_service::clock::Clock;
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::defaults::{BAD_FRAMES_MAX, ROOMS_PER_CONNECTION_MAX, UNANSWERED_BYTES_MAX, UNANSWERED_ITEMS_MAX};
-use crate::handshake::Admission;
+use crate::handshake::{Admission, Stopping};
 use crate::metrics::{Metrics, Stats};
 use crate::session::machine::{SessionLimits, WelcomeFacts};
 
@@ -36,19 +40,40 @@ pub struct Shared {
 }
 
 /// The admission, as all shards and the listener see it.
-#[derive(Debug, Default)]
-pub struct UpgradeGate(AtomicU8);
+#[derive(Default)]
+pub struct UpgradeGate(OnceLock<ClosedBy>);
+
+struct ClosedBy {
+    lifecycle: Lifecycle,
+    /// Whether another gateway serves.
+    peers: bool,
+}
 
 impl UpgradeGate {
-    /// From now on upgrades are refused.
-    pub fn close(&self) {
-        self.0.store(1, Ordering::SeqCst);
+    /// From now on upgrades are refused, for this life's stop; `peers`: another gateway serves.
+    pub fn close(&self, lifecycle: &Lifecycle, peers: bool) {
+        self.0.get_or_init(|| ClosedBy { lifecycle: lifecycle.clone(), peers });
     }
 
     /// Whether upgrades are refused because the gateway stops.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == 1
+        self.0.get().is_some()
+    }
+
+    /// What a client is told that comes while the gateway stops.
+    fn stopping(&self) -> Option<Stopping> {
+        let ClosedBy { lifecycle, peers } = self.0.get()?;
+        // Others take it at once. Alone, this one's place is free when it has ended.
+        let away = if *peers { Duration::ZERO } else { lifecycle.ends_within().unwrap_or_default() };
+        let retry_after_s = away.as_secs() + 1;
+        Some(Stopping { stage: lifecycle.stage(), retry_after_s })
+    }
+}
+
+impl fmt::Debug for UpgradeGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UpgradeGate").field(&self.is_closed()).finish()
     }
 }
 
@@ -56,8 +81,8 @@ impl Shared {
     /// Whether a new connection may come in now.
     #[must_use]
     pub fn admission(&self) -> Admission {
-        if self.upgrades.is_closed() {
-            Admission::Draining
+        if let Some(stopping) = self.upgrades.stopping() {
+            Admission::Draining(stopping)
         } else if self.stats.connections.load(Ordering::Relaxed) > self.config.connections_max {
             Admission::Full
         } else {

@@ -300,7 +300,17 @@ impl Shard {
 
     /// The connection is over, whatever its state.
     pub(super) fn drop_connection(&mut self, who: Address) {
+        self.end_connection(who, false);
+    }
+
+    /// The client did not do in time what would have ended its connection.
+    pub(super) fn cut_connection(&mut self, who: Address) {
+        self.end_connection(who, true);
+    }
+
+    fn end_connection(&mut self, who: Address, cut: bool) {
         self.detach(who, false);
+        self.count_departure(who, cut);
         if let Some(connection) = self.connections.get(who) {
             connection.phase = ConnectionPhase::Gone;
             connection.wake();
@@ -319,7 +329,7 @@ impl Shard {
             if connection.phase == ConnectionPhase::Closing && connection.outbound.is_empty() {
                 self.linger(who);
             } else {
-                self.drop_connection(who);
+                self.cut_connection(who);
             }
             return;
         }

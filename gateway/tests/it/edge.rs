@@ -137,7 +137,7 @@ async fn new_upgrades_are_refused_while_clients_are_told() {
     let refused = tokio_tungstenite::connect_async(&rig.url).await.unwrap_err();
     let tokio_tungstenite::tungstenite::Error::Http(response) = refused else { panic!("{refused}") };
     assert_eq!(response.status(), 503);
-    assert_eq!(response.headers().get("retry-after").unwrap(), "2");
+    assert_eq!(response.headers().get("retry-after").unwrap(), "1");
     drop(client);
     rig.stop().await;
 }
@@ -270,4 +270,27 @@ async fn a_stop_during_start_up_is_a_stop() {
     let report = rig.report().await;
     assert!(began.elapsed() < Duration::from_millis(500));
     assert_eq!(report.exit_code(), 0);
+}
+
+/// One moves when it hears `drain`, one stays until its `bye`, one answers nothing any more.
+#[tokio::test]
+async fn the_stop_says_how_clients_left() {
+    let rig = Rig::start(2, true).await;
+    let (mover, mut stayer) = (Client::connect(&rig).await, Client::connect(&rig).await);
+    let frozen = Client::connect(&rig).await;
+    let stopping = tokio::spawn(rig.clone().stop());
+    rig.lifecycle_at(Stage::Drain).await;
+    mover.goodbye().await;
+    assert!(stayer.hear().await["drain"].is_object());
+    assert!(stayer.hear().await["bye"].is_object());
+    stayer.end().await;
+    let report = stopping.await.unwrap();
+    drop(frozen);
+    let drain = report.stages.iter().find(|stage| stage.stage == Stage::Drain).unwrap();
+    let expected = [("closed", 1), ("dropped", 1), ("moved", 1), ("publishes_unknown", 0)];
+    assert_eq!(drain.counts.iter().map(|(key, count)| (*key, *count)).collect::<Vec<_>>(), expected);
+    for total in ["accepted", "completed", "rejected", "unknown"] {
+        assert_eq!(report.counts.get(total), Some(&0), "{total}");
+    }
+    assert_eq!(rig.status()["moved"], 1);
 }

@@ -43,7 +43,7 @@ pub struct Rig {
 impl Rig {
     /// Serves with these parts; returns when ready.
     pub async fn start(config: Config, deps: impl AsyncFnOnce(&Lifecycle, &App) -> Deps) -> Self {
-        let (lifecycle, engine) = Lifecycle::new(stages::plan(config.shutdown.total()));
+        let (lifecycle, engine) = Lifecycle::new(stages::plan(&config.shutdown));
         let app = App::build(config, lifecycle.clone()).await.unwrap();
         let (grpc, admin) = (app.grpc_address(), app.admin_address());
         let end = tokio::spawn(engine.run());

@@ -205,8 +205,7 @@ async fn tokens_are_judged_over_grpc() {
 async fn what_comes_before_the_store_is_reached_is_refused_at_once() {
     use sluice_logic::app::{App, Deps};
     let config = super::rig::config();
-    let (lifecycle, engine) =
-        sluice_lifecycle::Lifecycle::new(sluice_logic::stages::plan(config.shutdown.total()));
+    let (lifecycle, engine) = sluice_lifecycle::Lifecycle::new(sluice_logic::stages::plan(&config.shutdown));
     let app = App::build(config, lifecycle.clone()).await.unwrap();
     let (grpc, admin) = (app.grpc_address(), app.admin_address());
     let neighbours = Neighbours::none(&lifecycle);

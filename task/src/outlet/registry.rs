@@ -122,7 +122,7 @@ impl OutletRegistry {
         if let Some(entry) = registered.entries.get_mut(&outlet.address)
             && entry.said.as_ref() != Some(&instance)
         {
-            tracing::info!(gateway = %instance, address = &*outlet.address, former = ?entry.said, "Pushing to a gateway.");
+            tracing::info!(gateway = %instance, address = &*outlet.address, former = entry.said.as_ref().map(tracing::field::display), "Pushing to a gateway.");
             entry.said = Some(instance);
             registered.redraw();
         }

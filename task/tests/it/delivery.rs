@@ -1,7 +1,5 @@
 //! Notices reach the gateways that want them, and nobody waits for one that does not answer.
 
-use std::time::Duration;
-
 use sluice_cluster::{Registration, Service};
 use sluice_lifecycle::{Lifecycle, Stage, StopReason};
 use sluice_task::defaults::LAGS_AFTER;
@@ -127,7 +125,8 @@ pub async fn a_working_stream_is_life_whatever_the_registry_says<G: Ground>() {
     let mut rig = Rig::<G>::listed().await;
     let gateway = Gateway::start("gateway-a").await;
     rig.interest(&gateway, &["news"]).await;
-    let (lifecycle, engine) = Lifecycle::new(sluice_task::stages::plan(Duration::from_secs(8)));
+    let (lifecycle, engine) =
+        Lifecycle::new(sluice_task::stages::plan(&sluice_task::config::Config::default().shutdown));
     let registration = Registration {
         service: Service::Gateway,
         address: gateway.address.clone(),
@@ -137,7 +136,7 @@ pub async fn a_working_stream_is_life_whatever_the_registry_says<G: Ground>() {
     let listed = rig.ground.list(&lifecycle.scope(Stage::Gone), registration).await;
     let task = Task::start(&rig.ground, rig.config(&[])).await;
     eventually("it is found", SOON, async || gateway.count(&Got::Opened) == 1).await;
-    listed.close().await;
+    listed.close().await.unwrap();
     eventually("it is listed no more", SOON, async || task.status().await["outlets"][0]["listed"] == false)
         .await;
     let notice = rig.publish(&["news"]).await;

@@ -107,7 +107,7 @@ impl Task {
         config: Config,
         deps: impl AsyncFnOnce(&Config, &Lifecycle, Registration) -> Deps,
     ) -> Self {
-        let (lifecycle, engine) = Lifecycle::new(stages::plan(config.shutdown.total()));
+        let (lifecycle, engine) = Lifecycle::new(stages::plan(&config.shutdown));
         let app = App::build(config.clone(), lifecycle.clone()).await.unwrap();
         let admin = app.admin_address().to_string();
         let deps = deps(&config, &lifecycle, app.registration()).await;

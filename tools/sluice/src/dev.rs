@@ -87,7 +87,9 @@ async fn live(run: Run) -> anyhow::Result<ExitCode> {
         let started = Dev::start(options, &lifecycle).await;
         match &started {
             Ok(dev) => tell(dev, &output, &lifecycle).await,
-            Err(error) => drop(lifecycle.stop(StopReason::Manual(error.to_string()))),
+            Err(error) => {
+                lifecycle.stop(StopReason::NotStarted(error.to_string(), error.exit_code().into()));
+            }
         }
         started
     };

@@ -81,7 +81,7 @@ async fn renew(shared: &EtcdShared, lease: i64, mut sent: Instant) {
     loop {
         if !to_write {
             tokio::select! {
-                () = sleep_until(due) => {}
+                () = sleep_until(due) => to_write = shared.registrant.headroom_is_stale(),
                 () = shared.doubt.notified() => to_write = true,
                 changed = state.changed() => to_write = changed.is_ok(),
             }

@@ -44,6 +44,13 @@ impl Listed {
         }
     }
 
+    /// What it says of itself has changed.
+    pub(super) fn put_again(&mut self, member: &SoloMember) {
+        if let Some(instance) = self.instances.get(&member.shown.id()) {
+            self.put(member.registrant.instance(instance.id.clone(), instance.state));
+        }
+    }
+
     pub(super) fn set_state(&mut self, member: &SoloMember, state: InstanceState) {
         let id = member.shown.id();
         if self.instances.contains_key(&id) {

@@ -127,7 +127,7 @@ pub async fn everybody_sees_who_comes_drains_and_goes<B: Bed>() {
     })
     .await;
     let (left, begun) = (b.id(), Instant::now());
-    b.cluster.close().await;
+    b.cluster.close().await.unwrap();
     eventually("b is off the list", SOON, async || a.seen(&left).is_none()).await;
     assert!(a.cluster.gone().is_empty());
     eventually("b is gone", 4 * B::TTL, async || a.cluster.gone() == [left.clone()]).await;
@@ -147,7 +147,7 @@ pub async fn a_state_is_seen_in_the_order_it_was_set<B: Bed>() {
             b.cluster.set_state(state).await;
             eventually("it is seen", SOON, async || seen.borrow().last() == Some(&state)).await;
         }
-        b.cluster.close().await;
+        b.cluster.close().await.unwrap();
     };
     let watch = async {
         loop {
@@ -218,7 +218,7 @@ pub async fn duties_are_shared_and_handed_over_at_once<B: Bed>() {
     let mut owned = b.cluster.owned();
     assert!(timeout(2 * B::TTL, owned.wait_for(|owned| !owned.is_empty())).await.is_err());
     // Not even when it is the only one left.
-    a.cluster.close().await;
+    a.cluster.close().await.unwrap();
     assert!(timeout(3 * B::TTL, owned.wait_for(|owned| !owned.is_empty())).await.is_err());
 }
 
@@ -231,7 +231,7 @@ pub async fn a_draining_task_gets_no_duty<B: Bed>() {
     idle.cluster.set_state(InstanceState::Draining).await;
     let drains = |seen: Option<Instance>| seen.is_some_and(|idle| idle.state == InstanceState::Draining);
     eventually("all know", LONG, async || drains(a.seen(&idle.id())) && drains(b.seen(&idle.id()))).await;
-    a.cluster.close().await;
+    a.cluster.close().await.unwrap();
     eventually("b does all", LONG, async || b.owned() == both()).await;
     assert!(idle.owned().is_empty());
 }
@@ -276,8 +276,8 @@ pub async fn a_close_is_quick_final_and_gives_all_back<B: Bed>() {
     let (a, b) = (Node::task(&bed).await, Node::task(&bed).await);
     eventually("each does one", LONG, async || a.owned().len() == 1 && b.owned().len() == 1).await;
     let (left, begun) = (b.id(), Instant::now());
-    b.cluster.close().await;
-    b.cluster.close().await;
+    b.cluster.close().await.unwrap();
+    b.cluster.close().await.unwrap();
     b.cluster.release_duties().await;
     assert!(begun.elapsed() < Duration::from_millis(1_200), "{:?}", begun.elapsed());
     assert!(b.owned().is_empty());

@@ -76,7 +76,7 @@ async fn without_etcd_the_seeds_suffice_and_a_stop_is_quick() {
     node.cluster.set_state(InstanceState::Draining).await;
     node.cluster.set_state(InstanceState::Serving).await;
     other.cluster.release_duties().await;
-    other.cluster.close().await;
+    other.cluster.close().await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(2_100), "{:?}", begun.elapsed());
     other.lifecycle.stop(StopReason::Manual("test".into()));
     let begun = Instant::now();
@@ -141,7 +141,7 @@ async fn a_frozen_etcd_holds_nobody_and_is_survived() {
     eventually("anyone does all", 4 * TTL, async || b.owned() == both()).await;
 
     let begun = Instant::now();
-    a.cluster.close().await;
+    a.cluster.close().await.unwrap();
     a.lifecycle.stop(StopReason::Manual("test".into()));
     assert_eq!(a.engine.run().await.exit_code(), 0);
     assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());

@@ -53,7 +53,7 @@ async fn a_change_is_known_to_all_before_its_call_returns() {
     let c = Node::start(&bed, Service::Gateway, "c:1").await;
     c.cluster.set_state(InstanceState::Draining).await;
     assert_eq!(b.seen(&c.id()).unwrap().state, InstanceState::Draining);
-    c.cluster.close().await;
+    c.cluster.close().await.unwrap();
     assert!(a.seen(&c.id()).is_none());
     // A closed one is not on the list again, whatever is said of it.
     c.cluster.set_state(InstanceState::Serving).await;

@@ -53,15 +53,24 @@ async fn one_line_for_each_stage_and_a_summary() {
         lifecycle.scope(Stage::Drain).spawn("session", std::future::pending::<()>());
         lifecycle.hook(Stage::Flush, "status", || async { Err("no logic".into()) });
         lifecycle.note("unknown", 3);
+        lifecycle.tally(Stage::Drain, "cut", || 2);
+        lifecycle.summarize("accepted", || 12);
     })
     .await;
+    let begun = lines.containing("Stage begins");
+    assert_eq!(begun.len(), 6);
+    assert!(begun[2].contains(r#"stage="drain" allowed_ms=1000 remaining_ms=8000"#), "{begun:?}");
+    assert!(begun[3].contains(r#"stage="flush" allowed_ms=1000 remaining_ms=7000"#), "{begun:?}");
     let stages = lines.containing("Stage is over");
     assert_eq!(stages.len(), 6);
-    assert!(stages.iter().all(|line| line.contains("INFO")));
     assert!(
-        stages[2]
-            .contains(r#"stage="drain" outcome="late" elapsed_ms=1000 allowed_ms=1000 late="session=1""#)
+        stages[0].ends_with(r#"stage="not-ready" outcome="done" elapsed_ms=0 allowed_ms=1000"#),
+        "{stages:?}"
     );
+    assert!(stages.iter().all(|line| line.contains("INFO")));
+    assert!(stages[2].contains(
+        r#"stage="drain" outcome="late" elapsed_ms=1000 allowed_ms=1000 late={session=1} counts={cut=2}"#
+    ));
     assert!(stages[3].contains(r#"outcome="failed""#) && stages[3].contains(r#"failures="status=no logic""#));
     let summary = lines.containing("Stopped ");
     assert_eq!(summary.len(), 1, "{summary:?}");
@@ -69,8 +78,25 @@ async fn one_line_for_each_stage_and_a_summary() {
         summary[0]
             .contains(r#"reason=SIGTERM exit_code=0 elapsed_ms=1000 unclean="drain=late flush=failed""#)
     );
-    assert!(summary[0].contains(r#"counts="unknown=3""#));
+    assert!(summary[0].ends_with("counts={accepted=12 cut=2 tasks_cancelled=1 unknown=3}"), "{summary:?}");
+    assert!(!lines.0.contains(r#"="""#), "no empty field: {}", lines.0);
     assert_eq!(lines.containing("ignored").len(), 1, "the second signal");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_failed_is_an_error_with_its_exit_code() {
+    let lines = logged(plan(), |lifecycle| {
+        lifecycle.stop(StopReason::NotStarted("the port is taken".to_owned(), 1));
+    })
+    .await;
+    for said in ["The start failed", "Stopped "] {
+        let line = lines.containing(said);
+        assert!(
+            line.len() == 1 && line[0].contains("ERROR") && line[0].contains("the port is taken"),
+            "{line:?}"
+        );
+    }
+    assert!(lines.containing("Stopped ")[0].contains("exit_code=1"));
 }
 
 #[tokio::test(start_paused = true)]

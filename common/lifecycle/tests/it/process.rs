@@ -150,7 +150,7 @@ fn a_late_stop_inside_its_total_is_0_and_names_who() {
     let ended = service.end();
     ended.exits(0);
     assert!(ended.took >= TOTAL / 2 && ended.took < TOTAL + SLACK, "{:?}", ended.took);
-    assert!(ended.stderr.contains(r#"late="session=1""#), "{}", ended.stderr);
+    assert!(ended.stderr.contains("late={session=1}"), "{}", ended.stderr);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sluice_lifecycle::{Plan, Stage};
 
 use super::Address;
 use crate::telemetry::Format;
@@ -122,21 +123,97 @@ pub struct Shutdown {
     pub total_ms: u64,
     /// When the platform kills (`TimeoutStopSec`, `stop_grace_period`, …), milliseconds; 0 = unknown.
     pub kill_after_ms: u64,
+    /// How long each stage may take at most.
+    pub stages: StageTimes,
+}
+
+/// `[shutdown.stages]`, milliseconds. What a stage does not use is passed on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StageTimes {
+    /// Balancers and peers learn that this process is leaving.
+    pub not_ready_ms: u64,
+    /// Clients and peers are told; nothing new is accepted.
+    pub notify_ms: u64,
+    /// What was accepted gets its outcome; clients leave.
+    pub drain_ms: u64,
+    /// Data that is owed to others leaves.
+    pub flush_ms: u64,
+    /// Leases, pools and connections are given back.
+    pub release_ms: u64,
+    /// The admin page closes; 0: what remains of the total.
+    pub gone_ms: u64,
+}
+
+impl StageTimes {
+    /// In the order of the stop, with the key of each.
+    #[must_use]
+    pub const fn all(&self) -> [(Stage, &'static str, u64); 6] {
+        [
+            (Stage::NotReady, "not_ready_ms", self.not_ready_ms),
+            (Stage::Notify, "notify_ms", self.notify_ms),
+            (Stage::Drain, "drain_ms", self.drain_ms),
+            (Stage::Flush, "flush_ms", self.flush_ms),
+            (Stage::Release, "release_ms", self.release_ms),
+            (Stage::Gone, "gone_ms", self.gone_ms),
+        ]
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub fn sum_ms(&self) -> u64 {
+        self.all().iter().fold(0, |sum, (_, _, ms)| sum.saturating_add(*ms))
+    }
 }
 
 impl Default for Shutdown {
     fn default() -> Self {
-        let total = sluice_lifecycle::TOTAL_DEFAULT;
-        Self { total_ms: u64::try_from(total.as_millis()).unwrap_or(u64::MAX), kill_after_ms: 0 }
+        Self::with(StageTimes::default())
     }
 }
 
 impl Shutdown {
-    /// The stop is shorter than `min`.
+    /// The usual total with the stages of a service.
     #[must_use]
-    pub fn check(&self, min: Duration) -> Option<String> {
-        let (min, total) = (min.as_millis(), self.total_ms);
-        (u128::from(total) < min).then(|| format!("shutdown.total_ms is {total}, at least {min} are needed"))
+    pub fn with(stages: StageTimes) -> Self {
+        let total = sluice_lifecycle::TOTAL_DEFAULT;
+        Self { total_ms: u64::try_from(total.as_millis()).unwrap_or(u64::MAX), kill_after_ms: 0, stages }
+    }
+
+    /// The stop as data; its first stage takes `besides_ms` more.
+    #[must_use]
+    pub fn plan(&self, besides_ms: u64) -> Plan {
+        self.stages.all().into_iter().fold(Plan::new(self.total()), |plan, (stage, _, ms)| {
+            let ms = match stage {
+                Stage::NotReady => ms.saturating_add(besides_ms),
+                // Nothing comes behind it.
+                Stage::Gone if ms == 0 => self.total_ms,
+                Stage::Starting
+                | Stage::Ready
+                | Stage::Notify
+                | Stage::Drain
+                | Stage::Flush
+                | Stage::Release
+                | Stage::Gone => ms,
+            };
+            plan.stage(stage, Duration::from_millis(ms))
+        })
+    }
+
+    /// A stage is shorter than what it does takes, or all of them, with `besides_ms`, are longer than the total.
+    pub fn check(&self, min: &StageTimes, besides_ms: u64) -> impl Iterator<Item = String> {
+        let short = self.stages.all().into_iter().zip(min.all()).filter(|((.., ms), (.., min))| ms < min);
+        let short = short.map(|((_, key, ms), (.., min))| {
+            format!("shutdown.stages.{key} is {ms}, at least {min} are needed for what the stage waits for")
+        });
+        let (total, needed) = (self.total_ms, self.stages.sum_ms().saturating_add(besides_ms));
+        let long = (total < needed).then(|| {
+            format!(
+                "shutdown.total_ms is {total}, shutdown.stages need {needed} together: raise shutdown.total_ms and the \
+                 kill timer of the platform, or lower a stage"
+            )
+        });
+        short.collect::<Vec<_>>().into_iter().chain(long)
     }
 
     /// The time for the whole stop.
@@ -176,7 +253,7 @@ mod tests {
     fn the_defaults_contradict_nothing() {
         assert_eq!(Grpc::at(7070).check(), None);
         assert_eq!(Etcd::default().check().count(), 0);
-        assert_eq!(Shutdown::default().check(Duration::from_secs(2)), None);
+        assert_eq!(Shutdown::default().check(&StageTimes::default(), 0).count(), 0);
         assert_eq!(Shutdown::default().kill_after(), None);
     }
 
@@ -187,8 +264,20 @@ mod tests {
         assert!(grpc.check().is_some_and(|text| text.contains("grpc.advertise")));
         assert_eq!(Grpc { advertise: "logic-0:7070".into(), ..grpc }.check(), None);
         assert_eq!(Etcd { endpoints: Vec::new(), lease_ttl_s: 1 }.check().count(), 2);
-        let short = Shutdown { total_ms: 1_999, kill_after_ms: 0 };
-        let text = short.check(Duration::from_secs(2)).expect("too short");
-        assert_eq!(text, "shutdown.total_ms is 1999, at least 2000 are needed");
+    }
+
+    #[test]
+    fn stages_have_room_for_what_they_do_and_fit_into_the_total() {
+        let stages = StageTimes { drain_ms: 1_500, flush_ms: 500, ..StageTimes::default() };
+        let shutdown = Shutdown { total_ms: 2_000, ..Shutdown::with(stages) };
+        assert_eq!(shutdown.check(&stages, 0).count(), 0);
+        let min = StageTimes { drain_ms: 1_600, ..StageTimes::default() };
+        let wrong: Vec<_> = shutdown.check(&min, 1).collect();
+        assert!(wrong[0].starts_with("shutdown.stages.drain_ms is 1500, at least 1600"), "{wrong:?}");
+        assert!(wrong[1].starts_with("shutdown.total_ms is 2000, shutdown.stages need 2001"), "{wrong:?}");
+        let plan = shutdown.plan(7);
+        assert_eq!(plan.check(), Ok(()));
+        let allowed: Vec<_> = plan.stages.iter().map(|stage| stage.allowed.as_millis()).collect();
+        assert_eq!(allowed, [7, 0, 1_500, 500, 0, 2_000]);
     }
 }

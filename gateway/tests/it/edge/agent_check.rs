@@ -22,7 +22,7 @@ async fn a_gateway_whose_turn_is_ahead_asks_for_half() {
     assert_eq!(weight(&rig).await, "100%\n", "there are more of them");
     first.set_state(InstanceState::Draining).await;
     assert_eq!(weight(&rig).await, "100%\n", "nobody has been replaced yet");
-    first.close().await;
+    first.close().await.unwrap();
     let second = rig.peer();
     assert_eq!(weight(&rig).await, "50%\n");
     drop(second);

@@ -134,3 +134,68 @@ async fn a_closed_terminal_stops_it_unless_it_was_told_to_live_on() {
     is_left_in_order(client).await;
     assert_eq!(process.exited().await, Some(0));
 }
+
+/// Every line is JSON with service and instance, numbers are numbers, and who comes late is told where the stop stands.
+#[tokio::test]
+async fn a_stop_is_told_in_numbers() {
+    let logic = logic().await;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut process = Process::start(&logic, |command| {
+        command.stderr(log.reopen().unwrap());
+        command.args(["--set", "shutdown.total_ms=9000", "--set", "shutdown.stages.drain_ms=3000"]);
+    });
+    let mut client = Client::connect_to(process.url()).await;
+    // Connected before the door closes, and asks afterwards.
+    let address = process.url().trim_start_matches("ws://").trim_end_matches("/ws").to_owned();
+    let mut late = TcpStream::connect(address).await.unwrap();
+    process.signal(Signal::SIGTERM);
+    assert!(client.hear().await["drain"].is_object());
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    late.write_all(upgrade.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(BUDGET, late.read_to_string(&mut answer)).await.expect("an answer in time").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("application/json"), "{answer}");
+    let told: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(told["state"], "draining", "{told}");
+    assert!(answer.contains(&format!("Retry-After: {}\r\n", told["retry_after_s"])), "{answer}");
+    assert!((1..=9).contains(&told["retry_after_s"].as_u64().unwrap()), "{told}");
+    assert!(client.hear().await["bye"].is_object());
+    client.end().await;
+    assert_eq!(process.exited().await, Some(0));
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let said = |message: &str| lines.iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
+    let in_order =
+        ["Stopping", "Stage begins", "Stage is over", "Stopped"].map(|message| said(message).len());
+    assert_eq!(in_order, [1, 6, 6, 1], "{text}");
+    assert_eq!(said("Stopping")[0]["total_ms"], 9000);
+    let drain = said("Stage is over").into_iter().find(|line| line["stage"] == "drain").unwrap();
+    assert_eq!((&drain["counts"]["closed"], &drain["counts"]["dropped"]), (&1.into(), &0.into()), "{drain}");
+    assert_eq!(said("Stage begins")[2]["allowed_ms"], 3000, "{text}");
+    for line in lines.iter().filter(|line| line["message"] == "Stopped") {
+        assert_eq!((&line["service"], &line["level"]), (&"gateway".into(), &"INFO".into()));
+        assert_eq!(line["instance"], process.said["instance"]);
+        assert!(line["counts"]["accepted"].is_u64(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_an_error_in_the_log_too() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("listen={}", taken.local_addr().unwrap());
+    let output = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"))
+        .args(["--set", "admin.listen=127.0.0.1:0", "--set", "grpc.listen=127.0.0.1:0", "--set", &address])
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let last = lines.last().unwrap();
+    assert_eq!(
+        (&last["message"], &last["level"], &last["exit_code"]),
+        (&"Stopped".into(), &"ERROR".into(), &1.into())
+    );
+    assert!(last["reason"].as_str().unwrap().contains(&taken.local_addr().unwrap().to_string()), "{last}");
+}

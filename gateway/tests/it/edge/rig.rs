@@ -85,7 +85,8 @@ impl Rig {
         let shared = app.serve(Deps { cluster, clock: Clock::system() }).await.unwrap();
         let (upgrades, stats) = (Arc::clone(&shared), shared);
         rig.status = Arc::new(move || stats.stats.to_json());
-        rig.close = Arc::new(move || upgrades.upgrades.close());
+        let closing = rig.lifecycle.clone();
+        rig.close = Arc::new(move || upgrades.upgrades.close(&closing, false));
         rig
     }
 
