@@ -142,6 +142,7 @@ async fn one(
         counts: [2, 2, 2],
         bin_dir: Some(bin_dir.to_owned()),
         settings,
+        habits: Vec::new(),
         given: given::Wanted::default(),
         dir,
         keep: false,

@@ -3,6 +3,7 @@
 
 mod client_state;
 mod counters;
+mod crowd;
 mod library;
 mod message;
 mod pace;
@@ -19,13 +20,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use futures::FutureExt;
 use sluice_judge::record::PageMessage;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 pub use counters::Progress;
+pub use crowd::address;
 pub use plan::{ClientKind, ClientRole, ClientSpec, Plan, Summary};
 pub use shared::Endpoints;
 pub use zipf::Zipf;
@@ -33,6 +36,7 @@ pub use zipf::Zipf;
 use crate::clock::Clock;
 use crate::records::Records;
 use client_state::ClientState;
+use crowd::Member;
 use query_client::QueryClient;
 use recorder::Recorder;
 use shared::{LoadPhase, LoadShared};
@@ -45,6 +49,8 @@ const QUIET: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(10);
 /// Between two looks at something that should happen soon.
 const LOOK: Duration = Duration::from_millis(20);
+/// Longer for each client.
+const LOOK_AT_ONE: Duration = Duration::from_micros(20);
 /// Files that clients share.
 const FILES: usize = 8;
 
@@ -56,7 +62,7 @@ pub struct Load {
     states: Vec<Arc<ClientState>>,
     specs: Vec<ClientSpec>,
     query_client: QueryClient,
-    clients: JoinSet<()>,
+    clients: JoinSet<anyhow::Result<()>>,
     /// Which client a task is.
     names: HashMap<Id, String>,
     records: Records,
@@ -73,23 +79,39 @@ impl Load {
         let (phase, seen) = watch::channel(LoadPhase::Gather);
         let shared = Arc::new(LoadShared::new(plan, endpoints, clock, seen));
         let (mut clients, mut states, mut names) = (JoinSet::new(), Vec::new(), HashMap::new());
+        let mut members = Vec::new();
         for spec in specs.iter().cloned() {
             let state = Arc::new(ClientState::new(&spec.user, &spec.rooms));
             states.push(Arc::clone(&state));
             let recorder = Recorder::begin(Arc::clone(&shared), state, records.writer(spec.client), &spec);
+            if spec.role == ClientRole::Crowd {
+                members.push(Member { spec, recorder });
+                continue;
+            }
             let (shared, recorder) = (Arc::clone(&shared), Arc::new(recorder));
             let name = format!("client {} ({})", spec.client, spec.role.name());
             let task = match spec.kind {
-                ClientKind::Library => clients.spawn(library::live(shared, spec, recorder)),
-                ClientKind::Plain => clients.spawn(plain::live(shared, spec, recorder)),
+                ClientKind::Library => clients.spawn(library::live(shared, spec, recorder).map(Ok)),
+                ClientKind::Plain => clients.spawn(plain::live(shared, spec, recorder).map(Ok)),
             };
             names.insert(task.id(), name);
+        }
+        if !members.is_empty() {
+            let shared = Arc::clone(&shared);
+            // a thread of its own: one poll for all of them
+            let task = clients.spawn_blocking(move || crowd::live(&shared, members));
+            names.insert(task.id(), "the crowd".to_owned());
         }
         let query_client = QueryClient::begin(&shared, &records);
         let load = Self { shared, phase, states, specs, query_client, clients, names, records };
         load.gather().await?;
         load.phase.send_replace(LoadPhase::Run);
         Ok(load)
+    }
+
+    /// Between two looks at everybody: of a crowd each look takes a while.
+    fn look(&self) -> Duration {
+        LOOK + LOOK_AT_ONE * u32::try_from(self.states.len()).unwrap_or(u32::MAX)
     }
 
     async fn gather(&self) -> anyhow::Result<()> {
@@ -155,11 +177,11 @@ impl Load {
         let start = Instant::now();
         let calm = || self.progress().unanswered == 0 && self.states.iter().all(|state| state.is_live());
         while !calm() && start.elapsed() < QUIET {
-            sleep(LOOK).await;
+            sleep(self.look()).await;
         }
         self.phase.send_replace(LoadPhase::Settle);
         while self.progress().unanswered > 0 && start.elapsed() < QUIET + GOODBYE {
-            sleep(LOOK).await; // they are giving up
+            sleep(self.look()).await; // they are giving up
         }
         self.shared.counters.unknown.load(Relaxed) - before
     }
@@ -171,7 +193,7 @@ impl Load {
             if start.elapsed() >= within {
                 return false;
             }
-            sleep(LOOK).await;
+            sleep(self.look()).await;
         }
         true
     }
@@ -228,10 +250,12 @@ impl Load {
         let names = &self.names;
         let goodbyes = async {
             while let Some(ended) = self.clients.join_next_with_id().await {
-                if let Err(error) = ended {
-                    let name = names.get(&error.id()).map_or("a client", String::as_str);
-                    bail!("{name} of the load failed: {error}");
-                }
+                let (id, outcome) = match ended {
+                    Ok((id, outcome)) => (id, outcome),
+                    Err(error) => (error.id(), Err(error.into())),
+                };
+                let name = names.get(&id).map_or("a client", String::as_str);
+                outcome.with_context(|| format!("{name} of the load failed"))?;
             }
             anyhow::Ok(())
         };

@@ -3,6 +3,7 @@
 
 mod during;
 mod leftovers;
+mod neighbours;
 mod part;
 mod samples;
 mod status_line;
@@ -25,10 +26,13 @@ use crate::scenario::{self, Round, Scenario};
 use crate::seed::Seed;
 use crate::target::given;
 pub use during::{During, Intervention};
+pub use sluice_load::habit::Habit;
 use status_line::StatusLine;
 
 /// Most rounds of one part: about ten minutes, some hundred megabytes of records.
 const PART_ROUNDS: usize = 60;
+/// The same of a herd, whose clients subscribe to 100,000 rooms each time all come back.
+const HERD_PART_ROUNDS: usize = 10;
 /// Load average for each processor above which a run says little about times; the drill itself makes one or two.
 const BUSY: f64 = 4.0;
 
@@ -49,6 +53,8 @@ pub struct Options {
     pub bin_dir: Option<PathBuf>,
     /// Settings of the services of a cluster of our own.
     pub settings: Vec<Setting>,
+    /// Bad neighbours of all clients, by name, at the first gateway.
+    pub habits: Vec<String>,
     /// A deployment that is given; empty = a cluster of our own.
     pub given: given::Wanted,
     /// Where everything is written.
@@ -80,6 +86,9 @@ impl Options {
             self.given.check()?;
         }
         refuse_used(&self.dir)?;
+        if let Some(name) = self.habits.iter().find(|name| Habit::named(name).is_none()) {
+            bail!("there is no habit {name:?}; there are:\n{}", Habit::explained());
+        }
         self.fault_kinds().map(drop)
     }
 
@@ -214,7 +223,8 @@ pub async fn around(
     let dir = options.dir.canonicalize()?;
     let status_line = StatusLine::new(options.quiet);
     refused.iter().for_each(|why| status_line.done(why, None));
-    let parts = parts_of(&rounds);
+    let most = if options.plan.crowd > 0 { HERD_PART_ROUNDS } else { PART_ROUNDS };
+    let parts = parts_of(&rounds, most);
     let mut outcome = Outcome { parts: Vec::new(), interrupted: false };
     for (index, rounds) in parts.iter().enumerate() {
         let folder = if parts.len() == 1 { dir.clone() } else { dir.join(format!("part-{}", index + 1)) };
@@ -296,11 +306,11 @@ pub fn folders_of(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// As equal as possible, so that no part is a handful of rounds that is not worth its start.
-fn parts_of(rounds: &[Round]) -> Vec<&[Round]> {
+fn parts_of(rounds: &[Round], most: usize) -> Vec<&[Round]> {
     if rounds.is_empty() {
         return vec![rounds];
     }
-    let count = rounds.len().div_ceil(PART_ROUNDS);
+    let count = rounds.len().div_ceil(most);
     rounds.chunks(rounds.len().div_ceil(count)).collect()
 }
 
@@ -331,7 +341,7 @@ mod tests {
         let kinds = Scenario::Quick.fault_kinds();
         for (count, sizes) in [(0, vec![0]), (60, vec![60]), (61, vec![31, 30]), (300, vec![60; 5])] {
             let rounds = scenario::plan(&kinds, count, Seed(1));
-            let parts = parts_of(&rounds);
+            let parts = parts_of(&rounds, PART_ROUNDS);
             assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), sizes);
             assert_eq!(parts.concat(), rounds);
         }

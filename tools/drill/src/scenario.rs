@@ -8,9 +8,13 @@ use rand::seq::SliceRandom;
 
 use crate::fault::{FaultKind, FreezeLength};
 use crate::links::Link;
+use crate::load::Plan;
 use crate::place::Role;
 use crate::proxy::Trouble;
 use crate::seed::Seed;
+
+/// Clients of a herd that only read and come back.
+const CROWD: u32 = 10_000;
 
 /// What is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub enum Scenario {
     Network,
     /// All gateways at once.
     Storm,
+    /// Gateways go, and a crowd comes back.
+    Herd,
     /// Everything at once, stores included.
     AllAtOnce,
     /// An older copy of the store comes back.
@@ -41,7 +47,7 @@ pub enum Scenario {
     Mix,
 }
 
-const NAMES: [(&str, Scenario, &str); 12] = [
+const NAMES: [(&str, Scenario, &str); 13] = [
     ("quick", Scenario::Quick, "SIGTERM and SIGKILL to each service: three minutes"),
     ("mix", Scenario::Mix, "one of each fault there is: ten minutes"),
     ("calm", Scenario::Calm, "no fault at all"),
@@ -51,6 +57,11 @@ const NAMES: [(&str, Scenario, &str); 12] = [
     ("stores", Scenario::Stores, "NATS, etcd, Redis and PostgreSQL restart, stand still, forget"),
     ("network", Scenario::Network, "links are cut, swallow bytes or crawl"),
     ("storm", Scenario::Storm, "all gateways go at once"),
+    (
+        "herd",
+        Scenario::Herd,
+        "gateways stop, die, roll, all at once, and 10,000 clients with 10 rooms each come back",
+    ),
     ("all-at-once", Scenario::AllAtOnce, "SIGTERM to everything within 50 ms, stores included"),
     ("restore", Scenario::Restore, "an older copy of the store is put back"),
     ("startup", Scenario::Startup, "signals during a start-up and during a stop"),
@@ -98,10 +109,40 @@ impl Scenario {
                 [network(&Trouble::ALL), each(&Role::SERVICES, &[FaultKind::Disconnect])].concat()
             }
             Self::Storm => vec![FaultKind::TermEvery(Role::Gateway), FaultKind::KillEvery(Role::Gateway)],
+            Self::Herd => herd(),
             Self::AllAtOnce => vec![FaultKind::AllAtOnce],
             Self::Restore => vec![FaultKind::Restore],
             Self::Startup => startup(),
             Self::Mix => mix(),
+        }
+    }
+
+    /// The load when nobody says another: of a herd the crowd is most of it, and nobody else is in its way.
+    #[must_use]
+    pub fn usual_plan(self) -> Plan {
+        let plan = Plan::default();
+        match self {
+            Self::Herd => Plan {
+                clients: 40,
+                rate_per_s: 100,
+                rooms: 1_000,
+                zipf: 0.0,
+                crowd: CROWD,
+                large_in: 0,
+                ..plan
+            },
+            Self::Calm
+            | Self::Quick
+            | Self::Roll
+            | Self::Crash
+            | Self::Freeze
+            | Self::Stores
+            | Self::Network
+            | Self::Storm
+            | Self::AllAtOnce
+            | Self::Restore
+            | Self::Startup
+            | Self::Mix => plan,
         }
     }
 
@@ -110,7 +151,7 @@ impl Scenario {
     pub fn usual_rounds(self, kinds: usize) -> usize {
         match self {
             Self::Calm => 0,
-            Self::Quick | Self::Storm | Self::Roll => kinds * 2,
+            Self::Quick | Self::Storm | Self::Roll | Self::Herd => kinds * 2,
             Self::AllAtOnce | Self::Restore => 3,
             Self::Crash | Self::Freeze | Self::Stores | Self::Network | Self::Startup | Self::Mix => kinds,
         }
@@ -119,6 +160,12 @@ impl Scenario {
 
 fn each(roles: &[Role], kinds: &[fn(Role) -> FaultKind]) -> Vec<FaultKind> {
     kinds.iter().flat_map(|kind| roles.iter().map(|role| kind(*role))).collect()
+}
+
+fn herd() -> Vec<FaultKind> {
+    let mut kinds = each(&[Role::Gateway], &[FaultKind::Term, FaultKind::Kill, FaultKind::Roll]);
+    kinds.extend([FaultKind::TermEvery(Role::Gateway), FaultKind::KillEvery(Role::Gateway)]);
+    kinds
 }
 
 fn crash() -> Vec<FaultKind> {

@@ -272,8 +272,8 @@ impl Running {
                     self.totals.dialled += 1;
                     self.totals.written += bytes;
                 }
-                // all ports in use for a moment: a client that closes first leaves them waiting
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                // nobody listens, or all ports wait: a client that closes first leaves them so for a minute
+                Err(error) if is_passing(&error) => {
                     self.due.push_back((n, now + AGAIN));
                     return Ok(());
                 }
@@ -368,6 +368,11 @@ impl Running {
             }
         }
     }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, ConnectionRefused};
+    matches!(error.kind(), AddrInUse | AddrNotAvailable | ConnectionRefused)
 }
 
 /// How many are due by now.

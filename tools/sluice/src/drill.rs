@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use sluice_drill::bites;
 use sluice_drill::load::Plan;
-use sluice_drill::run::{self, Options};
+use sluice_drill::run::{self, Habit, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given;
 use sluice_launcher::Setting;
@@ -34,15 +34,24 @@ pub(crate) struct Arguments {
     /// Of everything random; without it a new one, which is said
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How many clients
-    #[arg(long, default_value_t = 200, value_name = "N")]
-    clients: u32,
-    /// Publishes a second, all clients together
-    #[arg(long, default_value_t = 500, value_name = "N")]
-    rate: u32,
-    /// How many rooms
-    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    rooms: u32,
+    /// How many clients; without it 200, of a herd 40
+    #[arg(long, value_name = "N")]
+    clients: Option<u32>,
+    /// Publishes a second, all clients together; without it 500, of a herd 100
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
+    /// How many rooms; without it 50, of a herd 1,000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rooms: Option<u32>,
+    /// Clients besides, that only read and come back; without it none, of a herd 10,000
+    #[arg(long, value_name = "N")]
+    crowd: Option<u32>,
+    /// Rooms that each of the crowd reads
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    crowd_rooms: u32,
+    /// A bad neighbour at the first gateway, all the time; may be repeated
+    #[arg(long = "habit", value_name = "HABIT")]
+    habits: Vec<String>,
     /// Folder for records and data, new; without it `./drill-SEED`
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -131,11 +140,14 @@ struct Given {
 fn after_help() -> String {
     format!(
         "Scenarios:\n{}
+Habits:\n{}
 Examples:
   sluice drill                                   (SIGTERM and SIGKILL to each service, three minutes)
   sluice drill mix --report drill.html
   sluice drill crash --rounds 300 --seed 7       (in parts, one after the other)
   sluice drill mix --only 'term logic' --only 'freeze gateway'
+  sluice drill herd                              (10,000 clients come back, again and again)
+  sluice drill herd --crowd 500 --only 'kill gateway' --habit churner
   sluice drill --check drill-7
   sluice drill crash --spawn 'sluice dev --json --dir ./data' --only 'kill dev'
   sluice drill roll --spawn 'sluice dev --json --dir ./data' --roll-command 'sluice dev restart {{}} --dir ./data' --only 'roll'
@@ -143,7 +155,8 @@ Examples:
   sluice drill crash --gateway ws://127.0.0.1:8080/ws --admin http://127.0.0.1:8081 --token-secret \"$SECRET\" \\
       --pid gateway-1=4711 --restart 'gateway-1=sluice-gateway --config gateway.toml' --only 'kill gateway' \\
       --store postgres://sluice@127.0.0.1/sluice",
-        Scenario::explained()
+        Scenario::explained(),
+        Habit::explained()
     )
 }
 
@@ -231,17 +244,21 @@ impl Arguments {
         if given.is_empty() && !(given.pids.is_empty() && given.containers.is_empty()) {
             bail!("--pid and --container belong to a deployment that is given: name it with --gateway");
         }
+        let usual = self.scenario.usual_plan();
         let options = Options {
             scenario: self.scenario,
             rounds: self.rounds,
             only: self.only,
             plan: Plan {
                 seed,
-                clients: self.clients,
-                rate_per_s: self.rate,
-                rooms: self.rooms,
-                ..Plan::default()
+                clients: self.clients.unwrap_or(usual.clients),
+                rate_per_s: self.rate.unwrap_or(usual.rate_per_s),
+                rooms: self.rooms.unwrap_or(usual.rooms),
+                crowd: self.crowd.unwrap_or(usual.crowd),
+                crowd_rooms: self.crowd_rooms,
+                ..usual
             },
+            habits: self.habits,
             counts: [self.own.gateways, self.own.logics, self.own.tasks],
             bin_dir: self.own.bin_dir,
             settings: self.own.settings,

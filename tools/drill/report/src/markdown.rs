@@ -2,7 +2,7 @@
 
 use super::{
     headline::headline,
-    table::{COLUMNS, rows, target},
+    table::{COLUMNS, CROWD_COLUMNS, crowd_rows, rows, target},
     words::{counted, date, duration, line},
 };
 use crate::measure::Measures;
@@ -30,6 +30,12 @@ pub fn markdown(measures: &Measures, verdicts: &[Verdict]) -> String {
     out += &format!("|---|{}\n", "---:|".repeat(COLUMNS.len() - 1));
     for cells in rows(measures) {
         out += &row(&cells);
+    }
+    let crowd = crowd_rows(measures);
+    if !crowd.is_empty() {
+        out += &format!("\n{}", row(&CROWD_COLUMNS.map(str::to_owned)));
+        out += &format!("|---|{}\n", "---:|".repeat(CROWD_COLUMNS.len() - 1));
+        out.extend(crowd.iter().map(|cells| row(cells)));
     }
     for (name, spread) in
         [("Publish to `ok`", &measures.publish), ("Publish to delivery", &measures.delivery)]

@@ -2,6 +2,7 @@
 //! ended. Reads the folders of runs once, line by line; judges nothing, and opens nothing but their files.
 
 mod client;
+mod comeback;
 mod deliveries;
 mod folder;
 mod measures;

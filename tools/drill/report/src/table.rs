@@ -19,6 +19,10 @@ pub(super) const COLUMNS: [&str; 12] = [
     "silence max",
 ];
 
+/// The same of the table of a crowd's way back.
+pub(super) const CROWD_COLUMNS: [&str; 7] =
+    ["crowd after", "away", "p50", "p99", "max", "beyond told p99", "beyond told max"];
+
 /// Characters of the name of a fault.
 const NAME_MAX: usize = 48;
 
@@ -68,6 +72,24 @@ fn row(
         time(silence, |silence| silence.p99_us),
         time(silence, |silence| silence.max_us),
     ]
+}
+
+/// A row for each kind of fault after which some of a crowd were away.
+pub(super) fn crowd_rows(measures: &Measures) -> Vec<[String; CROWD_COLUMNS.len()]> {
+    let time = |spread: Option<&Spread>, of: fn(&Spread) -> u64| duration_or_none(spread.map(of));
+    let row = |kind: &KindMeasure| {
+        let (away, beyond) = (kind.away.as_ref(), kind.away_beyond_told.as_ref());
+        Some([
+            line(&kind.kind, NAME_MAX),
+            count(away?.n),
+            time(away, |away| away.p50_us),
+            time(away, |away| away.p99_us),
+            time(away, |away| away.max_us),
+            time(beyond, |beyond| beyond.p99_us),
+            time(beyond, |beyond| beyond.max_us),
+        ])
+    };
+    measures.kinds.iter().filter_map(row).collect()
 }
 
 /// A target in words: what, its bound, what was seen, whether it was met.

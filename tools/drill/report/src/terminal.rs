@@ -2,7 +2,7 @@
 
 use super::{
     headline::{HeadlineState, advice, headline, reasons},
-    table::{COLUMNS, aligned, rows, target},
+    table::{COLUMNS, CROWD_COLUMNS, aligned, crowd_rows, rows, target},
     words::{NONE, count, counted, duration, line, moment},
 };
 use crate::measure::{Measures, Spread};
@@ -23,6 +23,7 @@ const LINE_MAX: usize = 180;
 pub fn terminal(measures: &Measures, verdicts: &[Verdict]) -> String {
     let mut out = String::new();
     table(&mut out, measures);
+    crowd(&mut out, measures);
     latencies(&mut out, measures);
     targets(&mut out, measures);
     anomalies(&mut out, measures, verdicts);
@@ -43,6 +44,18 @@ fn table(out: &mut String, measures: &Measures) {
         *out += &format!("{row}\n");
     }
     out.push('\n');
+}
+
+/// How the crowd came back; nothing without one.
+fn crowd(out: &mut String, measures: &Measures) {
+    let mut cells = vec![CROWD_COLUMNS.map(str::to_owned)];
+    cells.extend(crowd_rows(measures));
+    if cells.len() > 1 {
+        for row in aligned(&cells) {
+            *out += &format!("{row}\n");
+        }
+        out.push('\n');
+    }
 }
 
 fn latencies(out: &mut String, measures: &Measures) {

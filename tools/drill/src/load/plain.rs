@@ -15,6 +15,8 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use sluice_judge::record::{ClientEvent, PublishOutcome};
+use sluice_load::comeback::Comeback;
+use sluice_load::server_frame::{ServerFrame, WelcomeFrame};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, sleep, timeout};
 
@@ -24,14 +26,11 @@ use super::recorder::Recorder;
 use super::shared::{LoadPhase, LoadShared};
 use crate::seed::Seed;
 use behaviour::Behaviour;
-use frame::{ServerFrame, WelcomeFrame};
 use resend::{GivenUp, ResendQueue};
 use socket::{Socket, Turn};
 
 /// Handshake and `welcome` together.
 const CONNECT: Duration = Duration::from_secs(10);
-/// First and longest window of the random pause before a reconnect that nobody told a time for.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 /// Before coming back to a server that said not to: the load goes on all the same.
 const UNWANTED: Duration = Duration::from_secs(2);
 /// Second connections get this long to end.
@@ -50,8 +49,7 @@ struct PlainClient {
     ticks: Option<Interval>,
     /// Which gateway is next.
     gateway: usize,
-    /// Attempts that failed since the last connection.
-    failures: u32,
+    comeback: Comeback,
     gathered: bool,
     /// Second connections.
     second_connection: JoinSet<()>,
@@ -85,7 +83,7 @@ pub(super) async fn live(shared: Arc<LoadShared>, spec: ClientSpec, recorder: Ar
         behaviour,
         ticks: None,
         gateway,
-        failures: 0,
+        comeback: Comeback::default(),
         gathered: false,
         second_connection,
     };
@@ -102,14 +100,17 @@ impl PlainClient {
         while self.shared.phase() < LoadPhase::End {
             let pause = match self.connect().await {
                 Ok((socket, url, welcome)) => {
-                    self.failures = 0;
+                    self.comeback.connected();
                     match self.run_connection(socket, url, welcome).await {
                         ConnectionEnd::End => return,
                         ConnectionEnd::Left => Duration::from_millis(self.rng.random_range(50..2_000)),
-                        ConnectionEnd::Lost(told) => told.unwrap_or_else(|| self.backoff()),
+                        ConnectionEnd::Lost(told) => self.pause_before_return(told),
                     }
                 }
-                Err(()) => self.backoff(),
+                Err(()) => {
+                    self.comeback.failed();
+                    self.pause_before_return(None)
+                }
             };
             self.gateway += 1;
             self.pause(pause).await;
@@ -139,10 +140,8 @@ impl PlainClient {
         }
     }
 
-    fn backoff(&mut self) -> Duration {
-        let grown = BACKOFF.0.saturating_mul(1 << self.failures.min(10)).min(BACKOFF.1);
-        self.failures += 1;
-        grown.mul_f64(self.rng.random_range(0.2..=1.0))
+    fn pause_before_return(&mut self, told: Option<Duration>) -> Duration {
+        self.comeback.pause(told, self.shared.endpoints.count(), self.rng.random())
     }
 
     async fn connect(&mut self) -> Result<(Socket, String, WelcomeFrame), ()> {

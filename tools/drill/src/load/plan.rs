@@ -1,11 +1,12 @@
 //! What the load shall be, and which client does what: pure, everything from the seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
+use rand::seq::index::sample;
 
 use super::zipf::Zipf;
 use crate::seed::Seed;
@@ -48,6 +49,10 @@ pub struct Plan {
     pub large_in: u32,
     /// Some read history.
     pub history: bool,
+    /// Clients besides, on one thread, that only read.
+    pub crowd: u32,
+    /// How many rooms each of them reads.
+    pub crowd_rooms: u32,
 }
 
 impl Default for Plan {
@@ -67,6 +72,8 @@ impl Default for Plan {
             keyless: true,
             large_in: 2_000,
             history: true,
+            crowd: 0,
+            crowd_rooms: 10,
         }
     }
 }
@@ -108,6 +115,8 @@ pub enum ClientRole {
     Stopped,
     /// Publishes, and sends some of it twice.
     Resender,
+    /// One of many who only read and come back.
+    Crowd,
 }
 
 impl ClientRole {
@@ -122,6 +131,7 @@ impl ClientRole {
             Self::Slow => "slow",
             Self::Stopped => "stopped",
             Self::Resender => "resender",
+            Self::Crowd => "crowd",
         }
     }
 
@@ -194,7 +204,34 @@ impl Plan {
                 spec.phase = f64::from(spec.client - 1) / f64::from(beacons);
             }
         }
+        specs.extend(self.crowd());
         specs
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn everybody(&self) -> u32 {
+        self.clients + self.crowd
+    }
+
+    /// The crowd, numbered after all others: any rooms but the beacon's, which would be too loud for so many.
+    fn crowd(&self) -> impl Iterator<Item = ClientSpec> {
+        let mut rng = Seed(self.seed).stream("crowd", 0);
+        let rooms = self.crowd_rooms.min(self.rooms) as usize;
+        (1..=self.crowd).map(move |n| ClientSpec {
+            client: self.clients + n,
+            user: format!("u{}", self.clients + n),
+            kind: ClientKind::Plain,
+            role: ClientRole::Crowd,
+            rooms: sample(&mut rng, self.rooms as usize, rooms)
+                .into_iter()
+                .map(|place| self.room(place))
+                .collect(),
+            rate_per_s: 0.0,
+            phase: 0.0,
+            history: false,
+            eager: false,
+        })
     }
 
     /// Roles and kinds of the ordinary clients, shuffled. Who reads slowly or resends is written by hand.
@@ -225,8 +262,11 @@ impl Plan {
     #[must_use]
     pub fn deliveries_per_s(&self, specs: &[ClientSpec]) -> f64 {
         let popularity = self.popularity();
-        let readers =
-            |room: &str| specs.iter().filter(|spec| spec.rooms.iter().any(|read| read == room)).count();
+        let mut readers_of: HashMap<&str, usize> = HashMap::new();
+        for room in specs.iter().flat_map(|spec| &spec.rooms) {
+            *readers_of.entry(room).or_default() += 1;
+        }
+        let readers = |room: &str| readers_of.get(room).copied().unwrap_or_default();
         let ordinary: f64 =
             (0..self.rooms as usize).map(|n| popularity.share(n) * readers(&self.room(n)) as f64).sum();
         ordinary * f64::from(self.rate_per_s)
@@ -316,6 +356,11 @@ mod tests {
         ] {
             assert!(specs.iter().filter(|spec| spec.role == role).count() >= 2, "{role:?}");
         }
+        let herd = Plan { crowd: 30, crowd_rooms: 10, ..Plan::default() };
+        let (herd, ordinary) = (herd.specs(), &specs);
+        assert_eq!(&herd[..200], &ordinary[..], "a crowd moves nobody else");
+        let rooms = |spec: &ClientSpec| spec.rooms.iter().collect::<std::collections::BTreeSet<_>>().len();
+        assert!(herd.len() == 230 && herd[200..].iter().all(|spec| rooms(spec) == 10), "each room once");
         let calm = Plan { churn: false, slow: false, resend: false, ..Plan::default() }.specs();
         assert!(
             calm.iter().all(|spec| matches!(

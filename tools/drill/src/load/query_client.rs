@@ -39,7 +39,7 @@ pub(super) struct QueryClient {
 
 impl QueryClient {
     pub(super) fn begin(shared: &Arc<LoadShared>, records: &Records) -> Self {
-        let writer = records.writer(shared.plan.clients + 1);
+        let writer = records.writer(shared.plan.everybody() + 1);
         let (role, kind) = ("query-client".to_owned(), "library".to_owned());
         writer.note(&ClientEvent::Client { user: USER.to_owned(), role, kind });
         let (client, conns) = (Mutex::new(None), AtomicU32::new(0));

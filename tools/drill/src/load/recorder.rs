@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use sluice_judge::record::{ClientEvent, PublishOutcome, hash_of};
+use sluice_load::server_frame::{ServerError, ServerFrame};
 
 use super::client_state::ClientState;
 use super::counters::one;
@@ -113,6 +114,44 @@ impl Recorder {
     pub(super) fn skipped(&self, conn: u32, room: &str, from: u64, to: u64) {
         self.note(&ClientEvent::Skipped { conn, room: room.to_owned(), from, to });
         self.state.reached(room, to);
+    }
+
+    /// A message, a gap or a farewell; whether it was one of these.
+    pub(super) fn heard(&self, conn: u32, frame: &ServerFrame<'_>) -> bool {
+        if let Some(room) = &frame.msg {
+            let from = frame.sender();
+            let (seq, key) = (frame.seq.unwrap_or_default(), frame.key.as_deref());
+            self.got(Delivery { conn, room, seq, from: &from, key, hash: 0 }, frame.bytes());
+        } else if let Some(room) = &frame.skipped {
+            let (from, to) = (frame.skipped_from().unwrap_or_default(), frame.to.unwrap_or_default());
+            self.skipped(conn, room, from, to);
+        }
+        if let Some(drain) = &frame.drain {
+            let (within_ms, reconnect_ms) = (drain.within_ms, drain.reconnect_ms);
+            self.note(&ClientEvent::Drain { conn, within_ms, reconnect_ms });
+        }
+        if let Some(bye) = &frame.bye {
+            let (code, reconnect, reconnect_ms) = (bye.code, bye.reconnect, bye.reconnect_ms);
+            self.note(&ClientEvent::Bye { conn, code, reconnect, reconnect_ms });
+        }
+        frame.msg.is_some() || frame.skipped.is_some() || frame.drain.is_some() || frame.bye.is_some()
+    }
+
+    /// A subscription began, was resumed, or has another epoch; whether the frame says everything of it.
+    pub(super) fn confirmed(&self, conn: u32, frame: &ServerFrame<'_>, asked: bool) -> bool {
+        let (Some(room), Some(after), Some(head), Some(epoch), Some(recovered)) =
+            (&frame.room, frame.after, frame.head, &frame.epoch, frame.recovered)
+        else {
+            return false;
+        };
+        self.subscribed(conn, Confirmed { room, after, head, epoch, recovered, asked });
+        true
+    }
+
+    /// An error that answers no publish.
+    pub(super) fn refused(&self, conn: u32, error: &ServerError) {
+        let (code, message) = (error.code.clone(), error.message.clone());
+        self.note(&ClientEvent::Error { conn, code, message });
     }
 
     /// Written down before it is sent: nobody can have it earlier. `first`: no resend.

@@ -58,6 +58,10 @@ impl Endpoints {
         urls
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.urls.borrow().len()
+    }
+
     pub(super) fn changes(&self) -> watch::Receiver<Vec<String>> {
         self.urls.clone()
     }

@@ -16,6 +16,7 @@ use tokio::runtime::{self, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::neighbours::Neighbours;
 use super::status_line::StatusLine;
 use super::store_reader::StoreReader;
 use super::{During, Options, leftovers, samples};
@@ -127,7 +128,7 @@ impl RunPart<'_> {
             seed: plan.seed,
             build: build(),
             started_ms: clock.began_ms(),
-            clients: plan.clients,
+            clients: plan.everybody(),
             rate_per_s: plan.rate_per_s,
             beacon_room: plan.beacon_room(),
             beacon_per_s: plan.beacon_per_s,
@@ -152,9 +153,12 @@ impl RunPart<'_> {
         let load = self.load(target, record, load_runtime.handle()?).await?;
         let began_us = record.clock.now_us();
         self.status_line.done(&load.summary(), None);
+        let neighbours = Neighbours::begin(self.options, target, record.run.seed).await?;
         let rounds = self.under_load(target, &load, record).await;
+        let neighbours = neighbours.end().await;
         record.run.interrupted = self.stop.is_cancelled();
         record.run.load_us = record.clock.now_us() - began_us;
+        neighbours.iter().for_each(|said| self.status_line.done(said, None));
         if rounds.is_err() || record.run.interrupted {
             load.end().await?;
             rounds?;
@@ -203,11 +207,7 @@ impl RunPart<'_> {
     ) -> anyhow::Result<Load> {
         self.status_line.now("connecting", None);
         let secret = target.token_secret().to_owned();
-        let token = move |user: &str| {
-            let all = || vec!["*".to_owned()];
-            mint(&secret, user, Grants { sub: all(), publish: all() }, TOKEN).ok()
-        };
-        let endpoints = Endpoints::fixed(target.endpoints(), token);
+        let endpoints = Endpoints::fixed(target.endpoints(), move |user| token(&secret, user));
         let (plan, clock, dir) = (record.plan.clone(), record.clock, self.dir.to_owned());
         let load =
             load_runtime.spawn(async move { Load::start(plan, endpoints, clock, &dir).await }).await??;
@@ -286,7 +286,9 @@ impl RunPart<'_> {
         let (before, until) = (load.progress(), Instant::now() + PROGRESS);
         loop {
             let now = load.progress();
-            let are_back = now.connected * 10 >= self.options.plan.clients * 9;
+            let plan = &self.options.plan;
+            // of the others some leave on purpose
+            let are_back = now.connected * 10 >= plan.clients * 9 + plan.crowd * 10;
             if are_back && now.acked >= before.acked + acks && now.delivered > before.delivered {
                 return true;
             }
@@ -301,12 +303,11 @@ impl RunPart<'_> {
     async fn presence(&self, load: &Load, heads: &BTreeMap<String, u64>) -> Vec<PresenceAsked> {
         self.status_line.now("asking who is there", Some(&load.progress()));
         let until = Instant::now() + PRESENCE;
-        let mut asked = Vec::new();
+        let (mut asked, mut behind) = (Vec::new(), load.behind(heads));
         for (room, mut open) in load.open_presence() {
             loop {
                 // no answer at all is wrong as well, once patience is over
                 let mut said = load.presence(&room).await.unwrap_or_default();
-                let behind = load.behind(heads);
                 said.retain(|user, _| !behind.contains(user));
                 open.retain(|user, _| !behind.contains(user));
                 if said == open || Instant::now() >= until {
@@ -315,6 +316,7 @@ impl RunPart<'_> {
                 }
                 sleep(LOOK).await;
                 open = load.open_presence().remove(&room).unwrap_or_default();
+                behind = load.behind(heads);
             }
         }
         asked
@@ -333,6 +335,12 @@ impl RunPart<'_> {
         }
         Ok(())
     }
+}
+
+/// A token that may read and write everything.
+pub(super) fn token(secret: &str, user: &str) -> Option<String> {
+    let all = || vec!["*".to_owned()];
+    mint(secret, user, Grants { sub: all(), publish: all() }, TOKEN).ok()
 }
 
 /// Threads of the load alone: however busy clients are, faults come in time and ends are seen when they happen.

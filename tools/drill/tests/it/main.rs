@@ -21,6 +21,7 @@ fn options(dir: &Path) -> Options {
         counts: [2, 2, 1],
         bin_dir: None,
         settings: Vec::new(),
+        habits: Vec::new(),
         given: given::Wanted::default(),
         dir: dir.to_owned(),
         keep: false,

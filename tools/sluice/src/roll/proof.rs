@@ -59,6 +59,7 @@ impl Proof {
             counts: [0; 3],
             bin_dir: None,
             settings: Vec::new(),
+            habits: Vec::new(),
             given: self.given(instances, seen),
             dir: self.dir.clone().unwrap_or_else(|| PathBuf::from(format!("roll-{seed}"))),
             keep: self.dir.is_some(),

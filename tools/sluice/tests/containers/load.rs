@@ -49,6 +49,7 @@ pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
         counts: [0; 3],
         bin_dir: None,
         settings: Vec::new(),
+        habits: Vec::new(),
         given: Wanted {
             gateways: vec!["ws://127.0.0.1:8080/ws".into()],
             admins: ADMINS.map(String::from).to_vec(),

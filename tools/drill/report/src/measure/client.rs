@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::{
+    comeback::{Absence, ComebackMeter},
     deliveries::{Deliveries, name, short},
     folder::DeliveryEntry,
     silence::{MeasureWindows, SilenceMeter, Silences},
@@ -30,6 +31,8 @@ pub(super) struct MeasuredClient {
     /// It paused once: what comes to it late says nothing.
     paused: bool,
     listener: SilenceMeter,
+    /// Of one of the crowd.
+    comeback: Option<ComebackMeter>,
     /// First send of what was not answered yet.
     unanswered: HashMap<u64, u64>,
     newest_n: u64,
@@ -52,6 +55,9 @@ impl MeasuredClient {
         got: &DeliveryEntry<'_>,
     ) {
         self.got += 1;
+        if let Some(comeback) = &mut self.comeback {
+            comeback.got(at, got);
+        }
         if got.room == plan.beacon_room {
             self.listener.beacon(plan, at);
         }
@@ -73,10 +79,14 @@ impl MeasuredClient {
         what: &ClientEvent,
     ) -> Option<Acked> {
         self.listener.see(plan, at, what);
+        if let Some(comeback) = &mut self.comeback {
+            comeback.see(at, what);
+        }
         match what {
             ClientEvent::Client { user, role, .. } => {
                 self.user = short(user);
                 self.user_name.clone_from(user);
+                self.comeback = (role == "crowd").then(ComebackMeter::default);
                 self.absent = matches!(role.as_str(), "slow" | "stopped" | "churn");
             }
             ClientEvent::Paused { .. } => self.paused = true,
@@ -122,6 +132,11 @@ impl MeasuredClient {
             }
             PublishOutcome::Again(_) => None,
         }
+    }
+
+    /// Window of a fault → how long it was away.
+    pub(super) fn absences(&mut self, plan: &MeasureWindows, end: u64) -> Vec<(usize, Absence)> {
+        self.comeback.take().map(|comeback| comeback.finish(&plan.faults, end)).unwrap_or_default()
     }
 
     /// What it heard when the last beacon of the run was sent at `end`; nothing of one that was away on purpose.

@@ -36,6 +36,8 @@ pub(super) enum EntryBody<'a> {
 /// A delivery.
 #[derive(Deserialize)]
 pub(super) struct DeliveryEntry<'a> {
+    pub(super) conn: u32,
+    pub(super) seq: u64,
     #[serde(borrow)]
     pub(super) room: Cow<'a, str>,
     #[serde(borrow)]

@@ -125,6 +125,10 @@ pub struct KindMeasure {
     pub beyond_told: Option<Spread>,
     /// `kill gateway`: from the end of the connection, as the client saw it, to its next beacon.
     pub after_notice: Option<Spread>,
+    /// The crowd: from the end of a connection until the client has all its rooms and everything in them.
+    pub away: Option<Spread>,
+    /// The same less the `reconnect_ms` that the client was told, of clients that were told one.
+    pub away_beyond_told: Option<Spread>,
 }
 
 /// Latencies of the publishes of one stretch of time.

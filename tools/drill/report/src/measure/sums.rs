@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{
     client::MeasuredClient,
+    comeback::Absence,
     deliveries::Deliveries,
     folder::{self, EntryBody, RunFolder},
     measures::{Broken, ExitTimes, KindMeasure, MeasureError, Measures, RunFacts, Totals},
@@ -39,6 +40,8 @@ struct KindSums {
     silences: Vec<u64>,
     beyond_told: Vec<u64>,
     after_notice: Vec<u64>,
+    away: Vec<u64>,
+    away_beyond_told: Vec<u64>,
 }
 
 /// A run while its clients are read.
@@ -164,7 +167,9 @@ impl MeasureSums {
             })?;
             self.measures.unread_lines += unread;
         }
-        for client in reader.clients.into_values() {
+        let settled = settled_us(part).min(part.length_us);
+        for mut client in reader.clients.into_values() {
+            self.add_absences(&felt, client.absences(&reader.plan, settled));
             self.measures.totals.publishes += client.published;
             self.measures.totals.deliveries += client.got;
             self.add_heard(&felt, client.finish(&reader.plan, reader.last_beacon));
@@ -189,6 +194,14 @@ impl MeasureSums {
             if let Some(kind) = self.kind_that_hit(faults, i) {
                 kind.after_notice.push(took);
             }
+        }
+    }
+
+    fn add_absences(&mut self, faults: &[&FaultRecord], absences: Vec<(usize, Absence)>) {
+        for (i, absence) in absences {
+            let Some(kind) = self.kind_that_hit(faults, i) else { continue };
+            kind.away.push(absence.took);
+            kind.away_beyond_told.extend(absence.told.map(|told| absence.took.saturating_sub(told)));
         }
     }
 
@@ -229,6 +242,8 @@ impl KindSums {
             silence: Spread::of(self.silences),
             beyond_told: only("term gateway", self.beyond_told),
             after_notice: only("kill gateway", self.after_notice),
+            away: Spread::of(self.away),
+            away_beyond_told: Spread::of(self.away_beyond_told),
             kind,
         }
     }

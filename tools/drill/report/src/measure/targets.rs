@@ -15,6 +15,12 @@ const KILLED_TASK_US: u64 = 1_000_000;
 /// A client that sees its connection break hears again within this.
 const AFTER_NOTICE_US: u64 = 2_000_000;
 
+/// A crowd is back, with everything in all its rooms, within this.
+const CROWD_BACK_US: u64 = 10_000_000;
+
+/// One of it is away for this long beyond the time it was told.
+const CROWD_BEYOND_TOLD_US: u64 = 500_000;
+
 impl TargetResult {
     /// Whether it was met; `None` when that cannot be said.
     #[must_use]
@@ -43,7 +49,7 @@ pub(super) fn judge(kinds: &[KindMeasure], steady: Option<&Spread>) -> Vec<Targe
     let (kill_task, kill_gateway) =
         (of("kill task", |kind| &kind.silence), of("kill gateway", |kind| &kind.after_notice));
     let told = "SIGTERM of a gateway: silence beyond the told reconnect time";
-    vec![
+    let mut targets = vec![
         target("SIGTERM of a task: p99 silence, steady p99 + 50 ms", stop_limit, term_task, p99),
         target("SIGTERM of a logic: p99 silence, steady p99 + 50 ms", stop_limit, term_logic, p99),
         target(&format!("{told}, p99"), Some(BEYOND_TOLD_US), term_gateway, p99),
@@ -55,7 +61,17 @@ pub(super) fn judge(kinds: &[KindMeasure], steady: Option<&Spread>) -> Vec<Targe
             kill_gateway,
             max,
         ),
-    ]
+    ];
+    // only a herd has a crowd
+    for kind in kinds.iter().filter(|kind| kind.away.is_some()) {
+        let name = format!("crowd, {}: longest until it is back and caught up", kind.kind);
+        targets.push(target(&name, Some(CROWD_BACK_US), kind.away.as_ref(), max));
+        if kind.away_beyond_told.is_some() {
+            let name = format!("crowd, {}: away beyond the told time, p99", kind.kind);
+            targets.push(target(&name, Some(CROWD_BEYOND_TOLD_US), kind.away_beyond_told.as_ref(), p99));
+        }
+    }
+    targets
 }
 
 #[cfg(test)]

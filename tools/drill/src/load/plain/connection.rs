@@ -7,13 +7,14 @@ use std::time::Duration;
 use rand::RngExt;
 use serde_json::json;
 use sluice_judge::record::ClientEvent;
+use sluice_load::server_frame::{ServerFrame, WelcomeFrame};
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
 use super::super::pace::pace;
 use super::super::plan::ClientRole;
 use super::super::recorder::OWN_WISH;
 use super::super::shared::LoadPhase;
-use super::frame::{self, ServerFrame, WelcomeFrame};
+use super::frame;
 use super::socket::{Socket, Turn};
 use super::{ConnectionEnd, PlainClient, UNWANTED};
 

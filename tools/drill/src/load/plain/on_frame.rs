@@ -1,28 +1,18 @@
 //! What each frame of the server means to a plain client. Everything is written down, whether it makes sense or not:
 //! the judge decides that.
 
-use serde_json::value::RawValue;
 use sluice_judge::record::{ClientEvent, PublishOutcome};
+use sluice_load::server_frame::ServerFrame;
 
-use super::super::recorder::{Confirmed, Recorder};
 use super::PlainClient;
 use super::connection::{PlainConnection, Request};
-use super::frame::{ServerError, ServerFrame, Whose};
+use super::frame::{Meaning, Whose};
 use super::resend::Effect;
-use crate::records::Delivery;
 
 impl PlainClient {
     pub(super) fn on_frame(&mut self, frame: ServerFrame<'_>, connection: &mut PlainConnection) {
-        let (recorder, conn) = (&self.recorder, connection.conn);
-        if let Some(room) = &frame.msg {
-            let from = frame.sender();
-            let (seq, key) = (frame.seq.unwrap_or_default(), frame.key.as_deref());
-            recorder.got(Delivery { conn, room, seq, from: &from, key, hash: 0 }, frame.bytes());
-        } else if let Some(room) = &frame.skipped {
-            let from = frame.from.map(RawValue::get).and_then(|from| from.parse().ok());
-            recorder.skipped(conn, room, from.unwrap_or_default(), frame.to.unwrap_or_default());
-        } else if frame.drain.is_some() || frame.bye.is_some() {
-            farewell(recorder, conn, &frame);
+        let conn = connection.conn;
+        if self.recorder.heard(conn, &frame) {
             if let Some(drain) = frame.drain {
                 connection.told(true, Some(drain.reconnect_ms));
             }
@@ -66,7 +56,7 @@ impl PlainClient {
             if let (Request::Sub(room), true) = (request, error.retry) {
                 connection.again_later(room);
             }
-            return trouble(&self.recorder, conn, &error);
+            return self.recorder.refused(conn, &error);
         }
         match (request, frame.ok.as_deref()) {
             (Request::Sub(_), Some("sub")) => self.on_subscribed(&frame, conn, true),
@@ -76,8 +66,7 @@ impl PlainClient {
                 connection.later.push((back, Request::Sub(room)));
             }
             (Request::History(room, before), Some("history")) => {
-                let messages =
-                    frame.messages.unwrap_or_default().iter().filter_map(ServerFrame::seen).collect();
+                let messages = frame.messages.unwrap_or_default().iter().filter_map(Meaning::seen).collect();
                 self.recorder.note(&ClientEvent::History { conn, room, before, messages });
             }
             (Request::Sub(_) | Request::Unsub(_) | Request::History(..), _) => {
@@ -87,17 +76,14 @@ impl PlainClient {
     }
 
     fn on_subscribed(&self, frame: &ServerFrame<'_>, conn: u32, asked: bool) {
-        let (Some(room), Some(after), Some(head), Some(epoch), Some(recovered)) =
-            (&frame.room, frame.after, frame.head, &frame.epoch, frame.recovered)
-        else {
-            return self.odd(conn, "a subscription without its position");
-        };
-        self.recorder.subscribed(conn, Confirmed { room, after, head, epoch, recovered, asked });
+        if !self.recorder.confirmed(conn, frame, asked) {
+            self.odd(conn, "a subscription without its position");
+        }
     }
 
     fn on_unasked(&self, frame: &ServerFrame<'_>, conn: u32) {
         match (&frame.error, frame.ok.as_deref()) {
-            (Some(error), _) => trouble(&self.recorder, conn, error),
+            (Some(error), _) => self.recorder.refused(conn, error),
             (None, Some("sub")) => self.on_subscribed(frame, conn, false),
             (None, _) => self.odd(conn, "a frame that nobody knows"),
         }
@@ -107,21 +93,4 @@ impl PlainClient {
         let (code, message) = ("odd".to_owned(), message.to_owned());
         self.recorder.note(&ClientEvent::Error { conn, code, message });
     }
-}
-
-/// `drain` and `bye`.
-pub(super) fn farewell(recorder: &Recorder, conn: u32, frame: &ServerFrame<'_>) {
-    if let Some(drain) = &frame.drain {
-        let (within_ms, reconnect_ms) = (drain.within_ms, drain.reconnect_ms);
-        recorder.note(&ClientEvent::Drain { conn, within_ms, reconnect_ms });
-    }
-    if let Some(bye) = &frame.bye {
-        let (code, reconnect, reconnect_ms) = (bye.code, bye.reconnect, bye.reconnect_ms);
-        recorder.note(&ClientEvent::Bye { conn, code, reconnect, reconnect_ms });
-    }
-}
-
-fn trouble(recorder: &Recorder, conn: u32, error: &ServerError) {
-    let (code, message) = (error.code.clone(), error.message.clone());
-    recorder.note(&ClientEvent::Error { conn, code, message });
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_judge::record::ClientEvent;
+use sluice_load::server_frame::ServerFrame;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::message::OutgoingMessage;
 use super::super::recorder::{OWN_WISH, Recorder};
-use super::frame::{self, ServerFrame, Whose};
-use super::on_frame::farewell;
+use super::frame::{self, Meaning, Whose};
 use super::socket::{Socket, Turn};
 
 /// All of it ends within this.
@@ -61,7 +61,7 @@ async fn ask(
                     Ok(frame) => frame,
                     Err(reason) => return (OWN_WISH, reason),
                 };
-                farewell(recorder, conn, &frame);
+                recorder.heard(conn, &frame);
                 if let (Whose::Publish(n), Some(outcome)) = (frame.whose(), frame.outcome()) {
                     recorder.answered(conn, n, outcome, None);
                     return (OWN_WISH, "answered".to_owned());
