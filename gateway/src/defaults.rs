@@ -16,6 +16,9 @@ pub const RETRY_AFTER_S: u64 = 2;
 
 /// What one read takes from a socket at most: one buffer per shard, none per connection.
 pub const READ_CHUNK_BYTES: usize = 64 * 1024;
+/// Frames taken from one connection in one read: at 0.5 to 5 µs each one that never stops sending has at most a
+/// millisecond, then others have their turn.
+pub const FRAMES_PER_READ: usize = 256;
 /// Read buffer of a frame under way. Only a connection with half a frame holds one.
 pub const FRAME_BUFFER_BYTES: usize = 1024;
 /// What one write hands to a socket at most, so that one connection cannot hold the shard.

@@ -1,12 +1,14 @@
 //! What a shard does with a connection: bytes in, frames out, deadlines, and the end in its right order:
 //! outcomes, `bye`, close frame, the client's answer, end of TCP.
 
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::yield_now;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use sluice_proto::wire::Bye;
@@ -20,7 +22,7 @@ use super::inbound::{Message, Reading};
 use super::turn::Budget;
 use super::wheel::WheelEntry;
 use crate::address::Address;
-use crate::defaults::{CLOSE_WITHIN, LINGER_WITHIN, QUEUE_LOW_BYTES};
+use crate::defaults::{CLOSE_WITHIN, FRAMES_PER_READ, LINGER_WITHIN, QUEUE_LOW_BYTES};
 use crate::ending::Ending;
 use crate::session::outbound::{close_frame, ping_frame};
 use crate::slow_client;
@@ -28,6 +30,14 @@ use crate::tick::{NEVER, ticks};
 
 /// Reads of one connection in one turn of the loop.
 const READS_PER_TURN: usize = 2;
+
+/// The task goes on, but the runtime looks at sockets, timers and queues first. A task that only wakes itself is among
+/// those that are ready at once, and of these the library runs sixty-one before it looks at any socket again.
+fn after_others(context: &mut Context<'_>) {
+    if pin!(yield_now()).poll(context).is_ready() {
+        context.waker().wake_by_ref();
+    }
+}
 
 impl Shard {
     /// One turn of a connection's task: writes what the socket now takes, reads what it brought.
@@ -53,8 +63,7 @@ impl Shard {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        // There may be more, but others have their turn first.
-        context.waker().wake_by_ref();
+        after_others(context);
         self.poll_result(who)
     }
 
@@ -122,7 +131,7 @@ impl Shard {
     }
 
     fn take_frames(&mut self, who: Address, reading: &mut Reading<'_>) -> Result<(), Ending> {
-        loop {
+        for _ in 0..FRAMES_PER_READ {
             let over_budget = self.unanswered.over_budget();
             let Some(connection) = self.connections.get(who) else { return Ok(()) };
             if connection.discard_input || !connection.wants_bytes(over_budget) {
@@ -153,6 +162,8 @@ impl Shard {
                 ) => {}
             }
         }
+        // What is left stays with the connection and is taken in its next turn.
+        Ok(())
     }
 
     fn on_text(&mut self, who: Address, text: &str) {
@@ -238,7 +249,7 @@ impl Shard {
             }
         }
         if self.connections.dirty_len() > 0 {
-            writer.wake_by_ref();
+            after_others(&mut Context::from_waker(writer));
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod agent_check;
 mod bounds;
+mod fair;
 mod frozen;
 mod limits;
 mod logic;
