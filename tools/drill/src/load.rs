@@ -186,6 +186,19 @@ impl Load {
         self.shared.counters.unknown.load(Relaxed) - before
     }
 
+    /// The crowd spreads evenly over the gateways again; returns when it has, or after a while.
+    pub async fn spread(&self, within: Duration) {
+        if self.shared.plan.crowd == 0 {
+            return;
+        }
+        self.shared.astray.store(u32::MAX, Relaxed); // until it was looked at again
+        self.shared.spreads.fetch_add(1, Relaxed);
+        let start = Instant::now();
+        while self.shared.astray.load(Relaxed) > 0 && start.elapsed() < within {
+            sleep(self.look()).await;
+        }
+    }
+
     /// Waits until each client has its rooms up to these heads; `false` when that took longer.
     pub async fn everyone_has(&self, heads: &BTreeMap<String, u64>, within: Duration) -> bool {
         let start = Instant::now();

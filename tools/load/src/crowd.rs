@@ -153,6 +153,18 @@ impl Crowd {
         self.driver.is_empty()
     }
 
+    /// Whoever is not where it connected first moves there within this, as at a `drain`: after a fault all may be at the
+    /// gateway that was left, and the next fault would hit nobody or everybody.
+    pub fn spread(&mut self, within: Duration) {
+        self.people.spread(within, &self.gateways);
+    }
+
+    /// How many are where they connected first.
+    #[must_use]
+    pub fn at_home(&self) -> usize {
+        self.people.at_home(&self.gateways)
+    }
+
     /// Everybody says goodbye and comes back no more.
     pub fn leave(&mut self, witness: &mut impl Witness) {
         for key in self.people.depart() {

@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -19,6 +20,10 @@ use super::shared::{LoadPhase, LoadShared};
 const GATHERING_MAX: usize = 256;
 /// Longest wait of a turn: how soon the end of the load is seen.
 const TURN: Duration = Duration::from_millis(20);
+/// Clients that go back to their gateway do so within this.
+const SPREAD: Duration = Duration::from_secs(2);
+/// Between two looks at where everybody is.
+const LOOK: Duration = Duration::from_millis(250);
 /// Goodbyes take this long at most.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -48,11 +53,22 @@ pub(super) fn live(shared: &Arc<LoadShared>, members: Vec<Member>) -> anyhow::Re
     }
     let mut changes = shared.endpoints.changes();
     crowd.set_gateways(gateways(&changes.borrow_and_update())?);
-    let gathered = vec![false; members.len()];
+    let (members_len, mut looked) = (members.len(), Instant::now());
+    let gathered = vec![false; members_len];
     let mut members = Members { shared, members, gathered };
     let mut witness = |client: usize, event: Event<'_>| members.see(client, event);
+    let mut spreads = 0;
     while shared.phase() < LoadPhase::End {
         crowd.turn(TURN, &mut witness)?;
+        let asked = shared.spreads.load(Relaxed);
+        if std::mem::replace(&mut spreads, asked) != asked {
+            crowd.spread(SPREAD);
+        }
+        if looked.elapsed() > LOOK {
+            let astray = members_len - crowd.at_home();
+            shared.astray.store(u32::try_from(astray).unwrap_or(u32::MAX), Relaxed);
+            looked = Instant::now();
+        }
         if changes.has_changed().unwrap_or(false) {
             crowd.set_gateways(gateways(&changes.borrow_and_update())?);
         }

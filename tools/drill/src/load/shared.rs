@@ -95,6 +95,9 @@ pub(super) struct LoadShared {
     /// Places for first connections at once.
     pub first: Semaphore,
     pub ready: AtomicU32,
+    /// How often the crowd was asked to spread, and how many of it are not where they should be.
+    pub spreads: AtomicU32,
+    pub astray: AtomicU32,
     phase: watch::Receiver<LoadPhase>,
 }
 
@@ -121,6 +124,8 @@ impl LoadShared {
             counters,
             first,
             ready: AtomicU32::new(0),
+            spreads: AtomicU32::new(0),
+            astray: AtomicU32::new(0),
             phase,
         }
     }

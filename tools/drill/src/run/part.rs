@@ -39,6 +39,8 @@ const CALM: Duration = Duration::from_secs(20);
 const EVERYONE: Duration = Duration::from_secs(10);
 /// Presence is right within this: twice the lease of who is gone, and a round of the reaper.
 const PRESENCE: Duration = Duration::from_secs(20);
+/// A crowd is spread over the gateways again within this; the round begins anyhow.
+const SPREAD: Duration = Duration::from_secs(20);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// Between two lines about the run.
@@ -263,6 +265,7 @@ impl RunPart<'_> {
             if self.stop.run_until_cancelled(pause).await.is_none() {
                 return Ok(());
             }
+            load.spread(SPREAD).await;
             let name = format!("{}/{} {}", round.number, self.total, round.kind);
             what.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&name);
             let (number, turn, clock) = (round.number, round.turn, record.clock);

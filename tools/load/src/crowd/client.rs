@@ -29,6 +29,8 @@ pub(super) struct Client {
     pub coming: Option<usize>,
     /// The connection that is used.
     pub current: Option<usize>,
+    /// To whom that is.
+    pub url: Option<Rc<str>>,
     /// The one before, until the current one has all rooms.
     pub former: Option<usize>,
     pub is_live: bool,

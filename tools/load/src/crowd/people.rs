@@ -74,6 +74,7 @@ impl People {
             due: None,
             coming: None,
             current: None,
+            url: None,
             former: None,
             is_live: false,
         });
@@ -97,6 +98,22 @@ impl People {
         self.waiting.clear();
         let open = |client: &Client| [client.coming, client.former, client.current].into_iter().flatten();
         self.clients.iter().flat_map(open).collect()
+    }
+
+    pub(super) fn spread(&mut self, within: Duration, gateways: &[Gateway]) {
+        for number in 0..self.clients.len() {
+            let client = &mut self.clients[number];
+            if client.due.is_none() && client.coming.is_none() && !is_at_home(number, client, gateways) {
+                client.turn = number;
+                let pause = within.mul_f64(self.rng.random());
+                self.comes_back(number, pause);
+            }
+        }
+    }
+
+    pub(super) fn at_home(&self, gateways: &[Gateway]) -> usize {
+        let clients = self.clients.iter().enumerate();
+        clients.filter(|(number, client)| is_at_home(*number, client, gateways)).count()
     }
 
     pub(super) fn is_due(&mut self, client: usize, at: Instant) -> bool {
@@ -189,6 +206,7 @@ impl People {
         client.conns += 1;
         client.coming = None;
         client.former = client.current.replace(key).or(client.former);
+        client.url = Some(Rc::clone(&connection.url));
         if let Some(token) = &welcome.token {
             client.token = Some(token.as_str().into());
         }
@@ -354,4 +372,10 @@ impl People {
         self.greeting -= usize::from(stage == Stage::Greeting);
         is_current
     }
+}
+
+/// Whether it is at the gateway that its number gives it.
+fn is_at_home(number: usize, client: &Client, gateways: &[Gateway]) -> bool {
+    let home = gateways.get(number % gateways.len().max(1)).map(|gateway| gateway.url.as_str());
+    client.current.is_some() && client.is_live && client.url.as_deref() == home
 }

@@ -51,6 +51,8 @@ impl ComebackMeter {
         match what {
             ClientEvent::Open { conn, .. } => {
                 self.conn = *conn;
+                // what the connection before was told is kept by moving
+                self.told = None;
                 self.subscribed.clear();
                 self.lacking.clear();
             }
@@ -184,9 +186,11 @@ mod tests {
         for event in [opens(2), subscribed(2, "a", 0, 0), subscribed(2, "b", 0, 0), closes(1, Some(1000))] {
             meter.see(60, &event);
         }
-        meter.see(200, &closes(2, None));
-        meter.see(300, &opens(3));
-        meter.see(310, &subscribed(3, "a", 0, 0));
+        meter.see(195, &ClientEvent::Drain { conn: 2, within_ms: 9, reconnect_ms: 2 });
+        meter.see(196, &opens(4));
+        meter.see(200, &closes(4, None));
+        meter.see(300, &opens(5));
+        meter.see(310, &subscribed(5, "a", 0, 0));
         let absence = Absence { from: 200, took: 800, told: None };
         assert_eq!(meter.finish(&WINDOWS, 1_000), [(0, absence)]);
     }
