@@ -39,6 +39,9 @@ impl PresenceService {
     /// Only a malformed instance id.
     pub async fn report(&self, request: StatusRequest) -> Result<StatusReply, CallError> {
         let instance = InstanceId::parse(&request.instance)?;
+        if request.gone {
+            return Ok(self.goodbye(&instance).await);
+        }
         let all = request.changes.len();
         let changes: Vec<Change> = request.changes.into_iter().filter_map(change).collect();
         if changes.len() < all {
@@ -58,7 +61,18 @@ impl PresenceService {
             tracing::debug!(%error, %instance, "A status report was not stored; the gateway says it again.");
         }
         let (epoch, marker) = (self.probe.epoch(), self.probe.marker());
-        Ok(StatusReply { epoch, marker, stored: stored.is_ok() })
+        Ok(StatusReply { epoch, marker, stored: stored.is_ok(), gone: false })
+    }
+
+    /// An instance ends and says so itself: nobody has to wait until its lease has run out and it is reaped.
+    async fn goodbye(&self, instance: &InstanceId) -> StatusReply {
+        let gone = self.presence.goodbye(instance).await;
+        if let Err(error) = &gone {
+            self.metrics.presence_failures.inc();
+            tracing::debug!(%error, %instance, "A goodbye was not stored; what the instance has is reaped.");
+        }
+        let (epoch, marker) = (self.probe.epoch(), self.probe.marker());
+        StatusReply { epoch, marker, stored: gone.is_ok(), gone: gone.is_ok() }
     }
 
     /// Who is in a room, or whether a user is connected.

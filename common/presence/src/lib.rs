@@ -157,6 +157,10 @@ pub trait Presence: Send + Sync + 'static {
     /// Removes everything that is still this instance's and returns how many fields that were.
     async fn reap(&self, instance: &InstanceId) -> Result<u64>;
 
+    /// Removes everything of an instance that ends, at its own word. Nothing of it is taken afterwards: a write that
+    /// it sent before may arrive late. Instance ids are never used again.
+    async fn goodbye(&self, instance: &InstanceId) -> Result<()>;
+
     /// Ends the connection at once. Harmless when repeated.
     async fn close(&self);
 }

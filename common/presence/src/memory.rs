@@ -106,6 +106,10 @@ impl Presence for MemoryPresence {
         self.call(|tables| tables.reap(instance))
     }
 
+    async fn goodbye(&self, instance: &InstanceId) -> Result<()> {
+        self.call(|tables| tables.goodbye(instance))
+    }
+
     async fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }

@@ -6,6 +6,7 @@
 //! | `<prefix>:presence:r:{room}`, `<prefix>:presence:u:{user}` | hash connection → `instance\|since_ms\|user` |
 //! | `<prefix>:instance:{id}` | hash of everything the instance has in the others → generation that named it last |
 //! | `<prefix>:instances` | set of instances with such a hash |
+//! | `<prefix>:gone:{id}` | for a minute: the instance has said goodbye, writes of it that come late are dropped |
 //! | `<prefix>:marker` | random number; lost with the data. An older copy of the data brings it back, so the number that the server gave itself at its start counts as well |
 //!
 //! A field and its entry in the instance's hash are written in one Lua call, so that whatever an instance
@@ -276,6 +277,13 @@ impl Presence for RedisPresence {
         let call = self.scripts.forget(instance);
         self.link.run(async |mut redis| call.invoke::<()>(&mut redis).await).await?;
         Ok(removed)
+    }
+
+    async fn goodbye(&self, instance: &InstanceId) -> Result<()> {
+        let call = self.scripts.goodbye(instance);
+        let all = self.link.run(async |mut redis| call.invoke::<bool>(&mut redis).await).await?;
+        // a large crowd was cut off: in steps, so that Redis serves others in between
+        if all { Ok(()) } else { self.reap(instance).await.map(drop) }
     }
 
     async fn close(&self) {

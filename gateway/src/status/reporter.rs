@@ -209,13 +209,17 @@ impl Reporter {
             return true;
         }
         let instance = self.me.borrow().to_string();
-        let request = StatusRequest { instance, draining, changes, full };
+        let request = StatusRequest { instance, draining, changes, full, gone: false };
         self.shared.calls.report(request, within).await.is_ok_and(|reply| reply.stored)
     }
 
-    /// What waits is told once more, batch after batch, while there is time.
+    /// Says goodbye for the whole instance, in one call: all that waits is told by that too. Where that does not
+    /// succeed, change after change while there is time.
     async fn flush(mut self) {
         let by = Instant::now() + self.until.within;
+        if self.goodbye(self.until.within / 2).await {
+            return;
+        }
         // A shard that has died does not answer: that must not take the time of the others' changes.
         let heard_by = Instant::now() + self.until.within / 2;
         drop(timeout_at(heard_by, self.collect_remaining()).await);
@@ -229,6 +233,16 @@ impl Reporter {
                 return;
             }
         }
+    }
+
+    /// False also when the logic that answered is of a version that does not know it.
+    async fn goodbye(&self, within: Duration) -> bool {
+        if seeded::is(Bug::ExitWithoutStatusFlush) {
+            return true;
+        }
+        let instance = self.me.borrow().to_string();
+        let request = StatusRequest { instance, draining: true, gone: true, ..StatusRequest::default() };
+        self.shared.calls.report(request, within).await.is_ok_and(|reply| reply.gone)
     }
 
     /// Takes over what still waits in the shards.

@@ -104,6 +104,21 @@ async fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
     }
 }
 
+/// In one call, after which nothing more is told: who restarts finds nothing of its former self.
+#[tokio::test]
+async fn a_stop_ends_with_a_goodbye_for_the_whole_instance() {
+    let rig = Rig::start(2, true).await;
+    let mut client = Client::connect(&rig).await;
+    client.say(json!({"sub": "news", "id": 1})).await;
+    assert_eq!(client.hear().await["ok"], json!("sub"));
+    let report = rig.clone().stop().await;
+    assert_eq!(report.outcome(Stage::Flush), Some(&StageOutcome::Done));
+    let reports = rig.logic.reports();
+    let goodbyes: Vec<usize> = (0..).zip(&reports).filter(|(_, it)| it.gone).map(|(at, _)| at).collect();
+    assert_eq!(goodbyes, [reports.len() - 1], "{reports:#?}");
+    assert!(reports.iter().all(|it| it.instance == reports[0].instance));
+}
+
 /// Listed until its lease ends, but nobody that clients could go to.
 #[tokio::test]
 async fn who_was_killed_here_before_is_no_reason_to_come_back_at_once() {

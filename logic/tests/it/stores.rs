@@ -193,6 +193,12 @@ async fn reporting(caller: &mut Caller) {
     assert_eq!(caller.presence(ann()).await.unwrap().into_inner().users[0].connections, 2);
     assert!(caller.reap(reap("gateway-b-2")).await.unwrap().into_inner().fields_removed >= 1);
     assert_eq!(caller.presence(ann()).await.unwrap().into_inner().users[0].connections, 1);
+    // One call takes everything of the instance that says goodbye, and a late report of it brings nothing back.
+    let goodbye = StatusRequest { gone: true, ..report(Vec::new(), None) };
+    let reply = caller.report_status(goodbye).await.unwrap().into_inner();
+    assert!(reply.stored && reply.gone, "{reply:?}");
+    caller.report_status(report(both, None)).await.unwrap();
+    assert!(caller.presence(ann()).await.unwrap().into_inner().users.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

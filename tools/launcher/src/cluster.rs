@@ -19,9 +19,10 @@ pub use stop::Stopped;
 
 use crate::defaults::{SERVICE_STOP, STORE_STOP};
 use crate::error::Error;
-use crate::node::{Node, Service};
+use crate::node::Node;
 use crate::options::{Options, Setting};
 use crate::process::{Exit, Process};
+use crate::service::Service;
 use crate::store::Store;
 use crate::token::{self, Grants};
 

@@ -78,7 +78,7 @@ pub enum Error {
     Stopping,
     /// No process with that index exists.
     #[error("there is no {}", .0.name(*.1))]
-    NoSuch(crate::Service, usize),
+    NoSuch(crate::service::Service, usize),
     /// A setting could not be understood.
     #[error(
         "{0:?} is no setting: write SERVICE.KEY=VALUE, for example gateway.drain.rate_per_s=5, logic-1.log.level=debug (instances are counted from 1) or all.etcd.lease_ttl_s=2"

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::node::Service;
+use crate::service::Service;
 
 const MAKE_DEPS: &str = "`make deps` installs everything Sluice needs";
 

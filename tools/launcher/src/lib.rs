@@ -25,22 +25,26 @@ mod error;
 mod find;
 mod folder;
 mod guard;
+mod log_reader;
 mod node;
 mod options;
 mod port;
 pub mod probe;
 mod process;
 mod record;
+mod service;
 mod store;
 pub mod token;
 
 pub use cluster::{Cluster, Event, Stopped};
 pub use error::Error;
 pub use find::service_binary;
-pub use node::{Addresses, Node, Service};
+pub use log_reader::LogReading;
+pub use node::{Addresses, Node};
 pub use options::{Options, Setting};
 pub use port::Port;
 pub use process::{Exit, Process};
+pub use service::Service;
 
 /// A signal for a child: [`Process::signal`].
 pub use nix::sys::signal::Signal;

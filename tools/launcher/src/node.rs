@@ -1,83 +1,12 @@
 //! One running process as others see it: what it is, where it listens, how to signal it.
 
-use std::fmt;
 use std::ops::Deref;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::process::Process;
-
-/// Everything a cluster is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Service {
-    /// Holds client sockets.
-    Gateway,
-    /// Decides and commits.
-    Logic,
-    /// Moves committed messages.
-    Task,
-    /// NATS with JetStream.
-    Nats,
-    /// etcd.
-    Etcd,
-    /// Redis.
-    Redis,
-    /// PostgreSQL.
-    Postgres,
-}
-
-impl Service {
-    /// The services of Sluice itself.
-    pub const SERVICES: [Self; 3] = [Self::Gateway, Self::Logic, Self::Task];
-    /// The servers it stands on.
-    pub const STORES: [Self; 4] = [Self::Nats, Self::Etcd, Self::Redis, Self::Postgres];
-
-    /// The name used in events, file names and settings.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Gateway => "gateway",
-            Self::Logic => "logic",
-            Self::Task => "task",
-            Self::Nats => "nats",
-            Self::Etcd => "etcd",
-            Self::Redis => "redis",
-            Self::Postgres => "postgres",
-        }
-    }
-
-    /// Whether this is one of the servers that Sluice stands on.
-    #[must_use]
-    pub fn is_store(self) -> bool {
-        Self::STORES.contains(&self)
-    }
-
-    /// Name of one process, as people and log files have it: `logic-1` is the one with index 0; `nats`.
-    #[must_use]
-    pub fn name(self, index: usize) -> String {
-        if self.is_store() { self.as_str().to_owned() } else { format!("{self}-{}", index + 1) }
-    }
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Service {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let all = Self::SERVICES.into_iter().chain(Self::STORES);
-        all.into_iter().find(|service| service.as_str() == text).ok_or_else(|| {
-            format!("{text:?} is no service: gateway, logic, task, nats, etcd, redis or postgres")
-        })
-    }
-}
+use crate::service::Service;
 
 /// Where a process listens. Only what it has is present, also in JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::Error;
-use crate::node::Service;
+use crate::service::Service;
 
 /// What to start. [`Options::default`] is one of each service in a temporary folder.
 #[derive(Debug, Clone)]

@@ -12,9 +12,9 @@ use crate::defaults::{POSTGRES_CONNECTIONS, PROBE};
 use crate::error::Error;
 use crate::find;
 use crate::folder::{Folder, Owner};
-use crate::node::Service;
 use crate::port::Port;
 use crate::probe;
+use crate::service::Service;
 
 /// A server that can be started again and again on the same port with the same data.
 #[derive(Debug)]

@@ -2,12 +2,15 @@
 //! Pure; the same rules as the Lua calls.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
 use crate::users::{CONNECTIONS_OF_USER_MAX, Gathering, INSTANCES_MAX, by_user};
 use crate::{Change, Present, Roster, UserLeft};
+
+/// Instances kept in mind after their goodbye: in one process a write is late by one call at most.
+const GONE_MAX: usize = 64;
 
 /// Connections of a user or in a room, by their names.
 type ConnectionFields = HashMap<String, Field>;
@@ -20,6 +23,8 @@ pub(super) struct Tables {
     in_room: HashMap<RoomId, ConnectionFields>,
     of_user: HashMap<UserId, ConnectionFields>,
     instances: HashMap<InstanceId, Holdings>,
+    /// The last that have said goodbye: late writes of them are dropped.
+    gone: VecDeque<InstanceId>,
 }
 
 struct Field {
@@ -73,7 +78,7 @@ impl Tables {
     }
 
     pub(super) fn apply(&mut self, me: &InstanceId, changes: &[Change]) -> Vec<UserLeft> {
-        if changes.is_empty() {
+        if changes.is_empty() || self.gone.contains(me) {
             return Vec::new();
         }
         let generation = self.instances.entry(me.clone()).or_default().generation;
@@ -81,6 +86,9 @@ impl Tables {
     }
 
     pub(super) fn full_set(&mut self, me: &InstanceId, generation: u64, changes: &[Change], last: bool) {
+        if self.gone.contains(me) {
+            return;
+        }
         let holdings = self.instances.entry(me.clone()).or_default();
         // A part of an older full set that was delayed: its last part would remove what the newer
         // one named.
@@ -101,6 +109,14 @@ impl Tables {
         let removed = self.remove(instance, |_| true);
         self.instances.remove(instance);
         removed
+    }
+
+    pub(super) fn goodbye(&mut self, instance: &InstanceId) {
+        self.reap(instance);
+        if self.gone.len() >= GONE_MAX {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(instance.clone());
     }
 
     fn change(&mut self, me: &InstanceId, generation: u64, change: &Change) -> Option<UserLeft> {

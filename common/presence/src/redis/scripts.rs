@@ -32,10 +32,16 @@ local function remove(key, connection)
   local value = redis.call('HGET', key, connection)
   return value and string.sub(value, 1, #mine) == mine and redis.call('HDEL', key, connection) == 1
 end
+local function take(entry)
+  local kind, name, connection = string.match(entry, '^(%a)\n([^\n]*)\n?(.*)$')
+  if kind == 'i' then return redis.call('SREM', prefix .. ':interest:' .. name, me) == 1 end
+  return kind and remove(prefix .. ':presence:' .. kind .. ':' .. name, connection)
+end
 ";
 
 /// ARGV: prefix, instance, generation of a full set or '', then five of each change. Returns leaves.
 const WRITE: &str = r"
+if redis.call('EXISTS', prefix .. ':gone:' .. me) == 1 then return {} end
 local current = redis.call('HGET', index, '') or '00000000000000000000'
 local generation = ARGV[3]
 if generation ~= '' then
@@ -86,13 +92,7 @@ local removed = 0
 for at = 4, #ARGV do
   local named = redis.call('HGET', index, ARGV[at])
   if named and named < ARGV[3] then
-    local kind, name, connection = string.match(ARGV[at], '^(%a)\n([^\n]*)\n?(.*)$')
-    local gone
-    if kind == 'i' then
-      gone = redis.call('SREM', prefix .. ':interest:' .. name, me) == 1
-    elseif kind then
-      gone = remove(prefix .. ':presence:' .. kind .. ':' .. name, connection)
-    end
+    local gone = take(ARGV[at])
     redis.call('HDEL', index, ARGV[at])
     if gone then removed = removed + 1 end
   end
@@ -109,6 +109,23 @@ end
 return redis.status_reply('OK')
 ";
 
+/// ARGV: prefix, instance, how long late writes are dropped, entries at once. Removes everything of an instance and
+/// returns 1; of one that has more entries nothing, and 0.
+const GOODBYE: &str = r"
+redis.call('SET', prefix .. ':gone:' .. me, '1', 'EX', ARGV[3])
+if redis.call('HLEN', index) > tonumber(ARGV[4]) then return 0 end
+for _, entry in ipairs(redis.call('HKEYS', index)) do take(entry) end
+redis.call('DEL', index)
+redis.call('SREM', prefix .. ':instances', me)
+return 1
+";
+
+/// How long late writes of an instance that has said goodbye are dropped, seconds: a call ends within a fraction of
+/// one, but the logic that makes it may have been frozen.
+const GONE_S: u32 = 60;
+/// Entries removed by one call: some ten milliseconds of Redis, in which it serves nobody else.
+const GOODBYE_MAX: u32 = 4_096;
+
 /// ARGV: prefix, a fresh number. Returns the number that is kept, and the server's own, new at each of its starts.
 const MARKER: &str = r"
 redis.call('SET', ARGV[1] .. ':marker', ARGV[2], 'NX')
@@ -121,6 +138,7 @@ pub(super) struct Scripts {
     write: Script,
     remove: Script,
     forget: Script,
+    goodbye: Script,
     marker: Script,
 }
 
@@ -135,6 +153,7 @@ impl Scripts {
             write: with_common(WRITE),
             remove: with_common(REMOVE),
             forget: with_common(FORGET),
+            goodbye: with_common(GOODBYE),
             marker: Script::new(MARKER),
         }
     }
@@ -156,6 +175,11 @@ impl Scripts {
 
     pub(super) fn forget(&self, instance: &InstanceId) -> ScriptCall<'_> {
         self.call(&self.forget, [instance.as_str()])
+    }
+
+    pub(super) fn goodbye(&self, instance: &InstanceId) -> ScriptCall<'_> {
+        let (seconds, most) = (GONE_S.to_string(), GOODBYE_MAX.to_string());
+        self.call(&self.goodbye, [instance.as_str(), &seconds, &most])
     }
 
     pub(super) fn marker(&self, fresh: u64) -> ScriptCall<'_> {

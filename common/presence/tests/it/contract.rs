@@ -31,6 +31,7 @@ macro_rules! against_the_contract {
             a_full_set_removes_what_it_does_not_name
             a_late_generation_changes_nothing
             a_reaped_instance_leaves_nothing_and_takes_nothing_of_others
+            who_says_goodbye_leaves_nothing_and_does_not_come_back
             queries_are_bounded
             the_marker_tells_of_a_wipe
             while_it_is_down_every_call_fails_and_the_first_after_works
@@ -275,6 +276,28 @@ pub async fn a_reaped_instance_leaves_nothing_and_takes_nothing_of_others<B: Bed
         assert_eq!(interested(&*presence, &[&name]).await, [expected]);
     }
     assert_eq!(presence.reap(&dead).await.unwrap(), 0);
+}
+
+pub async fn who_says_goodbye_leaves_nothing_and_does_not_come_back<B: Bed>() {
+    let bed = B::start().await;
+    let presence = bed.connect();
+    let stays = instance("stays");
+    presence.apply(&stays, &[connected("x", "u1", 1), interest("r1")]).await.unwrap();
+    // as many as one call removes, and so many that it takes several
+    for (leaves, connections) in [(instance("small"), 300), (instance("large"), 2_000)] {
+        presence.full_set(&leaves, 3, &crowd(connections), false).await.unwrap();
+        assert_eq!(instances(&*presence).await.len(), 2);
+        presence.goodbye(&leaves).await.unwrap();
+        // reports that were on their way when it said so
+        presence.apply(&leaves, &[connected("late", "u9", 9), interest("r9")]).await.unwrap();
+        presence.full_set(&leaves, 4, &crowd(10), true).await.unwrap();
+        presence.add_interest(&leaves, &[room("r8")]).await.unwrap();
+        assert_eq!(instances(&*presence).await, std::slice::from_ref(&stays));
+        assert_eq!(interested(&*presence, &["r1", "r8", "r9"]).await, [vec![stays.clone()], vec![], vec![]]);
+        assert_eq!((of_user(&*presence, "u9").await, in_room(&*presence, "r7").await.len()), (None, 0));
+    }
+    assert_eq!(of_user(&*presence, "u1").await, Some((1, 1)));
+    presence.goodbye(&instance("nobody")).await.unwrap();
 }
 
 pub async fn queries_are_bounded<B: Bed>() {

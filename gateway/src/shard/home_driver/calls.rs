@@ -60,6 +60,7 @@ impl Shard {
                 draining: shared.upgrades.is_closed(),
                 changes: call.rooms().map(change::uninterested).collect(),
                 full: None,
+                gone: false,
             };
             let reply = shared.calls.report(request, CALL_WITHIN).await;
             let stored = reply.ok().map(|reply| reply.stored);

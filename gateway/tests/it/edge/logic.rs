@@ -150,9 +150,11 @@ impl Logic for Scripted {
     }
 
     async fn report_status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        self.book.lock().unwrap().reports.push(request.into_inner());
+        let report = request.into_inner();
+        let gone = report.gone;
+        self.book.lock().unwrap().reports.push(report);
         self.reported.send_modify(|reported| *reported += 1);
-        Ok(Response::new(StatusReply { epoch: EPOCH, marker: *self.marker.borrow(), stored: true }))
+        Ok(Response::new(StatusReply { epoch: EPOCH, marker: *self.marker.borrow(), stored: true, gone }))
     }
 
     async fn presence(&self, _: Request<PresenceRequest>) -> Result<Response<PresenceReply>, Status> {

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::node::{Addresses, Service};
+use crate::node::Addresses;
+use crate::service::Service;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

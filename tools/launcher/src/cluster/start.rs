@@ -18,11 +18,12 @@ use crate::defaults::{
 };
 use crate::error::Error;
 use crate::find;
-use crate::node::{Addresses, Node, Service};
+use crate::node::{Addresses, Node};
 use crate::options::env_name;
 use crate::port::Port;
 use crate::probe;
 use crate::process::{Exit, Process};
+use crate::service::Service;
 use crate::store::Store;
 
 /// Stores, then logics, then the rest: gateways and tasks find a logic at once.

@@ -11,11 +11,12 @@ use crate::defaults::EVENTS;
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::guard::Guard;
-use crate::node::{Node, Service};
+use crate::node::Node;
 use crate::options::{Options, Setting};
 use crate::port::Port;
 use crate::process::Process;
 use crate::record::ProcessRecord;
+use crate::service::Service;
 use crate::store::Store;
 
 #[derive(Debug)]

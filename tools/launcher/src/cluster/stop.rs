@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 
 use super::state::ClusterShared;
 use crate::defaults::{SERVICE_STOP, STORE_STOP};
-use crate::node::Service;
 use crate::process::{Exit, Process};
+use crate::service::Service;
 
 /// How everything ended.
 #[derive(Debug, Clone, Default)]
