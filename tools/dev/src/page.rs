@@ -4,6 +4,7 @@
 //! cannot send, and a `Host` that is loopback, which no foreign name can pretend to be.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -12,6 +13,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
+use sluice_launcher::probe;
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_service::admin::AdminPages;
 use sluice_service::listen::{self, Bound};
@@ -22,6 +24,8 @@ use crate::error::Refused;
 use crate::supervisor::Dev;
 
 const PAGE: &str = include_str!("../page/index.html");
+/// Longest wait for what a service says of itself: it is in this process, and may be stopping.
+const STATUS_WITHIN: Duration = Duration::from_secs(2);
 /// The page is alone: nothing is loaded from anywhere, and it talks to gateways and to us.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
                       connect-src 'self' ws:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -38,6 +42,7 @@ pub(crate) fn serve(dev: Dev, bound: Bound, lifecycle: &Lifecycle) {
     let more = Router::new()
         .route("/", get(page))
         .route("/dev/state", get(|State(dev): State<Dev>| async move { Json(dev.to_json()) }))
+        .route("/dev/status/{name}", get(status))
         .route("/dev/restart/{name}", post(restart))
         .layer(from_fn(at_home))
         .with_state(dev);
@@ -46,6 +51,17 @@ pub(crate) fn serve(dev: Dev, bound: Bound, lifecycle: &Lifecycle) {
 
 async fn page() -> impl IntoResponse {
     ([(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-store")], Html(PAGE))
+}
+
+/// What a service says of itself, for the page: a browser lets no page ask another port.
+async fn status(State(dev): State<Dev>, Path(name): Path<String>) -> Response {
+    let Some(admin) = dev.admin(&name) else {
+        return refuse(StatusCode::NOT_FOUND, &format!("there is no {name:?}"));
+    };
+    match probe::get(&format!("{admin}/status"), STATUS_WITHIN).await {
+        Ok(answer) => ([(header::CONTENT_TYPE, "application/json")], answer.body).into_response(),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
 }
 
 async fn restart(State(dev): State<Dev>, Path(name): Path<String>, headers: HeaderMap) -> Response {

@@ -75,6 +75,11 @@ impl Dev {
         others.map(|one| (one.name.clone(), one.admin_url())).collect()
     }
 
+    /// The admin page of a service.
+    pub(crate) fn admin(&self, name: &str) -> Option<String> {
+        self.inner.supervised.iter().find(|one| one.name == name).map(|one| one.admin_url())
+    }
+
     /// The page with everything on it, `http://host:port`.
     #[must_use]
     pub fn page(&self) -> &str {

@@ -1,6 +1,7 @@
 //! The faults: what each is called, what it needs, and doing one. Which comes when is the scenario's business, what it
 //! broke is the judge's.
 
+mod log;
 mod network;
 mod process;
 mod store;
@@ -63,6 +64,10 @@ pub enum FaultKind {
     Cut(Link, Trouble),
     /// A container is taken off its networks.
     Disconnect(Role),
+    /// What reads a service's log ends, then SIGTERM; and once more with nobody who reads from the start.
+    LogGone(Role),
+    /// What reads a service's log stands still until the pipe is full, then SIGTERM.
+    LogStuck(Role),
 }
 
 /// How long something is frozen.
@@ -115,6 +120,8 @@ impl fmt::Display for FaultKind {
             Self::Restore => f.write_str("restore postgres"),
             Self::Cut(link, trouble) => write!(f, "{trouble} {link}"),
             Self::Disconnect(role) => write!(f, "disconnect {role}"),
+            Self::LogGone(role) => write!(f, "log gone {role}"),
+            Self::LogStuck(role) => write!(f, "log stuck {role}"),
         }
     }
 }
@@ -124,6 +131,12 @@ impl FaultKind {
     #[must_use]
     pub const fn needs_links(self) -> bool {
         matches!(self, Self::Cut(..))
+    }
+
+    /// Whether logs must be read by somebody who can be ended for it.
+    #[must_use]
+    pub const fn needs_log_readers(self) -> bool {
+        matches!(self, Self::LogGone(_) | Self::LogStuck(_))
     }
 
     /// Whether every one of these words is one of its name; `5s` is not in `0.5s`.
@@ -178,6 +191,8 @@ impl FaultInjector<'_> {
             FaultKind::Restore => vec![self.restore().await?],
             FaultKind::Cut(link, trouble) => vec![self.cut(link, trouble).await?],
             FaultKind::Disconnect(role) => vec![self.disconnect(role).await?],
+            FaultKind::LogGone(role) => self.log_gone(role).await?,
+            FaultKind::LogStuck(role) => vec![self.log_stuck(role).await?],
         };
         for fault in &mut faults {
             if fault.kind.is_empty() {

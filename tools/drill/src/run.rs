@@ -192,7 +192,9 @@ impl FaultKind {
             | Self::Crash
             | Self::Sessions
             | Self::Restore
-            | Self::Cut(..) => return None,
+            | Self::Cut(..)
+            | Self::LogGone(_)
+            | Self::LogStuck(_) => return None,
         };
         Some(format!("it needs a deployment that is given, with {option}"))
     }

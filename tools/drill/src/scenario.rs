@@ -43,6 +43,8 @@ pub enum Scenario {
     Restore,
     /// Signals during start-up and during a stop.
     Startup,
+    /// What reads the logs goes away or stands still, and stops are asked for.
+    Logs,
     /// All of them.
     Mix,
 }
@@ -65,6 +67,7 @@ const NAMES: [(&str, Scenario, &str); 13] = [
     ("all-at-once", Scenario::AllAtOnce, "SIGTERM to everything within 50 ms, stores included"),
     ("restore", Scenario::Restore, "an older copy of the store is put back"),
     ("startup", Scenario::Startup, "signals during a start-up and during a stop"),
+    ("logs", Scenario::Logs, "stops while the log's reader is gone or stands still"),
 ];
 
 impl fmt::Display for Scenario {
@@ -113,6 +116,7 @@ impl Scenario {
             Self::AllAtOnce => vec![FaultKind::AllAtOnce],
             Self::Restore => vec![FaultKind::Restore],
             Self::Startup => startup(),
+            Self::Logs => logs(),
             Self::Mix => mix(),
         }
     }
@@ -153,7 +157,13 @@ impl Scenario {
             Self::Calm => 0,
             Self::Quick | Self::Storm | Self::Roll | Self::Herd => kinds * 2,
             Self::AllAtOnce | Self::Restore => 3,
-            Self::Crash | Self::Freeze | Self::Stores | Self::Network | Self::Startup | Self::Mix => kinds,
+            Self::Crash
+            | Self::Freeze
+            | Self::Stores
+            | Self::Network
+            | Self::Startup
+            | Self::Logs
+            | Self::Mix => kinds,
         }
     }
 }
@@ -210,6 +220,10 @@ fn startup() -> Vec<FaultKind> {
     each(&Role::SERVICES, &[FaultKind::TermStarting, FaultKind::TermTwice, FaultKind::KillStopping])
 }
 
+fn logs() -> Vec<FaultKind> {
+    each(&Role::SERVICES, &[FaultKind::LogGone, FaultKind::LogStuck])
+}
+
 fn mix() -> Vec<FaultKind> {
     let mut kinds = each(&Role::SERVICES, &[FaultKind::Term]);
     kinds.extend(crash());
@@ -217,6 +231,7 @@ fn mix() -> Vec<FaultKind> {
     kinds.extend(stores());
     kinds.extend(network(&[Trouble::Cut, Trouble::Swallow]));
     kinds.extend(startup());
+    kinds.extend(logs());
     kinds.extend([
         FaultKind::TermEvery(Role::Gateway),
         FaultKind::AllAtOnce,

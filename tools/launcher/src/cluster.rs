@@ -19,6 +19,7 @@ pub use stop::Stopped;
 
 use crate::defaults::{SERVICE_STOP, STORE_STOP};
 use crate::error::Error;
+use crate::log_reader::LogReading;
 use crate::node::Node;
 use crate::options::{Options, Setting};
 use crate::process::{Exit, Process};
@@ -136,6 +137,13 @@ impl Cluster {
     /// Adds a setting for processes started from now on; later settings win.
     pub fn set(&self, setting: Setting) {
         self.shared.state().settings.push(setting);
+    }
+
+    /// How the log of the process at this place is read from now on, and of those started there later. Needs
+    /// [`Options::log_readers`].
+    pub fn set_log_reading(&self, service: Service, index: usize, reading: LogReading) {
+        let mut state = self.shared.state();
+        state.log_readings.entry((service, index)).or_default().send_replace(reading);
     }
 
     /// Starts a replacement and waits until it is ready: in the place of one that has ended or is stopping, else as

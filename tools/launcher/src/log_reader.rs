@@ -112,14 +112,15 @@ mod tests {
 
         reading.send_replace(LogReading::Stuck);
         let (write, work) = connect(log.clone(), told.clone()).unwrap();
-        let reader = tokio::spawn(work);
+        let mut reader = tokio::task::JoinSet::new();
+        reader.spawn(work);
         tokio::task::yield_now().await;
         let mut stuck = shell("echo one >&2", write);
         // it cannot have ended: its line has no space; a look that comes too early proves nothing and harms nothing
         tokio::time::timeout(Duration::from_millis(200), std::future::pending::<()>()).await.unwrap_err();
         assert!(stuck.try_wait().unwrap().is_none(), "it waits");
         reading.send_replace(LogReading::Gone);
-        reader.await.unwrap();
+        reader.join_next().await.unwrap().unwrap();
         assert!(!stuck.wait().unwrap().success(), "the pipe is broken");
 
         let (write, work) = connect(log, told).unwrap();

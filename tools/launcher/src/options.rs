@@ -23,6 +23,11 @@ pub struct Options {
     pub settings: Vec<Setting>,
     /// Start a child again that ended by itself.
     pub restart: bool,
+    /// Read the logs of services through pipes that can be made to fail, [`Cluster::set_log_reading`], instead of
+    /// letting them write their files.
+    ///
+    /// [`Cluster::set_log_reading`]: crate::Cluster::set_log_reading
+    pub log_readers: bool,
     /// Secret of the tokens; `None` = a random one.
     pub token_secret: Option<String>,
 }
@@ -37,6 +42,7 @@ impl Default for Options {
             bin_dir: None,
             settings: Vec::new(),
             restart: false,
+            log_readers: false,
             token_secret: None,
         }
     }

@@ -1,6 +1,7 @@
 //! One child process: started in its own process group, watched, signalled only while its pid is certainly its own.
 
 use std::future::{Future, poll_fn};
+use std::io::PipeWriter;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -55,18 +56,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with its own process group, no standard input and its output appended to `log`.
-    /// With `talks`, standard output is a pipe, returned for the caller to read to its end.
+    /// Starts `command` with its own process group, no standard input and its output appended to `log`; standard error
+    /// goes to `stderr` instead where there is one. With `talks`, standard output is a pipe, returned for the caller to read to its end.
     pub(crate) fn start(
         name: String,
         mut command: Command,
         log: PathBuf,
+        stderr: Option<PipeWriter>,
         talks: bool,
     ) -> Result<(Arc<Self>, Option<ChildStdout>), Error> {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log);
         let file = file.map_err(Error::file("cannot open", &log))?;
         let copy = file.try_clone().map_err(Error::file("cannot open", &log))?;
-        command.stdin(Stdio::null()).stderr(file).process_group(0).kill_on_drop(true);
+        let stderr = stderr.map_or_else(|| Stdio::from(file), Stdio::from);
+        command.stdin(Stdio::null()).stderr(stderr).process_group(0).kill_on_drop(true);
         if talks {
             command.stdout(Stdio::piped());
         } else {

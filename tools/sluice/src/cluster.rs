@@ -65,6 +65,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         bin_dir: arguments.bin_dir,
         settings: arguments.settings,
         restart: arguments.restart,
+        log_readers: false,
         token_secret: arguments.token_secret,
     })?;
     let mut events = cluster.events();

@@ -53,7 +53,7 @@ impl FaultInjector<'_> {
     }
 
     /// Waits for the end of a process that was asked to stop, and writes down how it came.
-    async fn judge_end(&self, fault: &mut FaultRecord, place: Place) {
+    pub(super) async fn judge_end(&self, fault: &mut FaultRecord, place: Place) {
         let ended = self.target.ended(place, STOP_WAIT).await;
         let Some(ended) = ended else {
             self.target.signal(place, Signal::SIGKILL).await;

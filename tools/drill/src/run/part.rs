@@ -115,6 +115,7 @@ impl RunPart<'_> {
             bin_dir: options.bin_dir.clone(),
             settings: options.settings.clone(),
             links: self.rounds.iter().any(|round| round.kind.needs_links()),
+            log_readers: self.rounds.iter().any(|round| round.kind.needs_log_readers()),
         };
         Ok(Target::Own(Box::new(Own::start(&wanted).await?)))
     }

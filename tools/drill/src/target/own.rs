@@ -35,6 +35,8 @@ pub struct ClusterWanted {
     pub settings: Vec<Setting>,
     /// Whether links lead through proxies.
     pub links: bool,
+    /// Whether the logs of services are read by somebody who can be ended.
+    pub log_readers: bool,
 }
 
 impl ClusterWanted {
@@ -69,6 +71,7 @@ impl Own {
             tasks: wanted.tasks,
             dir: Some(wanted.dir.clone()),
             bin_dir: wanted.bin_dir.clone(),
+            log_readers: wanted.log_readers,
             settings: [&[usual], &*wanted.settings].concat(),
             ..Options::default()
         };

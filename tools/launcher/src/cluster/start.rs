@@ -18,6 +18,7 @@ use crate::defaults::{
 };
 use crate::error::Error;
 use crate::find;
+use crate::log_reader;
 use crate::node::{Addresses, Node};
 use crate::options::env_name;
 use crate::port::Port;
@@ -305,7 +306,14 @@ fn begin(
         return Err(Error::Stopping);
     }
     let log = shared.folder.log(&name);
-    let (process, stdout) = Process::start(name, command, log, talks)?;
+    let mut stderr = None;
+    if shared.options.log_readers && !service.is_store() {
+        let reading = state.log_readings.entry((service, index)).or_default().subscribe();
+        let (pipe, reader) = log_reader::connect(log.clone(), reading)?;
+        shared.spawn(reader);
+        stderr = Some(pipe);
+    }
+    let (process, stdout) = Process::start(name, command, log, stderr, talks)?;
     shared.record.add(process.pid(), kill_signal(service), process.name())?;
     state.processes.retain(|(_, process)| process.exited().is_none());
     state.processes.push((service, Arc::clone(&process)));

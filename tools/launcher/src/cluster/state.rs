@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
 use super::event::Event;
@@ -11,6 +11,7 @@ use crate::defaults::EVENTS;
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::guard::Guard;
+use crate::log_reader::LogReading;
 use crate::node::Node;
 use crate::options::{Options, Setting};
 use crate::port::Port;
@@ -39,6 +40,8 @@ pub(super) struct ClusterState {
     pub(super) stores: BTreeMap<Service, Arc<Store>>,
     /// Client ports of gateways by index: a replacement listens where its predecessor did.
     pub(super) ports: BTreeMap<usize, Arc<Port>>,
+    /// How the logs of a place are read, where that is not as usual.
+    pub(super) log_readings: BTreeMap<(Service, usize), watch::Sender<LogReading>>,
     /// The newest process of each place.
     pub(super) nodes: BTreeMap<(Service, usize), Node>,
     /// Places whose next process is on its way.

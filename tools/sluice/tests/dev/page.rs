@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::browser::Browser;
-use crate::rig::Dev;
+use crate::rig::{Dev, connect, frame};
 
 /// Where to leave a picture of the page, to be shown in README.md.
 const PICTURE: &str = "SLUICE_TEST_PICTURE";
@@ -26,6 +26,7 @@ async fn missed_nothing(browser: &mut Browser) {
     let wrong = ["missed", "twice", "skipped", "refused"].map(|name| count[name].as_u64().unwrap());
     assert_eq!(wrong, [0; 4], "{count}");
     assert_eq!(browser.value("$('missed').textContent + $('twice').textContent").await, "00");
+    browser.until("$('verdict').className === 'good' && $('unanswered').textContent === '0'").await;
 }
 
 #[tokio::test]
@@ -61,9 +62,19 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
     println!("all services rolled, nothing missed; longest pause {pause} with a message every 100 ms");
     picture(&mut browser).await;
 
-    // A kill of everything: it comes back by itself.
+    // Each change of gateway counts once, whichever way it came.
+    let changes = browser.value("client.count.moves + client.count.reconnects").await.to_string();
+    assert_eq!(browser.value("$('moves').textContent").await, json!(changes));
+
+    // A kill of everything: meanwhile nothing is called good, and a pause that lasts is no longest one yet.
     dev.kill();
     browser.until("!client.active").await;
+    browser.until("$('verdict').className === 'busy' && Number($('unanswered').textContent) > 0").await;
+    browser.until("/now [0-9.]+ s/.test($('pause').textContent)").await;
+    assert_eq!(
+        browser.value("$('pause').textContent.startsWith(Math.round(show.pause) + ' ms')").await,
+        true
+    );
     let _again = Dev::start(dir.path(), &["--gateways", "3"]);
     browser.until("client.active?.live").await;
     goes_on(&mut browser, 10).await;
@@ -71,6 +82,38 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
     missed_nothing(&mut browser).await;
     let received = browser.value("client.count.received").await;
     assert_eq!(browser.value("client.after").await, received, "from the first to the last");
+}
+
+#[tokio::test]
+async fn the_page_shows_who_sent_what_before_and_how_a_service_is() {
+    let Some(mut browser) = Browser::start().await else {
+        eprintln!("SKIPPED: the page was not tested, there is no Chromium; install it with `make deps`");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path(), &["--memory", "--gateways", "1"]);
+    let (mut ann, _) = connect(dev.ws(0), None).await;
+    for n in 1..=30 {
+        ann.send(json!({ "pub": "news", "data": format!("before {n}") }).to_string()).await.unwrap();
+        assert_eq!(frame(&mut ann).await["seq"], n);
+    }
+    browser.open(dev.page()).await;
+    browser.until("client.active?.live && $('log').textContent.includes('before 30')").await;
+    assert_eq!(browser.value("$('log').textContent.includes('before 10')").await, false);
+    browser.value("$('earlier').click()").await;
+    browser.until("$('log').textContent.includes('before 10')").await;
+    browser.until("$('more').hidden").await;
+    publish(&mut browser, "mine").await;
+    let senders = "[...document.querySelectorAll('#log .from')].map(from => from.textContent)";
+    assert_eq!(browser.value(&format!("{senders}.at(-1)")).await, "you");
+    let others = browser.value(&format!("{senders}.filter(from => from !== 'you' && from).length")).await;
+    assert_eq!(others, 30, "each with its sender");
+    assert_eq!(browser.value("$('received').textContent").await, "1", "what was before is not received now");
+
+    browser.value("$('status-gateway-1').click()").await;
+    browser.until("$('status').open && $('facts').textContent.includes('instance')").await;
+    let admin = dev.first["gateways"][0]["admin"].as_str().unwrap();
+    assert_eq!(browser.value("$('metrics').href").await, format!("{admin}/metrics"));
 }
 
 #[tokio::test]
@@ -87,6 +130,12 @@ async fn the_page_fits_a_phone() {
     browser.until("client.active?.live && services.rows.size === 4").await;
     let width = browser.value("document.documentElement.scrollWidth").await;
     assert!(width.as_u64().unwrap() <= 360, "{width}");
+    // the box is beside the first line of its label
+    let beside = "(() => { const box = $('tick').getBoundingClientRect(), text = document.createRange(); \
+                  text.selectNodeContents($('tick').parentElement.lastChild); \
+                  const first = text.getClientRects()[0]; \
+                  return first.left > box.right && first.top < box.bottom; })()";
+    assert_eq!(browser.value(beside).await, true);
 }
 
 /// For people: the page as it looks now, where the environment wants it.

@@ -38,7 +38,9 @@ impl Wanted {
             | FaultKind::OldRedis
             | FaultKind::Crash
             | FaultKind::Restore
-            | FaultKind::Cut(..) => {
+            | FaultKind::Cut(..)
+            | FaultKind::LogGone(_)
+            | FaultKind::LogStuck(_) => {
                 Some("only a cluster of the drill's own: leave --gateway and --spawn away".into())
             }
         }
