@@ -235,7 +235,7 @@ impl Reporter {
         }
     }
 
-    /// False also when the logic that answered is of a version that does not know it.
+    /// C10. False also when the logic that answered is of a version that does not know it.
     async fn goodbye(&self, within: Duration) -> bool {
         if seeded::is(Bug::ExitWithoutStatusFlush) {
             return true;
