@@ -49,7 +49,7 @@ pub enum Scenario {
     Mix,
 }
 
-const NAMES: [(&str, Scenario, &str); 13] = [
+const NAMES: [(&str, Scenario, &str); 14] = [
     ("quick", Scenario::Quick, "SIGTERM and SIGKILL to each service: three minutes"),
     ("mix", Scenario::Mix, "one of each fault there is: ten minutes"),
     ("calm", Scenario::Calm, "no fault at all"),
@@ -146,6 +146,7 @@ impl Scenario {
             | Self::AllAtOnce
             | Self::Restore
             | Self::Startup
+            | Self::Logs
             | Self::Mix => plan,
         }
     }
