@@ -40,6 +40,11 @@ pub const SHARD_UNANSWERED_ITEMS_MAX: usize = 32 * 1024;
 pub const SHARD_UNANSWERED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Requests of one connection (history, presence, connect) without answer; then its socket is not read.
 pub const REQUESTS_MAX: usize = 8;
+/// `sub`s of one connection without answer; then its socket is not read. As many as publishes.
+pub const SUBS_PENDING_MAX: usize = 256;
+/// Rooms a connection has left as the last one of its shard and whose interest is not removed yet; then its socket is
+/// not read. All that a connection may have, once in the 5 s that a room is kept for who comes back.
+pub const ROOMS_LEAVING_MAX: usize = ROOMS_PER_CONNECTION_MAX;
 /// Frames in a row that are not understood before a connection is closed.
 pub const BAD_FRAMES_MAX: u8 = 10;
 /// Rooms one connection may be subscribed to.

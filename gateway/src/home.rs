@@ -20,9 +20,10 @@ use sluice_proto::grpc::{HeadsReply, Message, PublishReply, RoomRun, SubscribeRe
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_proto::limits::{LANES, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
 use sluice_proto::wire::codec;
-use sluice_service::batcher::{BatchQueue, Bounds};
 
+use crate::address::Address;
 use crate::defaults::{self, ROOMS_PER_TURN};
+use crate::fair_queue::FairQueue;
 use crate::repair::{Question, Repair, RepairTimes};
 use crate::room::limits::RoomLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run, ShardId};
@@ -33,7 +34,7 @@ use crate::subscription::Ask;
 use crate::subscription::pages::PageReads;
 use crate::uplink::lane::{CallFailed, Lane, LaneLimits};
 use crate::uplink::{Answered, Outcome, Publish};
-use calls::{HomeCall, PublishCall, ReadCall, ReadTarget, RoomsCall};
+use calls::{Asker, HomeCall, PageOf, PublishCall, ReadCall, ReadFor, ReadTarget, RoomsCall};
 use room_entry::{RoomEntry, RoomPorts};
 
 /// Where a home's messages and calls go. Called during an event, in order.
@@ -47,6 +48,8 @@ pub trait HomeOutput {
     fn answer(&mut self, answered: Answered);
     /// A page for a subscription; `None` = it failed. Never dropped: a subscription has at most one ask.
     fn page(&mut self, to: PageTo, page: Option<Page>);
+    /// What a connection caused by leaving a room as the last one is done.
+    fn released(&mut self, who: Address);
     /// Makes a call on logic.
     fn ask(&mut self, asked: HomeCall);
     /// So many repairs found something that every room of this gateway, in all homes, is to announce its
@@ -120,11 +123,11 @@ pub struct Home {
     heads_pass: Option<HeadsPass>,
     /// Rooms below this number are still to announce their interest again.
     announce_below: usize,
-    subscribes: BatchQueue<(RoomId, CallId)>,
-    removes: BatchQueue<(RoomId, CallId)>,
-    heads: BatchQueue<(RoomId, Option<CallId>)>,
-    reads: BatchQueue<ReadTarget>,
-    pages: PageReads<(RoomId, Epoch, Seq), PageTo>,
+    subscribes: FairQueue<Asker, (RoomId, CallId)>,
+    removes: FairQueue<Asker, (RoomId, CallId)>,
+    heads: FairQueue<Asker, (RoomId, Option<CallId>)>,
+    reads: FairQueue<Asker, ReadTarget>,
+    pages: PageReads<PageOf, PageTo>,
 }
 
 /// A look at all rooms in parts: its cost in one turn does not grow with them. Downwards, as a room that goes
@@ -147,16 +150,6 @@ impl HeadsPass {
     }
 }
 
-/// Questions are bounded by the rooms (one of a kind each) and subscriptions (one page each).
-fn questions<T>(items_max: usize) -> BatchQueue<T> {
-    BatchQueue::new(Bounds {
-        items_max,
-        bytes_max: usize::MAX,
-        queue_items_max: usize::MAX,
-        queue_bytes_max: usize::MAX,
-    })
-}
-
 impl Home {
     /// The home half of shard `me` of `shards`.
     #[must_use]
@@ -173,25 +166,45 @@ impl Home {
             slice: 0,
             heads_pass: None,
             announce_below: 0,
-            subscribes: questions(ROOMS_PER_CALL_MAX),
-            removes: questions(ROOMS_PER_CALL_MAX),
-            heads: questions(ROOMS_PER_CALL_MAX),
-            reads: questions(RANGES_PER_CALL_MAX),
+            subscribes: FairQueue::new(ROOMS_PER_CALL_MAX),
+            removes: FairQueue::new(ROOMS_PER_CALL_MAX),
+            heads: FairQueue::new(ROOMS_PER_CALL_MAX),
+            reads: FairQueue::new(RANGES_PER_CALL_MAX),
             pages: PageReads::default(),
         }
     }
 
-    /// A shard says what it wants of a room.
-    pub fn need(&mut self, now: Ms, shard: ShardId, room: &RoomId, need: Need, ports: &mut impl HomeOutput) {
+    /// A shard says what it wants of a room, on behalf of a connection. One that leaves as the last of its shard
+    /// is [released](HomeOutput::released) as soon as that costs nothing more.
+    pub fn need(
+        &mut self,
+        now: Ms,
+        shard: ShardId,
+        room: &RoomId,
+        (need, by): (Need, Option<Address>),
+        ports: &mut impl HomeOutput,
+    ) {
         if !self.rooms.contains_key(room) {
             if !need.attached {
+                by.into_iter().for_each(|who| ports.released(who));
                 return;
             }
             let entry = RoomEntry::new(Arc::clone(&self.limits.room), self.shards);
             self.rooms.insert(room.clone(), entry);
         }
         self.mark_active(now, room);
+        if let Some(entry) = self.rooms.get_mut(room) {
+            if need.attached {
+                entry.asker = by.map(|who| Asker::Connection(usize::from(who.shard), who.slot));
+            } else {
+                entry.leavers.extend(by);
+            }
+        }
         self.with_room(now, room, ports, |entry, out| entry.room.need(now, shard, need, out));
+        // Somebody wants it (again): nothing has to be removed.
+        if let Some(entry) = self.rooms.get_mut(room).filter(|entry| entry.room.is_attached()) {
+            entry.leavers.drain(..).for_each(|who| ports.released(who));
+        }
     }
 
     /// A task's push: runs of rooms, with or without their messages. Rooms nobody wants are passed over.
@@ -338,7 +351,7 @@ impl Home {
                 None => entry.room.failed(now, call, out),
             });
         }
-        self.send(ports);
+        self.send(now, ports);
     }
 
     /// The reply to [`HomeCall::Heads`].
@@ -400,7 +413,7 @@ impl Home {
         }
         let more = self.announce_below > 0 && self.subscribes.len() < ROOMS_PER_CALL_MAX;
         let more_heads = self.go_on_with_heads(now);
-        self.send(ports);
+        self.send(now, ports);
         more || more_heads
     }
 
@@ -419,7 +432,7 @@ impl Home {
                 && (entry.active_until > now || pass.covers(pass.below))
                 && !std::mem::replace(&mut entry.asked_head, true)
             {
-                drop(self.heads.push((room.clone(), None), 0));
+                self.heads.push(Asker::Room(room.clone()), (room.clone(), None));
             }
         }
         self.heads_pass = Some(pass);
@@ -513,17 +526,27 @@ impl Home {
     }
 
     /// Makes the calls that can be made now: one of a kind at a time, with all that has gathered.
-    fn send(&mut self, ports: &mut impl HomeOutput) {
-        if let Some(batch) = self.subscribes.take() {
+    fn send(&mut self, now: Ms, ports: &mut impl HomeOutput) {
+        let rooms = &mut self.rooms;
+        let mut sent =
+            |room: &RoomId, call: CallId| rooms.get_mut(room).is_some_and(|entry| entry.room.sent(now, call));
+        if let Some(batch) = self.subscribes.take(|(room, call)| sent(room, *call)) {
             ports.ask(HomeCall::Subscribe(RoomsCall(batch)));
         }
-        if let Some(batch) = self.removes.take() {
+        if let Some(batch) = self.removes.take(|(room, call)| sent(room, *call)) {
             ports.ask(HomeCall::Remove(RoomsCall(batch)));
         }
-        if let Some(batch) = self.reads.take() {
+        let wanted = |range: &ReadTarget| match range.reader {
+            ReadFor::Room(call) => sent(&range.room, call),
+            ReadFor::Page(_) => true,
+        };
+        if let Some(batch) = self.reads.take(wanted) {
             ports.ask(HomeCall::Read(ReadCall(batch)));
         }
-        if let Some(batch) = self.heads.take() {
+        let mut sent =
+            |room: &RoomId, call: CallId| rooms.get_mut(room).is_some_and(|entry| entry.room.sent(now, call));
+        if let Some(batch) = self.heads.take(|(room, call)| call.is_none_or(|call| sent(room, call))) {
+            // Numbered now: an answer to what was sent before a room took its epoch must be told from later ones.
             let mut number = || {
                 self.last_call += 1;
                 self.last_call

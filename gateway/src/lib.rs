@@ -11,6 +11,7 @@ pub mod defaults;
 pub mod deps;
 pub mod drain;
 pub mod ending;
+pub mod fair_queue;
 pub mod files;
 pub mod handshake;
 pub mod home;

@@ -14,6 +14,7 @@
 //! | Removed | [`Room::removed`] | reply to [`Action::Unsubscribe`] |
 //! | Page | [`Room::page`] | reply to [`Action::Read`] |
 //! | Head | [`Room::head_is`] | reply to [`Action::AskHead`], or to a Heads slice that took its number from the same counter before it was sent |
+//! | Sent | [`Room::sent`] | the call of an action is about to be sent, unless it is not wanted any more |
 //! | Failed | [`Room::failed`] | any of these calls failed |
 //! | Space | [`Room::space`] | the queue to a shard that refused has space again |
 //! | Announce | [`Room::announce`] | the full interest is to be told again |
@@ -218,7 +219,7 @@ impl<R: Rules> Room<R> {
                 }
                 self.send_run(epoch, out);
             }
-            RoomPhase::Open => self.foreign(now, epoch, out),
+            RoomPhase::Open => self.foreign(epoch, out),
         }
         self.settle(now, out);
     }
@@ -227,9 +228,7 @@ impl<R: Rules> Room<R> {
     pub fn hint(&mut self, now: Ms, epoch: Epoch, seq: Seq, out: &mut impl RoomOutput) {
         match (self.phase, self.epoch) {
             (RoomPhase::Closed | RoomPhase::Opening, None) | (RoomPhase::Closed, Some(_)) => return,
-            (RoomPhase::Opening | RoomPhase::Open, Some(own)) if own != epoch => {
-                self.foreign(now, epoch, out)
-            }
+            (RoomPhase::Opening | RoomPhase::Open, Some(own)) if own != epoch => self.foreign(epoch, out),
             (RoomPhase::Opening | RoomPhase::Open, _) => self.raise_known(seq),
         }
         self.settle(now, out);
@@ -242,7 +241,7 @@ impl<R: Rules> Room<R> {
             None => {}
             Some(own) if own == epoch => self.raise_known(head),
             Some(_) if call > self.epoch_after => self.reopen(epoch, out),
-            Some(_) => self.foreign(now, epoch, out),
+            Some(_) => self.foreign(epoch, out),
         }
         self.settle(now, out);
     }
@@ -317,7 +316,7 @@ impl<R: Rules> Room<R> {
 
     /// Time has passed: gives up on calls without an answer and does what is due.
     pub fn on_tick(&mut self, now: Ms, out: &mut impl RoomOutput) {
-        self.fail_where(now, |waited| waited.deadline <= now);
+        self.fail_where(now, |waited| waited.deadline.is_some_and(|deadline| deadline <= now));
         self.settle(now, out);
     }
 
@@ -439,14 +438,14 @@ impl<R: Rules> Room<R> {
     }
 
     /// An event of another epoch that need not be news: dropped, and the truth is asked for.
-    fn foreign(&mut self, now: Ms, epoch: Epoch, out: &mut impl RoomOutput) {
+    fn foreign(&mut self, epoch: Epoch, out: &mut impl RoomOutput) {
         if !R::keeps(Rule::EpochFromOwnCallsOnly) {
             self.reopen(epoch, out);
             self.phase = RoomPhase::Open;
             self.owe_all();
         } else if self.asking.is_none() {
             let call = out.number();
-            self.asking = Some(self.waited(now, call));
+            self.asking = Some(Waited::queued(call));
             out.act(Action::AskHead(call));
         }
     }
@@ -472,7 +471,9 @@ impl<R: Rules> Room<R> {
         self.asking = None;
     }
 
-    fn is_attached(&self) -> bool {
+    /// Whether a shard has subscribers.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
         self.shards.iter().any(|shard| shard.attached)
     }
 

@@ -145,10 +145,12 @@ impl Shard {
         }
         // All at once: taking a thousand out one by one would move the rest of the table each time.
         for (room, entry) in connection.subscriptions.take() {
-            if let Some(change) = self.change(who, |about| change::left(about, &room, goodbye)) {
+            if entry.joined.get()
+                && let Some(change) = self.change(who, |about| change::left(about, &room, goodbye))
+            {
                 self.report(change);
             }
-            self.views.leave(&mut self.connections, &entry);
+            self.views.leave(&mut self.connections, &entry, None);
         }
         if let Some(change) = self.change(who, |about| change::disconnected(about, goodbye)) {
             self.report(change);

@@ -58,6 +58,8 @@ pub enum SubFrame {
 pub struct Ask {
     /// The subscription that asks.
     pub sub: SubKey,
+    /// Whose turn it takes.
+    pub conn: ConnKey,
     /// Number of the ask, unique in the shard.
     pub number: u64,
     /// The epoch that is read.

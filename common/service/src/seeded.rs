@@ -61,6 +61,7 @@ bugs! {
     RetryWithNewKey = "retry-with-new-key": "A gateway sends a batch again under other keys.",
     NoGoodbye = "no-goodbye": "Connections are cut without `drain` and `bye`.",
     WedgedStop = "wedged-stop": "A stop hangs until the watchdog ends the process.",
+    QueueWithoutFairness = "queue-without-fairness": "What connections ask of logic waits in one line: a thousand of one stand before another's one.",
     RedisNotHealed = "redis-not-healed": "A gateway does not notice that Redis has forgotten everything.",
 }
 

@@ -3,8 +3,9 @@
 
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 
-use super::PageTo;
 use crate::room::CallId;
+use crate::room::link::ShardId;
+use crate::subscription::{ConnKey, SubKey};
 use crate::uplink::lane;
 
 /// A call to make. Bring the value back: [`HomeCall::Publish`] to `published`, the others to their namesakes.
@@ -57,13 +58,29 @@ pub struct ReadTarget {
     pub(super) reader: ReadFor,
 }
 
+/// Whose turn it is in the queues to logic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Asker {
+    /// A connection, by shard and slot there.
+    Connection(ShardId, ConnKey),
+    /// A room that repairs itself, or announces itself again.
+    Room(RoomId),
+}
+
 /// Who asked for a range.
 #[derive(Debug, Clone)]
 pub(super) enum ReadFor {
     /// The room repairs itself.
     Room(CallId),
-    /// All who joined the aligned page.
-    Aligned(Epoch),
-    /// One subscription asked for it.
-    Single(PageTo),
+    /// All who joined the page.
+    Page(PageOf),
+}
+
+/// A page that is asked for, and whoever joins gets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum PageOf {
+    /// The aligned page of a room after a position.
+    Aligned(RoomId, Epoch, Seq),
+    /// From a subscription's own position.
+    Single(RoomId, Epoch, Seq, ShardId, SubKey),
 }

@@ -6,29 +6,29 @@ use sluice_proto::grpc::{ReadReply, RoomPage};
 use sluice_proto::ids::{Epoch, RoomId};
 use sluice_proto::limits::PAGE_MESSAGES_MAX;
 
-use super::calls::{ReadCall, ReadFor, ReadTarget};
+use super::calls::{Asker, PageOf, ReadCall, ReadFor, ReadTarget};
 use super::{Home, HomeOutput, PageTo, encode};
 use crate::room::link::{Frame, Ms, Page};
 
 impl Home {
     /// A subscription asks for a page.
-    pub fn wants_page(&mut self, to: PageTo, ports: &mut impl HomeOutput) {
+    pub fn wants_page(&mut self, now: Ms, to: PageTo, ports: &mut impl HomeOutput) {
         if let Some(page) = self.recent(&to) {
             ports.page(to, Some(page));
             return;
         }
-        let (room, after) = (to.room.clone(), to.ask.after);
-        let reader = if to.ask.shared {
-            let epoch = to.ask.epoch;
-            if !self.pages.join((room.clone(), epoch, after), to) {
-                return;
-            }
-            ReadFor::Aligned(epoch)
+        let (room, after, epoch) = (to.room.clone(), to.ask.after, to.ask.epoch);
+        let asker = Asker::Connection(to.shard, to.ask.conn);
+        let page = if to.ask.shared {
+            PageOf::Aligned(room.clone(), epoch, after)
         } else {
-            ReadFor::Single(to)
+            PageOf::Single(room.clone(), epoch, after, to.shard, to.ask.sub)
         };
-        drop(self.reads.push(ReadTarget { room, after, reader }, 0));
-        self.send(ports);
+        // Asked again while it waits it is the same read: given up and queued anew, it would never come.
+        if self.pages.join(page.clone(), to) {
+            self.reads.push(asker, ReadTarget { room, after, reader: ReadFor::Page(page) });
+            self.send(now, ports);
+        }
     }
 
     /// A page without the store, if the room still has it.
@@ -49,17 +49,17 @@ impl Home {
         for range in asked.0 {
             let page = pages.as_mut().and_then(Iterator::next);
             if page.as_ref().is_some_and(|page| page.deferred) {
-                drop(self.reads.push(range, 0));
+                self.reads.push(Asker::Room(range.room.clone()), range);
                 continue;
             }
             let page = page.zip(epoch).map(|(page, epoch)| paged(&range.room, epoch, &page));
             self.read_range(now, range, page, ports);
         }
-        self.send(ports);
+        self.send(now, ports);
     }
 
     fn read_range(&mut self, now: Ms, range: ReadTarget, page: Option<Page>, ports: &mut impl HomeOutput) {
-        let ReadTarget { room, after, reader } = range;
+        let ReadTarget { room, reader, .. } = range;
         let waiters = match reader {
             ReadFor::Room(call) => {
                 return self.with_room(now, &room, ports, |entry, out| match &page {
@@ -67,8 +67,7 @@ impl Home {
                     None => entry.room.failed(now, call, out),
                 });
             }
-            ReadFor::Aligned(epoch) => self.pages.end(&(room.clone(), epoch, after)),
-            ReadFor::Single(to) => vec![to],
+            ReadFor::Page(page) => self.pages.end(&page),
         };
         if let Some(page) = &page {
             self.with_room(now, &room, ports, |entry, out| {

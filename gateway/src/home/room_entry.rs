@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use sluice_proto::ids::RoomId;
 
-use super::calls::{ReadFor, ReadTarget};
+use super::calls::{Asker, ReadFor, ReadTarget};
 use super::{Home, HomeOutput};
+use crate::address::Address;
 use crate::room::limits::RoomLimits;
 use crate::room::link::{HandOver, Ms, Run, ShardId};
 use crate::room::{Action, CallId, Room, RoomOutput};
@@ -20,11 +21,22 @@ pub(super) struct RoomEntry {
     pub(super) asked_head: bool,
     /// The deadline that stands in the home's heap.
     pub(super) due: Option<Ms>,
+    /// The connection that subscribed last: its turn pays for calls about the room's interest.
+    pub(super) asker: Option<Asker>,
+    /// Connections that left as the last of their shard, and wait until that is carried out.
+    pub(super) leavers: Vec<Address>,
 }
 
 impl RoomEntry {
     pub(super) fn new(limits: Arc<RoomLimits>, shards: usize) -> Self {
-        Self { room: Room::new(limits, shards), active_until: 0, asked_head: false, due: None }
+        Self {
+            room: Room::new(limits, shards),
+            active_until: 0,
+            asked_head: false,
+            due: None,
+            asker: None,
+            leavers: Vec::new(),
+        }
     }
 }
 
@@ -67,11 +79,12 @@ impl Home {
         for action in actions {
             let name = room.clone();
             match action {
-                Action::Subscribe(call) => drop(self.subscribes.push((name, call), 0)),
-                Action::Unsubscribe(call) => drop(self.removes.push((name, call), 0)),
-                Action::AskHead(call) => drop(self.heads.push((name, Some(call)), 0)),
+                Action::Subscribe(call) => self.subscribes.push(self.asker(room), (name, call)),
+                Action::Unsubscribe(call) => self.removes.push(self.asker(room), (name, call)),
+                Action::AskHead(call) => self.heads.push(Asker::Room(name.clone()), (name, Some(call))),
                 Action::Read { call, after } => {
-                    drop(self.reads.push(ReadTarget { room: name, after, reader: ReadFor::Room(call) }, 0));
+                    let asker = Asker::Room(name.clone());
+                    self.reads.push(asker, ReadTarget { room: name, after, reader: ReadFor::Room(call) });
                 }
                 Action::Reannounced => {
                     if self.repair.found(now) {
@@ -79,10 +92,18 @@ impl Home {
                     }
                 }
                 Action::Forget => {
-                    self.rooms.swap_remove(room);
+                    let gone = self.rooms.swap_remove(room);
+                    let leavers = gone.into_iter().flat_map(|entry| entry.leavers);
+                    leavers.for_each(|who| ports.released(who));
                 }
             }
         }
-        self.send(ports);
+        self.send(now, ports);
+    }
+
+    /// Whose turn a call about a room's interest takes.
+    fn asker(&self, room: &RoomId) -> Asker {
+        let asker = self.rooms.get(room).and_then(|entry| entry.asker.clone());
+        asker.unwrap_or_else(|| Asker::Room(room.clone()))
     }
 }

@@ -10,12 +10,13 @@ use super::link::{HandOver, Ms, Run};
 use super::{Action, CallId, Room, RoomOutput, RoomPhase};
 use crate::rules::{Rule, Rules};
 
-/// A call that was sent and not answered yet.
+/// A call that waits to be sent, or was sent and not answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waited {
     pub(super) call: CallId,
-    /// Without an answer by then it has failed.
-    pub(super) deadline: Ms,
+    /// Without an answer by then it has failed; `None` = not sent. Counted from the sending: counted from
+    /// the asking, a queue longer than the deadline would be given up, and asked again, for ever.
+    pub(super) deadline: Option<Ms>,
 }
 
 /// The room's interest in Redis, as far as calls about it are concerned.
@@ -31,6 +32,13 @@ pub(super) struct Interest {
     pub(super) owed: bool,
     /// It may be stored: it is to be removed when the room closes.
     pub(super) present: bool,
+}
+
+impl Waited {
+    /// It waits to be sent.
+    pub(super) const fn queued(call: CallId) -> Self {
+        Self { call, deadline: None }
+    }
 }
 
 impl Interest {
@@ -63,7 +71,7 @@ impl<R: Rules> Room<R> {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Ms> {
         let calls = [self.interest.add, self.interest.remove, self.reading, self.asking];
-        let waited = calls.into_iter().flatten().map(|waited| waited.deadline).min();
+        let waited = calls.into_iter().flatten().filter_map(|waited| waited.deadline).min();
         let close =
             self.unattached_since.filter(|_| self.phase != RoomPhase::Closed && self.interest.add.is_none());
         let close = close.map(|since| since + self.limits.linger_ms);
@@ -113,25 +121,29 @@ impl<R: Rules> Room<R> {
 
     /// Does all that is due at `now`.
     pub(super) fn settle(&mut self, now: Ms, out: &mut impl RoomOutput) {
+        self.cancel();
         self.hand_over(out);
         self.hold.observe(now, self.phase == RoomPhase::Open && self.known > self.head);
         if self.read_due().is_some_and(|due| due <= now) {
             let call = out.number();
-            self.reading = Some(self.waited(now, call));
+            self.reading = Some(Waited::queued(call));
             self.read_at_once = false;
             self.hold.read(now, self.head + 1);
             out.act(Action::Read { call, after: self.head });
         }
-        let lingered = self.unattached_since.is_some_and(|since| since + self.limits.linger_ms <= now);
+        // A room that never opened has nothing to keep for who comes back.
+        let never_opened = self.phase == RoomPhase::Opening && self.epoch.is_none() && !self.is_attached();
+        let lingered =
+            never_opened || self.unattached_since.is_some_and(|since| since + self.limits.linger_ms <= now);
         if lingered && self.phase != RoomPhase::Closed && self.alone(self.interest.add) {
             self.forget();
             self.interest.owed = false;
         }
         if self.add_due().is_some_and(|due| due <= now) {
-            self.subscribe(now, out);
+            self.subscribe(out);
         } else if self.remove_due().is_some_and(|due| due <= now) {
             let call = out.number();
-            self.interest.remove = Some(self.waited(now, call));
+            self.interest.remove = Some(Waited::queued(call));
             out.act(Action::Unsubscribe(call));
         } else if self.is_over() {
             out.act(Action::Forget);
@@ -153,23 +165,43 @@ impl<R: Rules> Room<R> {
         }
     }
 
-    pub(super) fn waited(&self, now: Ms, call: CallId) -> Waited {
-        Waited { call, deadline: now + self.limits.call_ms }
-    }
-
     pub(super) fn backoff(&self) -> (Ms, Ms) {
         (self.limits.backoff_min_ms, self.limits.backoff_max_ms)
     }
 
-    fn subscribe(&mut self, now: Ms, out: &mut impl RoomOutput) {
+    fn subscribe(&mut self, out: &mut impl RoomOutput) {
         let call = out.number();
-        self.interest.add = Some(self.waited(now, call));
-        self.interest.owed = false;
-        self.interest.present = true;
-        for shard in &mut self.shards {
-            shard.asked = shard.wanted;
-        }
+        self.interest.add = Some(Waited::queued(call));
         out.act(Action::Subscribe(call));
+    }
+
+    /// The call of an action is about to be sent: its deadline begins. `false` = nobody wants it any more.
+    pub fn sent(&mut self, now: Ms, call: CallId) -> bool {
+        let deadline = now + self.limits.call_ms;
+        let waits = |waited: &&mut Waited| waited.call == call && waited.deadline.is_none();
+        if let Some(add) = self.interest.add.as_mut().filter(waits) {
+            add.deadline = Some(deadline);
+            self.interest.owed = false;
+            self.interest.present = true;
+            // Those that came while it waited are answered by it too.
+            for shard in &mut self.shards {
+                shard.asked = shard.wanted;
+            }
+            return true;
+        }
+        let others = [&mut self.interest.remove, &mut self.reading, &mut self.asking];
+        let other = others.into_iter().flatten().find(|waited| waits(waited));
+        other.map(|waited| waited.deadline = Some(deadline)).is_some()
+    }
+
+    /// What was asked for, not sent, and is not wanted any more costs no call.
+    fn cancel(&mut self) {
+        let unsent = |waited: &mut Waited| waited.deadline.is_none();
+        if self.is_attached() {
+            self.interest.remove.take_if(unsent);
+        } else {
+            self.interest.add.take_if(unsent);
+        }
     }
 
     /// When the store is to be read for a missing message.

@@ -1,13 +1,14 @@
 //! One connection: its socket, its session and what waits for it. State only; the shard acts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::task::Waker;
 
+use sluice_proto::ids::RoomId;
 use tokio::net::TcpStream;
 
 use super::inbound::Inbound;
 use crate::address::Address;
-use crate::defaults::REQUESTS_MAX;
+use crate::defaults::{REQUESTS_MAX, ROOMS_LEAVING_MAX, SUBS_PENDING_MAX};
 use crate::session::machine::{RequestId, Session};
 use crate::session::outbound::Outbound;
 use crate::slow_client;
@@ -37,6 +38,8 @@ pub struct SubscriptionEntry {
     pub sub: SubKey,
     /// The `id` of its `sub`, until answered.
     pub id: RefCell<RequestId>,
+    /// Its `sub` is answered: only then presence is told, so that what is cancelled before costs nothing.
+    pub joined: Cell<bool>,
 }
 
 /// Deadlines, in ticks of the shard; `NEVER` where there is none.
@@ -99,6 +102,10 @@ pub struct Connection {
     pub deadlines: Deadlines,
     /// Subscriptions that are catching up.
     pub behind: u32,
+    /// `sub`s without answer.
+    pub subs_pending: usize,
+    /// Rooms it left as the last one here, of which something is still to be done.
+    pub rooms_leaving: usize,
     /// Requests to logic without answer.
     pub requests: usize,
     /// In the list of those to write to in this turn.
@@ -139,6 +146,8 @@ impl Connection {
             phase: ConnectionPhase::Serving,
             deadlines,
             behind: 0,
+            subs_pending: 0,
+            rooms_leaving: 0,
             requests: 0,
             dirty: false,
             blocked: false,
@@ -161,6 +170,8 @@ impl Connection {
                 slow_client::may_be_read(self.paused, self.outbound.bytes())
                     && self.session.wants_frames()
                     && self.requests < REQUESTS_MAX
+                    && self.subs_pending < SUBS_PENDING_MAX
+                    && self.rooms_leaving < ROOMS_LEAVING_MAX
             }
             ConnectionPhase::Closing => !self.peer_closed,
             ConnectionPhase::Lingering => true,
@@ -168,7 +179,13 @@ impl Connection {
         }
     }
 
-    /// Wakes the task of the connection.
+    /// The rooms whose `sub` is answered.
+    pub fn joined_rooms(&self) -> impl Iterator<Item = &RoomId> {
+        let joined = self.subscriptions.iter().filter(|(_, entry)| entry.joined.get());
+        joined.map(|(room, _)| room)
+    }
+
+    /// Wakes its task.
     pub fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();

@@ -14,10 +14,11 @@ use super::peers::Peers;
 use super::turn::ShardCell;
 use super::views::{Views, Want};
 use super::{Shard, handle::Shards};
-use crate::address::{ShardIx, home_of};
+use crate::address::{Address, ShardIx, home_of};
 use crate::home::calls::HomeCall;
 use crate::home::{Home, HomeLimits, HomeOutput, PageTo};
 use crate::room::link::{HandOver, Ms, Page, Run, ShardId};
+use crate::status::change;
 use crate::uplink::{Answered, Publish};
 
 /// A home with its ways to other shards, and what it decided that the shard has yet to do.
@@ -37,12 +38,13 @@ pub(super) struct HomeDriver {
 struct FollowUps {
     calls: Vec<HomeCall>,
     answers: Vec<Answered>,
+    released: Vec<Address>,
     announce: bool,
 }
 
 impl FollowUps {
     fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.answers.is_empty() && !self.announce
+        self.calls.is_empty() && self.answers.is_empty() && self.released.is_empty() && !self.announce
     }
 }
 
@@ -126,6 +128,15 @@ impl HomeOutput for HomePorts<'_> {
         }
     }
 
+    fn released(&mut self, who: Address) {
+        let shard = usize::from(who.shard);
+        if shard == self.me {
+            self.follow_ups.released.push(who);
+        } else {
+            self.peers.send(shard, ShardMessage::Released(who));
+        }
+    }
+
     fn ask(&mut self, call: HomeCall) {
         self.follow_ups.calls.push(call);
     }
@@ -167,6 +178,9 @@ impl Shard {
             for answered in follow_ups.answers {
                 self.answered(&answered);
             }
+            for who in follow_ups.released {
+                self.released(who);
+            }
             for call in follow_ups.calls {
                 self.call(call);
             }
@@ -202,19 +216,24 @@ impl Shard {
     fn want(&mut self, want: Want) {
         let me = self.driver.me;
         match want {
-            Want::Need(room, need) => {
+            Want::Need { room, need, by } => {
                 let to = self.driver.home_of(&room);
                 if to == me {
-                    self.home(|home, now, ports| home.need(now, me, &room, need, ports));
-                } else {
-                    self.driver.peers.need(to, room, need);
+                    self.home(|home, now, ports| home.need(now, me, &room, (need, by), ports));
+                } else if let Some(who) = self.driver.peers.need(to, room, need, by) {
+                    self.released(who);
+                }
+            }
+            Want::Joined(who, room) => {
+                if let Some(change) = self.change(who, |about| change::joined(about, &room)) {
+                    self.report(change);
                 }
             }
             Want::Ask { room, ask } => {
                 let to = self.driver.home_of(&room);
                 let page_to = PageTo { shard: me, room, ask };
                 if to == me {
-                    self.home(|home, _, ports| home.wants_page(page_to, ports));
+                    self.home(|home, now, ports| home.wants_page(now, page_to, ports));
                 } else {
                     self.driver.peers.send(to, ShardMessage::Ask(page_to));
                 }
@@ -264,11 +283,11 @@ impl Shard {
     pub(super) fn on_peer_message(&mut self, message: ShardMessage) {
         let now = self.timers.now();
         match message {
-            ShardMessage::Need(shard, room, need) => {
-                self.home(|home, now, ports| home.need(now, shard, &room, need, ports));
+            ShardMessage::Need(shard, room, need, by) => {
+                self.home(|home, now, ports| home.need(now, shard, &room, (need, by), ports));
             }
             ShardMessage::Publish(publish) => self.home_publish(publish),
-            ShardMessage::Ask(to) => self.home(|home, _, ports| home.wants_page(to, ports)),
+            ShardMessage::Ask(to) => self.home(|home, now, ports| home.wants_page(now, to, ports)),
             ShardMessage::Run(room, run) => self.views.run(&mut self.connections, now, &room, &run),
             ShardMessage::HandOver(room, to) => self.views.hand_over(&mut self.connections, now, &room, to),
             ShardMessage::Answered(answered) => self.answered(&answered),
@@ -276,9 +295,19 @@ impl Shard {
                 let at = (&to.room, to.ask.sub, to.ask.number);
                 self.views.page(&mut self.connections, now, at, page.as_ref());
             }
+            ShardMessage::Released(who) => self.released(who),
             ShardMessage::AnnounceAll => self.home(|home, now, ports| home.announce_all(now, ports)),
         }
         self.follow_up();
+    }
+
+    /// What a connection caused by leaving a room is done: it may be read on.
+    fn released(&mut self, who: Address) {
+        let over_budget = self.unanswered.over_budget();
+        if let Some(connection) = self.connections.get(who) {
+            connection.rooms_leaving = connection.rooms_leaving.saturating_sub(1);
+            connection.resume(over_budget);
+        }
     }
 
     fn announce_all(&mut self) {

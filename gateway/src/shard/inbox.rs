@@ -8,6 +8,7 @@ use sluice_proto::ids::{Epoch, RoomId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::address::Address;
 use crate::drain::pace::Pace;
 use crate::home::PageTo;
 use crate::room::link::{HandOver, Need, Page, Run};
@@ -65,8 +66,8 @@ pub struct Close {
 /// From a shard to another.
 #[derive(Debug)]
 pub enum ShardMessage {
-    /// To the home: what a shard wants of a room.
-    Need(usize, RoomId, Need),
+    /// To the home: what a shard wants of a room, and the connection that caused it.
+    Need(usize, RoomId, Need, Option<Address>),
     /// To the home: a publish.
     Publish(Publish),
     /// To the home: a page is asked for.
@@ -79,6 +80,8 @@ pub enum ShardMessage {
     Answered(Answered),
     /// From the home: a page; `None` = it failed.
     Page(PageTo, Option<Page>),
+    /// From the home: what a connection caused by leaving a room is done.
+    Released(Address),
     /// To every home: all rooms announce their interest again.
     AnnounceAll,
 }

@@ -8,6 +8,7 @@ use sluice_proto::ids::RoomId;
 use tokio::sync::mpsc;
 
 use super::inbox::{Incoming, ShardMessage};
+use crate::address::Address;
 use crate::defaults::ROOMS_PER_TURN;
 use crate::room::link::{HandOver, Need, Run};
 
@@ -62,7 +63,7 @@ impl<V> Levels<V> {
 struct Peer {
     inbox: mpsc::Sender<Incoming>,
     backlog: VecDeque<ShardMessage>,
-    needs: Levels<Need>,
+    needs: Levels<(Need, Option<Address>)>,
     /// Rooms of which a hand-over was refused.
     owed: Levels<()>,
     /// Somebody waits for space already.
@@ -114,20 +115,22 @@ impl Peers {
         }
     }
 
-    /// Sends the present level of what this shard wants of a room.
-    pub fn need(&mut self, to: usize, room: RoomId, need: Need) {
+    /// Sends the present level of what this shard wants of a room, caused by a connection. Gives back one whose
+    /// leaving will not be told, as this level takes its place.
+    pub fn need(&mut self, to: usize, room: RoomId, need: Need, by: Option<Address>) -> Option<Address> {
         let me = self.me;
-        let Some(peer) = self.peers.get_mut(to) else { return };
+        let peer = self.peers.get_mut(to)?;
         // An older level of this room waits: sent past it, the newer one would be overwritten by it.
         if let Some(level) = peer.needs.get_mut(&room) {
-            *level = need;
-            return;
+            let (former, who) = std::mem::replace(level, (need, by));
+            return who.filter(|_| !former.attached);
         }
-        let message = Incoming::Peer(ShardMessage::Need(me, room.clone(), need));
+        let message = Incoming::Peer(ShardMessage::Need(me, room.clone(), need, by));
         if let Err(mpsc::error::TrySendError::Full(_)) = peer.inbox.try_send(message) {
-            peer.needs.set(room, need);
+            peer.needs.set(room, (need, by));
             self.wait_for_space(to);
         }
+        None
     }
 
     /// Sends a run if there is space.
@@ -168,10 +171,10 @@ impl Peers {
                 break;
             }
         }
-        while let Some((room, need)) = peer.needs.pop() {
-            let message = Incoming::Peer(ShardMessage::Need(me, room.clone(), need));
+        while let Some((room, (need, by))) = peer.needs.pop() {
+            let message = Incoming::Peer(ShardMessage::Need(me, room.clone(), need, by));
             if let Err(mpsc::error::TrySendError::Full(_)) = peer.inbox.try_send(message) {
-                peer.needs.put_back(room, need);
+                peer.needs.put_back(room, (need, by));
                 return (Vec::new(), true);
             }
         }
@@ -204,6 +207,7 @@ mod tests {
 
     use super::*;
 
+    const WHO: Address = Address { shard: 0, slot: 3, generation: 1 };
     const NEED: Need = Need { attached: true, number: 1 };
 
     fn room(n: usize) -> RoomId {
@@ -220,7 +224,7 @@ mod tests {
         let received = std::iter::from_fn(|| inbox.try_recv().ok());
         received
             .map(|message| match message {
-                Incoming::Peer(ShardMessage::Need(0, room, need)) => (room, need.number),
+                Incoming::Peer(ShardMessage::Need(0, room, need, _)) => (room, need.number),
                 other @ (Incoming::Peer(_) | Incoming::Order(_)) => panic!("{other:?}"),
             })
             .collect()
@@ -229,8 +233,10 @@ mod tests {
     #[test]
     fn levels_wait_in_their_order_and_the_last_value_counts() {
         let (mut peers, mut inbox) = pair(2);
-        (0..5).for_each(|n| peers.need(1, room(n), NEED));
-        peers.need(1, room(3), Need { attached: false, number: 7 });
+        assert!((0..5).all(|n| peers.need(1, room(n), NEED, None).is_none()));
+        let left = Need { attached: false, number: 7 };
+        assert_eq!(peers.need(1, room(3), left, Some(WHO)), None);
+        assert_eq!(peers.need(1, room(3), left, None), Some(WHO), "its leaving is not told any more");
         let mut seen = needs(&mut inbox);
         while peers.flush(1).1 {
             seen.extend(needs(&mut inbox));
@@ -244,7 +250,7 @@ mod tests {
     fn what_waits_costs_nothing_per_message() {
         let (mut peers, mut inbox) = pair(1);
         let rooms = 200_000;
-        (0..rooms).for_each(|n| peers.need(1, room(n), NEED));
+        assert!((0..rooms).all(|n| peers.need(1, room(n), NEED, None).is_none()));
         let mut seen = 0;
         loop {
             seen += needs(&mut inbox).len();

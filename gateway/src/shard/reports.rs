@@ -162,7 +162,7 @@ fn tell(connection: &Connection, part: &mut Vec<StatusChange>) {
         since_ms: connection.since_ms,
     };
     part.push(change::connected(&about));
-    part.extend(connection.subscriptions.iter().map(|(room, _)| change::joined(&about, room)));
+    part.extend(connection.joined_rooms().map(|room| change::joined(&about, room)));
 }
 
 #[cfg(test)]

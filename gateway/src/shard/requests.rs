@@ -72,20 +72,17 @@ impl Shard {
             self.refuse(who, ErrorCode::AlreadySubscribed, text, false, echo);
             return;
         }
-        if let Some(change) = self.change(who, |about| change::joined(about, &room)) {
-            self.report(change);
-        }
         self.follow_up();
     }
 
     fn unsubscribe(&mut self, who: Address, room: &RoomId, id: RequestId) {
-        if !self.views.unsubscribe(&mut self.connections, who, room.as_str()) {
+        let Some(had_joined) = self.views.unsubscribe(&mut self.connections, who, room.as_str()) else {
             let text = format!("not subscribed to {:?}", room.as_str());
             self.refuse(who, ErrorCode::NotSubscribed, text, false, id);
             return;
-        }
+        };
         self.connections.text(who.slot, |out| codec::ok_unsub(out, room, id.as_deref()));
-        if let Some(change) = self.change(who, |about| change::left(about, room, false)) {
+        if had_joined && let Some(change) = self.change(who, |about| change::left(about, room, false)) {
             self.report(change);
         }
         self.follow_up();
@@ -214,7 +211,7 @@ impl Shard {
                 let left = at.saturating_sub(wall_ms).max(0);
                 now.saturating_add(ticks(Duration::from_millis(left.unsigned_abs())))
             });
-            let rooms: Vec<RoomId> = connection.subscriptions.iter().map(|(room, _)| room.clone()).collect();
+            let rooms: Vec<RoomId> = connection.joined_rooms().cloned().collect();
             for change in former.into_iter().chain(self.change(who, change::connected)) {
                 self.report(change);
             }

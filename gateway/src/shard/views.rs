@@ -1,7 +1,7 @@
 //! The rooms of a shard that somebody here is subscribed to: drives their views and gives what they want
 //! to the connections' queues. What has to leave the shard is collected for the caller.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -25,7 +25,16 @@ use crate::view::{self, View};
 #[derive(Debug)]
 pub enum Want {
     /// A level for the room's home.
-    Need(RoomId, Need),
+    Need {
+        /// The room.
+        room: RoomId,
+        /// The level.
+        need: Need,
+        /// The connection that caused it.
+        by: Option<Address>,
+    },
+    /// A subscription has its answer: its user is in the room.
+    Joined(Address, RoomId),
     /// A page for a subscription of this shard.
     Ask {
         /// The room of the subscription.
@@ -101,31 +110,45 @@ impl Views {
             }
         };
         let Some((room_view, mut ports)) = self.lend(connections, key) else { return true };
+        ports.by = Some(who);
         let sub = room_view.view.sub(who.slot, after, epoch, &mut ports);
         // The name as the room has it: one copy for all.
         let room = room_view.room.clone();
-        let entry = SubscriptionEntry { view: key, sub, id: RefCell::new(id) };
+        let entry = SubscriptionEntry { view: key, sub, id: RefCell::new(id), joined: Cell::new(false) };
         if let Some(connection) = connections.get(who)
             && connection.subscriptions.insert(room, entry).is_ok()
         {
+            connection.subs_pending += 1;
             self.subscriptions += 1;
         }
         true
     }
 
-    /// A subscription ends; `false` = there was none.
-    pub fn unsubscribe(&mut self, connections: &mut Connections, who: Address, room: &str) -> bool {
-        let entry = connections.get(who).and_then(|connection| connection.subscriptions.remove(room));
-        let Some(entry) = entry else { return false };
-        self.leave(connections, &entry);
-        true
+    /// A subscription ends: whether it had been answered; `None` = there was none.
+    pub fn unsubscribe(&mut self, connections: &mut Connections, who: Address, room: &str) -> Option<bool> {
+        let entry = connections.get(who)?.subscriptions.remove(room)?;
+        let was_last = self.leave(connections, &entry, Some(who));
+        if let Some(connection) = connections.get(who) {
+            connection.subs_pending -= usize::from(!entry.joined.get());
+            // Until the home says that nothing of it is left to be done.
+            connection.rooms_leaving += usize::from(was_last);
+        }
+        Some(entry.joined.get())
     }
 
-    /// A subscription that was taken out of its connection's table leaves its view.
-    pub fn leave(&mut self, connections: &mut Connections, entry: &SubscriptionEntry) {
+    /// A subscription that was taken out of its connection's table leaves its view: whether it was the last one
+    /// there. `by` is who is to be told when that is carried out.
+    pub fn leave(
+        &mut self,
+        connections: &mut Connections,
+        entry: &SubscriptionEntry,
+        by: Option<Address>,
+    ) -> bool {
         self.subscriptions -= 1;
-        let Some((room_view, mut ports)) = self.lend(connections, entry.view) else { return };
-        if room_view.view.unsub(entry.sub, &mut ports) {
+        let Some((room_view, mut ports)) = self.lend(connections, entry.view) else { return false };
+        ports.by = by;
+        let was_last = room_view.view.unsub(entry.sub, &mut ports);
+        if was_last {
             let room_view = self.by_key.remove(entry.view as usize);
             self.by_room.remove(&room_view.room);
             if self.by_key.is_empty() {
@@ -133,6 +156,7 @@ impl Views {
                 self.by_room.shrink_to_fit();
             }
         }
+        was_last
     }
 
     /// The next messages of a room from its home.
@@ -222,6 +246,7 @@ impl Views {
             connections,
             room,
             current: 0,
+            by: None,
             joined: None,
             number: &mut self.number,
             wants: &mut self.wants,
@@ -246,6 +271,8 @@ struct ViewPorts<'a> {
     connections: &'a mut Connections,
     room: RoomId,
     current: ConnKey,
+    /// The connection that subscribes or leaves.
+    by: Option<Address>,
     /// The messages of a run in one piece.
     joined: Option<Bytes>,
     number: &'a mut u64,
@@ -283,6 +310,18 @@ fn join(run: &Run, subscribers: usize) -> Option<Bytes> {
     Some(joined.into())
 }
 
+impl ViewPorts<'_> {
+    /// A `sub` has its answer: the connection may have one more waiting, and its user is in the room.
+    fn joined(&mut self, conn: ConnKey) {
+        let Some(connection) = self.connections.at(conn) else { return };
+        let Some(entry) = connection.subscriptions.get(self.room.as_str()) else { return };
+        if !entry.joined.replace(true) {
+            connection.subs_pending -= 1;
+            self.wants.push(Want::Joined(connection.address, self.room.clone()));
+        }
+    }
+}
+
 impl view::ViewOutput for ViewPorts<'_> {
     type Out = Self;
 
@@ -297,16 +336,19 @@ impl view::ViewOutput for ViewPorts<'_> {
     }
 
     fn tell(&mut self, conn: ConnKey, _sub: SubKey, told: SubFrame) {
-        let room = &self.room;
+        let room = self.room.clone();
         match told {
             SubFrame::Ok { after, head, epoch, recovered, solicited } => {
                 let entry = self.connections.at(conn).and_then(|at| at.subscriptions.get(room.as_str()));
                 let id = entry.filter(|_| solicited).and_then(|entry| entry.id.take());
+                if solicited {
+                    self.joined(conn);
+                }
                 let at = codec::Subscribed { after, head, epoch, recovered };
-                self.connections.text(conn, |out| codec::ok_sub(out, room, &at, id.as_deref()));
+                self.connections.text(conn, |out| codec::ok_sub(out, &room, &at, id.as_deref()));
             }
             SubFrame::Skipped { from, to } => {
-                self.connections.text(conn, |out| codec::skipped(out, room, from, to));
+                self.connections.text(conn, |out| codec::skipped(out, &room, from, to));
             }
         }
     }
@@ -316,7 +358,7 @@ impl view::ViewOutput for ViewPorts<'_> {
     }
 
     fn need(&mut self, need: Need) {
-        self.wants.push(Want::Need(self.room.clone(), need));
+        self.wants.push(Want::Need { room: self.room.clone(), need, by: self.by });
     }
 
     fn behind(&mut self, conn: ConnKey, began: bool) {

@@ -201,7 +201,8 @@ impl<R: Rules> View<R> {
     fn ask(&mut self, now: Ms, at: usize, shard: &mut impl ViewOutput) {
         let (items, deadline) = (self.limits.page_items, now + self.limits.ask_ms);
         let Some(epoch) = self.epoch else { return };
-        let Some(WaitingSub { sub, waits_for: WaitingFor::CatchingUp(state), .. }) = self.waiting.get_mut(at)
+        let Some(WaitingSub { sub, conn, waits_for: WaitingFor::CatchingUp(state) }) =
+            self.waiting.get_mut(at)
         else {
             return;
         };
@@ -210,7 +211,7 @@ impl<R: Rules> View<R> {
         state.unshared.take_if(|page| *page != state.cursor / items);
         let shared = state.unshared.is_none();
         let after = if shared { state.cursor / items * items } else { state.cursor };
-        shard.ask(Ask { sub: *sub, number, epoch, after, shared });
+        shard.ask(Ask { sub: *sub, conn: *conn, number, epoch, after, shared });
         self.due_by(deadline);
     }
 

@@ -24,14 +24,47 @@ pub type Waiter = (usize, SubKey, u64);
 
 /// Under way. `None` in a call = it has not been executed yet.
 pub enum Flying {
-    Notice { epoch: Epoch, first: Seq, last: Seq },
-    Push { epoch: Epoch, first: Seq, last: Seq },
-    Hint { epoch: Epoch, seq: Seq },
-    Subscribe { call: CallId, sent: Ms, stored: Option<bool>, reply: Option<SubscribedRoom> },
-    Unsubscribe { call: CallId, sent: Ms, reply: Option<bool> },
-    Read { call: CallId, after: Seq, reply: Option<Page> },
-    Heads { call: CallId, reply: Option<(Epoch, Seq)> },
-    Page { of: PageOf, after: Seq, reply: Option<Page> },
+    /// A call that waits to be sent. It is sent some day, and never lost.
+    Queued(Action),
+    Notice {
+        epoch: Epoch,
+        first: Seq,
+        last: Seq,
+    },
+    Push {
+        epoch: Epoch,
+        first: Seq,
+        last: Seq,
+    },
+    Hint {
+        epoch: Epoch,
+        seq: Seq,
+    },
+    Subscribe {
+        call: CallId,
+        sent: Ms,
+        stored: Option<bool>,
+        reply: Option<SubscribedRoom>,
+    },
+    Unsubscribe {
+        call: CallId,
+        sent: Ms,
+        reply: Option<bool>,
+    },
+    Read {
+        call: CallId,
+        after: Seq,
+        reply: Option<Page>,
+    },
+    Heads {
+        call: CallId,
+        reply: Option<(Epoch, Seq)>,
+    },
+    Page {
+        of: PageOf,
+        after: Seq,
+        reply: Option<Page>,
+    },
 }
 
 /// In the queue from home to a shard.
@@ -69,14 +102,10 @@ impl RoomOutput for Around {
     }
 
     fn act(&mut self, action: Action) {
-        let sent = self.now;
         match action {
-            Action::Subscribe(call) => {
-                self.flying.push(Flying::Subscribe { call, sent, stored: None, reply: None });
+            Action::Subscribe(_) | Action::Unsubscribe(_) | Action::Read { .. } | Action::AskHead(_) => {
+                self.flying.push(Flying::Queued(action));
             }
-            Action::Unsubscribe(call) => self.flying.push(Flying::Unsubscribe { call, sent, reply: None }),
-            Action::Read { call, after } => self.flying.push(Flying::Read { call, after, reply: None }),
-            Action::AskHead(call) => self.flying.push(Flying::Heads { call, reply: None }),
             Action::Reannounced => {}
             Action::Forget => self.forget = true,
         }

@@ -1,6 +1,6 @@
 //! What becomes of the things under way in the model: executed late, answered late, failed, or lost.
 
-use sluice_gateway::room::{CallId, SubscribedRoom};
+use sluice_gateway::room::{Action, CallId, SubscribedRoom};
 use sluice_gateway::rules::Rules;
 
 use super::calls::{Flying, In, PageOf};
@@ -32,6 +32,7 @@ impl<R: Rules> World<R> {
             Flying::Hint { epoch, seq } => {
                 self.with_room(|room, shared, _| room.hint(shared.now, epoch, seq, shared));
             }
+            Flying::Queued(action) => self.send(action),
             page @ Flying::Page { .. } => self.page(page),
             Flying::Subscribe { call, .. }
             | Flying::Unsubscribe { call, .. }
@@ -42,6 +43,30 @@ impl<R: Rules> World<R> {
                 }
             }
         }
+    }
+
+    /// Sends a call that waited, if the room still wants it.
+    fn send(&mut self, action: Action) {
+        let (Action::Subscribe(call)
+        | Action::Unsubscribe(call)
+        | Action::Read { call, .. }
+        | Action::AskHead(call)) = action
+        else {
+            return;
+        };
+        let (sent, mut wanted) = (self.shared.now, false);
+        self.with_room(|room, _, _| wanted = room.sent(sent, call));
+        if !wanted {
+            return;
+        }
+        self.shared.flying.push(match action {
+            Action::Unsubscribe(_) => Flying::Unsubscribe { call, sent, reply: None },
+            Action::Read { after, .. } => Flying::Read { call, after, reply: None },
+            Action::AskHead(_) => Flying::Heads { call, reply: None },
+            Action::Subscribe(_) | Action::Reannounced | Action::Forget => {
+                Flying::Subscribe { call, sent, stored: None, reply: None }
+            }
+        });
     }
 
     fn trouble(&mut self, percent: usize) -> bool {
@@ -99,7 +124,11 @@ impl<R: Rules> World<R> {
             Flying::Heads { call, reply: Some((epoch, head)) } => {
                 self.with_room(|room, shared, _| room.head_is(shared.now, call, epoch, head, shared));
             }
-            Flying::Notice { .. } | Flying::Push { .. } | Flying::Hint { .. } | Flying::Page { .. } => {}
+            Flying::Queued(_)
+            | Flying::Notice { .. }
+            | Flying::Push { .. }
+            | Flying::Hint { .. }
+            | Flying::Page { .. } => {}
         }
     }
 

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::select_all;
 use serde_json::json;
-use sluice_gateway::defaults::{CALL_WITHIN, PUSH_STREAMS_MAX, QUESTIONS_MAX, REQUESTS_MAX};
+use sluice_gateway::defaults::{
+    CALL_WITHIN, PUSH_STREAMS_MAX, QUESTIONS_MAX, REQUESTS_MAX, SUBS_PENDING_MAX,
+};
 use sluice_lifecycle::{Stage, StageOutcome};
 use sluice_proto::grpc::PushRequest;
 use sluice_proto::grpc::gateway_client::GatewayClient;
@@ -69,5 +71,33 @@ async fn a_push_stream_too_many_is_refused() {
     timeout(Duration::from_secs(5), again).await.expect("a place is free again");
     drop((streams, channels));
     // Hundreds of streams end on one thread: as above, only the drain is looked at.
+    assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
+}
+
+/// Above the bound of `sub`s without answer a socket is not read; nobody else's is concerned.
+#[tokio::test]
+async fn a_subscription_too_many_waits_in_its_socket() {
+    let rig = Rig::start(1, false).await;
+    let (mut crowd, mut other) = (Client::connect(&rig).await, Client::connect(&rig).await);
+    rig.logic.hold_subscribes(true);
+    for n in 0..SUBS_PENDING_MAX {
+        crowd.say(json!({"sub": format!("room{n}")})).await;
+    }
+    crowd.say(json!({"ping": {}, "id": "behind"})).await;
+    other.say(json!({"ping": {}, "id": "other"})).await;
+    assert_eq!(other.hear().await["id"], json!("other"));
+    let unread = timeout(Duration::from_millis(200), crowd.hear()).await;
+    assert!(unread.is_err(), "{unread:?}");
+    rig.logic.hold_subscribes(false);
+    let mut subscribed = 0;
+    loop {
+        let frame = crowd.hear().await;
+        if frame["id"] == json!("behind") {
+            break;
+        }
+        assert_eq!(frame["ok"], json!("sub"));
+        subscribed += 1;
+    }
+    assert!(subscribed > 0, "the ping was read when answers had come");
     assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
 }

@@ -30,6 +30,7 @@ struct Book {
 pub struct Scripted {
     book: Arc<Mutex<Book>>,
     hold: watch::Sender<bool>,
+    hold_subscribes: watch::Sender<bool>,
     called: watch::Sender<u64>,
     marker: watch::Sender<u64>,
     reported: watch::Sender<u64>,
@@ -40,6 +41,7 @@ impl Default for Scripted {
         Self {
             book: Arc::default(),
             hold: watch::Sender::new(false),
+            hold_subscribes: watch::Sender::new(false),
             called: watch::Sender::new(0),
             marker: watch::Sender::new(1),
             reported: watch::Sender::new(0),
@@ -55,6 +57,11 @@ impl Scripted {
     /// Publishes are stored, and their outcomes withheld; questions about presence are not answered.
     pub fn hold(&self, hold: bool) {
         self.hold.send_replace(hold);
+    }
+
+    /// Subscriptions are not answered.
+    pub fn hold_subscribes(&self, hold: bool) {
+        self.hold_subscribes.send_replace(hold);
     }
 
     /// Redis forgets.
@@ -139,6 +146,7 @@ impl Logic for Scripted {
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<SubscribeReply>, Status> {
+        self.hold_subscribes.subscribe().wait_for(|hold| !hold).await.unwrap();
         let heads = request.into_inner().rooms.iter().map(|room| self.head(room)).collect();
         let marker = *self.marker.borrow();
         Ok(Response::new(SubscribeReply { epoch: EPOCH, marker, heads, interest_stored: true }))
