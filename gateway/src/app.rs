@@ -32,9 +32,12 @@ use crate::defaults::{
 };
 use crate::drain::DrainHooks;
 use crate::files;
+use crate::handshake::{Names, Proxies};
+use crate::limits::Usages;
 use crate::listener;
 use crate::metrics::{Metrics, Stats};
 use crate::push::Push;
+use crate::refusals::{self, Refusals};
 use crate::repair::Missed;
 use crate::shard::handle::Shards;
 use crate::shard::runtime::{self, Start};
@@ -147,7 +150,13 @@ impl App {
         let me = deps.cluster.me();
         let caller = Caller::new(me.clone());
         let targets = targets(&lifecycle, &*deps.cluster);
+        let names = Names::read(&config.origins, &config.hosts).map_err(StartError::Contradictions)?;
+        let proxies = Proxies::read(&config.trusted_proxies).map_err(StartError::Contradictions)?;
         let shared = Arc::new(Shared {
+            usages: Usages::new(&config.limits),
+            names,
+            proxies,
+            refusals: Refusals::default(),
             calls: Calls::new(Channels::new(targets, caller.clone()), me.clone()),
             config,
             stats: Stats::default(),
@@ -227,6 +236,8 @@ impl Running {
         let scope = self.lifecycle.scope(Stage::Drain);
         let (shared, shards) = (Arc::clone(&self.shared), self.shards.clone());
         scope.spawn("accept", listener::accept(clients, shared, shards, scope.token()));
+        let shared = Arc::clone(&self.shared);
+        scope.spawn("refusals", refusals::report(shared, scope.token()));
     }
 
     /// Until the stop: then `/readyz` says all there is to say.

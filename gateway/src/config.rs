@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Uri;
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
 use sluice_proto::wire::close;
@@ -9,6 +10,7 @@ use sluice_service::config::sections::{Admin, Etcd, Grpc, Log, Seeds, Shutdown};
 use sluice_service::config::{Address, BadAddress};
 use sluice_service::process::Settings;
 
+use crate::handshake::{Names, Proxies};
 use crate::{defaults, stages};
 
 /// The whole configuration; keys as in the file. Keys of the file are the field names; environment `SLUICE_…`, `__` between levels.
@@ -27,6 +29,10 @@ pub struct Config {
     pub shards: usize,
     /// Most connections at once.
     pub connections_max: usize,
+    /// Addresses and networks of the proxies before this gateway: what they say about where clients come from is believed.
+    pub trusted_proxies: Vec<String>,
+    /// What clients may do in a second, and hold.
+    pub limits: Limits,
     /// Prefix of all names in etcd.
     pub prefix: String,
     /// Seconds between protocol pings.
@@ -76,6 +82,36 @@ impl Agent {
     }
 }
 
+/// What clients may do in a second, and hold; 0 = no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Handshakes of all clients; above it they are answered 503 and told when to come back.
+    pub handshakes_per_s: u32,
+    /// Of one user.
+    pub user: PartyLimits,
+    /// Of one address, a user's or that of many behind it.
+    pub address: PartyLimits,
+}
+
+/// What one user or address may do in a second, and hold; 0 = no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartyLimits {
+    /// Connections at once.
+    pub connections: u32,
+    /// Connections begun.
+    pub handshakes_per_s: u32,
+    /// Publishes.
+    pub publishes_per_s: u32,
+    /// `sub`.
+    pub subscribes_per_s: u32,
+    /// Publishes that are the first of their room.
+    pub new_rooms_per_s: u32,
+    /// `history` and `presence`.
+    pub questions_per_s: u32,
+}
+
 /// What must be equal to logic's setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -111,6 +147,8 @@ impl Default for Config {
             hosts: Vec::new(),
             shards: 0,
             connections_max: defaults::CONNECTIONS_MAX,
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
             prefix: "sluice".into(),
             ping_every_s: 25,
             ping_timeout_s: 10,
@@ -126,6 +164,30 @@ impl Default for Config {
             shutdown: Shutdown::with(stages::TIMES),
             drain: Drain::default(),
         }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // A service that publishes for all its people is one user; one whose clients come through a balancer that does not
+        // say so is one address. Neither meets these.
+        let user = PartyLimits {
+            connections: 10_000,
+            handshakes_per_s: 1_000,
+            publishes_per_s: 10_000,
+            subscribes_per_s: 10_000,
+            new_rooms_per_s: 2_000,
+            questions_per_s: 500,
+        };
+        let address = PartyLimits {
+            connections: 50_000,
+            handshakes_per_s: 5_000,
+            publishes_per_s: 100_000,
+            subscribes_per_s: 100_000,
+            new_rooms_per_s: 20_000,
+            questions_per_s: 5_000,
+        };
+        Self { handshakes_per_s: defaults::HANDSHAKES_PER_S, user, address }
     }
 }
 
@@ -183,6 +245,9 @@ impl Settings for Config {
         for (key, _) in numbers.into_iter().filter(|(_, value)| *value == 0) {
             wrong.push(format!("{key} is 0, it must be at least 1"));
         }
+        wrong.extend(Names::read(&self.origins, &self.hosts).err().into_iter().flatten());
+        wrong.extend(Proxies::read(&self.trusted_proxies).err().into_iter().flatten());
+        wrong.extend(self.wrong_url());
         wrong.extend(self.etcd.check());
         wrong.extend(self.grpc.check());
         wrong.extend(self.agent.address().err().map(|error| format!("agent.listen: {error}")));
@@ -213,6 +278,23 @@ impl Config {
             format!("listen is {listen} and advertise is empty: nobody is told a URL that clients can use.")
         });
         url.into_iter().collect()
+    }
+
+    /// What is wrong with `advertise`, if it is given.
+    fn wrong_url(&self) -> Option<String> {
+        let url = self.advertise.as_str();
+        let read = url.parse::<Uri>().ok();
+        let scheme = read.as_ref().and_then(Uri::scheme_str).unwrap_or_default();
+        let host = read.as_ref().and_then(Uri::host).is_some_and(|host| !host.is_empty());
+        if url.is_empty() || (host && matches!(scheme, "ws" | "wss")) {
+            return None;
+        }
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let tls = if scheme == "http" { "ws" } else { "wss" };
+        let meant = if rest.is_empty() { "chat.example/ws" } else { rest };
+        Some(format!(
+            "advertise is {url:?}, which no WebSocket client can use: write for example {tls}://{meant}"
+        ))
     }
 
     /// How many shards to run.
@@ -252,6 +334,29 @@ mod tests {
         config.agent.listen = "8082".into();
         let wrong = config.check().expect_err("seven mistakes");
         assert_eq!(wrong.len(), 7, "{wrong:#?}");
+    }
+
+    #[test]
+    fn what_can_never_match_is_an_error() {
+        let mut config = Config {
+            origins: vec!["*".into(), "https://app.example/".into(), "app.example".into()],
+            hosts: vec!["chat.example:443".into(), "chat.example".into()],
+            trusted_proxies: vec!["10.0.0.0/8".into(), "haproxy".into()],
+            ..Config::default()
+        };
+        let wrong = |config: &Config| config.check().err().unwrap_or_default();
+        assert_eq!(wrong(&config).len(), 4, "{:#?}", wrong(&config));
+        for (advertise, meant) in [
+            ("https://chat.example/ws", "wss://chat.example/ws"),
+            ("http://chat.example", "ws://chat.example"),
+            ("chat.example", "wss://chat.example"),
+            ("wss://", "wss://"),
+            ("wss:///ws", "wss://"),
+        ] {
+            config = Config { advertise: advertise.into(), ..Config::default() };
+            let wrong = wrong(&config);
+            assert!(wrong.len() == 1 && wrong[0].contains(meant), "{advertise}: {wrong:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,20 @@ pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// Seconds a refused client is asked to wait (503 while draining or full).
 pub const RETRY_AFTER_S: u64 = 2;
+/// The longest a crowd is told to wait: whoever hears of more gives up.
+pub const RETRY_AFTER_S_MAX: u64 = 60;
+/// Bytes of a client that has not said who it is: a frame of the largest size, and what a read takes besides. After its
+/// first frame, which is a `connect`, nothing of it is read until it is known.
+pub const UNIDENTIFIED_BYTES_MAX: u32 = 192 * 1024;
+/// Frames of such a client that are no `connect`: at the second the connection ends.
+pub const UNIDENTIFIED_FRAMES_MAX: u8 = 2;
+
+/// Handshakes per second of all clients: twice what a core has been seen to serve.
+pub const HANDSHAKES_PER_S: u32 = 10_000;
+/// Seconds of them that may come at once: 30,000, the clients of a gateway that has gone.
+pub const CROWD_BURST_S: u64 = 3;
+/// Seconds of a user's or an address's rate that may be used at once: somebody who comes back subscribes to everything.
+pub const BURST_S: u64 = 5;
 
 /// What one read takes from a socket at most: one buffer per shard, none per connection.
 pub const READ_CHUNK_BYTES: usize = 64 * 1024;

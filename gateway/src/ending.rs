@@ -27,6 +27,10 @@ pub enum Ending {
     Frozen,
     /// No `connect` in time.
     ConnectTimeout,
+    /// Frames came, and none of them was `connect`.
+    NotConnected,
+    /// The user has too many connections, or begins too many.
+    TooMany,
     /// No logic could check the token in time.
     Unchecked,
     /// The token has ended.
@@ -56,8 +60,8 @@ impl Ending {
             Self::PingTimeout => close::PING_TIMEOUT,
             Self::Frozen => close::FROZEN,
             Self::ConnectTimeout => close::CONNECT_TIMEOUT,
-            Self::Unchecked => close::TRY_LATER,
-            Self::TokenExpired | Self::Unauthorized(_) => close::UNAUTHORIZED,
+            Self::Unchecked | Self::TooMany => close::TRY_LATER,
+            Self::NotConnected | Self::TokenExpired | Self::Unauthorized(_) => close::UNAUTHORIZED,
             Self::BadFrames(_) => close::BAD_FRAMES,
             Self::Binary => close::UNSUPPORTED,
             Self::NotUtf8 => close::INVALID_UTF8,
@@ -76,6 +80,8 @@ impl Ending {
             Self::PingTimeout => "no answer to a ping",
             Self::Frozen => "the gateway stood still for too long",
             Self::ConnectTimeout => "no `connect` in time",
+            Self::NotConnected => "`connect` comes first",
+            Self::TooMany => "too many connections of this user",
             Self::Unchecked => "the token could not be checked now",
             Self::TokenExpired => "token expired",
             Self::Unauthorized(text) | Self::Protocol(text) => text,
@@ -98,8 +104,10 @@ impl Ending {
             | Self::PingTimeout
             | Self::Frozen
             | Self::ConnectTimeout
+            | Self::TooMany
             | Self::Unchecked => true,
-            Self::TokenExpired
+            Self::NotConnected
+            | Self::TokenExpired
             | Self::Unauthorized(_)
             | Self::BadFrames(_)
             | Self::Binary
@@ -119,6 +127,8 @@ impl Ending {
             Self::PingTimeout => "ping_timeout",
             Self::Frozen => "frozen",
             Self::ConnectTimeout => "connect_timeout",
+            Self::NotConnected => "not_connected",
+            Self::TooMany => "too_many",
             Self::Unchecked => "unchecked",
             Self::TokenExpired => "token_expired",
             Self::Unauthorized(_) => "unauthorized",
@@ -157,6 +167,8 @@ mod tests {
             Ending::PingTimeout,
             Ending::Frozen,
             Ending::ConnectTimeout,
+            Ending::NotConnected,
+            Ending::TooMany,
             Ending::Unchecked,
             Ending::TokenExpired,
             Ending::Unauthorized(text()),

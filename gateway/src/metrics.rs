@@ -17,8 +17,10 @@ use sluice_service::metrics::{Registry, SECONDS};
 pub struct Metrics {
     /// Upgrades accepted.
     pub accepted: Counter,
-    /// Upgrades refused.
-    pub refused: Counter,
+    /// Upgrades refused, by reason.
+    pub refusals: Family<ReasonLabel, Counter>,
+    /// Clients that were not read for a while, by what they did too often.
+    pub throttled: Family<ReasonLabel, Counter>,
     /// Frames received.
     pub frames_in: Counter,
     /// Messages appended to queues of subscribers.
@@ -34,7 +36,7 @@ pub struct Metrics {
     /// Connections closed because a ping was not answered.
     pub silent: Counter,
     /// Connections that were told `bye`, by ending.
-    pub endings: Family<EndingLabel, Counter>,
+    pub endings: Family<ReasonLabel, Counter>,
     /// Freezes noticed.
     pub freezes: Counter,
     /// The longest turn of each shard in each tick.
@@ -47,17 +49,27 @@ pub struct Metrics {
     pub subscriptions: Gauge,
 }
 
-/// Why a connection was told `bye`: [`crate::ending::Ending::label`].
+/// Why a connection was told `bye` ([`crate::ending::Ending::label`]), refused, or not read for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct EndingLabel {
-    /// The ending.
+pub struct ReasonLabel {
+    /// The ending, the refusal, the charge.
     pub reason: &'static str,
 }
 
 impl Metrics {
     /// A connection was told `bye`.
     pub fn ended(&self, reason: &'static str) {
-        self.endings.get_or_create(&EndingLabel { reason }).inc();
+        self.endings.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// An upgrade was refused.
+    pub fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// A client did something too often and is not read for a while.
+    pub fn throttled(&self, reason: &'static str) {
+        self.throttled.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// Registers all metrics.
@@ -65,7 +77,9 @@ impl Metrics {
     pub fn new(registry: &Registry) -> Self {
         Self {
             accepted: registry.counter("upgrades_accepted", "Upgrades accepted"),
-            refused: registry.counter("upgrades_refused", "Upgrades refused"),
+            refusals: registry.counters("upgrades_refused", "Upgrades refused, by reason"),
+            throttled: registry
+                .counters("throttled", "Pauses in reading from clients above a rate, by what they did"),
             frames_in: registry.counter("frames_received", "Frames received from clients"),
             deliveries: registry.counter("deliveries", "Messages put into queues of subscribers"),
             bytes_out: registry.counter("written_bytes", "Bytes written to clients"),

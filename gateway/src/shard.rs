@@ -123,12 +123,12 @@ impl Shard {
     }
 
     fn enter(&mut self, upgraded: Upgraded) -> Address {
-        let Upgraded { stream, token, rest } = upgraded;
+        let Upgraded { stream, token, rest, seat } = upgraded;
         let (limits, since_ms) = (self.shared.session_limits(), self.shared.clock.now_ms());
         let inbound = Inbound::with_rest(rest, &mut self.buffers.contexts);
         let who = self.connections.insert(|who, deadlines| {
             let session = Session::new(Link::new(SessionId::fresh(), who), limits);
-            Connection::new(stream, session, inbound, deadlines, since_ms)
+            Connection::new(stream, session, inbound, deadlines, since_ms, seat)
         });
         self.authenticate(who, token.unwrap_or_default());
         if self.draining.is_some() {

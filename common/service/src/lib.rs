@@ -16,3 +16,4 @@ pub mod metrics;
 pub mod process;
 pub mod seeded;
 pub mod telemetry;
+pub mod untrusted;

@@ -14,6 +14,7 @@ use sluice_proto::wire::{Bye, ErrorCode, Welcome, WireError, WireLimits};
 use sluice_service::seeded::{self, Bug};
 
 use super::grants::Grants;
+use crate::defaults::{UNIDENTIFIED_BYTES_MAX, UNIDENTIFIED_FRAMES_MAX};
 use crate::ending::Ending;
 use crate::uplink::{Answered, Link, Outcome, Publish};
 
@@ -58,6 +59,8 @@ pub enum NotIdentified {
     Invalid(String),
     /// Nobody could check it in time.
     Unavailable,
+    /// The user has too many connections: after so many milliseconds there may be room.
+    TooMany(u64),
 }
 
 /// Facts of the gateway that stand in `welcome`.
@@ -156,6 +159,9 @@ pub struct Session {
     unanswered_bytes: usize,
     minted: u64,
     bad_frames: u8,
+    /// Before `welcome`.
+    unidentified_frames: u8,
+    unidentified_bytes: u32,
 }
 
 impl Session {
@@ -174,6 +180,8 @@ impl Session {
             unanswered_bytes: 0,
             minted: 0,
             bad_frames: 0,
+            unidentified_frames: 0,
+            unidentified_bytes: 0,
         }
     }
 
@@ -250,6 +258,11 @@ impl Session {
                 refuse(out, ErrorCode::Unavailable, &ending.reason(), true, id.as_deref());
                 self.end(ending, UNCHECKED_AGAIN_MS);
             }
+            Err(NotIdentified::TooMany(again_ms)) => {
+                let ending = Ending::TooMany;
+                refuse(out, ErrorCode::Unavailable, &ending.reason(), true, id.as_deref());
+                self.end(ending, again_ms);
+            }
         }
     }
 
@@ -276,6 +289,9 @@ impl Session {
                     self.bad_frame();
                 }
                 refuse(out, refused.code, &refused.message, false, id);
+                if self.identity.is_none() {
+                    self.not_connected();
+                }
                 return Todo::Nothing;
             }
         };
@@ -287,6 +303,7 @@ impl Session {
             (_, None) => {
                 let text = r#"connect first: {"connect":{"token":"<jwt>"}}"#;
                 refuse(out, ErrorCode::Unauthorized, text, false, id);
+                self.not_connected();
                 Todo::Nothing
             }
             (request, Some(who)) => self.on_request(request, &who, id, wall_ms, out),
@@ -427,6 +444,31 @@ impl Session {
         if self.bad_frames >= self.limits.bad_frames_max {
             self.end(Ending::BadFrames(self.bad_frames), 0);
         }
+    }
+
+    /// A frame before `welcome` that is no `connect`. The first may be a mistake and is answered.
+    fn not_connected(&mut self) {
+        self.unidentified_frames = self.unidentified_frames.saturating_add(1);
+        if self.unidentified_frames >= UNIDENTIFIED_FRAMES_MAX {
+            self.end(Ending::NotConnected, 0);
+        }
+    }
+
+    /// Bytes came, whatever is in them. Before `welcome` only so many are read: pings and halves of frames too.
+    pub fn on_bytes(&mut self, count: usize) {
+        if self.identity.is_none() {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            self.unidentified_bytes = self.unidentified_bytes.saturating_add(count);
+            if self.floods() {
+                self.end(Ending::NotConnected, 0);
+            }
+        }
+    }
+
+    /// Whether more came before `welcome` than anybody needs: nothing of it is waited for any more.
+    #[must_use]
+    pub fn floods(&self) -> bool {
+        self.identity.is_none() && self.unidentified_bytes > UNIDENTIFIED_BYTES_MAX
     }
 
     /// Starts leaving; the first reason stands. `reconnect_ms` counts for endings after which clients come

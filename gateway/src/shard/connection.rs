@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use super::inbound::Inbound;
 use crate::address::Address;
 use crate::defaults::{REQUESTS_MAX, ROOMS_LEAVING_MAX, SUBS_PENDING_MAX};
+use crate::limits::table::Seat;
 use crate::session::machine::{RequestId, Session};
 use crate::session::outbound::Outbound;
 use crate::slow_client;
@@ -55,6 +56,8 @@ pub struct Deadlines {
     pub expires_at: Tick,
     /// The end of the closing handshake.
     pub close_by: Tick,
+    /// When it is read again, after it did something too often; `NEVER` = now.
+    pub read_at: Tick,
     /// When the socket last took a byte, or something was queued first.
     pub progress_at: Tick,
     /// What the wheel holds an entry for; `NEVER` = nothing.
@@ -72,6 +75,7 @@ impl Deadlines {
             connect_by: NEVER,
             expires_at: NEVER,
             close_by: NEVER,
+            read_at: NEVER,
             progress_at: now,
             armed_at: NEVER,
             unheard: 0,
@@ -124,6 +128,10 @@ pub struct Connection {
     pub detached: bool,
     /// Since when, milliseconds since 1970.
     pub since_ms: i64,
+    /// Its place in what its address uses, if that is known.
+    pub address_seat: Option<Seat>,
+    /// Its place in what its user uses, once that is known.
+    pub user_seat: Option<Seat>,
 }
 
 impl Connection {
@@ -134,6 +142,7 @@ impl Connection {
         inbound: Inbound,
         deadlines: Deadlines,
         since_ms: i64,
+        address_seat: Option<Seat>,
     ) -> Self {
         Self {
             stream,
@@ -158,6 +167,8 @@ impl Connection {
             closed: false,
             detached: false,
             since_ms,
+            address_seat,
+            user_seat: None,
         }
     }
 
@@ -172,6 +183,7 @@ impl Connection {
                     && self.requests < REQUESTS_MAX
                     && self.subs_pending < SUBS_PENDING_MAX
                     && self.rooms_leaving < ROOMS_LEAVING_MAX
+                    && self.deadlines.read_at == NEVER
             }
             ConnectionPhase::Closing => !self.peer_closed,
             ConnectionPhase::Lingering => true,
@@ -206,10 +218,8 @@ impl Connection {
         let stuck = slow_client::gives_up_at(self.outbound.is_empty(), deadlines.progress_at, slow);
         let serving = match self.phase {
             ConnectionPhase::Serving => {
-                [deadlines.ping_at, deadlines.pong_by, deadlines.connect_by, deadlines.expires_at]
-                    .into_iter()
-                    .min()
-                    .unwrap_or(NEVER)
+                let Deadlines { ping_at, pong_by, connect_by, expires_at, read_at, .. } = *deadlines;
+                [ping_at, pong_by, connect_by, expires_at, read_at].into_iter().min().unwrap_or(NEVER)
             }
             ConnectionPhase::Closing | ConnectionPhase::Lingering | ConnectionPhase::Gone => NEVER,
         };

@@ -17,9 +17,10 @@ use super::{Shard, handle::Shards};
 use crate::address::{Address, ShardIx, home_of};
 use crate::home::calls::HomeCall;
 use crate::home::{Home, HomeLimits, HomeOutput, PageTo};
+use crate::limits::Charge;
 use crate::room::link::{HandOver, Ms, Page, Run, ShardId};
 use crate::status::change;
-use crate::uplink::{Answered, Publish};
+use crate::uplink::{Answered, Outcome, Publish};
 
 /// A home with its ways to other shards, and what it decided that the shard has yet to do.
 #[derive(Debug)]
@@ -271,6 +272,10 @@ impl Shard {
         self.counters.outcome(&answered.outcome);
         // The connection may be gone, and its slot another's: the generation tells.
         if self.connections.get(who).is_some() {
+            // Only the store knows whether a room is new; whoever makes too many waits afterwards.
+            if matches!(answered.outcome, Outcome::Stored { seq: 1, .. }) {
+                self.charge_as(who, Charge::NewRoom);
+            }
             self.connections.with_session(who.slot, |session, out| session.answered(answered, out));
             self.settle(who);
         }

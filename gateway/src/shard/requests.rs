@@ -20,6 +20,7 @@ use crate::calls::Authenticated;
 use crate::defaults::{
     AUTHENTICATE_AGAIN, CALL_WITHIN, CONNECT_WITHIN, QUESTIONS_MAX, ROOMS_PER_CONNECTION_MAX,
 };
+use crate::limits::{Charge, TooMany};
 use crate::session::grants::Grants;
 use crate::session::machine::{Identity, NotIdentified, RequestId, Todo};
 use crate::status::change;
@@ -38,6 +39,7 @@ fn apply(effect: impl FnOnce(&mut Shard) + 'static) -> Apply {
 impl Shard {
     /// Does what a session asks for.
     pub(super) fn perform(&mut self, who: Address, todo: Todo) {
+        self.charge(who, &todo);
         match todo {
             Todo::Nothing => {}
             Todo::Authenticate { token } => self.authenticate(who, token),
@@ -46,6 +48,48 @@ impl Shard {
             Todo::Unsubscribe { room, id } => self.unsubscribe(who, &room, id),
             Todo::History { room, range, limit, id } => self.history(who, room, (range, limit), id),
             Todo::Presence { room, after, limit, id } => self.presence(who, room, (after, limit), id),
+        }
+    }
+
+    /// Charges what was asked for to the client: above its rate it is not read for a while.
+    fn charge(&mut self, who: Address, todo: &Todo) {
+        let charge = match todo {
+            Todo::Publish(_) => Charge::Publish,
+            Todo::Subscribe { .. } => Charge::Subscribe,
+            Todo::History { .. } | Todo::Presence { .. } => Charge::Question,
+            Todo::Nothing | Todo::Authenticate { .. } | Todo::Unsubscribe { .. } => return,
+        };
+        self.charge_as(who, charge);
+    }
+
+    pub(super) fn charge_as(&mut self, who: Address, charge: Charge) {
+        let now = self.connections.tick();
+        let Some(connection) = self.connections.get(who) else { return };
+        let (user, address) = (connection.user_seat.as_ref(), connection.address_seat.as_ref());
+        let wait = self.shared.usages.charge(user, address, charge);
+        if wait.is_zero() {
+            return;
+        }
+        let until = now.saturating_add(ticks(wait));
+        let deadlines = &mut connection.deadlines;
+        deadlines.read_at = if deadlines.read_at == NEVER { until } else { deadlines.read_at.max(until) };
+        self.shared.metrics.throttled(charge.label());
+        self.connections.arm(who.slot);
+    }
+
+    fn take_user_seat(&mut self, who: Address, identity: Identity) -> Result<Identity, NotIdentified> {
+        let Some(connection) = self.connections.get(who) else { return Ok(identity) };
+        // Who was somebody else before gives up that place first.
+        connection.user_seat = None;
+        match self.shared.usages.identify(&identity.user) {
+            Ok(seat) => {
+                connection.user_seat = Some(seat);
+                Ok(identity)
+            }
+            Err(TooMany(again)) => {
+                let again_ms = u64::try_from(again.as_millis()).unwrap_or(u64::MAX);
+                Err(NotIdentified::TooMany(again_ms.max(1_000)))
+            }
         }
     }
 
@@ -194,6 +238,7 @@ impl Shard {
     ) {
         let former = self.change(who, change::disconnected_by_change);
         let result = if epoch.is_some() { identity(result) } else { Err(NotIdentified::Unavailable) };
+        let result = result.and_then(|identity| self.take_user_seat(who, identity));
         let facts = self.shared.welcome_facts(epoch.unwrap_or(NO_EPOCH));
         let expires_ms = result.as_ref().ok().and_then(|identity| identity.expires_at_ms);
         let known = result.is_ok();

@@ -18,8 +18,10 @@ use sluice_service::clock::Clock;
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::defaults::{BAD_FRAMES_MAX, ROOMS_PER_CONNECTION_MAX, UNANSWERED_BYTES_MAX, UNANSWERED_ITEMS_MAX};
-use crate::handshake::{Admission, Stopping};
+use crate::handshake::{Admission, Names, Proxies, Rules, Stopping};
+use crate::limits::Usages;
 use crate::metrics::{Metrics, Stats};
+use crate::refusals::Refusals;
 use crate::session::machine::{SessionLimits, WelcomeFacts};
 
 /// Arc<Shared> by all shards.
@@ -37,6 +39,14 @@ pub struct Shared {
     pub clock: Clock,
     /// Whether anybody may come in.
     pub upgrades: UpgradeGate,
+    /// Names that may stand in an upgrade.
+    pub names: Names,
+    /// Proxies that are believed.
+    pub proxies: Proxies,
+    /// What clients use of their limits.
+    pub usages: Usages,
+    /// Upgrades refused.
+    pub refusals: Refusals,
 }
 
 /// The admission, as all shards and the listener see it.
@@ -78,6 +88,12 @@ impl fmt::Debug for UpgradeGate {
 }
 
 impl Shared {
+    /// What an upgrade is judged by.
+    #[must_use]
+    pub fn rules(&self) -> Rules<'_> {
+        Rules { names: &self.names, proxies: &self.proxies, admission: self.admission() }
+    }
+
     /// Whether a new connection may come in now.
     #[must_use]
     pub fn admission(&self) -> Admission {

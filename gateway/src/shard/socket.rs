@@ -91,6 +91,7 @@ impl Shard {
         let result = match result {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) if count > 0 => {
+                connection.session.on_bytes(count);
                 self.take_bytes(who, &chunk[..count], None);
                 Poll::Ready(true)
             }
@@ -285,6 +286,9 @@ impl Shard {
         if connection.peer_closed {
             // Both close frames are on their way and nothing may follow them: the server ends TCP.
             self.drop_connection(who);
+        } else if connection.session.floods() {
+            // Waiting for its answer would be reading on.
+            self.drop_connection(who);
         } else if connection.discard_input {
             // Who is not understood any more cannot be heard to answer either.
             self.linger(who);
@@ -365,6 +369,9 @@ impl Shard {
         if deadlines.expires_at <= now {
             deadlines.expires_at = NEVER;
             session.end(Ending::TokenExpired, 0);
+        }
+        if deadlines.read_at <= now {
+            deadlines.read_at = NEVER;
         }
         if deadlines.connect_by <= now {
             deadlines.connect_by = NEVER;

@@ -2,7 +2,7 @@
 //! admitted becomes a connection of the shard.
 
 use std::io;
-use std::net::TcpStream as StdStream;
+use std::net::{IpAddr, TcpStream as StdStream};
 use std::sync::Arc;
 
 use socket2::SockRef;
@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use super::shared::Shared;
 use super::turn::ShardCell;
 use crate::defaults::{HANDSHAKE_WITHIN, LINGER_WITHIN};
-use crate::handshake::{Names, Verdict, judge};
+use crate::handshake::{Prefix, Reason, Refusal, Verdict, judge};
+use crate::limits::Refused;
+use crate::limits::table::Seat;
 
 /// A socket whose upgrade was answered.
 pub(super) struct Upgraded {
@@ -21,49 +23,109 @@ pub(super) struct Upgraded {
     pub(super) token: Option<String>,
     /// Frames that came together with the request.
     pub(super) rest: Vec<u8>,
+    /// Its place in what its address uses.
+    pub(super) seat: Option<Seat>,
 }
 
 /// Serves the upgrade of one client. The place it takes among the connections is given back unless it is admitted.
 pub(super) async fn serve(cell: ShardCell, shared: Arc<Shared>, socket: StdStream) {
     let upgraded = timeout(HANDSHAKE_WITHIN, handshake(&shared, socket)).await;
-    match upgraded {
-        Ok(Ok(Some(admitted))) => {
-            shared.metrics.accepted.inc();
-            super::Shard::admit(&cell, admitted);
+    if let Ok(Ok(Some(admitted))) = upgraded {
+        shared.metrics.accepted.inc();
+        super::Shard::admit(&cell, admitted);
+        return;
+    }
+    if !matches!(upgraded, Ok(Ok(None))) {
+        shared.refusals.abandoned(&shared.metrics);
+    }
+    shared.stats.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// `None`: it was refused, or went away by itself.
+async fn handshake(shared: &Arc<Shared>, socket: StdStream) -> io::Result<Option<Upgraded>> {
+    let mut stream = TcpStream::from_std(socket)?;
+    let peer = stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
+    let mut bytes = Vec::with_capacity(1024);
+    let proxied = read_prefix(shared, &mut stream, peer, &mut bytes).await?;
+    let from = match proxied {
+        Ok(proxied) => proxied.or(peer),
+        Err(why) => return refuse(shared, stream, &Refusal::malformed(why), peer).await,
+    };
+    loop {
+        match judge(&bytes, from, shared.rules()) {
+            Verdict::More => {}
+            Verdict::Refuse { refusal, client } => return refuse(shared, stream, &refusal, client).await,
+            Verdict::Accept { response, token, used, client } => {
+                // Behind a proxy that does not say whom it speaks for, nobody is counted by address.
+                let counted = client.filter(|client| !shared.proxies.trusts(*client));
+                let seat = match shared.usages.enter(counted) {
+                    Ok(seat) => seat,
+                    Err(refused) => return refuse(shared, stream, &above(refused), client).await,
+                };
+                stream.write_all(&response).await?;
+                let rest = bytes.split_off(used);
+                return Ok(Some(Upgraded { stream, token, rest, seat }));
+            }
         }
-        Ok(Ok(None) | Err(_)) | Err(_) => {
-            shared.metrics.refused.inc();
-            shared.stats.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        more(&mut stream, &mut bytes).await?;
+    }
+}
+
+/// Takes what stands before the request off the stream: the client's address, if a proxy says it.
+async fn read_prefix(
+    shared: &Arc<Shared>,
+    stream: &mut TcpStream,
+    peer: Option<IpAddr>,
+    bytes: &mut Vec<u8>,
+) -> io::Result<Result<Option<IpAddr>, &'static str>> {
+    loop {
+        more(stream, bytes).await?;
+        match shared.proxies.prefix(peer, bytes) {
+            Prefix::More => {}
+            Prefix::None => return Ok(Ok(None)),
+            Prefix::Refused(why) => return Ok(Err(why)),
+            Prefix::Proxy(used, from) => {
+                bytes.drain(..used);
+                return Ok(Ok(from));
+            }
         }
     }
 }
 
-async fn handshake(shared: &Arc<Shared>, socket: StdStream) -> io::Result<Option<Upgraded>> {
-    let mut stream = TcpStream::from_std(socket)?;
-    let mut bytes = Vec::with_capacity(1024);
-    loop {
-        if stream.read_buf(&mut bytes).await? == 0 {
-            return Ok(None);
+async fn more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
+    match stream.read_buf(bytes).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+fn above(refused: Refused) -> Refusal {
+    match refused {
+        Refused::Crowd(after_s) => {
+            Refusal::unavailable(Reason::Crowd, "too many connect at once, come back", after_s)
         }
-        let config = &shared.config;
-        let names = Names { origins: &config.origins, hosts: &config.hosts };
-        match judge(&bytes, shared.admission(), names) {
-            Verdict::More => {}
-            Verdict::Refuse { response, status, why } => {
-                let from = stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |from| from.to_string());
-                tracing::info!(from, status, why, "An upgrade was refused.");
-                stream.write_all(&response).await?;
-                SockRef::from(&stream).shutdown(std::net::Shutdown::Write)?;
-                drop(timeout(LINGER_WITHIN, until_end(&mut stream)).await);
-                return Ok(None);
-            }
-            Verdict::Accept { response, token, used } => {
-                stream.write_all(&response).await?;
-                let rest = bytes.split_off(used);
-                return Ok(Some(Upgraded { stream, token, rest }));
-            }
+        Refused::AddressFull(after_s) => {
+            Refusal::too_many(Reason::AddressFull, "too many connections from your address", after_s)
+        }
+        Refused::AddressRate(after_s) => {
+            Refusal::too_many(Reason::AddressRate, "too many new connections from your address", after_s)
         }
     }
+}
+
+async fn refuse(
+    shared: &Arc<Shared>,
+    mut stream: TcpStream,
+    refusal: &Refusal,
+    client: Option<IpAddr>,
+) -> io::Result<Option<Upgraded>> {
+    shared.refusals.refused(&shared.metrics, refusal, client);
+    // Who does not wait for the answer has been counted all the same.
+    if stream.write_all(&refusal.response()).await.is_ok() {
+        drop(SockRef::from(&stream).shutdown(std::net::Shutdown::Write));
+        drop(timeout(LINGER_WITHIN, until_end(&mut stream)).await);
+    }
+    Ok(None)
 }
 
 /// Reads to the end, so that the refusal is not overtaken by a reset.

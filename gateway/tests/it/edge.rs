@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
+mod admission;
 mod agent_check;
 mod bounds;
 mod fair;

@@ -23,6 +23,7 @@ struct Book {
     reports: Vec<StatusRequest>,
     users: u64,
     expires_at_ms: i64,
+    no_anonymous: bool,
 }
 
 /// The script; clones share it.
@@ -62,6 +63,11 @@ impl Scripted {
     /// Subscriptions are not answered.
     pub fn hold_subscribes(&self, hold: bool) {
         self.hold_subscribes.send_replace(hold);
+    }
+
+    /// Whoever comes without a token is nobody.
+    pub fn refuse_anonymous(&self) {
+        self.book.lock().unwrap().no_anonymous = true;
     }
 
     /// Redis forgets.
@@ -175,6 +181,9 @@ impl Logic for Scripted {
         _: Request<AuthenticateRequest>,
     ) -> Result<Response<AuthenticateReply>, Status> {
         let mut book = self.book.lock().unwrap();
+        if book.no_anonymous {
+            return Err(Status::unauthenticated("a token is needed"));
+        }
         book.users += 1;
         let all = vec!["*".to_owned()];
         Ok(Response::new(AuthenticateReply {

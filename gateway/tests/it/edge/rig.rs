@@ -23,7 +23,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use super::logic::Scripted;
 
 /// Longest wait for anything that is to happen.
-const SOON: Duration = Duration::from_secs(5);
+pub const SOON: Duration = Duration::from_secs(5);
 
 /// Who is listed besides this gateway for as long as it runs.
 #[derive(Clone)]
@@ -144,7 +144,7 @@ impl Rig {
 }
 
 /// A client that has its welcome.
-pub struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Client(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
     pub async fn connect(rig: &Rig) -> Self {
@@ -159,10 +159,15 @@ impl Client {
 
     /// A client, and the welcome it got.
     pub async fn welcomed(url: &str) -> (Self, Value) {
-        let (socket, _) = timeout(SOON, tokio_tungstenite::connect_async(url)).await.unwrap().unwrap();
-        let mut client = Self(socket);
+        let mut client = Self::unwelcomed(url).await;
         let welcome = client.hear().await;
         (client, welcome)
+    }
+
+    /// A client that nobody has welcomed yet.
+    pub async fn unwelcomed(url: &str) -> Self {
+        let (socket, _) = timeout(SOON, tokio_tungstenite::connect_async(url)).await.unwrap().unwrap();
+        Self(socket)
     }
 
     pub async fn send(&mut self, message: Message) {

@@ -1,0 +1,278 @@
+//! What one user, one address and all clients together may do. A rate is a bucket of tokens that refills; who is above
+//! it is not refused what was sent, but not read until the bucket allows it. Only handshakes are refused, as waiting
+//! for them would hold sockets.
+//!
+//! The tables are asked when a client comes and when it is identified. What it sends after that is charged to its own
+//! [`Usage`], without a lock.
+
+pub mod bucket;
+pub mod table;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use sluice_proto::ids::UserId;
+use tokio::time::Instant;
+
+use self::bucket::{Bucket, Micros, Rate};
+use self::table::{Seat, Usage, UsageTable};
+use crate::config::{Limits, PartyLimits};
+use crate::defaults::{BURST_S, CROWD_BURST_S, RETRY_AFTER_S, RETRY_AFTER_S_MAX};
+
+/// What is charged to a client after its handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// A publish was read.
+    Publish,
+    /// A `sub` was read.
+    Subscribe,
+    /// A publish was the first of its room.
+    NewRoom,
+    /// A `history` or `presence` was read.
+    Question,
+}
+
+impl Charge {
+    /// Label of the metric.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
+            Self::NewRoom => "new_room",
+            Self::Question => "question",
+        }
+    }
+}
+
+/// Why a handshake is refused, and after how many seconds it may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// All clients together are too many at once.
+    Crowd(u64),
+    /// The address has as many connections as it may have.
+    AddressFull(u64),
+    /// The address begins too many.
+    AddressRate(u64),
+}
+
+/// A user has too many connections, or begins too many: come back after so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany(pub Duration);
+
+/// The rates of a user or address.
+#[derive(Debug, Clone, Copy)]
+pub struct PartyRates {
+    connections_max: u32,
+    handshakes: Rate,
+    publishes: Rate,
+    subscribes: Rate,
+    new_rooms: Rate,
+    questions: Rate,
+}
+
+impl PartyRates {
+    fn new(limits: &PartyLimits) -> Self {
+        let rate = |per_s| Rate::new(per_s, BURST_S);
+        Self {
+            connections_max: limits.connections,
+            handshakes: rate(limits.handshakes_per_s),
+            publishes: rate(limits.publishes_per_s),
+            subscribes: rate(limits.subscribes_per_s),
+            new_rooms: rate(limits.new_rooms_per_s),
+            questions: rate(limits.questions_per_s),
+        }
+    }
+
+    fn of(&self, charge: Charge) -> Rate {
+        match charge {
+            Charge::Publish => self.publishes,
+            Charge::Subscribe => self.subscribes,
+            Charge::NewRoom => self.new_rooms,
+            Charge::Question => self.questions,
+        }
+    }
+
+    fn has_room(&self, usage: &Usage) -> bool {
+        self.connections_max == 0 || usage.connections() < self.connections_max
+    }
+}
+
+/// The limits of a gateway and what is used of them.
+#[derive(Debug)]
+pub struct Usages {
+    began: Instant,
+    all: Rate,
+    handshakes: Bucket,
+    /// Whoever was refused comes back at this rate: the queue of a crowd, without the crowd.
+    returns: Bucket,
+    user: PartyRates,
+    address: PartyRates,
+    users: UsageTable<UserId>,
+    addresses: UsageTable<IpAddr>,
+}
+
+impl Usages {
+    /// Nothing is used yet.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            began: Instant::now(),
+            all: Rate::new(limits.handshakes_per_s, CROWD_BURST_S),
+            handshakes: Bucket::default(),
+            returns: Bucket::default(),
+            user: PartyRates::new(&limits.user),
+            address: PartyRates::new(&limits.address),
+            users: UsageTable::default(),
+            addresses: UsageTable::default(),
+        }
+    }
+
+    fn now(&self) -> Micros {
+        let elapsed = Instant::now().saturating_duration_since(self.began);
+        Micros::try_from(elapsed.as_micros()).unwrap_or(Micros::MAX)
+    }
+
+    /// A client from this address asks for a connection. Its own address is judged first, so that one who asks too often
+    /// takes nothing from what all others have.
+    ///
+    /// # Errors
+    /// [`Refused`] says by what, and when to come back.
+    pub fn enter(&self, from: Option<IpAddr>) -> Result<Option<Seat>, Refused> {
+        let now = self.now();
+        let seat = from.map(|from| self.addresses.seat(from, now, |usage| self.judge_address(usage, now)));
+        let seat = seat.transpose()?;
+        if self.handshakes.take(self.all, now).is_ok() {
+            return Ok(seat);
+        }
+        // Each is sent to the end of the queue of those who were refused before.
+        let wait = self.returns.charge(Rate { burst: 0, ..self.all }, now);
+        Err(Refused::Crowd(seconds(wait)))
+    }
+
+    fn judge_address(&self, usage: &Usage, now: Micros) -> Result<(), Refused> {
+        if !self.address.has_room(usage) {
+            return Err(Refused::AddressFull(RETRY_AFTER_S));
+        }
+        let taken = usage.handshakes.take(self.address.handshakes, now);
+        taken.map_err(|wait| Refused::AddressRate(seconds(wait)))
+    }
+
+    /// A client turned out to be this user.
+    ///
+    /// # Errors
+    /// [`TooMany`] of them.
+    pub fn identify(&self, user: &UserId) -> Result<Seat, TooMany> {
+        let now = self.now();
+        self.users.seat(user.clone(), now, |usage| {
+            if !self.user.has_room(usage) {
+                return Err(TooMany(Duration::from_secs(RETRY_AFTER_S)));
+            }
+            let taken = usage.handshakes.take(self.user.handshakes, now);
+            taken.map_err(|wait| TooMany(Duration::from_micros(wait)))
+        })
+    }
+
+    /// A client did this: how long it is not read now.
+    #[must_use]
+    pub fn charge(&self, user: Option<&Seat>, address: Option<&Seat>, charge: Charge) -> Duration {
+        let now = self.now();
+        let of = |seat: Option<&Seat>, rates: &PartyRates| {
+            seat.map_or(0, |seat| seat.bucket(charge).charge(rates.of(charge), now))
+        };
+        Duration::from_micros(of(user, &self.user).max(of(address, &self.address)))
+    }
+
+    /// Users and addresses that are remembered.
+    #[must_use]
+    pub fn known(&self) -> (usize, usize) {
+        (self.users.len(), self.addresses.len())
+    }
+}
+
+/// Whole seconds, for `Retry-After`.
+fn seconds(wait: Micros) -> u64 {
+    wait.div_ceil(1_000_000).clamp(1, RETRY_AFTER_S_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        let party = PartyLimits {
+            connections: 2,
+            handshakes_per_s: 1,
+            publishes_per_s: 10,
+            subscribes_per_s: 0,
+            new_rooms_per_s: 1,
+            questions_per_s: 1,
+        };
+        Limits { handshakes_per_s: 2, user: party.clone(), address: party }
+    }
+
+    fn ip(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, last]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_is_spread_by_its_number() {
+        let usages = Usages::new(&limits());
+        let burst = 2 * CROWD_BURST_S;
+        for n in 0..burst {
+            assert!(usages.enter(ip(n as u8)).is_ok(), "{n}");
+        }
+        let told: Vec<_> = (100..106).map(|n| usages.enter(ip(n)).expect_err("too many")).collect();
+        assert_eq!(told, [1, 1, 2, 2, 3, 3].map(Refused::Crowd), "two come back in each second");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(usages.enter(ip(200)).is_ok() && usages.enter(ip(201)).is_ok());
+        assert!(matches!(usages.enter(ip(202)), Err(Refused::Crowd(3))), "the queue has become shorter too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_that_asks_too_often_takes_nothing_from_others() {
+        let usages = Usages::new(&Limits { handshakes_per_s: 0, ..limits() });
+        let seats = [usages.enter(ip(1)).unwrap(), usages.enter(ip(1)).unwrap()];
+        assert_eq!(usages.enter(ip(1)).unwrap_err(), Refused::AddressFull(RETRY_AFTER_S));
+        assert!(usages.enter(ip(2)).is_ok());
+        drop(seats);
+        for _ in 2..BURST_S {
+            drop(usages.enter(ip(1)).unwrap());
+        }
+        assert_eq!(usages.enter(ip(1)).unwrap_err(), Refused::AddressRate(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(usages.enter(ip(1)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_more_than_the_rate_waits_and_connections_share_it() {
+        let usages = Usages::new(&limits());
+        let ann = UserId::parse("ann").unwrap();
+        let (one, two) = (usages.identify(&ann).unwrap(), usages.identify(&ann).unwrap());
+        assert!(usages.identify(&ann).is_err(), "two connections");
+        let publish = |seat: &Seat| usages.charge(Some(seat), None, Charge::Publish);
+        for n in 0..10 * BURST_S {
+            assert_eq!(publish(if n % 2 == 0 { &one } else { &two }), Duration::ZERO);
+        }
+        assert_eq!(publish(&one), Duration::from_millis(100));
+        assert_eq!(publish(&two), Duration::from_millis(200));
+        assert_eq!(usages.charge(Some(&one), None, Charge::Subscribe), Duration::ZERO, "off");
+        tokio::time::advance(Duration::from_millis(300)).await;
+        assert_eq!(publish(&one), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_gone_is_forgotten_and_comes_back_to_what_was_used() {
+        let usages = Usages::new(&Limits { handshakes_per_s: 0, ..limits() });
+        let ann = UserId::parse("ann").unwrap();
+        for _ in 0..BURST_S {
+            drop(usages.identify(&ann).unwrap());
+        }
+        assert!(usages.identify(&ann).is_err(), "a new connection is no new allowance");
+        for n in 0..10_000 {
+            drop(usages.identify(&UserId::parse(&format!("u{n}")).unwrap()).unwrap());
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
+        assert!(usages.known().0 < 2_000, "{:?}: those of the last seconds", usages.known());
+    }
+}

@@ -1,0 +1,108 @@
+//! Who uses what: one entry for each user or address that is here, or was not long ago. It grows with those alone:
+//! whenever it has doubled, everybody who is gone and has nothing to pay back is forgotten.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Charge;
+use super::bucket::{Bucket, Micros};
+
+/// Entries below which nobody looks for what can be forgotten.
+const SWEEP_MIN: usize = 64;
+
+/// What one user or address uses.
+#[derive(Debug, Default)]
+pub struct Usage {
+    connections: AtomicU32,
+    pub(super) handshakes: Bucket,
+    publishes: Bucket,
+    subscribes: Bucket,
+    new_rooms: Bucket,
+    questions: Bucket,
+}
+
+impl Usage {
+    pub(super) fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    fn is_idle(&self, now: Micros) -> bool {
+        let Self { connections: _, handshakes, publishes, subscribes, new_rooms, questions } = self;
+        let full = [handshakes, publishes, subscribes, new_rooms, questions].iter().all(|it| it.is_full(now));
+        full && self.connections() == 0
+    }
+}
+
+/// A connection's place in a usage, given back when it is dropped.
+#[derive(Debug)]
+pub struct Seat(Arc<Usage>);
+
+impl Seat {
+    pub(super) fn bucket(&self, charge: Charge) -> &Bucket {
+        match charge {
+            Charge::Publish => &self.0.publishes,
+            Charge::Subscribe => &self.0.subscribes,
+            Charge::NewRoom => &self.0.new_rooms,
+            Charge::Question => &self.0.questions,
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Usages by user or address.
+#[derive(Debug)]
+pub struct UsageTable<K>(Mutex<Entries<K>>);
+
+#[derive(Debug)]
+struct Entries<K> {
+    by_key: HashMap<K, Arc<Usage>>,
+    /// How many are swept next.
+    sweep_at: usize,
+}
+
+impl<K> Default for UsageTable<K> {
+    fn default() -> Self {
+        Self(Mutex::new(Entries { by_key: HashMap::new(), sweep_at: SWEEP_MIN }))
+    }
+}
+
+impl<K: Hash + Eq> UsageTable<K> {
+    /// A place for one more connection, if `judge` agrees.
+    pub(super) fn seat<E>(
+        &self,
+        key: K,
+        now: Micros,
+        judge: impl FnOnce(&Usage) -> Result<(), E>,
+    ) -> Result<Seat, E> {
+        let entries = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.sweep(now);
+        let usage = entries.by_key.entry(key).or_default();
+        judge(usage)?;
+        usage.connections.fetch_add(1, Ordering::Relaxed);
+        Ok(Seat(Arc::clone(usage)))
+    }
+
+    /// How many are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).by_key.len()
+    }
+}
+
+impl<K: Hash + Eq> Entries<K> {
+    fn sweep(&mut self, now: Micros) {
+        if self.by_key.len() < self.sweep_at {
+            return;
+        }
+        self.by_key.retain(|_, usage| !usage.is_idle(now));
+        // After a crowd the table gives back what it took.
+        self.by_key.shrink_to(self.by_key.len() * 2);
+        self.sweep_at = (self.by_key.len() * 2).max(SWEEP_MIN);
+    }
+}
