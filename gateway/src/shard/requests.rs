@@ -1,7 +1,6 @@
 //! What a client asks for: publishes and subscriptions go to the home of their room, questions go to logic.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sluice_proto::grpc::{
     AuthenticateReply, Grants as WireGrants, PresenceReply, PresenceRequest, ReadRange, ReadRequest,
@@ -24,7 +23,7 @@ use crate::limits::{Charge, TooMany};
 use crate::session::grants::Grants;
 use crate::session::machine::{Identity, NotIdentified, RequestId, Todo};
 use crate::status::change;
-use crate::tick::{NEVER, ticks};
+use crate::tick::{NEVER, tick_of, ticks};
 
 /// An epoch that differs from every store's.
 const NO_EPOCH: Epoch = Epoch(0);
@@ -252,10 +251,7 @@ impl Shard {
         let Some(connection) = self.connections.get(who) else { return };
         if known {
             connection.deadlines.connect_by = NEVER;
-            connection.deadlines.expires_at = expires_ms.map_or(NEVER, |at| {
-                let left = at.saturating_sub(wall_ms).max(0);
-                now.saturating_add(ticks(Duration::from_millis(left.unsigned_abs())))
-            });
+            connection.deadlines.expires_at = expires_ms.map_or(NEVER, |at| tick_of(at, wall_ms, now));
             let rooms: Vec<RoomId> = connection.joined_rooms().cloned().collect();
             for change in former.into_iter().chain(self.change(who, change::connected)) {
                 self.report(change);

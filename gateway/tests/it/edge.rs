@@ -16,10 +16,12 @@ mod rig;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sluice_gateway::config::Config;
 use sluice_gateway::defaults::{STATUS_ITEMS_MAX, budget};
 use sluice_lifecycle::{Stage, StageOutcome, StopReason};
 use sluice_proto::grpc::{ChangeKind, FullSet};
 use sluice_proto::wire::close;
+use sluice_service::clock::Clock;
 use tokio_tungstenite::tungstenite::Message;
 
 use self::rig::{Client, Rig};
@@ -216,6 +218,27 @@ async fn a_large_full_set_comes_in_parts() {
     rig.logic.forget();
     let next = |full: FullSet| full.last && full.generation > first;
     rig.logic.until_report(|report| report.full.is_some_and(next)).await;
+    assert!(rig.stop().await.is_clean());
+}
+
+/// The clock jumps an hour while a token has half an hour left; it jumps back while another has a moment.
+#[tokio::test]
+async fn the_end_of_a_token_is_looked_at_again_when_the_wall_clock_jumps() {
+    let (begin, minute) = (1_700_000_000_000, 60_000);
+    let clock = Clock::manual(begin);
+    let rig = Rig::at(clock.clone(), Config { shards: 1, ping_every_s: 1, ..Config::default() }, false).await;
+    rig.logic.expire_at(begin + 30 * minute);
+    let mut client = Client::connect(&rig).await;
+    clock.set_ms(begin + 60 * minute);
+    assert_eq!(client.hear().await["bye"]["code"], json!(close::UNAUTHORIZED));
+    assert_eq!(client.end().await, Some((close::UNAUTHORIZED, "token expired".to_owned())));
+
+    rig.logic.expire_at(begin + 60 * minute + 1_500);
+    let mut client = Client::connect(&rig).await;
+    clock.set_ms(begin);
+    tokio::time::sleep(Duration::from_millis(2_500)).await; // what would have been its end, and a ping more
+    client.say(json!({"ping": 1})).await;
+    assert_eq!(client.hear().await["ok"], json!("ping"));
     assert!(rig.stop().await.is_clean());
 }
 

@@ -6,6 +6,9 @@ use sluice_proto::ids::{RoomId, Seq};
 
 use crate::{NewMessage, Outcome, Row, Run};
 
+/// How far the time of a message may be ahead of the clock: as far as clocks are set back in orderly life.
+const AHEAD_MAX_MS: i64 = 60_000;
+
 /// Where a room stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Head {
@@ -77,8 +80,9 @@ impl<'a> Ledger<'a> {
     fn append(&mut self, item: &'a NewMessage, now_ms: i64) -> New<'a> {
         let head = self.heads.entry(item.room.as_str()).or_default();
         head.seq += 1;
-        // A clock that was set back must not make a room's times run backwards.
-        head.at_ms = head.at_ms.max(now_ms);
+        // A clock that is set back a little must not make a room's times run backwards; one that was far ahead must not
+        // keep them in the future.
+        head.at_ms = head.at_ms.clamp(now_ms, now_ms.saturating_add(AHEAD_MAX_MS));
         let new = New { item, seq: head.seq, at_ms: head.at_ms };
         self.keys.insert(name_of(item), KnownKey { seq: new.seq, hash: item.hash });
         new
@@ -104,6 +108,23 @@ mod tests {
 
     fn outcomes(placed: &PlacedGroup<'_>) -> Vec<Outcome> {
         placed.rows.iter().map(|row| row.outcome).collect()
+    }
+
+    #[test]
+    fn times_do_not_run_backwards_and_do_not_stay_in_the_future() {
+        let group = [item("a", "1", "x")];
+        let at = |head_ms: i64, now_ms: i64| {
+            let mut ledger = Ledger::default();
+            ledger.heads.insert("a", Head { seq: 7, at_ms: head_ms });
+            let Outcome::Stored { at_ms, .. } = ledger.place(&group, now_ms).rows[0].outcome else {
+                panic!("stored")
+            };
+            at_ms
+        };
+        assert_eq!(at(1_000_000, 1_000_500), 1_000_500);
+        assert_eq!(at(1_000_000, 990_000), 1_000_000, "set back by 10 s");
+        assert_eq!(at(400 * 86_400_000, 1_000_000), 1_060_000, "400 days ahead, and back");
+        assert_eq!(at(i64::MAX, i64::MAX), i64::MAX);
     }
 
     #[test]

@@ -59,7 +59,12 @@ impl Rig {
     }
 
     /// A gateway with these settings, but addresses of its own.
-    pub async fn with(mut config: Config, peer: bool) -> Self {
+    pub async fn with(config: Config, peer: bool) -> Self {
+        Self::at(Clock::system(), config, peer).await
+    }
+
+    /// With this wall clock.
+    pub async fn at(clock: Clock, mut config: Config, peer: bool) -> Self {
         let logic = Scripted::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -82,7 +87,7 @@ impl Rig {
         }
         let scope = rig.lifecycle.scope(Stage::Release);
         let cluster = Arc::new(rig.others.0.join(&scope, app.registration(), BTreeSet::new()));
-        let shared = app.serve(Deps { cluster, clock: Clock::system() }).await.unwrap();
+        let shared = app.serve(Deps { cluster, clock }).await.unwrap();
         let (upgrades, stats) = (Arc::clone(&shared), shared);
         rig.status = Arc::new(move || stats.stats.to_json());
         let closing = rig.lifecycle.clone();
