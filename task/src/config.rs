@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
 use sluice_service::config::sections::{Admin, Endpoint, Etcd, Log, Seeds, Shutdown};
+use sluice_service::config::url::{self, UrlKind};
+#[cfg(feature = "servers")]
+use sluice_service::process::Probe;
 use sluice_service::process::Settings;
 
 use crate::stages;
@@ -62,8 +65,16 @@ impl Settings for Config {
         stages::plan(&self.shutdown)
     }
 
+    #[cfg(feature = "servers")]
+    fn probes(&self) -> Vec<Probe> {
+        crate::deps::probes(self)
+    }
+
     fn check(&self) -> Result<(), Vec<String>> {
-        let wrong: Vec<_> = self.etcd.check().chain(self.shutdown.check(&stages::TIMES_MIN, 0)).collect();
+        let mut wrong: Vec<_> = self.etcd.check().chain(self.shutdown.check(&stages::TIMES_MIN, 0)).collect();
+        wrong.extend(url::check("nats.url", &self.nats.url, UrlKind::Nats));
+        wrong.extend(url::check("redis.url", &self.redis.url, UrlKind::Redis));
+        wrong.extend(self.logic.check("logic.seeds").chain(self.gateway.check("gateway.seeds")));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 }

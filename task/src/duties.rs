@@ -18,8 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
-use self::absent::Absent;
-use crate::defaults::{CALL_WITHIN, REAP_EVERY, REAP_MAX, SWEEP_EVERY};
+use self::absent::{Absent, Evidence};
+use crate::defaults::{CALL_WITHIN, REAP_EVERY, REAP_MAX, REDIALS_WITHIN, SWEEP_EVERY};
 use crate::metrics::Metrics;
 use crate::outlet::Outlets;
 
@@ -65,7 +65,7 @@ impl Duties {
         }
     }
 
-    /// Looks every other second for what gone instances left, until `stop`.
+    /// Looks twice a second for what gone instances left, until `stop`.
     pub async fn reap(self: Arc<Self>, stop: CancellationToken) {
         let owned = self.cluster.owned();
         let mut absent = Absent::default();
@@ -98,7 +98,13 @@ impl Duties {
         let living = self.outlets.living();
         // A working stream is life, whatever the registry says (C3).
         let lives = |id: &InstanceId| view.instances.contains_key(id) || living.contains(id);
-        absent.gone(&stored, lives, &self.cluster.gone(), Instant::now(), 2 * self.lease_ttl)
+        let evidence = Evidence {
+            called_gone: &self.cluster.gone(),
+            broken: &self.outlets.broken(),
+            broken_for: REDIALS_WITHIN,
+            absent_for: 2 * self.lease_ttl,
+        };
+        absent.gone(&stored, lives, &evidence, Instant::now())
     }
 
     async fn reap_these(&self, gone: &[InstanceId]) {

@@ -96,6 +96,11 @@ impl Outlets {
         self.0.streams.registry.living()
     }
 
+    /// Gateways whose stream worked, broke and did not come back.
+    pub fn broken(&self) -> BTreeSet<InstanceId> {
+        self.0.streams.registry.broken()
+    }
+
     /// Outlets that lag, by the name of their gateway or address.
     pub fn lagging(&self) -> Vec<String> {
         self.0.streams.registry.lagging()

@@ -4,13 +4,14 @@
 //! registry lists for the address. It lives while its address is listed or its stream works: a working stream is
 //! life, whatever the registry says. Starts nothing and waits for nobody.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use sluice_proto::ids::InstanceId;
 
 use super::{NoticePart, Outlet, Ticket};
+use crate::defaults::BROKEN_MAX;
 use crate::metrics::Metrics;
 
 /// Who is listed where, by address.
@@ -24,6 +25,8 @@ pub(super) struct OutletRegistry(Mutex<Registered>);
 struct Registered {
     listed: Listed,
     entries: BTreeMap<Arc<str>, RegisteredOutlet>,
+    /// Whose stream worked and ended, the oldest first.
+    broken: VecDeque<InstanceId>,
     directory: Arc<Directory>,
 }
 
@@ -97,6 +100,11 @@ impl OutletRegistry {
         self.registered().entries.values().filter_map(|entry| entry.said.clone()).collect()
     }
 
+    /// Gateways whose stream worked, broke and did not come back.
+    pub(super) fn broken(&self) -> BTreeSet<InstanceId> {
+        self.registered().broken.iter().cloned().collect()
+    }
+
     /// Outlets that lag, by the name of their gateway or address.
     pub(super) fn lagging(&self) -> Vec<String> {
         let registered = self.registered();
@@ -123,7 +131,8 @@ impl OutletRegistry {
             && entry.said.as_ref() != Some(&instance)
         {
             tracing::info!(gateway = %instance, address = &*outlet.address, former = entry.said.as_ref().map(tracing::field::display), "Pushing to a gateway.");
-            entry.said = Some(instance);
+            entry.said = Some(instance.clone());
+            registered.broken.retain(|broken| *broken != instance);
             registered.redraw();
         }
     }
@@ -135,6 +144,10 @@ impl OutletRegistry {
             && let Some(gone) = entry.said.take()
         {
             tracing::info!(gateway = %gone, address = &*outlet.address, "The push stream to a gateway has ended.");
+            if registered.broken.len() >= BROKEN_MAX {
+                registered.broken.pop_front();
+            }
+            registered.broken.push_back(gone);
             registered.redraw();
         }
     }

@@ -2,6 +2,7 @@
 
 mod command;
 mod outages;
+mod presence;
 mod settings;
 mod standby;
 mod stops;
