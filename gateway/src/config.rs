@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
 use sluice_proto::wire::close;
 use sluice_service::config::sections::{Admin, Etcd, Grpc, Log, Seeds, Shutdown};
+use sluice_service::config::url::{self, UrlKind};
 use sluice_service::config::{Address, BadAddress};
+#[cfg(feature = "servers")]
+use sluice_service::process::Probe;
 use sluice_service::process::Settings;
 
 use crate::handshake::{Names, Proxies};
@@ -225,6 +228,11 @@ impl Settings for Config {
         stages::plan(&self.shutdown, self.drain.accept_grace_ms)
     }
 
+    #[cfg(feature = "servers")]
+    fn probes(&self) -> Vec<Probe> {
+        crate::deps::probes(self)
+    }
+
     fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
         let code = self.drain.close_code;
@@ -250,6 +258,10 @@ impl Settings for Config {
         wrong.extend(self.wrong_url());
         wrong.extend(self.etcd.check());
         wrong.extend(self.grpc.check());
+        wrong.extend(self.logic.check("logic.seeds"));
+        if !self.advertise.is_empty() {
+            wrong.extend(url::check("advertise", &self.advertise, UrlKind::WebSocket));
+        }
         wrong.extend(self.agent.address().err().map(|error| format!("agent.listen: {error}")));
         // With the accept grace: a stop cut short closes by force.
         let grace = self.drain.accept_grace_ms;

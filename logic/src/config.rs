@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
 use sluice_proto::limits::LANES;
 use sluice_service::config::sections::{Admin, Endpoint, Etcd, Grpc, Log, Seeds, Shutdown};
+use sluice_service::config::url::{self, UrlKind};
+#[cfg(feature = "servers")]
+use sluice_service::process::Probe;
 use sluice_service::process::Settings;
 use sluice_store::{DEDUPE_MIN, Retention};
 
@@ -132,6 +135,11 @@ impl Settings for Config {
         stages::plan(&self.shutdown)
     }
 
+    #[cfg(feature = "servers")]
+    fn probes(&self) -> Vec<Probe> {
+        crate::deps::probes(self)
+    }
+
     fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
         // Needed with anonymous users too: their names are proved by tokens, and an empty secret is known to all.
@@ -168,6 +176,10 @@ impl Settings for Config {
             let text = "it must be at least 10: gateways look for lost messages of quiet rooms that seldom";
             wrong.push(format!("repair_bound_s is {}, {text}", self.repair_bound_s));
         }
+        wrong.extend(url::check("postgres.url", &self.postgres.url, UrlKind::Postgres));
+        wrong.extend(url::check("nats.url", &self.nats.url, UrlKind::Nats));
+        wrong.extend(url::check("redis.url", &self.redis.url, UrlKind::Redis));
+        wrong.extend(self.logic.check("logic.seeds"));
         wrong.extend(self.grpc.check());
         wrong.extend(self.etcd.check());
         wrong.extend(self.shutdown.check(&stages::TIMES_MIN, 0));

@@ -77,6 +77,23 @@ struct EtcdShared {
     closed: CancellationToken,
 }
 
+/// Connects once to each endpoint; what the servers say of themselves.
+///
+/// # Errors
+/// Why one of them cannot be used.
+pub async fn probe(endpoints: &[String]) -> Result<String, String> {
+    let mut said = Vec::new();
+    for endpoint in endpoints {
+        let status = async {
+            let mut client = etcd_client::Client::connect([endpoint], None).await?;
+            client.status().await
+        };
+        let status = status.await.map_err(|error| format!("{endpoint}: {error}"))?;
+        said.push(format!("etcd {}", status.version()));
+    }
+    Ok(said.join(", "))
+}
+
 impl EtcdCluster {
     /// Registers this process and follows the others, in tasks of the scope; returns at once, also when etcd
     /// is away. `logic_seeds` are addresses (`host:port`) that stand for logic instances until some register

@@ -56,6 +56,17 @@ impl Default for RedisConfig {
     }
 }
 
+/// Connects once; what the server says of itself.
+///
+/// # Errors
+/// Why it cannot be used.
+pub async fn probe(url: &str) -> RedisResult<String> {
+    let mut connection = ::redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    let info: String = ::redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+    Ok(format!("Redis {}", version.unwrap_or("of unknown version").trim()))
+}
+
 /// Interest and presence on Redis, each change one Lua call.
 pub struct RedisPresence {
     link: RedisLink,

@@ -54,6 +54,19 @@ impl Default for NatsConfig {
     }
 }
 
+/// Connects once; what the server says of itself.
+///
+/// # Errors
+/// Why it cannot be used.
+pub async fn probe(urls: &str) -> Result<String, QueueError> {
+    let refused = |error: &dyn std::fmt::Display| QueueError::Refused(error.to_string());
+    let client = async_nats::connect(link::servers(urls)?).await.map_err(|error| refused(&error))?;
+    let version = client.server_info().version;
+    let account = async_nats::jetstream::new(client).query_account().await;
+    account.map_err(|error| QueueError::Refused(format!("NATS {version} has no JetStream: {error}")))?;
+    Ok(format!("NATS {version}, JetStream"))
+}
+
 /// [`Queue`] on NATS JetStream.
 pub struct JetStream(Arc<NatsShared>);
 

@@ -22,6 +22,12 @@ pub struct Args {
     /// Check the configuration for mistakes and contradictions, and exit
     #[arg(long)]
     pub check: bool,
+    /// With --check: connect once to each server that is configured, and say what it answers
+    #[arg(long, requires = "check")]
+    pub connect: bool,
+    /// What `sluice check` holds against other services; secrets as numbers that depend on this salt
+    #[arg(long, value_name = "SALT", hide = true)]
+    pub print_comparable: Option<String>,
 }
 
 impl Args {

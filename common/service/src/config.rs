@@ -7,6 +7,7 @@ mod address;
 mod masked;
 mod merge;
 pub mod sections;
+pub mod url;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 pub use address::{Address, BadAddress};
-pub use masked::masked_toml;
+pub use masked::{comparable, masked_toml};
 
 /// Environment variables with this prefix are configuration; `__` stands between levels.
 pub const ENV_PREFIX: &str = "SLUICE_";

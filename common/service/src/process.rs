@@ -2,17 +2,20 @@
 //! of what the service does, and does not end the process: that is the last line of `main`.
 
 use std::io;
+use std::time::Duration;
 
+use futures::future::{BoxFuture, join_all};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sluice_lifecycle::{Lifecycle, Plan, PlanError, Signals, StopReason, WATCHDOG_MARGIN, Watchdog};
 use sluice_program::output::{self, Unwritten};
 use tokio::runtime::Builder;
+use tokio::time::timeout;
 
 use crate::cli::Args;
 use crate::config::sections::{Log, Shutdown};
-use crate::config::{ConfigError, masked_toml};
+use crate::config::{ConfigError, comparable, masked_toml};
 use crate::lines::{self, Lines};
 use crate::seeded::{self, Bug};
 use crate::telemetry::{self, BadLevel};
@@ -39,7 +42,33 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
     /// # Errors
     /// One sentence per mistake, each with its fix.
     fn check(&self) -> Result<(), Vec<String>>;
+
+    /// Connects once to each server that is configured.
+    fn probes(&self) -> Vec<Probe> {
+        Vec::new()
+    }
 }
+
+/// One attempt to connect, for `--check --connect`.
+pub struct Probe {
+    /// What is tried.
+    pub key: &'static str,
+    /// What the server says of itself, or why it cannot be used.
+    pub answer: BoxFuture<'static, Result<String, String>>,
+}
+
+impl Probe {
+    /// To be made of the server under this key.
+    pub fn new(
+        key: &'static str,
+        answer: impl Future<Output = Result<String, String>> + Send + 'static,
+    ) -> Self {
+        Self { key, answer: Box::pin(answer) }
+    }
+}
+
+/// Longest wait for one answer of `--check --connect`: a name that resolves slowly, a TLS handshake.
+const PROBE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a service does not start. The texts are for people and name the fix.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +145,10 @@ fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
         output::text(&masked_toml(&config))?;
         return Ok(None);
     }
+    if let Some(salt) = &args.print_comparable {
+        output::line(serde_json::json!(comparable(&config, salt)))?;
+        return Ok(None);
+    }
     config.check().map_err(StartError::Contradictions)?;
     telemetry::init(C::SERVICE, config.log().format, &config.log().level)?;
     seeded::plant().map_err(|unknown| StartError::Contradictions(vec![unknown]))?;
@@ -126,7 +159,32 @@ fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
     if let Err(error) = kill_timer(&config) {
         Lines::stderr().say(&format!("sluice-{}: warning: {error}; {KILL_TIMER_FIX}", C::SERVICE));
     }
+    if args.connect {
+        probe(&config)?;
+    }
     Ok(None)
+}
+
+/// Connects once to each server that is configured; says what each answers.
+fn probe<C: Settings>(config: &C) -> Result<(), StartError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let answers = runtime.block_on(async {
+        let probe = |probe: Probe| async move {
+            let answer = timeout(PROBE_WITHIN, probe.answer).await;
+            (probe.key, answer.unwrap_or_else(|_| Err(format!("no answer within {PROBE_WITHIN:?}"))))
+        };
+        join_all(config.probes().into_iter().map(probe)).await
+    });
+    // Dropping it would wait without limit for a name that is being looked up.
+    runtime.shutdown_background();
+    let mut wrong = Vec::new();
+    for (key, answer) in answers {
+        match answer {
+            Ok(said) => output::line(format_args!("{key}: {said}"))?,
+            Err(why) => wrong.push(format!("{key}: {why}")),
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(StartError::Contradictions(wrong)) }
 }
 
 fn live<C: Settings>(

@@ -25,6 +25,7 @@ use sluice_proto::ids::{Epoch, RoomId};
 use tokio::time::Instant;
 
 pub use config::PgConfig;
+pub use dial::probe;
 pub use migrations::{migrate, new_epoch};
 
 use crate::{

@@ -1,61 +1,117 @@
-//! `sluice check`: lets each service look at its own configuration, with the code that would run.
+//! `sluice check`: lets each service look at its own configuration, with the code that would run, and holds those that
+//! must agree against each other.
 
+mod differences;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{ExitCode, Output};
 
+use rand::distr::{Alphanumeric, SampleString};
 use sluice_launcher::{Service, service_binary};
-use sluice_program::output as say;
+use sluice_program::output;
 use tokio::process::Command;
 
+use differences::{Compared, differences};
+
 /// Check the configuration of the services for mistakes and contradictions; nothing is started
+///
+/// What must be the same everywhere is compared between all that is given. Exit code 0: all can be used; 2: not.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   sluice check                                     (what the environment says, for all three)
   sluice check --logic /etc/sluice/logic.toml --gateway /etc/sluice/gateway.toml
+  sluice check --gateway gateway-1.toml --gateway gateway-2.toml --connect      (and try each server once)
   SLUICE_SHUTDOWN__KILL_AFTER_MS=10000 sluice check   (is each stop over before the platform kills?)")]
 pub(crate) struct Arguments {
-    /// Configuration file of the gateways
+    /// Configuration file of a gateway; may be repeated
     #[arg(long, value_name = "FILE")]
-    gateway: Option<PathBuf>,
-    /// Configuration file of the logics
+    gateway: Vec<PathBuf>,
+    /// Configuration file of a logic; may be repeated
     #[arg(long, value_name = "FILE")]
-    logic: Option<PathBuf>,
-    /// Configuration file of the tasks
+    logic: Vec<PathBuf>,
+    /// Configuration file of a task; may be repeated
     #[arg(long, value_name = "FILE")]
-    task: Option<PathBuf>,
+    task: Vec<PathBuf>,
+    /// Connect once to each server that is configured, and say what it answers
+    #[arg(long)]
+    connect: bool,
     /// Where the service binaries are, unless beside this one
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let files = [
-        (Service::Gateway, arguments.gateway),
-        (Service::Logic, arguments.logic),
-        (Service::Task, arguments.task),
-    ];
-    // with files given, only those; else what the environment says, for all
-    let all = files.iter().all(|(_, file)| file.is_none());
-    let mut fine = true;
-    for (service, file) in files.into_iter().filter(|(_, file)| all || file.is_some()) {
-        let mut command = Command::new(service_binary(service, arguments.bin_dir.as_deref())?);
-        command.arg("--check");
-        if let Some(file) = file {
-            command.arg("--config").arg(file);
-        }
-        let output = command.output().await?;
-        fine &= output.status.success();
-        say::line(format_args!(
-            "{service}: {}",
-            if output.status.success() { "fine" } else { "not usable" }
-        ))?;
-        for line in [output.stdout, output.stderr]
-            .concat()
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            say::line(format_args!("  {}", String::from_utf8_lossy(line)))?;
+/// A configuration to be checked.
+struct Subject {
+    service: Service,
+    /// `None`: the environment.
+    file: Option<PathBuf>,
+    binary: PathBuf,
+}
+
+impl Subject {
+    /// What people call it.
+    fn name(&self) -> String {
+        match &self.file {
+            Some(file) => format!("{} {}", self.service, file.display()),
+            None => self.service.to_string(),
         }
     }
+
+    async fn run(&self, flags: &[&str]) -> std::io::Result<Output> {
+        let mut command = Command::new(&self.binary);
+        command.args(flags);
+        if let Some(file) = &self.file {
+            command.arg("--config").arg(file);
+        }
+        command.output().await
+    }
+
+    /// Every key with its value; nothing where the configuration cannot be read, which its own check says.
+    async fn compared(&self, salt: &str) -> std::io::Result<Compared> {
+        let output = self.run(&["--print-comparable", salt]).await?;
+        let values = serde_json::from_slice::<BTreeMap<String, String>>(&output.stdout).unwrap_or_default();
+        Ok(Compared { name: self.name(), values })
+    }
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let flags: &[&str] = if arguments.connect { &["--check", "--connect"] } else { &["--check"] };
+    let subjects = arguments.subjects()?;
+    let salt = Alphanumeric.sample_string(&mut rand::rng(), 22);
+    let (mut fine, mut compared) = (true, Vec::new());
+    for subject in &subjects {
+        let output = subject.run(flags).await?;
+        let usable = output.status.success();
+        fine &= usable;
+        output::line(format_args!("{}: {}", subject.name(), if usable { "fine" } else { "not usable" }))?;
+        for line in String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).lines() {
+            output::line(format_args!("  {line}"))?;
+        }
+        compared.push(subject.compared(&salt).await?);
+    }
+    let differences = differences(&compared);
+    fine &= differences.iter().all(|difference| difference.is_allowed);
+    for difference in differences {
+        output::line(difference)?;
+    }
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+impl Arguments {
+    /// With files given, only those; else what the environment says, for all.
+    fn subjects(self) -> anyhow::Result<Vec<Subject>> {
+        let all =
+            [(Service::Gateway, self.gateway), (Service::Logic, self.logic), (Service::Task, self.task)];
+        let given = all.iter().any(|(_, files)| !files.is_empty());
+        let mut subjects = Vec::new();
+        for (service, files) in all {
+            let files: Vec<_> = if given { files.into_iter().map(Some).collect() } else { vec![None] };
+            for file in files {
+                let binary = service_binary(service, self.bin_dir.as_deref())?;
+                subjects.push(Subject { service, file, binary });
+            }
+        }
+        Ok(subjects)
+    }
 }

@@ -38,14 +38,16 @@ pub(super) struct NatsLink {
     unanswered: AtomicU32,
 }
 
+/// A list with commas.
+pub(super) fn servers(urls: &str) -> Result<Vec<ServerAddr>, QueueError> {
+    let servers = urls.split(',').map(|url| url.trim().parse::<ServerAddr>()).collect::<Result<_, _>>();
+    servers.map_err(|error| QueueError::Refused(format!("nats url {urls:?}: {error}")))
+}
+
 impl NatsLink {
     /// Begins to connect, and goes on for ever; returns at once.
     pub(super) async fn open(urls: &str) -> Result<Self, QueueError> {
-        let servers = urls
-            .split(',')
-            .map(|url| url.trim().parse::<ServerAddr>())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| QueueError::Refused(format!("nats url {urls:?}: {error}")))?;
+        let servers = servers(urls)?;
         let worn = Arc::new(AtomicBool::new(false));
         let (tell, connected) = watch::channel(false);
         let client = ConnectOptions::new()

@@ -1,7 +1,10 @@
 //! The effective configuration for `--print-config`, without what must stay secret.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use toml::{Table, Value};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::is_empty;
 
@@ -9,6 +12,45 @@ use super::is_empty;
 const MASK: &str = "********";
 /// A string under a key that contains one of these is a secret.
 const SECRET_WORDS: [&str; 4] = ["secret", "password", "token", "api_key"];
+
+/// Each key with its value as text, to be held against those of other services: what is masked has a number behind it
+/// that is the same for the same text and the same salt.
+#[must_use]
+pub fn comparable<T: Serialize>(config: &T, salt: &str) -> BTreeMap<String, String> {
+    let Ok(clear) = Table::try_from(config) else { return BTreeMap::new() };
+    let mut shown = clear.clone();
+    mask_table(&mut shown);
+    let (clear, shown) = (flat(&clear), flat(&shown));
+    let text = |(key, value): (&String, &Value)| {
+        let real = clear.get(key).map(ToString::to_string).unwrap_or_default();
+        let mut text = value.to_string();
+        if text != real {
+            text.push_str(&format!(" (#{:016x})", xxh3_64(format!("{salt}{real}").as_bytes())));
+        }
+        (key.clone(), text)
+    };
+    shown.iter().map(text).collect()
+}
+
+fn flat(tree: &Table) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    for (key, value) in tree {
+        match value.as_table() {
+            Some(below) => {
+                all.extend(flat(below).into_iter().map(|(path, value)| (format!("{key}.{path}"), value)))
+            }
+            None => drop(all.insert(key.clone(), value.clone())),
+        }
+    }
+    all
+}
+
+/// A URL to be shown.
+pub(super) fn masked_url(url: &str) -> String {
+    let mut text = url.to_owned();
+    mask_password(&mut text);
+    text
+}
 
 /// The configuration as TOML; strings under keys that name secrets, and passwords in URLs, are masked.
 #[must_use]
@@ -46,8 +88,10 @@ fn mask(value: &mut Value, secret: bool) {
 /// `scheme://user:password@host` becomes `scheme://user:********@host`; so does a password in the query.
 fn mask_password(text: &mut String) {
     let Some(start) = text.find("://").map(|at| at + 3) else { return };
-    let end = text[start..].find('?').map_or(text.len(), |at| start + at);
-    // A password may itself contain "@" or "/": the host begins after the last "@".
+    // A password may itself contain "@", "/" or "?": the host begins after the last "@" before the options.
+    let options = text[start..].find("=").map_or(text.len(), |at| start + at);
+    let end = text[start..options].rfind('?').map_or(options, |at| start + at);
+    let end = if text[start..end].contains('@') { end } else { options };
     if let Some(at) = text[start..end].rfind('@').map(|at| start + at)
         && let Some(colon) = text[start..at].find(':').map(|colon| start + colon)
     {
@@ -96,5 +140,30 @@ mod tests {
         let mut url = "redis://:hu@sh@h:1".to_owned();
         mask_password(&mut url);
         assert_eq!(url, "redis://:********@h:1");
+        for (url, shown) in [
+            ("postgres://u:hu?sh@db:5432/sluice", "postgres://u:********@db:5432/sluice"),
+            ("postgres://u:hush@db/sluice?user=a@b", "postgres://u:********@db/sluice?user=a@b"),
+            ("postgres://db/sluice?password=hush&x=1", "postgres://db/sluice?password=********&x=1"),
+        ] {
+            assert_eq!(masked_url(url), shown);
+        }
+    }
+
+    #[test]
+    fn secrets_can_be_compared_without_being_shown() {
+        let tree = |secret: &str| -> Table {
+            toml::from_str(&format!(
+                "prefix = \"p\"\ntoken_secret = \"{secret}\"\n[redis]\nurl = \"redis://:{secret}@h\""
+            ))
+            .unwrap()
+        };
+        let (one, same, other) =
+            (comparable(&tree("a"), "s"), comparable(&tree("a"), "s"), comparable(&tree("b"), "s"));
+        assert_eq!(one, same);
+        assert_ne!(one, comparable(&tree("a"), "t"), "nobody can look up what a number stands for");
+        assert_eq!(one["prefix"], "\"p\"");
+        for key in ["token_secret", "redis.url"] {
+            assert!(one[key] != other[key] && one[key].contains("********"), "{one:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sluice_lifecycle::{Plan, Stage};
 
 use super::Address;
+use super::url::{self, UrlKind};
 use crate::telemetry::Format;
 
 /// The shortest lease that etcd grants, seconds.
@@ -51,6 +52,11 @@ impl Grpc {
     #[must_use]
     pub fn check(&self) -> Option<String> {
         let Self { listen, advertise } = self;
+        if !advertise.is_empty()
+            && let Err(error) = advertise.parse::<Address>()
+        {
+            return Some(format!("grpc.advertise: {error}"));
+        }
         (advertise.is_empty() && listen.is_unspecified()).then(|| {
             format!("grpc.listen is {listen}, which others cannot dial: set grpc.advertise to this machine's host:port")
         })
@@ -81,7 +87,8 @@ impl Etcd {
             self.endpoints.is_empty().then(|| "etcd.endpoints is empty: name at least one URL".to_owned());
         let short = (ttl < LEASE_TTL_MIN_S)
             .then(|| format!("etcd.lease_ttl_s is {ttl}, etcd grants {LEASE_TTL_MIN_S} at least"));
-        nowhere.into_iter().chain(short)
+        let urls = self.endpoints.iter().filter_map(|url| url::check("etcd.endpoints", url, UrlKind::Etcd));
+        nowhere.into_iter().chain(short).chain(urls)
     }
 
     /// How long a silent instance counts as there.
@@ -97,6 +104,13 @@ impl Etcd {
 pub struct Seeds {
     /// gRPC addresses (`host:port`) to use while etcd is away.
     pub seeds: Vec<String>,
+}
+
+impl Seeds {
+    /// What is no address, under this key.
+    pub fn check(&self, key: &str) -> impl Iterator<Item = String> {
+        self.seeds.iter().filter_map(move |seed| Some(format!("{key}: {}", seed.parse::<Address>().err()?)))
+    }
 }
 
 /// `[nats]` and `[redis]`

@@ -106,6 +106,20 @@ pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, Sto
     Ok(conn)
 }
 
+/// Opens one connection as a service would, once; what the server says of itself.
+///
+/// # Errors
+/// Why it cannot be used.
+pub async fn probe(url: &str) -> Result<String, StoreError> {
+    let mut conn = open(&options_of(url)?).await?;
+    let said =
+        "select 'PostgreSQL ' || current_setting('server_version') || ', database ' || current_database()";
+    let said: String =
+        sqlx::query_scalar(said).persistent(false).fetch_one(&mut conn).await.map_err(|e| dial_error(&e))?;
+    conn.close().await.map_err(|e| dial_error(&e))?;
+    Ok(said)
+}
+
 pub(super) async fn read_epoch(conn: &mut PgConnection) -> Result<Epoch, StoreError> {
     let row = sqlx::query(EPOCH).persistent(false).fetch_one(conn).await.map_err(|e| dial_error(&e))?;
     let text = |column| row.try_get::<&str, _>(column).map_err(|e| dial_error(&e));

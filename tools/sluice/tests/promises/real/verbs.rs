@@ -173,3 +173,27 @@ async fn a_roll_signals_only_who_is_meant() {
     );
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_with_connect_says_what_each_server_answers() {
+    let cluster = cluster().await;
+    let dir = tempfile::tempdir().unwrap();
+    let url = |store| cluster.store(store).url().to_owned();
+    let (postgres, nats, redis, etcd) =
+        (url(Service::Postgres), url(Service::Nats), url(Service::Redis), url(Service::Etcd));
+    let config = format!(
+        "token_secret = \"{}\"\n[postgres]\nurl = \"{postgres}\"\n[nats]\nurl = \"{nats}\"\n[redis]\nurl = \"{redis}\"\n\
+         [etcd]\nendpoints = [\"{etcd}\"]\n",
+        cluster.token_secret()
+    );
+    let file = dir.path().join("logic.toml");
+    std::fs::write(&file, config).unwrap();
+    let (code, out, said) = run(sluice(&["check", "--connect", "--logic"]).arg(&file));
+    assert_eq!(code, Some(0), "{out}{said}");
+    for answer in
+        ["postgres.url: PostgreSQL 1", "nats.url: NATS 2", "redis.url: Redis ", "etcd.endpoints: etcd 3."]
+    {
+        assert!(out.contains(answer), "{answer}: {out}");
+    }
+    cluster.stop().await;
+}

@@ -1,0 +1,107 @@
+//! `sluice check`: what differs, what cannot be meant, what this build cannot do, what servers answer.
+
+use std::path::{Path, PathBuf};
+
+use super::{sluice, text};
+
+const SECRET: &str = "token_secret = \"0123456789abcdef0123456789abcdef\"\n";
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+/// Its exit code and what it prints.
+fn check(files: &[(&str, &Path)], more: &[&str]) -> (Option<i32>, String) {
+    let mut command = sluice();
+    command.arg("check").args(more);
+    for (flag, file) in files {
+        command.arg(flag).arg(file);
+    }
+    let output = command.output().unwrap();
+    (output.status.code(), text(&[output.stdout, output.stderr].concat()))
+}
+
+#[test]
+fn all_files_are_compared() {
+    let folder = Folder::new();
+    let logic = folder.file("logic.toml", &format!("{SECRET}[redis]\nurl = \"redis://:one@redis:6379\"\n"));
+    let task = folder.file("task.toml", "[redis]\nurl = \"redis://:one@redis:6379\"\n");
+    let gateway = folder.file("gateway.toml", "");
+    let (code, said) = check(&[("--logic", &logic), ("--task", &task), ("--gateway", &gateway)], &[]);
+    assert_eq!(code, Some(0), "{said}");
+
+    let another = folder.file("gateway-2.toml", "prefix = \"other\"\n[retention]\ndedupe_min_s = 7200\n");
+    let other_password = folder.file("task-2.toml", "[redis]\nurl = \"redis://:two@redis:6379\"\n");
+    let files = [
+        ("--logic", logic.as_path()),
+        ("--task", &task),
+        ("--task", &other_password),
+        ("--gateway", &gateway),
+        ("--gateway", &another),
+    ];
+    let (code, said) = check(&files, &[]);
+    assert_eq!(code, Some(2), "{said}");
+    for key in ["prefix", "retention.dedupe_min_s", "redis.url"] {
+        assert!(said.contains(&format!("\n{key} differs, must be the same everywhere")), "{key}: {said}");
+    }
+    assert!(!said.contains(":one@") && !said.contains(":two@"), "{said}");
+
+    let elsewhere = folder.file(
+        "task-3.toml",
+        "[redis]\nurl = \"redis://:one@redis:6379\"\n[nats]\nurl = \"nats://n2:4222\"\n",
+    );
+    let (code, said) = check(&[("--logic", &logic), ("--task", &elsewhere)], &[]);
+    assert_eq!(code, Some(0), "a cluster has many addresses: {said}");
+    assert!(said.contains("nats.url differs, do both lead to the same place?"), "{said}");
+}
+
+#[test]
+fn urls_that_cannot_be_meant_or_used_are_said() {
+    let folder = Folder::new();
+    for (service, config, says) in [
+        ("logic", "[postgres]\nurl = \"postgresql:/sluice\"", "must begin with postgres://"),
+        ("logic", "[postgres]\nurl = \"postgres://u:p/w@db:5432/sluice\"", "must be written %2F"),
+        ("logic", "[postgres]\nurl = \"mysql://db/sluice\"", "the store of this build is PostgreSQL"),
+        ("task", "[redis]\nurl = \"rediss://redis:6379\"", "cannot speak TLS to Redis"),
+        ("task", "[etcd]\nendpoints = [\"https://etcd:2379\"]", "cannot speak TLS to etcd"),
+        ("task", "[nats]\nurl = \"nats://u:p@nats:4222\"", "sends no user and no password to NATS"),
+        ("task", "[logic]\nseeds = [\"http://logic:7070\"]", "logic.seeds"),
+        ("gateway", "advertise = \"https://chat.example/ws\"", "clients connect by WebSocket"),
+        ("gateway", "[grpc]\nadvertise = \"https://gateway:7080\"", "grpc.advertise"),
+    ] {
+        let secret = if service == "logic" { SECRET } else { "" };
+        let file = folder.file("one.toml", &format!("{secret}{config}\n"));
+        let (code, said) = check(&[(&format!("--{service}"), &file)], &[]);
+        assert_eq!(code, Some(2), "{config}: {said}");
+        assert!(said.contains(says), "{config}: {said}");
+    }
+}
+
+#[test]
+fn servers_are_tried_when_that_is_asked_for() {
+    let folder = Folder::new();
+    let logic = folder.file(
+        "logic.toml",
+        &format!(
+            "{SECRET}[postgres]\nurl = \"postgres://u:hush@127.0.0.1:1/sluice\"\n[nats]\nurl = \"nats://127.0.0.1:1\"\n\
+             [redis]\nurl = \"redis://127.0.0.1:1\"\n[etcd]\nendpoints = [\"http://127.0.0.1:1\"]\n"
+        ),
+    );
+    assert_eq!(check(&[("--logic", &logic)], &[]).0, Some(0), "nobody is asked without --connect");
+    let (code, said) = check(&[("--logic", &logic)], &["--connect"]);
+    assert_eq!(code, Some(2), "{said}");
+    for key in ["postgres.url", "nats.url", "redis.url", "etcd.endpoints"] {
+        assert!(said.contains(&format!("{key}: ")), "{key}: {said}");
+    }
+    assert!(!said.contains("hush"), "{said}");
+}
