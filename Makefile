@@ -5,10 +5,11 @@ SLUICE := $(or $(CARGO_TARGET_DIR),target)/debug/sluice
 FAST := $(or $(CARGO_TARGET_DIR),target)/drill/sluice
 SERVICES := -p sluice -p sluice-gateway -p sluice-logic -p sluice-task
 
-.PHONY: run cluster test test-containers bench drill-quick drill drill-long drill-bites deps build fast dev check
+.PHONY: run cluster test test-containers bench drill-quick drill-herd drill drill-long drill-bites deps build fast dev check
 run: dev          ; exec $(SLUICE) dev $(ARGS)
 cluster: build    ; exec $(SLUICE) cluster $(ARGS)
 drill-quick: build; exec $(SLUICE) drill quick $(or $(ARGS),--clients 100 --rate 100)
+drill-herd: build ; exec $(SLUICE) drill herd $(or $(ARGS),--crowd 300 --rooms 200 --rounds 5)
 drill: fast       ; exec $(FAST) drill mix --report drill.html $(ARGS)
 drill-long: fast  ; exec $(FAST) drill mix --rounds $(or $(ROUNDS),300) --report drill.html $(ARGS)
 drill-bites: build; .ci/bites $(ARGS)

@@ -13,6 +13,7 @@ mod owed;
 mod phantom;
 mod realtime;
 mod refused;
+mod starved;
 mod store;
 mod subscriptions;
 mod unresolved;
@@ -36,6 +37,7 @@ pub fn judge(history: &History) -> Verdict {
     refused::judge(history, into);
     unresolved::judge(history, into);
     owed::judge(history, into);
+    starved::judge(history, into);
     exits::judge(history, into);
     farewells::judge(history, into);
     leftovers::judge(history, into);

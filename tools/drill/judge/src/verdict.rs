@@ -26,6 +26,8 @@ pub enum AnomalyKind {
     Dishonest,
     /// A publish was never resolved although its client went on asking, or `bye` was said before its outcome.
     Unresolved,
+    /// A `sub` had no answer for long although nothing was broken.
+    Starved,
     /// A process ended with the wrong exit code, or too late.
     BadExit,
     /// A client was closed without being told why during an ordered stop.
@@ -50,6 +52,7 @@ impl AnomalyKind {
             Self::StoreHole => "store-hole",
             Self::Dishonest => "dishonest",
             Self::Unresolved => "unresolved",
+            Self::Starved => "starved",
             Self::BadExit => "bad-exit",
             Self::Untold => "untold",
             Self::PresenceWrong => "presence-wrong",

@@ -137,6 +137,7 @@ impl MeasureSums {
                 | AnomalyKind::StoreHole
                 | AnomalyKind::Dishonest
                 | AnomalyKind::Unresolved
+                | AnomalyKind::Starved
                 | AnomalyKind::BadExit
                 | AnomalyKind::Untold
                 | AnomalyKind::PresenceWrong

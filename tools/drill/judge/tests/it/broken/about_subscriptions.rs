@@ -245,3 +245,26 @@ fn everything_arrives_in_time() {
         "client 4 never got 4",
     );
 }
+
+/// Client 2 asks on a second connection and waits so long for the answer.
+fn waits_s(seconds: u64) -> Script {
+    let mut script = Script::usual();
+    script.write(2, ClientEvent::Closed { conn: 1, code: None, reason: String::new() });
+    script.open(2, 2, "gateway-a");
+    script.sub(2, 2, Some(4), None);
+    script.wait_s(seconds);
+    script
+}
+
+#[test]
+fn a_sub_is_left_without_an_answer() {
+    let mut answered = waits_s(11);
+    answered.subscribed(2, 2, 4, true);
+    assert_only(&answered.done(), AnomalyKind::Starved, "client 2 waited 11.0 s for the answer to its sub");
+    let mut closed = waits_s(11);
+    closed.write(2, ClientEvent::Closed { conn: 2, code: None, reason: String::new() });
+    assert_found(&closed.done(), AnomalyKind::Starved, "client 2 waited 11.0 s");
+    let mut soon = waits_s(9);
+    soon.subscribed(2, 2, 4, true);
+    assert!(soon.done().judged().is_green(), "{:?}", soon.done().judged());
+}
