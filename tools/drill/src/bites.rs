@@ -142,7 +142,7 @@ async fn one(
         counts: [2, 2, 2],
         bin_dir: Some(bin_dir.to_owned()),
         settings,
-        habits: Vec::new(),
+        habits: setup.habits.iter().map(|name| (*name).to_owned()).collect(),
         given: given::Wanted::default(),
         dir,
         keep: false,

@@ -30,6 +30,8 @@ pub struct Setup {
     pub large_in: u32,
     /// Settings of the services.
     pub settings: &'static [&'static str],
+    /// Bad neighbours of the clients.
+    pub habits: &'static [&'static str],
 }
 
 const SETUP: Setup = Setup {
@@ -42,6 +44,7 @@ const SETUP: Setup = Setup {
     quiet: false,
     large_in: 2_000,
     settings: &[],
+    habits: &[],
 };
 
 /// Processes die under load: what was half done is finished by others.
@@ -110,6 +113,18 @@ const OLD_STORE: Setup = Setup { name: "old store", only: &["restore postgres"],
 /// Redis forgets everything.
 const EMPTY_REDIS: Setup = Setup { name: "empty redis", only: &["wipe redis"], ..SETUP };
 
+/// Nothing happens but that 400 connections ask for a thousand rooms of their own each, while others leave rooms and
+/// come back to them.
+const CREATOR: Setup = Setup {
+    name: "creator",
+    scenario: Scenario::Calm,
+    rounds: 0,
+    load: [60, 40, 20],
+    plain: true,
+    habits: &["creator"],
+    ..SETUP
+};
+
 /// A bug and where it shows.
 #[derive(Debug, Clone, Copy)]
 pub struct Bite {
@@ -163,6 +178,7 @@ pub const BITES: &[Bite] = &[
         ],
     ),
     bite("redis-not-healed", EMPTY_REDIS, &[AnomalyKind::PresenceWrong]),
+    bite("queue-without-fairness", CREATOR, &[AnomalyKind::Starved]),
 ];
 
 impl Setup {
