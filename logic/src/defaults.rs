@@ -63,6 +63,9 @@ pub const SWEEP_NOTES_MAX: usize = 512;
 pub const SWEEP_DROP_MAX: usize = 10_000;
 /// Messages one sweep deletes by retention.
 pub const SWEEP_TRIM_MAX: usize = 2_000;
+/// Questions about presence under way at once: each looks at up to 100,000 connections, in steps of Redis that reports
+/// and interest have to wait for.
+pub const PRESENCE_QUERIES_MAX: usize = 4;
 /// Users in one answer about presence.
 pub const PRESENT_MAX: usize = 1_000;
 /// Instances one call may reap.

@@ -9,8 +9,9 @@ use sluice_proto::grpc::{
     StatusReply, StatusRequest, presence_request,
 };
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
+use tokio::sync::Semaphore;
 
-use crate::defaults::{PRESENT_MAX, REAP_MAX};
+use crate::defaults::{PRESENCE_QUERIES_MAX, PRESENT_MAX, REAP_MAX};
 use crate::error::CallError;
 use crate::metrics::Metrics;
 use crate::probe::Probe;
@@ -24,13 +25,15 @@ pub struct PresenceService {
     probe: Probe,
     alive: Alive,
     metrics: Metrics,
+    queries: Semaphore,
 }
 
 impl PresenceService {
     /// Reports go into `presence`.
     #[must_use]
     pub fn new(presence: Arc<dyn Presence>, probe: Probe, alive: Alive, metrics: Metrics) -> Self {
-        Self { presence, probe, alive, metrics }
+        let queries = Semaphore::new(PRESENCE_QUERIES_MAX);
+        Self { presence, probe, alive, metrics, queries }
     }
 
     /// Applies a report; `stored` is false when Redis did not take it.
@@ -81,6 +84,8 @@ impl PresenceService {
     /// A malformed request, or Redis.
     pub async fn present(&self, request: PresenceRequest) -> Result<PresenceReply, CallError> {
         let limit = if request.limit == 0 { PRESENT_MAX } else { (request.limit as usize).min(PRESENT_MAX) };
+        // Whoever has stopped waiting is dropped with its place in the queue.
+        let _permit = self.queries.acquire().await;
         let roster = match request.of {
             Some(presence_request::Of::Room(room)) => {
                 let after = (!request.after.is_empty()).then(|| UserId::parse(&request.after)).transpose()?;

@@ -119,6 +119,47 @@ pub async fn text_that_is_not_utf8_closes_with_1007<G: Ground>() {
     ground.stop().await;
 }
 
+/// The head and the body of the answer to a request, which has `HOST` where the address belongs.
+async fn answer(address: &str, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.replace("HOST", address).as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tokio::time::timeout(SOON, stream.read_u8()).await.expect("an answer in time").unwrap());
+    }
+    let (head, mut body) = (String::from_utf8(head).unwrap(), Vec::new());
+    if !head.starts_with("HTTP/1.1 101") {
+        tokio::time::timeout(SOON, stream.read_to_end(&mut body)).await.expect("an end in time").unwrap();
+    }
+    (head, String::from_utf8(body).unwrap())
+}
+
+pub async fn upgrades_are_read_as_the_standard_says_and_never_in_two_ways<G: Ground>() {
+    let ground = G::start(1, 1, 1).await;
+    let address = address_of(&ground.ws(0));
+    let lines =
+        "Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+    let good = format!("GET /ws HTTP/1.1\r\nHost: HOST\r\nConnection: Upgrade\r\n{lines}\r\n");
+    let with = |more: &str| good.replace("\r\n\r\n", &format!("\r\n{more}\r\n\r\n"));
+    for (request, status) in [
+        (good.clone(), 101),
+        (good.replace("/ws", "/ws/"), 101),
+        (good.replace("Connection: Upgrade", "Connection: keep-alive\r\nConnection: Upgrade"), 101),
+        (with("Origin: http://HOST"), 101),
+        (with("Origin: http://evil.example"), 403),
+        (with("Transfer-Encoding: chunked\r\nContent-Length: 5"), 400),
+        (good.replace("\r\n", "\n").replace("\n\n", "\r\n\r\n"), 400),
+        (good.replace("GET /ws", "GET http://HOST/ws"), 400),
+        (good.replace("HTTP/1.1", "HTTP/1.0"), 426),
+        (good.replace("GET", "HEAD"), 405),
+    ] {
+        let (head, body) = answer(&address, &request).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {head}");
+        assert_eq!(body.is_empty(), matches!(status, 101 | 405), "{request}: {body}");
+    }
+    ground.stop().await;
+}
+
 /// `host:port` of a URL.
 pub fn address_of(url: &str) -> String {
     url.trim_start_matches("ws://").split('/').next().unwrap().to_owned()

@@ -99,6 +99,7 @@ macro_rules! all_promises {
             input:
                 bad_frames_are_answered_and_others_are_untouched,
                 text_that_is_not_utf8_closes_with_1007,
+                upgrades_are_read_as_the_standard_says_and_never_in_two_ways,
                 tokens_grants_and_origins_are_enforced;
             pages:
                 a_short_page_of_history_says_where_to_go_on,
