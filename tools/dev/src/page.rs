@@ -46,6 +46,7 @@ pub(crate) fn serve(dev: Dev, bound: Bound, lifecycle: &Lifecycle) {
         .route("/dev/restart/{name}", post(restart))
         .layer(from_fn(at_home))
         .with_state(dev);
+    // Until the last stage, or nobody could watch the stop.
     admin.serve_with(more, bound, &lifecycle.scope(Stage::Gone));
 }
 

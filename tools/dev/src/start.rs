@@ -45,6 +45,7 @@ impl Dev {
         let (folder, mut state) = Folder::open(&options.dir)?;
         let ports = Ports::new(options.host, std::mem::take(&mut state.ports));
         let places = Places::choose(ports, &options)?;
+        // Bound before the store is opened: a taken port is said before a file is made.
         let bound = page::bind(places.page).await.map_err(|error| start_error("the page", &error))?;
         let path = (!options.memory).then(|| folder.store());
         let store = Arc::new(SqliteStore::open(SqliteConfig { path, ..SqliteConfig::default() }).await?);

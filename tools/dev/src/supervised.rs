@@ -71,6 +71,7 @@ impl Supervised {
             let (name, failed) = (self.name.clone(), report.exit_code() != 0);
             let reason = report.reason.to_string();
             self.events.send(Event::Ended { name, report }).ok(); // nobody may be looking
+            // One that failed is not begun again: everything stops, and its reason is the exit of all.
             if failed {
                 return Err(format!("{}: {reason}", self.name).into());
             }
@@ -99,6 +100,7 @@ impl Supervised {
             std::future::pending::<Infallible>().await
         };
         let (report, begun) = tokio::select! {
+            // What has ended counts before the wish that it end.
             biased;
             lived = async { tokio::join!(engine.run(), begin) } => lived,
             never = stopped => match never {},
@@ -146,6 +148,7 @@ impl Supervised {
             present.gateway = Some(gateway);
         });
         let heard = async {
+            // Ready to others only when a logic has answered: the page would show a gateway that refuses all.
             while !seen.calls.heard_lately() {
                 sleep(LOOK_AGAIN).await;
             }

@@ -132,6 +132,7 @@ impl Dev {
             return Err(Refused::Unknown(name.to_owned(), names.join(", ")));
         };
         let begun = Instant::now();
+        // Subscribed before the stop is asked for: a life that is over at once is not missed.
         let mut present = one.present.subscribe();
         let (life, lifecycle) = {
             let present = present.borrow();

@@ -205,6 +205,7 @@ impl FaultInjector<'_> {
     /// The process whose turn it is.
     fn pick(&self, role: Role) -> Option<Place> {
         let places = self.target.places(role);
+        // In turn, not by chance: a short run hits every process.
         (!places.is_empty()).then(|| places[self.turn % places.len()])
     }
 

@@ -123,6 +123,7 @@ impl RecordFile {
         unwritten.push(b'\n');
         let much = unwritten.len() > UNWRITTEN_MAX;
         drop(unwritten);
+        // After the lock is gone: others append while this one writes.
         if much {
             self.write_out();
         }

@@ -241,6 +241,7 @@ fn mix() -> Vec<FaultKind> {
     ]);
     kinds.extend(each(&Role::SERVICES, &[FaultKind::Disconnect]));
     let mut seen = std::collections::HashSet::new();
+    // Scenarios share kinds: each comes once a turn.
     kinds.retain(|kind| seen.insert(*kind));
     kinds
 }

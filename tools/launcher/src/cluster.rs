@@ -17,7 +17,6 @@ pub use event::Event;
 use state::ClusterShared;
 pub use stop::Stopped;
 
-use crate::defaults::{SERVICE_STOP, STORE_STOP};
 use crate::error::Error;
 use crate::log_reader::LogReading;
 use crate::node::Node;
@@ -267,12 +266,6 @@ impl Cluster {
     /// Stops everything in order: gateways, tasks, logics, stores. Bounded: what does not stop is killed.
     pub async fn stop(&self) -> Stopped {
         stop::all(&self.shared).await
-    }
-
-    /// Longest time that [`Cluster::stop`] can take.
-    #[must_use]
-    pub fn stop_bound() -> Duration {
-        SERVICE_STOP * 3 + STORE_STOP
     }
 }
 

@@ -39,6 +39,7 @@ impl Folder {
         };
         let lock = path.join("lock");
         let file = File::create(&lock).map_err(Error::file("cannot create", &lock))?;
+        // The system lets go of it when the process ends, however it does: no file to be removed by hand.
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|_| Error::FolderInUse(path.clone()))?;
         Ok(Self { path, is_temporary: temporary.is_some(), temporary: Mutex::new(temporary), _lock: lock })

@@ -69,6 +69,7 @@ impl Process {
         let file = file.map_err(Error::file("cannot open", &log))?;
         let copy = file.try_clone().map_err(Error::file("cannot open", &log))?;
         let stderr = stderr.map_or_else(|| Stdio::from(file), Stdio::from);
+        // A group of its own: Ctrl-C in a terminal reaches the launcher alone, which stops in order.
         command.stdin(Stdio::null()).stderr(stderr).process_group(0).kill_on_drop(true);
         if talks {
             command.stdout(Stdio::piped());
@@ -133,6 +134,7 @@ impl Process {
     pub fn signal(&self, signal: Signal) -> bool {
         let child = self.child();
         let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) else { return false };
+        // The first signal that asks for the end starts the clock; a second one must not restart it.
         if matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGKILL) {
             self.asked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         }
@@ -182,12 +184,6 @@ impl Process {
     pub async fn wait_exit(&self, timeout: Duration) -> Result<Exit, Error> {
         let waited = tokio::time::timeout(timeout, self.exit()).await;
         waited.map_err(|_| Error::StillRunning { name: self.name.clone(), pid: self.pid, after: timeout })
-    }
-
-    /// Peak resident memory so far, bytes; `None` once it has ended.
-    #[must_use]
-    pub fn memory_peak_bytes(&self) -> Option<u64> {
-        self.proc_status("VmHWM:")
     }
 
     /// Resident memory now, bytes; `None` once it has ended.

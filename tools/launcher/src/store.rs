@@ -94,6 +94,7 @@ impl Store {
     /// A command with a clean environment, as the user that owns the data.
     fn program(&self, binary: &Path) -> Command {
         let mut command = Command::new(binary);
+        // PostgreSQL and its tools read dozens of variables: what the caller has set must not change a test.
         command.env_clear().env("LC_ALL", "C").current_dir(&self.data);
         for name in ["PATH", "TZ", "TMPDIR", "ETCD_UNSUPPORTED_ARCH"] {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
@@ -121,6 +122,7 @@ impl Store {
                 command.args(["--initial-cluster", &format!("one={peer}"), "--logger", "zap"]);
             }
             Service::Redis => {
+                // Nothing on disk: Redis may forget everything, and a drill wants to see that it may.
                 command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"]);
                 command.args(["--daemonize", "no", "--dir"]).arg(&self.data);
             }
@@ -157,6 +159,7 @@ impl Store {
         remove(&data)?;
         let mut initdb = self.program(&self.binary.with_file_name("initdb"));
         initdb.arg("-D").arg(&data).args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale"]);
+        // Nobody reads it after a power cut, and syncing takes most of the time of `initdb`.
         if self.temporary {
             initdb.arg("--no-sync");
         }

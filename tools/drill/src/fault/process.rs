@@ -39,6 +39,7 @@ impl FaultInjector<'_> {
     pub(super) async fn term_twice(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let Some(place) = self.pick(role) else { return Ok(self.begin(role)) };
         let mut fault = self.begin(place);
+        // SIGKILL is no second request; each of the others may be what a platform or a person sends.
         let second = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT][self.rng.random_range(0..3)];
         let after = Duration::from_millis(self.rng.random_range(STOPPING_MS));
         fault.hit = self.target.signal(place, Signal::SIGTERM).await;
@@ -56,6 +57,7 @@ impl FaultInjector<'_> {
     pub(super) async fn judge_end(&self, fault: &mut FaultRecord, place: Place) {
         let ended = self.target.ended(place, STOP_WAIT).await;
         let Some(ended) = ended else {
+            // It broke its promise, which is judged; the run goes on with one that works.
             self.target.signal(place, Signal::SIGKILL).await;
             self.target.ended(place, STOP_WAIT).await;
             let late = Ended { how: Ending::Signal(Signal::SIGKILL as i32), took: STOP_WAIT };
@@ -166,6 +168,7 @@ impl FaultInjector<'_> {
         let mut fault = self.begin(place);
         fault.hit = self.target.signal(place, Signal::SIGSTOP).await;
         sleep(time).await;
+        // A process that a platform had replaced meanwhile would go on frozen under our eyes.
         if !self.target.signal(place, Signal::SIGCONT).await && fault.hit {
             bail!("{place} was gone when it was to be thawed");
         }
@@ -228,6 +231,7 @@ impl FaultInjector<'_> {
             fault.hit = self.target.signal(place, Signal::SIGTERM).await;
             faults.push((place, fault));
         }
+        // Stores are not ours: how they end is not judged.
         faults.retain(|(place, _)| !place.role.is_store());
         join_all(faults.iter_mut().map(|(place, fault)| self.judge_end(fault, *place))).await;
         // SIGTERM alone lets PostgreSQL wait for its clients for ever

@@ -56,6 +56,7 @@ impl LoadCounters {
             acked,
             refused,
             unknown,
+            // Read one after the other, not at one instant: the sum may be ahead of `sent`.
             unanswered: sent.saturating_sub(acked + refused + unknown),
             delivered: self.delivered.load(Relaxed),
             reconnects: self.reconnects.load(Relaxed),
@@ -99,6 +100,7 @@ impl Delays {
         let which = now_us / 1_000_000;
         let mut seconds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let second = &mut seconds[which as usize % SECONDS];
+        // A place is used again every three seconds: what it holds then is of another second.
         if second.which != which {
             second.which = which;
             second.buckets.fill(0);

@@ -131,6 +131,7 @@ impl LibraryClient {
         let mut reader = EventReader::default();
         self.recorder.state.come_back();
         let leave = tokio::select! {
+            // Reading first: what has come is written down before the client goes.
             biased;
             leave = self.read(&mut events, &mut reader) => leave,
             leave = self.behave(&client, rng, gathered) => leave,

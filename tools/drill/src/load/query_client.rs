@@ -65,6 +65,8 @@ impl QueryClient {
     }
 
     async fn ask<T>(&self, question: impl AsyncFn(&Client) -> Result<T, Error>) -> anyhow::Result<T> {
+        // One question at a time: a second client for the second question would have to be told apart in the
+        // records.
         let mut held = self.client.lock().await;
         let start = Instant::now();
         loop {
@@ -77,6 +79,7 @@ impl QueryClient {
             };
             match answer {
                 Some(Ok(answer)) => return Ok(answer),
+                // The service has answered: asking again would hide what it says.
                 Some(Err(error @ Error::Answer(_))) => return Err(error.into()),
                 _ if start.elapsed() > PATIENCE => bail!("no answer within {PATIENCE:?}"),
                 Some(Err(_)) => self.drop_client(held.take(), "broken").await,

@@ -88,6 +88,7 @@ impl RunPart<'_> {
             record.write(&fault)?;
         }
         self.keep_logs(&target)?;
+        // The servers of the run are gone before it is judged: reading the records needs the memory.
         drop(target);
         record.run.interrupted |= happened.is_err();
         write_json(&self.dir.join("leftovers.json"), &record.leftovers)?;
@@ -293,6 +294,7 @@ impl RunPart<'_> {
             let plan = &self.options.plan;
             // of the others some leave on purpose
             let are_back = now.connected * 10 >= plan.clients * 9 + plan.crowd * 10;
+            // Answers alone are not enough: those who are back first would speak for all.
             if are_back && now.acked >= before.acked + acks && now.delivered > before.delivered {
                 return true;
             }

@@ -143,6 +143,7 @@ async fn vacancy<'a>(shared: &'a ClusterShared, service: Service) -> Option<Slot
                 state.nodes.values().filter(|node| node.service == service && node.exited().is_some());
             ended.find(|node| !state.starting.contains(&(service, node.index))).map(|node| node.index)
         };
+        // Who has ended comes before who is stopping: its port is free already.
         if let Some(place) = Slot::take(shared, service, ended) {
             return Some(place);
         }
@@ -315,6 +316,7 @@ fn begin(
     }
     let (process, stdout) = Process::start(name, command, log, stderr, talks)?;
     shared.record.add(process.pid(), kill_signal(service), process.name())?;
+    // Under the same lock as the check above: a stop that begins now finds this process in the list.
     state.processes.retain(|(_, process)| process.exited().is_none());
     state.processes.push((service, Arc::clone(&process)));
     drop(state);
@@ -343,6 +345,7 @@ fn watch(shared: &Arc<ClusterShared>, service: Service, index: usize, process: A
 /// `--restart`: again and again, slower and slower while it does not get ready.
 async fn restart(shared: &Arc<ClusterShared>, service: Service, index: usize, lived: Duration) {
     let (first, longest) = RESTART_PAUSE;
+    // One that died young most likely dies again: it gets more time.
     let mut pause = if lived < RESTART_SETTLED { first * 4 } else { first };
     loop {
         sleep(pause).await;

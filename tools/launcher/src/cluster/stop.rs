@@ -27,6 +27,7 @@ const DROP_WAIT: Duration = Duration::from_secs(2);
 const ORDER: [&[Service]; 4] = [&[Service::Gateway], &[Service::Task], &[Service::Logic], &Service::STORES];
 
 pub(super) async fn all(shared: &ClusterShared) -> Stopped {
+    // Before the list is taken: what starts from now on is refused, so that nobody is missed.
     shared.state().stopping = true;
     let mut stopped = Stopped::default();
     for group in ORDER {
@@ -78,6 +79,7 @@ pub(super) fn now(shared: &ClusterShared) {
     state.stopping = true;
     let mut living: Vec<(Service, Arc<Process>)> = std::mem::take(&mut state.processes);
     drop(state);
+    // One that has ended is reaped first, so that its pid is never signalled.
     living.retain(|(_, process)| !process.reap_now());
     for (service, process) in &living {
         process.signal(kill_signal(*service));

@@ -99,6 +99,7 @@ impl LibraryClient {
     async fn step_out(&self, client: &Client, turn: u32, until: Instant) {
         let state = &self.recorder.state;
         let mut rooms = state.live();
+        // Silence is measured in the beacon's room: nobody leaves it by wish.
         rooms.retain(|room| *room != self.shared.beacon_room);
         let Some(room) = rooms.get(turn as usize % rooms.len().max(1)) else { return };
         let patience = match client.unsubscribe(room).await {

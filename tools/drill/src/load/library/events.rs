@@ -47,6 +47,7 @@ impl LibraryClient {
         let mut stop_at = Instant::now() + after(FIRST_S);
         loop {
             let event = tokio::select! {
+                // The stop of reading first: events that keep coming would put it off for ever.
                 biased;
                 () = sleep_until(stop_at), if stops => None,
                 event = events.next() => match event {
@@ -123,6 +124,8 @@ impl LibraryClient {
     }
 
     fn connected(&self, welcome: Welcome, reader: &mut EventReader) {
+        // The library moves without a `Closed` for the former connection, whose records have to end all the
+        // same.
         if let Some(before) = reader.conn.take() {
             self.recorder.closed(before, OWN_WISH, "moved");
         }

@@ -78,6 +78,7 @@ impl LibraryClient {
                 ticks = pace(self.spec.rate_per_s, self.spec.phase);
             }
             tokio::select! {
+                // Answers first: a tick that is late may be followed by many that are due.
                 biased;
                 Some((n, result)) = receipts.next() => publisher.answered(self, n, result),
                 () = self.shared.leaves(phase), if phase < LoadPhase::End => {}
@@ -103,6 +104,7 @@ impl LibraryClient {
     ) -> Option<impl Future<Output = (u64, Result<Stored, Error>)> + use<>> {
         let message = publisher.generator.generate(self.shared.clock.now_us());
         let (n, key) = (message.n, message.key.clone().unwrap_or_default());
+        // Before it is handed over: the library may have it on the wire before `submit` returns.
         let sent_us = self.recorder.sends(0, &message, true);
         publisher.pending.insert(n, sent_us);
         self.unanswered.store(publisher.pending.len(), Relaxed);

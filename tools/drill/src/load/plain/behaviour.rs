@@ -90,6 +90,7 @@ impl PlainClient {
         if self.behaviour.own_at.is_none_or(|at| at > now) {
             return None;
         }
+        // Drawn before it is done: how long that takes must not change what the seed brings next.
         self.behaviour.own_at = own(self.spec.role).map(|range| after(range, &mut self.rng));
         self.behaviour.turns += 1;
         match self.spec.role {
@@ -112,6 +113,7 @@ impl PlainClient {
 
     fn step_out(&mut self, connection: &mut PlainConnection) {
         let mut rooms = self.recorder.state.live();
+        // Silence is measured in the beacon's room: nobody leaves it by wish.
         rooms.retain(|room| *room != self.shared.beacon_room);
         if !rooms.is_empty() {
             connection
@@ -147,6 +149,7 @@ impl PlainClient {
     pub(super) fn reads_slowly(&self, connection: &mut PlainConnection, bytes: usize) {
         connection.read_bytes += bytes;
         let slow = self.behaviour.slow_until.is_some_and(|until| until > Instant::now());
+        // In sips: a reader that took all at once after a pause would never fill the queue of the gateway.
         if slow && connection.read_bytes >= SIP_BYTES {
             connection.read_bytes = 0;
             self.stop_reading(connection, Instant::now() + SIP_PAUSE);

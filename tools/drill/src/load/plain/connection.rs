@@ -121,10 +121,12 @@ impl PlainClient {
                 return self.leave(socket, &connection, ended).await;
             }
             let write = !connection.requests.is_empty() || self.resends.next().is_some();
+            // A client that stops reading still writes: its publishes must not stop with it.
             let read = connection.paused_until.is_none();
             let timer = connection.next_timer().into_iter().chain(self.behaviour.next_timer()).min();
             let ticks = self.ticks.as_mut().filter(|_| phase == LoadPhase::Run);
             let woken = tokio::select! {
+                // The phase and timers first: a socket that always has something would starve them.
                 biased;
                 () = self.shared.leaves(phase), if phase < LoadPhase::End => Woken::Phase,
                 () = at(timer) => Woken::Timer,
@@ -149,6 +151,7 @@ impl PlainClient {
                 }
                 Woken::Socket(Turn::Text(text)) => self.on_text(&text, &mut connection),
                 Woken::Socket(Turn::Close(code, reason)) => {
+                    // Written down before the answer to the close goes out: that may take two seconds.
                     self.end_of(&connection, code, &reason);
                     socket.see_off().await;
                     return ConnectionEnd::Lost(connection.told);
@@ -176,6 +179,7 @@ impl PlainClient {
             self.ticks = pace(self.spec.rate_per_s, self.spec.phase);
             self.behaviour.begin(&self.spec, &mut self.rng);
         }
+        // From here on nobody is away on purpose, or the judge would miss what came meanwhile.
         if phase >= LoadPhase::Quiet {
             self.ticks = None;
             self.behaviour.end();
@@ -200,6 +204,7 @@ impl PlainClient {
     /// Puts one frame on the wire: a request, else a publish.
     fn put(&mut self, socket: &mut Socket, connection: &mut PlainConnection) {
         let conn = connection.conn;
+        // Subscriptions first: what is published may come back only to who is subscribed.
         let text = if let Some(request) = connection.requests.pop_front() {
             connection.last_request += 1;
             let text = self.request(conn, connection.last_request, &request);
@@ -210,6 +215,7 @@ impl PlainClient {
                 return;
             };
             let (n, text) = (message.n, frame::publish(message));
+            // Stamped before the bytes leave: nobody can have it earlier than its record says.
             let now_us = self.recorder.sends(conn, message, first);
             self.resends.sent(n, conn, now_us);
             text
@@ -260,6 +266,7 @@ impl PlainClient {
         for (_, request) in connection.later.extract_if(.., |(at, _)| *at <= now) {
             connection.requests.push_back(request);
         }
+        // A gateway that fences and never says `bye` would hold this client for ever.
         if connection.fence_until.is_some_and(|until| until <= now) {
             let message = format!("no bye within {FENCE_WAIT:?} of retry:true");
             self.recorder.note(&ClientEvent::Error { conn: connection.conn, code: "no_bye".into(), message });

@@ -33,6 +33,7 @@ impl PlainClient {
             return self.odd(connection.conn, "an answer that is none");
         };
         let effect = self.resends.answered(n, &outcome);
+        // The server closes this connection soon; what is unanswered goes over the next.
         if matches!(outcome, PublishOutcome::Again(_)) {
             connection.fenced();
         }
@@ -53,6 +54,7 @@ impl PlainClient {
             return self.odd(conn, "an answer to a request that was answered");
         };
         if let Some(error) = frame.error {
+            // Not at once: a logic that is overloaded would get it again and again.
             if let (Request::Sub(room), true) = (request, error.retry) {
                 connection.again_later(room);
             }

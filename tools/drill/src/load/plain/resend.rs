@@ -76,14 +76,18 @@ impl ResendQueue {
 
     /// The connection has ended: what was sent without key has an unknown outcome for ever.
     pub(super) fn closed(&mut self) -> Vec<GivenUp> {
+        // Without a key a resend would be another message.
         self.give_up(|publish| publish.message.key.is_none() && publish.first_us.is_some())
     }
 
     /// What is to be put on the wire next: its number.
     pub(super) fn next(&self) -> Option<u64> {
+        // After `retry:true` nothing later may be stored over this connection: sending it would only be
+        // refused.
         if self.fenced && !self.eager {
             return None;
         }
+        // What is new goes before echoes: an echo first would change the order that is judged.
         let unsent = self.pending.range(self.sent_to + 1..).next().map(|(n, _)| *n);
         unsent.or_else(|| self.echoes.front().copied())
     }
