@@ -22,8 +22,12 @@ impl Ports {
         Self { host, by_name: remembered, held: Vec::new(), notes: Vec::new() }
     }
 
-    /// The port that was asked for, or none.
+    /// The port that was asked for, or none; 0 asks for a free one, as for every other listener.
     pub(crate) fn fix(&mut self, name: &str, port: u16) -> Result<SocketAddr, Error> {
+        if port == 0 {
+            self.by_name.remove(name);
+            return self.choose(name, 0);
+        }
         if !self.take(port)? {
             return Err(Error::PortTaken(port));
         }
@@ -88,6 +92,7 @@ mod tests {
         assert_ne!(fresh.choose("gateway-1", number).unwrap().port(), number);
         assert!(fresh.notes[0].contains(&format!("port {number} is taken")), "{:?}", fresh.notes);
         assert!(matches!(fresh.fix("gateway-1", number), Err(Error::PortTaken(_))));
+        assert_ne!(fresh.fix("gateway-1", 0).unwrap().port(), 0, "clients are told where it listens");
         drop(taken);
         assert_eq!(fresh.fix("gateway-1", number).unwrap().port(), number);
     }

@@ -50,7 +50,7 @@ struct Run {
     /// How many gateways
     #[arg(long, default_value_t = 2, value_name = "N")]
     gateways: usize,
-    /// Client port of the first gateway; without it the one of last time, else 8080, else a free one
+    /// Client port of the first gateway; without it the one of last time, else 8080, else a free one; 0: a free one
     #[arg(long)]
     port: Option<u16>,
     /// Where to listen: an address of loopback
