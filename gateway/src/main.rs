@@ -30,8 +30,8 @@ static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-g
 const EXAMPLES: &str = "Examples:
   sluice-gateway --config /etc/sluice/gateway.toml
   sluice-gateway --set listen=0.0.0.0:8080 --set advertise=wss://chat.example/ws --set etcd.endpoints=http://etcd:2379
-  SLUICE_LISTEN=0.0.0.0:8080 sluice-gateway --check      (is what the environment says usable?)
-  sluice-gateway --print-config                          (all keys, with what is in force)";
+  SLUICE_LISTEN=0.0.0.0:8080 sluice-gateway --check       # is what the environment says usable?
+  sluice-gateway --print-config                           # all keys, with what is in force";
 
 fn main() -> anyhow::Result<()> {
     let signals = Signals::install()?;

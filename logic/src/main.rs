@@ -26,8 +26,8 @@ static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-l
 const EXAMPLES: &str = "Examples:
   SLUICE_TOKEN_SECRET=$(openssl rand -hex 32) sluice-logic --config /etc/sluice/logic.toml
   sluice-logic --set postgres.url=postgres://sluice@db:5432/sluice --set nats.url=nats://nats:4222
-  SLUICE_POSTGRES__URL=postgres://sluice@db:5432/sluice sluice-logic --check      (is that usable?)
-  sluice-logic --print-config                            (all keys, with what is in force)";
+  SLUICE_POSTGRES__URL=postgres://sluice@db:5432/sluice sluice-logic --check       # is that usable?
+  sluice-logic --print-config                             # all keys, with what is in force";
 
 fn main() -> anyhow::Result<()> {
     let signals = Signals::install()?;

@@ -26,8 +26,8 @@ static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-t
 const EXAMPLES: &str = "Examples:
   sluice-task --config /etc/sluice/task.toml
   sluice-task --set nats.url=nats://nats:4222 --set redis.url=redis://redis:6379
-  SLUICE_REDIS__URL=redis://redis:6379 sluice-task --check      (is that usable?)
-  sluice-task --print-config                             (all keys, with what is in force)";
+  SLUICE_REDIS__URL=redis://redis:6379 sluice-task --check       # is that usable?
+  sluice-task --print-config                              # all keys, with what is in force";
 
 fn main() -> anyhow::Result<()> {
     let signals = Signals::install()?;

@@ -19,10 +19,10 @@ use differences::{Compared, differences};
 /// What must be the same everywhere is compared between all that is given. Exit code 0: all can be used; 2: not.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  sluice check                                     (what the environment says, for all three)
+  sluice check   # what the environment says, for all three
   sluice check --logic /etc/sluice/logic.toml --gateway /etc/sluice/gateway.toml
-  sluice check --gateway gateway-1.toml --gateway gateway-2.toml --connect      (and try each server once)
-  SLUICE_SHUTDOWN__KILL_AFTER_MS=10000 sluice check   (is each stop over before the platform kills?)")]
+  sluice check --gateway gateway-1.toml --gateway gateway-2.toml --connect   # and try each server once
+  SLUICE_SHUTDOWN__KILL_AFTER_MS=10000 sluice check   # is each stop over before the platform kills?")]
 pub(crate) struct Arguments {
     /// Configuration file of a gateway; may be repeated
     #[arg(long, value_name = "FILE")]

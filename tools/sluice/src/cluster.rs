@@ -23,7 +23,7 @@ use output::Output;
   sluice cluster
   sluice cluster --gateways 1 --logics 1 --tasks 1 --dir ./data
   sluice cluster --json --set gateway.drain.rate_per_s=50 --set all.etcd.lease_ttl_s=2
-  sluice cluster --gateways 0 --logics 0 --tasks 0             (the servers alone)")]
+  sluice cluster --gateways 0 --logics 0 --tasks 0   # the servers alone")]
 pub(crate) struct Arguments {
     /// How many gateways
     #[arg(long, default_value_t = 2, value_name = "N")]

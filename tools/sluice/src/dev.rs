@@ -25,8 +25,8 @@ use output::Output;
   sluice dev
   sluice dev --gateways 3 --dir ./data
   sluice dev --memory --port 9000
-  sluice dev restart gateway-2                     (in another terminal: roll one service, clients move)
-  sluice dev --json --dir ./data | head -1 | jq .  (for programs)")]
+  sluice dev restart gateway-2   # in another terminal: roll one service, clients move
+  sluice dev --json --dir ./data | head -1 | jq .   # for programs")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Option<Verb>,

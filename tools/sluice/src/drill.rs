@@ -13,6 +13,7 @@ use sluice_launcher::Setting;
 use sluice_program::output;
 use tokio_util::sync::CancellationToken;
 
+use crate::paste;
 use crate::signals::Signals;
 
 /// Put load on a Sluice, do harm to it, and let an independent judge say whether anything was lost
@@ -142,11 +143,11 @@ fn after_help() -> String {
         "Scenarios:\n{}
 Habits:\n{}
 Examples:
-  sluice drill                                   (SIGTERM and SIGKILL to each service, three minutes)
+  sluice drill   # SIGTERM and SIGKILL to each service, three minutes
   sluice drill mix --report drill.html
-  sluice drill crash --rounds 300 --seed 7       (in parts, one after the other)
+  sluice drill crash --rounds 300 --seed 7   # in parts, one after the other
   sluice drill mix --only 'term logic' --only 'freeze gateway'
-  sluice drill herd                              (10,000 clients come back, again and again)
+  sluice drill herd   # 10,000 clients come back, again and again
   sluice drill herd --crowd 500 --only 'kill gateway' --habit churner
   sluice drill --check drill-7
   sluice drill crash --spawn 'sluice dev --json --dir ./data' --only 'kill dev'
@@ -184,8 +185,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let outcome = tokio::select! {
         outcome = &mut drill => outcome?,
         () = signals.asked() => {
-            let dir = options.dir.display();
-            output::note(format_args!("\nstopping; `sluice drill --check {dir}` judges what there is"));
+            output::note(format_args!("\nstopping; to judge what there is: {}", check(&options)));
             stop.cancel();
             drill.await?
         }
@@ -195,9 +195,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         outcome.forget()?;
     }
     if !outcome.is_green() {
-        output::line(format_args!("judge again: sluice drill --check {}", options.dir.display()))?;
+        output::line(format_args!("judge again: {}", check(&options)))?;
     }
     Ok(outcome.exit_code())
+}
+
+/// The command that judges what was written.
+fn check(options: &Options) -> String {
+    format!("{} drill --check {}", paste::program(), paste::path(&options.dir))
 }
 
 async fn prove(arguments: Arguments, names: Vec<String>) -> anyhow::Result<ExitCode> {

@@ -8,8 +8,11 @@ mod cluster;
 mod dev;
 #[cfg(feature = "servers")]
 mod drill;
+#[cfg(test)]
+mod examples;
 mod health;
 mod page;
+mod paste;
 mod publish;
 #[cfg(feature = "servers")]
 mod roll;

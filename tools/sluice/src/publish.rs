@@ -17,8 +17,8 @@ use crate::target::{QUIET, Target, latest};
 /// not be stored: publishing it again with the --key that is named then stores it once.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  sluice pub news '{\"t\":\"hi\"}' --token eyJ…
-  sluice pub news '\"just text\"' --key order-17      (the same key stores it once)
+  sluice pub news '{\"t\":\"hi\"}' --token \"$TOKEN\"
+  sluice pub news '\"just text\"' --key order-17   # the same key stores it once
   sluice pub news 1 --timeout 5")]
 pub(crate) struct Arguments {
     /// The room

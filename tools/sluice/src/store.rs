@@ -27,7 +27,7 @@ enum Verb {
     /// database are ended. The folder of a `sluice dev` may not.
     #[command(after_help = "Examples:
   sluice store new-epoch --postgres postgres://sluice@db/sluice
-  sluice store new-epoch --dir ./data                            (after the `sluice dev` there has stopped)")]
+  sluice store new-epoch --dir ./data   # after the `sluice dev` there has stopped")]
     NewEpoch(Which),
 }
 

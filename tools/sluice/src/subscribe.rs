@@ -14,9 +14,9 @@ use line::Line;
 /// Subscribe to a room and print its messages; reconnects and resumes by itself
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  sluice sub news --token eyJ…
-  sluice sub news --after 0                        (from the first message)
-  sluice sub news --after 41 --epoch 1f…           (what came after 41; says so when that cannot be known)
+  sluice sub news --token \"$TOKEN\"
+  sluice sub news --after 0   # from the first message
+  sluice sub news --after 41 --epoch 000000000000001f   # what came after 41; says so when that cannot be known
   sluice sub news --json --count 10 | jq .data")]
 pub(crate) struct Arguments {
     /// The room

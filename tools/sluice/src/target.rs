@@ -35,7 +35,7 @@ impl Target {
             }
         };
         if let Err(Error::TokenNeeded) = connected {
-            bail!("a token is needed: --token, or SLUICE_TOKEN (`sluice token` makes one)");
+            bail!("a token is needed: --token, or SLUICE_TOKEN (`sluice token --help` says how to make one)");
         }
         Ok(connected?)
     }

@@ -13,9 +13,9 @@ use sluice_program::output;
     subcommand_negates_reqs = true,
     args_conflicts_with_subcommands = true,
     after_help = "Examples:
-  SLUICE_TOKEN_SECRET=… sluice token --user ann --sub 'news.*' --sub @ann --pub 'news.*'
-  sluice token --user admin --sub '*' --pub '*' --ttl 10m --secret …
-  sluice token check eyJ…"
+  SLUICE_TOKEN_SECRET=\"$SECRET\" sluice token --user ann --sub 'news.*' --sub @ann --pub 'news.*'
+  sluice token --user admin --sub '*' --pub '*' --ttl 10m --secret \"$SECRET\"
+  sluice token check \"$TOKEN\" --secret \"$SECRET\""
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]

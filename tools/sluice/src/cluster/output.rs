@@ -7,6 +7,8 @@ use serde_json::json;
 use sluice_launcher::{Cluster, Event, Service, Stopped};
 use sluice_service::lines::Lines;
 
+use crate::paste;
+
 pub(super) struct Output {
     json: bool,
 }
@@ -109,10 +111,11 @@ fn table(cluster: &Cluster) -> String {
 fn to_paste(cluster: &Cluster) -> anyhow::Result<String> {
     let gateways = cluster.nodes(Service::Gateway);
     let Some(gateway) = gateways.first() else { return Ok(String::new()) };
+    let sluice = paste::program();
     let (url, token) = (gateway.ws(), cluster.token("you", &["*"], &["*"])?);
     Ok(format!(
         "  Try it:\n\n    websocat -H='Authorization: Bearer {token}' {url}\n\n  and there type\n\n    \
          {{\"sub\":\"news\"}}\n    {{\"pub\":\"news\",\"data\":{{\"t\":\"hi\"}}}}\n\n  or in two terminals\n\n    \
-         export SLUICE_URL={url} SLUICE_TOKEN={token}\n    sluice sub news\n    sluice pub news '{{\"t\":\"hi\"}}'\n"
+         export SLUICE_URL={url} SLUICE_TOKEN={token}\n    {sluice} sub news\n    {sluice} pub news '{{\"t\":\"hi\"}}'\n"
     ))
 }

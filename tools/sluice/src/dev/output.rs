@@ -8,6 +8,8 @@ use sluice_dev::{Dev, Event};
 use sluice_lifecycle::{Report, StageOutcome, StageReport};
 use sluice_service::lines::Lines;
 
+use crate::paste;
+
 /// Where `sluice pub` and `sluice sub` look when nobody tells them.
 const USUAL_URL: &str = "ws://127.0.0.1:8080/ws";
 
@@ -91,13 +93,8 @@ fn stage(report: &StageReport) -> String {
     }
 }
 
-/// The program as it was called, so that lines can be pasted.
-fn program() -> String {
-    std::env::args().next().unwrap_or_else(|| "sluice".to_owned())
-}
-
 fn banner(dev: &Dev) -> String {
-    let sluice = program();
+    let sluice = paste::program();
     let store = dev.store().map_or_else(
         || "memory: GONE when this process ends, no promise holds".to_owned(),
         |path| path.display().to_string(),
@@ -131,5 +128,5 @@ fn banner(dev: &Dev) -> String {
 /// The flag that leads to the folder, unless it is where people are.
 fn folder(dev: &Dev) -> String {
     let here = std::env::current_dir().is_ok_and(|here| here == dev.dir());
-    if here { String::new() } else { format!(" --dir {}", dev.dir().display()) }
+    if here { String::new() } else { format!(" --dir {}", paste::path(dev.dir())) }
 }

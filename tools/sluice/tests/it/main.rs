@@ -3,6 +3,7 @@
 
 mod check;
 mod cluster;
+mod help;
 mod reference;
 mod roll;
 #[path = "../shared/sink.rs"]
