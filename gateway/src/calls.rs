@@ -246,6 +246,7 @@ impl Calls {
     /// Asks who a token is, again and again until the deadline while nobody answers.
     pub async fn authenticate(&self, token: String, within: Duration) -> Authenticated {
         let by = Instant::now() + within;
+        // A crowd waits here: in logic it would stand before publishes.
         let Ok(Ok(_place)) = timeout_at(by, self.authentications.acquire()).await else {
             return Authenticated::Unavailable;
         };
@@ -298,6 +299,7 @@ impl Calls {
         let by = Instant::now() + within;
         match self.once(lane, request.clone(), by, &call).await {
             Ok(reply) => Ok(reply),
+            // No time for a second try: what the first one did is not known.
             Err(_) if Instant::now() >= by => Err(CallFailed::Unknown),
             Err(_) => self.once(lane, request, by, call).await,
         }

@@ -104,6 +104,14 @@ pub const AUTHENTICATIONS_MAX: usize = 512;
 /// Clients' questions to logic (history, presence) under way per shard; above it they are refused at once,
 /// with `retry`.
 pub const QUESTIONS_MAX: usize = 1_024;
+/// Calls for pages of history under way per shard: the store has four connections for reads, and subscriptions and
+/// catching up need them more.
+pub const HISTORY_CALLS_MAX: usize = 2;
+/// Bytes of such pages per shard, those that may come and those that clients have not taken: 16 of the largest. Beyond
+/// it the next ones wait, and are refused with `retry` after [`CALL_WITHIN`].
+pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Connections that wait for their turn and are looked at in one tick, whether they waited too long.
+pub const HISTORY_LOOKS_PER_TICK: usize = 256;
 /// Push streams at once: one per task, and old ones that have not been seen to end.
 pub const PUSH_STREAMS_MAX: usize = 256;
 

@@ -94,6 +94,7 @@ impl Pushing {
         match kind {
             push_request::Kind::Batch(batch) => {
                 self.push.metrics.pushes.inc();
+                // Acknowledged when the homes have it in their queues, not when clients have: a slow shard must not stop NATS (D3).
                 if let Some(epoch) = Epoch::from_wire(batch.epoch) {
                     self.push.shards.push(epoch, batch.runs).await;
                 }

@@ -183,6 +183,7 @@ impl<R: Rules> Room<R> {
     /// A shard says what it wants.
     pub fn need(&mut self, now: Ms, shard: ShardId, need: Need, out: &mut impl RoomOutput) {
         let state = &mut self.shards[shard];
+        // Newly attached: until its hand-over it has no head that a run could follow.
         state.owed = need.attached && (state.owed || !state.attached);
         state.attached = need.attached;
         state.wanted = state.wanted.max(need.number);
@@ -240,6 +241,7 @@ impl<R: Rules> Room<R> {
         match self.epoch {
             None => {}
             Some(own) if own == epoch => self.raise_known(head),
+            // Asked after we took our epoch, so it is news; asked before, it may be an answer of the former store.
             Some(_) if call > self.epoch_after => self.reopen(epoch, out),
             Some(_) => self.foreign(epoch, out),
         }
@@ -248,6 +250,7 @@ impl<R: Rules> Room<R> {
 
     /// A Subscribe was answered.
     pub fn subscribed(&mut self, now: Ms, call: CallId, reply: SubscribedRoom, out: &mut impl RoomOutput) {
+        // Given up before: its room may have been closed and opened again since.
         if self.interest.add.take_if(|waited| waited.call == call).is_none() {
             return;
         }
@@ -257,6 +260,7 @@ impl<R: Rules> Room<R> {
             for shard in &mut self.shards {
                 let answered =
                     if R::keeps(Rule::AnswersOnlyEarlierSubs) { shard.asked } else { shard.wanted };
+                // Their `ok` travels with a hand-over: only that says where they begin.
                 shard.owed |= shard.attached && answered > shard.answered;
                 shard.answered = shard.answered.max(answered);
             }
@@ -364,6 +368,7 @@ impl<R: Rules> Room<R> {
         if seq <= self.head {
             return false;
         }
+        // Two tasks push beside each other: this one overtook, the missing is usually milliseconds away (C8).
         if seq > self.head + 1 && R::keeps(Rule::NoGapPassed) {
             self.ahead.stash(self.ahead_max(), epoch, seq, encode);
             return false;
@@ -394,6 +399,7 @@ impl<R: Rules> Room<R> {
         }
         self.phase = RoomPhase::Open;
         self.head = head;
+        // Head before the hand-over and the stash after it: subscribers begin at `head`, then get what is above.
         self.known = head;
         self.owe_all();
         self.hand_over(out);
@@ -420,8 +426,10 @@ impl<R: Rules> Room<R> {
             self.feed(epoch, frame.seq, || frame.bytes.clone());
         }
         self.send_run(epoch, out);
+        // More is missing than one page holds: no hold, the gap is proven.
         self.read_at_once = self.head > before && self.head < self.known;
         let again = now.saturating_sub(self.limits.reannounce_ms);
+        // The store had what no push brought: our interest may be lost, and every message would come this way (C1).
         if self.head > before && self.reannounced_at.is_none_or(|at| at <= again) {
             self.reannounced_at = Some(now);
             self.interest.owed = true;

@@ -15,6 +15,7 @@ mod counters;
 mod dispatch;
 mod draining;
 pub mod handle;
+mod history;
 mod home_driver;
 pub mod inbound;
 pub mod inbox;
@@ -46,6 +47,7 @@ use self::connections::{Connections, Timeouts};
 use self::counters::Counters;
 use self::draining::Draining;
 use self::handle::Shards;
+use self::history::History;
 use self::home_driver::HomeDriver;
 use self::inbound::Inbound;
 use self::reports::Reports;
@@ -75,6 +77,7 @@ pub(crate) struct Shard {
     unanswered: Unanswered,
     /// Clients' questions that logic has not answered.
     questions: usize,
+    history: History,
     views: Views,
     driver: HomeDriver,
     reports: Reports,
@@ -105,6 +108,7 @@ impl Shard {
             buffers: ReadBuffers::default(),
             unanswered: Unanswered::default(),
             questions: 0,
+            history: History::default(),
             views: Views::new(Arc::new(limits)),
             driver: HomeDriver::new(me, shards),
             reports: Reports::default(),
@@ -143,6 +147,8 @@ impl Shard {
         if std::mem::replace(&mut connection.detached, true) {
             return;
         }
+        self.forget_pages(who);
+        let Some(connection) = self.connections.get(who) else { return };
         // All at once: taking a thousand out one by one would move the rest of the table each time.
         for (room, entry) in connection.subscriptions.take() {
             if entry.joined.get()

@@ -167,6 +167,7 @@ impl<R: Rules> View<R> {
 
     /// The next messages, in the order of the queue from home.
     pub fn run(&mut self, now: Ms, run: &Run, shard: &mut impl ViewOutput) {
+        // A run before the first hand-over has no place to begin: the hand-over will be ahead of it.
         if self.epoch.is_none() {
             return;
         }
@@ -221,6 +222,7 @@ impl<R: Rules> View<R> {
             if let WaitingFor::Pending { number, after, epoch } = waiting.waits_for
                 && number <= to.answered
             {
+                // By `known`: a client may have seen what this gateway has not passed on yet (B8).
                 let bound = if R::keeps(Rule::SubJudgedByKnown) { self.known } else { self.head };
                 let same = !R::keeps(Rule::EpochChangeTold) || epoch.is_none_or(|asked| asked == to.epoch);
                 let good = same && after.is_none_or(|at| at <= bound);
@@ -238,6 +240,7 @@ impl<R: Rules> View<R> {
 
     /// The answer to ask `number` of `sub`.
     pub fn page(&mut self, now: Ms, sub: SubKey, number: u64, page: &Page, shard: &mut impl ViewOutput) {
+        // A page of another history, before or after ours: asked again when the hand-over has told us (B1).
         if self.epoch != Some(page.epoch) && R::keeps(Rule::SubscriptionPageEpoch) {
             return self.page_failed(now, sub, number, shard);
         }
@@ -277,6 +280,7 @@ impl<R: Rules> View<R> {
                 self.back_off(now, at);
             }
         }
+        // Cleared first: what is asked for below names its own deadline.
         self.due = None;
         self.advance_all(now, shard);
         for waiting in &self.waiting {

@@ -86,6 +86,7 @@ impl<R: Rules> Room<R> {
         let run = Run { epoch, frames: Arc::from(self.passed.as_slice()) };
         self.passed.clear();
         for (id, shard) in self.shards.iter_mut().enumerate() {
+            // A run before the owed hand-over would not follow what that shard has.
             if !shard.attached || (shard.owed && R::keeps(Rule::HandOverBeforeRuns)) {
                 continue;
             }
@@ -122,6 +123,7 @@ impl<R: Rules> Room<R> {
     /// Does all that is due at `now`.
     pub(super) fn settle(&mut self, now: Ms, out: &mut impl RoomOutput) {
         self.cancel();
+        // In this order: a hand-over must be in the queue before anything that a later call brings.
         self.hand_over(out);
         self.hold.observe(now, self.phase == RoomPhase::Open && self.known > self.head);
         if self.read_due().is_some_and(|due| due <= now) {
@@ -139,6 +141,7 @@ impl<R: Rules> Room<R> {
             self.forget();
             self.interest.owed = false;
         }
+        // One or the other: an add beside a remove may be applied in either order, and interest is lost (C1).
         if self.add_due().is_some_and(|due| due <= now) {
             self.subscribe(out);
         } else if self.remove_due().is_some_and(|due| due <= now) {

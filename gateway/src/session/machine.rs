@@ -295,6 +295,7 @@ impl Session {
                 return Todo::Nothing;
             }
         };
+        // In a row: a client in development makes mistakes, one that speaks another protocol makes only those.
         self.bad_frames = 0;
         match (request, self.identity.clone()) {
             (Request::Connect(connect), identity) => {
@@ -311,6 +312,7 @@ impl Session {
     }
 
     fn on_connect(&mut self, token: String, known: bool, id: Option<&str>, out: &mut impl Sink) -> Todo {
+        // A new identity on a connection that leaves would never be said goodbye to.
         if self.ending.is_some() {
             refuse(out, ErrorCode::Unavailable, "this connection is closing", true, id);
             return Todo::Nothing;
@@ -405,6 +407,7 @@ impl Session {
             id: id.map(Box::from),
             not_after_ms: wall_ms.saturating_add(self.limits.not_after_ms),
         };
+        // Counted before the lane has it: from here on it must have an outcome, whatever happens.
         self.unanswered += 1;
         self.unanswered_bytes += publish.cost();
         Todo::Publish(publish)
@@ -415,6 +418,7 @@ impl Session {
         let Answered { publish, outcome } = answered;
         self.unanswered = self.unanswered.saturating_sub(1);
         self.unanswered_bytes = self.unanswered_bytes.saturating_sub(publish.cost());
+        // `bye` was said: a frame after it would be taken for one of the next connection.
         if self.phase == SessionPhase::Left {
             return;
         }
@@ -474,9 +478,11 @@ impl Session {
     /// Starts leaving; the first reason stands. `reconnect_ms` counts for endings after which clients come
     /// back.
     pub fn end(&mut self, ending: Ending, reconnect_ms: u64) {
+        // The verdict on the token is no longer waited for; whoever is unknown is refused from here on.
         if self.phase == SessionPhase::Checking {
             self.phase = SessionPhase::Anyone;
         }
+        // The first reason stands: later ones follow from it.
         if self.ending.is_none() {
             self.ending = Some((ending, reconnect_ms));
         }
@@ -494,6 +500,7 @@ impl Session {
         if self.phase == SessionPhase::Left || owing {
             return None;
         }
+        // Only now that all have their outcome: then the client knows exactly what to send again (A5).
         if self.ending.is_none() && self.link.fenced() {
             self.ending = Some((Ending::Resend, resend_ms));
         }

@@ -6,6 +6,7 @@ use std::task::Waker;
 use sluice_proto::ids::RoomId;
 use tokio::net::TcpStream;
 
+use super::history::Asked;
 use super::inbound::Inbound;
 use crate::address::Address;
 use crate::defaults::{REQUESTS_MAX, ROOMS_LEAVING_MAX, SUBS_PENDING_MAX};
@@ -110,6 +111,8 @@ pub struct Connection {
     pub subs_pending: usize,
     /// Rooms it left as the last one here, of which something is still to be done.
     pub rooms_leaving: usize,
+    /// Pages of history it asked for.
+    pub history: Option<Box<Asked>>,
     /// Requests to logic without answer.
     pub requests: usize,
     /// In the list of those to write to in this turn.
@@ -157,6 +160,7 @@ impl Connection {
             behind: 0,
             subs_pending: 0,
             rooms_leaving: 0,
+            history: None,
             requests: 0,
             dirty: false,
             blocked: false,

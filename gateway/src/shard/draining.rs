@@ -96,7 +96,9 @@ impl Shard {
         for who in self.everybody() {
             let reconnect_ms = self.resend_ms();
             let Some(connection) = self.connections.get(who) else { continue };
+            // Before anything is answered: what still comes out of a lane must not be stored (A5).
             connection.session.link().fence();
+            // What it sent while we stood still was sent to a dead gateway: its client may have sent it elsewhere too.
             connection.discard_input = true;
             connection.session.end(Ending::Frozen, reconnect_ms);
         }

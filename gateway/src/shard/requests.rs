@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sluice_proto::grpc::{
-    AuthenticateReply, Grants as WireGrants, PresenceReply, PresenceRequest, ReadRange, ReadRequest,
-    RoomPage, StatusChange, presence_request,
+    AuthenticateReply, Grants as WireGrants, PresenceReply, PresenceRequest, RoomPage, StatusChange,
+    presence_request,
 };
 use sluice_proto::ids::{Epoch, RoomId, Seq, UserId};
 use sluice_proto::wire::codec::{self, HistoryRange, PresentPage, PresentUser};
@@ -131,31 +131,6 @@ impl Shard {
         self.follow_up();
     }
 
-    fn history(&mut self, who: Address, room: RoomId, (range, limit): (HistoryRange, u32), id: RequestId) {
-        self.ask_logic(who, id.clone(), async move |shared| {
-            let (after, before) = match range {
-                // The largest position a store can hold.
-                HistoryRange::Newest => (0, i64::MAX as Seq),
-                HistoryRange::Before(before) => (0, before),
-                HistoryRange::After(after) => (after, 0),
-            };
-            let range = ReadRange { room: room.to_string(), after, before, limit };
-            let request = ReadRequest { ranges: vec![range] };
-            let reply = shared.calls.read(room.lane(), request).await;
-            let page =
-                reply.ok().and_then(|reply| reply.pages.into_iter().next()).filter(|page| !page.deferred);
-            apply(move |shard| match page {
-                Some(page) => {
-                    let more = more_of(&page, before > 0);
-                    shard.connections.text(who.slot, |out| {
-                        codec::ok_history(out, &room, &page.messages, more, id.as_deref());
-                    });
-                }
-                None => shard.unavailable(who, id),
-            })
-        });
-    }
-
     fn presence(&mut self, who: Address, room: RoomId, (after, limit): (Option<UserId>, u32), id: RequestId) {
         self.ask_logic(who, id.clone(), async move |shared| {
             let of = presence_request::Of::Room(room.to_string());
@@ -202,7 +177,7 @@ impl Shard {
         });
     }
 
-    fn unavailable(&mut self, who: Address, id: RequestId) {
+    pub(super) fn unavailable(&mut self, who: Address, id: RequestId) {
         self.refuse(who, ErrorCode::Unavailable, "no answer in time, ask again".to_owned(), true, id);
     }
 
@@ -289,7 +264,7 @@ impl Shard {
 }
 
 /// Where a page of history goes on, if the room has more in its direction: pages also end by their bytes.
-fn more_of(page: &RoomPage, backward: bool) -> Option<HistoryRange> {
+pub(super) fn more_of(page: &RoomPage, backward: bool) -> Option<HistoryRange> {
     let (first, last) = (page.messages.first()?.seq, page.messages.last()?.seq);
     if backward {
         (first > page.oldest).then_some(HistoryRange::Before(first))

@@ -79,6 +79,7 @@ impl Shard {
             return Poll::Pending;
         }
         connection.paused = false;
+        // What was read before goes first: no byte may ever come to wake us for it.
         if connection.inbound.has_rest() {
             let rest = connection.inbound.take_rest();
             self.take_bytes(who, &rest, Some(&rest));
@@ -108,6 +109,7 @@ impl Shard {
     /// `kept` is what they are a part of, if that may be kept.
     fn take_bytes(&mut self, who: Address, bytes: &[u8], kept: Option<&Bytes>) {
         let Some(connection) = self.connections.get(who) else { return };
+        // Any byte is a sign of life, not only a pong.
         connection.deadlines.pong_by = NEVER;
         connection.deadlines.unheard = 0;
         if connection.discard_input || connection.phase == ConnectionPhase::Lingering {
@@ -118,6 +120,7 @@ impl Shard {
         let outcome = self.take_frames(who, &mut reading);
         let Some(connection) = self.connections.get(who) else { return };
         match outcome {
+            // After a fault the library must not see another byte: its state is not given back.
             Ok(()) => connection.inbound.close(reading, kept, &mut self.buffers.contexts),
             Err(ending) => self.not_understood(who, ending),
         }
@@ -260,6 +263,7 @@ impl Shard {
         let over_budget = self.unanswered.over_budget();
         let Some(connection) = self.connections.at(slot) else { return };
         let who = connection.address;
+        // The other end is gone: nothing that waits can be delivered, and nobody can hear `bye`.
         if written == Written::Broken {
             self.drop_connection(who);
             return;
@@ -269,9 +273,12 @@ impl Shard {
             return;
         }
         connection.resume(over_budget);
-        let behind =
-            connection.behind > 0 && slow_client::may_catch_up(connection.outbound.bytes(), QUEUE_LOW_BYTES);
-        if behind {
+        let has_room = slow_client::may_catch_up(connection.outbound.bytes(), QUEUE_LOW_BYTES);
+        let (behind, asks_history) = (connection.behind > 0, connection.history.is_some());
+        if has_room && asks_history {
+            self.page_taken(who);
+        }
+        if has_room && behind {
             let now = self.timers.now();
             self.views.advance(&mut self.connections, now, slot);
             self.follow_up();
@@ -303,6 +310,7 @@ impl Shard {
     fn linger(&mut self, who: Address) {
         let at = self.connections.tick().saturating_add(ticks(LINGER_WITHIN));
         let Some(connection) = self.connections.get(who) else { return };
+        // Half-closed, not closed: a reset would discard what the client has not read yet.
         if SockRef::from(&connection.stream).shutdown(std::net::Shutdown::Write).is_err() {
             self.drop_connection(who);
             return;
@@ -327,6 +335,7 @@ impl Shard {
         self.detach(who, false);
         self.count_departure(who, cut);
         if let Some(connection) = self.connections.get(who) {
+            // Its task may be the caller of this: it ends when it is polled next, by the phase or the missing slot.
             connection.phase = ConnectionPhase::Gone;
             connection.wake();
             self.connections.remove(who.slot);
@@ -341,6 +350,7 @@ impl Shard {
         let who = connection.address;
         let deadlines = &mut connection.deadlines;
         if deadlines.close_by <= now {
+            // The close frame was taken, only its answer is missing: the end is still an orderly one.
             if connection.phase == ConnectionPhase::Closing && connection.outbound.is_empty() {
                 self.linger(who);
             } else {
@@ -348,6 +358,7 @@ impl Shard {
             }
             return;
         }
+        // Also while closing: a client that takes nothing cannot hold its place by never taking the close frame.
         if slow_client::gives_up_at(connection.outbound.is_empty(), deadlines.progress_at, slow) <= now {
             self.too_slow(who);
             return;
@@ -411,6 +422,7 @@ impl Shard {
             self.drop_connection(who);
             return;
         }
+        // First out of its rooms: a run after the queue was given up would stand behind a gap.
         self.detach(who, false);
         self.connections.give_up_queue(who.slot);
         let ending = Ending::Slow;

@@ -81,6 +81,7 @@ impl Shard {
         if tick > self.connections.tick() {
             self.connections.advance(tick);
             self.count();
+            self.refuse_late_pages();
         }
         while let Some(entry) = self.connections.next_due() {
             self.on_deadline(entry);

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::rc::{Rc, Weak};
 
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
 use super::Shard;
@@ -66,9 +66,16 @@ impl Shard {
     where
         F: Future<Output = ()> + 'static,
     {
-        if let Some(cell) = self.cell.0.upgrade() {
-            drop(spawn_local(task(ShardCell(cell))));
-        }
+        drop(self.abortable(task));
+    }
+
+    /// Starts a task of this shard that can be dropped before its end.
+    pub(super) fn abortable<F>(&self, task: impl FnOnce(ShardCell) -> F) -> Option<AbortHandle>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let cell = self.cell.0.upgrade()?;
+        Some(spawn_local(task(ShardCell(cell))).abort_handle())
     }
 }
 

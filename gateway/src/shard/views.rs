@@ -340,6 +340,7 @@ impl view::ViewOutput for ViewPorts<'_> {
         match told {
             SubFrame::Ok { after, head, epoch, recovered, solicited } => {
                 let entry = self.connections.at(conn).and_then(|at| at.subscriptions.get(room.as_str()));
+                // Taken: an `ok` that comes later by itself (another epoch) must not look like an answer.
                 let id = entry.filter(|_| solicited).and_then(|entry| entry.id.take());
                 if solicited {
                     self.joined(conn);

@@ -84,6 +84,7 @@ impl Reporter {
                 changed = self.me.changed(), if self.me.has_changed().is_ok() => {
                     if changed.is_ok() {
                         // Under a new id nothing of what was told holds.
+                        // Everything is told anew by the full set; under the old id it would be reaped as another's (C2).
                         self.pending.queue.clear();
                         self.shards_left = None;
                         self.begin_full_set(&shards).await;
@@ -145,6 +146,7 @@ impl Reporter {
 
     async fn begin_full_set(&mut self, shards: &Shards) {
         self.full_at = Instant::now() + FULL_SET_EVERY;
+        // Two at once would be told as one generation, and parts of the first be removed by the second.
         if self.shards_left.is_some() {
             // It is under way: the next one comes soon after.
             self.full_at = Instant::now() + STATUS_EVERY;
@@ -170,6 +172,7 @@ impl Reporter {
         let full = Some(FullSet { generation: self.generation, last });
         let told = self.report(changes, full, CALL_WITHIN).await;
         if !told {
+            // A set with a missing part removes what that part held: repeat it soon.
             self.full_at = self.full_at.min(Instant::now() + STATUS_EVERY);
         }
         told
@@ -204,6 +207,7 @@ impl Reporter {
     }
 
     async fn call(&self, changes: Vec<StatusChange>, full: Option<FullSet>, within: Duration) -> bool {
+        // Said in every report: the last logic stays while a draining gateway needs it.
         let draining = self.shared.upgrades.is_closed();
         if draining && seeded::is(Bug::ExitWithoutStatusFlush) {
             return true;

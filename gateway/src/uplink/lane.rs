@@ -118,6 +118,7 @@ impl<R: Rules> Lane<R> {
 
     /// The call to make now, if any: a new batch, or the one in flight again.
     pub fn next(&mut self, now: Instant, wall_ms: i64, answers: &mut Vec<Answered>) -> Option<BatchCall> {
+        // Nothing later of the lane goes out before the batch in flight is resolved: else a sender is overtaken.
         if self.flight.is_none() {
             self.form(now, wall_ms, answers);
         }
@@ -125,6 +126,7 @@ impl<R: Rules> Lane<R> {
         if flight.next_try_at.is_none_or(|at| at > now) {
             return None;
         }
+        // From here on a reply is awaited; a second call beside it could be stored after the next batch.
         flight.next_try_at = None;
         let within = self.limits.try_for.min(flight.give_up_at.saturating_duration_since(now));
         self.calls += 1;
@@ -144,6 +146,7 @@ impl<R: Rules> Lane<R> {
             let mut items = Vec::with_capacity(batch.len());
             for publish in batch {
                 if publish.not_after_ms <= wall_ms {
+                    // Retention may have forgotten its key: it is answered `retry:true`, and that is the fence (A5, A11).
                     publish.link.fence();
                 }
                 if publish.not_after_ms <= wall_ms || (look && publish.link.fenced()) {
@@ -152,10 +155,12 @@ impl<R: Rules> Lane<R> {
                     items.push(FlightItem { publish, unknown: false });
                 }
             }
+            // All of it was answered without a call: look at the next, or the lane would sleep on a full queue.
             if items.is_empty() {
                 self.queue.done();
                 continue;
             }
+            // The earliest of all: none of the batch may be stored past its own (A11).
             let not_after_ms = items.iter().map(|item| item.publish.not_after_ms).min().unwrap_or(wall_ms);
             self.flight = Some(Flight {
                 items,
@@ -177,6 +182,7 @@ impl<R: Rules> Lane<R> {
         answers: &mut Vec<Answered>,
     ) {
         let under_way = self.flight.as_ref().is_some_and(|flight| flight.next_try_at.is_none());
+        // A late reply to a try that was given up: the batch has gone on without it.
         if number != self.calls || !under_way {
             return;
         }
@@ -199,6 +205,7 @@ impl<R: Rules> Lane<R> {
         }
         if flight.items.is_empty() {
             self.queue.done();
+        // Given up before the wait, not after: the client hears it in time for its own retry.
         } else if now + flight.backoff >= flight.give_up_at {
             give_up(flight, answers);
             self.queue.done();
@@ -230,6 +237,7 @@ impl<R: Rules> Lane<R> {
     /// comes is not waited for.
     pub fn give_up(&mut self, answers: &mut Vec<Answered>) {
         if let Some(mut flight) = self.flight.take() {
+            // A call is under way: it may be stored although nobody waits for its reply.
             if flight.next_try_at.is_none() {
                 flight.items.iter_mut().for_each(|item| item.unknown = true);
             }
@@ -237,6 +245,7 @@ impl<R: Rules> Lane<R> {
             self.queue.done();
         }
         for publish in self.queue.retain(|_| false) {
+            // Later publishes of this connection must not be stored before these are sent again (A5).
             publish.link.fence();
             answers.push(Answered { publish, outcome: Outcome::NotSent });
         }

@@ -58,6 +58,7 @@ impl<R: Rules> View<R> {
             return Advance::Stay;
         };
         let full = !slow_client::may_catch_up(shard.outbound(*conn).level(), self.limits.queue_low);
+        // Live costs one append a run: at the head even a full queue is no reason to read pages (row 1).
         if state.cursor == self.head && full && !R::keeps(Rule::LiveWhateverTheQueue) {
             return Advance::Stay;
         }
@@ -68,6 +69,7 @@ impl<R: Rules> View<R> {
         if state.cursor > self.head || full {
             return Advance::Stay;
         }
+        // Row 4 stands before row 5: what the ring has need not wait for a page that is under way.
         if self.ring.from(state.cursor + 1).is_some() {
             return Advance::Append;
         }
@@ -75,6 +77,7 @@ impl<R: Rules> View<R> {
             return Advance::Stay;
         }
         let was_live = state.was_live || !R::keeps(Rule::CutShortAfterLive);
+        // Before the back-off: waiting would only make it fall behind further (B10).
         if slow_client::is_cut_short(was_live, self.head - state.cursor, self.limits.max_behind) {
             return Advance::Skip;
         }
@@ -87,6 +90,7 @@ impl<R: Rules> View<R> {
         let Some(state) = self.catching_up(at) else { return };
         state.backoff.succeeded();
         let from = state.cursor;
+        // Retention has removed what lies between: it must be told, or the next message looks like a gap (B5).
         if page.oldest > from + 1 {
             self.skip(at, page.oldest - 1, shard);
         }
@@ -97,12 +101,14 @@ impl<R: Rules> View<R> {
         };
         let cursor = state.cursor;
         let fresh = page.frames.iter().skip_while(|frame| frame.seq <= cursor);
+        // Not beyond the head: those come as runs, and a page has no place among runs (S1).
         let fresh = fresh.take_while(|frame| frame.seq <= head);
         append(&mut state.cursor, fresh, high, shard.outbound(*conn));
         if !R::keeps(Rule::PageReachesItsEnd) {
             state.cursor = head;
         }
         let last = page.frames.last().map_or(0, |frame| frame.seq);
+        // The shared page may have been read before our message was stored: asked again it would say the same.
         if state.cursor == from && last <= from && R::keeps(Rule::UnsharedAsk) {
             let again = state.unshared.replace(from / items).is_some();
             if again {
@@ -115,6 +121,7 @@ impl<R: Rules> View<R> {
     pub(super) fn end_ask(&mut self, sub: SubKey, number: u64) -> Option<usize> {
         let Place::Waiting(at) = *self.places.get(sub as usize)? else { return None };
         let state = self.catching_up(at as usize)?;
+        // A late answer to an ask that was given up would be taken for the one under way.
         state.asked.take_if(|(asked, _)| *asked == number || !R::keeps(Rule::OnlyTheAskWaitedFor))?;
         Some(at as usize)
     }
@@ -131,6 +138,7 @@ impl<R: Rules> View<R> {
     pub(super) fn leave_live(&mut self, at: usize, shard: &mut impl ViewOutput) {
         let Some(LiveSub { conn, sub }) = self.live.get(at).copied() else { return };
         self.take_live(key(at));
+        // The head it has seen: the run that found no space is not part of it.
         let state = CatchingUp { cursor: self.head, was_live: true, ..CatchingUp::default() };
         if let Some(place) = self.places.get_mut(sub as usize) {
             *place = Place::Waiting(key(self.waiting.len()));
@@ -142,6 +150,7 @@ impl<R: Rules> View<R> {
     /// Closes the hole that the one at `at` leaves in `live`.
     pub(super) fn take_live(&mut self, at: u32) {
         self.live.swap_remove(at as usize);
+        // `swap_remove` moves the last one into the hole: its place must follow.
         if let Some(moved) = self.live.get(at as usize)
             && let Some(place) = self.places.get_mut(moved.sub as usize)
         {
@@ -208,6 +217,7 @@ impl<R: Rules> View<R> {
         };
         let number = shard.number();
         state.asked = Some((number, deadline));
+        // Only inside that page is the shared copy known to bring nothing.
         state.unshared.take_if(|page| *page != state.cursor / items);
         let shared = state.unshared.is_none();
         let after = if shared { state.cursor / items * items } else { state.cursor };

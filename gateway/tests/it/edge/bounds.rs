@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::select_all;
 use serde_json::json;
+use sluice_gateway::defaults::HISTORY_CALLS_MAX;
 use sluice_gateway::defaults::{
     CALL_WITHIN, PUSH_STREAMS_MAX, QUESTIONS_MAX, REQUESTS_MAX, SUBS_PENDING_MAX,
 };
@@ -99,5 +100,56 @@ async fn a_subscription_too_many_waits_in_its_socket() {
         subscribed += 1;
     }
     assert!(subscribed > 0, "the ping was read when answers had come");
+    assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
+}
+
+/// Of each connection one page of history is asked for at a time, of all a few; subscriptions do not wait for them.
+#[tokio::test]
+async fn pages_of_history_are_asked_for_one_by_one() {
+    let rig = Rig::start(1, false).await;
+    let mut crowd = Vec::new();
+    for _ in 0..2 * HISTORY_CALLS_MAX {
+        crowd.push(Client::connect(&rig).await);
+    }
+    rig.logic.hold_reads(true);
+    let (first, others) = crowd.split_first_mut().unwrap();
+    for id in 0..REQUESTS_MAX {
+        first.say(json!({"history": "news", "limit": 1, "id": id})).await;
+    }
+    rig.logic.until_reads(1, 0).await;
+    others[0].say(json!({"sub": "news", "id": "sub"})).await;
+    assert_eq!(others[0].hear().await["ok"], json!("sub"));
+    assert_eq!(rig.logic.reads().0, 1, "one of this connection");
+    for other in &mut *others {
+        other.say(json!({"history": "news", "limit": 1, "id": 0})).await;
+    }
+    rig.logic.until_reads(HISTORY_CALLS_MAX, 0).await;
+    others[0].say(json!({"sub": "others", "id": "sub"})).await;
+    assert_eq!(others[0].hear().await["ok"], json!("sub"), "while all pages are held");
+    assert_eq!(rig.logic.reads().0, HISTORY_CALLS_MAX);
+    rig.logic.hold_reads(false);
+    for id in 0..REQUESTS_MAX {
+        let answer = first.hear().await;
+        assert_eq!((&answer["ok"], &answer["id"]), (&json!("history"), &json!(id)));
+    }
+    for other in &mut *others {
+        assert_eq!(other.hear().await["ok"], json!("history"));
+    }
+    assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
+}
+
+/// A client that left needs no answer: its question is dropped in logic, and those that waited are never asked.
+#[tokio::test]
+async fn questions_of_a_client_that_left_are_dropped() {
+    let rig = Rig::start(1, false).await;
+    let mut client = Client::connect(&rig).await;
+    rig.logic.hold_reads(true);
+    for id in 0..REQUESTS_MAX - 1 {
+        client.say(json!({"history": "news", "limit": 1, "id": id})).await;
+    }
+    rig.logic.until_reads(1, 0).await;
+    drop(client);
+    rig.logic.until_reads(1, 1).await;
+    assert_eq!(rig.logic.reads(), (1, 1));
     assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
 }

@@ -32,9 +32,28 @@ pub struct Scripted {
     book: Arc<Mutex<Book>>,
     hold: watch::Sender<bool>,
     hold_subscribes: watch::Sender<bool>,
+    hold_reads: watch::Sender<bool>,
+    /// Reads begun, and those that were executed or dropped since.
+    reads: watch::Sender<(usize, usize)>,
     called: watch::Sender<u64>,
     marker: watch::Sender<u64>,
     reported: watch::Sender<u64>,
+}
+
+/// A read, also one that is dropped before its end.
+struct Read(watch::Sender<(usize, usize)>);
+
+impl Read {
+    fn begin(reads: &watch::Sender<(usize, usize)>) -> Self {
+        reads.send_modify(|reads| reads.0 += 1);
+        Self(reads.clone())
+    }
+}
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        self.0.send_modify(|reads| reads.1 += 1);
+    }
 }
 
 impl Default for Scripted {
@@ -43,6 +62,8 @@ impl Default for Scripted {
             book: Arc::default(),
             hold: watch::Sender::new(false),
             hold_subscribes: watch::Sender::new(false),
+            hold_reads: watch::Sender::new(false),
+            reads: watch::Sender::new((0, 0)),
             called: watch::Sender::new(0),
             marker: watch::Sender::new(1),
             reported: watch::Sender::new(0),
@@ -68,6 +89,23 @@ impl Scripted {
     /// Whoever comes without a token is nobody.
     pub fn refuse_anonymous(&self) {
         self.book.lock().unwrap().no_anonymous = true;
+    }
+
+    /// Reads are not answered.
+    pub fn hold_reads(&self, hold: bool) {
+        self.hold_reads.send_replace(hold);
+    }
+
+    /// Reads begun, and ended, in any way.
+    pub fn reads(&self) -> (usize, usize) {
+        *self.reads.borrow()
+    }
+
+    /// Until so many reads have begun, and ended.
+    pub async fn until_reads(&self, begun: usize, ended: usize) {
+        let mut reads = self.reads.subscribe();
+        let wanted = reads.wait_for(|reads| reads.0 >= begun && reads.1 >= ended);
+        timeout(Duration::from_secs(5), wanted).await.expect("reads").unwrap();
     }
 
     /// Redis forgets.
@@ -137,6 +175,8 @@ impl Logic for Scripted {
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadReply>, Status> {
+        let _read = Read::begin(&self.reads);
+        self.hold_reads.subscribe().wait_for(|hold| !hold).await.unwrap();
         let page = |range: sluice_proto::grpc::ReadRange| {
             let book = self.book.lock().unwrap();
             let all = book.rooms.get(&range.room).cloned().unwrap_or_default();
