@@ -12,6 +12,7 @@ use sluice_lifecycle::{Lifecycle, Stage, bounded};
 use sluice_proto::ids::InstanceId;
 use sluice_service::admin::AdminPages;
 use sluice_service::clock::Clock;
+use sluice_service::dependency::Dependencies;
 use sluice_service::grpc::channels::{Caller, Channels, Target};
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
@@ -70,7 +71,6 @@ impl App {
     /// An address that is taken or not ours, named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
         files::raise(config.connections_max);
-        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let admin = bind(config.admin.listen.as_str()).await?;
         let agent =
             config.agent.address().map_err(|error| StartError::Contradictions(vec![error.to_string()]))?;
@@ -164,7 +164,9 @@ impl App {
             clock: deps.clock.clone(),
             upgrades: UpgradeGate::default(),
         });
-        pages(&lifecycle, registry, &deps, &shared).serve(admin, &lifecycle.scope(Stage::Gone));
+        let pages = pages(&lifecycle, registry, &deps, &shared);
+        watch(&pages.dependencies, &lifecycle, &deps, &shared);
+        pages.serve(admin, &lifecycle.scope(Stage::Gone));
         let (told, inbox) = mpsc::channel(REPORTER_QUEUE_MAX);
         let missed = watch::Sender::new(Missed::default());
         let start =
@@ -346,9 +348,40 @@ fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Sh
     let stats = Arc::clone(shared);
     admin.status = Arc::new(move || stats.stats.to_json());
     let heard = Arc::clone(shared);
+    let clients = Arc::clone(shared);
+    admin.missed = Arc::new(move || clients.stats.missed());
     admin.ready =
         Arc::new(move || if heard.calls.heard_lately() { Ok(()) } else { Err("no logic answers".into()) });
     admin
+}
+
+/// What the gateway depends on, and what suffers without.
+fn watch(dependencies: &Dependencies, lifecycle: &Lifecycle, deps: &Deps, shared: &Arc<Shared>) {
+    let cluster = Arc::clone(&deps.cluster);
+    dependencies.add(
+        "etcd",
+        "logics and tasks that start now are not found, and no new task finds this gateway: messages from other \
+         gateways come seconds late",
+        move || std::future::ready(cluster.health()),
+    );
+    let (logic, view) = (Arc::clone(shared), deps.cluster.view());
+    dependencies.add(
+        "logic",
+        "clients wait: nothing is published, subscribed to or read, and nobody new is let in",
+        move || {
+            let listed = view.borrow().of(Service::Logic).count();
+            std::future::ready(match (logic.calls.heard_lately(), listed) {
+                (true, _) => Ok(()),
+                (false, 0) => Err(format!(
+                    "no logic is registered under the prefix {:?}, which has to be the same in every service",
+                    logic.config.prefix
+                )),
+                (false, listed) => Err(format!("none of {listed} registered logics answers")),
+            })
+        },
+    );
+    let scope = lifecycle.scope(Stage::NotReady);
+    scope.spawn("dependencies", dependencies.clone().watch(scope.token()));
 }
 
 /// The logics of the cluster as targets of calls, followed until the release.

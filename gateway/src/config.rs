@@ -233,6 +233,15 @@ impl Settings for Config {
         crate::deps::probes(self)
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let nowhere = self.advertise.is_empty() && self.listen.is_unspecified();
+        let url = nowhere.then(|| {
+            let listen = &self.listen;
+            format!("listen is {listen} and advertise is empty: nobody is told a URL that clients can use.")
+        });
+        url.into_iter().collect()
+    }
+
     fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
         let code = self.drain.close_code;
@@ -281,17 +290,6 @@ impl Settings for Config {
 }
 
 impl Config {
-    /// What is allowed, and hardly meant.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let nowhere = self.advertise.is_empty() && self.listen.is_unspecified();
-        let url = nowhere.then(|| {
-            let listen = &self.listen;
-            format!("listen is {listen} and advertise is empty: nobody is told a URL that clients can use.")
-        });
-        url.into_iter().collect()
-    }
-
     /// What is wrong with `advertise`, if it is given.
     fn wrong_url(&self) -> Option<String> {
         let url = self.advertise.as_str();

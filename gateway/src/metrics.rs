@@ -149,6 +149,17 @@ impl Stats {
         self.longest_turn_us.fetch_max(micros, Ordering::Relaxed);
     }
 
+    /// What a kill would do to clients.
+    ///
+    /// # Errors
+    /// Somebody would notice.
+    pub fn missed(&self) -> Result<(), String> {
+        match self.connections() {
+            0 => Ok(()),
+            clients => Err(format!("cut {clients} connections, whose clients come back unasked")),
+        }
+    }
+
     /// Publishes answered "unknown, send again" since the drain began.
     #[must_use]
     pub fn unknown_at_stop(&self) -> u64 {

@@ -14,6 +14,7 @@ use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
 use sluice_service::admin::AdminPages;
 use sluice_service::clock::Clock;
+use sluice_service::dependency::Dependencies;
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
 use sluice_service::grpc::server::GrpcServer;
@@ -130,7 +131,9 @@ impl App {
         let (probe, peers, core) = (Probe::default(), Peers::new(), Arc::new(OnceLock::new()));
         let (health, health_service) = Health::new().await;
         let running = Running { config, lifecycle, deps, metrics, probe, peers, core, health };
-        running.pages(registry).serve(admin, &running.lifecycle.scope(Stage::Gone));
+        let pages = running.pages(registry);
+        running.watch(&pages.dependencies);
+        pages.serve(admin, &running.lifecycle.scope(Stage::Gone));
         // Before anything is accepted: a stop during start-up gives everything back.
         running.on_stop();
         let routes = Routes::new(health_service).add_service(running.rpc().into_server());
@@ -203,6 +206,7 @@ impl Running {
         admin.instances = Arc::new(move || pages::instances(&view.borrow()));
         admin.duties = Arc::new(move || pages::duties(&cluster.duties()));
         admin.ready = Arc::new(move || probe.store());
+        admin.missed = Arc::new(self.missed());
         let (core, queue) = (Arc::clone(&self.core), Arc::clone(&self.deps.queue));
         let (peers, metrics, probe) = (self.peers.clone(), self.metrics.clone(), self.probe.clone());
         admin.status = Arc::new(move || {
@@ -218,6 +222,59 @@ impl Running {
         admin
     }
 
+    /// What logic depends on, and what suffers without.
+    fn watch(&self, dependencies: &Dependencies) {
+        let probe = self.probe.clone();
+        dependencies.add(
+            "postgres",
+            "nothing is stored or read: gateways hold publishes and try again",
+            move || std::future::ready(probe.store()),
+        );
+        let queue = Arc::clone(&self.deps.queue);
+        dependencies.add(
+            "nats",
+            "messages reach other gateways late, by a look at the store once a second",
+            move || {
+                let queue = Arc::clone(&queue);
+                async move { queue.probe().await }
+            },
+        );
+        let presence = Arc::clone(&self.deps.presence);
+        dependencies.add(
+            "redis",
+            "who is present is not known, and every gateway gets every message",
+            move || {
+                let presence = Arc::clone(&presence);
+                async move { presence.marker().await.map(drop).map_err(|error| error.to_string()) }
+            },
+        );
+        let cluster = Arc::clone(&self.deps.cluster);
+        dependencies.add("etcd", "gateways and tasks that start now do not find this logic", move || {
+            std::future::ready(cluster.health())
+        });
+        let scope = self.lifecycle.scope(Stage::NotReady);
+        scope.spawn("dependencies", dependencies.clone().watch(scope.token()));
+    }
+
+    /// What a kill would do: calls in hand are made again, and the only logic is missed until another starts.
+    fn missed(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let (peers, view, me) = (self.peers.clone(), self.deps.cluster.view(), self.deps.cluster.me());
+        let core = Arc::clone(&self.core);
+        move || {
+            let in_hand = core.get().map_or(0, |core| core.publisher.in_hand());
+            let (view, me) = (view.borrow(), me.borrow());
+            let others =
+                view.others(Service::Logic, &me).filter(|one| one.state == InstanceState::Serving).count();
+            match (peers.watch().borrow().len(), in_hand, others) {
+                (0, ..) | (_, 0, 1..) => Ok(()),
+                (_, 0, 0) => {
+                    Err("leave gateways without a logic: their clients wait until one starts".to_owned())
+                }
+                (_, in_hand, _) => Err(format!("make {in_hand} publishes wait for another try")),
+            }
+        }
+    }
+
     /// Asks again and again, unless asking again cannot help.
     async fn open_store(&self) -> Result<Arc<dyn Store>, StartError> {
         let mut pause = STORE_BACKOFF_MIN;
@@ -229,7 +286,7 @@ impl Running {
                 Err(error) => error,
             };
             let again_in_ms = pause.as_millis();
-            tracing::warn!(%error, again_in_ms, "The store was not reached.");
+            tracing::debug!(%error, again_in_ms, "The store was not reached.");
             self.probe.saw_store(Err(error.to_string()));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(STORE_BACKOFF_MAX);

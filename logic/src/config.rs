@@ -27,6 +27,8 @@ pub struct Config {
     pub prefix: String,
     /// HMAC secret of tokens (HS256), its UTF-8 bytes. At least 16; anonymous users' names are signed with it too.
     pub token_secret: String,
+    /// A file that holds it, instead: one line break at its end is not part of the secret.
+    pub token_secret_file: String,
     /// Tokens signed with one of these are valid too: how a secret is replaced without logging anybody out.
     pub token_secrets_accepted: Vec<String>,
     /// Whether clients without a token are let in.
@@ -86,6 +88,7 @@ impl Default for Config {
         Self {
             prefix: "sluice".into(),
             token_secret: String::new(),
+            token_secret_file: String::new(),
             token_secrets_accepted: Vec::new(),
             anonymous: false,
             anonymous_grants: Grants::all(),
@@ -140,6 +143,37 @@ impl Settings for Config {
         crate::deps::probes(self)
     }
 
+    fn read_files(&mut self) -> Result<(), Vec<String>> {
+        let file = &self.token_secret_file;
+        if file.is_empty() {
+            return Ok(());
+        }
+        if !self.token_secret.is_empty() {
+            return Err(vec![
+                "token_secret and token_secret_file are both set: leave one of them".to_owned(),
+            ]);
+        }
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| vec![format!("token_secret_file {file:?} cannot be read: {error}")])?;
+        // Editors and `openssl rand -hex 32 > file` end with one.
+        let line = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text));
+        self.token_secret = line.unwrap_or(&text).to_owned();
+        Ok(())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let secrets = std::iter::once(("token_secret", &self.token_secret))
+            .chain(self.token_secrets_accepted.iter().map(|secret| ("token_secrets_accepted", secret)));
+        let odd = secrets.filter(|(_, secret)| secret.trim() != secret.as_str());
+        odd.map(|(key, _)| {
+            format!(
+                "{key} begins or ends with white space, which is part of it: tokens signed with the trimmed secret are \
+                 refused"
+            )
+        })
+        .collect()
+    }
+
     fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
         // Needed with anonymous users too: their names are proved by tokens, and an empty secret is known to all.
@@ -147,7 +181,8 @@ impl Settings for Config {
             let bytes = self.token_secret.len();
             wrong.push(format!(
                 "token_secret has {bytes} bytes, fewer than {TOKEN_SECRET_BYTES_MIN} can be guessed: \
-                 export SLUICE_TOKEN_SECRET=$(openssl rand -hex 32), the same for every logic"
+                 export SLUICE_TOKEN_SECRET=$(openssl rand -hex 32), or name a file in SLUICE_TOKEN_SECRET_FILE, the \
+                 same for every logic"
             ));
         }
         for secret in &self.token_secrets_accepted {
@@ -241,6 +276,28 @@ mod tests {
         }
         let token_secret = "0123456789abcdef".to_owned();
         assert!(!Config { token_secret, ..Config::default() }.secret_is_published());
+    }
+
+    #[test]
+    fn a_secret_in_a_file_loses_one_line_break_and_no_more() {
+        let file = std::env::temp_dir().join(format!("sluice-secret-{}", std::process::id()));
+        let read = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            let token_secret_file = file.display().to_string();
+            let mut config = Config { token_secret_file, ..Config::default() };
+            config.read_files().map(|()| config)
+        };
+        let secret = "0123456789abcdef";
+        for (text, warnings) in [("", 0), ("\n", 0), ("\r\n", 0), ("\n\n", 1), (" \n", 1)] {
+            let config = read(&format!("{secret}{text}")).expect("read");
+            assert_eq!((config.token_secret.trim(), config.warnings().len()), (secret, warnings), "{text:?}");
+            assert_eq!(config.check(), Ok(()));
+        }
+        let mut both = read(secret).expect("read");
+        assert!(both.read_files().expect_err("both are set")[0].contains("leave one"));
+        std::fs::remove_file(&file).expect("removed");
+        let mut gone = Config { token_secret_file: file.display().to_string(), ..Config::default() };
+        assert!(gone.read_files().expect_err("no file")[0].contains("cannot be read"));
     }
 
     #[test]

@@ -61,8 +61,8 @@ impl Probe {
     pub fn saw_store(&self, now: Result<(), String>) {
         self.0.store.send_if_modified(|before| {
             match (&*before, &now) {
-                (Err(_), Ok(())) => tracing::info!("The store answers."),
-                (Ok(()), Err(reason)) => tracing::warn!(%reason, "The store does not answer."),
+                (Err(_), Ok(())) => tracing::debug!("The store answers."),
+                (Ok(()), Err(reason)) => tracing::debug!(%reason, "The store does not answer."),
                 (Ok(()), Ok(())) | (Err(_), Err(_)) => {}
             }
             let changed = *before != now;

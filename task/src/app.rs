@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Registration, Service, pages};
+use sluice_cluster::{Cluster, InstanceState, Registration, Service, pages};
 use sluice_lifecycle::{Lifecycle, Stage, TaskResult, bounded};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
 use sluice_service::admin::AdminPages;
+use sluice_service::dependency::Dependencies;
 use sluice_service::grpc::channels::{Caller, Channels};
 use sluice_service::grpc::peers::Peers;
 use sluice_service::listen::{Bound, bind};
@@ -95,7 +96,9 @@ impl App {
         let outlets =
             Outlets::new(scope, caller.clone(), peers.clone(), metrics.clone(), &config.gateway.seeds);
         let running = Running { config, lifecycle, deps, metrics, caller, peers, outlets };
-        running.pages(registry).serve(admin, &running.lifecycle.scope(Stage::Gone));
+        let pages = running.pages(registry);
+        running.watch(&pages.dependencies);
+        pages.serve(admin, &running.lifecycle.scope(Stage::Gone));
         // Before the first task starts: a stop during start-up gives everything back.
         running.on_stop();
         running.fan_out();
@@ -124,6 +127,7 @@ impl Running {
         admin.instances = Arc::new(move || pages::instances(&view.borrow()));
         admin.duties = Arc::new(move || pages::duties(&duties.duties()));
         let (nats, outlets) = (Arc::clone(queue), self.outlets.clone());
+        admin.missed = Arc::new(self.missed());
         admin.ready = Arc::new(move || {
             if !nats.connected() {
                 return Err("NATS is not connected".into());
@@ -149,6 +153,67 @@ impl Running {
             })
         });
         admin
+    }
+
+    /// What task depends on, and what suffers without.
+    fn watch(&self, dependencies: &Dependencies) {
+        let queue = Arc::clone(&self.deps.queue);
+        dependencies.add(
+            "nats",
+            "nothing is carried: messages reach other gateways late, by a look at the store once a second",
+            move || {
+                let queue = Arc::clone(&queue);
+                async move { queue.probe().await }
+            },
+        );
+        let presence = Arc::clone(&self.deps.presence);
+        dependencies.add(
+            "redis",
+            "nobody says who wants what: every gateway gets every message",
+            move || {
+                let presence = Arc::clone(&presence);
+                async move { presence.marker().await.map(drop).map_err(|error| error.to_string()) }
+            },
+        );
+        let cluster = Arc::clone(&self.deps.cluster);
+        dependencies.add(
+            "etcd",
+            "gateways that start now get nothing pushed, and duties do not change hands",
+            move || std::future::ready(cluster.health()),
+        );
+        let (view, prefix) = (self.deps.cluster.view(), self.config.prefix.clone());
+        dependencies.add(
+            "logic",
+            "lost notices are not announced again and gone instances are not removed",
+            move || {
+                let none = view.borrow().of(Service::Logic).next().is_none();
+                std::future::ready(if none {
+                    Err(format!(
+                        "no logic is registered under the prefix {prefix:?}, which has to be the same in every service"
+                    ))
+                } else {
+                    Ok(())
+                })
+            },
+        );
+        let scope = self.lifecycle.scope(Stage::NotReady);
+        scope.spawn("dependencies", dependencies.clone().watch(scope.token()));
+    }
+
+    /// What a kill would do: NATS hands notices in hand to another task, which takes 2 s.
+    fn missed(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let (metrics, outlets) = (self.metrics.clone(), self.outlets.clone());
+        let (view, me) = (self.deps.cluster.view(), self.deps.cluster.me());
+        move || {
+            let (view, me) = (view.borrow(), me.borrow());
+            let others =
+                view.others(Service::Task, &me).filter(|one| one.state == InstanceState::Serving).count();
+            match (outlets.living().len(), metrics.notices_in_flight.get(), others) {
+                (0, ..) | (_, 0, 1..) => Ok(()),
+                (_, 0, 0) => Err("leave gateways without a task: messages between them come late".to_owned()),
+                (_, notices, _) => Err(format!("make the messages of {notices} notices come 2 s late")),
+            }
+        }
     }
 
     /// Queue → interest → outlets. Each part outlives the one before it.

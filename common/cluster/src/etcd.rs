@@ -10,7 +10,7 @@ mod registry;
 mod watching;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -69,6 +69,8 @@ struct EtcdShared {
     lease: watch::Sender<Option<i64>>,
     state: watch::Sender<InstanceState>,
     written: watch::Sender<Option<InstanceState>>,
+    /// Why etcd did not do what it was last asked for, if it did not.
+    trouble: Mutex<Option<String>>,
     /// Wakes the lease: this process ought to be listed and is not.
     doubt: Notify,
     /// Wakes the duties: something was learned.
@@ -121,6 +123,7 @@ impl EtcdCluster {
             lease: watch::Sender::new(None),
             state: watch::Sender::new(InstanceState::Serving),
             written: watch::Sender::new(None),
+            trouble: Mutex::default(),
             doubt: Notify::new(),
             learned: Notify::new(),
             closed: scope.token().child_token(),
@@ -134,6 +137,17 @@ impl EtcdCluster {
 }
 
 impl EtcdShared {
+    /// How the last call went, for whoever asks for the health.
+    fn went<T>(&self, outcome: &Result<T, RegistryError>) {
+        let trouble = match outcome {
+            // Its own word: it answers.
+            Ok(_) | Err(RegistryError::LeaseGone) => None,
+            Err(RegistryError::Timeout) => Some("etcd does not answer".to_owned()),
+            Err(RegistryError::Etcd(error)) => Some(registry::describe(error)),
+        };
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
     fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
         self.shown.look(look)
     }
@@ -163,6 +177,10 @@ impl Cluster for EtcdCluster {
             // That etcd is away is said by the lease; this is written when it is back.
             tracing::debug!(?state, "etcd did not take the state in time.");
         }
+    }
+
+    fn health(&self) -> Result<(), String> {
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }
 
     fn set_headroom(&self, clients: u32) {

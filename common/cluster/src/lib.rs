@@ -42,6 +42,14 @@ pub trait Cluster: Send + Sync + 'static {
     /// after every loss.
     async fn set_state(&self, state: InstanceState);
 
+    /// Whether the registry answers; the reason, for people, when it does not.
+    ///
+    /// # Errors
+    /// It is away: the last known state stays.
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// How many more clients this process would take. Made public when it has changed much, within a third of the lease.
     fn set_headroom(&self, clients: u32);
 

@@ -29,6 +29,8 @@ const ACK_PENDING_MAX: i64 = 4_096;
 const SETUP_PAUSE: Duration = Duration::from_millis(500);
 /// Longest part of a stop that is spent here.
 const CLOSE: Duration = Duration::from_millis(500);
+/// For the answer to a question whether the stream is there.
+const PROBE: Duration = Duration::from_millis(700);
 /// The one durable consumer.
 const CONSUMER: &str = "task";
 
@@ -236,6 +238,22 @@ impl Queue for JetStream {
         let finish = self.0.closed.child_token();
         let deliveries = reader::deliveries(Arc::clone(&self.0), finish.clone()).fuse().boxed();
         Ok(Box::new(JetStreamConsumer { deliveries, finish }))
+    }
+
+    async fn probe(&self) -> Result<(), String> {
+        let link = self.0.link().await.map_err(|error| error.to_string())?;
+        if !link.is_up() {
+            return Err("NATS is not connected".to_owned());
+        }
+        // A server without JetStream takes connections, and nothing that is to be kept.
+        match timeout(PROBE, self.0.create_stream(&link)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(format!(
+                "the stream {} cannot be made: {error}; NATS has to run with JetStream (nats-server -js)",
+                self.0.stream_name()
+            )),
+            Err(_) => Err("JetStream does not answer; NATS has to run with it (nats-server -js)".to_owned()),
+        }
     }
 
     fn connected(&self) -> bool {

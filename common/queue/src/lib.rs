@@ -53,6 +53,14 @@ pub trait Queue: Send + Sync + 'static {
     /// Only [`QueueError::Closed`].
     async fn consumer(&self) -> Result<Box<dyn Consumer>, QueueError>;
 
+    /// Whether notices can be queued now; the reason, for people, when they cannot.
+    ///
+    /// # Errors
+    /// The queue is away, or cannot hold anything.
+    async fn probe(&self) -> Result<(), String> {
+        if self.connected() { Ok(()) } else { Err("the queue is not connected".to_owned()) }
+    }
+
     /// Whether the queue was reachable when last looked at; for `/status` and metrics, never for decisions.
     fn connected(&self) -> bool;
 

@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::dependency::Dependencies;
 use crate::listen::Bound;
 use crate::metrics::{CONTENT_TYPE, Registry};
 
@@ -57,6 +58,10 @@ pub struct AdminPages {
     pub duties: PageSource,
     /// What else must hold for `/readyz` to say 200.
     pub ready: Check,
+    /// What it depends on: whatever is lost is shown by `/readyz` and `/status`, also of a service that is ready.
+    pub dependencies: Dependencies,
+    /// Why somebody would notice a kill now, if anybody would: clients would wait, or come back unasked.
+    pub missed: Check,
 }
 
 impl AdminPages {
@@ -64,6 +69,7 @@ impl AdminPages {
     #[must_use]
     pub fn new(service: &'static str, lifecycle: Lifecycle, metrics: Registry) -> Self {
         stage_metric::register(&metrics, lifecycle.clone());
+        let dependencies = Dependencies::new(&metrics);
         Self {
             service,
             instance: Arc::new(String::new),
@@ -73,6 +79,8 @@ impl AdminPages {
             instances: Arc::new(|| json!([])),
             duties: Arc::new(|| json!([])),
             ready: Arc::new(|| Ok(())),
+            dependencies,
+            missed: Arc::new(|| Ok(())),
         }
     }
 
@@ -125,10 +133,11 @@ async fn readyz(State(admin): State<Arc<AdminPages>>) -> Response {
     } else {
         Some(format!("the service is {}", stage.state()))
     };
+    let degraded = admin.dependencies.degraded();
     match reason {
-        None => Json(json!({ "stage": stage.as_str() })).into_response(),
+        None => Json(json!({ "stage": stage.as_str(), "degraded": degraded })).into_response(),
         Some(reason) => {
-            let body = json!({ "stage": stage.as_str(), "reason": reason });
+            let body = json!({ "stage": stage.as_str(), "reason": reason, "degraded": degraded });
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }

@@ -4,6 +4,7 @@
 //! message points at the line or the variable that is wrong. Never logs a value.
 
 mod address;
+mod known;
 mod masked;
 mod merge;
 pub mod sections;
@@ -17,6 +18,8 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 pub use address::{Address, BadAddress};
+pub use known::KNOWN_ANYWHERE;
+use known::NO_KEYS;
 pub use masked::{comparable, masked_toml};
 
 /// Environment variables with this prefix are configuration; `__` stands between levels.
@@ -108,8 +111,8 @@ pub fn load_with_warnings<T: Serialize + DeserializeOwned + Default>(
         let path = name[ENV_PREFIX.len()..].to_lowercase().replace("__", ".");
         match merge::apply(&mut tree, &path, &text) {
             Ok(parsed) => config = parsed,
-            // A warning only: services share their environment, and one's key is unknown to
-            // another.
+            // No error: services share their environment, and one's key is unknown to another.
+            Err(merge::OverrideRefused::Unknown) if is_known_elsewhere(&path) => {}
             Err(merge::OverrideRefused::Unknown) => warnings.push(unknown_variable(&name, &path, &defaults)),
             Err(merge::OverrideRefused::Invalid(text)) => {
                 let origin = format!("environment variable {name}");
@@ -158,6 +161,19 @@ fn unknown_key(path: &str, defaults: &Table) -> String {
         Some(near) => format!("unknown key; did you mean `{near}`?"),
         None => "unknown key".into(),
     }
+}
+
+/// Whether another service, or a command, reads it.
+fn is_known_elsewhere(path: &str) -> bool {
+    KNOWN_ANYWHERE.contains(&path) || NO_KEYS.contains(&path)
+}
+
+/// All keys of a configuration, levels separated by dots.
+///
+/// # Errors
+/// The defaults cannot be written as TOML.
+pub fn keys<T: Serialize + Default>() -> Result<Vec<String>, ConfigError> {
+    Ok(merge::paths(&Table::try_from(T::default())?))
 }
 
 fn unknown_variable(name: &str, path: &str, defaults: &Table) -> String {

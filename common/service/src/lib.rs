@@ -9,6 +9,7 @@ pub mod batcher;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dependency;
 pub mod grpc;
 pub mod lines;
 pub mod listen;

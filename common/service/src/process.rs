@@ -37,6 +37,19 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
     /// The stages of the stop with their times.
     fn plan(&self) -> Plan;
 
+    /// Reads what stands in files of its own, as secrets do.
+    ///
+    /// # Errors
+    /// One sentence per mistake, each with its fix.
+    fn read_files(&mut self) -> Result<(), Vec<String>> {
+        Ok(())
+    }
+
+    /// What is allowed, and hardly meant: a sentence each.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Finds what contradicts itself or a promise.
     ///
     /// # Errors
@@ -140,11 +153,12 @@ pub fn announce(line: &Value) {
 
 /// Loads and checks the configuration and starts the log; `None` when only a question was asked and answered.
 fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
-    let config: C = args.load(C::SERVICE)?;
+    let mut config: C = args.load(C::SERVICE)?;
     if args.print_config {
         output::text(&masked_toml(&config))?;
         return Ok(None);
     }
+    config.read_files().map_err(StartError::Contradictions)?;
     if let Some(salt) = &args.print_comparable {
         output::line(serde_json::json!(comparable(&config, salt)))?;
         return Ok(None);
@@ -155,6 +169,9 @@ fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
     // After the checks: `--check` must say all that a start would.
     if !args.check {
         return Ok(Some(config));
+    }
+    for warning in config.warnings() {
+        Lines::stderr().say(&format!("sluice-{}: warning: {warning}", C::SERVICE));
     }
     if let Err(error) = kill_timer(&config) {
         Lines::stderr().say(&format!("sluice-{}: warning: {error}; {KILL_TIMER_FIX}", C::SERVICE));
@@ -197,6 +214,7 @@ fn live<C: Settings>(
         runtime.worker_threads(workers);
     }
     let runtime = runtime.enable_all().build()?;
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     if let Err(error) = kill_timer(&config) {
         tracing::warn!(%error, "The stop will be cut: {KILL_TIMER_FIX}.");
     }

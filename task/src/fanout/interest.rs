@@ -75,7 +75,7 @@ impl Redis {
         match self.presence.interested(rooms).await {
             Ok(found) if found.len() == rooms.len() => {
                 if self.rests_until().take().is_some() {
-                    tracing::info!("Redis answers again.");
+                    tracing::debug!("Redis answers again.");
                 }
                 Some(found)
             }
@@ -86,7 +86,7 @@ impl Redis {
             Err(error) => {
                 self.metrics.lookups_failed.inc();
                 if rests_until.is_none() {
-                    tracing::warn!(%error, "Redis does not say who wants what: every gateway gets everything.");
+                    tracing::debug!(%error, "Redis does not say who wants what: every gateway gets everything.");
                 }
                 // A Redis that swallows calls would cost every notice its timeout.
                 *self.rests_until() = Some(Instant::now() + REDIS_RESTS);

@@ -35,7 +35,9 @@ pub(super) async fn hold(shared: Arc<EtcdShared>) {
     loop {
         let mut pause = Pause::new();
         let (lease, sent) = loop {
-            match register(&shared).await {
+            let registered = register(&shared).await;
+            shared.went(&registered);
+            match registered {
                 Ok(registered) => break registered,
                 Err(error) => tracing::debug!(%error, "Not registered yet."),
             }
@@ -95,7 +97,9 @@ async fn renew(shared: &EtcdShared, lease: i64, mut sent: Instant) {
             }
             shared.registry.renew(lease).await
         };
-        match outcome.await {
+        let outcome = outcome.await;
+        shared.went(&outcome);
+        match outcome {
             Ok(()) => {
                 (sent, to_write, pause) =
                     (asked, *shared.written.borrow() != Some(*state.borrow()), Pause::new());

@@ -229,6 +229,19 @@ impl EtcdRegistry {
     }
 }
 
+/// An error of etcd in words for operators: those of the libraries name their own parts.
+pub(super) fn describe(error: &Error) -> String {
+    let Error::GRpcStatus(status) = error else { return format!("etcd: {error}") };
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(status);
+    let mut last = status.message().to_owned();
+    // The innermost one is the system's: "Connection refused".
+    while let Some(inner) = cause {
+        last = inner.to_string();
+        cause = inner.source();
+    }
+    format!("etcd cannot be used: {last}")
+}
+
 /// Bounds a call, and tells a lost lease from all else.
 async fn answer<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T> {
     let error = match timeout(ANSWER, call).await {

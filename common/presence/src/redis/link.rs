@@ -120,7 +120,7 @@ impl RedisLink {
             return Err(PresenceError::Closed);
         }
         if state.failing.take().is_some() {
-            tracing::info!("Redis is back.");
+            tracing::debug!("Redis is back.");
         }
         state.number += 1;
         state.connection = Some(connection.clone());
@@ -154,7 +154,7 @@ impl RedisLink {
         state.connection = None;
         let pause = state.failing.map_or(PAUSE_MIN, |failing| (failing.pause * 2).min(PAUSE_MAX));
         if state.failing.is_none() {
-            tracing::warn!("Redis is away: interest and presence wait for its return.");
+            tracing::debug!("Redis is away: interest and presence wait for its return.");
         }
         state.failing = Some(Failing { next: Instant::now() + pause, pause });
     }

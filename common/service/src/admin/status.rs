@@ -15,6 +15,8 @@ impl AdminPages {
     pub fn status(&self) -> Value {
         let progress = self.lifecycle.progress().borrow().clone();
         let age = Instant::now().saturating_duration_since(progress.since.into_std());
+        // A stop that is so far has nothing left that could be missed.
+        let missed = (!progress.safe_to_kill()).then(|| (self.missed)().err()).flatten();
         let mut status = json!({
             "service": self.service,
             "instance": (self.instance)(),
@@ -27,7 +29,9 @@ impl AdminPages {
             "reason": progress.reason.as_ref().map(ToString::to_string),
             "blockers": counts(&self.lifecycle.blockers()),
             "tasks": counts(&self.lifecycle.tasks()),
-            "safe_to_kill": progress.safe_to_kill(),
+            "safe_to_kill": missed.is_none(),
+            "a_kill_would": missed,
+            "degraded": self.dependencies.degraded(),
             "counts": self.lifecycle.counts(),
             "report": progress.outcomes.iter().map(stage).collect::<Vec<_>>(),
         });

@@ -67,7 +67,9 @@ pub fn masked_toml<T: Serialize>(config: &T) -> String {
 
 fn mask_table(tree: &mut Table) {
     for (key, value) in tree.iter_mut() {
-        let secret = SECRET_WORDS.iter().any(|word| key.to_lowercase().contains(word));
+        // The name of a file is none.
+        let secret =
+            !key.ends_with("_file") && SECRET_WORDS.iter().any(|word| key.to_lowercase().contains(word));
         mask(value, secret);
     }
 }

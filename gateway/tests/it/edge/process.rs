@@ -206,3 +206,60 @@ async fn a_port_that_is_taken_is_an_error_in_the_log_too() {
     );
     assert!(last["reason"].as_str().unwrap().contains(&taken.local_addr().unwrap().to_string()), "{last}");
 }
+
+fn lines(log: &tempfile::NamedTempFile) -> Vec<Value> {
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    // The last line may be under way.
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// etcd refuses all the time, the only logic comes late: each is said once, with what suffers, and shown.
+#[tokio::test]
+async fn what_is_lost_is_said_once_with_cause_and_effect() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let process = Process::start(&address, |command| {
+        command.stderr(log.reopen().unwrap());
+    });
+    let said = |message: &str, dependency: &str| -> Vec<Value> {
+        let all = lines(&log).into_iter();
+        all.filter(|line| line["message"] == message && line["dependency"] == dependency).collect()
+    };
+    for dependency in ["etcd", "logic"] {
+        let lost = async || said("A dependency is lost.", dependency).len() == 1;
+        eventually(dependency, 2 * BUDGET, lost).await;
+        let line = &said("A dependency is lost.", dependency)[0];
+        assert_eq!(line["level"], "WARN", "{line}");
+        assert!(!line["reason"].as_str().unwrap().is_empty() && line["effect"].is_string(), "{line}");
+        println!("{line}");
+    }
+    let ready = process.admin("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("no logic answers"), "{ready}");
+    // The logic comes.
+    let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = tonic::transport::Server::builder().add_service(Scripted::default().service());
+    tokio::spawn(server.serve_with_incoming(incoming));
+    eventually("it is back", 2 * BUDGET, async || !said("A dependency is back.", "logic").is_empty()).await;
+    let ready = process.admin("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200") && ready.contains(r#""dependency":"etcd""#), "{ready}");
+    let metrics = process.admin("/metrics").await;
+    for line in [
+        r#"sluice_gateway_dependency_up{dependency="etcd"} 0"#,
+        r#"sluice_gateway_dependency_up{dependency="logic"} 1"#,
+        r#"sluice_gateway_dependency_failures_total{dependency="logic"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    assert_eq!(said("A dependency is lost.", "etcd").len(), 1, "once");
+    // Nobody is connected: nobody would notice a kill.
+    assert!(process.admin("/status").await.contains(r#""safe_to_kill":true"#));
+    let client = Client::connect_to(process.url()).await;
+    let status = process.admin("/status").await;
+    assert!(status.contains(r#""safe_to_kill":false"#) && status.contains("cut 1 connections"), "{status}");
+    client.goodbye().await;
+    eventually("it is idle", BUDGET, async || {
+        process.admin("/status").await.contains(r#""safe_to_kill":true"#)
+    })
+    .await;
+}

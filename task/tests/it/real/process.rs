@@ -146,3 +146,38 @@ async fn a_log_that_nobody_reads_ends_nothing_and_holds_nothing_up() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{reader:?}: {:?}", begun.elapsed());
     }
 }
+
+/// A NATS that takes connections and keeps nothing, and a Redis that is not there.
+#[tokio::test]
+async fn a_nats_without_jetstream_is_said_with_its_fix() {
+    let port = free_port();
+    let mut nats = Process(
+        Command::new("nats-server")
+            .args(["-a", "127.0.0.1", "-p", &port.to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let config = config(port, free_port(), free_port());
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = Process::command(&config);
+    let mut process = Process(command.stderr(log.reopen().unwrap()).spawn().unwrap());
+    let said = process.announcement();
+    let lost = |dependency: &str| -> Option<Value> {
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        let mut all = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        all.find(|line| line["message"] == "A dependency is lost." && line["dependency"] == dependency)
+    };
+    for (dependency, reason) in [("nats", "JetStream"), ("redis", ""), ("etcd", ""), ("logic", "prefix")] {
+        eventually(dependency, SOON, async || lost(dependency).is_some()).await;
+        let line = lost(dependency).unwrap();
+        println!("{line}");
+        assert!(line["reason"].as_str().unwrap().contains(reason), "{line}");
+    }
+    let admin = said["admin"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+    assert!(get(&admin, "/status").await.1.contains("nats-server -js"));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.exited().await.code(), Some(0));
+    nats.signal(Signal::SIGTERM);
+    nats.exited().await;
+}

@@ -1,6 +1,7 @@
 //! Everything in this very process, as a test of another crate would use it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod keys;
 mod metrics;
 
 use std::time::Duration;
