@@ -141,7 +141,8 @@ async fn a_frozen_etcd_holds_nobody_and_is_survived() {
     eventually("anyone does all", 4 * TTL, async || b.owned() == both()).await;
 
     let begun = Instant::now();
-    a.cluster.close().await.unwrap();
+    let error = a.cluster.close().await.expect_err("nobody takes the lease back").to_string();
+    assert!(error.contains("did not answer") && error.contains("until its lease expires"), "{error}");
     a.lifecycle.stop(StopReason::Manual("test".into()));
     assert_eq!(a.engine.run().await.exit_code(), 0);
     assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());

@@ -44,6 +44,7 @@ async fn rig() -> Rig {
         instance: Arc::new(|| "test-1".into()),
         status: Arc::new(|| json!({ "clients": 7, "stage": "not to be overwritten" })),
         duties: Arc::new(|| json!([{ "duty": "sweep" }])),
+        missed: Arc::new(|| Err("cut 7 connections".into())),
         ..AdminPages::new("test", lifecycle.clone(), metrics)
     };
     let bound = listen::bind("127.0.0.1:0").await.unwrap();
@@ -60,7 +61,10 @@ async fn pages_answer_and_readiness_follows_the_stage() {
     let at = rig.address.as_str();
     let (head, body) = get(at, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 503"), "{head}");
-    assert_eq!(parsed(&body), json!({ "stage": "starting", "reason": "the service is starting" }));
+    assert_eq!(
+        parsed(&body),
+        json!({ "stage": "starting", "reason": "the service is starting", "degraded": [] })
+    );
     rig.lifecycle.ready();
     let (head, _) = get(at, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 200") && head.contains("cache-control: no-store"), "{head}");
@@ -84,6 +88,7 @@ async fn pages_answer_and_readiness_follows_the_stage() {
     assert_eq!((&status["stage"], &status["state"]), (&json!("ready"), &json!("running")));
     assert_eq!((&status["service"], &status["instance"]), (&json!("test"), &json!("test-1")));
     assert_eq!((&status["clients"], &status["safe_to_kill"]), (&json!(7), &json!(false)));
+    assert_eq!(status["a_kill_would"], "cut 7 connections");
     assert_eq!(status["remaining_ms"], Value::Null);
 
     let held = rig.lifecycle.scope(Stage::Drain).track("transfer");
