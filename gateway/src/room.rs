@@ -489,3 +489,6 @@ impl<R: Rules> Room<R> {
         (self.limits.ahead_items, self.limits.ahead_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -385,3 +385,6 @@ impl<R: Rules> View<R> {
 fn key(index: usize) -> u32 {
     index as u32
 }
+
+#[cfg(test)]
+mod tests;

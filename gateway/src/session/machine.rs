@@ -526,3 +526,6 @@ fn forbid(out: &mut impl Sink, room: &RoomId, grant: &str, id: Option<&str>) {
     let message = format!("room {:?} needs grant {grant}", room.as_str());
     refuse(out, ErrorCode::Forbidden, &message, false, id);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! What a session counts: what is not answered yet holds its reading and its leaving.
+
+use sluice_proto::ids::SessionId;
+
+use super::*;
+use crate::address::Address;
+
+#[derive(Default)]
+struct Frames(Vec<String>);
+
+impl Sink for Frames {
+    fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        self.0.push(String::from_utf8(bytes).unwrap());
+    }
+}
+
+impl Frames {
+    fn last(&self) -> &str {
+        self.0.last().map_or("", String::as_str)
+    }
+}
+
+const LIMITS: SessionLimits =
+    SessionLimits { unanswered_max: 3, unanswered_bytes_max: 10_000, bad_frames_max: 2, not_after_ms: 500 };
+
+fn facts() -> WelcomeFacts {
+    WelcomeFacts {
+        instance: InstanceId::parse("gateway-a").unwrap(),
+        epoch: Epoch(1),
+        ping_s: 25,
+        limits: WireLimits::default(),
+    }
+}
+
+fn ann(anonymous: bool) -> Identity {
+    Identity {
+        user: UserId::parse("ann").unwrap(),
+        grants: sluice_proto::grpc::Grants { sub: vec!["*".into()], r#pub: vec!["*".into()] }.into(),
+        anonymous,
+        token: anonymous.then(|| "t".into()),
+        expires_at_ms: None,
+    }
+}
+
+fn link() -> Arc<Link> {
+    Link::new(SessionId(1), Address { shard: 0, slot: 0, generation: 0 })
+}
+
+fn open_with(limits: SessionLimits) -> (Session, Frames) {
+    let (mut session, mut out) = (Session::new(link(), limits), Frames::default());
+    assert!(!session.wants_frames(), "not before it is known who this is");
+    session.identified(Ok(ann(false)), false, &facts(), &mut out);
+    assert!(out.last().starts_with(r#"{"welcome":"#) && session.wants_frames());
+    (session, out)
+}
+
+fn publish(session: &mut Session, out: &mut Frames) -> Publish {
+    match session.on_text(r#"{"pub":"news","data":1,"id":7}"#, 1_000, out) {
+        Todo::Publish(publish) => publish,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_session_with_too_much_unanswered_is_not_read() {
+    let (mut session, mut out) = open_with(LIMITS);
+    let publishes: Vec<_> = (0..3).map(|_| publish(&mut session, &mut out)).collect();
+    assert_eq!((session.unanswered(), session.wants_frames()), (3, false));
+    let keys: Vec<_> = publishes.iter().map(|publish| publish.key.as_str()).collect();
+    assert!(
+        keys.iter().all(|key| key.starts_with('~')) && keys[0] != keys[1] && keys[1] != keys[2],
+        "{keys:?}"
+    );
+    assert_eq!(publishes[0].not_after_ms, 1_500);
+    let answered = Answered { publish: publishes[0].clone(), outcome: Outcome::Stored { seq: 4, at_ms: 1 } };
+    session.answered(&answered, &mut out);
+    assert_eq!((session.unanswered(), session.wants_frames()), (2, true));
+    assert_eq!(out.last(), r#"{"ok":"pub","room":"news","seq":4,"id":7}"#);
+}
+
+#[test]
+fn a_session_with_too_many_bytes_unanswered_is_not_read() {
+    let (mut session, mut out) = open_with(SessionLimits { unanswered_bytes_max: 1, ..LIMITS });
+    let publish = publish(&mut session, &mut out);
+    assert!(!session.wants_frames());
+    session.answered(&Answered { publish, outcome: Outcome::Conflict }, &mut out);
+    assert!(session.wants_frames() && out.last().contains(r#""code":"conflict""#), "{}", out.last());
+}
+
+#[test]
+fn who_leaves_says_bye_once_and_only_when_everything_has_its_outcome() {
+    let (mut session, mut out) = open_with(LIMITS);
+    let owed = publish(&mut session, &mut out);
+    assert!(session.take_bye(9).is_none(), "it does not leave");
+    session.end(Ending::Unchecked, 250);
+    session.end(Ending::BadFrames(1), 1);
+    assert!(session.take_bye(9).is_none() && session.wants_frames(), "it reads on, to refuse");
+    assert!(matches!(session.on_text(r#"{"pub":"news","data":1}"#, 0, &mut out), Todo::Nothing));
+    assert!(out.last().contains(r#""code":"not_sent""#) && out.last().contains(r#""retry":true"#));
+    assert!(matches!(session.on_text(r#"{"sub":"news"}"#, 0, &mut out), Todo::Nothing));
+    assert!(out.last().contains(r#""code":"unavailable""#));
+    session.answered(&Answered { publish: owed, outcome: Outcome::Duplicate { seq: 2 } }, &mut out);
+    let (ending, bye) = session.take_bye(9).expect("all is answered");
+    assert!(matches!(ending, Ending::Unchecked), "the first reason stands");
+    assert_eq!(bye.reconnect_ms, Some(250));
+    assert!(session.take_bye(9).is_none() && !session.wants_frames());
+}
+
+#[test]
+fn a_fence_makes_it_leave_with_the_time_to_stay_away() {
+    let (mut session, mut out) = open_with(LIMITS);
+    let owed = publish(&mut session, &mut out);
+    session.link().fence();
+    assert!(session.take_bye(77).is_none());
+    session.answered(&Answered { publish: owed, outcome: Outcome::Unknown }, &mut out);
+    let (ending, bye) = session.take_bye(77).expect("the fence is a reason");
+    assert!(matches!(ending, Ending::Resend));
+    assert_eq!(bye.reconnect_ms, Some(77));
+}
+
+#[test]
+fn nothing_is_answered_after_bye() {
+    let (mut session, mut out) = open_with(LIMITS);
+    let late = publish(&mut session, &mut out);
+    session.answered(&Answered { publish: late.clone(), outcome: Outcome::NotSent }, &mut out);
+    session.end(Ending::Unchecked, 0);
+    session.take_bye(0).expect("nothing is owed");
+    let before = out.0.len();
+    session.answered(&Answered { publish: late, outcome: Outcome::Stored { seq: 1, at_ms: 1 } }, &mut out);
+    assert_eq!(out.0.len(), before);
+}
+
+#[test]
+fn bad_frames_in_a_row_end_it_and_a_good_one_begins_the_count_anew() {
+    let (mut session, mut out) = open_with(LIMITS);
+    session.on_text("hello", 0, &mut out);
+    session.on_text(r#"{"ping":1}"#, 0, &mut out);
+    session.on_text("hello", 0, &mut out);
+    assert!(session.take_bye(0).is_none());
+    session.on_text("hello", 0, &mut out);
+    assert!(matches!(session.take_bye(0), Some((Ending::BadFrames(2), _))));
+}
+
+#[test]
+fn who_is_not_known_may_only_connect_and_who_is_anonymous_still_may() {
+    let (mut session, mut out) = (Session::new(link(), LIMITS), Frames::default());
+    session.identified(Err(NotIdentified::Invalid("no".into())), true, &facts(), &mut out);
+    assert!(session.waits_for_connect() && session.wants_frames() && out.0.is_empty());
+    assert!(matches!(session.on_text(r#"{"sub":"news"}"#, 0, &mut out), Todo::Nothing));
+    assert!(out.last().contains(r#""code":"unauthorized""#));
+    let todo = session.on_text(r#"{"connect":{"token":"x"},"id":5}"#, 0, &mut out);
+    assert!(matches!(todo, Todo::Authenticate { token } if token == "x"));
+    assert!(!session.wants_frames() && !session.waits_for_connect());
+    session.identified(Ok(ann(true)), false, &facts(), &mut out);
+    assert!(out.last().contains(r#""token":"t""#) && out.last().contains(r#""id":5"#), "{}", out.last());
+    assert_eq!(session.identity().and_then(|who| who.token.clone()), None, "said once");
+    let todo = session.on_text(r#"{"connect":{"token":"y"}}"#, 0, &mut out);
+    assert!(matches!(todo, Todo::Authenticate { token } if token == "y"));
+    session.identified(Ok(ann(false)), false, &facts(), &mut out);
+    assert!(matches!(session.on_text(r#"{"connect":{"token":"z"}}"#, 0, &mut out), Todo::Nothing));
+    assert!(out.last().contains(r#""code":"bad_request""#));
+}
+
+#[test]
+fn who_cannot_be_checked_comes_back_and_who_is_refused_does_not() {
+    for (error, code, reconnect) in [
+        (NotIdentified::Unavailable, "unavailable", true),
+        (NotIdentified::Invalid("expired".into()), "unauthorized", false),
+    ] {
+        let (mut session, mut out) = (Session::new(link(), LIMITS), Frames::default());
+        session.identified(Err(error), false, &facts(), &mut out);
+        assert!(out.last().contains(&format!(r#""code":"{code}""#)), "{}", out.last());
+        let (_, bye) = session.take_bye(0).expect("it leaves");
+        assert_eq!((bye.reconnect, bye.reconnect_ms), (reconnect, reconnect.then_some(UNCHECKED_AGAIN_MS)));
+    }
+}

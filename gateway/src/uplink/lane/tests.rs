@@ -1,0 +1,197 @@
+//! A lane without a schedule: when it calls, with what, and what it answers.
+
+use super::*;
+use crate::address::Address;
+use crate::uplink::Link;
+use bytes::Bytes;
+use sluice_proto::ids::{RoomId, SessionId, UserId};
+
+const LIMITS: LaneLimits = LaneLimits {
+    queue_items_max: 10,
+    queue_bytes_max: 1_000_000,
+    horizon: Duration::from_secs(10),
+    try_for: Duration::from_secs(2),
+    backoff_min: Duration::from_millis(10),
+    backoff_max: Duration::from_millis(250),
+};
+
+fn publish(link: &std::sync::Arc<Link>, n: u64) -> Publish {
+    Publish {
+        link: std::sync::Arc::clone(link),
+        room: RoomId::parse("news").unwrap(),
+        sender: UserId::parse("ann").unwrap(),
+        key: Key::mint(link.session, n),
+        data: Bytes::from_static(b"1"),
+        id: None,
+        not_after_ms: 1_000_000,
+    }
+}
+
+fn link() -> std::sync::Arc<Link> {
+    Link::new(SessionId(1), Address { shard: 0, slot: 0, generation: 0 })
+}
+
+fn replied_with(outcome: grpc::Outcome) -> Result<PublishReply, CallFailed> {
+    let result = PublishResult { outcome: outcome.into(), ..PublishResult::default() };
+    Ok(PublishReply { results: vec![result], epoch: 1 })
+}
+
+/// A lane with one publish in its first call.
+fn calling() -> (Lane, Instant, Vec<Answered>) {
+    let (mut lane, now, mut answers) = (Lane::new(LIMITS), Instant::now(), Vec::new());
+    lane.push(publish(&link(), 1), &mut answers).unwrap();
+    assert_eq!(lane.next(now, 0, &mut answers).unwrap().number, 1);
+    (lane, now, answers)
+}
+
+#[test]
+fn a_refusal_after_an_unknown_try_is_no_final_answer() {
+    for (first, told) in [
+        (Err(CallFailed::Unknown), Outcome::Unknown),
+        (Err(CallFailed::NotSent), Outcome::Refused { code: ErrorCode::BadRequest, message: String::new() }),
+    ] {
+        let (mut lane, now, mut answers) = calling();
+        lane.replied(1, first, now, &mut answers);
+        let later = now + LIMITS.backoff_min;
+        assert_eq!(lane.next(later, 0, &mut answers).unwrap().number, 2);
+        lane.replied(2, replied_with(grpc::Outcome::Refused), later, &mut answers);
+        assert_eq!(answers.last().unwrap().outcome, told);
+    }
+}
+
+#[test]
+fn a_late_reply_to_a_former_call_is_dropped() {
+    let (mut lane, now, mut answers) = calling();
+    lane.replied(1, Err(CallFailed::Unknown), now, &mut answers);
+    lane.next(now + LIMITS.backoff_min, 0, &mut answers).unwrap();
+    lane.replied(1, replied_with(grpc::Outcome::Stored), now, &mut answers);
+    assert!(answers.is_empty() && lane.pending() == 1);
+}
+
+#[test]
+fn a_batch_is_given_up_together_at_its_horizon_and_sets_the_fence() {
+    let (mut lane, now, mut answers) = calling();
+    lane.push(publish(&link(), 1), &mut answers).unwrap();
+    lane.replied(1, Err(CallFailed::NotSent), now + LIMITS.horizon, &mut answers);
+    assert_eq!(answers.last().unwrap().outcome, Outcome::NotSent);
+    assert!(answers.last().unwrap().publish.link.fenced());
+    assert!(lane.next(now + LIMITS.horizon, 0, &mut answers).is_some(), "the next batch goes out");
+}
+
+#[test]
+fn what_waited_too_long_is_not_sent() {
+    let (mut lane, now, mut answers) = (Lane::new(LIMITS), Instant::now(), Vec::new());
+    lane.push(publish(&link(), 1), &mut answers).unwrap();
+    assert!(lane.next(now, 2_000_000, &mut answers).is_none());
+    assert_eq!(answers.last().unwrap().outcome, Outcome::NotSent);
+}
+
+#[test]
+fn a_failed_try_is_made_again_when_its_pause_is_over_and_not_before() {
+    let (mut lane, mut now, mut answers) = calling();
+    assert_eq!(lane.wake_at(), None, "a call is under way");
+    assert!(lane.next(now + LIMITS.horizon, 0, &mut answers).is_none());
+    for (number, pause) in [10, 20, 40, 80, 160, 250, 250].into_iter().enumerate() {
+        lane.replied(number as u64 + 1, Err(CallFailed::Unknown), now, &mut answers);
+        let due = now + Duration::from_millis(pause);
+        assert_eq!(lane.wake_at(), Some(due));
+        assert!(lane.next(due - Duration::from_millis(1), 0, &mut answers).is_none());
+        let call = lane.next(due, 0, &mut answers).unwrap();
+        assert_eq!(
+            (call.number, call.within, call.request.items.len()),
+            (number as u64 + 2, LIMITS.try_for, 1)
+        );
+        now = due;
+    }
+    lane.replied(8, replied_with(grpc::Outcome::Stored), now, &mut answers);
+    assert_eq!((lane.wake_at(), lane.pending(), answers.len()), (None, 0, 1));
+}
+
+#[test]
+fn the_last_try_ends_with_the_horizon() {
+    let (mut lane, now, mut answers) = calling();
+    let late = now + LIMITS.horizon - Duration::from_secs(1);
+    lane.replied(1, Err(CallFailed::Unknown), late, &mut answers);
+    let call = lane.next(late + LIMITS.backoff_min, 0, &mut answers).unwrap();
+    assert_eq!(call.within, Duration::from_millis(990));
+}
+
+#[test]
+fn what_gathers_during_a_call_goes_out_as_one_batch_after_it() {
+    let (mut lane, now, mut answers) = calling();
+    let link = link();
+    for n in 2..=4 {
+        lane.push(publish(&link, n), &mut answers).unwrap();
+    }
+    let cost = publish(&link, 2).cost();
+    assert_eq!((lane.pending(), lane.queued_bytes()), (4, 3 * cost));
+    assert!(lane.next(now, 0, &mut answers).is_none(), "one at a time");
+    lane.replied(1, replied_with(grpc::Outcome::Stored), now, &mut answers);
+    let call = lane.next(now, 0, &mut answers).unwrap();
+    let keys: Vec<_> = call.request.items.iter().map(|item| item.key.clone()).collect();
+    let expected: Vec<_> = (2..=4).map(|n| Key::mint(link.session, n).as_str().to_owned()).collect();
+    assert_eq!((keys, lane.pending(), lane.queued_bytes()), (expected, 3, 0));
+    assert_eq!(call.request.not_after_ms, 1_000_000);
+}
+
+#[test]
+fn a_retry_leaves_out_what_has_its_answer() {
+    let (mut lane, now, mut answers) = (Lane::new(LIMITS), Instant::now(), Vec::new());
+    for n in 1..=3 {
+        lane.push(publish(&link(), n), &mut answers).unwrap();
+    }
+    assert_eq!(lane.next(now, 0, &mut answers).unwrap().request.items.len(), 3);
+    let result = |outcome: grpc::Outcome| PublishResult {
+        outcome: outcome.into(),
+        seq: 9,
+        ..PublishResult::default()
+    };
+    let results =
+        [grpc::Outcome::Duplicate, grpc::Outcome::NotStored, grpc::Outcome::Conflict].map(result).into();
+    lane.replied(1, Ok(PublishReply { results, epoch: 1 }), now, &mut answers);
+    let outcomes: Vec<_> = answers.iter().map(|answered| answered.outcome.clone()).collect();
+    assert_eq!(outcomes, [Outcome::Duplicate { seq: 9 }, Outcome::Conflict]);
+    assert!(!answers.iter().any(|answered| answered.publish.link.fenced()));
+    let call = lane.next(now + LIMITS.backoff_min, 0, &mut answers).unwrap();
+    assert_eq!((call.request.items.len(), lane.pending()), (1, 1));
+}
+
+#[test]
+fn a_full_lane_gives_a_publish_back() {
+    let (mut lane, _, mut answers) = calling();
+    for n in 0..10 {
+        lane.push(publish(&link(), n), &mut answers).unwrap();
+    }
+    assert!(lane.push(publish(&link(), 11), &mut answers).is_err());
+}
+
+#[test]
+fn a_fence_stops_what_waits_and_what_comes() {
+    let (mut lane, now, mut answers) = calling();
+    let (fenced, open) = (link(), link());
+    lane.push(publish(&fenced, 1), &mut answers).unwrap();
+    lane.push(publish(&open, 1), &mut answers).unwrap();
+    fenced.fence();
+    lane.push(publish(&fenced, 2), &mut answers).unwrap();
+    assert_eq!((answers.len(), lane.pending()), (1, 3), "the second was answered at once");
+    lane.replied(1, replied_with(grpc::Outcome::Stored), now, &mut answers);
+    assert_eq!(lane.next(now, 0, &mut answers).unwrap().request.items.len(), 1);
+    assert_eq!(answers.iter().filter(|answered| answered.outcome == Outcome::NotSent).count(), 2);
+}
+
+#[test]
+fn a_lane_given_up_answers_all_and_knows_what_may_be_stored() {
+    let (mut lane, now, mut answers) = calling();
+    lane.push(publish(&link(), 2), &mut answers).unwrap();
+    lane.give_up(&mut answers);
+    let outcomes: Vec<_> = answers.iter().map(|answered| answered.outcome.clone()).collect();
+    assert_eq!(outcomes, [Outcome::Unknown, Outcome::NotSent], "the first was under way");
+    assert!(answers.iter().all(|answered| answered.publish.link.fenced()));
+    assert_eq!((lane.pending(), lane.wake_at()), (0, None));
+    lane.push(publish(&link(), 3), &mut answers).unwrap();
+    assert_eq!(lane.next(now, 0, &mut answers).unwrap().number, 2, "and goes on");
+    // Between two tries nothing is under way: what never reached a logic is certainly not stored.
+    lane.replied(2, Err(CallFailed::NotSent), now, &mut answers);
+    lane.give_up(&mut answers);
+    assert_eq!(answers.last().unwrap().outcome, Outcome::NotSent);
+}
