@@ -13,7 +13,7 @@
 //! nothing is left is skipped.
 //!
 //! Depends on tokio, tokio-util and tracing only. Knows nothing of sockets, stores or configuration; no global,
-//! and nobody but the [`Watchdog`] ends the process.
+//! and nobody but the [watchdog](arm_watchdog) ends the process.
 //!
 //! # Example
 //!
@@ -59,14 +59,14 @@
 //!
 //! ```no_run
 //! # use std::time::Duration;
-//! # use sluice_lifecycle::{BoxError, Lifecycle, Plan, Signals, Stage, Watchdog, WATCHDOG_MARGIN};
+//! # use sluice_lifecycle::{BoxError, Lifecycle, Plan, Signals, Stage, WATCHDOG_MARGIN, arm_watchdog};
 //! # fn plan() -> Plan { Plan::new(Duration::from_secs(8)).stage(Stage::Gone, Duration::from_secs(1)) }
 //! # async fn build(_: &Lifecycle) -> Result<(), BoxError> { Ok(()) }
 //! #[tokio::main]
 //! async fn main() -> Result<(), BoxError> {
 //!     let signals = Signals::install()?; // before anything else: PID 1 has no default action
 //!     let (lifecycle, engine) = Lifecycle::new(plan());
-//!     let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN, || ())?;
+//!     arm_watchdog(&lifecycle, WATCHDOG_MARGIN, || ())?;
 //!     signals.drive(&lifecycle);
 //!     if let Some(built) = lifecycle.until_stopping(build(&lifecycle)).await {
 //!         built?;
@@ -83,7 +83,7 @@
 //! |---|---|
 //! | SIGTERM, SIGINT, SIGQUIT, SIGHUP ([`Signals`]), an operator, the program itself ([`Lifecycle::stop`]) | 0, also with stages late, failed or skipped: the report says so |
 //! | a task of [`Scope::spawn`] ended before its stage: error, panic or plain return | 1 |
-//! | the stop took longer than its total and a margin ([`Watchdog`]) | 1, also when the runtime is wedged |
+//! | the stop took longer than its total and a margin ([watchdog](arm_watchdog)) | 1, also when the runtime is wedged |
 //!
 //! The first reason counts; a second signal, or a task that dies during a stop, changes neither the stop nor its
 //! exit code. Stopping twice, during start-up, or something that never started is harmless.
@@ -134,4 +134,4 @@ pub use signals::{Signals, hangup_is_ignored};
 pub use stage::{ProcessState, Stage};
 pub use task::{BoxError, TaskResult};
 pub use wait::{Late, bounded};
-pub use watchdog::{WATCHDOG_MARGIN, Watchdog};
+pub use watchdog::{WATCHDOG_MARGIN, arm_watchdog};

@@ -17,27 +17,21 @@ pub const WATCHDOG_MARGIN: Duration = Duration::from_millis(250);
 /// How long the last line in the log may take.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Ends the process with exit code 1 when a stop is over its time.
+/// Starts the thread, which lives as long as the process. It sleeps until a stop of `lifecycle` is asked for, and
+/// when that takes longer than its total plus `margin`, it ends the process with exit code 1. Nothing disarms it: what
+/// comes behind the stop (the last telemetry, dropping a runtime) can hang too. `flush` brings out what the log still
+/// holds; it may hang.
 ///
-/// Not disarmed when dropped: what comes behind the stop (the last telemetry, dropping a runtime) can hang too. The
-/// end of the process is the end of it.
-pub struct Watchdog(());
-
-impl Watchdog {
-    /// Starts the thread. It sleeps until a stop of `lifecycle` is asked for and then gives it its total plus `margin`.
-    /// `flush` brings out what the log still holds; it may hang.
-    ///
-    /// # Errors
-    /// The system refuses a thread.
-    pub fn arm(lifecycle: &Lifecycle, margin: Duration, flush: fn()) -> io::Result<Watchdog> {
-        let alarm = lifecycle.alarm();
-        let watched = lifecycle.clone();
-        thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
-            alarm.rings(margin);
-            end_process(watched, flush);
-        })?;
-        Ok(Watchdog(()))
-    }
+/// # Errors
+/// The system refuses a thread.
+pub fn arm_watchdog(lifecycle: &Lifecycle, margin: Duration, flush: fn()) -> io::Result<()> {
+    let alarm = lifecycle.alarm();
+    let watched = lifecycle.clone();
+    thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+        alarm.rings(margin);
+        end_process(watched, flush);
+    })?;
+    Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the watchdog is one of the two places that may")]

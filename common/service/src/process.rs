@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, join_all};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use sluice_lifecycle::{Lifecycle, Plan, PlanError, Signals, StopReason, WATCHDOG_MARGIN, Watchdog};
+use sluice_lifecycle::{Lifecycle, Plan, PlanError, Signals, StopReason, WATCHDOG_MARGIN, arm_watchdog};
 use sluice_program::output::{self, Unwritten};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
@@ -221,7 +221,7 @@ fn live<C: Settings>(
     let (lifecycle, engine) = Lifecycle::new(config.plan());
     // Before the start: a stop during start-up ends what was started.
     signals.drive(&lifecycle);
-    let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN, lines::flush)?;
+    arm_watchdog(&lifecycle, WATCHDOG_MARGIN, lines::flush)?;
     let started = async {
         let started = start(config, &lifecycle).await;
         if let Err(error) = &started {

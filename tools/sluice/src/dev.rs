@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sluice_dev::{Dev, Error, Options};
-use sluice_lifecycle::{Lifecycle, Report, Signals, StopReason, WATCHDOG_MARGIN, Watchdog};
+use sluice_lifecycle::{Lifecycle, Report, Signals, StopReason, WATCHDOG_MARGIN, arm_watchdog};
 use sluice_service::lines::{self, Lines};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -79,7 +79,7 @@ async fn live(run: Run) -> anyhow::Result<ExitCode> {
     let signals = Signals::install()?;
     let (lifecycle, engine) = Lifecycle::new(sluice_dev::plan());
     signals.drive(&lifecycle);
-    let _watchdog = Watchdog::arm(&lifecycle, WATCHDOG_MARGIN, lines::flush)?;
+    arm_watchdog(&lifecycle, WATCHDOG_MARGIN, lines::flush)?;
     let output = Output::new(run.json);
     let options =
         Options { dir: run.dir, memory: run.memory, gateways: run.gateways, host: run.host, port: run.port };

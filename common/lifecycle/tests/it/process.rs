@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sluice_lifecycle::{Lifecycle, Plan, Signals, Stage, Watchdog};
+use sluice_lifecycle::{Lifecycle, Plan, Signals, Stage, arm_watchdog};
 use tokio::runtime::{Builder, Runtime};
 
 /// Names the scenario a child is to play.
@@ -223,7 +223,7 @@ fn play(scenario: &str) -> ! {
         plan
     };
     let (lifecycle, engine) = Lifecycle::new(plan);
-    let _watchdog = Watchdog::arm(&lifecycle, MARGIN, || ()).unwrap();
+    arm_watchdog(&lifecycle, MARGIN, || ()).unwrap();
     signals.drive(&lifecycle);
     let runtime = runtime();
     let report = runtime.block_on(async {
