@@ -194,3 +194,109 @@ fn seeds_stand_in_until_somebody_has_their_address() {
     known.put(Instance { service: Service::Logic, address: "l:1".into(), ..task("logic") });
     assert_eq!(known.view(now).instances.into_keys().collect::<Vec<_>>(), [id("logic")]);
 }
+
+fn list_of(known: &mut Known, names: &[&str], now: Instant) {
+    let owners = known.owners.clone();
+    known.list(names.iter().map(|name| (id(name), task(name))).collect(), owners, now);
+    known.tick(now);
+}
+
+#[test]
+fn who_a_new_list_does_not_name_is_absent_from_then_on_until_it_is_named_again() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    list_of(&mut known, &["me", "x", "y"], now);
+    list_of(&mut known, &["me"], now);
+    pass(&mut known, &mut now, Duration::from_secs(19), true);
+    assert_eq!(known.gone(), []);
+    list_of(&mut known, &["me", "y"], now);
+    pass(&mut known, &mut now, Duration::from_secs(1), true);
+    assert_eq!(known.gone(), [id("x")], "y is back");
+    // A name that was put again is not absent either.
+    known.remove(&id("y"), now);
+    known.put(task("y"));
+    pass(&mut known, &mut now, Duration::from_secs(30), true);
+    assert_eq!(known.gone(), [id("x")]);
+    // Removed twice, it is absent since the first time; one that was never known is not at all.
+    known.remove(&id("y"), now);
+    known.remove(&id("z"), now);
+    pass(&mut known, &mut now, Duration::from_secs(19), true);
+    known.remove(&id("y"), now);
+    pass(&mut known, &mut now, Duration::from_secs(1), true);
+    assert_eq!(BTreeSet::from_iter(known.gone()), [id("x"), id("y")].into());
+}
+
+#[test]
+fn absent_and_gone_are_bounded() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    let names: Vec<String> = (0..=ABSENT_MAX).map(|n| format!("x{n}")).collect();
+    for _ in 0..2 {
+        names.iter().for_each(|name| known.put(task(name)));
+        names.iter().for_each(|name| known.remove(&id(name), now));
+        assert_eq!(known.absent.len(), ABSENT_MAX);
+        pass(&mut known, &mut now, Duration::from_secs(21), true);
+        assert!(known.absent.is_empty());
+        assert_eq!(known.gone().len(), ABSENT_MAX);
+    }
+}
+
+#[test]
+fn a_lost_lease_is_a_new_name_that_is_not_seen_yet() {
+    let now = Instant::now();
+    let mut known = watcher(now);
+    assert!(known.sees_me(now) && known.is_listed());
+    assert!(!known.sees_me(now + TTL), "no renewal for a whole lease time");
+    known.rename(id("me2"));
+    assert_eq!((known.me(), known.is_listed(), known.sees_me(now)), (&id("me2"), false, false));
+    known.put(task("me2"));
+    assert!(!known.sees_me(now), "listed, but the lease is not sure");
+    known.renewed(now);
+    assert!(known.sees_me(now));
+}
+
+#[test]
+fn pages_show_who_owns_what_and_whether_that_owner_lives() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    known.put_owner(Duty::Sweep, id("me"));
+    known.put_owner(Duty::Reap, id("dead"));
+    let info =
+        |duty, owner: &str, owner_lives, mine| DutyInfo { duty, owner: Some(id(owner)), owner_lives, mine };
+    known.tick(now);
+    let shown = [info(Duty::Sweep, "me", true, true), info(Duty::Reap, "dead", false, false)];
+    assert_eq!(known.duties(now), shown);
+    pass(&mut known, &mut now, 2 * TTL, true);
+    assert_eq!(known.duties(now), shown, "a duty this process is no candidate for is never its own");
+    known.put_owner(Duty::Sweep, id("x"));
+    known.tick(now);
+    assert_eq!(known.duties(now)[0], info(Duty::Sweep, "x", true, false));
+}
+
+#[test]
+fn who_gives_its_duties_back_gives_back_its_own_and_takes_none() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    known.put_owner(Duty::Sweep, id("me"));
+    known.put_owner(Duty::Reap, id("x"));
+    known.release();
+    assert_eq!(known.steps(now), [DutyStep::Release(Duty::Sweep)]);
+    known.remove_owner(Duty::Sweep);
+    pass(&mut known, &mut now, 3 * TTL, true);
+    assert_eq!((known.steps(now), known.owned(now)), (vec![], BTreeSet::new()));
+}
+
+#[test]
+fn duties_go_to_tasks_that_serve_and_nobody_takes_them_while_it_cannot_see_itself() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    // The only tasks that serve: me; a logic and a draining task count for nothing.
+    known.put(Instance { service: Service::Logic, ..task("logic") });
+    known.put(Instance { state: InstanceState::Draining, ..task("x") });
+    assert_eq!(known.steps(now), [DutyStep::Claim { duty: Duty::Sweep, from: None }]);
+    known.put(Instance { state: InstanceState::Draining, ..task("me") });
+    assert_eq!(known.steps(now), [], "nobody serves");
+    known.put(task("me"));
+    pass(&mut known, &mut now, TTL, false);
+    assert_eq!(known.steps(now), [], "out of contact");
+}
