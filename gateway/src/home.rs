@@ -4,6 +4,8 @@
 //! No I/O and no clock: calls and messages leave through [`HomeOutput`], replies and time come in as events.
 
 pub mod calls;
+#[cfg(test)]
+mod fast_paths;
 mod pages;
 mod room_entry;
 #[cfg(test)]

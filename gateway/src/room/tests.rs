@@ -42,10 +42,6 @@ impl RoomOutput for Sent {
 }
 
 impl Sent {
-    fn actions(&mut self) -> Vec<Action> {
-        std::mem::take(&mut self.actions)
-    }
-
     fn runs(&mut self) -> Vec<(ShardId, Vec<Seq>)> {
         std::mem::take(&mut self.runs)
     }
@@ -63,11 +59,11 @@ fn limits() -> RoomLimits {
 fn opened_with(limits: RoomLimits, head: Seq) -> (Room, Sent) {
     let (mut room, mut out) = (Room::new(Arc::new(limits), 2), Sent::default());
     room.need(0, 0, Need { attached: true, number: 1 }, &mut out);
-    let [Action::Subscribe(call)] = out.actions()[..] else { panic!("not subscribed") };
+    let [Action::Subscribe(call)] = asked(&mut room, 0, &mut out)[..] else { panic!("not subscribed") };
     room.subscribed(0, call, SubscribedRoom { epoch: EPOCH, head, stored: true }, &mut out);
     let told = HandOver { epoch: EPOCH, head, known: head, answered: 1 };
     assert_eq!(out.hand_overs(), [(0, told)]);
-    assert_eq!((out.actions(), room.next_deadline(), room.check()), (vec![], None, Ok(())));
+    assert_eq!((asked(&mut room, 0, &mut out), room.next_deadline(), room.check()), (vec![], None, Ok(())));
     (room, out)
 }
 
@@ -75,10 +71,32 @@ fn opened(head: Seq) -> (Room, Sent) {
     opened_with(limits(), head)
 }
 
+/// What was asked for since the last look, all of it sent at `now`.
+fn asked(room: &mut Room, now: Ms, out: &mut Sent) -> Vec<Action> {
+    let actions = std::mem::take(&mut out.actions);
+    for action in &actions {
+        match *action {
+            Action::Subscribe(call) | Action::Unsubscribe(call) | Action::AskHead(call) => {
+                assert!(room.sent(now, call), "{action:?} is wanted");
+            }
+            Action::Read { call, .. } => assert!(room.sent(now, call), "{action:?} is wanted"),
+            Action::Reannounced | Action::Forget => {}
+        }
+    }
+    actions
+}
+
 fn push(room: &mut Room, now: Ms, seqs: &[Seq], out: &mut Sent) {
     let messages = seqs.iter().map(|seq| (*seq, || Bytes::from_static(b"0123456789")));
     room.push(now, EPOCH, messages, out);
     assert_eq!(room.check(), Ok(()));
+}
+
+/// The read among what was asked for.
+fn read_of(actions: &[Action]) -> Option<(CallId, Seq)> {
+    let read =
+        |action: &Action| if let Action::Read { call, after } = *action { Some((call, after)) } else { None };
+    actions.iter().find_map(read)
 }
 
 fn page(oldest: Seq, store_head: Seq, seqs: std::ops::RangeInclusive<Seq>) -> Page {
@@ -96,7 +114,11 @@ fn what_came_before_its_turn_is_passed_on_without_a_read() {
     push(&mut room, 29, &[4], &mut out);
     assert_eq!(out.runs(), [(0, vec![4, 5])], "the stash was not needed from the store");
     room.on_tick(100_000, &mut out);
-    assert_eq!((out.actions(), room.next_deadline()), (vec![], None), "nothing was read");
+    assert_eq!(
+        (asked(&mut room, 100_000, &mut out), room.next_deadline()),
+        (vec![], None),
+        "nothing was read"
+    );
 }
 
 #[test]
@@ -131,12 +153,12 @@ fn what_came_while_it_opened_is_passed_on_if_it_is_of_that_history() {
     let (mut room, mut out) = (Room::new(Arc::new(limits()), 1), Sent::default());
     push(&mut room, 0, &[1], &mut out);
     room.need(0, 0, Need { attached: true, number: 1 }, &mut out);
-    let [Action::Subscribe(call)] = out.actions()[..] else { panic!("not subscribed") };
+    let [Action::Subscribe(call)] = asked(&mut room, 0, &mut out)[..] else { panic!("not subscribed") };
     push(&mut room, 1, &[4, 5], &mut out);
     room.push(1, OTHER, [(6, || Bytes::from_static(b"y"))], &mut out);
     room.subscribed(2, call, SubscribedRoom { epoch: EPOCH, head: 3, stored: true }, &mut out);
     assert_eq!((out.runs(), room.head(), room.known()), (vec![(0, vec![4, 5])], 5, 5));
-    assert_eq!((out.actions(), room.next_deadline()), (vec![], None));
+    assert_eq!((asked(&mut room, 2, &mut out), room.next_deadline()), (vec![], None));
 }
 
 #[test]
@@ -144,24 +166,30 @@ fn a_lost_push_is_read_once_after_the_hold_and_interest_announced_again() {
     let (mut room, mut out) = opened(1);
     let hold = limits().hold_min_ms;
     room.hint(10, EPOCH, 4, &mut out);
-    assert_eq!((out.actions(), room.next_deadline()), (vec![], Some(10 + hold)), "the push may still come");
+    assert_eq!(
+        (asked(&mut room, 10, &mut out), room.next_deadline()),
+        (vec![], Some(10 + hold)),
+        "the push may still come"
+    );
     room.on_tick(10 + hold - 1, &mut out);
-    assert_eq!(out.actions(), []);
+    assert_eq!(asked(&mut room, 10 + hold - 1, &mut out), []);
     room.on_tick(10 + hold, &mut out);
-    let [Action::Read { call, after: 1 }] = out.actions()[..] else { panic!("not read") };
+    let [Action::Read { call, after: 1 }] = asked(&mut room, 10 + hold, &mut out)[..] else {
+        panic!("not read")
+    };
     assert_eq!(room.next_deadline(), Some(10 + hold + limits().call_ms));
     room.on_tick(50, &mut out);
-    assert_eq!(out.actions(), [], "one read at a time");
+    assert_eq!(asked(&mut room, 50, &mut out), [], "one read at a time");
     room.page(60, call, &page(1, 4, 2..=3), &mut out);
     assert_eq!(out.runs(), [(0, vec![2, 3])]);
-    let asked = out.actions();
+    let actions = asked(&mut room, 60, &mut out);
     assert!(
-        matches!(asked[..], [Action::Reannounced, Action::Read { after: 3, .. }, Action::Subscribe(_)]),
-        "{asked:?}"
+        matches!(actions[..], [Action::Reannounced, Action::Read { after: 3, .. }, Action::Subscribe(_)]),
+        "{actions:?}"
     );
-    let Action::Read { call, .. } = asked[1] else { panic!("the rest is read at once") };
+    let Action::Read { call, .. } = actions[1] else { panic!("the rest is read at once") };
     room.page(61, call, &page(1, 4, 4..=4), &mut out);
-    assert_eq!((out.runs(), room.head(), out.actions()), (vec![(0, vec![4])], 4, vec![]));
+    assert_eq!((out.runs(), room.head(), asked(&mut room, 61, &mut out)), (vec![(0, vec![4])], 4, vec![]));
 }
 
 #[test]
@@ -171,14 +199,11 @@ fn interest_is_announced_again_at_most_once_a_second() {
     for (n, now) in [(2, 1_000), (3, 1_500), (4, 2_100)] {
         room.hint(now, EPOCH, n, &mut out);
         room.on_tick(now + 20, &mut out);
-        let read = out.actions().into_iter().find_map(|action| match action {
-            Action::Read { call, .. } => Some(call),
-            _ => None,
-        });
-        room.page(now + 20, read.expect("a read"), &page(1, n, n..=n), &mut out);
-        let asked = out.actions();
-        reannounced.push(asked.contains(&Action::Reannounced));
-        for action in asked {
+        let (call, _) = read_of(&asked(&mut room, now + 20, &mut out)).expect("a read");
+        room.page(now + 20, call, &page(1, n, n..=n), &mut out);
+        let actions = asked(&mut room, now + 20, &mut out);
+        reannounced.push(actions.contains(&Action::Reannounced));
+        for action in actions {
             if let Action::Subscribe(call) = action {
                 room.subscribed(
                     now + 21,
@@ -199,19 +224,15 @@ fn a_read_that_failed_waits_longer_each_time_and_not_after_a_success() {
     room.on_tick(20, &mut out);
     let mut now = 20;
     for wait in [50, 100, 200] {
-        let [Action::Read { call, .. }] = out.actions()[..] else { panic!("not read") };
+        let [Action::Read { call, .. }] = asked(&mut room, 20, &mut out)[..] else { panic!("not read") };
         room.failed(now, call, &mut out);
-        assert_eq!((out.actions(), room.next_deadline()), (vec![], Some(now + wait)));
+        assert_eq!((asked(&mut room, now, &mut out), room.next_deadline()), (vec![], Some(now + wait)));
         now += wait;
         room.on_tick(now, &mut out);
     }
-    let [Action::Read { call, .. }] = out.actions()[..] else { panic!("not read") };
+    let [Action::Read { call, .. }] = asked(&mut room, now, &mut out)[..] else { panic!("not read") };
     room.page(now, call, &page(1, 9, 2..=8), &mut out);
-    let read = out.actions().into_iter().find_map(|action| match action {
-        Action::Read { call, after } => Some((call, after)),
-        _ => None,
-    });
-    let (call, after) = read.expect("the rest at once");
+    let (call, after) = read_of(&asked(&mut room, now, &mut out)).expect("the rest at once");
     assert_eq!(after, 8);
     room.failed(now, call, &mut out);
     assert!(room.next_deadline().is_some_and(|due| due <= now + 50), "the shortest wait again");
@@ -222,15 +243,15 @@ fn a_call_without_an_answer_is_given_up_and_its_late_answer_is_dropped() {
     let (mut room, mut out) = opened(1);
     room.hint(0, EPOCH, 2, &mut out);
     room.on_tick(20, &mut out);
-    let [Action::Read { call, .. }] = out.actions()[..] else { panic!("not read") };
+    let [Action::Read { call, .. }] = asked(&mut room, 20, &mut out)[..] else { panic!("not read") };
     let end = 20 + limits().call_ms;
     room.on_tick(end - 1, &mut out);
-    assert_eq!(out.actions(), []);
+    assert_eq!(asked(&mut room, end - 1, &mut out), []);
     room.on_tick(end, &mut out);
     room.page(end, call, &page(1, 2, 2..=2), &mut out);
     assert_eq!((out.runs(), room.head()), (vec![], 1));
     room.on_tick(end + 50, &mut out);
-    assert!(matches!(out.actions()[..], [Action::Read { after: 1, .. }]));
+    assert!(matches!(asked(&mut room, end + 50, &mut out)[..], [Action::Read { after: 1, .. }]));
 }
 
 #[test]
@@ -238,7 +259,7 @@ fn what_retention_removed_is_jumped_over_and_handed_over_with_the_stash_behind_i
     let (mut room, mut out) = opened(1);
     push(&mut room, 0, &[8, 12], &mut out);
     room.on_tick(20, &mut out);
-    let [Action::Read { call, .. }] = out.actions()[..] else { panic!("not read") };
+    let [Action::Read { call, .. }] = asked(&mut room, 20, &mut out)[..] else { panic!("not read") };
     room.page(21, call, &page(8, 9, 8..=9), &mut out);
     let told = HandOver { epoch: EPOCH, head: 7, known: 12, answered: 1 };
     assert_eq!((out.hand_overs(), out.runs()), (vec![(0, told)], vec![(0, vec![8, 9])]));
@@ -264,7 +285,11 @@ fn a_full_queue_costs_a_hand_over_and_no_run_goes_before_it() {
 fn a_second_shard_is_handed_over_and_gets_runs_and_one_that_left_gets_none() {
     let (mut room, mut out) = opened(1);
     room.need(5, 1, Need { attached: true, number: 0 }, &mut out);
-    assert_eq!((out.actions(), out.hand_overs().len()), (vec![], 1), "known already: nothing is asked");
+    assert_eq!(
+        (asked(&mut room, 5, &mut out), out.hand_overs().len()),
+        (vec![], 1),
+        "known already: nothing is asked"
+    );
     push(&mut room, 6, &[2], &mut out);
     assert_eq!(out.runs(), [(0, vec![2]), (1, vec![2])]);
     room.need(7, 0, Need { attached: false, number: 1 }, &mut out);
@@ -276,12 +301,12 @@ fn a_second_shard_is_handed_over_and_gets_runs_and_one_that_left_gets_none() {
 fn a_sub_to_an_open_room_is_answered_by_its_own_subscribe() {
     let (mut room, mut out) = opened(1);
     room.need(5, 0, Need { attached: true, number: 2 }, &mut out);
-    let [Action::Subscribe(call)] = out.actions()[..] else { panic!("not subscribed") };
+    let [Action::Subscribe(call)] = asked(&mut room, 5, &mut out)[..] else { panic!("not subscribed") };
     room.need(6, 0, Need { attached: true, number: 3 }, &mut out);
-    assert_eq!(out.actions(), [], "one at a time");
+    assert_eq!(asked(&mut room, 6, &mut out), [], "one at a time");
     room.subscribed(7, call, SubscribedRoom { epoch: EPOCH, head: 1, stored: true }, &mut out);
     assert_eq!(out.hand_overs().last().map(|(_, told)| told.answered), Some(2), "not the later one");
-    assert!(matches!(out.actions()[..], [Action::Subscribe(_)]));
+    assert!(matches!(asked(&mut room, 7, &mut out)[..], [Action::Subscribe(_)]));
 }
 
 #[test]
@@ -291,17 +316,23 @@ fn a_deserted_room_lingers_then_gives_its_interest_back_and_is_forgotten() {
     let end = 100 + limits().linger_ms;
     assert_eq!(room.next_deadline(), Some(end));
     room.on_tick(end - 1, &mut out);
-    assert!(room.is_open() && room.is_announced() && out.actions().is_empty());
+    assert!(room.is_open() && room.is_announced() && asked(&mut room, end - 1, &mut out).is_empty());
     room.on_tick(end, &mut out);
-    let [Action::Unsubscribe(call)] = out.actions()[..] else { panic!("interest is kept") };
+    let [Action::Unsubscribe(call)] = asked(&mut room, end, &mut out)[..] else { panic!("interest is kept") };
     assert!(!room.is_open() && !room.is_announced());
     assert_eq!(room.next_deadline(), Some(end + limits().call_ms));
     room.removed(end + 10, call, false, &mut out);
-    assert_eq!((out.actions(), room.next_deadline()), (vec![], Some(end + 60)), "again, later");
+    assert_eq!(
+        (asked(&mut room, end + 10, &mut out), room.next_deadline()),
+        (vec![], Some(end + 60)),
+        "again, later"
+    );
     room.on_tick(end + 60, &mut out);
-    let [Action::Unsubscribe(call)] = out.actions()[..] else { panic!("not tried again") };
+    let [Action::Unsubscribe(call)] = asked(&mut room, end + 60, &mut out)[..] else {
+        panic!("not tried again")
+    };
     room.removed(end + 61, call, true, &mut out);
-    assert_eq!(out.actions(), [Action::Forget]);
+    assert_eq!(asked(&mut room, end + 61, &mut out), [Action::Forget]);
 }
 
 #[test]
@@ -311,21 +342,23 @@ fn who_comes_back_while_it_lingers_finds_it_open() {
     room.need(200, 0, Need { attached: true, number: 1 }, &mut out);
     assert_eq!((out.hand_overs().len(), room.next_deadline()), (1, None));
     room.on_tick(1_000_000, &mut out);
-    assert!(room.is_open() && out.actions().is_empty());
+    assert!(room.is_open() && asked(&mut room, 1_000_000, &mut out).is_empty());
 }
 
 #[test]
 fn interest_that_could_not_be_stored_is_announced_again_and_no_sub_waits_for_that() {
     let (mut room, mut out) = (Room::new(Arc::new(limits()), 1), Sent::default());
     room.need(0, 0, Need { attached: true, number: 1 }, &mut out);
-    let [Action::Subscribe(call)] = out.actions()[..] else { panic!("not subscribed") };
+    let [Action::Subscribe(call)] = asked(&mut room, 0, &mut out)[..] else { panic!("not subscribed") };
     let reply = SubscribedRoom { epoch: EPOCH, head: 1, stored: false };
     room.subscribed(0, call, reply, &mut out);
-    assert_eq!((out.actions(), room.next_deadline()), (vec![], Some(50)));
+    assert_eq!((asked(&mut room, 0, &mut out), room.next_deadline()), (vec![], Some(50)));
     room.need(10, 0, Need { attached: true, number: 2 }, &mut out);
-    let [Action::Subscribe(call)] = out.actions()[..] else { panic!("a new sub waits for nothing") };
+    let [Action::Subscribe(call)] = asked(&mut room, 10, &mut out)[..] else {
+        panic!("a new sub waits for nothing")
+    };
     room.subscribed(11, call, SubscribedRoom { stored: true, ..reply }, &mut out);
-    assert_eq!((out.actions(), room.next_deadline()), (vec![], None));
+    assert_eq!((asked(&mut room, 11, &mut out), room.next_deadline()), (vec![], None));
 }
 
 #[test]
@@ -333,11 +366,13 @@ fn another_history_is_asked_for_once_and_then_opened_anew() {
     let (mut room, mut out) = opened(5);
     room.hint(1, OTHER, 3, &mut out);
     room.push(2, OTHER, [(4, || Bytes::from_static(b"y"))], &mut out);
-    let [Action::AskHead(call)] = out.actions()[..] else { panic!("asked more than once, or not") };
-    assert_eq!(room.next_deadline(), Some(1 + limits().call_ms));
+    let [Action::AskHead(call)] = asked(&mut room, 2, &mut out)[..] else {
+        panic!("asked more than once, or not")
+    };
+    assert_eq!(room.next_deadline(), Some(2 + limits().call_ms));
     room.head_is(3, call, OTHER, 4, &mut out);
     assert_eq!((room.epoch(), room.is_open()), (Some(OTHER), false));
-    let [Action::Subscribe(call)] = out.actions()[..] else { panic!("not subscribed anew") };
+    let [Action::Subscribe(call)] = asked(&mut room, 3, &mut out)[..] else { panic!("not subscribed anew") };
     room.subscribed(4, call, SubscribedRoom { epoch: OTHER, head: 4, stored: true }, &mut out);
     let told = HandOver { epoch: OTHER, head: 4, known: 4, answered: 1 };
     assert_eq!((out.hand_overs(), room.is_open()), (vec![(0, told)], true));

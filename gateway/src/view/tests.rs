@@ -203,7 +203,8 @@ fn a_shared_page_that_brought_nothing_is_followed_by_one_of_its_own() {
     view.page(1, sub, first.number, &page(1, 300, 257..=300), &mut shard);
     let second = shard.asks[1];
     assert_eq!((second.after, second.shared), (300, false), "at once, from its own position");
-    view.page(2, sub, second.number, &page(1, 300, 301..=300), &mut shard);
+    let nothing = Page { frames: Arc::default(), ..page(1, 300, 300..=300) };
+    view.page(2, sub, second.number, &nothing, &mut shard);
     assert_eq!(shard.asks.len(), 2, "nothing again: it waits");
     view.on_tick(2 + limits().backoff_min_ms, &mut shard);
     assert_eq!(shard.asks.len(), 3);

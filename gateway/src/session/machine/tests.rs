@@ -57,10 +57,10 @@ fn open_with(limits: SessionLimits) -> (Session, Frames) {
 }
 
 fn publish(session: &mut Session, out: &mut Frames) -> Publish {
-    match session.on_text(r#"{"pub":"news","data":1,"id":7}"#, 1_000, out) {
-        Todo::Publish(publish) => publish,
-        other => panic!("{other:?}"),
-    }
+    let Todo::Publish(publish) = session.on_text(r#"{"pub":"news","data":1,"id":7}"#, 1_000, out) else {
+        panic!("{}", out.last())
+    };
+    publish
 }
 
 #[test]
