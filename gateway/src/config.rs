@@ -230,7 +230,7 @@ impl Settings for Config {
 
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
-        crate::deps::probes(self)
+        crate::server_probes::all(&self.etcd.endpoints)
     }
 
     fn warnings(&self) -> Vec<String> {

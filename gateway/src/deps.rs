@@ -7,7 +7,7 @@ use sluice_cluster::Registration;
 use sluice_cluster::etcd::{EtcdCluster, EtcdConfig};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_service::clock::Clock;
-use sluice_service::process::{Probe, StartError};
+use sluice_service::process::StartError;
 
 use crate::app::Deps;
 use crate::config::Config;
@@ -31,12 +31,4 @@ pub async fn connect(
         .await
         .map_err(StartError::url("etcd.endpoints"))?;
     Ok(Deps { cluster: Arc::new(cluster), clock: Clock::system() })
-}
-
-/// Connects once to each server, for `--check --connect`.
-#[must_use]
-pub fn probes(config: &Config) -> Vec<Probe> {
-    let etcd = config.etcd.endpoints.clone();
-    let etcd = Probe::new("etcd.endpoints", async move { sluice_cluster::etcd::probe(&etcd).await });
-    vec![etcd]
 }

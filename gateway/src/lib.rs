@@ -23,6 +23,8 @@ pub mod refusals;
 pub mod repair;
 pub mod room;
 pub mod rules;
+#[cfg(feature = "servers")]
+mod server_probes;
 pub mod session;
 pub mod shard;
 pub mod slow_client;

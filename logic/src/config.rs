@@ -140,7 +140,7 @@ impl Settings for Config {
 
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
-        crate::deps::probes(self)
+        crate::server_probes::all(&self.postgres.url, &self.etcd.endpoints, &self.nats.url, &self.redis.url)
     }
 
     fn read_files(&mut self) -> Result<(), Vec<String>> {

@@ -10,7 +10,7 @@ use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_presence::redis::{RedisConfig, RedisPresence};
 use sluice_queue::jetstream::{JetStream, NatsConfig};
 use sluice_service::clock::Clock;
-use sluice_service::process::{Probe, StartError};
+use sluice_service::process::StartError;
 use sluice_store::Store;
 use sluice_store::postgres::{PgConfig, PgStore};
 
@@ -51,26 +51,6 @@ pub async fn connect(
         cluster: Arc::new(cluster),
         clock: Clock::system(),
     })
-}
-
-/// Connects once to each server, for `--check --connect`.
-#[must_use]
-pub fn probes(config: &Config) -> Vec<Probe> {
-    let etcd = config.etcd.endpoints.clone();
-    let etcd = Probe::new("etcd.endpoints", async move { sluice_cluster::etcd::probe(&etcd).await });
-    let nats = config.nats.url.clone();
-    let nats = Probe::new("nats.url", async move {
-        sluice_queue::jetstream::probe(&nats).await.map_err(|error| error.to_string())
-    });
-    let redis = config.redis.url.clone();
-    let redis = Probe::new("redis.url", async move {
-        sluice_presence::redis::probe(&redis).await.map_err(|error| error.to_string())
-    });
-    let postgres = config.postgres.url.clone();
-    let postgres = Probe::new("postgres.url", async move {
-        sluice_store::postgres::probe(&postgres).await.map_err(|error| error.to_string())
-    });
-    vec![postgres, etcd, nats, redis]
 }
 
 fn open_store(config: &Config) -> OpenStore {

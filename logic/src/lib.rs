@@ -18,5 +18,7 @@ mod probe;
 mod publish;
 mod read;
 mod rpc;
+#[cfg(feature = "servers")]
+mod server_probes;
 pub mod stages;
 mod sweep;

@@ -67,7 +67,7 @@ impl Settings for Config {
 
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
-        crate::deps::probes(self)
+        crate::server_probes::all(&self.etcd.endpoints, &self.nats.url, &self.redis.url)
     }
 
     fn check(&self) -> Result<(), Vec<String>> {

@@ -7,7 +7,7 @@ use sluice_cluster::{Duty, Registration};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_presence::redis::{RedisConfig, RedisPresence};
 use sluice_queue::jetstream::{JetStream, NatsConfig};
-use sluice_service::process::{Probe, StartError};
+use sluice_service::process::StartError;
 
 use crate::app::Deps;
 use crate::config::Config;
@@ -41,20 +41,4 @@ pub async fn connect(
         .await
         .map_err(StartError::url("etcd.endpoints"))?;
     Ok(Deps { queue: Arc::new(queue), presence: Arc::new(presence), cluster: Arc::new(cluster) })
-}
-
-/// Connects once to each server, for `--check --connect`.
-#[must_use]
-pub fn probes(config: &Config) -> Vec<Probe> {
-    let etcd = config.etcd.endpoints.clone();
-    let etcd = Probe::new("etcd.endpoints", async move { sluice_cluster::etcd::probe(&etcd).await });
-    let nats = config.nats.url.clone();
-    let nats = Probe::new("nats.url", async move {
-        sluice_queue::jetstream::probe(&nats).await.map_err(|error| error.to_string())
-    });
-    let redis = config.redis.url.clone();
-    let redis = Probe::new("redis.url", async move {
-        sluice_presence::redis::probe(&redis).await.map_err(|error| error.to_string())
-    });
-    vec![etcd, nats, redis]
 }

@@ -14,4 +14,6 @@ mod fanout;
 mod last;
 pub mod metrics;
 mod outlet;
+#[cfg(feature = "servers")]
+mod server_probes;
 pub mod stages;

@@ -1,0 +1,16 @@
+//! One try of each server, for `--check --connect`. It takes addresses rather than the configuration,
+//! which calls it, and keeps no connection.
+
+use sluice_service::process::Probe;
+
+/// Connects once to each server.
+#[must_use]
+pub fn all(endpoints: &[String]) -> Vec<Probe> {
+    vec![etcd(endpoints)]
+}
+
+/// Asks etcd.
+fn etcd(endpoints: &[String]) -> Probe {
+    let endpoints = endpoints.to_vec();
+    Probe::new("etcd.endpoints", async move { sluice_cluster::etcd::probe(&endpoints).await })
+}
