@@ -76,6 +76,37 @@ async fn a_small_drill_ends_green() {
     assert!(options(&dir).check().unwrap_err().to_string().contains("another run"), "a folder is used once");
 }
 
+/// Every service, its log's reader gone from the start, gone later, or standing still: each stop in budget with 0, every
+/// client told.
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_need_nobody_who_reads_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("drill");
+    let plan = Plan { seed: 3, clients: 40, rate_per_s: 200, rooms: 10, ..Plan::default() };
+    let options = Options { scenario: Scenario::Logs, rounds: Some(6), plan, ..options(&dir) };
+    let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
+    let (path, verdict) = &outcome.parts[0];
+    assert!(outcome.is_green(), "{verdict:#?}");
+    let faults: Vec<FaultRecord> = lines(&path.join("faults.jsonl"));
+    let stops: Vec<&FaultRecord> = faults.iter().filter(|fault| fault.kind.starts_with("log ")).collect();
+    assert_eq!(stops.len(), 9, "gone is two stops: {stops:?}");
+    assert!(stops.iter().all(|fault| fault.hit && fault.exit.as_ref().unwrap().code == Some(0)), "{stops:?}");
+}
+
+/// Leases are so long that nothing is reaped while it is looked for: what is gone was taken along by the stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_stops_leaves_nothing_to_the_reaper() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        only: vec!["term gateway".into()],
+        rounds: Some(1),
+        settings: vec!["all.etcd.lease_ttl_s=60".parse().unwrap()],
+        ..options(&folder.path().join("drill"))
+    };
+    let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
+    assert!(outcome.is_green(), "{:#?}", outcome.parts[0].1);
+}
+
 #[tokio::test]
 async fn what_cannot_be_done_is_said_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
