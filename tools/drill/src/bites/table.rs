@@ -97,7 +97,8 @@ const LONG_LEASES: Setup = Setup {
     settings: &["all.etcd.lease_ttl_s=14"],
     ..SETUP
 };
-/// Nothing happens, but some read slowly, or not for seconds, what comes in masses.
+/// Nothing happens, but some read slowly, or not for seconds, what comes in masses. They fall out of every ring and
+/// catch up by pages, each shorter than what is missing: a page that counts as everything leaves a gap.
 const SLOW_READERS: Setup = Setup {
     name: "slow readers",
     scenario: Scenario::Calm,
@@ -105,17 +106,6 @@ const SLOW_READERS: Setup = Setup {
     load: [12, 120, 1],
     large_in: 10,
     settings: &["gateway.max_behind=250"],
-    ..SETUP
-};
-/// Gateways die under one busy room, and clients come to another one: who was away for half a second is behind every
-/// ring and catches up by a page, while three hundred more come each second. A page that counts as everything leaves a
-/// gap then, nearly each time.
-const LATE_READERS: Setup = Setup {
-    name: "late readers",
-    scenario: Scenario::Quick,
-    only: &["kill gateway"],
-    rounds: 3,
-    load: [30, 300, 1],
     ..SETUP
 };
 /// An older copy of the store comes back.
@@ -173,7 +163,7 @@ pub const BITES: &[Bite] = &[
     bite("drain-drops-outcomes", STOPS, &[AnomalyKind::Unresolved]),
     bite("wedged-stop", STOPS, &[AnomalyKind::BadExit]),
     bite("exit-without-status-flush", LONG_LEASES, &[AnomalyKind::PresenceWrong]),
-    bite("history-before-interest", LATE_READERS, &[AnomalyKind::Gap]),
+    bite("history-before-interest", SLOW_READERS, &[AnomalyKind::Gap]),
     bite("full-queue-drops", SLOW_READERS, &[AnomalyKind::Gap]),
     bite("skip-not-told", SLOW_READERS, &[AnomalyKind::Gap]),
     bite(
