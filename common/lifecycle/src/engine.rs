@@ -139,7 +139,7 @@ impl Engine {
         Report {
             reason: progress.reason.clone().unwrap_or_else(|| StopReason::Manual("no reason".to_owned())),
             stages: progress.outcomes.clone(),
-            counts: self.state.totals(),
+            counts: self.state.settle(),
             abandoned: self.state.tasks(),
             elapsed: asked.elapsed(),
         }
@@ -165,6 +165,7 @@ impl Drop for Engine {
         for tasks in self.state.all_stages() {
             tasks.end();
         }
+        self.state.settle();
         // Last: it ends the signal thread, which may still be asked until here.
         self.state.over.cancel();
     }

@@ -83,6 +83,21 @@ async fn one_line_for_each_stage_and_a_summary() {
     assert_eq!(lines.containing("ignored").len(), 1, "the second signal");
 }
 
+/// Who counts may hold the lifecycle.
+#[tokio::test(start_paused = true)]
+async fn whoever_counts_is_let_go_of_at_the_end() {
+    let (lifecycle, engine) = Lifecycle::new(plan());
+    let counter = std::sync::Arc::new(7_u64);
+    let (counting, of_a_stage, kept) = (counter.clone(), counter.clone(), lifecycle.clone());
+    lifecycle.summarize("all", move || *counting + u64::from(kept.stage() == Stage::Ready));
+    lifecycle.tally(Stage::Drain, "some", move || *of_a_stage);
+    lifecycle.stop(StopReason::Signal("SIGTERM"));
+    let report = engine.run().await;
+    assert_eq!((report.counts["all"], report.counts["some"]), (7, 7));
+    assert_eq!(lifecycle.counts(), report.counts, "and what they said stays");
+    assert_eq!(std::sync::Arc::strong_count(&counter), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_start_that_failed_is_an_error_with_its_exit_code() {
     let lines = logged(plan(), |lifecycle| {
