@@ -60,4 +60,6 @@ pub(super) struct Connection {
     pub unanswered: usize,
     /// When to come back, as told.
     pub told: Option<Duration>,
+    /// By the last words, which count more than what was said before.
+    pub said_bye: bool,
 }

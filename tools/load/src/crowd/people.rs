@@ -141,7 +141,7 @@ impl People {
         self.serials += 1;
         let (serial, url) = (self.serials, self.name(url));
         let (stage, next, told) = (Stage::Greeting, Box::default(), None);
-        Connection { client, serial, stage, conn: 0, url, next, unanswered: 0, told }
+        Connection { client, serial, stage, conn: 0, url, next, unanswered: 0, told, said_bye: false }
     }
 
     pub(super) fn dialled(&mut self, client: usize, key: usize) {
@@ -266,6 +266,7 @@ impl People {
             }
         } else if let Some(bye) = &frame.bye {
             let told = bye.reconnect_ms.map(Duration::from_millis);
+            connection.said_bye = true;
             connection.told = if bye.reconnect { told.or(connection.told) } else { Some(UNWANTED) };
         } else if let (Some(error), Some(place)) = (&frame.error, place) {
             let pause = if error.retry { SUB_AGAIN } else { UNWANTED };
@@ -351,7 +352,7 @@ impl People {
                 let reason = gone.to_string();
                 witness.see(number, Event::Closed { conn, code, reason, is_current });
                 let client = &self.clients[number];
-                if is_current && client.coming.is_none() && client.due.is_none() {
+                if is_current && client.coming.is_none() && (client.due.is_none() || connection.said_bye) {
                     let random = self.rng.random();
                     let pause = client.comeback.pause(connection.told, gateways, random);
                     self.comes_back(number, pause);
@@ -378,4 +379,94 @@ impl People {
 fn is_at_home(number: usize, client: &Client, gateways: &[Gateway]) -> bool {
     let home = gateways.get(number % gateways.len().max(1)).map(|gateway| gateway.url.as_str());
     client.current.is_some() && client.is_live && client.url.as_deref() == home
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WELCOME: &str = r#"{"welcome":{"session":"s","instance":"g","user":"u","epoch":"e","ping_s":25}}"#;
+
+    /// A client of two rooms that has its welcome, and what it said.
+    fn welcomed(people: &mut People, key: usize) -> (Connection, String) {
+        let mut connection = people.connection(0, "ws://a/ws");
+        people.dialled(0, key);
+        let said = hears(people, key, &mut connection, WELCOME);
+        (connection, said)
+    }
+
+    fn hears(people: &mut People, key: usize, connection: &mut Connection, text: &str) -> String {
+        let mut out = Vec::new();
+        people.on_text(key, connection, &mut out, text.as_bytes(), &mut |_: usize, _: Event<'_>| {});
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    fn two_rooms() -> People {
+        let mut people = People::new(1);
+        people.join("u", &["a".to_owned(), "b".to_owned()]);
+        people
+    }
+
+    fn subscribed(people: &mut People, key: usize, connection: &mut Connection, after: u64) {
+        for (room, id) in [("a", 0), ("b", 1)] {
+            let text = format!(
+                r#"{{"ok":"sub","room":"{room}","after":{after},"head":{after},"epoch":"e","recovered":true,"id":{id}}}"#
+            );
+            hears(people, key, connection, &text);
+        }
+    }
+
+    #[test]
+    fn positions_go_with_the_client_and_gaps_are_counted() {
+        let mut people = two_rooms();
+        let (mut first, said) = welcomed(&mut people, 7);
+        assert!(said.contains(r#""sub":"a""#) && !said.contains("after"), "{said}");
+        subscribed(&mut people, 7, &mut first, 0);
+        assert_eq!(people.live, 1);
+        for seq in [1, 2, 4] {
+            let text = format!(r#"{{"msg":"a","seq":{seq},"from":"x","at":1,"data":1}}"#);
+            hears(&mut people, 7, &mut first, &text);
+        }
+        assert_eq!(people.gaps, 1, "3 is missing");
+        let (_, said) = welcomed(&mut people, 8);
+        assert!(said.contains(r#""after":4,"epoch":"e""#) && said.contains(r#""after":0"#), "{said}");
+        assert_eq!((people.live, people.clients[0].former), (0, Some(7)));
+    }
+
+    #[test]
+    fn who_has_all_rooms_on_a_second_connection_leaves_the_first() {
+        let mut people = two_rooms();
+        let (mut first, _) = welcomed(&mut people, 7);
+        subscribed(&mut people, 7, &mut first, 0);
+        let (mut second, _) = welcomed(&mut people, 8);
+        assert!(people.todo.is_empty(), "not before");
+        subscribed(&mut people, 8, &mut second, 0);
+        assert!(matches!(people.todo[..], [Todo::Goodbye(7)]));
+        assert_eq!(people.live, 1);
+    }
+
+    #[test]
+    fn the_last_word_about_coming_back_counts() {
+        let mut people = two_rooms();
+        let (mut connection, _) = welcomed(&mut people, 7);
+        let now = Instant::now();
+        let due_in = |people: &People| people.clients[0].due.map(|due| due.duration_since(now).as_secs());
+        hears(
+            &mut people,
+            7,
+            &mut connection,
+            r#"{"drain":{"reason":"restart","within_ms":1,"reconnect_ms":9500}}"#,
+        );
+        assert_eq!(due_in(&people), Some(9));
+        let closed = Gone::Closed(1012, String::new());
+        let mut nobody = |_: usize, _: Event<'_>| {};
+        hears(
+            &mut people,
+            7,
+            &mut connection,
+            r#"{"bye":{"code":1012,"reason":"restart","reconnect":true,"reconnect_ms":3500}}"#,
+        );
+        people.gone(7, &connection, &closed, 2, &mut nobody);
+        assert_eq!(due_in(&people), Some(3));
+    }
 }
