@@ -2,10 +2,12 @@
 
 mod decode;
 mod diagnosis;
+mod request;
 
 use serde::Serialize;
 
-pub use self::decode::{Decoded, HistoryRange, Refused, Request, decode};
+pub use self::decode::decode;
+pub use self::request::{Decoded, HistoryRange, Refused, Request};
 use super::{Bye, Drain, Welcome, WireError};
 use crate::grpc::Message;
 use crate::ids::{Epoch, Key, RoomId, Seq};

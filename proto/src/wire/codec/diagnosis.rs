@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::decode::{Decoded, Refused, judge_id};
+use super::request::{Decoded, Refused, judge_id};
 use crate::wire::{Connect, ErrorCode};
 
 /// How much of a bad frame, name or value is quoted back, bytes.
