@@ -21,7 +21,7 @@ use crate::shard::shared::Shared;
 pub struct DrainHooks {
     /// How far the stop is.
     pub lifecycle: Lifecycle,
-    /// Arc<Shared> with the shards.
+    /// What this gateway shares with its shards.
     pub shared: Arc<Shared>,
     /// Where the clients are.
     pub shards: Shards,

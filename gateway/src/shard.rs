@@ -6,7 +6,7 @@
 //! (`turn`); what a turn wrote for clients leaves at its end.
 //!
 //! Data flows one way: socket → session → home or views → peers → socket. State has groups with private
-//! fields; the methods of [`Shard`] stand in the file of the state they change.
+//! fields; the methods of `Shard` stand in the file of the state they change.
 
 mod buffers;
 pub mod connection;

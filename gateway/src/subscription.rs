@@ -66,7 +66,7 @@ pub struct Ask {
     pub epoch: Epoch,
     /// Read messages after this position: the start of the aligned page if `shared`, else the cursor.
     pub after: Seq,
-    /// May be answered by a page that others ask for too, also one already in flight ([`pages::Pages`]).
+    /// May be answered by a page that others ask for too, also one already in flight (`pages::PageReads`).
     pub shared: bool,
 }
 

@@ -17,7 +17,7 @@ pub fn line(text: impl Display) -> Result<(), Unwritten> {
     offer(text).map(drop)
 }
 
-/// Text of several lines that ends with one. Otherwise like [`line`].
+/// Text of several lines that ends with one. Otherwise like [`line()`].
 ///
 /// # Errors
 /// [`Unwritten`]

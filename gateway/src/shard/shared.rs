@@ -24,7 +24,7 @@ use crate::metrics::{Metrics, Stats};
 use crate::refusals::Refusals;
 use crate::session::machine::{SessionLimits, WelcomeFacts};
 
-/// Arc<Shared> by all shards.
+/// What all shards of a gateway share.
 #[derive(Debug)]
 pub struct Shared {
     /// The configuration.
