@@ -264,13 +264,10 @@ impl Settings for Config {
         }
         wrong.extend(Names::read(&self.origins, &self.hosts).err().into_iter().flatten());
         wrong.extend(Proxies::read(&self.trusted_proxies).err().into_iter().flatten());
-        wrong.extend(self.wrong_url());
         wrong.extend(self.etcd.check());
         wrong.extend(self.grpc.check());
         wrong.extend(self.logic.check("logic.seeds"));
-        if !self.advertise.is_empty() {
-            wrong.extend(url::check("advertise", &self.advertise, UrlKind::WebSocket));
-        }
+        wrong.extend(self.wrong_advertise());
         wrong.extend(self.agent.address().err().map(|error| format!("agent.listen: {error}")));
         // With the accept grace: a stop cut short closes by force.
         let grace = self.drain.accept_grace_ms;
@@ -290,20 +287,23 @@ impl Settings for Config {
 }
 
 impl Config {
-    /// What is wrong with `advertise`, if it is given.
-    fn wrong_url(&self) -> Option<String> {
+    /// What is wrong with `advertise`, if it is given: one sentence, with the URL that was probably meant.
+    fn wrong_advertise(&self) -> Option<String> {
         let url = self.advertise.as_str();
+        if url.is_empty() {
+            return None;
+        }
         let read = url.parse::<Uri>().ok();
         let scheme = read.as_ref().and_then(Uri::scheme_str).unwrap_or_default();
         let host = read.as_ref().and_then(Uri::host).is_some_and(|host| !host.is_empty());
-        if url.is_empty() || (host && matches!(scheme, "ws" | "wss")) {
-            return None;
+        if host && matches!(scheme, "ws" | "wss") {
+            return url::check("advertise", url, UrlKind::WebSocket);
         }
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let tls = if scheme == "http" { "ws" } else { "wss" };
         let meant = if rest.is_empty() { "chat.example/ws" } else { rest };
         Some(format!(
-            "advertise is {url:?}, which no WebSocket client can use: write for example {tls}://{meant}"
+            "advertise is {url:?}, but clients connect by WebSocket: write for example {tls}://{meant}"
         ))
     }
 

@@ -36,11 +36,15 @@ pub(crate) fn connect(
 ) -> Result<(PipeWriter, impl Future<Output = ()> + Send + 'static), Error> {
     let failed = |error: std::io::Error| Error::System(format!("no pipe for a log: {error}"));
     let (read, write) = std::io::pipe().map_err(failed)?;
-    // gone from the start means before the process can write its first line
-    let pipe = match *reading.borrow_and_update() {
+    // gone or stuck from the start means before the process can write its first line
+    let initial = *reading.borrow_and_update();
+    let pipe = match initial {
         LogReading::Gone => None,
         LogReading::Reads | LogReading::Stuck => Some(Receiver::from_owned_fd(read.into()).map_err(failed)?),
     };
+    if let (LogReading::Stuck, Some(pipe)) = (initial, &pipe) {
+        fill(pipe);
+    }
     let work = async move {
         let Some(mut pipe) = pipe else { return };
         let Ok(mut file) = tokio::fs::OpenOptions::new().create(true).append(true).open(log).await else {
@@ -114,7 +118,6 @@ mod tests {
         let (write, work) = connect(log.clone(), told.clone()).unwrap();
         let mut reader = tokio::task::JoinSet::new();
         reader.spawn(work);
-        tokio::task::yield_now().await;
         let mut stuck = shell("echo one >&2", write);
         // it cannot have ended: its line has no space; a look that comes too early proves nothing and harms nothing
         tokio::time::timeout(Duration::from_millis(200), std::future::pending::<()>()).await.unwrap_err();
