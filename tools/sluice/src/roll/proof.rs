@@ -100,14 +100,14 @@ impl Proof {
     }
 }
 
-/// Numbered as the drill calls them.
+/// Numbered from 1, as the drill calls them.
 fn admins(instances: &[Instance]) -> Vec<String> {
     let mut counts = std::collections::BTreeMap::<Kind, usize>::new();
     let place = |instance: &Instance| {
         let admin = instance.admin()?;
         let index = counts.entry(instance.kind).or_default();
         *index += 1;
-        Some(format!("{}-{}={admin}", instance.kind, *index - 1))
+        Some(format!("{}-{index}={admin}", instance.kind))
     };
     instances.iter().filter_map(place).collect()
 }
