@@ -387,3 +387,31 @@ fn a_room_nobody_wants_is_removed_with_its_interest() {
     home.need(end, 0, &room(0), (Need { attached: false, number: 1 }, None), &mut sent);
     assert_eq!(home.rooms_len(), 0, "who leaves opens nothing");
 }
+
+#[test]
+fn a_message_is_encoded_once_as_a_whole_frame() {
+    let message = Message { seq: 6, sender: "ann".into(), key: "k".into(), at_ms: 9, data: "1".into() };
+    let text = r#"{"msg":"room0","seq":6,"from":"ann","key":"k","at":9,"data":1}"#;
+    let header = [0x81, u8::try_from(text.len()).unwrap()];
+    assert_eq!(encode(&room(0), &message), [&header, text.as_bytes()].concat());
+}
+
+/// Else it is looked at every 100 ms only, and what is due waits for that.
+#[test]
+fn a_home_is_busy_while_any_one_thing_is_due() {
+    let quiet = || opened(2);
+    assert!(!quiet().0.is_busy(0));
+    let (mut home, mut sent) = quiet();
+    home.publish(publish(1), (Instant::now(), 0), &mut sent);
+    assert!(home.is_busy(0), "a publish is without outcome");
+    let (mut home, _) = quiet();
+    home.repair.alarm(0);
+    home.ask_due_heads(0, &mut Sent::default());
+    assert!(home.is_busy(0), "rooms are still to be looked at for heads to ask");
+    let (mut home, _) = quiet();
+    home.announce_below = 1;
+    assert!(home.is_busy(0), "a room is still to announce itself");
+    let (mut home, mut sent) = quiet();
+    home.need(0, 0, &room(0), (Need { attached: false, number: 1 }, None), &mut sent);
+    assert!(home.is_busy(RoomLimits::default().linger_ms), "a room is due");
+}

@@ -212,3 +212,24 @@ fn who_leaves_a_room_last_is_released_when_its_interest_is_removed() {
     home.removed(6_000, call, Some(true), &mut calls);
     assert_eq!((calls.1.as_slice(), home.rooms_len()), ([who(1), who(2)].as_slice(), 0));
 }
+
+/// A turn that can do nothing is not followed by another at once: the shard would spin until the answer comes.
+#[test]
+fn a_call_that_is_full_waits_for_its_answer_and_not_for_turns() {
+    let (mut home, mut calls) = crowded();
+    home.announce_all(2, &mut calls);
+    assert!(turns(&mut home, 2, &mut calls) < 100);
+    assert_eq!((home.subscribes.len(), home.announce_below > 0), (ROOMS_PER_CALL_MAX, true));
+    let (mut home, mut calls) = crowded();
+    let now = defaults::REPAIR_EVERY_MS;
+    // The first fills the call under way, the second what waits behind it.
+    for _ in 0..3 {
+        assert!(turns(&mut home, now, &mut calls) < 100);
+    }
+    assert_eq!((home.heads.len(), home.heads_pass.is_some()), (ROOMS_PER_CALL_MAX, true));
+}
+
+/// How many turns say that there is more, at most a hundred.
+fn turns(home: &mut Home, now: Ms, calls: &mut Calls) -> usize {
+    (0..100).take_while(|_| home.on_tick(now, (Instant::now(), 0), calls)).count()
+}

@@ -80,3 +80,36 @@ impl Ahead {
         self.by_seq.first_key_value().map(|(seq, _)| *seq)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sizes that differ, so that no wrong sum looks right.
+    #[test]
+    fn bytes_are_given_back_however_a_message_leaves() {
+        let (own, other) = (Epoch(7), Epoch(8));
+        let mut ahead = Ahead::default();
+        let stash = |ahead: &mut Ahead, epoch, seq, len| {
+            ahead.stash((9, 1_000), epoch, seq, || Bytes::from(vec![b'x'; len]));
+        };
+        for (seq, len) in [(3, 30), (4, 7), (6, 100), (7, 11), (9, 50)] {
+            stash(&mut ahead, own, seq, len);
+        }
+        stash(&mut ahead, own, 9, 500);
+        assert_eq!(ahead.bytes, 198, "the same message again is not kept twice");
+        stash(&mut ahead, other, 7, 13);
+        assert_eq!(ahead.bytes, 200, "another history replaces it");
+        assert_eq!(ahead.take(3).map(|frame| frame.bytes.len()), Some(30));
+        assert_eq!((ahead.bytes, ahead.take(3).is_none()), (170, true));
+        ahead.drop_through(5);
+        assert_eq!((ahead.bytes, ahead.first(), ahead.len()), (163, Some(6), 3));
+        ahead.drop_through(6);
+        assert_eq!((ahead.bytes, ahead.first()), (63, Some(7)));
+        let kept: Vec<Seq> = ahead.drain_epoch(own).map(|frame| frame.seq).collect();
+        assert_eq!((kept, ahead.bytes, ahead.len()), (vec![9], 0, 0));
+        stash(&mut ahead, own, 1, 5);
+        ahead.clear();
+        assert_eq!((ahead.bytes, ahead.len()), (0, 0));
+    }
+}

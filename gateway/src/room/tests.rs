@@ -391,3 +391,95 @@ fn the_recent_past_is_given_without_the_store() {
     assert_eq!(recent(1, 10), None, "the ring holds four");
     assert_eq!(recent(6, 10), None);
 }
+
+#[test]
+fn an_answer_from_before_the_room_took_its_epoch_closes_nothing_and_is_asked_again() {
+    let (mut room, mut out) = opened(5);
+    let before = 1;
+    room.head_is(1, before, OTHER, 9, &mut out);
+    let [Action::AskHead(call)] = asked(&mut room, 1, &mut out)[..] else { panic!("the head is not asked") };
+    assert_eq!((room.epoch(), room.is_open(), room.known()), (Some(EPOCH), true, 5));
+    room.head_is(2, call, EPOCH, 5, &mut out);
+    assert_eq!((asked(&mut room, 2, &mut out), room.next_deadline()), (vec![], None));
+}
+
+#[test]
+fn a_subscribe_from_before_the_room_took_its_epoch_is_believed_only_if_it_names_the_same() {
+    for (epoch, believed) in [(EPOCH, false), (OTHER, true)] {
+        let (mut room, mut out) = opened(5);
+        room.need(1, 0, Need { attached: true, number: 2 }, &mut out);
+        let [Action::Subscribe(early)] = asked(&mut room, 1, &mut out)[..] else { panic!("not subscribed") };
+        let heads = out.number();
+        room.head_is(2, heads, OTHER, 3, &mut out);
+        room.subscribed(3, early, SubscribedRoom { epoch, head: 6, stored: true }, &mut out);
+        assert_eq!((room.epoch(), room.is_open()), (Some(OTHER), believed));
+        let told = HandOver { epoch: OTHER, head: 6, known: 6, answered: 2 };
+        assert_eq!(out.hand_overs(), if believed { vec![(0, told)] } else { vec![] });
+        let again = (!believed).then(|| 3 + limits().backoff_min_ms);
+        assert_eq!((asked(&mut room, 3, &mut out), room.next_deadline()), (vec![], again));
+    }
+}
+
+#[test]
+fn a_later_subscribe_that_names_another_history_opens_the_room_anew() {
+    let (mut room, mut out) = opened(5);
+    room.announce(1, &mut out);
+    let [Action::Subscribe(call)] = asked(&mut room, 1, &mut out)[..] else { panic!("not announced") };
+    room.subscribed(2, call, SubscribedRoom { epoch: OTHER, head: 3, stored: true }, &mut out);
+    let told = HandOver { epoch: OTHER, head: 3, known: 3, answered: 1 };
+    assert_eq!((out.hand_overs(), asked(&mut room, 2, &mut out)), (vec![(0, told)], vec![]));
+}
+
+#[test]
+fn an_announcement_is_handed_over_to_nobody_and_what_it_says_of_the_head_is_read() {
+    let (mut room, mut out) = opened(5);
+    room.need(1, 1, Need { attached: true, number: 0 }, &mut out);
+    room.need(2, 0, Need { attached: true, number: 2 }, &mut out);
+    let [Action::Subscribe(call)] = asked(&mut room, 2, &mut out)[..] else { panic!("not subscribed") };
+    // Who asked has left, and who is there did not ask.
+    room.need(3, 0, Need { attached: false, number: 2 }, &mut out);
+    out.hand_overs();
+    room.subscribed(4, call, SubscribedRoom { epoch: EPOCH, head: 7, stored: true }, &mut out);
+    assert_eq!((out.hand_overs(), room.head(), room.known()), (vec![], 5, 7));
+    let due = 4 + limits().hold_min_ms;
+    assert_eq!((asked(&mut room, 4, &mut out), room.next_deadline()), (vec![], Some(due)));
+    room.on_tick(due, &mut out);
+    assert!(matches!(asked(&mut room, due, &mut out)[..], [Action::Read { after: 5, .. }]));
+}
+
+#[test]
+fn a_page_that_brings_nothing_is_no_find_and_the_next_read_is_waited_for() {
+    let (mut room, mut out) = opened(1);
+    room.hint(0, EPOCH, 2, &mut out);
+    room.on_tick(20, &mut out);
+    let (call, _) = read_of(&asked(&mut room, 20, &mut out)).expect("a read");
+    let nothing = Page { frames: Arc::from([]), ..page(1, 2, 2..=2) };
+    room.page(21, call, &nothing, &mut out);
+    assert_eq!(
+        (asked(&mut room, 21, &mut out), room.next_deadline()),
+        (vec![], Some(21 + limits().hold_min_ms))
+    );
+}
+
+#[test]
+fn each_broken_invariant_is_named() {
+    let stash = |room: &mut Room, seq| room.ahead.stash((9, 99), EPOCH, seq, || Bytes::from_static(b"x"));
+    let limits = RoomLimits { ahead_items: 1, ..limits() };
+    let (mut room, _) = opened_with(limits.clone(), 5);
+    stash(&mut room, 7);
+    assert_eq!(room.check(), Ok(()));
+    stash(&mut room, 8);
+    assert_eq!(room.check(), Err("R4: the stash is too large"));
+    let (mut room, _) = opened_with(limits.clone(), 5);
+    stash(&mut room, 6);
+    assert_eq!(room.check(), Err("R4: a stashed message is due"));
+    room.phase = RoomPhase::Opening;
+    assert_eq!(room.check(), Ok(()), "the epoch decides later");
+    let (mut room, _) = opened_with(limits, 5);
+    room.known = 4;
+    assert_eq!(room.check(), Err("R1: head beyond known"));
+    room.known = 6;
+    assert_eq!(room.check(), Ok(()));
+    room.ring.push(Frame { seq: 4, bytes: Bytes::new() }, (4, 4));
+    assert_eq!(room.check(), Err("R3: the ring does not end at the head"));
+}

@@ -300,3 +300,25 @@ fn duties_go_to_tasks_that_serve_and_nobody_takes_them_while_it_cannot_see_itsel
     pass(&mut known, &mut now, TTL, false);
     assert_eq!(known.steps(now), [], "out of contact");
 }
+
+#[test]
+fn the_gone_are_remembered_for_an_hour_and_not_a_moment_longer() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    known.remove(&id("x"), now);
+    let forgotten = now + REMEMBER_GONE;
+    pass(&mut known, &mut now, 2 * TTL, true);
+    known.tick(forgotten - Duration::from_millis(1));
+    assert_eq!(known.gone(), [id("x")]);
+    known.tick(forgotten);
+    assert_eq!(known.gone(), []);
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn who_gives_its_duties_back_says_so() {
+    let mut known = watcher(Instant::now());
+    assert!(!known.is_releasing());
+    known.release();
+    assert!(known.is_releasing());
+}
