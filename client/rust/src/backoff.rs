@@ -1,11 +1,15 @@
 //! How long to wait before coming back, each client at another time, so that those cut off together do not return
 //! together. Pure but for the random number.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rand::RngExt;
+use tokio::time::Instant;
 
-/// The pause before the next attempt.
+use crate::defaults::{RETRY_AFTER_MAX, RETRY_AFTER_SPREAD};
+
+/// The pause before the next attempt, and where that goes.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -13,11 +17,13 @@ pub(crate) struct Backoff {
     failures: u32,
     /// What the server asked for; used once.
     told: Option<Duration>,
+    /// Gateways that refused and said for how long, by URL.
+    closed: HashMap<String, Instant>,
 }
 
 impl Backoff {
     pub(crate) fn new((first, longest): (Duration, Duration)) -> Self {
-        Self { first, longest, failures: 0, told: None }
+        Self { first, longest, failures: 0, told: None, closed: HashMap::new() }
     }
 
     /// The server's wish for the next pause.
@@ -27,6 +33,26 @@ impl Backoff {
 
     pub(crate) fn failed(&mut self) {
         self.failures = self.failures.saturating_add(1);
+    }
+
+    /// This gateway refused, and is not to be asked again before `after`: never sooner, and later by chance, as all that
+    /// came together were told the same full seconds.
+    pub(crate) fn refused(&mut self, url: &str, after: Duration) {
+        let spread = 1.0 + RETRY_AFTER_SPREAD * rand::rng().random_range(0.0..=1.0);
+        // Bounded: what stands before a gateway may say anything, a day too.
+        let until = Instant::now() + after.min(RETRY_AFTER_MAX).mul_f64(spread);
+        self.closed.insert(url.to_owned(), until);
+    }
+
+    /// Where an attempt at `at` goes, and when: to the gateway that may be asked first, that of `next` when several may.
+    pub(crate) fn choose(&mut self, urls: &[String], next: usize, at: Instant) -> (usize, Instant) {
+        let now = Instant::now();
+        // Of gateways that are no longer in the list nothing has to be remembered.
+        self.closed.retain(|url, until| *until > now && urls.contains(url));
+        let opens =
+            |place: usize| self.closed.get(&urls[place % urls.len()]).map_or(at, |until| at.max(*until));
+        let places = (0..urls.len()).map(|step| next.wrapping_add(step));
+        places.map(|place| (place, opens(place))).min_by_key(|(_, at)| *at).unwrap_or((next, at))
     }
 
     pub(crate) fn connected(&mut self) {
@@ -81,6 +107,40 @@ mod tests {
         assert_eq!(backoff.pause(1), Duration::from_secs(7), "not a part of it");
         assert!(backoff.pause(1) <= FIRST);
         assert_eq!(backoff.attempt(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_refused_is_left_alone_as_long_as_it_said() {
+        let urls = ["a".to_owned(), "b".to_owned()];
+        let mut backoff = Backoff::new((FIRST, FIRST));
+        let soon = Instant::now() + FIRST;
+        assert_eq!(backoff.choose(&urls, 0, soon), (0, soon));
+        backoff.refused("a", Duration::from_secs(20));
+        assert_eq!(backoff.choose(&urls, 0, soon), (1, soon), "the other one, when it is its time");
+        backoff.refused("b", Duration::from_secs(2));
+        let (place, at) = backoff.choose(&urls, 0, soon);
+        let waits = at - Instant::now();
+        assert_eq!(place, 1, "the one that may be asked first");
+        assert!(waits >= Duration::from_secs(2) && waits <= Duration::from_secs(3), "{waits:?}");
+        let late = Instant::now() + Duration::from_secs(60);
+        assert_eq!(backoff.choose(&urls, 0, late), (0, late));
+        backoff.refused("a", Duration::from_secs(86_400));
+        let (_, at) = backoff.choose(&urls[..1], 0, soon);
+        assert!(at - Instant::now() <= RETRY_AFTER_MAX.mul_f64(1.0 + RETRY_AFTER_SPREAD), "bounded");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_told_the_same_comes_at_another_time() {
+        let mut backoff = Backoff::new((FIRST, FIRST));
+        let urls = ["a".to_owned()];
+        let mut waits = Vec::new();
+        for _ in 0..200 {
+            backoff.refused("a", Duration::from_secs(4));
+            waits.push(backoff.choose(&urls, 0, Instant::now()).1 - Instant::now());
+        }
+        waits.sort();
+        assert!(waits[0] >= Duration::from_secs(4), "never sooner: {waits:?}");
+        assert!(waits[199] - waits[0] > Duration::from_secs(1), "{waits:?}");
     }
 
     #[test]

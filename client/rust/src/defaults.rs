@@ -6,6 +6,11 @@ use std::time::Duration;
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// First and longest window of the random pause before a reconnect.
 pub(crate) const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// A gateway that refuses is left alone for as long as its `Retry-After` says, up to this: an hour that some proxy tells
+/// must not keep a client away from a gateway that is there again.
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// Part of it that is added by chance: a crowd was told the same full seconds.
+pub(crate) const RETRY_AFTER_SPREAD: f64 = 0.5;
 /// Publishes without an answer; further ones wait.
 pub(crate) const OUTBOX_MAX: usize = 4_096;
 /// Events kept for a reader that is behind; above it the socket is not read.

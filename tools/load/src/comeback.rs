@@ -1,16 +1,20 @@
 //! When a client comes back: as it was told, else at random within a window that grows. Pure; chance is an argument.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The first window of a connection that was lost without a word, and the longest.
 const WINDOW: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
-/// Part of a told `Retry-After` by which clients differ: everybody was told the same full seconds.
+/// Part of a told `Retry-After` that chance adds: everybody was told the same full seconds.
 const RETRY_SPREAD: f64 = 0.5;
+/// A `Retry-After` is kept up to this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
-/// Failures since the last connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Failures since the last connection, and gateways that said when they may be asked again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comeback {
     failures: u32,
+    /// By their place; empty for nearly all.
+    closed: Vec<(usize, Instant)>,
 }
 
 impl Comeback {
@@ -27,7 +31,7 @@ impl Comeback {
     /// The pause before the next attempt. `told`: by `drain` or `bye`, kept to the millisecond, as the server spreads
     /// its clients itself. `random`: 0 to 1.
     #[must_use]
-    pub fn pause(self, told: Option<Duration>, gateways: usize, random: f64) -> Duration {
+    pub fn pause(&self, told: Option<Duration>, gateways: usize, random: f64) -> Duration {
         if let Some(told) = told {
             return told;
         }
@@ -36,20 +40,27 @@ impl Comeback {
         window.mul_f64(least + (1.0 - least) * random)
     }
 
-    /// The same after a refusal. One gateway that refuses says nothing about the next: what it asks for is kept once
-    /// all have failed.
+    /// The gateway at this place refused now and is not to be asked again before so many seconds: never sooner, and
+    /// later by chance. `random`: 0 to 1.
+    pub fn refused(&mut self, gateway: usize, retry_after_s: u64, now: Instant, random: f64) {
+        let after = Duration::from_secs(retry_after_s).min(RETRY_AFTER_MAX);
+        self.closed.retain(|(place, until)| *place != gateway && *until > now);
+        self.closed.push((gateway, now + after.mul_f64(1.0 + RETRY_SPREAD * random)));
+    }
+
+    /// The turn of an attempt at `at`, and when: the gateway that may be asked first, that of `turn` when several may.
     #[must_use]
-    pub fn pause_after_refusal(self, retry_after_s: Option<u64>, gateways: usize, random: f64) -> Duration {
-        match retry_after_s {
-            Some(s) if self.failures > 0 && self.failures.is_multiple_of(count(gateways)) => {
-                Duration::from_secs(s).mul_f64(1.0 + RETRY_SPREAD * random)
-            }
-            _ => self.pause(None, gateways, random),
-        }
+    pub fn choose(&self, turn: usize, gateways: usize, at: Instant) -> (usize, Instant) {
+        let opens = |turn: usize| {
+            let closed = self.closed.iter().find(|(place, _)| *place == turn % gateways.max(1));
+            closed.map_or(at, |(_, until)| at.max(*until))
+        };
+        let turns = (0..gateways).map(|step| turn + step);
+        turns.map(|turn| (turn, opens(turn))).min_by_key(|(_, at)| *at).unwrap_or((turn, at))
     }
 
     /// How often all gateways have failed.
-    fn rounds(self, gateways: usize) -> u32 {
+    fn rounds(&self, gateways: usize) -> u32 {
         self.failures / count(gateways)
     }
 }
@@ -79,12 +90,23 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_kept_once_every_gateway_has_refused() {
+    fn a_gateway_that_refused_is_left_alone_as_long_as_it_said() {
         let mut comeback = Comeback::default();
-        comeback.failed();
-        assert!(comeback.pause_after_refusal(Some(5), 2, 1.0) < Duration::from_secs(1), "try the other one");
-        comeback.failed();
-        assert_eq!(comeback.pause_after_refusal(Some(4), 2, 0.0), Duration::from_secs(4));
-        assert_eq!(comeback.pause_after_refusal(Some(4), 2, 1.0), Duration::from_secs(6));
+        let now = Instant::now();
+        let in_s = |s| now + Duration::from_secs(s);
+        assert_eq!(comeback.choose(6, 2, now), (6, now));
+        comeback.refused(0, 20, now, 0.0);
+        assert_eq!(comeback.choose(6, 2, now), (7, now), "the other one, when it is its time");
+        comeback.refused(1, 4, now, 1.0);
+        assert_eq!(
+            comeback.choose(6, 2, now),
+            (7, in_s(6)),
+            "the one that may be asked first, spread by chance"
+        );
+        assert_eq!(comeback.choose(6, 2, in_s(20)), (6, in_s(20)));
+        comeback.refused(0, 86_400, now, 0.0);
+        assert_eq!(comeback.choose(0, 1, now), (0, now + RETRY_AFTER_MAX));
+        comeback.refused(1, 1, in_s(500), 0.0);
+        assert_eq!(comeback.closed.len(), 1, "what is over is forgotten");
     }
 }

@@ -127,6 +127,7 @@ impl Crowd {
 
     /// Where clients connect from now on.
     pub fn set_gateways(&mut self, gateways: Vec<Gateway>) {
+        self.people.gateways = gateways.len();
         self.gateways = gateways;
     }
 
@@ -269,7 +270,7 @@ impl Crowd {
             Err(error) => {
                 let (url, reason) = (gateway.url.as_str(), error.to_string());
                 witness.see(client, Event::Failed { url, reason });
-                self.people.failed(client, None, self.gateways.len());
+                self.people.failed(client, None);
                 Ok(())
             }
         }
@@ -277,7 +278,7 @@ impl Crowd {
 
     fn gone(&mut self, key: usize, gone: &Gone, witness: &mut impl Witness) {
         if let Some(connection) = self.driver.remove(key) {
-            self.people.gone(key, &connection, gone, self.gateways.len(), witness);
+            self.people.gone(key, &connection, gone, witness);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use sluice_proto::wire::{ErrorCode, Welcome};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backoff::Backoff;
 use crate::defaults::SILENT_PINGS;
@@ -30,7 +30,21 @@ pub(super) struct Standing {
     pub patience: Duration,
 }
 
-type Attempt = Pin<Box<dyn Future<Output = Result<Standing, Error>> + Send>>;
+/// Why an attempt failed.
+#[derive(Debug)]
+struct Failure {
+    error: Error,
+    /// The gateway was there and said when to ask it again.
+    retry_after: Option<Duration>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, retry_after: None }
+    }
+}
+
+type Attempt = Pin<Box<dyn Future<Output = Result<Standing, Failure>> + Send>>;
 
 pub(super) struct GatewayDialer {
     options: Options,
@@ -38,6 +52,8 @@ pub(super) struct GatewayDialer {
     /// Which URL is next.
     next: usize,
     attempt: Option<Attempt>,
+    /// Where that goes.
+    url: String,
     pause: Duration,
 }
 
@@ -52,7 +68,7 @@ impl fmt::Debug for GatewayDialer {
 
 impl GatewayDialer {
     pub(super) fn new(options: Options, backoff: Backoff) -> Self {
-        Self { options, backoff, next: 0, attempt: None, pause: Duration::ZERO }
+        Self { options, backoff, next: 0, attempt: None, url: String::new(), pause: Duration::ZERO }
     }
 
     /// Tries each gateway once, without a pause.
@@ -61,6 +77,11 @@ impl GatewayDialer {
         // No pause: somebody waits for this first connection, and nobody else comes with it.
         for _ in 0..self.options.urls.len() {
             self.begin_after(Duration::ZERO);
+            // The same URL twice, and it refused: whoever waits shall hear that, not wait as long as it said.
+            if !self.pause.is_zero() {
+                self.attempt = None;
+                break;
+            }
             match self.dial().await {
                 Err(error) => last = error,
                 standing => return standing,
@@ -103,18 +124,20 @@ impl GatewayDialer {
             self.options.urls = urls.borrow_and_update().clone();
             self.next = rand::rng().random_range(0..self.options.urls.len().max(1)); // not all to the first
         }
-        let url =
-            self.options.urls.get(self.next % self.options.urls.len().max(1)).cloned().unwrap_or_default();
+        let now = Instant::now();
+        let (place, at) = self.backoff.choose(&self.options.urls, self.next, now + pause);
+        let url = self.options.urls.get(place % self.options.urls.len().max(1)).cloned().unwrap_or_default();
         // The next attempt goes elsewhere, whatever becomes of this one.
-        self.next = self.next.wrapping_add(1);
-        self.pause = pause;
+        self.next = place.wrapping_add(1);
+        self.pause = at - now;
+        self.url.clone_from(&url);
         let (token, limit) = (self.options.token.clone(), self.options.connect_timeout);
         // Kept in a field, not in the `select!`: an arm that loses there would drop it half-way.
         self.attempt = Some(Box::pin(async move {
-            sleep(pause).await;
+            sleep_until(at).await;
             let reason = format!("no welcome within {limit:?}");
             let made = timeout(limit, stand(url.clone(), token)).await;
-            made.unwrap_or(Err(Error::Connect { url, reason }))
+            made.unwrap_or(Err(Error::Connect { url, reason }.into()))
         }));
     }
 
@@ -123,24 +146,34 @@ impl GatewayDialer {
         let Some(attempt) = &mut self.attempt else { return std::future::pending().await };
         let result = attempt.await;
         self.attempt = None;
-        if let Ok(standing) = &result {
-            self.backoff.connected();
-            if let Some(token) = &standing.welcome.token {
-                self.options.token = Some(token.clone()); // anonymous users stay who they are
+        match &result {
+            Ok(standing) => {
+                self.backoff.connected();
+                if let Some(token) = &standing.welcome.token {
+                    self.options.token = Some(token.clone()); // anonymous users stay who they are
+                }
             }
+            Err(Failure { retry_after: Some(after), .. }) => self.backoff.refused(&self.url, *after),
+            Err(Failure { retry_after: None, .. }) => {}
         }
-        result
+        result.map_err(|failure| failure.error)
     }
 }
 
-async fn stand(url: String, token: Option<String>) -> Result<Standing, Error> {
+async fn stand(url: String, token: Option<String>) -> Result<Standing, Failure> {
     let is_anonymous = token.is_none();
     let handshake = Handshake { token, ..Handshake::new(&url) };
     let socket = match raw::connect(&handshake).await {
         Ok(socket) => socket,
         // A token that is refused will be refused again.
-        Err(ConnectError::Status { status: 401 | 403, body, .. }) => return Err(Error::Refused(body)),
-        Err(error) => return Err(Error::Connect { url, reason: error.to_string() }),
+        Err(ConnectError::Status { status: 401 | 403, body, .. }) => return Err(Error::Refused(body).into()),
+        Err(error) => {
+            let retry_after = match &error {
+                ConnectError::Status { retry_after_s, .. } => retry_after_s.map(Duration::from_secs),
+                ConnectError::Address(_) | ConnectError::Io(_) | ConnectError::Handshake(_) => None,
+            };
+            return Err(Failure { error: Error::Connect { url, reason: error.to_string() }, retry_after });
+        }
     };
     let mut wire = Wire::new(socket);
     if is_anonymous {
@@ -149,28 +182,34 @@ async fn stand(url: String, token: Option<String>) -> Result<Standing, Error> {
         wire.push(frame::ping());
     }
     let failed = |reason: String| Error::Connect { url: url.clone(), reason };
+    // The `bye` of one that lets nobody in now says when to come, as `Retry-After` does.
+    let mut retry_after = None;
     loop {
         match wire.step(true).await {
             Some(Frame::Text(text)) => {
                 let frame = ServerFrame::parse(&text).map_err(failed)?;
+                let told = frame.bye.as_ref().and_then(|bye| bye.reconnect_ms);
+                retry_after = told.map(Duration::from_millis).or(retry_after);
                 if let Some(welcome) = frame.welcome {
                     // The server pings at this interval, so silence for some of them is not quiet.
                     let patience = Duration::from_secs(welcome.ping_s.max(1)) * SILENT_PINGS;
                     return Ok(Standing { wire, url, welcome, patience });
                 }
                 match (frame.bye, frame.error) {
-                    (Some(bye), _) if !bye.reconnect => return Err(Error::Refused(bye.reason)),
+                    (Some(bye), _) if !bye.reconnect => return Err(Error::Refused(bye.reason).into()),
                     (_, Some(error)) if is_anonymous && error.code == ErrorCode::Unauthorized => {
-                        return Err(Error::TokenNeeded);
+                        return Err(Error::TokenNeeded.into());
                     }
-                    (_, Some(error)) if !error.retry => return Err(Error::Refused(error.message)),
+                    (_, Some(error)) if !error.retry => return Err(Error::Refused(error.message).into()),
                     (Some(_), _) | (None, _) => {}
                 }
             }
             Some(Frame::Close { code, reason }) if (4500..5000).contains(&code) => {
-                return Err(Error::Refused(reason));
+                return Err(Error::Refused(reason).into());
             }
-            Some(Frame::Close { reason, .. } | Frame::End(reason)) => return Err(failed(reason)),
+            Some(Frame::Close { reason, .. } | Frame::End(reason)) => {
+                return Err(Failure { error: failed(reason), retry_after });
+            }
             Some(Frame::Binary(_) | Frame::Ping | Frame::Pong) | None => {}
         }
     }

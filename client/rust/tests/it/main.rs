@@ -1,11 +1,12 @@
 //! The client against scripted gateways: what it does when it is drained, cut off, fenced, refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use sluice_client::{Client, Error, Event, Events, Options, Position, Stored};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -91,6 +92,47 @@ async fn until(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
 
 fn quick(options: Options) -> Options {
     options.backoff(Duration::from_millis(1), Duration::from_millis(20))
+}
+
+/// Answers one upgrade with this status, and tells when it came.
+async fn refuse(gateway: &Gateway, status: &str) -> Instant {
+    let (mut stream, _) = gateway.0.accept().await.unwrap();
+    let came = Instant::now();
+    let mut request = [0; 4096];
+    assert!(stream.read(&mut request).await.unwrap() > 0);
+    let response = format!("HTTP/1.1 {status}\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(response.as_bytes()).await.unwrap();
+    came
+}
+
+#[tokio::test]
+async fn a_gateway_that_says_when_is_not_asked_before() {
+    let gateway = Gateway::bind().await;
+    let connecting = Client::connect(quick(Options::new(gateway.url())));
+    let (connected, session) = tokio::join!(connecting, gateway.accept());
+    let (_client, mut events) = connected.unwrap();
+    session.bye(1012, true).await;
+    let mut before = refuse(&gateway, "503 Service Unavailable").await;
+    for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+        let came = refuse(&gateway, status).await;
+        assert!(came - before >= Duration::from_secs(1), "after {:?}", came - before);
+        before = came;
+    }
+    gateway.accept().await;
+    until(&mut events, |event| matches!(event, Event::Connected(_))).await;
+}
+
+#[tokio::test]
+async fn another_gateway_is_asked_at_once() {
+    let (first, second) = (Gateway::bind().await, Gateway::bind().await);
+    let options = quick(Options::new(first.url()).or(second.url()));
+    let (connected, session) = tokio::join!(Client::connect(options), first.accept());
+    let (_client, mut events) = connected.unwrap();
+    session.bye(1012, true).await;
+    let refused = refuse(&second, "503 Service Unavailable").await;
+    first.accept().await;
+    assert!(refused.elapsed() < Duration::from_secs(1), "{:?}", refused.elapsed());
+    until(&mut events, |event| matches!(event, Event::Connected(_))).await;
 }
 
 #[tokio::test]

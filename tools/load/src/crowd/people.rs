@@ -41,6 +41,8 @@ pub(super) struct People {
     pub greeting: usize,
     pub live: usize,
     pub gaps: u64,
+    /// How many gateways there are.
+    pub gateways: usize,
     has_left: bool,
 }
 
@@ -57,6 +59,7 @@ impl People {
             greeting: 0,
             live: 0,
             gaps: 0,
+            gateways: 0,
             has_left: false,
         }
     }
@@ -150,19 +153,25 @@ impl People {
     }
 
     /// An attempt failed; the next one comes later.
-    pub(super) fn failed(&mut self, client: usize, retry_after_s: Option<u64>, gateways: usize) {
-        let random = self.rng.random();
-        let comeback = &mut self.clients[client].comeback;
-        comeback.failed();
-        let pause = comeback.pause_after_refusal(retry_after_s, gateways, random);
-        self.comes_back(client, pause);
+    pub(super) fn failed(&mut self, number: usize, retry_after_s: Option<u64>) {
+        let (random, spread) = (self.rng.random(), self.rng.random());
+        let client = &mut self.clients[number];
+        client.comeback.failed();
+        if let Some(after_s) = retry_after_s {
+            // Its turn went on to the next one when it was dialled.
+            let refused = client.turn.wrapping_sub(1) % self.gateways.max(1);
+            client.comeback.refused(refused, after_s, Instant::now(), spread);
+        }
+        let pause = client.comeback.pause(None, self.gateways, random);
+        self.comes_back(number, pause);
     }
 
-    fn comes_back(&mut self, client: usize, pause: Duration) {
+    fn comes_back(&mut self, number: usize, pause: Duration) {
         if !self.has_left {
-            let at = Instant::now() + pause;
-            self.clients[client].due = Some(at);
-            self.timers.add(at, Timer::Dial(client));
+            let client = &mut self.clients[number];
+            let (turn, at) = client.comeback.choose(client.turn, self.gateways, Instant::now() + pause);
+            (client.turn, client.due) = (turn, Some(at));
+            self.timers.add(at, Timer::Dial(number));
         }
     }
 
@@ -328,7 +337,6 @@ impl People {
         key: usize,
         connection: &Connection,
         gone: &Gone,
-        gateways: usize,
         witness: &mut impl Witness,
     ) {
         let number = connection.client;
@@ -341,7 +349,7 @@ impl People {
                     Gone::Refused { retry_after_s, .. } => *retry_after_s,
                     Gone::Closed(..) | Gone::Broken(_) => None,
                 };
-                self.failed(number, retry_after_s, gateways);
+                self.failed(number, retry_after_s);
             }
             Stage::Welcomed => {
                 let is_current = self.forget(key, number, Stage::Welcomed);
@@ -354,7 +362,7 @@ impl People {
                 let client = &self.clients[number];
                 if is_current && client.coming.is_none() && (client.due.is_none() || connection.said_bye) {
                     let random = self.rng.random();
-                    let pause = client.comeback.pause(connection.told, gateways, random);
+                    let pause = client.comeback.pause(connection.told, self.gateways, random);
                     self.comes_back(number, pause);
                 }
             }
@@ -382,91 +390,4 @@ fn is_at_home(number: usize, client: &Client, gateways: &[Gateway]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WELCOME: &str = r#"{"welcome":{"session":"s","instance":"g","user":"u","epoch":"e","ping_s":25}}"#;
-
-    /// A client of two rooms that has its welcome, and what it said.
-    fn welcomed(people: &mut People, key: usize) -> (Connection, String) {
-        let mut connection = people.connection(0, "ws://a/ws");
-        people.dialled(0, key);
-        let said = hears(people, key, &mut connection, WELCOME);
-        (connection, said)
-    }
-
-    fn hears(people: &mut People, key: usize, connection: &mut Connection, text: &str) -> String {
-        let mut out = Vec::new();
-        people.on_text(key, connection, &mut out, text.as_bytes(), &mut |_: usize, _: Event<'_>| {});
-        String::from_utf8_lossy(&out).into_owned()
-    }
-
-    fn two_rooms() -> People {
-        let mut people = People::new(1);
-        people.join("u", &["a".to_owned(), "b".to_owned()]);
-        people
-    }
-
-    fn subscribed(people: &mut People, key: usize, connection: &mut Connection, after: u64) {
-        for (room, id) in [("a", 0), ("b", 1)] {
-            let text = format!(
-                r#"{{"ok":"sub","room":"{room}","after":{after},"head":{after},"epoch":"e","recovered":true,"id":{id}}}"#
-            );
-            hears(people, key, connection, &text);
-        }
-    }
-
-    #[test]
-    fn positions_go_with_the_client_and_gaps_are_counted() {
-        let mut people = two_rooms();
-        let (mut first, said) = welcomed(&mut people, 7);
-        assert!(said.contains(r#""sub":"a""#) && !said.contains("after"), "{said}");
-        subscribed(&mut people, 7, &mut first, 0);
-        assert_eq!(people.live, 1);
-        for seq in [1, 2, 4] {
-            let text = format!(r#"{{"msg":"a","seq":{seq},"from":"x","at":1,"data":1}}"#);
-            hears(&mut people, 7, &mut first, &text);
-        }
-        assert_eq!(people.gaps, 1, "3 is missing");
-        let (_, said) = welcomed(&mut people, 8);
-        assert!(said.contains(r#""after":4,"epoch":"e""#) && said.contains(r#""after":0"#), "{said}");
-        assert_eq!((people.live, people.clients[0].former), (0, Some(7)));
-    }
-
-    #[test]
-    fn who_has_all_rooms_on_a_second_connection_leaves_the_first() {
-        let mut people = two_rooms();
-        let (mut first, _) = welcomed(&mut people, 7);
-        subscribed(&mut people, 7, &mut first, 0);
-        let (mut second, _) = welcomed(&mut people, 8);
-        assert!(people.todo.is_empty(), "not before");
-        subscribed(&mut people, 8, &mut second, 0);
-        assert!(matches!(people.todo[..], [Todo::Goodbye(7)]));
-        assert_eq!(people.live, 1);
-    }
-
-    #[test]
-    fn the_last_word_about_coming_back_counts() {
-        let mut people = two_rooms();
-        let (mut connection, _) = welcomed(&mut people, 7);
-        let now = Instant::now();
-        let due_in = |people: &People| people.clients[0].due.map(|due| due.duration_since(now).as_secs());
-        hears(
-            &mut people,
-            7,
-            &mut connection,
-            r#"{"drain":{"reason":"restart","within_ms":1,"reconnect_ms":9500}}"#,
-        );
-        assert_eq!(due_in(&people), Some(9));
-        let closed = Gone::Closed(1012, String::new());
-        let mut nobody = |_: usize, _: Event<'_>| {};
-        hears(
-            &mut people,
-            7,
-            &mut connection,
-            r#"{"bye":{"code":1012,"reason":"restart","reconnect":true,"reconnect_ms":3500}}"#,
-        );
-        people.gone(7, &connection, &closed, 2, &mut nobody);
-        assert_eq!(due_in(&people), Some(3));
-    }
-}
+mod tests;
