@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, ClusterView, InstanceState, Registration, Service, pages};
+use sluice_cluster::{Cluster, ClusterView, Headroom, InstanceState, Registration, Service, pages};
 use sluice_lifecycle::{Lifecycle, Stage, bounded};
 use sluice_proto::ids::InstanceId;
 use sluice_service::admin::AdminPages;
@@ -22,6 +22,7 @@ use sluice_service::metrics::Registry;
 use sluice_service::process::StartError;
 use sluice_service::telemetry;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tonic::service::Routes;
 
 use crate::agent_check;
@@ -285,12 +286,19 @@ impl Running {
         let (shared, cluster, stop) =
             (Arc::clone(&self.shared), Arc::clone(&self.deps.cluster), scope.token());
         scope.spawn("headroom", async move {
+            let (mut seen, mut looked) = (shared.usages.entered(), Instant::now());
             loop {
-                let free = shared.config.connections_max.saturating_sub(shared.stats.connections());
-                cluster.set_headroom(u32::try_from(free).unwrap_or(u32::MAX));
                 if stop.run_until_cancelled(tokio::time::sleep(HEADROOM_EVERY)).await.is_none() {
                     return;
                 }
+                let free = shared.config.connections_max.saturating_sub(shared.stats.connections());
+                let (entered, now) = (shared.usages.entered(), Instant::now());
+                let came = entered - std::mem::replace(&mut seen, entered);
+                let within = now - std::mem::replace(&mut looked, now);
+                cluster.set_headroom(Headroom {
+                    connections: u32::try_from(free).unwrap_or(u32::MAX),
+                    handshakes_per_s: shared.usages.handshakes_left_per_s(came, within),
+                });
             }
         });
     }

@@ -10,7 +10,7 @@ use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
 use tokio::time::{Instant, sleep};
 
-use self::pace::{Pace, Situation, rate_for};
+use self::pace::{Pace, Room, Situation, rate_for};
 use crate::defaults::{DROP_BEFORE_END, GIVE_UP_BEFORE_END, SAY_SO_WITHIN, budget};
 use crate::shard::handle::Shards;
 use crate::shard::inbox::{Close, Order};
@@ -85,13 +85,15 @@ impl DrainHooks {
         let (drain, stages) = (&config.drain, &config.shutdown.stages);
         let connections = self.shared.stats.connections();
         let peers = serving().next().is_some();
-        // Only if all of them say it: who does not may take any number.
-        let headroom: Option<u64> = serving().map(|one| one.headroom.map(u64::from)).sum();
+        let gateways = view.others(Service::Gateway, &me);
+        let leaving = gateways.filter(|one| one.state == InstanceState::Draining).count() as u64 + 1;
+        // Without peers nobody can be spared: the budget decides.
+        let room = if peers { Room::of(serving().map(|one| one.headroom), leaving) } else { Room::default() };
         let close_for = Duration::from_millis(stages.drain_ms);
         Situation {
             connections,
             peers,
-            rate_per_s: rate_for(drain.rate_per_s, connections, headroom.filter(|_| peers)),
+            rate_per_s: rate_for(drain.rate_per_s, connections, room),
             notify_for: Duration::from_millis(stages.notify_ms),
             move_for: budget::MOVE,
             close_for,

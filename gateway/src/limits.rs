@@ -9,6 +9,7 @@ pub mod bucket;
 pub mod table;
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sluice_proto::ids::UserId;
@@ -103,7 +104,11 @@ impl PartyRates {
 pub struct Usages {
     began: Instant,
     all: Rate,
+    /// [`Self::all`] as configured; 0 = no limit.
+    handshakes_per_s: u32,
     handshakes: Bucket,
+    /// Handshakes let in since the start.
+    entered: AtomicU64,
     /// Whoever was refused comes back at this rate: the queue of a crowd, without the crowd.
     returns: Bucket,
     user: PartyRates,
@@ -119,7 +124,9 @@ impl Usages {
         Self {
             began: Instant::now(),
             all: Rate::new(limits.handshakes_per_s, CROWD_BURST_S),
+            handshakes_per_s: limits.handshakes_per_s,
             handshakes: Bucket::default(),
+            entered: AtomicU64::new(0),
             returns: Bucket::default(),
             user: PartyRates::new(&limits.user),
             address: PartyRates::new(&limits.address),
@@ -143,6 +150,7 @@ impl Usages {
         let seat = from.map(|from| self.addresses.seat(from, now, |usage| self.judge_address(usage, now)));
         let seat = seat.transpose()?;
         if self.handshakes.take(self.all, now).is_ok() {
+            self.entered.fetch_add(1, Ordering::Relaxed);
             return Ok(seat);
         }
         // Each is sent to the end of the queue of those who were refused before.
@@ -181,6 +189,20 @@ impl Usages {
             seat.map_or(0, |seat| seat.bucket(charge).charge(rates.of(charge), now))
         };
         Duration::from_micros(of(user, &self.user).max(of(address, &self.address)))
+    }
+
+    /// Handshakes let in since the start.
+    #[must_use]
+    pub fn entered(&self) -> u64 {
+        self.entered.load(Ordering::Relaxed)
+    }
+
+    /// How many more could come each second while `entered` came within `within`; `None` = there is no limit.
+    #[must_use]
+    pub fn handshakes_left_per_s(&self, entered: u64, within: Duration) -> Option<u32> {
+        let limit = Some(self.handshakes_per_s).filter(|limit| *limit > 0)?;
+        let per_s = u128::from(entered) * 1_000_000 / within.as_micros().max(1);
+        Some(limit.saturating_sub(u32::try_from(per_s).unwrap_or(u32::MAX)))
     }
 
     /// Users and addresses that are remembered.
@@ -227,6 +249,19 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(usages.enter(ip(200)).is_ok() && usages.enter(ip(201)).is_ok());
         assert!(matches!(usages.enter(ip(202)), Err(Refused::Crowd(3))), "the queue has become shorter too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_now_is_taken_off_what_could_come() {
+        let usages = Usages::new(&Limits { handshakes_per_s: 100, ..limits() });
+        let (before, within) = (usages.entered(), Duration::from_millis(500));
+        for n in 0..20 {
+            drop(usages.enter(ip(n)).unwrap());
+        }
+        assert_eq!(usages.handshakes_left_per_s(usages.entered() - before, within), Some(60));
+        assert_eq!(usages.handshakes_left_per_s(1_000, within), Some(0));
+        let open = Usages::new(&Limits { handshakes_per_s: 0, ..limits() });
+        assert_eq!(open.handshakes_left_per_s(1_000, within), None, "no limit");
     }
 
     #[tokio::test(start_paused = true)]

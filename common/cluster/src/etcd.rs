@@ -26,7 +26,8 @@ use crate::known::Known;
 use crate::registrant::Registrant;
 use crate::shown::Shown;
 use crate::{
-    Cluster, ClusterView, Duty, DutyInfo, Instance, InstanceState, NotGivenBack, Registration, Service, until,
+    Cluster, ClusterView, Duty, DutyInfo, Headroom, Instance, InstanceState, NotGivenBack, Registration,
+    Service, until,
 };
 
 /// Longest part of a call that waits for etcd.
@@ -183,8 +184,8 @@ impl Cluster for EtcdCluster {
         self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }
 
-    fn set_headroom(&self, clients: u32) {
-        self.0.registrant.set_headroom(clients);
+    fn set_headroom(&self, headroom: Headroom) {
+        self.0.registrant.set_headroom(headroom);
     }
 
     fn gone(&self) -> Vec<InstanceId> {

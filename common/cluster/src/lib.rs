@@ -24,7 +24,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use view::{
-    ClusterView, Duty, DutyInfo, Instance, InstanceState, Registration, Service, UnknownDuty, UnknownService,
+    ClusterView, Duty, DutyInfo, Headroom, Instance, InstanceState, Registration, Service, UnknownDuty,
+    UnknownService,
 };
 
 /// This process's place among the instances. Cheap to share as `Arc<dyn Cluster>`.
@@ -50,8 +51,8 @@ pub trait Cluster: Send + Sync + 'static {
         Ok(())
     }
 
-    /// How many more clients this process would take. Made public when it has changed much, within a third of the lease.
-    fn set_headroom(&self, clients: u32);
+    /// How much more this process would take. Made public when it has changed much, within a third of the lease.
+    fn set_headroom(&self, headroom: Headroom);
 
     /// Instances that were absent for two lease times in a view in which this process saw itself.
     /// Remembered for an hour.

@@ -18,7 +18,8 @@ pub fn instances(view: &ClusterView) -> Value {
             "version": instance.version,
             "started_ms": instance.started_ms,
             "state": match instance.state { InstanceState::Serving => "serving", InstanceState::Draining => "draining" },
-            "headroom": instance.headroom,
+            "headroom": instance.headroom.map(|headroom| headroom.connections),
+            "headroom_handshakes_per_s": instance.headroom.and_then(|headroom| headroom.handshakes_per_s),
             "seed": instance.is_seed(),
         })
     };

@@ -20,7 +20,9 @@ use self::listed::Listed;
 use crate::known::Known;
 use crate::registrant::Registrant;
 use crate::shown::{Shown, beat};
-use crate::{Cluster, ClusterView, Duty, DutyInfo, InstanceState, NotGivenBack, Registration, until};
+use crate::{
+    Cluster, ClusterView, Duty, DutyInfo, Headroom, InstanceState, NotGivenBack, Registration, until,
+};
 
 /// The registry that all members of one process share. Cheap to clone; clones are the same registry.
 #[derive(Clone)]
@@ -122,8 +124,8 @@ impl Cluster for SoloCluster {
         self.registry.change(|listed| listed.set_state(&self.member, state));
     }
 
-    fn set_headroom(&self, clients: u32) {
-        self.member.registrant.set_headroom(clients);
+    fn set_headroom(&self, headroom: Headroom) {
+        self.member.registrant.set_headroom(headroom);
         if self.member.registrant.headroom_is_stale() {
             self.registry.change(|listed| listed.put_again(&self.member));
         }

@@ -77,6 +77,15 @@ pub struct Registration {
     pub version: String,
 }
 
+/// What a process can still take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headroom {
+    /// Clients more than it has.
+    pub connections: u32,
+    /// New ones in a second, more than come already; `None`: it has no limit, or its version does not say.
+    pub handshakes_per_s: Option<u32>,
+}
+
 /// A running process, or a seed that stands for one not seen yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
@@ -94,8 +103,8 @@ pub struct Instance {
     pub started_ms: i64,
     /// Whether it wants new work.
     pub state: InstanceState,
-    /// How many more clients it would take, if it said so.
-    pub headroom: Option<u32>,
+    /// How much more it would take, if it said so.
+    pub headroom: Option<Headroom>,
 }
 
 impl Instance {

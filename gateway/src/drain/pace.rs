@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use sluice_cluster::Headroom;
+
 use crate::defaults::{HEADROOM_SHARE_MIN, RECONNECT_MS_MIN_LAST, RECONNECT_SPREAD_MS_MIN, budget};
 
 /// How one shard's clients leave.
@@ -41,14 +43,43 @@ pub struct Situation {
     pub reconnect_ms_max: u64,
 }
 
-/// Closes per second when the others have room for `headroom` of these clients: in proportion, but never so slow that
-/// nobody leaves. None: they did not say.
+/// What the others can take of the clients that leave; `None`: they did not all say, or have no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// Connections.
+    pub connections: Option<u64>,
+    /// New ones a second.
+    pub handshakes_per_s: Option<u64>,
+}
+
+impl Room {
+    /// Of all that serve, for one of `leaving` gateways that stop at the same time.
+    pub fn of(serving: impl Iterator<Item = Option<Headroom>>, leaving: u64) -> Self {
+        let (mut connections, mut handshakes_per_s) = (Some(0_u64), Some(0_u64));
+        for headroom in serving {
+            let more = |sum: Option<u64>, more: Option<u32>| Some(sum?.saturating_add(more?.into()));
+            // Only if all of them say it: who does not may take any number.
+            connections = more(connections, headroom.map(|it| it.connections));
+            handshakes_per_s = more(handshakes_per_s, headroom.and_then(|it| it.handshakes_per_s));
+        }
+        let share = |all: u64| all / leaving.max(1);
+        Self { connections: connections.map(share), handshakes_per_s: handshakes_per_s.map(share) }
+    }
+}
+
+/// Closes per second when the others have this room for `connections` clients: in proportion to their places, no more
+/// than they let in, but never so slow that nobody leaves.
 #[must_use]
-pub fn rate_for(rate_per_s: u32, connections: usize, headroom: Option<u64>) -> u32 {
-    let Some(headroom) = headroom.filter(|_| connections > 0) else { return rate_per_s };
-    let share = (headroom as f64 / connections as f64).clamp(HEADROOM_SHARE_MIN, 1.0);
+pub fn rate_for(rate_per_s: u32, connections: usize, room: Room) -> u32 {
+    if connections == 0 {
+        return rate_per_s;
+    }
+    let usual = f64::from(rate_per_s);
+    let places = room.connections.map_or(1.0, |places| places as f64 / connections as f64);
+    let doors = room.handshakes_per_s.map_or(1.0, |per_s| per_s as f64 / usual.max(1.0));
+    let share = places.min(doors).clamp(HEADROOM_SHARE_MIN, 1.0);
     // In range: a part of a number that is.
-    ((f64::from(rate_per_s) * share).ceil() as u32).max(1)
+    ((usual * share).ceil() as u32).max(1)
 }
 
 impl Pace {
@@ -160,16 +191,35 @@ mod tests {
 
     #[test]
     fn room_elsewhere_lowers_the_rate_and_never_stops_it() {
-        for (connections, headroom, rate) in [
-            (10_000, None, 2_500),
-            (10_000, Some(50_000), 2_500),
-            (10_000, Some(5_000), 1_250),
-            (10_000, Some(0), 250),
-            (0, Some(0), 2_500),
+        for (connections, places, handshakes_per_s, rate) in [
+            (10_000, None, None, 2_500),
+            (10_000, Some(50_000), Some(10_000), 2_500),
+            (10_000, Some(5_000), None, 1_250),
+            (10_000, Some(0), None, 250),
+            (0, Some(0), Some(0), 2_500),
+            (10_000, None, Some(1_000), 1_000),
+            (10_000, Some(8_000), Some(500), 500),
+            (10_000, Some(2_000), Some(2_000), 500),
+            (10_000, Some(50_000), Some(0), 250),
         ] {
-            assert_eq!(rate_for(2_500, connections, headroom), rate, "{connections} for {headroom:?}");
+            let room = Room { connections: places, handshakes_per_s };
+            assert_eq!(rate_for(2_500, connections, room), rate, "{connections} for {room:?}");
         }
-        assert_eq!(rate_for(1, 1_000_000, Some(0)), 1);
+        let full = Room { connections: Some(0), handshakes_per_s: Some(0) };
+        assert_eq!(rate_for(1, 1_000_000, full), 1);
+        assert_eq!(rate_for(u32::MAX, 1, Room::default()), u32::MAX);
+    }
+
+    #[test]
+    fn room_is_what_all_say_together_shared_by_those_who_leave() {
+        let says = |connections, handshakes_per_s| Some(Headroom { connections, handshakes_per_s });
+        let room = |connections, handshakes_per_s| Room { connections, handshakes_per_s };
+        let two = [says(300, Some(30)), says(500, Some(10))];
+        assert_eq!(Room::of(two.into_iter(), 1), room(Some(800), Some(40)));
+        assert_eq!(Room::of(two.into_iter(), 2), room(Some(400), Some(20)), "two stop at once");
+        let old = [says(300, Some(30)), says(500, None)];
+        assert_eq!(Room::of(old.into_iter(), 1), room(Some(800), None), "one has no such limit");
+        assert_eq!(Room::of([says(1, Some(1)), None].into_iter(), 1), Room::default(), "one says nothing");
     }
 
     #[test]

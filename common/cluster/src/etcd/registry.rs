@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sluice_proto::ids::InstanceId;
 use tokio::time::timeout;
 
-use crate::{Duty, Instance, InstanceState, Service};
+use crate::{Duty, Headroom, Instance, InstanceState, Service};
 
 /// Longest wait for an answer. A third of the shortest useful lease time.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -65,6 +65,9 @@ struct Record {
     state: InstanceState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     headroom: Option<u32>,
+    /// Of `headroom`: a field beside it, as services of an earlier version read that one as a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    headroom_handshakes_per_s: Option<u32>,
 }
 
 /// What a key is about.
@@ -111,7 +114,8 @@ impl EtcdRegistry {
             version: instance.version.clone(),
             started_ms: instance.started_ms,
             state: instance.state,
-            headroom: instance.headroom,
+            headroom: instance.headroom.map(|headroom| headroom.connections),
+            headroom_handshakes_per_s: instance.headroom.and_then(|headroom| headroom.handshakes_per_s),
         };
         let value = serde_json::to_vec(&record).map_err(|error| Error::Internal(error.to_string()))?;
         let mut client = self.client.clone();
@@ -193,7 +197,16 @@ impl EtcdRegistry {
                         |error| tracing::warn!(registered = %id, %error, "A registration is unreadable."),
                     )
                     .ok()?;
-                let Record { address, url, version, started_ms, state, headroom } = record;
+                let Record {
+                    address,
+                    url,
+                    version,
+                    started_ms,
+                    state,
+                    headroom,
+                    headroom_handshakes_per_s: handshakes_per_s,
+                } = record;
+                let headroom = headroom.map(|connections| Headroom { connections, handshakes_per_s });
                 Some(KeyChange::Put(Instance {
                     id,
                     service,
