@@ -4,14 +4,15 @@
 //! outcome, then `bye` ([`Session::take_bye`]). The driver then empties the queue to the socket and closes.
 //! Never does I/O, never waits.
 
+mod leaving;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use sluice_proto::ids::{Epoch, InstanceId, Key, RoomId, Seq, UserId};
 use sluice_proto::wire::codec::{self, HistoryRange, Request};
-use sluice_proto::wire::{Bye, ErrorCode, Welcome, WireError, WireLimits};
-use sluice_service::seeded::{self, Bug};
+use sluice_proto::wire::{ErrorCode, Welcome, WireError, WireLimits};
 
 use super::grants::Grants;
 use crate::defaults::{UNIDENTIFIED_BYTES_MAX, UNIDENTIFIED_FRAMES_MAX};
@@ -473,41 +474,6 @@ impl Session {
     #[must_use]
     pub fn floods(&self) -> bool {
         self.identity.is_none() && self.unidentified_bytes > UNIDENTIFIED_BYTES_MAX
-    }
-
-    /// Starts leaving; the first reason stands. `reconnect_ms` counts for endings after which clients come
-    /// back.
-    pub fn end(&mut self, ending: Ending, reconnect_ms: u64) {
-        // The verdict on the token is no longer waited for; whoever is unknown is refused from here on.
-        if self.phase == SessionPhase::Checking {
-            self.phase = SessionPhase::Anyone;
-        }
-        // The first reason stands: later ones follow from it.
-        if self.ending.is_none() {
-            self.ending = Some((ending, reconnect_ms));
-        }
-    }
-
-    /// Whether `bye` was said.
-    pub fn has_left(&self) -> bool {
-        self.phase == SessionPhase::Left
-    }
-
-    /// The `bye` to say now, once: as soon as the session leaves and everything accepted has its outcome.
-    /// `resend_ms` is the time to stay away if the fence is the reason.
-    pub fn take_bye(&mut self, resend_ms: u64) -> Option<(Ending, Bye)> {
-        let owing = self.unanswered > 0 && !seeded::is(Bug::DrainDropsOutcomes);
-        if self.phase == SessionPhase::Left || owing {
-            return None;
-        }
-        // Only now that all have their outcome: then the client knows exactly what to send again (A5).
-        if self.ending.is_none() && self.link.fenced() {
-            self.ending = Some((Ending::Resend, resend_ms));
-        }
-        let (ending, reconnect_ms) = self.ending.take()?;
-        self.phase = SessionPhase::Left;
-        let bye = ending.bye(reconnect_ms);
-        Some((ending, bye))
     }
 }
 

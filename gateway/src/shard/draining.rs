@@ -9,7 +9,7 @@ use sluice_proto::wire::codec;
 use sluice_service::seeded::{self, Bug};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::Shard;
 use super::counters::Departure;
@@ -47,14 +47,49 @@ impl Shard {
         self.draining = Some(Draining { pace: close.pace, close: Some(close), empty: Some(empty) });
         self.signal_if_empty();
         self.local(async move |cell: ShardCell| {
-            sleep(close.pace.close_after).await;
-            let all = cell.turn(|shard| shard.everybody());
-            in_slices(&cell, all, close.pace.close_within, |shard, who| shard.close(who, close)).await;
-            sleep_until(close.give_up_at).await;
-            cell.turn(Shard::give_up);
-            sleep_until(close.drop_at).await;
-            cell.turn(Shard::drop_all);
+            let closing = async {
+                sleep(close.pace.close_after).await;
+                let all = cell.turn(|shard| shard.everybody());
+                in_slices(&cell, all, close.pace.close_within, |shard, who| shard.close(who, close)).await;
+            };
+            // At its time, also when a machine without time to spare has made the closes late.
+            let giving_up = async {
+                sleep_until(close.give_up_at).await;
+                cell.turn(Shard::give_up);
+            };
+            // However late they are, what is left of the stage belongs to the last words.
+            let in_order = async {
+                tokio::join!(closing, giving_up);
+                sleep_until(close.drop_at).await;
+            };
+            drop(timeout_at(close.drop_at, in_order).await);
+            cell.turn(|shard| {
+                shard.last_words();
+                shard.drop_all();
+            });
         });
+    }
+
+    /// Says goodbye to whoever has not heard it, and writes it at once, in one turn: nothing else matters any more. The
+    /// bookkeeping of a connection comes when it is dropped, after everybody has a close frame.
+    pub(super) fn last_words(&mut self) {
+        if seeded::is(Bug::NoGoodbye) {
+            return;
+        }
+        let code = self.shared.config.drain.close_code;
+        for who in self.everybody() {
+            let reconnect_ms = match &self.draining {
+                Some(draining) => draining.pace.reconnect_ms(rand::random()),
+                None => self.resend_ms(),
+            };
+            let Some(connection) = self.connections.get(who) else { continue };
+            if let Some(bye) = connection.session.take_last_bye(Ending::Restart { code }, reconnect_ms) {
+                self.shared.metrics.ended(Ending::Restart { code }.label());
+                self.append_bye(who, &bye);
+            }
+            // Also what others were told before and no turn had time to write.
+            self.connections.write(who.slot);
+        }
     }
 
     /// Somebody came in while all others leave.

@@ -229,6 +229,11 @@ impl Shard {
         }
         self.shared.metrics.ended(ending.label());
         self.detach(who, false);
+        self.append_bye(who, bye);
+    }
+
+    /// Its last two frames. Whoever calls this sees to it that the connection leaves its rooms in the same turn.
+    pub(super) fn append_bye(&mut self, who: Address, bye: &Bye) {
         self.connections.text(who.slot, |out| codec::bye(out, bye));
         self.connections.append(who.slot, close_frame(bye.code, &bye.reason));
         if let Some(connection) = self.connections.get(who) {

@@ -13,15 +13,18 @@ mod logic;
 mod process;
 mod rig;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sluice_cluster::{Cluster, ClusterView, Headroom, Service};
 use sluice_gateway::config::Config;
-use sluice_gateway::defaults::{STATUS_ITEMS_MAX, budget};
+use sluice_gateway::defaults::{HANDSHAKES_PER_S, STATUS_ITEMS_MAX, budget};
 use sluice_lifecycle::{Stage, StageOutcome, StopReason};
 use sluice_proto::grpc::{ChangeKind, FullSet};
 use sluice_proto::wire::close;
 use sluice_service::clock::Clock;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use self::rig::{Client, Rig};
@@ -105,6 +108,67 @@ async fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
         assert_eq!(client.hear().await["bye"]["code"], json!(1012));
         assert_eq!(client.end().await.unwrap().0, 1012);
     }
+}
+
+/// A drain without time for its closes, as on a machine whose processors are taken: everybody has a close frame all the
+/// same, also who waits for an outcome. 0: it is left out, and the thread of the shard says the last words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_is_too_short_still_says_goodbye() {
+    for drain_ms in [0, 400] {
+        let mut config = Config { shards: 2, ..Config::default() };
+        config.shutdown.stages.drain_ms = drain_ms;
+        assert!(Duration::from_millis(drain_ms) < budget::MOVE, "the paced closes come too late");
+        let rig = Rig::with(config, true).await;
+        let mut clients = Vec::new();
+        for _ in 0..100 {
+            clients.push(Client::connect(&rig).await);
+        }
+        rig.logic.hold(true);
+        clients[0].say(json!({"pub": "news", "data": 1, "key": "first", "id": 1})).await;
+        rig.logic.until_called().await;
+        rig.clone().stop().await;
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert!(client.hear().await["drain"].is_object());
+            // One publish has no outcome: given up in its time it is answered and fenced, else left without an answer.
+            let owed = number == 0 && drain_ms > 0;
+            if owed {
+                assert_eq!(client.hear().await["error"]["retry"], json!(true));
+            }
+            let code = if owed { close::RESEND } else { close::RESTART };
+            let last = client.hear().await;
+            assert_eq!(last["bye"]["code"], json!(code), "{last} within {drain_ms} ms");
+            assert_eq!(client.end().await.map(|(code, _)| code), Some(code), "within {drain_ms} ms");
+        }
+    }
+}
+
+/// It says what it can take, and leaves no faster than the one that stays lets in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_obeys_the_room_that_is_left_elsewhere() {
+    let within_ms = async |handshakes_per_s| {
+        let rig = Rig::start(2, false).await;
+        let peer = rig.peer();
+        peer.set_headroom(Headroom { connections: 10_000, handshakes_per_s });
+        let says = |view: &Arc<ClusterView>| {
+            let mut gateways = view.of(Service::Gateway).filter_map(|one| one.headroom);
+            gateways.any(|it| it.connections > 50_000 && it.handshakes_per_s > Some(HANDSHAKES_PER_S / 2))
+        };
+        let mut clients = Vec::new();
+        for _ in 0..100 {
+            clients.push(Client::connect(&rig).await);
+        }
+        timeout(rig::SOON, peer.view().wait_for(says)).await.unwrap().unwrap();
+        rig.clone().stop().await;
+        let mut told = 0;
+        for client in &mut clients {
+            told = client.hear().await["drain"]["within_ms"].as_u64().unwrap();
+            assert_eq!(client.hear().await["bye"]["code"], json!(1012), "slower, but it leaves");
+        }
+        told - u64::try_from(budget::MOVE.as_millis()).unwrap()
+    };
+    assert_eq!(within_ms(None).await, 2 * 40, "100 at 2,500 a second, told and closed");
+    assert_eq!(within_ms(Some(500)).await, 200 + 200);
+    assert_eq!(within_ms(Some(0)).await, 200 + 400, "a tenth, 250 a second, is the least");
 }
 
 /// In one call, after which nothing more is told: who restarts finds nothing of its former self.

@@ -11,7 +11,7 @@ use sluice_cluster::solo::{SoloCluster, SoloRegistry};
 use sluice_cluster::{Registration, Service};
 use sluice_gateway::app::{App, Deps};
 use sluice_gateway::config::Config;
-use sluice_lifecycle::{Engine, Lifecycle, Report, Stage, StopReason};
+use sluice_lifecycle::{Engine, Lifecycle, Plan, Report, Stage, StopReason};
 use sluice_service::clock::Clock;
 use sluice_service::config::Address;
 use sluice_service::process::Settings;
@@ -72,7 +72,7 @@ impl Rig {
         let server = tonic::transport::Server::builder().add_service(logic.service());
         tokio::spawn(server.serve_with_incoming(incoming));
 
-        let mut rig = Self { logic, ..Self::unstarted() };
+        let mut rig = Self { logic, ..Self::planned(config.plan()) };
         let any = || Address::local(0);
         config.listen = any();
         config.grpc.listen = any();
@@ -97,7 +97,11 @@ impl Rig {
 
     /// Nothing is started yet.
     pub fn unstarted() -> Self {
-        let (lifecycle, engine) = Lifecycle::new(Config::default().plan());
+        Self::planned(Config::default().plan())
+    }
+
+    fn planned(plan: Plan) -> Self {
+        let (lifecycle, engine) = Lifecycle::new(plan);
         Self {
             logic: Scripted::default(),
             lifecycle,
