@@ -157,7 +157,7 @@ impl App {
             usages: Usages::new(&config.limits),
             names,
             proxies,
-            refusals: Refusals::default(),
+            refusals: Arc::new(Refusals::default()),
             calls: Calls::new(Channels::new(targets, caller.clone()), me.clone()),
             config,
             stats: Stats::default(),
@@ -239,8 +239,8 @@ impl Running {
         let scope = self.lifecycle.scope(Stage::Drain);
         let (shared, shards) = (Arc::clone(&self.shared), self.shards.clone());
         scope.spawn("accept", listener::accept(clients, shared, shards, scope.token()));
-        let shared = Arc::clone(&self.shared);
-        scope.spawn("refusals", refusals::report(shared, scope.token()));
+        let refusals = Arc::clone(&self.shared.refusals);
+        scope.spawn("refusals", refusals::report(refusals, scope.token()));
     }
 
     /// Until the stop: then `/readyz` says all there is to say.

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handshake::{Reason, Refusal};
 use crate::metrics::Metrics;
-use crate::shard::shared::Shared;
 
 /// Between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -74,15 +73,16 @@ impl Refusals {
 }
 
 /// Writes the lines until `stop`.
-pub async fn report(shared: Arc<Shared>, stop: CancellationToken) {
+pub async fn report(refusals: Arc<Refusals>, stop: CancellationToken) {
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            () = sleep(LINE_EVERY) => shared.refusals.log(),
+            () = sleep(LINE_EVERY) => refusals.log(),
         }
     }
-    shared.refusals.log();
+    // What came after the last line would be told by nobody.
+    refusals.log();
 }
 
 #[cfg(test)]

@@ -193,6 +193,7 @@ impl<R: Rules> Room<R> {
                 self.phase = RoomPhase::Opening;
             }
         } else if self.unattached_since.is_none() {
+            // Since the last one left: what comes later must not make the room linger longer.
             self.unattached_since = Some(now);
         }
         self.settle(now, out);
@@ -209,6 +210,7 @@ impl<R: Rules> Room<R> {
         match self.phase {
             RoomPhase::Closed => return,
             RoomPhase::Opening => {
+                // It overtook the reply that says where the room begins.
                 for (seq, encode) in messages {
                     self.ahead.stash(self.ahead_max(), epoch, seq, encode);
                 }
@@ -228,6 +230,7 @@ impl<R: Rules> Room<R> {
     /// Something says that `seq` exists.
     pub fn hint(&mut self, now: Ms, epoch: Epoch, seq: Seq, out: &mut impl RoomOutput) {
         match (self.phase, self.epoch) {
+            // Without an epoch of its own a room cannot tell which history the position is of (B1).
             (RoomPhase::Closed | RoomPhase::Opening, None) | (RoomPhase::Closed, Some(_)) => return,
             (RoomPhase::Opening | RoomPhase::Open, Some(own)) if own != epoch => self.foreign(epoch, out),
             (RoomPhase::Opening | RoomPhase::Open, _) => self.raise_known(seq),
@@ -239,6 +242,7 @@ impl<R: Rules> Room<R> {
     pub fn head_is(&mut self, now: Ms, call: CallId, epoch: Epoch, head: Seq, out: &mut impl RoomOutput) {
         self.asking.take_if(|waited| waited.call == call);
         match self.epoch {
+            // The first epoch comes with Subscribe: only there is the head read after interest was stored.
             None => {}
             Some(own) if own == epoch => self.raise_known(head),
             // Asked after we took our epoch, so it is news; asked before, it may be an answer of the former store.
@@ -278,6 +282,7 @@ impl<R: Rules> Room<R> {
 
     /// The removal of interest was answered; `stored` = it is removed.
     pub fn removed(&mut self, now: Ms, call: CallId, stored: bool, out: &mut impl RoomOutput) {
+        // Given up before: another removal may be in flight, and this answer is not about it.
         if self.interest.remove.take_if(|waited| waited.call == call).is_none() {
             return;
         }
@@ -287,6 +292,7 @@ impl<R: Rules> Room<R> {
 
     /// A Read was answered.
     pub fn page(&mut self, now: Ms, call: CallId, page: &Page, out: &mut impl RoomOutput) {
+        // Given up before, or read for a history that was forgotten since.
         if self.reading.take_if(|waited| waited.call == call).is_none() {
             return;
         }
@@ -314,6 +320,7 @@ impl<R: Rules> Room<R> {
 
     /// Interest is to be stored once more, whatever was answered before.
     pub fn announce(&mut self, now: Ms, out: &mut impl RoomOutput) {
+        // A closed room is to have its interest removed, not stored again.
         self.interest.owed |= self.phase != RoomPhase::Closed;
         self.settle(now, out);
     }
@@ -414,6 +421,7 @@ impl<R: Rules> Room<R> {
         self.hold.answered(now);
         self.known = self.known.max(page.store_head);
         if page.oldest > self.head + 1 {
+            // Retention took what is missing: nothing will ever fill the gap, so all begin behind it (B5).
             self.ring.clear();
             self.head = page.oldest - 1;
             self.known = self.known.max(self.head);
@@ -463,10 +471,12 @@ impl<R: Rules> Room<R> {
         self.forget();
         self.phase = RoomPhase::Opening;
         self.epoch = Some(epoch);
+        // What was asked before this number may be an answer of the former store (B1).
         self.epoch_after = out.number();
     }
 
     fn forget(&mut self) {
+        // Interest and who is attached stay: both hold whatever the history.
         self.phase = RoomPhase::Closed;
         self.epoch = None;
         self.head = 0;
@@ -477,12 +487,6 @@ impl<R: Rules> Room<R> {
         self.reading = None;
         self.read_at_once = false;
         self.asking = None;
-    }
-
-    /// Whether a shard has subscribers.
-    #[must_use]
-    pub fn is_attached(&self) -> bool {
-        self.shards.iter().any(|shard| shard.attached)
     }
 
     fn ahead_max(&self) -> (usize, usize) {

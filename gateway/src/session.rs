@@ -5,3 +5,4 @@
 pub mod grants;
 pub mod machine;
 pub mod outbound;
+pub mod todo;

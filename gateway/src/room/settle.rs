@@ -90,6 +90,7 @@ impl<R: Rules> Room<R> {
             if !shard.attached || (shard.owed && R::keeps(Rule::HandOverBeforeRuns)) {
                 continue;
             }
+            // No space: one hand-over later makes good for all runs missed, and the queue stays bounded.
             if !out.run(id, &run) && R::keeps(Rule::OverflowHandedOver) {
                 shard.owed = true;
             }
@@ -113,6 +114,12 @@ impl<R: Rules> Room<R> {
                     !out.hand_over(id, HandOver { epoch, head: self.head, known: self.known, answered });
             }
         }
+    }
+
+    /// Whether a shard has subscribers.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.shards.iter().any(|shard| shard.attached)
     }
 
     /// Whether its interest may be stored, and is not being removed.
@@ -160,6 +167,7 @@ impl<R: Rules> Room<R> {
         }
         self.asking.take_if(|waited| which(waited));
         if self.interest.add.take_if(|waited| which(waited)).is_some() {
+            // Without an answer it is unknown whether it was stored; to store it twice does no harm.
             self.interest.owed = true;
             self.interest.call_backoff.failed(now, self.backoff());
         }
@@ -184,6 +192,7 @@ impl<R: Rules> Room<R> {
         let waits = |waited: &&mut Waited| waited.call == call && waited.deadline.is_none();
         if let Some(add) = self.interest.add.as_mut().filter(waits) {
             add.deadline = Some(deadline);
+            // From here on it may be stored, answered or not, and will have to be removed.
             self.interest.owed = false;
             self.interest.present = true;
             // Those that came while it waited are answered by it too.
@@ -223,6 +232,7 @@ impl<R: Rules> Room<R> {
             return None;
         }
         let unanswered = self.shards.iter().any(|shard| shard.attached && shard.wanted > shard.answered);
+        // A client waits for the answer: a store that keeps no interest at the moment must not delay it.
         if unanswered || self.phase == RoomPhase::Opening {
             return Some(interest.call_backoff.until());
         }

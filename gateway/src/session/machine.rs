@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use sluice_proto::ids::{Epoch, InstanceId, Key, RoomId, Seq, UserId};
-use sluice_proto::wire::codec::{self, HistoryRange, Request};
+use sluice_proto::ids::{Epoch, InstanceId, Key, RoomId, UserId};
+use sluice_proto::wire::codec::{self, Request};
 use sluice_proto::wire::{ErrorCode, Welcome, WireError, WireLimits};
 
 use super::grants::Grants;
+use super::todo::{RequestId, Todo};
 use crate::defaults::{UNIDENTIFIED_BYTES_MAX, UNIDENTIFIED_FRAMES_MAX};
 use crate::ending::Ending;
 use crate::uplink::{Answered, Link, Outcome, Publish};
@@ -75,63 +76,6 @@ pub struct WelcomeFacts {
     pub ping_s: u64,
     /// Limits of the wire.
     pub limits: WireLimits,
-}
-
-/// The `id` of a request, as JSON text.
-pub type RequestId = Option<Box<str>>;
-
-/// What the driver has to do after a frame.
-#[derive(Debug)]
-pub enum Todo {
-    /// Nothing: it was answered, or needs no answer.
-    Nothing,
-    /// Ask logic who this is; then [`Session::identified`]. No frame is taken until then.
-    Authenticate {
-        /// Empty: a new anonymous user.
-        token: String,
-    },
-    /// Hand to the lane; the outcome comes back through [`Session::answered`].
-    Publish(Publish),
-    /// Subscribe; the answer is the driver's.
-    Subscribe {
-        /// The room.
-        room: RoomId,
-        /// The last position seen.
-        after: Option<Seq>,
-        /// Epoch of `after`; one that could not be read differs from every epoch.
-        epoch: Option<Result<Epoch, ()>>,
-        /// The `id` to echo in the answer.
-        id: RequestId,
-    },
-    /// Unsubscribe; the answer is the driver's.
-    Unsubscribe {
-        /// The room.
-        room: RoomId,
-        /// The `id` to echo in the answer.
-        id: RequestId,
-    },
-    /// Read messages; the answer is the driver's.
-    History {
-        /// The room.
-        room: RoomId,
-        /// The messages that are asked for.
-        range: HistoryRange,
-        /// The most that is asked for.
-        limit: u32,
-        /// The `id` to echo in the answer.
-        id: RequestId,
-    },
-    /// Ask who is there; the answer is the driver's.
-    Presence {
-        /// The room.
-        room: RoomId,
-        /// Only users that sort after this one.
-        after: Option<UserId>,
-        /// The most that is asked for.
-        limit: u32,
-        /// The `id` to echo in the answer.
-        id: RequestId,
-    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +180,7 @@ impl Session {
         facts: &WelcomeFacts,
         out: &mut impl Sink,
     ) {
+        // It began to leave while logic was asked: `end` went on without the answer.
         if self.phase != SessionPhase::Checking {
             return;
         }
@@ -391,10 +336,12 @@ impl Session {
             forbid(out, &room, "pub", id);
             return Todo::Nothing;
         }
+        // Behind the fence nothing may be stored before what has to be sent again (A5).
         if self.refuses() {
             refuse(out, ErrorCode::NotSent, NOT_SENT, true, id);
             return Todo::Nothing;
         }
+        // Once, before the lane: its retries must carry the same key (A4).
         let key = key.unwrap_or_else(|| {
             self.minted += 1;
             Key::mint(self.link.session, self.minted)
@@ -406,6 +353,7 @@ impl Session {
             key,
             data: Bytes::copy_from_slice(data.get().as_bytes()),
             id: id.map(Box::from),
+            // From the reading on: what waits in the lane uses it up too (A11).
             not_after_ms: wall_ms.saturating_add(self.limits.not_after_ms),
         };
         // Counted before the lane has it: from here on it must have an outcome, whatever happens.
@@ -424,6 +372,7 @@ impl Session {
             return;
         }
         let id = publish.id.as_deref();
+        // A minted key is of no use to the client: what begins with `~` is refused from it (A4).
         let key = (!publish.key.is_minted()).then_some(&publish.key);
         match outcome {
             Outcome::Stored { seq, .. } | Outcome::Duplicate { seq } => {

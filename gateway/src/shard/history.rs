@@ -19,7 +19,7 @@ use crate::defaults::{
     CALL_WITHIN, HISTORY_BYTES_MAX, HISTORY_CALLS_MAX, HISTORY_LOOKS_PER_TICK, QUEUE_LOW_BYTES,
 };
 use crate::fair_queue::FairQueue;
-use crate::session::machine::RequestId;
+use crate::session::todo::RequestId;
 use crate::slow_client;
 
 /// What a shard has under way for all connections.

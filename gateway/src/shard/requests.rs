@@ -21,7 +21,8 @@ use crate::defaults::{
 };
 use crate::limits::{Charge, TooMany};
 use crate::session::grants::Grants;
-use crate::session::machine::{Identity, NotIdentified, RequestId, Todo};
+use crate::session::machine::{Identity, NotIdentified};
+use crate::session::todo::{RequestId, Todo};
 use crate::status::change;
 use crate::tick::{NEVER, tick_of, ticks};
 

@@ -2,8 +2,8 @@
 //! waited for.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sluice_lifecycle::Lifecycle;
@@ -46,7 +46,7 @@ pub struct Shared {
     /// What clients use of their limits.
     pub usages: Usages,
     /// Upgrades refused.
-    pub refusals: Refusals,
+    pub refusals: Arc<Refusals>,
 }
 
 /// The admission, as all shards and the listener see it.

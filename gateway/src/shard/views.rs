@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::defaults::ROOMS_PER_TURN;
 use crate::room::limits::ViewLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run};
-use crate::session::machine::RequestId;
+use crate::session::todo::RequestId;
 use crate::subscription::{Ask, ConnKey, SubFrame, SubKey};
 use crate::view::{self, View};
 

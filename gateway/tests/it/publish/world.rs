@@ -15,7 +15,8 @@ use sluice_gateway::address::Address;
 use sluice_gateway::ending::Ending;
 use sluice_gateway::rules::Rules;
 use sluice_gateway::session::grants::Grants;
-use sluice_gateway::session::machine::{Identity, Session, SessionLimits, Sink, Todo, WelcomeFacts};
+use sluice_gateway::session::machine::{Identity, Session, SessionLimits, Sink, WelcomeFacts};
+use sluice_gateway::session::todo::Todo;
 use sluice_gateway::uplink::lane::{CallFailed, Lane, LaneLimits};
 use sluice_gateway::uplink::{Answered, Link, Outcome, Publish};
 
