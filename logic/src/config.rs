@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
 use sluice_proto::limits::LANES;
+use sluice_queue::Nats;
 use sluice_service::config::sections::{Admin, Endpoint, Etcd, Grpc, Log, Seeds, Shutdown};
 use sluice_service::config::url::{self, UrlKind};
 #[cfg(feature = "servers")]
@@ -46,7 +47,7 @@ pub struct Config {
     /// Where other logics are, for a start while etcd is away.
     pub logic: Seeds,
     /// The fan-out queue.
-    pub nats: Endpoint,
+    pub nats: Nats,
     /// The Redis with interest and presence.
     pub redis: Endpoint,
     /// The store.
@@ -97,7 +98,7 @@ impl Default for Config {
             grpc: Grpc::at(7070),
             etcd: Etcd::default(),
             logic: Seeds::default(),
-            nats: Endpoint::at("nats://127.0.0.1:4222"),
+            nats: Nats::default(),
             redis: Endpoint::at("redis://127.0.0.1:6379"),
             postgres: Postgres::default(),
             retention: RetentionSettings::default(),
@@ -140,7 +141,7 @@ impl Settings for Config {
 
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
-        crate::server_probes::all(&self.postgres.url, &self.etcd.endpoints, &self.nats.url, &self.redis.url)
+        crate::server_probes::all(&self.postgres.url, &self.etcd.endpoints, &self.nats, &self.redis.url)
     }
 
     fn read_files(&mut self) -> Result<(), Vec<String>> {
@@ -213,6 +214,7 @@ impl Settings for Config {
         }
         wrong.extend(url::check("postgres.url", &self.postgres.url, UrlKind::Postgres));
         wrong.extend(url::check("nats.url", &self.nats.url, UrlKind::Nats));
+        wrong.extend(self.nats.check());
         wrong.extend(url::check("redis.url", &self.redis.url, UrlKind::Redis));
         wrong.extend(self.logic.check("logic.seeds"));
         wrong.extend(self.grpc.check());

@@ -27,7 +27,7 @@ pub async fn connect(
     registration: Registration,
 ) -> Result<Deps, StartError> {
     let nats =
-        NatsConfig { url: config.nats.url.clone(), prefix: config.prefix.clone(), ..NatsConfig::default() };
+        NatsConfig { nats: config.nats.clone(), prefix: config.prefix.clone(), ..NatsConfig::default() };
     let queue = JetStream::connect(nats).await.map_err(StartError::url("nats.url"))?;
     let redis = RedisConfig {
         url: config.redis.url.clone(),

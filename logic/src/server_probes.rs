@@ -1,12 +1,13 @@
 //! One try of each server, for `--check --connect`. It takes addresses rather than the configuration,
 //! which calls it, and keeps no connection.
 
+use sluice_queue::Nats;
 use sluice_service::process::Probe;
 
 /// Connects once to each server.
 #[must_use]
-pub fn all(postgres_url: &str, endpoints: &[String], nats_url: &str, redis_url: &str) -> Vec<Probe> {
-    vec![postgres(postgres_url), etcd(endpoints), nats(nats_url), redis(redis_url)]
+pub fn all(postgres_url: &str, endpoints: &[String], nats_servers: &Nats, redis_url: &str) -> Vec<Probe> {
+    vec![postgres(postgres_url), etcd(endpoints), nats(nats_servers), redis(redis_url)]
 }
 
 /// Asks PostgreSQL.
@@ -24,10 +25,10 @@ fn etcd(endpoints: &[String]) -> Probe {
 }
 
 /// Asks NATS.
-fn nats(url: &str) -> Probe {
-    let url = url.to_owned();
+fn nats(servers: &Nats) -> Probe {
+    let servers = servers.clone();
     Probe::new("nats.url", async move {
-        sluice_queue::jetstream::probe(&url).await.map_err(|error| error.to_string())
+        sluice_queue::jetstream::probe(&servers).await.map_err(|error| error.to_string())
     })
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
+use sluice_queue::Nats;
 use sluice_service::config::sections::{Admin, Endpoint, Etcd, Log, Seeds, Shutdown};
 use sluice_service::config::url::{self, UrlKind};
 #[cfg(feature = "servers")]
@@ -25,7 +26,7 @@ pub struct Config {
     /// Gateways known without etcd.
     pub gateway: Seeds,
     /// The fan-out queue.
-    pub nats: Endpoint,
+    pub nats: Nats,
     /// The Redis with interest.
     pub redis: Endpoint,
     /// The time for the stop.
@@ -42,7 +43,7 @@ impl Default for Config {
             etcd: Etcd::default(),
             logic: Seeds::default(),
             gateway: Seeds::default(),
-            nats: Endpoint::at("nats://127.0.0.1:4222"),
+            nats: Nats::default(),
             redis: Endpoint::at("redis://127.0.0.1:6379"),
             shutdown: Shutdown::with(stages::TIMES),
             log: Log::default(),
@@ -67,12 +68,13 @@ impl Settings for Config {
 
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
-        crate::server_probes::all(&self.etcd.endpoints, &self.nats.url, &self.redis.url)
+        crate::server_probes::all(&self.etcd.endpoints, &self.nats, &self.redis.url)
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong: Vec<_> = self.etcd.check().chain(self.shutdown.check(&stages::TIMES_MIN, 0)).collect();
         wrong.extend(url::check("nats.url", &self.nats.url, UrlKind::Nats));
+        wrong.extend(self.nats.check());
         wrong.extend(url::check("redis.url", &self.redis.url, UrlKind::Redis));
         wrong.extend(self.logic.check("logic.seeds").chain(self.gateway.check("gateway.seeds")));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }

@@ -3,6 +3,7 @@
 //! NATS may be wiped at any time; whoever notices first creates the stream again. Nothing is published
 //! while there is no connection, because the client would keep it and send it long after it was given up.
 
+mod access;
 mod link;
 mod reader;
 
@@ -19,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::link::NatsLink;
-use crate::{ACK_WAIT, Consumer, Delivery, MAX_AGE, Queue, QueueError};
+use crate::{ACK_WAIT, Consumer, Delivery, MAX_AGE, Nats, Queue, QueueError};
 
 /// Longest wait for any answer of NATS.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -37,8 +38,8 @@ const CONSUMER: &str = "task";
 /// Where NATS is and what is ours in it.
 #[derive(Debug, Clone)]
 pub struct NatsConfig {
-    /// `nats://host:port`; several, separated by commas.
-    pub url: String,
+    /// The servers, and how they let us in.
+    pub nats: Nats,
     /// Begins all names, so that two deployments can share a server. Characters NATS does not allow in a
     /// stream's name become `_`.
     pub prefix: String,
@@ -48,11 +49,7 @@ pub struct NatsConfig {
 
 impl Default for NatsConfig {
     fn default() -> Self {
-        Self {
-            url: "nats://127.0.0.1:4222".into(),
-            prefix: "sluice".into(),
-            stream_bytes_max: 256 * 1024 * 1024,
-        }
+        Self { nats: Nats::default(), prefix: "sluice".into(), stream_bytes_max: 256 * 1024 * 1024 }
     }
 }
 
@@ -60,9 +57,11 @@ impl Default for NatsConfig {
 ///
 /// # Errors
 /// Why it cannot be used.
-pub async fn probe(urls: &str) -> Result<String, QueueError> {
+pub async fn probe(nats: &Nats) -> Result<String, QueueError> {
     let refused = |error: &dyn std::fmt::Display| QueueError::Refused(error.to_string());
-    let client = async_nats::connect(link::servers(urls)?).await.map_err(|error| refused(&error))?;
+    let servers = access::servers(&nats.url)?;
+    let options = access::options(nats, &servers).await?;
+    let client = options.connect(servers).await.map_err(|error| refused(&error))?;
     let version = client.server_info().version;
     let account = async_nats::jetstream::new(client).query_account().await;
     account.map_err(|error| QueueError::Refused(format!("NATS {version} has no JetStream: {error}")))?;
@@ -91,7 +90,7 @@ impl JetStream {
     pub async fn connect(config: NatsConfig) -> Result<Self, QueueError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
         let prefix = config.prefix.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
-        let link = NatsLink::open(&config.url).await?;
+        let link = NatsLink::open(&config.nats).await?;
         Ok(Self(Arc::new(NatsShared {
             config,
             prefix,
@@ -117,7 +116,7 @@ impl NatsShared {
         }
         // One replaces it; the others go on with the old one rather than wait.
         let Ok(_renewing) = self.renewal.try_lock() else { return Ok(link) };
-        let fresh = Arc::new(NatsLink::open(&self.config.url).await?);
+        let fresh = Arc::new(NatsLink::open(&self.config.nats).await?);
         let mut place = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         match place.as_mut() {
             // It may have been replaced, or closed, while we connected.
@@ -151,6 +150,7 @@ impl NatsShared {
             retention: stream::RetentionPolicy::Limits,
             max_age: MAX_AGE,
             max_bytes: self.config.stream_bytes_max,
+            num_replicas: self.config.nats.replicas.into(),
             ..Default::default()
         };
         let Err(error) = link.context.create_stream(wanted).await else { return Ok(()) };

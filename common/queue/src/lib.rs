@@ -7,6 +7,7 @@
 #[cfg(feature = "jetstream")]
 pub mod jetstream;
 pub mod memory;
+mod nats;
 
 use std::fmt;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+
+pub use self::nats::Nats;
 
 /// A notice is useless when repair has found its messages, which takes half of this.
 const MAX_AGE: Duration = Duration::from_secs(60);

@@ -36,6 +36,8 @@ pub struct TestServer {
     port: u16,
     peer_port: u16,
     dir: TempDir,
+    /// Arguments beside the usual ones.
+    args: Vec<String>,
     child: Option<Child>,
 }
 
@@ -58,12 +60,20 @@ impl TestServer {
     #[must_use]
     pub fn absent(kind: ServerKind) -> Self {
         let (port, peer_port) = free_ports();
-        Self { kind, port, peer_port, dir: tempfile::tempdir().unwrap(), child: None }
+        Self { kind, port, peer_port, dir: tempfile::tempdir().unwrap(), args: Vec::new(), child: None }
     }
 
     /// A server that answers.
     pub async fn start(kind: ServerKind) -> Self {
         let mut server = Self::absent(kind);
+        server.run().await;
+        server
+    }
+
+    /// A server that answers, with these arguments beside the usual ones.
+    pub async fn start_with(kind: ServerKind, args: Vec<String>) -> Self {
+        let mut server = Self::absent(kind);
+        server.args = args;
         server.run().await;
         server
     }
@@ -88,6 +98,7 @@ impl TestServer {
     /// Starts it with what its directory holds and waits until it answers.
     pub async fn run(&mut self) {
         let mut command = self.command();
+        command.args(&self.args);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
         eventually(&format!("{:?} answers", self.kind), STARTS_WITHIN, async || self.answers().await).await;

@@ -10,7 +10,7 @@ use sluice_cluster::{Cluster, Registration};
 use sluice_lifecycle::{Lifecycle, Scope};
 use sluice_presence::Presence;
 use sluice_presence::redis::{RedisConfig, RedisPresence};
-use sluice_queue::Queue;
+use sluice_queue::{Nats, Queue};
 use sluice_queue::jetstream::{JetStream, NatsConfig};
 use sluice_service::config::sections::{Endpoint, Etcd};
 use sluice_task::app::Deps;
@@ -35,7 +35,7 @@ all_cases!(crate::real::Real);
 fn config(nats: u16, redis: u16, etcd: u16) -> Config {
     let usual = rig::config(&[]);
     Config {
-        nats: Endpoint::at(&format!("nats://127.0.0.1:{nats}")),
+        nats: Nats::at(&format!("nats://127.0.0.1:{nats}")),
         redis: Endpoint::at(&format!("redis://127.0.0.1:{redis}")),
         etcd: Etcd { endpoints: vec![format!("http://127.0.0.1:{etcd}")], ..usual.etcd },
         ..usual
@@ -48,7 +48,7 @@ impl Ground for Real {
         let (nats, redis, etcd) =
             tokio::join!(TestServer::start(ServerKind::Nats), TestServer::start(ServerKind::Redis), etcd);
         let config = config(nats.port(), redis.port(), 1);
-        let queue = NatsConfig { url: config.nats.url, ..NatsConfig::default() };
+        let queue = NatsConfig { nats: config.nats, ..NatsConfig::default() };
         let queue = JetStream::connect(queue).await.unwrap();
         let presence = RedisConfig { url: config.redis.url, ..RedisConfig::default() };
         let presence = RedisPresence::connect(presence).unwrap();

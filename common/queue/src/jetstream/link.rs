@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection};
+use async_nats::{Client, Event, connection};
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::ANSWER;
-use crate::QueueError;
+use super::{ANSWER, access};
+use crate::{Nats, QueueError};
 
 /// Two of these without an answer mean that the server is dead.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -38,19 +38,14 @@ pub(super) struct NatsLink {
     unanswered: AtomicU32,
 }
 
-/// A list with commas.
-pub(super) fn servers(urls: &str) -> Result<Vec<ServerAddr>, QueueError> {
-    let servers = urls.split(',').map(|url| url.trim().parse::<ServerAddr>()).collect::<Result<_, _>>();
-    servers.map_err(|error| QueueError::Refused(format!("nats url {urls:?}: {error}")))
-}
-
 impl NatsLink {
     /// Begins to connect, and goes on for ever; returns at once.
-    pub(super) async fn open(urls: &str) -> Result<Self, QueueError> {
-        let servers = servers(urls)?;
+    pub(super) async fn open(nats: &Nats) -> Result<Self, QueueError> {
+        let servers = access::servers(&nats.url)?;
         let worn = Arc::new(AtomicBool::new(false));
         let (tell, connected) = watch::channel(false);
-        let client = ConnectOptions::new()
+        let client = access::options(nats, &servers)
+            .await?
             .name("sluice")
             // Nothing has to be up at the start.
             .retry_on_initial_connect()

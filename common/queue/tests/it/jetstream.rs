@@ -5,24 +5,24 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sluice_queue::jetstream::{JetStream, NatsConfig};
-use sluice_queue::{Queue, QueueError};
+use sluice_queue::{Nats, Queue, QueueError};
 use sluice_testing::{ServerKind, TestServer, eventually};
 use tokio::time::Instant;
 
 use crate::contract::{Bed, LONG, next, outlives_a_wipe, publish};
 
-struct Nats {
+struct NatsBed {
     server: TestServer,
     stream_bytes_max: i64,
 }
 
-impl Nats {
+impl NatsBed {
     async fn with(stream_bytes_max: i64) -> Self {
         Self { server: TestServer::start(ServerKind::Nats).await, stream_bytes_max }
     }
 }
 
-impl Bed for Nats {
+impl Bed for NatsBed {
     async fn start() -> Self {
         Self::with(NatsConfig::default().stream_bytes_max).await
     }
@@ -33,7 +33,8 @@ impl Bed for Nats {
 
     async fn connect(&self) -> Arc<dyn Queue> {
         let stream_bytes_max = self.stream_bytes_max;
-        let config = NatsConfig { url: self.server.url(), stream_bytes_max, ..NatsConfig::default() };
+        let config =
+            NatsConfig { nats: Nats::at(&self.server.url()), stream_bytes_max, ..NatsConfig::default() };
         Arc::new(JetStream::connect(config).await.unwrap())
     }
 
@@ -47,16 +48,16 @@ impl Bed for Nats {
     }
 }
 
-against_the_contract!(Nats);
+against_the_contract!(NatsBed);
 
 #[tokio::test]
 async fn it_comes_back_empty_after_long() {
-    outlives_a_wipe::<Nats>(Duration::from_secs(11)).await;
+    outlives_a_wipe::<NatsBed>(Duration::from_secs(11)).await;
 }
 
 #[tokio::test]
 async fn a_stream_deleted_under_us_is_made_again() {
-    let nats = Nats::start().await;
+    let nats = NatsBed::start().await;
     let queue = nats.connect().await;
     let mut consumer = queue.consumer().await.unwrap();
     publish(&*queue, "a").await;
@@ -75,7 +76,7 @@ async fn a_stream_deleted_under_us_is_made_again() {
 
 #[tokio::test]
 async fn a_frozen_nats_holds_nobody_longer_than_said() {
-    let nats = Nats::start().await;
+    let nats = NatsBed::start().await;
     let queue = nats.connect().await;
     let mut consumer = queue.consumer().await.unwrap();
     publish(&*queue, "a").await;

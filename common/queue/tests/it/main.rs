@@ -6,3 +6,5 @@ mod contract;
 #[cfg(feature = "jetstream")]
 mod jetstream;
 mod memory;
+#[cfg(feature = "jetstream")]
+mod secured;

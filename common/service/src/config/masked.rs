@@ -87,8 +87,28 @@ fn mask(value: &mut Value, secret: bool) {
     }
 }
 
-/// `scheme://user:password@host` becomes `scheme://user:********@host`; so does a password in the query.
+/// Of each URL of a list, as NATS takes one; a token that stands alone before the `@` is masked too.
+fn mask_nats(text: &mut String) {
+    let mut masked = Vec::new();
+    for url in text.split(',') {
+        let mut url = url.to_owned();
+        let start = url.find("://").map_or(0, |at| at + 3);
+        if let Some(at) = url.rfind('@').filter(|at| *at >= start && !url[start..*at].contains(':')) {
+            url.replace_range(start..at, MASK);
+        } else if start > 0 {
+            mask_url(&mut url);
+        }
+        masked.push(url);
+    }
+    *text = masked.join(",");
+}
+
 fn mask_password(text: &mut String) {
+    if text.starts_with("nats://") || text.starts_with("tls://") { mask_nats(text) } else { mask_url(text) }
+}
+
+/// `scheme://user:password@host` becomes `scheme://user:********@host`; so does a password in the query.
+fn mask_url(text: &mut String) {
     let Some(start) = text.find("://").map(|at| at + 3) else { return };
     // A password may itself contain "@", "/" or "?": the host begins after the last "@" before the options.
     let options = text[start..].find("=").map_or(text.len(), |at| start + at);
@@ -99,10 +119,18 @@ fn mask_password(text: &mut String) {
     {
         text.replace_range(colon + 1..at, MASK);
     }
-    if let Some(at) = text.find("password=").map(|at| at + "password=".len()) {
-        let end = text[at..].find('&').map_or(text.len(), |end| at + end);
-        text.replace_range(at..end, MASK);
-    }
+    mask_options(text);
+}
+
+/// Each password among the options behind the `?`.
+fn mask_options(text: &mut String) {
+    let Some(start) = text.find('?').map(|at| at + 1) else { return };
+    let hidden = |option: &str| match option.split_once('=') {
+        Some((key @ ("password" | "pass" | "sslpassword"), _)) => format!("{key}={MASK}"),
+        Some(_) | None => option.to_owned(),
+    };
+    let options: Vec<_> = text[start..].split('&').map(hidden).collect();
+    text.replace_range(start.., &options.join("&"));
 }
 
 #[cfg(test)]
@@ -146,6 +174,13 @@ mod tests {
             ("postgres://u:hu?sh@db:5432/sluice", "postgres://u:********@db:5432/sluice"),
             ("postgres://u:hush@db/sluice?user=a@b", "postgres://u:********@db/sluice?user=a@b"),
             ("postgres://db/sluice?password=hush&x=1", "postgres://db/sluice?password=********&x=1"),
+            (
+                "postgres://db/s?password=a&x=1&password=b",
+                "postgres://db/s?password=********&x=1&password=********",
+            ),
+            ("unix:///run/redis.sock?db=1&pass=hush", "unix:///run/redis.sock?db=1&pass=********"),
+            ("nats://token@h:4222", "nats://********@h:4222"),
+            ("tls://ann:hush@a:1,nats://token@b:1,c:1", "tls://ann:********@a:1,nats://********@b:1,c:1"),
         ] {
             assert_eq!(masked_url(url), shown);
         }

@@ -104,11 +104,6 @@ fn wrong_place(rest: &str, kind: UrlKind) -> Option<String> {
     }
     let (user, place) =
         authority.rsplit_once('@').map_or((None, authority), |(user, place)| (Some(user), place));
-    if kind == UrlKind::Nats && user.is_some() {
-        return Some(
-            "this build sends no user and no password to NATS: the server must let it in without".to_owned(),
-        );
-    }
     if user.is_some_and(has_lone_percent) {
         return Some("a % in a password must be written %25".to_owned());
     }
@@ -153,6 +148,8 @@ mod tests {
             ("redis://:p%25w@redis", UrlKind::Redis),
             ("unix:///run/redis.sock?db=1", UrlKind::Redis),
             ("nats://a:4222,nats://b:4222", UrlKind::Nats),
+            ("tls://ann:p%40w@a:4222,b:4222", UrlKind::Nats),
+            ("nats://token@a:4222", UrlKind::Nats),
             ("http://[::1]:2379", UrlKind::Etcd),
             ("wss://chat.example/ws", UrlKind::WebSocket),
         ] {
@@ -173,7 +170,7 @@ mod tests {
             ("redis://:6379", UrlKind::Redis, "names no host"),
             ("redis://redis:sixthousand", UrlKind::Redis, "is no port"),
             ("rediss://:hush@redis:6379", UrlKind::Redis, "cannot speak TLS to Redis"),
-            ("nats://ann:hush@nats:4222", UrlKind::Nats, "sends no user and no password to NATS"),
+            ("nats://ann:hu/sh@nats:4222", UrlKind::Nats, "a / in a password must be written %2F"),
             ("nats://a:4222,nats://b:0", UrlKind::Nats, "is no port"),
             ("https://etcd:2379", UrlKind::Etcd, "cannot speak TLS to etcd"),
             ("etcd:2379", UrlKind::Etcd, "must begin with http://"),

@@ -1,0 +1,133 @@
+//! A nats-server that lets in only whom it knows, by each of its ways, and over TLS.
+
+use nkeys::KeyPair;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair as TlsKey};
+use sluice_queue::jetstream::{JetStream, NatsConfig, probe};
+use sluice_queue::{Nats, Queue, QueueError};
+use sluice_testing::{ServerKind, TestServer};
+use tempfile::TempDir;
+
+use crate::contract::{LONG, next, publish};
+
+/// A server with this configuration, whose files are in `dir`.
+async fn server(dir: &TempDir, config: &str) -> TestServer {
+    let args = vec!["-c".to_owned(), file(dir, "nats.conf", config)];
+    TestServer::start_with(ServerKind::Nats, args).await
+}
+
+fn file(dir: &TempDir, name: &str, text: &str) -> String {
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// A notice goes through it from one end to the other, and the probe is content.
+async fn carries(nats: Nats) {
+    assert_eq!(nats.check(), Vec::<String>::new());
+    assert!(probe(&nats).await.unwrap().ends_with("JetStream"));
+    let queue = JetStream::connect(NatsConfig { nats, ..NatsConfig::default() }).await.unwrap();
+    let mut consumer = queue.consumer().await.unwrap();
+    publish(&queue, "a").await;
+    assert_eq!(next(&mut consumer, LONG).await, "a");
+}
+
+/// What the probe says is wrong.
+async fn refusal(nats: &Nats) -> String {
+    match probe(nats).await {
+        Err(QueueError::Refused(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn with_user(server: &TestServer, user: &str) -> Nats {
+    Nats::at(&format!("nats://{user}@127.0.0.1:{}", server.port()))
+}
+
+#[tokio::test]
+async fn a_user_with_a_password_is_let_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir, r#"authorization { user: "ann", password: "p@ss/w" }"#).await;
+    carries(with_user(&server, "ann:p%40ss%2Fw")).await;
+    let password_file = file(&dir, "password", "p@ss/w\n");
+    carries(Nats { password_file, ..with_user(&server, "ann") }).await;
+
+    for wrong in [with_user(&server, "ann:hush"), Nats::at(&server.url())] {
+        let why = refusal(&wrong).await;
+        assert!(why.contains("authorization violation") && !why.contains("hush"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_let_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir, r#"authorization { token: "s3cret" }"#).await;
+    carries(with_user(&server, "s3cret")).await;
+    let password_file = file(&dir, "token", "s3cret\n");
+    carries(Nats { password_file, ..Nats::at(&server.url()) }).await;
+    assert!(refusal(&with_user(&server, "other")).await.contains("authorization violation"));
+}
+
+#[tokio::test]
+async fn an_nkey_is_let_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let (known, other) = (KeyPair::new_user(), KeyPair::new_user());
+    let config = format!("authorization {{ users: [ {{ nkey: {} }} ] }}", known.public_key());
+    let server = server(&dir, &config).await;
+    let nkey = |name: &str, key: &KeyPair| Nats {
+        nkey_file: file(&dir, name, &format!("{}\n", key.seed().unwrap())),
+        ..Nats::at(&server.url())
+    };
+    carries(nkey("known", &known)).await;
+    assert!(refusal(&nkey("other", &other)).await.contains("authorization violation"));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_credentials_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let credentials_file = file(&dir, "user.creds", "nothing of the kind");
+    let nats = Nats { credentials_file, ..Nats::default() };
+    assert!(refusal(&nats).await.contains("user.creds\" is no .creds file"));
+}
+
+/// Files of an authority, and of a certificate it signed for this machine.
+struct Pki {
+    ca: String,
+    cert: String,
+    key: String,
+}
+
+fn pki(dir: &TempDir, name: &str) -> Pki {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, TlsKey::generate().unwrap()).unwrap();
+    let key = TlsKey::generate().unwrap();
+    let cert = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    let write = |what: &str, pem: &str| file(dir, &format!("{name}-{what}.pem"), pem);
+    Pki {
+        ca: write("ca", &ca.pem()),
+        cert: write("cert", &cert.pem()),
+        key: write("key", &key.serialize_pem()),
+    }
+}
+
+#[tokio::test]
+async fn tls_with_an_own_authority_and_a_clients_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (pki(&dir, "ours"), pki(&dir, "theirs"));
+    let Pki { ca, cert, key } = &ours;
+    let config = format!("tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true }}");
+    let server = server(&dir, &config).await;
+    let shown = |pki: &Pki, ca: &str| Nats {
+        ca_file: ca.to_owned(),
+        cert_file: pki.cert.clone(),
+        key_file: pki.key.clone(),
+        ..Nats::at(&server.url())
+    };
+    carries(shown(&ours, ca)).await;
+    // Another authority on either side, or no certificate: an error, no wait.
+    let plain = Nats { ca_file: ca.clone(), ..Nats::at(&server.url()) };
+    for wrong in [shown(&ours, &theirs.ca), shown(&theirs, ca), plain] {
+        let why = refusal(&wrong).await;
+        assert!(!why.is_empty(), "{wrong:?}");
+    }
+}
