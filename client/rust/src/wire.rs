@@ -19,11 +19,13 @@ pub(crate) struct Wire {
     socket: WebSocketStream<TcpStream>,
     unsent: VecDeque<Message>,
     dirty: bool,
+    /// Why nothing can be written any more.
+    broken: Option<String>,
 }
 
 impl Wire {
     pub(crate) fn new(socket: WebSocketStream<TcpStream>) -> Self {
-        Self { socket, unsent: VecDeque::new(), dirty: false }
+        Self { socket, unsent: VecDeque::new(), dirty: false, broken: None }
     }
 
     /// Queues a frame; the owner keeps the queue short by looking at [`Wire::unsent`].
@@ -51,8 +53,24 @@ impl Wire {
     fn poll(&mut self, context: &mut Context<'_>, read: bool, had: usize) -> Poll<Option<Frame>> {
         // Writing and reading in one poll: a server that takes nothing must not stop us from
         // reading it.
-        if let Poll::Ready(Err(error)) = self.poll_write(context) {
-            return Poll::Ready(Some(Frame::End(error)));
+        if self.broken.is_none()
+            && let Poll::Ready(Err(error)) = self.poll_write(context)
+        {
+            self.unsent.clear();
+            self.broken = Some(error);
+        }
+        if let Some(error) = &self.broken {
+            // A server that ended said why, and when to come back: that has arrived, and is read before the end is told.
+            // It is kept for a reader that is behind.
+            if !read {
+                return Poll::Pending;
+            }
+            return match Pin::new(&mut self.socket).poll_next(context) {
+                Poll::Ready(Some(Ok(message))) => Poll::Ready(Some(translate(Some(Ok(message))))),
+                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => {
+                    Poll::Ready(Some(Frame::End(error.clone())))
+                }
+            };
         }
         if read && let Poll::Ready(item) = Pin::new(&mut self.socket).poll_next(context) {
             return Poll::Ready(Some(translate(item)));

@@ -135,6 +135,38 @@ async fn another_gateway_is_asked_at_once() {
     until(&mut events, |event| matches!(event, Event::Connected(_))).await;
 }
 
+/// Its reader is behind, so that it writes into a connection whose end it has not read.
+#[tokio::test]
+async fn last_words_are_heard_although_nothing_can_be_written_any_more() {
+    let gateway = Gateway::bind().await;
+    let options = quick(Options::new(gateway.url())).events_max(1);
+    let (connected, mut session) = tokio::join!(Client::connect(options), gateway.accept());
+    let (client, mut events) = connected.unwrap();
+    let error = json!({"error": {"code": "bad_request", "message": "m", "retry": false}});
+    for _ in 0..4 {
+        session.say(error.clone()).await;
+    }
+    client.submit("news", "first", &1).await.unwrap();
+    assert_eq!(session.hear().await["key"], "first");
+    session
+        .say(json!({"bye": {"code": 1012, "reason": "because", "reconnect": true, "reconnect_ms": 1}}))
+        .await;
+    client.submit("news", "second", &2).await.unwrap();
+    // It ends with the second unread: the connection is reset, and writes to it fail.
+    session.0.get_ref().readable().await.unwrap();
+    drop(session);
+    let publishing = async {
+        for n in 0..200 {
+            client.submit("news", &format!("k{n}"), &n).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    publishing.await;
+    let bye = until(&mut events, |event| matches!(event, Event::Bye(_) | Event::Closed { .. })).await;
+    assert!(matches!(bye, Event::Bye(_)), "{bye:?}");
+    gateway.accept().await;
+}
+
 #[tokio::test]
 async fn a_drained_client_moves_before_the_old_connection_ends() {
     let (first, second) = (Gateway::bind().await, Gateway::bind().await);
