@@ -101,9 +101,11 @@ pub const ANSWER_AGAIN: Duration = Duration::from_millis(50);
 pub const AUTHENTICATE_AGAIN: Duration = Duration::from_millis(200);
 /// `Authenticate` calls under way at once; a crowd that reconnects waits here, not in logic.
 pub const AUTHENTICATIONS_MAX: usize = 512;
-/// Clients' questions to logic (history, presence) under way per shard; above it they are refused at once,
-/// with `retry`.
+/// Clients' questions about presence per shard, those that wait for their turn and those that were asked; above it they
+/// are refused at once, with `retry`.
 pub const QUESTIONS_MAX: usize = 1_024;
+/// Of these, calls under way: an answer names up to 256 users, and subscriptions need logic more.
+pub const PRESENCE_CALLS_MAX: usize = 2;
 /// Calls for pages of history under way per shard: the store has four connections for reads, and subscriptions and
 /// catching up need them more.
 pub const HISTORY_CALLS_MAX: usize = 2;

@@ -20,6 +20,7 @@ mod home_driver;
 pub mod inbound;
 pub mod inbox;
 pub mod peers;
+mod presence;
 mod reports;
 mod requests;
 pub mod runtime;
@@ -50,6 +51,7 @@ use self::handle::Shards;
 use self::history::History;
 use self::home_driver::HomeDriver;
 use self::inbound::Inbound;
+use self::presence::Presences;
 use self::reports::Reports;
 use self::shared::Shared;
 use self::timers::Timers;
@@ -75,8 +77,7 @@ pub(crate) struct Shard {
     connections: Connections,
     buffers: ReadBuffers,
     unanswered: Unanswered,
-    /// Clients' questions that logic has not answered.
-    questions: usize,
+    presences: Presences,
     history: History,
     views: Views,
     driver: HomeDriver,
@@ -107,7 +108,7 @@ impl Shard {
             connections: Connections::new(me, timeouts),
             buffers: ReadBuffers::default(),
             unanswered: Unanswered::default(),
-            questions: 0,
+            presences: Presences::default(),
             history: History::default(),
             views: Views::new(Arc::new(limits)),
             driver: HomeDriver::new(me, shards),

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use sluice_proto::grpc::{
-    AuthenticateReply, Grants as WireGrants, PresenceReply, PresenceRequest, RoomPage, StatusChange,
-    presence_request,
-};
+use sluice_proto::grpc::{AuthenticateReply, Grants as WireGrants, RoomPage, StatusChange};
 use sluice_proto::ids::{Epoch, RoomId, Seq, UserId};
-use sluice_proto::wire::codec::{self, HistoryRange, PresentPage, PresentUser};
+use sluice_proto::wire::codec::{self, HistoryRange};
 use sluice_proto::wire::{ErrorCode, WireError};
 use tokio::time::{Instant, sleep};
 
@@ -16,9 +13,7 @@ use super::shared::Shared;
 use super::turn::ShardCell;
 use crate::address::Address;
 use crate::calls::Authenticated;
-use crate::defaults::{
-    AUTHENTICATE_AGAIN, CALL_WITHIN, CONNECT_WITHIN, QUESTIONS_MAX, ROOMS_PER_CONNECTION_MAX,
-};
+use crate::defaults::{AUTHENTICATE_AGAIN, CALL_WITHIN, CONNECT_WITHIN, ROOMS_PER_CONNECTION_MAX};
 use crate::limits::{Charge, TooMany};
 use crate::session::grants::Grants;
 use crate::session::machine::{Identity, NotIdentified};
@@ -28,13 +23,6 @@ use crate::tick::{NEVER, tick_of, ticks};
 
 /// An epoch that differs from every store's.
 const NO_EPOCH: Epoch = Epoch(0);
-
-/// What an answer of logic does to the shard.
-type Apply = Box<dyn FnOnce(&mut Shard)>;
-
-fn apply(effect: impl FnOnce(&mut Shard) + 'static) -> Apply {
-    Box::new(effect)
-}
 
 impl Shard {
     /// Does what a session asks for.
@@ -132,52 +120,6 @@ impl Shard {
         self.follow_up();
     }
 
-    fn presence(&mut self, who: Address, room: RoomId, (after, limit): (Option<UserId>, u32), id: RequestId) {
-        self.ask_logic(who, id.clone(), async move |shared| {
-            let of = presence_request::Of::Room(room.to_string());
-            let after = after.map(|user| user.to_string()).unwrap_or_default();
-            let request = PresenceRequest { of: Some(of), limit, after: after.clone() };
-            let reply = shared.calls.presence(room.lane(), request).await;
-            apply(move |shard| match reply {
-                Ok(reply) => {
-                    let page = present_page(reply, &after);
-                    shard.connections.text(who.slot, |out| {
-                        codec::ok_presence(out, &room, &page, id.as_deref());
-                    });
-                }
-                Err(_) => shard.unavailable(who, id),
-            })
-        });
-    }
-
-    /// Asks logic for a connection; the answer is applied while the connection is still the same one.
-    fn ask_logic<F>(&mut self, who: Address, id: RequestId, ask: F)
-    where
-        F: AsyncFnOnce(Arc<Shared>) -> Apply + 'static,
-    {
-        if self.questions >= QUESTIONS_MAX {
-            self.unavailable(who, id);
-            return;
-        }
-        let Some(connection) = self.connections.get(who) else { return };
-        connection.requests += 1;
-        self.questions += 1;
-        let shared = self.shared.clone();
-        self.local(async move |cell: ShardCell| {
-            let effect = ask(shared).await;
-            cell.turn(|shard| {
-                shard.questions -= 1;
-                if let Some(connection) = shard.connections.get(who) {
-                    connection.requests -= 1;
-                    if !connection.detached {
-                        effect(shard);
-                    }
-                    shard.settle(who);
-                }
-            });
-        });
-    }
-
     pub(super) fn unavailable(&mut self, who: Address, id: RequestId) {
         self.refuse(who, ErrorCode::Unavailable, "no answer in time, ask again".to_owned(), true, id);
     }
@@ -272,18 +214,6 @@ pub(super) fn more_of(page: &RoomPage, backward: bool) -> Option<HistoryRange> {
     } else {
         (last < page.head).then_some(HistoryRange::After(last))
     }
-}
-
-fn present_page(reply: PresenceReply, after: &str) -> PresentPage {
-    let PresenceReply { users, count, connections, more } = reply;
-    // A logic of the version before this one knows no pages: it gives everybody, and no count.
-    let users = users.into_iter().filter(|user| after.is_empty() || user.user.as_str() > after);
-    let users: Vec<PresentUser> = users
-        .map(|user| PresentUser { user: user.user, connections: user.connections, since: user.since_ms })
-        .collect();
-    let here = u32::try_from(users.len()).unwrap_or(u32::MAX);
-    let connections = connections.max(users.iter().map(|user| user.connections).sum());
-    PresentPage { users, count: count.max(here), connections, more }
 }
 
 fn identity(result: Authenticated) -> Result<Identity, NotIdentified> {

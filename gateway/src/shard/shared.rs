@@ -17,7 +17,9 @@ use sluice_service::clock::Clock;
 
 use crate::calls::Calls;
 use crate::config::Config;
-use crate::defaults::{BAD_FRAMES_MAX, ROOMS_PER_CONNECTION_MAX, UNANSWERED_BYTES_MAX, UNANSWERED_ITEMS_MAX};
+use crate::defaults::{
+    BAD_FRAMES_MAX, ROOMS_PER_CONNECTION_MAX, UNANSWERED_BYTES_MAX, UNANSWERED_ITEMS_MAX, budget,
+};
 use crate::handshake::{Admission, Names, Proxies, Rules, Stopping};
 use crate::limits::Usages;
 use crate::metrics::{Metrics, Stats};
@@ -74,8 +76,11 @@ impl UpgradeGate {
     /// What a client is told that comes while the gateway stops.
     fn stopping(&self) -> Option<Stopping> {
         let ClosedBy { lifecycle, peers } = self.0.get()?;
-        // Others take it at once. Alone, this one's place is free when it has ended.
-        let away = if *peers { Duration::ZERO } else { lifecycle.ends_within().unwrap_or_default() };
+        // Others take it at once. Alone, this one's place is free when it has ended, and that is when its clients have left:
+        // the stages behind nearly always end at once. Whoever comes too soon finds a closed port and a back-off of its own;
+        // whoever is sent away for the whole plan would stay away for seconds in which the next one serves.
+        let ends_within = || lifecycle.ends_within().unwrap_or_default();
+        let away = if *peers { Duration::ZERO } else { ends_within().min(budget::DRAIN_LAST) };
         let retry_after_s = away.as_secs() + 1;
         Some(Stopping { stage: lifecycle.stage(), retry_after_s })
     }

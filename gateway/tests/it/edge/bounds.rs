@@ -6,7 +6,7 @@ use futures::future::select_all;
 use serde_json::json;
 use sluice_gateway::defaults::HISTORY_CALLS_MAX;
 use sluice_gateway::defaults::{
-    CALL_WITHIN, PUSH_STREAMS_MAX, QUESTIONS_MAX, REQUESTS_MAX, SUBS_PENDING_MAX,
+    CALL_WITHIN, PRESENCE_CALLS_MAX, PUSH_STREAMS_MAX, QUESTIONS_MAX, REQUESTS_MAX, SUBS_PENDING_MAX,
 };
 use sluice_lifecycle::{Stage, StageOutcome};
 use sluice_proto::grpc::PushRequest;
@@ -41,6 +41,30 @@ async fn a_question_too_many_is_refused_at_once() {
     rig.logic.hold(false);
     // This thread now has a thousand answers to give and to take besides: only the drain is looked at.
     assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
+}
+
+/// A few at a time: what many ask at once does not stand before everybody else's calls in logic.
+#[tokio::test]
+async fn questions_about_presence_are_asked_a_few_at_a_time() {
+    let rig = Rig::start(1, false).await;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(Client::connect(&rig).await);
+    }
+    rig.logic.hold(true);
+    for client in &mut clients {
+        client.say(json!({"presence": "news", "id": 1})).await;
+        client.say(json!({"unsub": "news", "id": 2})).await;
+        // What stands behind it was read, so the question was taken.
+        assert_eq!(client.hear().await["id"], json!(2));
+    }
+    rig.logic.hold(false);
+    for client in &mut clients {
+        let answer = client.hear().await;
+        assert_eq!((&answer["ok"], &answer["id"]), (&json!("presence"), &json!(1)));
+    }
+    let most = rig.logic.most_presence_calls();
+    assert!((1..=PRESENCE_CALLS_MAX).contains(&most), "{most} at once");
 }
 
 /// A stream; it ends when what is returned is dropped.

@@ -35,6 +35,8 @@ pub struct Scripted {
     hold_reads: watch::Sender<bool>,
     /// Reads begun, and those that were executed or dropped since.
     reads: watch::Sender<(usize, usize)>,
+    /// Questions about presence now, and the most at once.
+    presences: watch::Sender<(usize, usize)>,
     called: watch::Sender<u64>,
     marker: watch::Sender<u64>,
     reported: watch::Sender<u64>,
@@ -64,6 +66,7 @@ impl Default for Scripted {
             hold_subscribes: watch::Sender::new(false),
             hold_reads: watch::Sender::new(false),
             reads: watch::Sender::new((0, 0)),
+            presences: watch::Sender::new((0, 0)),
             called: watch::Sender::new(0),
             marker: watch::Sender::new(1),
             reported: watch::Sender::new(0),
@@ -74,6 +77,11 @@ impl Default for Scripted {
 impl Scripted {
     pub fn service(&self) -> LogicServer<Self> {
         LogicServer::new(self.clone())
+    }
+
+    /// The most questions about presence at once.
+    pub fn most_presence_calls(&self) -> usize {
+        self.presences.borrow().1
     }
 
     /// Publishes are stored, and their outcomes withheld; questions about presence are not answered.
@@ -212,7 +220,9 @@ impl Logic for Scripted {
     }
 
     async fn presence(&self, _: Request<PresenceRequest>) -> Result<Response<PresenceReply>, Status> {
+        self.presences.send_modify(|(now, most)| (*now, *most) = (*now + 1, (*now + 1).max(*most)));
         self.hold.subscribe().wait_for(|hold| !hold).await.unwrap();
+        self.presences.send_modify(|(now, _)| *now -= 1);
         Ok(Response::new(PresenceReply::default()))
     }
 

@@ -166,7 +166,8 @@ async fn a_stop_is_told_in_numbers() {
     let told: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(told["state"], "draining", "{told}");
     assert!(answer.contains(&format!("Retry-After: {}\r\n", told["retry_after_s"])), "{answer}");
-    assert!((1..=9).contains(&told["retry_after_s"].as_u64().unwrap()), "{told}");
+    // Alone it has ended by then, long before all that its plan allows.
+    assert!((1..=2).contains(&told["retry_after_s"].as_u64().unwrap()), "{told}");
     assert!(client.hear().await["bye"].is_object());
     client.end().await;
     assert_eq!(process.exited().await, Some(0));
