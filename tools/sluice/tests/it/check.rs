@@ -74,7 +74,7 @@ fn urls_that_cannot_be_meant_or_used_are_said() {
         ("logic", "[postgres]\nurl = \"mysql://db/sluice\"", "the store of this build is PostgreSQL"),
         ("task", "[redis]\nurl = \"rediss://redis:6379\"", "cannot speak TLS to Redis"),
         ("task", "[etcd]\nendpoints = [\"https://etcd:2379\"]", "cannot speak TLS to etcd"),
-        ("task", "[nats]\nurl = \"nats://u:p@nats:4222\"", "sends no user and no password to NATS"),
+        ("task", "[nats]\nkey_file = \"/dev/null\"", "nats.cert_file and nats.key_file need each other"),
         ("task", "[logic]\nseeds = [\"http://logic:7070\"]", "logic.seeds"),
         ("gateway", "advertise = \"https://chat.example/ws\"", "clients connect by WebSocket"),
         ("gateway", "[grpc]\nadvertise = \"https://gateway:7080\"", "grpc.advertise"),
