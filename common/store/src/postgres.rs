@@ -59,7 +59,7 @@ impl PgStore {
         let store = Self {
             // Pools of one: groups of a lane would wait for each other anyway, on their rooms' locks.
             lanes: (0..config.lanes()).map(|_| Pool::new("commit", Kind::Durable, 1)).collect(),
-            reads: Pool::new("read", Kind::Durable, config.read_connections),
+            reads: Pool::new("read", Kind::Reading, config.read_connections),
             notes: Pool::new("notes", Kind::Forgetful, 1),
             chores: Pool::new("chores", Kind::Forgetful, 1),
             trim_from: Mutex::default(),

@@ -20,6 +20,8 @@ const SERVER_VERSION_MIN: i32 = 150_000;
 pub(super) enum Kind {
     /// Waits until the server has synced what it commits.
     Durable,
+    /// Changes nothing: the server ends its statement soon after the connection is dropped.
+    Reading,
     /// Commits only what may be forgotten by a crash (deletes of outbox rows, of old messages).
     Forgetful,
 }
@@ -34,6 +36,12 @@ const SETTINGS: &str = "set statement_timeout = '3s'; set lock_timeout = '2s'; \
 
 /// What a connection of [`Kind::Forgetful`] sets besides.
 const FORGETFUL: &str = "set synchronous_commit = off";
+
+/// What a connection of [`Kind::Reading`] sets besides: a question whose asker has left does not occupy the server until
+/// its timeout. Never for commits: one that waits for its standby would become visible without it. Not every system that
+/// the server runs on can look whether a socket is closed.
+const READING: &str = "do $$ begin set client_connection_check_interval = '250ms'; \
+     exception when invalid_parameter_value then null; end $$";
 
 const CHECK: &str = "select current_setting('server_version_num')::int as version, \
      pg_is_in_recovery() as standby, current_setting('fsync') as fsync, \
@@ -68,8 +76,10 @@ impl Dialer {
     pub(super) async fn dial(&self, kind: Kind) -> Result<ServingConnection, StoreError> {
         let mut conn = open(&self.options).await?;
         // After the checks of `open`: those are about the server, this is our choice.
-        if kind == Kind::Forgetful {
-            simple(&mut conn, FORGETFUL).await?;
+        match kind {
+            Kind::Durable => {}
+            Kind::Reading => simple(&mut conn, READING).await?,
+            Kind::Forgetful => simple(&mut conn, FORGETFUL).await?,
         }
         loop {
             // Before the reading: if the generation has grown meanwhile, this reading may be the

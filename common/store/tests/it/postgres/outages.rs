@@ -1,11 +1,11 @@
 //! What callers are told when the server is frozen, gone or holds them up.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluice_store::postgres::{PgConfig, PgStore};
-use sluice_store::{Class, Store, StoreError};
+use sluice_store::{Class, Range, Store, StoreError};
 use sqlx::Row;
 
 use super::rig::PgRig;
@@ -83,4 +83,44 @@ async fn the_servers_own_code_is_told() {
     let error = store.publish(0, LATER, messages("a", 2)).await.unwrap_err();
     assert!(matches!(&error, StoreError::RolledBack { sqlstate, .. } if sqlstate == "55P03"), "{error}");
     drop(held);
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_waits_for_ends_in_the_server_too() {
+    let rig = PgRig::start().await;
+    let config = PgConfig { read_connections: 1, ..PgConfig::new(rig.0.url()) };
+    let store = PgStore::connect(config).await.unwrap();
+    // Answers long after the statement timeout of 3 s.
+    rig.run("alter function read_v1 rename to read_v1_before").await;
+    rig.run(
+        "create function read_v1(p_room text[], p_after bigint[], p_before bigint[], p_limit int[], p_bytes bigint) \
+         returns table (ord int, head bigint, oldest bigint, deferred boolean, seq bigint, sender text, key text, \
+         at_ms bigint, data bytea) language plpgsql as $$ begin perform pg_sleep(60); end $$",
+    )
+    .await;
+    let busy = "select from pg_stat_activity where query like '%from read_v1(%' and state = 'active' \
+                and application_name = 'sluice'";
+    let ranges = [Range { room: room("a"), after: 0, before: None, limit: 1 }];
+    {
+        let read = store.read(&ranges, 1_000);
+        let begun = until(async || rig.0.run(busy).await.len() == 1);
+        tokio::select! {
+            biased;
+            answer = read => panic!("{answer:?}"),
+            () = begun => {}
+        }
+    }
+    let left = Instant::now();
+    until(async || rig.0.run(busy).await.is_empty()).await;
+    assert!(left.elapsed() < Duration::from_millis(1_500), "gone after {:?}", left.elapsed());
+    // The pool has its place back, on another connection.
+    assert!(store.heads(&[room("a")]).await.is_ok());
+}
+
+async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let by = Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(Instant::now() < by, "not in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
