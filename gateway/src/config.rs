@@ -113,6 +113,8 @@ pub struct PartyLimits {
     pub new_rooms_per_s: u32,
     /// `history` and `presence`.
     pub questions_per_s: u32,
+    /// Bytes of pages of history that may come, and of those that are not taken.
+    pub history_bytes: usize,
 }
 
 /// What must be equal to logic's setting.
@@ -181,6 +183,7 @@ impl Default for Limits {
             subscribes_per_s: 10_000,
             new_rooms_per_s: 2_000,
             questions_per_s: 500,
+            history_bytes: defaults::HISTORY_BYTES_PER_USER,
         };
         let address = PartyLimits {
             connections: 50_000,
@@ -189,6 +192,7 @@ impl Default for Limits {
             subscribes_per_s: 100_000,
             new_rooms_per_s: 20_000,
             questions_per_s: 5_000,
+            history_bytes: defaults::HISTORY_BYTES_PER_ADDRESS,
         };
         Self { handshakes_per_s: defaults::HANDSHAKES_PER_S, user, address }
     }

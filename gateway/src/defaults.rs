@@ -112,6 +112,14 @@ pub const HISTORY_CALLS_MAX: usize = 2;
 /// Bytes of such pages per shard, those that may come and those that clients have not taken: 16 of the largest. Beyond
 /// it the next ones wait, and are refused with `retry` after [`CALL_WITHIN`].
 pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of such pages of one user on all shards: four of the largest, a quarter of what one shard has, so that one who
+/// does not read leaves room for others.
+pub const HISTORY_BYTES_PER_USER: usize = 4 * 1024 * 1024;
+/// The same of one address, which may be a balancer that does not tell whose connections it brings: what one shard has.
+pub const HISTORY_BYTES_PER_ADDRESS: usize = 16 * 1024 * 1024;
+/// Connections above one of these that are looked at again when somebody has taken a page: it made room for one of the
+/// largest, or for some that are small.
+pub const HISTORY_RESUMED_MAX: usize = 4;
 /// Connections that wait for their turn and are looked at in one tick, whether they waited too long.
 pub const HISTORY_LOOKS_PER_TICK: usize = 256;
 /// Push streams at once: one per task, and old ones that have not been seen to end.

@@ -16,7 +16,7 @@ use sluice_proto::ids::UserId;
 use tokio::time::Instant;
 
 use self::bucket::{Bucket, Micros, Rate};
-use self::table::{Seat, Usage, UsageTable};
+use self::table::{Seat, Share, Usage, UsageTable};
 use crate::config::{Limits, PartyLimits};
 use crate::defaults::{BURST_S, CROWD_BURST_S, RETRY_AFTER_S, RETRY_AFTER_S_MAX};
 
@@ -70,6 +70,7 @@ pub struct PartyRates {
     subscribes: Rate,
     new_rooms: Rate,
     questions: Rate,
+    page_bytes_max: usize,
 }
 
 impl PartyRates {
@@ -82,6 +83,7 @@ impl PartyRates {
             subscribes: rate(limits.subscribes_per_s),
             new_rooms: rate(limits.new_rooms_per_s),
             questions: rate(limits.questions_per_s),
+            page_bytes_max: limits.history_bytes,
         }
     }
 
@@ -205,6 +207,17 @@ impl Usages {
         Some(limit.saturating_sub(u32::try_from(per_s).unwrap_or(u32::MAX)))
     }
 
+    /// A page of history of at most so many bytes may come for a client of this user and address. `None` = one of them
+    /// has too much of them unread.
+    #[must_use]
+    pub fn reserve(&self, (user, address): (Option<&Seat>, Option<&Seat>), bytes: usize) -> Option<Share> {
+        let of = |seat: Option<&Seat>, rates: &PartyRates| match seat {
+            Some(seat) => seat.reserve(bytes, rates.page_bytes_max).map(Some),
+            None => Some(None),
+        };
+        Some(Share { user: of(user, &self.user)?, address: of(address, &self.address)? })
+    }
+
     /// Users and addresses that are remembered.
     #[must_use]
     pub fn known(&self) -> (usize, usize) {
@@ -229,6 +242,7 @@ mod tests {
             subscribes_per_s: 0,
             new_rooms_per_s: 1,
             questions_per_s: 1,
+            history_bytes: 1_000,
         };
         Limits { handshakes_per_s: 2, user: party.clone(), address: party }
     }
@@ -277,6 +291,25 @@ mod tests {
         assert_eq!(usages.enter(ip(1)).unwrap_err(), Refused::AddressRate(1));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(usages.enter(ip(1)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_of_a_user_and_of_an_address_have_a_budget_that_comes_back() {
+        let usages = Usages::new(&Limits { handshakes_per_s: 0, ..limits() });
+        let user = |name| usages.identify(&UserId::parse(name).unwrap()).unwrap();
+        let (ann, bob, home, work) =
+            (user("ann"), user("bob"), usages.enter(ip(1)).unwrap(), usages.enter(ip(2)).unwrap());
+        let reserve =
+            |user: &Seat, from: &Option<Seat>, bytes| usages.reserve((Some(user), from.as_ref()), bytes);
+        let mut first = reserve(&ann, &home, 5_000).expect("any one page may come");
+        assert!(reserve(&ann, &work, 1).is_none(), "the user's");
+        assert!(reserve(&bob, &home, 1).is_none(), "the address's");
+        assert!(reserve(&bob, &work, 1_000).is_some(), "what was refused is given back");
+        first.settle(400);
+        let second = reserve(&ann, &home, 600).unwrap();
+        assert!(reserve(&ann, &home, 1).is_none());
+        drop((first, second));
+        assert!(reserve(&ann, &home, 1_000).is_some());
     }
 
     #[tokio::test(start_paused = true)]

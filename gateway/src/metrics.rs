@@ -21,6 +21,10 @@ pub struct Metrics {
     pub refusals: Family<ReasonLabel, Counter>,
     /// Clients that were not read for a while, by what they did too often.
     pub throttled: Family<ReasonLabel, Counter>,
+    /// Questions for a page of history that another one's read answers as well.
+    pub history_shared: Counter,
+    /// Questions for a page of history that wait until their user or address has taken others.
+    pub history_parked: Counter,
     /// Frames received.
     pub frames_in: Counter,
     /// Messages appended to queues of subscribers.
@@ -80,6 +84,14 @@ impl Metrics {
             refusals: registry.counters("upgrades_refused", "Upgrades refused, by reason"),
             throttled: registry
                 .counters("throttled", "Pauses in reading from clients above a rate, by what they did"),
+            history_shared: registry.counter(
+                "history_shared",
+                "Questions for a page of history that another's read answers as well",
+            ),
+            history_parked: registry.counter(
+                "history_parked",
+                "Questions for a page of history that wait until their user or address has taken others",
+            ),
             frames_in: registry.counter("frames_received", "Frames received from clients"),
             deliveries: registry.counter("deliveries", "Messages put into queues of subscribers"),
             bytes_out: registry.counter("written_bytes", "Bytes written to clients"),

@@ -46,8 +46,15 @@ pub const NOTED_QUEUED_MAX: usize = 20_000;
 /// No call is worth more: gateways give a try of a publish 2 s, a whole batch 10 s.
 pub const CALL_WITHIN: Duration = Duration::from_secs(10);
 
-/// Reads under way at once: their pool is smaller, so a few wait there, and each holds up to 1 MiB.
+/// Reads under way at once, for subscriptions, heads and catching up: their pool is smaller, so a few wait there, and each
+/// holds up to 1 MiB.
 pub const READS_MAX: usize = 32;
+/// Reads of history under way at once: half of the [`READ_CONNECTIONS`], so that however many pages are asked for, and
+/// however slowly they come, the other half serves who subscribes and catches up.
+pub const HISTORY_READS_MAX: usize = READ_CONNECTIONS / 2;
+/// The longest a read waits for others: both tries of a gateway fit into its 2 s, so it hears that this logic is full
+/// rather than nothing, which it would hold against all calls of this logic.
+pub const READ_TURN_WITHIN: Duration = Duration::from_millis(900);
 
 /// How often the store is probed and the marker read.
 pub const PROBE_EVERY: Duration = Duration::from_secs(1);

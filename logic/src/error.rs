@@ -24,6 +24,9 @@ pub enum CallError {
     /// Redis failed.
     #[error(transparent)]
     Presence(#[from] PresenceError),
+    /// Too many of the same kind are under way.
+    #[error("{0}")]
+    Full(String),
     /// This process cannot answer now; another one may.
     #[error("{0}")]
     NotNow(String),
@@ -47,6 +50,8 @@ impl From<CallError> for Status {
         match error {
             CallError::Invalid(_) => Self::invalid_argument(text),
             CallError::Auth(_) => Self::unauthenticated(text),
+            // Not `unavailable`: callers would take it for a word about this process, and let it rest.
+            CallError::Full(_) => Self::resource_exhausted(text),
             CallError::Presence(_) | CallError::NotNow(_) => Self::unavailable(text),
             CallError::Store(error) => match error.class() {
                 Class::Reject => Self::invalid_argument(text),

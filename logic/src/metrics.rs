@@ -14,6 +14,18 @@ const OUTCOMES: [&str; 6] = ["stored", "duplicate", "conflict", "refused", "not_
 /// Labels in the order of [`Metrics::store_failed`].
 const CLASSES: [&str; 4] = ["retry", "reject", "unknown", "too_late"];
 
+/// What a read is for; each kind has permits of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadKind {
+    /// Subscriptions, heads, and pages for who catches up.
+    Room,
+    /// A client leafs through what was.
+    History,
+}
+
+/// Labels in the order of [`ReadKind`].
+const READ_KINDS: [&str; 2] = ["room", "history"];
+
 /// What became of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutcomeLabel {
@@ -37,6 +49,11 @@ struct PublishLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReadLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FailureLabels {
     class: &'static str,
 }
@@ -49,6 +66,7 @@ pub struct Metrics(Arc<Instruments>);
 pub struct Instruments {
     publishes: [Counter; 6],
     store_failures: [Counter; 4],
+    reads_refused: [Counter; 2],
     /// Items of a committed group.
     pub group_items: Histogram,
     /// Time from taking a group to its answers, seconds.
@@ -85,9 +103,13 @@ impl Metrics {
         let failures = registry.counters("store_failures", "Commit groups that failed, by class");
         let publishes = OUTCOMES.map(|outcome| outcomes.get_or_create_owned(&PublishLabels { outcome }));
         let store_failures = CLASSES.map(|class| failures.get_or_create_owned(&FailureLabels { class }));
+        let refused =
+            registry.counters("reads_refused", "Reads that waited too long for others of their kind");
+        let reads_refused = READ_KINDS.map(|kind| refused.get_or_create_owned(&ReadLabels { kind }));
         Self(Arc::new(Instruments {
             publishes,
             store_failures,
+            reads_refused,
             group_items: registry.histogram("group_items", "Items of a committed group", &ITEMS),
             group_seconds: registry.histogram(
                 "group_seconds",
@@ -109,6 +131,12 @@ impl Metrics {
     #[must_use]
     pub fn publish(&self, label: OutcomeLabel) -> &Counter {
         &self.publishes[label as usize]
+    }
+
+    /// Counts reads of this kind that found too many others.
+    #[must_use]
+    pub fn read_refused(&self, kind: ReadKind) -> &Counter {
+        &self.reads_refused[kind as usize]
     }
 
     /// Publishes of which nobody knows whether they are stored.

@@ -1,5 +1,7 @@
 //! Reads for gateways: pages, heads, and the first look at a room. Never on the connections of the
-//! commits, and never more at once than [`READS_MAX`].
+//! commits, never more at once than [`READS_MAX`], and [`HISTORY_READS_MAX`] of history beside them.
+//!
+//! Whoever asked and has left is not read for: its call is dropped, while it waits and while the store works.
 
 use std::sync::Arc;
 
@@ -10,11 +12,12 @@ use sluice_proto::grpc::{
 use sluice_proto::ids::{InstanceId, RoomId};
 use sluice_proto::limits::{BATCH_BYTES_MAX, PAGE_MESSAGES_MAX, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
 use sluice_store::{Heads, Page, Range, Store, StoredMessage};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
-use crate::defaults::READS_MAX;
+use crate::defaults::{HISTORY_READS_MAX, READ_TURN_WITHIN, READS_MAX};
 use crate::error::CallError;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ReadKind};
 use crate::probe::Probe;
 
 /// Answers `Read`, `Heads` and `Subscribe`.
@@ -22,7 +25,8 @@ pub struct Reader {
     store: Arc<dyn Store>,
     presence: Arc<dyn Presence>,
     probe: Probe,
-    permits: Semaphore,
+    rooms: Semaphore,
+    history: Semaphore,
     metrics: Metrics,
 }
 
@@ -30,7 +34,8 @@ impl Reader {
     /// A reader over these parts.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, presence: Arc<dyn Presence>, probe: Probe, metrics: Metrics) -> Self {
-        Self { store, presence, probe, permits: Semaphore::new(READS_MAX), metrics }
+        let (rooms, history) = (Semaphore::new(READS_MAX), Semaphore::new(HISTORY_READS_MAX));
+        Self { store, presence, probe, rooms, history, metrics }
     }
 
     /// One page per range, in order.
@@ -43,7 +48,8 @@ impl Reader {
             return Err(CallError::Invalid(format!("{asked} ranges, it must be 1…{RANGES_PER_CALL_MAX}")));
         }
         let ranges = request.ranges.iter().map(range).collect::<Result<Vec<_>, _>>()?;
-        let _permit = self.permits.acquire().await;
+        let kind = if request.history { ReadKind::History } else { ReadKind::Room };
+        let _turn = self.turn(kind).await?;
         let pages = self.store.read(&ranges, BATCH_BYTES_MAX).await?;
         self.probe.saw_epoch(pages.epoch);
         let pages_out =
@@ -86,8 +92,26 @@ impl Reader {
         })
     }
 
+    /// Waits for a place among the reads of a kind; neither kind can take those of the other.
+    async fn turn(&self, kind: ReadKind) -> Result<SemaphorePermit<'_>, CallError> {
+        let permits = match kind {
+            ReadKind::Room => &self.rooms,
+            ReadKind::History => &self.history,
+        };
+        match timeout(READ_TURN_WITHIN, permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => {
+                self.metrics.read_refused(kind).inc();
+                let waited = READ_TURN_WITHIN.as_millis();
+                Err(CallError::Full(format!(
+                    "too many reads of this kind: none of them ended in {waited} ms"
+                )))
+            }
+        }
+    }
+
     async fn heads_of(&self, rooms: &[RoomId]) -> Result<Heads, CallError> {
-        let _permit = self.permits.acquire().await;
+        let _turn = self.turn(ReadKind::Room).await?;
         let heads = self.store.heads(rooms).await?;
         self.probe.saw_epoch(heads.epoch);
         Ok(heads)

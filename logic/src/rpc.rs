@@ -121,7 +121,8 @@ impl Logic for Rpc {
     }
 }
 
-/// Ends a call when its caller has stopped waiting. What it has begun in the store goes on.
+/// Ends a call when its caller has stopped waiting. What it was doing is dropped with it, as when the caller takes its call
+/// back: a read ends in the store too, a group of publishes goes on, as it is not the call's.
 async fn answer<T>(
     deadline: Instant,
     call: impl Future<Output = Result<T, CallError>>,

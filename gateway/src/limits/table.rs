@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Charge;
@@ -21,6 +21,8 @@ pub struct Usage {
     subscribes: Bucket,
     new_rooms: Bucket,
     questions: Bucket,
+    /// Bytes of pages of history that may come, and of those that are not taken.
+    page_bytes: AtomicUsize,
 }
 
 impl Usage {
@@ -29,9 +31,10 @@ impl Usage {
     }
 
     fn is_idle(&self, now: Micros) -> bool {
-        let Self { connections: _, handshakes, publishes, subscribes, new_rooms, questions } = self;
+        let Self { connections: _, handshakes, publishes, subscribes, new_rooms, questions, page_bytes } =
+            self;
         let full = [handshakes, publishes, subscribes, new_rooms, questions].iter().all(|it| it.is_full(now));
-        full && self.connections() == 0
+        full && self.connections() == 0 && page_bytes.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -47,6 +50,52 @@ impl Seat {
             Charge::NewRoom => &self.0.new_rooms,
             Charge::Question => &self.0.questions,
         }
+    }
+}
+
+impl Seat {
+    /// Takes so many bytes of what this user or address may have unread; 0 = no limit. Whoever has nothing may have
+    /// any one page.
+    pub(super) fn reserve(&self, bytes: usize, bytes_max: usize) -> Option<PageBytes> {
+        let before = self.0.page_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Taken first and looked at then: given back when it is dropped here.
+        let taken = PageBytes { bytes, of: Arc::clone(&self.0) };
+        (bytes_max == 0 || before == 0 || before + bytes <= bytes_max).then_some(taken)
+    }
+}
+
+/// Bytes of a page, until they are taken.
+#[derive(Debug)]
+pub(super) struct PageBytes {
+    bytes: usize,
+    of: Arc<Usage>,
+}
+
+impl PageBytes {
+    fn settle(&mut self, bytes: usize) {
+        self.of.page_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.of.page_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for PageBytes {
+    fn drop(&mut self) {
+        self.of.page_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a page takes of what its user and its address may have unread; given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    pub(super) user: Option<PageBytes>,
+    pub(super) address: Option<PageBytes>,
+}
+
+impl Share {
+    /// The page has so many bytes.
+    pub fn settle(&mut self, bytes: usize) {
+        self.user.iter_mut().chain(&mut self.address).for_each(|taken| taken.settle(bytes));
     }
 }
 

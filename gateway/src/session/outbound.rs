@@ -13,10 +13,17 @@ use crate::defaults::{WRITE_CHUNK_BYTES, WRITES_PER_TURN};
 /// Frames in order, the first perhaps partly written. An empty one holds no memory.
 #[derive(Debug, Default)]
 pub struct Outbound {
-    frames: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     bytes: usize,
-    /// The first one is written in part: what is left of it has to follow.
+    /// The first frame is written in part: what is left of it has to follow.
     begun: bool,
+}
+
+/// Whole frames, or a part of one whose other parts are shared with other connections.
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    ends_frame: bool,
 }
 
 /// How a flush ended.
@@ -33,7 +40,7 @@ pub enum Flushed {
 /// Buffers that connections of a shard use in turn: nothing is held by a connection that is idle.
 #[derive(Debug)]
 pub struct Spare {
-    queues: Vec<VecDeque<Bytes>>,
+    queues: Vec<VecDeque<Piece>>,
     gather: Vec<u8>,
 }
 
@@ -61,14 +68,31 @@ impl Spare {
 impl Outbound {
     /// Appends one or more encoded frames.
     pub fn push(&mut self, frames: Bytes, spare: &mut Spare) {
-        if frames.is_empty() {
+        self.push_piece(frames, true, spare);
+    }
+
+    /// Appends one text frame of which many connections have the beginning, and each an end of its own.
+    pub fn push_shared(&mut self, text: &Bytes, end: &[u8], spare: &mut Spare) {
+        let mut own = Vec::with_capacity(FRAME_HEADER_BYTES_MAX + end.len());
+        header(OpCode::Data(Data::Text), text.len() + end.len(), &mut own);
+        let head = own.len();
+        own.extend_from_slice(end);
+        let mut own = Bytes::from(own);
+        let end = own.split_off(head);
+        self.push_piece(own, false, spare);
+        self.push_piece(text.clone(), end.is_empty(), spare);
+        self.push_piece(end, true, spare);
+    }
+
+    fn push_piece(&mut self, bytes: Bytes, ends_frame: bool, spare: &mut Spare) {
+        if bytes.is_empty() {
             return;
         }
-        if self.frames.capacity() == 0 {
-            self.frames = spare.queues.pop().unwrap_or_default();
+        if self.pieces.capacity() == 0 {
+            self.pieces = spare.queues.pop().unwrap_or_default();
         }
-        self.bytes += frames.len();
-        self.frames.push_back(frames);
+        self.bytes += bytes.len();
+        self.pieces.push_back(Piece { bytes, ends_frame });
     }
 
     /// How many bytes wait.
@@ -80,12 +104,12 @@ impl Outbound {
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.pieces.is_empty()
     }
 
     /// Forgets what waits, for a connection that is gone.
     pub fn clear(&mut self, spare: &mut Spare) {
-        self.frames.clear();
+        self.pieces.clear();
         self.bytes = 0;
         self.begun = false;
         self.release(spare);
@@ -93,8 +117,9 @@ impl Outbound {
 
     /// Forgets what waits but for the rest of a frame of which a part was written.
     pub fn give_up(&mut self) {
-        self.frames.truncate(usize::from(self.begun));
-        self.bytes = self.frames.front().map_or(0, Bytes::len);
+        let rest = self.pieces.iter().position(|piece| piece.ends_frame).map_or(0, |at| at + 1);
+        self.pieces.truncate(if self.begun { rest } else { 0 });
+        self.bytes = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
     }
 
     /// Writes what waits, several frames in one write, until the socket blocks or it is others' turn.
@@ -108,11 +133,11 @@ impl Outbound {
     ) -> io::Result<(Flushed, usize)> {
         let mut written = 0;
         for _ in 0..WRITES_PER_TURN {
-            let Some(front) = self.frames.front() else { break };
-            let chunk = if self.frames.len() == 1 || front.len() >= WRITE_CHUNK_BYTES {
+            let Some(Piece { bytes: front, .. }) = self.pieces.front() else { break };
+            let chunk = if self.pieces.len() == 1 || front.len() >= WRITE_CHUNK_BYTES {
                 &front[..front.len().min(WRITE_CHUNK_BYTES)]
             } else {
-                gather(&self.frames, &mut spare.gather)
+                gather(&self.pieces, &mut spare.gather)
             };
             let offered = chunk.len();
             match write(chunk) {
@@ -131,7 +156,7 @@ impl Outbound {
                 Err(error) => return Err(error),
             }
         }
-        if self.frames.is_empty() {
+        if self.pieces.is_empty() {
             self.release(spare);
             return Ok((Flushed::Empty, written));
         }
@@ -141,20 +166,20 @@ impl Outbound {
     fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         while count > 0 {
-            let Some(front) = self.frames.front_mut() else { return };
-            if front.len() > count {
-                bytes::Buf::advance(front, count);
+            let Some(front) = self.pieces.front_mut() else { return };
+            if front.bytes.len() > count {
+                bytes::Buf::advance(&mut front.bytes, count);
                 self.begun = true;
                 return;
             }
-            count -= front.len();
-            self.frames.pop_front();
-            self.begun = false;
+            count -= front.bytes.len();
+            self.begun = !front.ends_frame;
+            self.pieces.pop_front();
         }
     }
 
     fn release(&mut self, spare: &mut Spare) {
-        let queue = std::mem::take(&mut self.frames);
+        let queue = std::mem::take(&mut self.pieces);
         let capacity = queue.capacity();
         if capacity > 0 && capacity <= SPARE_FRAMES_MAX && spare.queues.len() < SPARE_QUEUES_MAX {
             spare.queues.push(queue);
@@ -163,17 +188,20 @@ impl Outbound {
 }
 
 /// The first frames as one contiguous piece: cheaper than several slices for the system.
-fn gather<'a>(frames: &VecDeque<Bytes>, buffer: &'a mut Vec<u8>) -> &'a [u8] {
+fn gather<'a>(pieces: &VecDeque<Piece>, buffer: &'a mut Vec<u8>) -> &'a [u8] {
     buffer.clear();
-    for frame in frames {
+    for Piece { bytes, .. } in pieces {
         let space = WRITE_CHUNK_BYTES - buffer.len();
-        buffer.extend_from_slice(&frame[..frame.len().min(space)]);
-        if frame.len() >= space {
+        buffer.extend_from_slice(&bytes[..bytes.len().min(space)]);
+        if bytes.len() >= space {
             break;
         }
     }
     buffer
 }
+
+/// Longest header of a server's frame, bytes: two, and eight for the length.
+const FRAME_HEADER_BYTES_MAX: usize = 10;
 
 fn header(opcode: OpCode, payload: usize, out: &mut Vec<u8>) {
     let header = FrameHeader { opcode, ..FrameHeader::default() };
@@ -267,6 +295,36 @@ mod tests {
         let mut queue = filled(&[3, 4], &mut spare);
         queue.give_up();
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_shared_page_is_one_frame_and_is_given_up_as_one() {
+        let mut whole = Vec::new();
+        text_frame(b"the same for all, and mine", &mut whole);
+        let text = Bytes::from_static(b"the same for all");
+        for taken in 0..whole.len() {
+            let mut spare = Spare::default();
+            let mut queue = Outbound::default();
+            queue.push_shared(&text, b", and mine", &mut spare);
+            queue.push(Bytes::from_static(b"another frame"), &mut spare);
+            let mut out = Vec::new();
+            for count in [taken, 0] {
+                let flushed = queue.flush(&mut spare, |bytes| {
+                    let count = bytes.len().min(count.saturating_sub(out.len()));
+                    out.extend_from_slice(&bytes[..count]);
+                    if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+                });
+                assert!(flushed.is_ok());
+            }
+            queue.give_up();
+            assert_eq!(queue.bytes(), if taken == 0 { 0 } else { whole.len() - taken }, "{taken}");
+            let flushed = queue.flush(&mut spare, |bytes| {
+                out.extend_from_slice(bytes);
+                Ok(bytes.len())
+            });
+            assert!(flushed.is_ok());
+            assert_eq!(out, if taken == 0 { &[][..] } else { &whole[..] }, "{taken}");
+        }
     }
 
     #[test]

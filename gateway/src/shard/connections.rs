@@ -158,14 +158,24 @@ impl Connections {
 
     /// Appends encoded frames to a connection's queue; they are written at the end of this turn.
     pub fn append(&mut self, slot: u32, frames: Bytes) {
+        self.push(slot, |outbound, spare| outbound.push(frames, spare));
+    }
+
+    /// Appends one text frame of which many connections have the beginning, and each an end of its own.
+    pub fn append_shared(&mut self, slot: u32, text: &Bytes, end: &[u8]) {
+        self.push(slot, |outbound, spare| outbound.push_shared(text, end, spare));
+    }
+
+    fn push(&mut self, slot: u32, push: impl FnOnce(&mut Outbound, &mut Spare)) {
         let now = self.wheel.now();
         let Some(connection) = self.by_slot.get_mut(slot as usize) else { return };
         if matches!(connection.phase, ConnectionPhase::Serving | ConnectionPhase::Closing) {
             if connection.outbound.is_empty() {
                 connection.deadlines.progress_at = now;
             }
-            self.queued += frames.len();
-            connection.outbound.push(frames, &mut self.spare);
+            let before = connection.outbound.bytes();
+            push(&mut connection.outbound, &mut self.spare);
+            self.queued += connection.outbound.bytes() - before;
             mark(connection, slot, &mut self.dirty, &mut self.writer);
         }
     }

@@ -1,9 +1,15 @@
 //! Pages of history that clients ask for: large, and never urgent. Each user in turn, a few calls at a time, and of
-//! each connection one page at a time, asked for when its queue has room for it. Subscriptions and what they
-//! read to catch up have their own way through the home and never wait for this.
+//! each connection one page at a time, asked for when its queue has room for it, within what its user and
+//! its address may have unread. Who asks for the same page shares its read and its bytes. Subscriptions and
+//! what they read to catch up have their own way through the home and never wait for this.
 
+mod pages;
+
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
+use bytes::Bytes;
 use sluice_proto::grpc::{ReadRange, ReadRequest, RoomPage};
 use sluice_proto::ids::{RoomId, Seq, UserId};
 use sluice_proto::limits::BATCH_BYTES_MAX;
@@ -11,68 +17,97 @@ use sluice_proto::wire::codec::{self, HistoryRange};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use self::pages::{Left, PageKey, Pages, Round};
 use super::Shard;
 use super::requests::more_of;
 use super::turn::ShardCell;
 use crate::address::Address;
 use crate::defaults::{
-    CALL_WITHIN, HISTORY_BYTES_MAX, HISTORY_CALLS_MAX, HISTORY_LOOKS_PER_TICK, QUEUE_LOW_BYTES,
+    CALL_WITHIN, HISTORY_BYTES_MAX, HISTORY_CALLS_MAX, HISTORY_LOOKS_PER_TICK, HISTORY_RESUMED_MAX,
+    QUEUE_LOW_BYTES,
 };
 use crate::fair_queue::FairQueue;
+use crate::limits::table::Share;
 use crate::session::todo::RequestId;
 use crate::slow_client;
 
 /// What a shard has under way for all connections.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct History {
-    /// Connections whose next page may be asked for, by user.
-    ready: FairQueue<UserId, Address>,
+    pages: Pages<(Address, Instant), AbortHandle>,
+    /// Connections whose user or address has too much unread.
+    parked: Parked,
     calls: usize,
-    /// Bytes of pages that may come, and of those that clients have not taken.
+    /// Bytes of pages that may come, and of those that clients have not taken; a page that many take counts once.
+    bytes: Rc<Cell<usize>>,
+}
+
+#[derive(Debug)]
+struct Parked(FairQueue<UserId, Address>);
+
+impl Default for Parked {
+    fn default() -> Self {
+        Self(FairQueue::new(1))
+    }
+}
+
+/// Bytes of a page, until the last one who takes it has done so.
+#[derive(Debug)]
+struct Reserved {
     bytes: usize,
+    of: Rc<Cell<usize>>,
+}
+
+impl Reserved {
+    fn new(of: &Rc<Cell<usize>>, bytes: usize) -> Self {
+        of.set(of.get() + bytes);
+        Self { bytes, of: Rc::clone(of) }
+    }
+
+    /// They are so many now.
+    fn settle(&mut self, bytes: usize) {
+        self.of.set(self.of.get() - self.bytes + bytes);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.of.set(self.of.get() - self.bytes);
+    }
 }
 
 /// What one connection asked for.
 #[derive(Debug, Default)]
 pub struct Asked {
-    waiting: VecDeque<Page>,
-    /// One is in the queue of those that are ready, or under way.
-    active: bool,
-    call: Option<AbortHandle>,
-    /// Bytes of the page that was put into its queue last.
-    unread: usize,
+    waiting: VecDeque<Question>,
+    /// Its user or address had too much unread.
+    parked: bool,
+    active: Option<Active>,
+    /// Of the pages that were put into its queue and are not taken.
+    unread: Vec<(Rc<Reserved>, Share)>,
 }
 
 #[derive(Debug)]
-struct Page {
-    room: RoomId,
-    range: HistoryRange,
-    limit: u32,
+struct Question {
+    page: PageKey,
     id: RequestId,
     /// Not asked for by then, it is refused.
     by: Instant,
 }
 
-impl Default for History {
-    fn default() -> Self {
-        Self { ready: FairQueue::new(1), calls: 0, bytes: 0 }
-    }
+/// A question that waits for its turn, or for its answer.
+#[derive(Debug)]
+struct Active {
+    question: Question,
+    round: Round,
+    share: Share,
 }
 
 impl History {
-    const fn may_ask(&self) -> bool {
+    fn may_ask(&self) -> bool {
         // A page's bytes are known when it is there: the most it can have is reserved before.
-        self.calls < HISTORY_CALLS_MAX && self.bytes + BATCH_BYTES_MAX <= HISTORY_BYTES_MAX
-    }
-
-    fn began(&mut self) {
-        self.calls += 1;
-        self.bytes += BATCH_BYTES_MAX;
-    }
-
-    fn ended(&mut self) {
-        self.calls -= 1;
-        self.bytes -= BATCH_BYTES_MAX;
+        self.calls < HISTORY_CALLS_MAX && self.bytes.get() + BATCH_BYTES_MAX <= HISTORY_BYTES_MAX
     }
 }
 
@@ -87,8 +122,9 @@ impl Shard {
     ) {
         let Some(connection) = self.connections.get(who) else { return };
         connection.requests += 1;
-        let page = Page { room, range, limit, id, by: Instant::now() + CALL_WITHIN };
-        connection.history.get_or_insert_default().waiting.push_back(page);
+        let page = PageKey { room, range, limit };
+        let question = Question { page, id, by: Instant::now() + CALL_WITHIN };
+        connection.history.get_or_insert_default().waiting.push_back(question);
         self.offer_page(who);
         self.ask_pages();
     }
@@ -98,124 +134,173 @@ impl Shard {
         let Some(connection) = self.connections.get(who) else { return };
         let Some(user) = connection.session.identity().map(|identity| identity.user.clone()) else { return };
         let has_room = slow_client::may_catch_up(connection.outbound.bytes(), QUEUE_LOW_BYTES);
+        let seats = (connection.user_seat.as_ref(), connection.address_seat.as_ref());
         let Some(asked) = &mut connection.history else { return };
-        if asked.active || !has_room || asked.waiting.is_empty() {
+        if asked.active.is_some() || asked.parked || !has_room || asked.waiting.is_empty() {
             return;
         }
-        asked.active = true;
-        self.history.ready.push(user, who);
+        let Some(share) = self.shared.usages.reserve(seats, BATCH_BYTES_MAX) else {
+            asked.parked = true;
+            self.history.parked.0.push(user, who);
+            self.shared.metrics.history_parked.inc();
+            return;
+        };
+        let Some(question) = asked.waiting.pop_front() else { return };
+        let (round, others) = self.history.pages.join(&user, &question.page, (who, question.by));
+        if others {
+            self.shared.metrics.history_shared.inc();
+        }
+        asked.active = Some(Active { question, round, share });
     }
 
     fn ask_pages(&mut self) {
         while self.history.may_ask()
-            && let Some(who) = self.history.ready.pop()
+            && let Some(key) = self.history.pages.pop()
         {
-            self.ask_page(who);
+            self.ask_page(key);
         }
     }
 
-    fn ask_page(&mut self, who: Address) {
-        let Some(asked) = self.connections.get(who).and_then(|connection| connection.history.as_mut()) else {
+    fn ask_page(&mut self, key: PageKey) {
+        self.refuse_late_of(&key);
+        if !self.history.pages.begin(&key) {
             return;
-        };
-        let Some(page) = asked.waiting.pop_front() else { return };
-        if page.by <= Instant::now() {
-            return self.page_refused(who, page.id);
         }
-        self.history.began();
-        let shared = self.shared.clone();
+        self.history.calls += 1;
+        let mut reserved = Reserved::new(&self.history.bytes, BATCH_BYTES_MAX);
+        let (shared, asked) = (self.shared.clone(), key.clone());
         let call = self.abortable(async move |cell: ShardCell| {
-            let (after, before) = match page.range {
+            let (after, before) = match asked.range {
                 // The largest position a store can hold.
                 HistoryRange::Newest => (0, i64::MAX as Seq),
                 HistoryRange::Before(before) => (0, before),
                 HistoryRange::After(after) => (after, 0),
             };
-            let range = ReadRange { room: page.room.to_string(), after, before, limit: page.limit };
-            let reply = shared.calls.read(page.room.lane(), ReadRequest { ranges: vec![range] }).await;
+            let range = ReadRange { room: asked.room.to_string(), after, before, limit: asked.limit };
+            let request = ReadRequest { ranges: vec![range], history: true };
+            let reply = shared.calls.read(asked.room.lane(), request).await;
             let read = reply.ok().and_then(|reply| reply.pages.into_iter().next());
-            let read = read.filter(|read| !read.deferred);
-            cell.turn(|shard| shard.page_came(who, &page, read.as_ref(), before > 0));
+            let body = read.filter(|read| !read.deferred).map(|read| body(&asked, &read, before > 0));
+            reserved.settle(body.as_ref().map_or(0, Bytes::len));
+            cell.turn(|shard| shard.page_came(&asked, body.as_ref(), &Rc::new(reserved)));
         });
-        if let Some(asked) = self.connections.get(who).and_then(|connection| connection.history.as_mut()) {
-            asked.call = call;
-        }
+        self.history.pages.called(&key, call);
     }
 
-    fn page_came(&mut self, who: Address, page: &Page, read: Option<&RoomPage>, backward: bool) {
-        self.history.ended();
-        let Some(connection) = self.connections.get(who) else { return };
-        if let Some(asked) = &mut connection.history {
-            asked.call = None;
-        }
-        match read {
-            Some(read) => {
-                connection.requests -= 1;
-                let before = connection.outbound.bytes();
-                let more = more_of(read, backward);
-                self.connections.text(who.slot, |out| {
-                    codec::ok_history(out, &page.room, &read.messages, more, page.id.as_deref());
-                });
-                let unread = self.connections.queued_for(who.slot).saturating_sub(before);
-                if let Some(asked) = self.connections.get(who).and_then(|it| it.history.as_mut()) {
-                    asked.active = false;
-                    asked.unread += unread;
-                    self.history.bytes += unread;
-                }
+    fn page_came(&mut self, key: &PageKey, body: Option<&Bytes>, reserved: &Rc<Reserved>) {
+        self.history.calls -= 1;
+        for (who, _) in self.history.pages.end(key) {
+            match body {
+                Some(body) => self.page_for(who, body, reserved),
+                None => self.page_refused(who),
             }
-            None => self.page_refused(who, page.id.clone()),
+            self.settle(who);
+            self.offer_page(who);
         }
-        self.settle(who);
-        self.offer_page(who);
         self.ask_pages();
     }
 
-    fn page_refused(&mut self, who: Address, id: RequestId) {
-        if let Some(connection) = self.connections.get(who) {
-            connection.requests -= 1;
-            if let Some(asked) = &mut connection.history {
-                asked.active = false;
-            }
+    /// Gives a page to one who waited for it and is still here.
+    fn page_for(&mut self, who: Address, body: &Bytes, reserved: &Rc<Reserved>) {
+        let Some(connection) = self.connections.get(who) else { return };
+        let Some(active) = connection.history.as_mut().and_then(|asked| asked.active.take()) else { return };
+        connection.requests -= 1;
+        let mut end = Vec::new();
+        codec::ok_history_end(&mut end, active.question.id.as_deref());
+        let mut share = active.share;
+        share.settle(body.len() + end.len());
+        self.connections.append_shared(who.slot, body, &end);
+        if let Some(asked) = self.connections.get(who).and_then(|it| it.history.as_mut()) {
+            asked.unread.push((Rc::clone(reserved), share));
         }
-        self.unavailable(who, id);
-        self.offer_page(who);
+    }
+
+    fn page_refused(&mut self, who: Address) {
+        let Some(connection) = self.connections.get(who) else { return };
+        let Some(active) = connection.history.as_mut().and_then(|asked| asked.active.take()) else { return };
+        connection.requests -= 1;
+        self.unavailable(who, active.question.id);
     }
 
     /// A connection's queue is short again: what it took makes room for others' pages, and for its next one.
     pub(super) fn page_taken(&mut self, who: Address) {
         let Some(asked) = self.connections.get(who).and_then(|it| it.history.as_mut()) else { return };
-        self.history.bytes -= std::mem::take(&mut asked.unread);
+        if !asked.unread.is_empty() {
+            asked.unread = Vec::new();
+            self.resume_parked(HISTORY_RESUMED_MAX);
+        }
         self.offer_page(who);
         self.ask_pages();
     }
 
-    /// Nobody waits for the pages of this connection any more: the call under way is dropped, which logic
-    /// hears as a cancelled request.
+    /// Nobody waits for the pages of this connection any more: a call that is for nobody else is dropped,
+    /// which logic hears as a cancelled request.
     pub(super) fn forget_pages(&mut self, who: Address) {
         let Some(asked) = self.connections.get(who).and_then(|it| it.history.take()) else { return };
-        self.history.bytes -= asked.unread;
-        if let Some(call) = asked.call {
-            call.abort();
-            self.history.ended();
+        if let Some(active) = &asked.active {
+            match self.history.pages.leave(&active.question.page, active.round) {
+                Left::Others => {}
+                Left::Nobody(call) => {
+                    self.history.calls -= 1;
+                    call.iter().for_each(AbortHandle::abort);
+                }
+            }
         }
+        // What it had reserved and not taken is for others.
+        drop(asked);
+        self.resume_parked(HISTORY_RESUMED_MAX);
         self.ask_pages();
     }
 
     /// While clients do not take their pages others' wait for no longer than a call would take.
     pub(super) fn refuse_late_pages(&mut self) {
+        // What another shard gave back is seen here.
+        self.resume_parked(HISTORY_LOOKS_PER_TICK);
+        self.ask_pages();
         if self.history.may_ask() {
             return;
         }
-        let now = Instant::now();
-        for _ in 0..HISTORY_LOOKS_PER_TICK.min(self.history.ready.len()) {
-            let Some(who) = self.history.ready.pop() else { return };
-            let Some(connection) = self.connections.get(who) else { continue };
-            let user = connection.session.identity().map(|identity| identity.user.clone());
-            let Some((asked, user)) = connection.history.as_mut().zip(user) else { continue };
-            match asked.waiting.pop_front_if(|page| page.by <= now) {
-                Some(page) => self.page_refused(who, page.id),
-                None => self.history.ready.push(user, who),
-            }
+        for _ in 0..HISTORY_LOOKS_PER_TICK.min(self.history.pages.ready_len()) {
+            let Some(key) = self.history.pages.pop() else { return };
+            self.refuse_late_of(&key);
+            self.history.pages.put_back(key);
         }
     }
+
+    fn refuse_late_of(&mut self, key: &PageKey) {
+        let now = Instant::now();
+        while let Some((who, _)) = self.history.pages.take_late(key, |(_, by)| by <= now) {
+            let asked = self.connections.get(who).and_then(|it| it.history.as_ref());
+            // One that left has said so already.
+            let Some(round) = asked.and_then(|asked| asked.active.as_ref()).map(|active| active.round) else {
+                continue;
+            };
+            self.history.pages.leave(key, round);
+            self.page_refused(who);
+            self.offer_page(who);
+        }
+    }
+
+    /// Looks at some of those who had too much unread: whether they still have, and whether they waited too long.
+    fn resume_parked(&mut self, most: usize) {
+        let now = Instant::now();
+        for _ in 0..most.min(self.history.parked.0.len()) {
+            let Some(who) = self.history.parked.0.pop() else { return };
+            let Some(connection) = self.connections.get(who) else { continue };
+            let Some(asked) = connection.history.as_mut() else { continue };
+            asked.parked = false;
+            if let Some(late) = asked.waiting.pop_front_if(|question| question.by <= now) {
+                connection.requests -= 1;
+                self.unavailable(who, late.id);
+            }
+            self.offer_page(who);
+        }
+    }
+}
+
+/// A page as everybody gets it who asked for it.
+fn body(page: &PageKey, read: &RoomPage, backward: bool) -> Bytes {
+    let mut out = Vec::new();
+    codec::ok_history(&mut out, &page.room, &read.messages, more_of(read, backward));
+    out.into()
 }

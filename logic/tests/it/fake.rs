@@ -48,6 +48,8 @@ pub struct Faulty {
     /// Groups that have come, held or not.
     arrived: watch::Sender<usize>,
     held: watch::Sender<bool>,
+    /// Reads under way: none of them ends.
+    pub reading: watch::Sender<usize>,
     pub now_ms: AtomicI64,
 }
 
@@ -57,6 +59,7 @@ impl Faulty {
             memory: Mutex::default(),
             arrived: watch::Sender::new(0),
             held: watch::Sender::new(false),
+            reading: watch::Sender::new(0),
             now_ms: AtomicI64::new(1_000),
         })
     }
@@ -113,6 +116,22 @@ impl Memory {
     }
 }
 
+/// Counts a read until it is dropped.
+struct UnderWay<'a>(&'a watch::Sender<usize>);
+
+impl<'a> UnderWay<'a> {
+    fn of(reading: &'a watch::Sender<usize>) -> Self {
+        reading.send_modify(|n| *n += 1);
+        Self(reading)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
 const EPOCH: Epoch = Epoch(42);
 
 #[async_trait]
@@ -151,7 +170,8 @@ impl Store for Faulty {
     }
 
     async fn read(&self, _ranges: &[Range], _bytes_max: usize) -> Result<Pages, StoreError> {
-        Err(StoreError::Unreachable("not part of this fake".into()))
+        let _under_way = UnderWay::of(&self.reading);
+        std::future::pending().await
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {

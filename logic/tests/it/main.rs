@@ -11,6 +11,7 @@ mod fake;
 #[cfg(feature = "servers")]
 mod process;
 mod publish;
+mod read;
 #[cfg(all(feature = "servers", not(feature = "seeded-bugs")))]
 mod release;
 mod rig;

@@ -111,13 +111,13 @@ async fn a_message_is_stored_once_read_back_and_announced() {
 
     let range = |after, before, limit| ReadRange { room: "news".into(), after, before, limit };
     let ranges = vec![range(1, 0, 0), range(0, 3, 1), range(9, 0, 0)];
-    let pages = caller.read(ReadRequest { ranges }).await.unwrap().into_inner();
+    let pages = caller.read(ReadRequest { ranges, history: false }).await.unwrap().into_inner();
     assert_eq!(pages.epoch, reply.epoch);
     let seqs = |n: usize| pages.pages[n].messages.iter().map(|m| m.seq).collect::<Vec<_>>();
     assert_eq!((seqs(0), seqs(1), seqs(2)), (vec![2, 3], vec![2], vec![]));
     assert_eq!((pages.pages[0].oldest, pages.pages[0].head), (1, 3));
     for bad in [vec![], vec![range(0, 0, 257)], vec![range(0, 0, 1); 65]] {
-        let error = caller.read(ReadRequest { ranges: bad }).await.unwrap_err();
+        let error = caller.read(ReadRequest { ranges: bad, history: false }).await.unwrap_err();
         assert_eq!(error.code(), tonic::Code::InvalidArgument);
     }
     subscribing(&cluster, &mut caller, reply.epoch).await;

@@ -95,14 +95,9 @@ pub fn ok_ping(out: &mut Vec<u8>, id: Option<&str>) {
     out.push(b'}');
 }
 
-/// `{"ok":"history",…}`, messages oldest first. `more` tells where to go on, if there is more.
-pub fn ok_history(
-    out: &mut Vec<u8>,
-    room: &RoomId,
-    messages: &[Message],
-    more: Option<HistoryRange>,
-    id: Option<&str>,
-) {
+/// `{"ok":"history",…`, messages oldest first. `more` tells where to go on, if there is more. The same for all who ask
+/// for the page; each one's [`ok_history_end`] follows.
+pub fn ok_history(out: &mut Vec<u8>, room: &RoomId, messages: &[Message], more: Option<HistoryRange>) {
     out.extend_from_slice(b"{\"ok\":\"history\",\"room\":");
     push_json(out, room.as_str());
     out.extend_from_slice(b",\"messages\":[");
@@ -119,6 +114,10 @@ pub fn ok_history(
         out.extend_from_slice(b"\":");
         push_number(out, seq);
     }
+}
+
+/// What follows [`ok_history`]: the `id` of the question, and the end.
+pub fn ok_history_end(out: &mut Vec<u8>, id: Option<&str>) {
     push_id(out, id);
     out.push(b'}');
 }
@@ -233,7 +232,8 @@ mod tests {
         let messages = [message.clone(), message];
         let read = |more, id| {
             let mut out = Vec::new();
-            ok_history(&mut out, &room, &messages, more, id);
+            ok_history(&mut out, &room, &messages, more);
+            ok_history_end(&mut out, id);
             serde_json::from_slice::<serde_json::Value>(&out).expect("JSON")
         };
         let value = read(None, Some("\"x\""));

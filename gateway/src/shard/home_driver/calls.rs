@@ -86,7 +86,7 @@ impl Shard {
             before: 0,
             limit,
         };
-        let request = ReadRequest { ranges: call.0.iter().map(range).collect() };
+        let request = ReadRequest { ranges: call.0.iter().map(range).collect(), history: false };
         let lane = call.0.first().map_or(0, |range| range.room.lane());
         self.local(async move |cell: ShardCell| {
             let reply = shared.calls.read(lane, request).await.ok();

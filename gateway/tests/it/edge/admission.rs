@@ -20,6 +20,7 @@ const NO_LIMIT: PartyLimits = PartyLimits {
     subscribes_per_s: 0,
     new_rooms_per_s: 0,
     questions_per_s: 0,
+    history_bytes: 0,
 };
 
 fn limited(change: impl FnOnce(&mut Limits)) -> Config {

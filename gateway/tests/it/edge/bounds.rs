@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::select_all;
 use serde_json::json;
+use sluice_gateway::config::Config;
 use sluice_gateway::defaults::HISTORY_CALLS_MAX;
 use sluice_gateway::defaults::{
     CALL_WITHIN, PRESENCE_CALLS_MAX, PUSH_STREAMS_MAX, QUESTIONS_MAX, REQUESTS_MAX, SUBS_PENDING_MAX,
@@ -11,6 +12,7 @@ use sluice_gateway::defaults::{
 use sluice_lifecycle::{Stage, StageOutcome};
 use sluice_proto::grpc::PushRequest;
 use sluice_proto::grpc::gateway_client::GatewayClient;
+use sluice_proto::limits::BATCH_BYTES_MAX;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -144,8 +146,8 @@ async fn pages_of_history_are_asked_for_one_by_one() {
     others[0].say(json!({"sub": "news", "id": "sub"})).await;
     assert_eq!(others[0].hear().await["ok"], json!("sub"));
     assert_eq!(rig.logic.reads().0, 1, "one of this connection");
-    for other in &mut *others {
-        other.say(json!({"history": "news", "limit": 1, "id": 0})).await;
+    for (n, other) in others.iter_mut().enumerate() {
+        other.say(json!({"history": format!("news{n}"), "limit": 1, "id": 0})).await;
     }
     rig.logic.until_reads(HISTORY_CALLS_MAX, 0).await;
     others[0].say(json!({"sub": "others", "id": "sub"})).await;
@@ -159,6 +161,59 @@ async fn pages_of_history_are_asked_for_one_by_one() {
     for other in &mut *others {
         assert_eq!(other.hear().await["ok"], json!("history"));
     }
+    assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
+}
+
+/// Many who ask for one page are answered by one read: by the one that began after the last of them asked.
+#[tokio::test]
+async fn a_page_that_many_ask_for_is_read_once() {
+    const CROWD: usize = 12;
+    let rig = Rig::start(1, false).await;
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(Client::connect(&rig).await);
+    }
+    rig.logic.hold_reads(true);
+    for (n, client) in crowd.iter_mut().enumerate() {
+        client.say(json!({"history": "news", "limit": 1, "id": n})).await;
+        if n == 0 {
+            rig.logic.until_reads(1, 0).await;
+        }
+        // Whoever hears this has been read.
+        client.say(json!({"ping": {}, "id": "heard"})).await;
+        assert_eq!(client.hear().await["id"], json!("heard"));
+    }
+    rig.logic.hold_reads(false);
+    for (n, client) in crowd.iter_mut().enumerate() {
+        let answer = client.hear().await;
+        assert_eq!((&answer["ok"], &answer["id"]), (&json!("history"), &json!(n)), "{answer}");
+    }
+    assert_eq!(rig.logic.reads(), (2, 2), "the first one's, and one for all who asked while it was read");
+    assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
+}
+
+/// A user who has pages under way as large as its budget waits with the next ones; others do not.
+#[tokio::test]
+async fn one_users_pages_are_asked_for_within_its_budget() {
+    let mut config = Config { shards: 1, ..Config::default() };
+    config.limits.user.history_bytes = BATCH_BYTES_MAX;
+    let rig = Rig::with(config, false).await;
+    let (mut ann, mut too) = (Client::named(&rig, "ann").await, Client::named(&rig, "ann").await);
+    let mut bob = Client::named(&rig, "bob").await;
+    rig.logic.hold_reads(true);
+    ann.say(json!({"history": "a", "limit": 1, "id": 1})).await;
+    rig.logic.until_reads(1, 0).await;
+    too.say(json!({"history": "b", "limit": 1, "id": 2})).await;
+    too.say(json!({"ping": {}, "id": "heard"})).await;
+    assert_eq!(too.hear().await["id"], json!("heard"));
+    bob.say(json!({"history": "c", "limit": 1, "id": 3})).await;
+    rig.logic.until_reads(2, 0).await;
+    assert_eq!(rig.logic.rooms_read(), ["a", "c"]);
+    rig.logic.hold_reads(false);
+    for (client, room) in [(&mut ann, "a"), (&mut bob, "c"), (&mut too, "b")] {
+        assert_eq!(client.hear().await["room"], json!(room));
+    }
+    assert_eq!(rig.logic.reads(), (3, 3));
     assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
 }
 

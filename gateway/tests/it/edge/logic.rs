@@ -19,6 +19,8 @@ const EPOCH: u64 = 7;
 
 #[derive(Debug, Default)]
 struct Book {
+    /// Rooms that were read, in order.
+    read: Vec<String>,
     rooms: HashMap<String, Vec<Message>>,
     reports: Vec<StatusRequest>,
     users: u64,
@@ -109,6 +111,11 @@ impl Scripted {
         *self.reads.borrow()
     }
 
+    /// Rooms that were read, in order.
+    pub fn rooms_read(&self) -> Vec<String> {
+        self.book.lock().unwrap().read.clone()
+    }
+
     /// Until so many reads have begun, and ended.
     pub async fn until_reads(&self, begun: usize, ended: usize) {
         let mut reads = self.reads.subscribe();
@@ -183,6 +190,8 @@ impl Logic for Scripted {
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadReply>, Status> {
+        let rooms = request.get_ref().ranges.iter().map(|range| range.room.clone());
+        self.book.lock().unwrap().read.extend(rooms);
         let _read = Read::begin(&self.reads);
         self.hold_reads.subscribe().wait_for(|hold| !hold).await.unwrap();
         let page = |range: sluice_proto::grpc::ReadRange| {
@@ -228,7 +237,7 @@ impl Logic for Scripted {
 
     async fn authenticate(
         &self,
-        _: Request<AuthenticateRequest>,
+        request: Request<AuthenticateRequest>,
     ) -> Result<Response<AuthenticateReply>, Status> {
         let mut book = self.book.lock().unwrap();
         if book.no_anonymous {
@@ -236,9 +245,12 @@ impl Logic for Scripted {
         }
         book.users += 1;
         let all = vec!["*".to_owned()];
+        // A token that was not given out here names its user.
+        let token = request.into_inner().token;
+        let named = !["", "t"].contains(&token.as_str());
         Ok(Response::new(AuthenticateReply {
-            user: format!("anon-{}", book.users),
-            anonymous: true,
+            user: if named { token } else { format!("anon-{}", book.users) },
+            anonymous: !named,
             token: "t".into(),
             expires_at_ms: book.expires_at_ms,
             grants: Some(Grants { sub: all.clone(), r#pub: all }),

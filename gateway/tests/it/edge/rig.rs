@@ -18,6 +18,7 @@ use sluice_service::process::Settings;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::logic::Scripted;
@@ -163,6 +164,17 @@ impl Client {
     pub async fn connect_to(url: &str) -> Self {
         let (client, welcome) = Self::welcomed(url).await;
         assert!(welcome["welcome"]["user"].is_string());
+        client
+    }
+
+    /// A client that is this user.
+    pub async fn named(rig: &Rig, user: &str) -> Self {
+        let mut request = rig.url.as_str().into_client_request().unwrap();
+        let bearer = format!("Bearer {user}").parse().unwrap();
+        request.headers_mut().insert("Authorization", bearer);
+        let (socket, _) = timeout(SOON, tokio_tungstenite::connect_async(request)).await.unwrap().unwrap();
+        let mut client = Self(socket);
+        assert_eq!(client.hear().await["welcome"]["user"], user);
         client
     }
 

@@ -8,7 +8,7 @@ use crate::limits::ID_BYTES_MAX;
 use crate::wire::{Connect, ErrorCode};
 
 /// Which messages of a room `history` asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HistoryRange {
     /// The newest messages.
     Newest,
