@@ -227,7 +227,7 @@ impl Running {
         let probe = self.probe.clone();
         dependencies.add(
             "postgres",
-            "nothing is stored or read: gateways hold publishes and try again",
+            "nothing is stored, or read where it does not answer: gateways hold publishes and try again",
             move || std::future::ready(probe.store()),
         );
         let queue = Arc::clone(&self.deps.queue);
@@ -301,8 +301,14 @@ impl Running {
         let (probe, metrics) = (self.probe.clone(), self.metrics.clone());
         let notices = Notices::start(&scope, Arc::clone(&queue), Arc::clone(&store), metrics.clone());
         let notices = Arc::new(notices);
-        let publisher =
-            Publisher::start(&scope, Arc::clone(&store), Arc::clone(&notices), clock, metrics.clone());
+        let publisher = Publisher::start(
+            &scope,
+            Arc::clone(&store),
+            Arc::clone(&notices),
+            clock,
+            metrics.clone(),
+            probe.clone(),
+        );
         let publisher = Arc::new(publisher);
         let probing =
             probe.clone().run(Arc::clone(&store), Arc::clone(&presence), metrics.clone(), scope.token());

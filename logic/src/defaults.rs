@@ -56,8 +56,9 @@ pub const HISTORY_READS_MAX: usize = READ_CONNECTIONS / 2;
 /// rather than nothing, which it would hold against all calls of this logic.
 pub const READ_TURN_WITHIN: Duration = Duration::from_millis(900);
 
-/// How often the store is probed and the marker read.
-pub const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How often the store is probed and the marker read. With the time until a dependency counts as lost it is known within
+/// 3 s that nothing can be committed.
+pub const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// A store that does not answer the probe within this is unreachable.
 pub const PROBE_WITHIN: Duration = Duration::from_secs(1);
 

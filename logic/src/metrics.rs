@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use sluice_service::metrics::{ITEMS, Registry, SECONDS};
-use sluice_store::Class;
+use sluice_store::{Class, Trouble};
 
 /// Labels in the order of [`OutcomeLabel`].
 const OUTCOMES: [&str; 6] = ["stored", "duplicate", "conflict", "refused", "not_stored", "unknown"];
@@ -58,6 +58,11 @@ struct FailureLabels {
     class: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TroubleLabels {
+    reason: &'static str,
+}
+
 /// All metrics of one logic; clones share them.
 #[derive(Clone)]
 pub struct Metrics(Arc<Instruments>);
@@ -66,6 +71,7 @@ pub struct Metrics(Arc<Instruments>);
 pub struct Instruments {
     publishes: [Counter; 6],
     store_failures: [Counter; 4],
+    store_refusals: [Counter; Trouble::ALL.len()],
     reads_refused: [Counter; 2],
     /// Items of a committed group.
     pub group_items: Histogram,
@@ -83,7 +89,7 @@ pub struct Instruments {
     pub renoticed: Counter,
     /// Messages deleted by retention.
     pub trimmed: Counter,
-    /// 1 while the store answers.
+    /// 1 while the store answers and takes commits.
     pub store_up: Gauge,
 }
 
@@ -103,12 +109,17 @@ impl Metrics {
         let failures = registry.counters("store_failures", "Commit groups that failed, by class");
         let publishes = OUTCOMES.map(|outcome| outcomes.get_or_create_owned(&PublishLabels { outcome }));
         let store_failures = CLASSES.map(|class| failures.get_or_create_owned(&FailureLabels { class }));
+        let refusals = registry
+            .counters("store_refusals", "Commit groups and probes that the store did not take, by reason");
+        let store_refusals = Trouble::ALL
+            .map(|trouble| refusals.get_or_create_owned(&TroubleLabels { reason: trouble.as_str() }));
         let refused =
             registry.counters("reads_refused", "Reads that waited too long for others of their kind");
         let reads_refused = READ_KINDS.map(|kind| refused.get_or_create_owned(&ReadLabels { kind }));
         Self(Arc::new(Instruments {
             publishes,
             store_failures,
+            store_refusals,
             reads_refused,
             group_items: registry.histogram("group_items", "Items of a committed group", &ITEMS),
             group_seconds: registry.histogram(
@@ -123,7 +134,7 @@ impl Metrics {
             changes_ignored: registry.counter("changes_ignored", "Malformed status changes"),
             renoticed: registry.counter("renoticed", "Outbox rows announced again"),
             trimmed: registry.counter("messages_trimmed", "Messages deleted by retention"),
-            store_up: registry.gauge("store_up", "1 while the store answers"),
+            store_up: registry.gauge("store_up", "1 while the store answers and takes commits"),
         }))
     }
 
@@ -149,6 +160,12 @@ impl Metrics {
     #[must_use]
     pub fn publishes(&self) -> Vec<(&'static str, u64)> {
         OUTCOMES.into_iter().zip(self.publishes.iter().map(Counter::get)).collect()
+    }
+
+    /// Counts what the store did not take for this reason.
+    #[must_use]
+    pub fn store_refused(&self, trouble: Trouble) -> &Counter {
+        &self.store_refusals[trouble as usize]
     }
 
     /// Counts failed groups of this class.

@@ -1,18 +1,22 @@
-//! Probes the stores: once a second asks PostgreSQL for its epoch and Redis for its marker, and keeps the answers
-//! for replies and `/readyz`. Decides nothing.
+//! Probes the stores: twice a second asks PostgreSQL for its epoch and for a commit, and Redis for its marker, and keeps
+//! the answers for replies and `/readyz`. Decides nothing.
 
-use std::sync::Arc;
+mod commits;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::future::BoxFuture;
 use sluice_presence::Presence;
 use sluice_proto::ids::Epoch;
-use sluice_store::Store;
+use sluice_store::{Store, StoreError};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::defaults::{PROBE_EVERY, PROBE_WITHIN};
 use crate::metrics::Metrics;
+use commits::Commits;
 
 /// What was last seen of the stores; clones share it.
 #[derive(Clone)]
@@ -22,12 +26,17 @@ struct LastSeen {
     epoch: AtomicU64,
     marker: AtomicU64,
     store: watch::Sender<Result<(), String>>,
+    commits: Mutex<Commits>,
 }
+
+/// A commit that is tried; it may hang for longer than a look.
+type Trial = BoxFuture<'static, Result<(), StoreError>>;
 
 impl Default for Probe {
     fn default() -> Self {
         let store = watch::Sender::new(Err("the store was not reached yet".to_owned()));
-        Self(Arc::new(LastSeen { epoch: AtomicU64::new(0), marker: AtomicU64::new(0), store }))
+        let (epoch, marker) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(LastSeen { epoch, marker, store, commits: Mutex::default() }))
     }
 }
 
@@ -44,7 +53,7 @@ impl Probe {
         self.0.marker.load(Ordering::Relaxed)
     }
 
-    /// Whether the store answers, and why not.
+    /// Whether the store answers and takes commits, and why not.
     ///
     /// # Errors
     /// The reason, for people.
@@ -55,6 +64,20 @@ impl Probe {
     /// Takes over an epoch that a reply of the store carried.
     pub fn saw_epoch(&self, epoch: Epoch) {
         self.0.epoch.store(epoch.0, Ordering::Relaxed);
+    }
+
+    /// A group was committed.
+    pub fn committed(&self) {
+        self.commits().stored(Instant::now());
+    }
+
+    /// A group was not committed.
+    pub fn failed(&self, error: &StoreError) {
+        self.commits().failed(error, Instant::now());
+    }
+
+    fn commits(&self) -> MutexGuard<'_, Commits> {
+        self.0.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says how it stands with the store; logged when that changes.
@@ -71,7 +94,7 @@ impl Probe {
         });
     }
 
-    /// Looks once a second until `stop`.
+    /// Looks until `stop`.
     pub async fn run(
         self,
         store: Arc<dyn Store>,
@@ -82,6 +105,7 @@ impl Probe {
         let mut ticks = interval(PROBE_EVERY);
         // After a stall one look is enough; a burst of them would tell nothing new.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut trial = None;
         loop {
             tokio::select! {
                 // A stop wins over a tick that is due.
@@ -89,7 +113,10 @@ impl Probe {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let look = async { tokio::join!(self.look_at_store(&*store), self.look_at_presence(&*presence)) };
+            let look = async {
+                let store = self.look_at_store(&store, &mut trial, &metrics);
+                tokio::join!(store, self.look_at_presence(&*presence))
+            };
             tokio::select! {
                 biased;
                 // Also in the middle of a look: a store that does not answer must not hold the
@@ -100,18 +127,57 @@ impl Probe {
         }
     }
 
-    async fn look_at_store(&self, store: &dyn Store) -> bool {
-        let seen = match timeout(PROBE_WITHIN, store.epoch()).await {
+    async fn look_at_store(
+        &self,
+        store: &Arc<dyn Store>,
+        trial: &mut Option<Trial>,
+        metrics: &Metrics,
+    ) -> bool {
+        let begun = Instant::now();
+        let (read, tried) =
+            tokio::join!(timeout(PROBE_WITHIN, store.epoch()), self.try_commit(store, trial, metrics));
+        let read = match read {
             Ok(Ok(epoch)) => {
                 self.saw_epoch(epoch);
                 Ok(())
             }
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(error.with_fix()),
             Err(_) => Err(format!("the store did not answer within {PROBE_WITHIN:?}")),
         };
+        if read.is_err() {
+            // Its connection is as dead as that of the read.
+            *trial = None;
+        }
+        let seen = self.commits().verdict(begun, read.and(tried), Instant::now());
         let up = seen.is_ok();
         self.saw_store(seen);
         up
+    }
+
+    /// Goes on with the trial under way, or begins one.
+    async fn try_commit(
+        &self,
+        store: &Arc<dyn Store>,
+        trial: &mut Option<Trial>,
+        metrics: &Metrics,
+    ) -> Result<(), String> {
+        let thorough = self.commits().thorough();
+        let under_way = trial.get_or_insert_with(|| {
+            let store = Arc::clone(store);
+            Box::pin(async move { store.probe_commit(thorough).await })
+        });
+        // Kept when it is late: one that hangs holds a session of the server, and so would each that follows.
+        let Ok(tried) = timeout(PROBE_WITHIN, under_way).await else {
+            return Err(format!(
+                "the store answers, but a commit does not end within {PROBE_WITHIN:?}: look for a standby that does not \
+                 acknowledge (synchronous_standby_names), and for a disk that does not write"
+            ));
+        };
+        *trial = None;
+        tried.map_err(|error| {
+            metrics.store_refused(error.trouble()).inc();
+            error.with_fix()
+        })
     }
 
     async fn look_at_presence(&self, presence: &dyn Presence) {

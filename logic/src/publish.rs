@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::defaults::{ITEM_COST_MIN, LANE_BYTES_MAX, LANE_CALLS_MAX};
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::notices::Notices;
+use crate::probe::Probe;
 use group::{CallOutcomes, CommitGroup, CommitObserver, ItemOutcome, PublishCall};
 use validate::{InvalidCall, InvalidItem};
 
@@ -45,6 +46,7 @@ impl Publisher {
         notices: Arc<Notices>,
         clock: Clock,
         metrics: Metrics,
+        probe: Probe,
     ) -> Self {
         // Items of a group are bounded through their cost in bytes: `ITEM_COST_MIN` each.
         let bounds = Bounds {
@@ -61,6 +63,7 @@ impl Publisher {
                 notices: Arc::clone(&notices),
                 clock: clock.clone(),
                 metrics: metrics.clone(),
+                probe: probe.clone(),
             });
             let run = move |calls: Vec<PublishCall>| CommitLane::commit(Arc::clone(&parts), calls);
             let (batcher, drive) = Batcher::new("publish", bounds, cost, stop.clone(), run);
@@ -209,6 +212,7 @@ struct CommitLane {
     notices: Arc<Notices>,
     clock: Clock,
     metrics: Metrics,
+    probe: Probe,
 }
 
 impl CommitLane {
@@ -228,11 +232,16 @@ impl CommitLane {
 impl CommitObserver for CommitLane {
     fn committed(&self, items: &[&NewMessage], committed: &Committed) {
         self.metrics.group_items.observe(f64::from(u32::try_from(items.len()).unwrap_or(u32::MAX)));
+        self.probe.committed();
         self.notices.offer(self.lane, items, committed);
     }
 
     fn failed(&self, error: &StoreError, items: usize) {
         self.metrics.store_failed(error.class()).inc();
+        self.probe.failed(error);
+        if matches!(error.class(), Class::Retry | Class::Unknown) {
+            self.metrics.store_refused(error.trouble()).inc();
+        }
         match error.class() {
             Class::Reject => {
                 tracing::warn!(%error, items, lane = self.lane, "The store rejects a group; its items are tried singly.");

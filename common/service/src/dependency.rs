@@ -1,4 +1,4 @@
-//! What a service depends on, looked at once a second: one WARN with cause and effect when it is lost, one INFO when it
+//! What a service depends on, looked at twice a second: one WARN with cause and effect when it is lost, one INFO when it
 //! is back, metrics, and a list of what suffers for `/readyz` and `/status`.
 //!
 //! Decides nothing: whether a service is ready, and what it does meanwhile, is its own business.
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Registry;
 
 /// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// One look. A server that takes longer is as good as none.
 const LOOK_WITHIN: Duration = Duration::from_millis(900);
 /// A server that is away for so long is lost: one that is started again, or a start of everything at once, is no news.

@@ -24,8 +24,8 @@ pub enum StoreError {
     /// The server is not one to trust, or cannot be used as it is configured. The text names the fix.
     #[error("the store must not be used like this: {0}")]
     Misconfigured(String),
-    /// The server refused or gave up and rolled back.
-    #[error("the store rolled back ({sqlstate}): {message}")]
+    /// The server refused, also to be connected to, or gave up and rolled back.
+    #[error("the store refused ({sqlstate}): {message}")]
     RolledBack {
         /// SQLSTATE, five characters; of SQLite the extended result code.
         sqlstate: String,

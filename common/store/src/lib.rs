@@ -18,6 +18,7 @@ pub mod postgres;
 mod retention;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod trouble;
 mod types;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ use sluice_proto::ids::{Epoch, RoomId};
 
 pub use error::{Class, StoreError};
 pub use retention::{DEDUPE_MIN, InvalidRetention, Retention};
+pub use trouble::Trouble;
 pub use types::{
     Committed, Heads, NewMessage, NoteId, Outcome, Page, Pages, Range, Row, Run, StaleNote, StoredMessage,
     Trimmed, hash_of, message_cost,
@@ -74,6 +76,29 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Any failure; the call can be made again.
     async fn epoch(&self) -> Result<Epoch, StoreError>;
+
+    /// Proves that a publish could be committed, by one that is taken back in its own transaction. `thorough`: one that
+    /// needs space of its own, for a store that had none. May take longer than other calls, as long as a commit hangs;
+    /// asked again before it has answered, it waits for itself.
+    ///
+    /// A store in a file is only asked whether it answers.
+    ///
+    /// # Errors
+    /// Why nothing can be committed.
+    async fn probe_commit(&self, thorough: bool) -> Result<(), StoreError> {
+        let _ = thorough;
+        self.epoch().await.map(drop)
+    }
+
+    /// Which of these rooms somebody holds locked, after a group of `lane` waited too long for one of them. None where
+    /// all that publish take turns.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn locked(&self, lane: u8, rooms: &[RoomId]) -> Result<Vec<RoomId>, StoreError> {
+        let _ = (lane, rooms);
+        Ok(Vec::new())
+    }
 
     /// Forgets outbox rows that were handed over. May be undone by a crash of the store, which only
     /// makes somebody announce them again.

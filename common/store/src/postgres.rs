@@ -1,7 +1,7 @@
 //! The store on PostgreSQL 15 or later.
 //!
 //! Every call is one statement, its own transaction, on a connection of one of three kinds of pools: commits
-//! (a pool of one for each lane, shared), reads, and chores. They have no manager to wait for and no `BEGIN` to leave open: a
+//! (a pool of one for each lane, shared; one for the probe), reads, and chores. They have no manager to wait for and no `BEGIN` to leave open: a
 //! connection that did not answer well is dropped. Retries of writes are the caller's.
 
 mod config;
@@ -34,6 +34,9 @@ use crate::{
 use dial::{Dialer, Kind};
 use pool::Pool;
 
+/// How long a probe may hang. A commit that waits for a standby keeps its session in the server also after its connection
+/// was dropped, so an impatient probe would use up the server's connections.
+const PROBE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long [`Store::close`] waits for calls in flight.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -44,6 +47,7 @@ pub struct PgStore {
     reads: Pool,
     notes: Pool,
     chores: Pool,
+    probes: Pool,
     /// The room that retention looked at last; "" = begin with the first.
     trim_from: Mutex<String>,
 }
@@ -62,6 +66,8 @@ impl PgStore {
             reads: Pool::new("read", Kind::Reading, config.read_connections),
             notes: Pool::new("notes", Kind::Forgetful, 1),
             chores: Pool::new("chores", Kind::Forgetful, 1),
+            // Its own, so that it says nothing of how long the lanes are.
+            probes: Pool::new("probe", Kind::Durable, 1),
             trim_from: Mutex::default(),
             dialer: Dialer::new(config)?,
         };
@@ -78,6 +84,10 @@ impl PgStore {
         join_all(self.lanes.iter().map(|lane| lane.ask(&self.dialer, nothing()))).await;
     }
 
+    fn lane(&self, lane: u8) -> &Pool {
+        &self.lanes[usize::from(lane) % self.lanes.len()]
+    }
+
     fn trim_from(&self) -> MutexGuard<'_, String> {
         self.trim_from.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,8 +101,7 @@ impl Store for PgStore {
         not_after_ms: i64,
         items: Vec<NewMessage>,
     ) -> Result<Committed, StoreError> {
-        let pool = &self.lanes[usize::from(lane) % self.lanes.len()];
-        let answer = pool.ask(&self.dialer, publish::statement(not_after_ms, &items)).await?;
+        let answer = self.lane(lane).ask(&self.dialer, publish::statement(not_after_ms, &items)).await?;
         publish::committed(&answer, items.len())
     }
 
@@ -107,6 +116,15 @@ impl Store for PgStore {
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         Ok(self.reads.ask_again(&self.dialer, || sqlx::query("select")).await?.epoch)
+    }
+
+    async fn probe_commit(&self, thorough: bool) -> Result<(), StoreError> {
+        let statement = publish::probe(thorough);
+        self.probes.ask_within(PROBE_PATIENCE, &self.dialer, statement).await.map(drop)
+    }
+
+    async fn locked(&self, lane: u8, rooms: &[RoomId]) -> Result<Vec<RoomId>, StoreError> {
+        publish::locked(&self.lane(lane).ask(&self.dialer, publish::locked_statement(rooms)).await?)
     }
 
     async fn noted(&self, notes: &[NoteId]) -> Result<(), StoreError> {
@@ -135,7 +153,7 @@ impl Store for PgStore {
 
     async fn close(&self) {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
-        let pools = self.lanes.iter().chain([&self.reads, &self.notes, &self.chores]);
+        let pools = self.lanes.iter().chain([&self.reads, &self.notes, &self.chores, &self.probes]);
         join_all(pools.map(|pool| pool.close(deadline))).await;
     }
 }

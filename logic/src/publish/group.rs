@@ -5,9 +5,11 @@
 //! rest is left alone, or a later item of the same sender would overtake. Never answers "not stored" on a
 //! guess, never retries: the gateway has the keys that make a retry safe.
 
-use sluice_proto::ids::{Epoch, Seq};
+use std::collections::{BTreeSet, HashSet};
+
+use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_service::clock::Clock;
-use sluice_store::{Class, Committed, NewMessage, Store, StoreError};
+use sluice_store::{Class, Committed, NewMessage, Store, StoreError, Trouble};
 use tokio::time::Instant;
 
 /// One `Publish` call: valid items in order, and until when they may be stored.
@@ -81,6 +83,7 @@ enum Attempted {
     Committed,
     Poison,
     TooLate,
+    Locked,
     Failed,
 }
 
@@ -122,6 +125,7 @@ impl<'a> CommitGroup<'a> {
             Attempted::Poison => {
                 self.singly(&all).await;
             }
+            Attempted::Locked => self.beside_locked(&all).await,
             // The store judges the earliest `not_after` of a group: alone, it is its own.
             Attempted::TooLate if calls.len() == 1 => {}
             Attempted::TooLate => self.call_by_call(&calls).await,
@@ -154,7 +158,7 @@ impl<'a> CommitGroup<'a> {
             let go_on = match self.attempt(&slots).await {
                 Attempted::Committed | Attempted::TooLate => true,
                 Attempted::Poison => self.singly(&slots).await,
-                Attempted::Failed => false,
+                Attempted::Locked | Attempted::Failed => false,
             };
             if !go_on {
                 return;
@@ -178,10 +182,38 @@ impl<'a> CommitGroup<'a> {
                 Attempted::Poison => self.answers[call].outcomes[item] = ItemOutcome::Poison,
                 Attempted::TooLate => ended = Some(call),
                 // A later item must not overtake one whose outcome is unknown (A7).
-                Attempted::Failed => return false,
+                Attempted::Locked | Attempted::Failed => return false,
             }
         }
         true
+    }
+
+    /// Somebody holds a room of the group locked: the others go on without it, once. The gateways try again with the rest.
+    async fn beside_locked(&mut self, slots: &[ItemPlace]) {
+        let rooms: BTreeSet<&RoomId> =
+            slots.iter().map(|&(call, item)| &self.calls[call].items[item].room).collect();
+        let rooms: Vec<RoomId> = rooms.into_iter().cloned().collect();
+        if rooms.len() < 2 {
+            return;
+        }
+        let locked = self.store.locked(self.lane, &rooms).await.unwrap_or_default();
+        // Nobody holds one any more, or it is another lock than that of a room.
+        if locked.is_empty() {
+            return;
+        }
+        tracing::debug!(lane = self.lane, ?locked, "A group goes on without rooms that are locked.");
+        let mut waiting = HashSet::new();
+        let free = slots.iter().copied().filter(|&(call, item)| {
+            let NewMessage { room, sender, .. } = &self.calls[call].items[item];
+            // Whoever waits for a locked room must not overtake itself in another (A7).
+            !waiting.contains(&(call, sender))
+                && (!locked.contains(room) || {
+                    waiting.insert((call, sender));
+                    false
+                })
+        });
+        let free: Vec<ItemPlace> = free.collect();
+        self.attempt(&free).await;
     }
 
     /// One round trip: all of `slots` or nothing. Fills in their outcomes where they are known.
@@ -211,6 +243,7 @@ impl<'a> CommitGroup<'a> {
             Err(error) => {
                 self.observer.failed(&error, slots.len());
                 match error.class() {
+                    Class::Retry if error.trouble() == Trouble::Locked => Attempted::Locked,
                     Class::Reject => Attempted::Poison,
                     Class::TooLate => Attempted::TooLate,
                     // Certainly not stored, which is what the answers say from the start.

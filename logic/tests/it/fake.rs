@@ -40,6 +40,7 @@ struct Memory {
     rooms: HashMap<String, Vec<Stored>>,
     script: VecDeque<Fault>,
     groups: Vec<Vec<String>>,
+    locked: Vec<String>,
 }
 
 /// The store.
@@ -67,6 +68,11 @@ impl Faulty {
     /// What happens to the next groups, in order; afterwards nothing.
     pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
         self.memory.lock().unwrap().script.extend(faults);
+    }
+
+    /// Somebody holds this room locked from now on.
+    pub fn lock(&self, room: &str) {
+        self.memory.lock().unwrap().locked.push(room.to_owned());
     }
 
     /// Groups that come wait until [`Faulty::release`].
@@ -151,6 +157,9 @@ impl Store for Faulty {
             return Err(StoreError::TooLate);
         }
         let mut memory = self.memory.lock().unwrap();
+        if items.iter().any(|item| memory.locked.iter().any(|room| room == item.room.as_str())) {
+            return Err(StoreError::RolledBack { sqlstate: "55P03".into(), message: "scripted".into() });
+        }
         let fault = memory.script.pop_front().unwrap_or(Fault::Pass);
         let poison = items.iter().any(|item| &item.data[..] == POISON.as_bytes());
         match fault {
@@ -182,6 +191,12 @@ impl Store for Faulty {
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         Ok(EPOCH)
+    }
+
+    async fn locked(&self, _lane: u8, rooms: &[RoomId]) -> Result<Vec<RoomId>, StoreError> {
+        let memory = self.memory.lock().unwrap();
+        let locked = |room: &&RoomId| memory.locked.iter().any(|locked| locked == room.as_str());
+        Ok(rooms.iter().filter(locked).cloned().collect())
     }
 
     async fn noted(&self, _notes: &[NoteId]) -> Result<(), StoreError> {

@@ -1,5 +1,7 @@
 //! The real process and real signals.
 
+mod refusing;
+
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -87,6 +89,13 @@ impl Logic {
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).await.unwrap();
         Ended { code, after, log }
+    }
+}
+
+impl Ended {
+    /// How often the log says this.
+    fn said(&self, what: &str) -> usize {
+        self.log.matches(what).count()
     }
 }
 

@@ -101,6 +101,30 @@ async fn poison_is_refused_and_nobody_else_suffers() {
     assert_eq!(faked.store.keys("news"), ["k1", "k3"]);
 }
 
+/// The room `locked` and others of its lane.
+fn one_lane() -> [String; 3] {
+    let lane = |room: &str| sluice_proto::ids::RoomId::parse(room).unwrap().lane();
+    let mut beside = (0..).map(|n| format!("room-{n}")).filter(|room| lane(room) == lane("locked"));
+    ["locked".to_owned(), beside.next().unwrap(), beside.next().unwrap()]
+}
+
+#[tokio::test]
+async fn a_locked_room_holds_up_no_other_and_nobody_overtakes_itself() {
+    let faked = faked().await;
+    let caller = faked.rig.caller().await;
+    let [locked, b, c] = &one_lane();
+    faked.store.lock(locked);
+    let items =
+        [(b, "ann", "k1"), (locked, "ann", "k2"), (c, "ann", "k3"), (b, "bob", "k4"), (c, "bob", "k5")];
+    let items = || items.iter().map(|(room, sender, key)| item(room, sender, key, "1")).collect();
+    let reply = publish(&caller, call(items())).await;
+    assert_eq!(outcomes(&reply), [Stored, NotStored, NotStored, Stored, Stored]);
+    // The only room of its group: nothing to go on with.
+    let reply = publish(&caller, call(vec![item(locked, "bob", "k6", "1")])).await;
+    assert_eq!(outcomes(&reply), [NotStored]);
+    assert_eq!(faked.store.groups().len(), 3);
+}
+
 #[tokio::test]
 async fn isolation_stops_at_the_first_failure_that_is_not_poison() {
     for (fault, outcome) in [

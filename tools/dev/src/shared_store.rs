@@ -31,6 +31,14 @@ impl Store for SharedStore {
         self.0.epoch().await
     }
 
+    async fn probe_commit(&self, thorough: bool) -> Answer<()> {
+        self.0.probe_commit(thorough).await
+    }
+
+    async fn locked(&self, lane: u8, rooms: &[RoomId]) -> Answer<Vec<RoomId>> {
+        self.0.locked(lane, rooms).await
+    }
+
     async fn noted(&self, notes: &[NoteId]) -> Answer<()> {
         self.0.noted(notes).await
     }

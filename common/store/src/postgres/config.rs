@@ -13,7 +13,7 @@ pub struct PgConfig {
     /// Connections that commit, 1…16; lanes share them as `lane % lane_connections`.
     ///
     /// Default 8: four connections bound to rooms already take 54,000 rows/s on two cores, twice that leaves room for
-    /// round trips to a remote server. 8 + 4 + 2 = 14 connections each let six logics (three, while all are
+    /// round trips to a remote server. 8 + 4 + 3 = 15 connections each let six logics (three, while all are
     /// rolled at once) live with PostgreSQL's default `max_connections` of 100.
     pub lane_connections: usize,
     /// Connections that read, at least 1. Commits never wait for them. Default 4.

@@ -34,6 +34,10 @@ const SETTINGS: &str = "set statement_timeout = '3s'; set lock_timeout = '2s'; \
      set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 3; set tcp_keepalives_count = 3; \
      set tcp_user_timeout = 15000";
 
+/// What a connection of [`Kind::Durable`] sets besides: a room that somebody else keeps locked holds the other rooms of its
+/// group up for this long, and the lane that shares the connection. Far above what commits of two logics wait for each other.
+const DURABLE: &str = "set lock_timeout = '500ms'";
+
 /// What a connection of [`Kind::Forgetful`] sets besides.
 const FORGETFUL: &str = "set synchronous_commit = off";
 
@@ -77,7 +81,7 @@ impl Dialer {
         let mut conn = open(&self.options).await?;
         // After the checks of `open`: those are about the server, this is our choice.
         match kind {
-            Kind::Durable => {}
+            Kind::Durable => simple(&mut conn, DURABLE).await?,
             Kind::Reading => simple(&mut conn, READING).await?,
             Kind::Forgetful => simple(&mut conn, FORGETFUL).await?,
         }

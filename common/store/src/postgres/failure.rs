@@ -37,10 +37,11 @@ impl From<Failure> for StoreError {
 
 /// A failure to connect, or of a connection that has not carried a caller's statement yet.
 pub(super) fn dial_error(error: &sqlx::Error) -> StoreError {
-    let code = error.as_database_error().and_then(|e| e.code());
-    match code.as_deref().and_then(fix_of) {
+    let Some(server) = error.as_database_error() else { return StoreError::Unreachable(error.to_string()) };
+    let code = server.code().unwrap_or_default();
+    match fix_of(&code) {
         Some(fix) => StoreError::Misconfigured(format!("{error}; {fix}")),
-        None => StoreError::Unreachable(error.to_string()),
+        None => StoreError::RolledBack { sqlstate: code.into_owned(), message: server.message().to_owned() },
     }
 }
 

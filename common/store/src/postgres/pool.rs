@@ -54,7 +54,16 @@ impl Pool {
 
     /// Runs one statement, its own transaction.
     pub(super) async fn ask(&self, dialer: &Dialer, statement: Statement<'_>) -> Result<Answer, StoreError> {
-        let allowed = dialer.config.call_timeout;
+        self.ask_within(dialer.config.call_timeout, dialer, statement).await
+    }
+
+    /// [`Pool::ask`] with a deadline of its own.
+    pub(super) async fn ask_within(
+        &self,
+        allowed: Duration,
+        dialer: &Dialer,
+        statement: Statement<'_>,
+    ) -> Result<Answer, StoreError> {
         let deadline = Instant::now() + allowed;
         // A fair semaphore in front of the connections: who waits is served in order, and late
         // means not sent.

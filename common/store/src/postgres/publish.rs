@@ -1,14 +1,41 @@
 //! The publish statement: arguments in, outcomes out. The rules are in `publish_v1` itself.
 
-use sluice_proto::ids::Seq;
+use sluice_proto::ids::{RoomId, Seq};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::pool::{Answer, Statement};
+use super::read::senseless;
 use crate::{Committed, NewMessage, NoteId, Outcome, Row, StoreError};
 
 const PUBLISH: &str = "select ord, seq, outcome, ms_v1(at) as at_ms, note \
      from publish_v1(timestamptz 'epoch' + $1 * interval '1 millisecond', $2, $3, $4, $5, $6)";
+
+/// Stores a message and takes it back in the same transaction, which then commits: whatever a publish needs of the
+/// server is needed, rights, space and a standby that acknowledges, and no row stays. A room of its own for each session,
+/// or two probes would wait for each other; a name that no room can have.
+macro_rules! probe {
+    ($blocks:literal) => {
+        concat!(
+            "do $$ begin begin perform publish_v1('infinity', array[' ' || pg_backend_pid()], array['~'], array['~'], \
+             array['\\x00'::bytea], array[(select decode(string_agg(md5(random()::text), ''), 'hex') \
+             from generate_series(1, ",
+            $blocks,
+            "))]); raise exception using errcode = 'SLU02'; \
+             exception when sqlstate 'SLU02' then null; end; end $$"
+        )
+    };
+}
+
+/// Of 16 bytes.
+const PROBE: &str = probe!(1);
+/// Of 32 KiB that cannot be compressed: more than the free space of pages that are not full.
+const THOROUGH_PROBE: &str = probe!(2048);
+
+/// Which of these rooms exist and are locked by somebody.
+const LOCKED: &str = "with free as materialized \
+       (select room from rooms where room = any ($1) for no key update skip locked) \
+     select r.room from rooms r where r.room = any ($1) and not exists (select from free f where f.room = r.room)";
 
 /// Year 9999: what the server can add to 1970 without overflow, and later than anybody waits.
 const NOT_AFTER_MAX_MS: i64 = 253_402_300_799_000;
@@ -23,6 +50,20 @@ pub(super) fn statement(not_after_ms: i64, items: &[NewMessage]) -> Statement<'_
         .bind(items.iter().map(|m| m.key.as_str()).collect::<Vec<_>>())
         .bind(items.iter().map(|m| &m.hash[..]).collect::<Vec<_>>())
         .bind(items.iter().map(|m| &m.data[..]).collect::<Vec<_>>())
+}
+
+pub(super) fn probe(thorough: bool) -> Statement<'static> {
+    sqlx::query(if thorough { THOROUGH_PROBE } else { PROBE })
+}
+
+pub(super) fn locked_statement(rooms: &[RoomId]) -> Statement<'_> {
+    sqlx::query(LOCKED).bind(rooms.iter().map(RoomId::as_str).collect::<Vec<_>>())
+}
+
+pub(super) fn locked(answer: &Answer) -> Result<Vec<RoomId>, StoreError> {
+    let room =
+        |row: &PgRow| RoomId::parse(row.try_get("room")?).map_err(|error| sqlx::Error::Decode(error.into()));
+    answer.rows.iter().map(room).collect::<Result<_, _>>().map_err(senseless)
 }
 
 /// Reads the answer to a group of `count` items. One that makes no sense is a bug, and the group's outcome unknown.

@@ -3,6 +3,7 @@
 mod epochs;
 mod naive;
 mod outages;
+mod refusing;
 mod rig;
 mod server;
 mod trust;

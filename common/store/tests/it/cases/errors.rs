@@ -68,8 +68,8 @@ pub async fn a11_not_after_is_judged_under_the_locks(rig: &mut impl Rig) {
     let held = rig.hold().await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let now = i64::try_from(now).unwrap();
-    let (late, ()) = tokio::join!(store.publish(0, now + 400, messages("a", 2)), async {
-        tokio::time::sleep(Duration::from_millis(600)).await;
+    let (late, ()) = tokio::join!(store.publish(0, now + 200, messages("a", 2)), async {
+        tokio::time::sleep(Duration::from_millis(350)).await;
         drop(held);
     });
     assert_eq!(late.unwrap_err().class(), Class::TooLate);

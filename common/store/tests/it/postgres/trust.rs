@@ -90,5 +90,5 @@ async fn sessions_are_set_up_as_the_rules_say() {
     store.noted(&[committed.note.unwrap()]).await.unwrap();
     let seen = rig.0.run("select what from seen").await;
     let seen: Vec<&str> = seen.iter().map(|row| row.get(0)).collect();
-    assert_eq!(seen, ["INSERT 3s 2s 5s read committed on", "DELETE 3s 2s 5s read committed off"]);
+    assert_eq!(seen, ["INSERT 3s 500ms 5s read committed on", "DELETE 3s 2s 5s read committed off"]);
 }
