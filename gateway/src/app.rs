@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_cluster::{Cluster, ClusterView, Headroom, InstanceState, Registration, Service, pages};
-use sluice_lifecycle::{Lifecycle, Stage, bounded};
+use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_proto::ids::InstanceId;
 use sluice_service::admin::AdminPages;
 use sluice_service::clock::Clock;
@@ -275,9 +275,7 @@ impl Running {
             Ok(())
         });
         let cluster = Arc::clone(&self.deps.cluster);
-        self.lifecycle.hook(Stage::Release, "lease", move || async move {
-            Ok(bounded(CLOSE_CLUSTER_WITHIN, "lease", async { cluster.close().await }).await??)
-        });
+        self.lifecycle.release("lease", CLOSE_CLUSTER_WITHIN, cluster, |it| async move { it.close().await });
     }
 
     /// Others who stop close their clients no faster than there is room for them.
@@ -365,12 +363,12 @@ fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Sh
 
 /// What the gateway depends on, and what suffers without.
 fn watch(dependencies: &Dependencies, lifecycle: &Lifecycle, deps: &Deps, shared: &Arc<Shared>) {
-    let cluster = Arc::clone(&deps.cluster);
-    dependencies.add(
+    dependencies.add_part(
         "etcd",
         "logics and tasks that start now are not found, and no new task finds this gateway: messages from other \
          gateways come seconds late",
-        move || std::future::ready(cluster.health()),
+        &deps.cluster,
+        |cluster| std::future::ready(cluster.health()),
     );
     let (logic, view) = (Arc::clone(shared), deps.cluster.view());
     dependencies.add(
@@ -388,8 +386,7 @@ fn watch(dependencies: &Dependencies, lifecycle: &Lifecycle, deps: &Deps, shared
             })
         },
     );
-    let scope = lifecycle.scope(Stage::NotReady);
-    scope.spawn("dependencies", dependencies.clone().watch(scope.token()));
+    dependencies.start(lifecycle);
 }
 
 /// The logics of the cluster as targets of calls, followed until the release.

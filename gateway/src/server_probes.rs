@@ -6,11 +6,5 @@ use sluice_service::process::Probe;
 /// Connects once to each server.
 #[must_use]
 pub fn all(endpoints: &[String]) -> Vec<Probe> {
-    vec![etcd(endpoints)]
-}
-
-/// Asks etcd.
-fn etcd(endpoints: &[String]) -> Probe {
-    let endpoints = endpoints.to_vec();
-    Probe::new("etcd.endpoints", async move { sluice_cluster::etcd::probe(&endpoints).await })
+    vec![Probe::new("etcd.endpoints", sluice_cluster::etcd::probe(endpoints.to_vec()))]
 }

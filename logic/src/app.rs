@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use sluice_cluster::{Cluster, InstanceState, Registration, Service, pages};
-use sluice_lifecycle::{Lifecycle, Stage, TaskResult, bounded};
+use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
@@ -230,30 +230,26 @@ impl Running {
             "nothing is stored, or read where it does not answer: gateways hold publishes and try again",
             move || std::future::ready(probe.store()),
         );
-        let queue = Arc::clone(&self.deps.queue);
-        dependencies.add(
+        let Deps { queue, presence, cluster, .. } = &self.deps;
+        dependencies.add_part(
             "nats",
             "messages reach other gateways late, by a look at the store once a second",
-            move || {
-                let queue = Arc::clone(&queue);
-                async move { queue.probe().await }
-            },
+            queue,
+            |queue| async move { queue.probe().await },
         );
-        let presence = Arc::clone(&self.deps.presence);
-        dependencies.add(
+        dependencies.add_part(
             "redis",
             "who is present is not known, and every gateway gets every message",
-            move || {
-                let presence = Arc::clone(&presence);
-                async move { presence.marker().await.map(drop).map_err(|error| error.to_string()) }
-            },
+            presence,
+            |presence| async move { presence.probe().await },
         );
-        let cluster = Arc::clone(&self.deps.cluster);
-        dependencies.add("etcd", "gateways and tasks that start now do not find this logic", move || {
-            std::future::ready(cluster.health())
-        });
-        let scope = self.lifecycle.scope(Stage::NotReady);
-        scope.spawn("dependencies", dependencies.clone().watch(scope.token()));
+        dependencies.add_part(
+            "etcd",
+            "gateways and tasks that start now do not find this logic",
+            cluster,
+            |cluster| std::future::ready(cluster.health()),
+        );
+        dependencies.start(&self.lifecycle);
     }
 
     /// What a kill would do: calls in hand are made again, and the only logic is missed until another starts.
@@ -316,7 +312,8 @@ impl Running {
         // Registered with what it flushes: a stop before the store was reached has nothing to
         // flush.
         self.flush_with(Arc::clone(&publisher), notices);
-        self.release("store", Arc::clone(&store), |store| async move { store.close().await });
+        self.lifecycle
+            .release("store", CLOSE_WITHIN, Arc::clone(&store), |store| async move { store.close().await });
         let retention = self.config.retention.policy();
         let core = Core {
             publisher,
@@ -354,9 +351,14 @@ impl Running {
             Ok(())
         });
         let Deps { cluster, queue, presence, .. } = &self.deps;
-        self.release("lease", Arc::clone(cluster), |cluster| async move { cluster.close().await });
-        self.release("nats", Arc::clone(queue), |queue| async move { queue.close().await });
-        self.release("redis", Arc::clone(presence), |presence| async move { presence.close().await });
+        self.lifecycle.release("lease", CLOSE_WITHIN, Arc::clone(cluster), |cluster| async move {
+            cluster.close().await
+        });
+        self.lifecycle
+            .release("nats", CLOSE_WITHIN, Arc::clone(queue), |queue| async move { queue.close().await });
+        self.lifecycle.release("redis", CLOSE_WITHIN, Arc::clone(presence), |presence| async move {
+            presence.close().await
+        });
     }
 
     /// Commits are through, then their notices; says how many publishes stayed unknown meanwhile, also when the store
@@ -385,15 +387,5 @@ impl Running {
             let sum = move || outcomes.iter().map(|outcome| metrics.publish(*outcome).get()).sum();
             self.lifecycle.summarize(key, sum);
         }
-    }
-
-    /// Gives a resource back in stage release, bounded; they all close at the same time.
-    fn release<T, F>(&self, name: &'static str, resource: T, close: impl FnOnce(T) -> F + Send + 'static)
-    where
-        T: Send + 'static,
-        F: Future<Output: TaskResult> + Send + 'static,
-    {
-        let hook = move || async move { bounded(CLOSE_WITHIN, name, close(resource)).await?.into_result() };
-        self.lifecycle.hook(Stage::Release, name, hook);
     }
 }

@@ -6,36 +6,11 @@ use sluice_service::process::Probe;
 
 /// Connects once to each server.
 #[must_use]
-pub fn all(postgres_url: &str, endpoints: &[String], nats_servers: &Nats, redis_url: &str) -> Vec<Probe> {
-    vec![postgres(postgres_url), etcd(endpoints), nats(nats_servers), redis(redis_url)]
-}
-
-/// Asks PostgreSQL.
-fn postgres(url: &str) -> Probe {
-    let url = url.to_owned();
-    Probe::new("postgres.url", async move {
-        sluice_store::postgres::probe(&url).await.map_err(|error| error.to_string())
-    })
-}
-
-/// Asks etcd.
-fn etcd(endpoints: &[String]) -> Probe {
-    let endpoints = endpoints.to_vec();
-    Probe::new("etcd.endpoints", async move { sluice_cluster::etcd::probe(&endpoints).await })
-}
-
-/// Asks NATS.
-fn nats(servers: &Nats) -> Probe {
-    let servers = servers.clone();
-    Probe::new("nats.url", async move {
-        sluice_queue::jetstream::probe(&servers).await.map_err(|error| error.to_string())
-    })
-}
-
-/// Asks Redis.
-fn redis(url: &str) -> Probe {
-    let url = url.to_owned();
-    Probe::new("redis.url", async move {
-        sluice_presence::redis::probe(&url).await.map_err(|error| error.to_string())
-    })
+pub fn all(postgres_url: &str, endpoints: &[String], nats: &Nats, redis_url: &str) -> Vec<Probe> {
+    vec![
+        Probe::new("postgres.url", sluice_store::postgres::probe(postgres_url.to_owned())),
+        Probe::new("etcd.endpoints", sluice_cluster::etcd::probe(endpoints.to_vec())),
+        Probe::new("nats.url", sluice_queue::jetstream::probe(nats.clone())),
+        Probe::new("redis.url", sluice_presence::redis::probe(redis_url.to_owned())),
+    ]
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_cluster::{Cluster, InstanceState, Registration, Service, pages};
-use sluice_lifecycle::{Lifecycle, Stage, TaskResult, bounded};
+use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
@@ -157,29 +157,24 @@ impl Running {
 
     /// What task depends on, and what suffers without.
     fn watch(&self, dependencies: &Dependencies) {
-        let queue = Arc::clone(&self.deps.queue);
-        dependencies.add(
+        let Deps { queue, presence, cluster } = &self.deps;
+        dependencies.add_part(
             "nats",
             "nothing is carried: messages reach other gateways late, by a look at the store once a second",
-            move || {
-                let queue = Arc::clone(&queue);
-                async move { queue.probe().await }
-            },
+            queue,
+            |queue| async move { queue.probe().await },
         );
-        let presence = Arc::clone(&self.deps.presence);
-        dependencies.add(
+        dependencies.add_part(
             "redis",
             "nobody says who wants what: every gateway gets every message",
-            move || {
-                let presence = Arc::clone(&presence);
-                async move { presence.marker().await.map(drop).map_err(|error| error.to_string()) }
-            },
+            presence,
+            |presence| async move { presence.probe().await },
         );
-        let cluster = Arc::clone(&self.deps.cluster);
-        dependencies.add(
+        dependencies.add_part(
             "etcd",
             "gateways that start now get nothing pushed, and duties do not change hands",
-            move || std::future::ready(cluster.health()),
+            cluster,
+            |cluster| std::future::ready(cluster.health()),
         );
         let (view, prefix) = (self.deps.cluster.view(), self.config.prefix.clone());
         dependencies.add(
@@ -196,8 +191,7 @@ impl Running {
                 })
             },
         );
-        let scope = self.lifecycle.scope(Stage::NotReady);
-        scope.spawn("dependencies", dependencies.clone().watch(scope.token()));
+        dependencies.start(&self.lifecycle);
     }
 
     /// What a kill would do: NATS hands notices in hand to another task, which takes 2 s.
@@ -270,20 +264,15 @@ impl Running {
             let (_, ()) = tokio::join!(timeout(within, leaving.release_duties()), stay);
             Ok(())
         });
-        self.release("lease", Arc::clone(cluster), |cluster| async move { cluster.close().await });
-        self.release("nats", Arc::clone(queue), |queue| async move { queue.close().await });
-        self.release("redis", Arc::clone(presence), |presence| async move { presence.close().await });
+        self.lifecycle.release("lease", CLOSE_WITHIN, Arc::clone(cluster), |cluster| async move {
+            cluster.close().await
+        });
+        self.lifecycle
+            .release("nats", CLOSE_WITHIN, Arc::clone(queue), |queue| async move { queue.close().await });
+        self.lifecycle.release("redis", CLOSE_WITHIN, Arc::clone(presence), |presence| async move {
+            presence.close().await
+        });
         let metrics = self.metrics.clone();
         self.lifecycle.summarize("processed", move || metrics.notices.get());
-    }
-
-    /// Gives a resource back in stage release, bounded; they all close at the same time.
-    fn release<T, F>(&self, name: &'static str, resource: T, close: impl FnOnce(T) -> F + Send + 'static)
-    where
-        T: Send + 'static,
-        F: Future<Output: TaskResult> + Send + 'static,
-    {
-        let hook = move || async move { bounded(CLOSE_WITHIN, name, close(resource)).await?.into_result() };
-        self.lifecycle.hook(Stage::Release, name, hook);
     }
 }

@@ -84,9 +84,9 @@ struct EtcdShared {
 ///
 /// # Errors
 /// Why one of them cannot be used.
-pub async fn probe(endpoints: &[String]) -> Result<String, String> {
+pub async fn probe(endpoints: Vec<String>) -> Result<String, String> {
     let mut said = Vec::new();
-    for endpoint in endpoints {
+    for endpoint in &endpoints {
         let status = async {
             let mut client = etcd_client::Client::connect([endpoint], None).await?;
             client.status().await

@@ -19,7 +19,8 @@ use crate::scope::Scope;
 use crate::stage::Stage;
 use crate::stage_tasks::BoxedHook;
 use crate::state::LifecycleState;
-use crate::task::BoxError;
+use crate::task::{BoxError, TaskResult};
+use crate::wait::bounded;
 
 /// The handle to a process' life. Cheap to clone; see the [crate] for the whole picture.
 #[derive(Clone)]
@@ -65,6 +66,22 @@ impl Lifecycle {
             tracing::warn!(stage = stage.as_str(), hook = name, "Hook refused: its stage has begun");
         }
         taken
+    }
+
+    /// Gives `resource` back when [`Stage::Release`] begins, beside all others, and is not waited for any longer than
+    /// `within`: servers that are gone take their time, and one must not take that of the others.
+    pub fn release<T, F>(
+        &self,
+        name: &'static str,
+        within: Duration,
+        resource: T,
+        close: impl FnOnce(T) -> F + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output: TaskResult> + Send + 'static,
+    {
+        let hook = move || async move { bounded(within, name, close(resource)).await?.into_result() };
+        self.hook(Stage::Release, name, hook);
     }
 
     /// Start-up is over: [`Stage::Starting`] becomes [`Stage::Ready`], unless a stop was asked for.

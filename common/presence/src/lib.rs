@@ -143,6 +143,14 @@ pub trait Presence: Send + Sync + 'static {
     /// that an older copy may have come back. Created when absent.
     async fn marker(&self) -> Result<u64>;
 
+    /// Whether anybody can be asked now; the reason, for people, when not.
+    ///
+    /// # Errors
+    /// What keeps the data is away.
+    async fn probe(&self) -> std::result::Result<(), String> {
+        self.marker().await.map(drop).map_err(|error| error.to_string())
+    }
+
     /// Users in a room whose names sort after `after`, at most `limit` of them. Looks at [`CONNECTIONS_MAX`]
     /// connections at most, and keeps a page of them.
     async fn room(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<Roster>;

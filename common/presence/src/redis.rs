@@ -60,7 +60,7 @@ impl Default for RedisConfig {
 ///
 /// # Errors
 /// Why it cannot be used.
-pub async fn probe(url: &str) -> RedisResult<String> {
+pub async fn probe(url: String) -> RedisResult<String> {
     let mut connection = ::redis::Client::open(url)?.get_multiplexed_async_connection().await?;
     let info: String = ::redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));

@@ -57,10 +57,10 @@ impl Default for NatsConfig {
 ///
 /// # Errors
 /// Why it cannot be used.
-pub async fn probe(nats: &Nats) -> Result<String, QueueError> {
+pub async fn probe(nats: Nats) -> Result<String, QueueError> {
     let refused = |error: &dyn std::fmt::Display| QueueError::Refused(error.to_string());
     let servers = access::servers(&nats.url)?;
-    let options = access::options(nats, &servers).await?;
+    let options = access::options(&nats, &servers).await?;
     let client = options.connect(servers).await.map_err(|error| refused(&error))?;
     let version = client.server_info().version;
     let account = async_nats::jetstream::new(client).query_account().await;

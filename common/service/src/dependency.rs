@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
+use sluice_lifecycle::{Lifecycle, Stage};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -114,6 +115,27 @@ impl Dependencies {
         self.all().push(Arc::new(Dependency { name, effect, look, state: Mutex::new(State::Up) }));
     }
 
+    /// As [`add`](Self::add), of a part that the service shares with what it is asked by.
+    pub fn add_part<P, F>(
+        &self,
+        name: &'static str,
+        effect: &'static str,
+        part: &Arc<P>,
+        look: impl Fn(Arc<P>) -> F + Send + Sync + 'static,
+    ) where
+        P: Send + Sync + ?Sized + 'static,
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let part = Arc::clone(part);
+        self.add(name, effect, move || look(Arc::clone(&part)));
+    }
+
+    /// Looks as a task, until the stop: then `/readyz` says all there is to say.
+    pub fn start(&self, lifecycle: &Lifecycle) {
+        let scope = lifecycle.scope(Stage::NotReady);
+        scope.spawn("dependencies", self.clone().watch(scope.token()));
+    }
+
     /// Looks until `stop`.
     pub async fn watch(self, stop: CancellationToken) {
         let mut ticks = interval(LOOK_EVERY);
@@ -211,15 +233,18 @@ mod tests {
             async move { if up { Ok(()) } else { Err("refused".to_owned()) } }
         });
         dependencies.add("etcd", "nobody is found", std::future::pending);
+        let part: Arc<dyn Fn() -> Result<(), String> + Send + Sync> = Arc::new(|| Err("gone".to_owned()));
+        dependencies.add_part("redis", "nobody is known", &part, |part| std::future::ready(part()));
         let stop = CancellationToken::new();
         let watching = async {
             tokio::time::sleep(Duration::from_secs(5)).await;
             let degraded = dependencies.degraded();
             assert_eq!(degraded[0]["reason"], "refused", "{degraded}");
             assert_eq!(degraded[1]["reason"], "no answer within 900 ms", "{degraded}");
+            assert_eq!(degraded[2]["reason"], "gone", "{degraded}");
             up.store(true, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_secs(2)).await;
-            assert_eq!(dependencies.degraded().as_array().map(Vec::len), Some(1));
+            assert_eq!(dependencies.degraded().as_array().map(Vec::len), Some(2));
             stop.cancel();
         };
         tokio::join!(dependencies.clone().watch(stop.clone()), watching);

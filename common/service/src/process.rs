@@ -72,10 +72,11 @@ pub struct Probe {
 
 impl Probe {
     /// To be made of the server under this key.
-    pub fn new(
+    pub fn new<E: std::fmt::Display>(
         key: &'static str,
-        answer: impl Future<Output = Result<String, String>> + Send + 'static,
+        answer: impl Future<Output = Result<String, E>> + Send + 'static,
     ) -> Self {
+        let answer = async move { answer.await.map_err(|error| error.to_string()) };
         Self { key, answer: Box::pin(answer) }
     }
 }

@@ -169,6 +169,22 @@ async fn a_run_that_is_dropped_half_way_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_resource_that_never_closes_takes_no_time_of_the_others() {
+    let (lifecycle, engine) = Lifecycle::new(plan());
+    let (within, begun) = (STAGE / 4, tokio::time::Instant::now());
+    lifecycle.release("gone", within, (), |()| pending::<()>());
+    lifecycle.release("failing", within, (), |()| async { Err::<(), _>("no luck") });
+    lifecycle.release("well", within, 7, |number| async move { assert_eq!(number, 7) });
+    lifecycle.stop(StopReason::Admin);
+    let report = engine.run().await;
+    assert!(begun.elapsed() < STAGE, "{:?}: its own time, and nobody else's", begun.elapsed());
+    let release = report.stages.iter().find(|stage| stage.stage == Stage::Release).unwrap();
+    let failed: Vec<&str> = release.failures.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!((&release.outcome, failed.len()), (&StageOutcome::Failed, 2), "{:?}", release.failures);
+    assert!(failed.contains(&"gone") && failed.contains(&"failing"), "{failed:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn bounded_says_who() {
     let limit = Duration::from_millis(500);
     assert_eq!(bounded(limit, "pool", async { 7 }).await, Ok(7));

@@ -372,9 +372,10 @@ pub async fn while_it_is_down_every_call_fails_and_the_first_after_works<B: Bed>
         let unavailable = |outcome: &_| matches!(outcome, Err(PresenceError::Unavailable(_)));
         assert!(outcomes.iter().all(unavailable), "{outcomes:?}");
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(presence.probe().await.is_err_and(|why| !why.is_empty()), "and it says why");
     }
     bed.up_and_empty().await;
-    eventually("it works", Duration::from_millis(1_200), async || presence.marker().await.is_ok()).await;
+    eventually("it works", Duration::from_millis(1_200), async || presence.probe().await.is_ok()).await;
     let outcomes = outcomes(&*presence).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
 }

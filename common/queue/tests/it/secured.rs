@@ -24,7 +24,7 @@ fn file(dir: &TempDir, name: &str, text: &str) -> String {
 /// A notice goes through it from one end to the other, and the probe is content.
 async fn carries(nats: Nats) {
     assert_eq!(nats.check(), Vec::<String>::new());
-    assert!(probe(&nats).await.unwrap().ends_with("JetStream"));
+    assert!(probe(nats.clone()).await.unwrap().ends_with("JetStream"));
     let queue = JetStream::connect(NatsConfig { nats, ..NatsConfig::default() }).await.unwrap();
     let mut consumer = queue.consumer().await.unwrap();
     publish(&queue, "a").await;
@@ -33,7 +33,7 @@ async fn carries(nats: Nats) {
 
 /// What the probe says is wrong.
 async fn refusal(nats: &Nats) -> String {
-    match probe(nats).await {
+    match probe(nats.clone()).await {
         Err(QueueError::Refused(why)) => why,
         other => panic!("{other:?}"),
     }

@@ -124,8 +124,8 @@ pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, Sto
 ///
 /// # Errors
 /// Why it cannot be used.
-pub async fn probe(url: &str) -> Result<String, StoreError> {
-    let mut conn = open(&options_of(url)?).await?;
+pub async fn probe(url: String) -> Result<String, StoreError> {
+    let mut conn = open(&options_of(&url)?).await?;
     let said =
         "select 'PostgreSQL ' || current_setting('server_version') || ', database ' || current_database()";
     let said: String =
