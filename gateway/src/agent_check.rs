@@ -34,6 +34,7 @@ pub async fn answer(bound: Bound, cluster: Arc<dyn Cluster>, stop: CancellationT
             () = stop.cancelled() => return,
             Ok(()) = view.changed() => {}
             (stream, _) = bound.accept() => {
+                // One after the other: balancers are few, and each has a second at most.
                 say(stream, if roll.is_ahead(Instant::now()) { HALF } else { WHOLE }).await;
             }
         }

@@ -71,6 +71,7 @@ impl App {
     /// # Errors
     /// An address that is taken or not ours, named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
+        // Before the first socket: a limit that is raised later does not help who was refused.
         files::raise(config.connections_max);
         let admin = bind(config.admin.listen.as_str()).await?;
         let agent =
@@ -80,6 +81,7 @@ impl App {
             None => None,
         };
         let grpc = bind(config.grpc.listen.as_str()).await?;
+        // Last: from here on the kernel lets clients in, and a start that fails now would drop them.
         let clients = bind(config.listen.as_str()).await?;
         Ok(Self { config, lifecycle, admin, agent, grpc, clients })
     }
@@ -147,6 +149,7 @@ impl App {
     pub async fn serve(self, deps: Deps) -> Result<Arc<Shared>, StartError> {
         let Self { config, lifecycle, admin, agent, grpc, clients } = self;
         let registry = Registry::new("gateway");
+        // Until the very end: the last lines of a stop name their instance too.
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let me = deps.cluster.me();
         let caller = Caller::new(me.clone());
@@ -167,16 +170,19 @@ impl App {
         });
         let pages = pages(&lifecycle, registry, &deps, &shared);
         watch(&pages.dependencies, &lifecycle, &deps, &shared);
+        // First to begin and last to end: a start or a stop that hangs is looked at here.
         pages.serve(admin, &lifecycle.scope(Stage::Gone));
         let (told, inbox) = mpsc::channel(REPORTER_QUEUE_MAX);
         let missed = watch::Sender::new(Missed::default());
         let start =
             || Start { shared: Arc::clone(&shared), reporter: told.clone(), missed: missed.subscribe() };
         let count = shared.config.shard_count();
+        // Until release: drain and flush, the stages before it, are work that shards do.
         let shards = runtime::start(count, &lifecycle.scope(Stage::Release), start)?;
         let running = Running { lifecycle, deps, shared, shards, me };
         running.report(inbox);
         let (health, draining) = running.serve_tasks(grpc, missed).await;
+        // After the shards and the reporter: whoever comes in finds somebody to be served by.
         running.accept(clients);
         running.tell_balancers(agent);
         running.on_stop(health.clone(), draining, caller);
@@ -184,6 +190,7 @@ impl App {
         running.count();
         running.ask_until_answered();
         running.lifecycle.ready();
+        // Last: whoever hears that this gateway serves may call in the same moment.
         health.serving().await;
         Ok(running.shared)
     }
@@ -213,6 +220,8 @@ impl Running {
     /// The gRPC server that tasks push to.
     async fn serve_tasks(&self, grpc: Bound, missed: watch::Sender<Missed>) -> (Health, watch::Sender<bool>) {
         let scope = self.lifecycle.scope(Stage::Release);
+        // The scope is that of the shards: pushes go on while clients leave, or those who are still here
+        // would miss what is published meanwhile.
         let (health, health_service) = Health::new().await;
         let draining = watch::Sender::new(false);
         let push = Push {
@@ -238,6 +247,8 @@ impl Running {
     fn accept(&self, clients: Bound) {
         let scope = self.lifecycle.scope(Stage::Drain);
         let (shared, shards) = (Arc::clone(&self.shared), self.shards.clone());
+        // Until stage drain, not notify: who comes while clients are told is answered 503, which says when
+        // to come back; a closed port says nothing.
         scope.spawn("accept", listener::accept(clients, shared, shards, scope.token()));
         let refusals = Arc::clone(&self.shared.refusals);
         scope.spawn("refusals", refusals::report(refusals, scope.token()));
@@ -260,6 +271,8 @@ impl Running {
         let not_ready = drains.clone();
         self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
             health.not_serving().await;
+            // Before the grace that follows: a logic or a task that stops at the same time looks for 0.2 s only
+            // whether somebody still needs it.
             caller.drains();
             draining.send_replace(true);
             not_ready.announce_draining().await;
@@ -275,6 +288,7 @@ impl Running {
             Ok(())
         });
         let cluster = Arc::clone(&self.deps.cluster);
+        // At the end: without the lease others would reap what the stages before have still to report.
         self.lifecycle.release("lease", CLOSE_CLUSTER_WITHIN, cluster, |it| async move { it.close().await });
     }
 
@@ -289,6 +303,7 @@ impl Running {
                 if stop.run_until_cancelled(tokio::time::sleep(HEADROOM_EVERY)).await.is_none() {
                     return;
                 }
+                // By the time that has really passed: a busy machine sleeps longer than asked.
                 let free = shared.config.connections_max.saturating_sub(shared.stats.connections());
                 let (entered, now) = (shared.usages.entered(), Instant::now());
                 let came = entered - std::mem::replace(&mut seen, entered);
@@ -332,6 +347,7 @@ impl Running {
                     tokio::time::sleep(ANSWER_AGAIN).await;
                 }
                 tracing::info!("A logic answers.");
+                // Not a return: a task that ends before its stage counts as died, and stops the process.
                 std::future::pending::<()>().await;
             };
             tokio::select! {
@@ -356,6 +372,7 @@ fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Sh
     let heard = Arc::clone(shared);
     let clients = Arc::clone(shared);
     admin.missed = Arc::new(move || clients.stats.missed());
+    // Not by etcd: the seeds suffice for a start while it is away (D9).
     admin.ready =
         Arc::new(move || if heard.calls.heard_lately() { Ok(()) } else { Err("no logic answers".into()) });
     admin
@@ -378,6 +395,7 @@ fn watch(dependencies: &Dependencies, lifecycle: &Lifecycle, deps: &Deps, shared
             let listed = view.borrow().of(Service::Logic).count();
             std::future::ready(match (logic.calls.heard_lately(), listed) {
                 (true, _) => Ok(()),
+                // Nobody listed, and somebody who is silent: the first is mended in the configuration.
                 (false, 0) => Err(format!(
                     "no logic is registered under the prefix {:?}, which has to be the same in every service",
                     logic.config.prefix
@@ -393,6 +411,7 @@ fn watch(dependencies: &Dependencies, lifecycle: &Lifecycle, deps: &Deps, shared
 fn targets(lifecycle: &Lifecycle, cluster: &dyn Cluster) -> watch::Receiver<Arc<Vec<Target>>> {
     let mut view = cluster.view();
     let (sender, receiver) = watch::channel(Arc::new(logics(&view.borrow_and_update())));
+    // Until release: drain and flush still call logic.
     let scope = lifecycle.scope(Stage::Release);
     let stop = scope.token();
     scope.spawn("targets", async move {
@@ -400,6 +419,7 @@ fn targets(lifecycle: &Lifecycle, cluster: &dyn Cluster) -> watch::Receiver<Arc<
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                // An `Err` disables the arm: where the registry has ended, its last view stays in force.
                 Ok(()) = view.changed() => {
                     sender.send_replace(Arc::new(logics(&view.borrow_and_update())));
                 }
@@ -414,6 +434,7 @@ fn logics(view: &ClusterView) -> Vec<Target> {
         .map(|logic| Target {
             id: logic.id.clone(),
             address: logic.address.clone(),
+            // Listed all the same: while all drain, a draining logic is better than none.
             draining: logic.state == InstanceState::Draining,
         })
         .collect()

@@ -238,6 +238,7 @@ impl Settings for Config {
     }
 
     fn warnings(&self) -> Vec<String> {
+        // A warning, no error: whoever has one gateway and a balancer needs no URL that others can name.
         let nowhere = self.advertise.is_empty() && self.listen.is_unspecified();
         let url = nowhere.then(|| {
             let listen = &self.listen;
@@ -249,6 +250,7 @@ impl Settings for Config {
     fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
         let code = self.drain.close_code;
+        // What the protocol lets a server send; browsers treat any other as a broken frame.
         if !matches!(code, 1001 | 1008..=1014 | 3000..=4999) {
             wrong.push(format!(
                 "drain.close_code is {code}; it must be 1001, 1008…1014 or 3000…4999, for example 1012 \
@@ -263,6 +265,7 @@ impl Settings for Config {
             ("slow_timeout_s", self.slow_timeout_s),
             ("max_behind", self.max_behind),
         ];
+        // Elsewhere 0 stands for "no limit"; here it would stop what it limits.
         for (key, _) in numbers.into_iter().filter(|(_, value)| *value == 0) {
             wrong.push(format!("{key} is 0, it must be at least 1"));
         }
@@ -281,6 +284,7 @@ impl Settings for Config {
             grace => format!("{text} (drain.accept_grace_ms {grace} is part of it)"),
         }));
         let dedupe = self.retention.dedupe_min_s;
+        // Also where logic has more: a gateway must give up a publish before its key can be forgotten (B6).
         if dedupe < DEDUPE_MIN_S {
             wrong.push(format!(
                 "retention.dedupe_min_s is {dedupe}, it must be at least {DEDUPE_MIN_S} and what logic has"
@@ -297,6 +301,7 @@ impl Config {
         if url.is_empty() {
             return None;
         }
+        // Looked at here and not by the first client: a wrong one is only noticed when clients move.
         let read = url.parse::<Uri>().ok();
         let scheme = read.as_ref().and_then(Uri::scheme_str).unwrap_or_default();
         let host = read.as_ref().and_then(Uri::host).is_some_and(|host| !host.is_empty());

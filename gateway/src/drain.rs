@@ -33,6 +33,7 @@ impl DrainHooks {
     /// Stage not-ready: everybody who has to know hears that this gateway drains, and balancers get their
     /// grace. Nobody is waited for: a registry that is away must not hold up the stop.
     pub async fn announce_draining(&self) {
+        // Tasks of a later stage: this one is over after its grace, whether or not anybody has heard.
         let scope = self.lifecycle.scope(Stage::Flush);
         let cluster = Arc::clone(&self.cluster);
         scope
@@ -45,6 +46,7 @@ impl DrainHooks {
     /// Stage notify: upgrades are refused, all clients are told.
     pub async fn notify(&self) {
         let situation = self.situation();
+        // Before the first client is told: one that moves at once must not come in here again.
         self.shared.upgrades.close(&self.lifecycle, situation.peers);
         let stats = &self.shared.stats;
         stats.drain_total.store(situation.connections, Ordering::Relaxed);
@@ -64,6 +66,7 @@ impl DrainHooks {
     pub async fn close(&self) {
         let situation = self.situation();
         let now = Instant::now();
+        // By the stage's own end where that is nearer: a stage before this one may have been late.
         let stage = if situation.peers { situation.close_for } else { situation.close_for_last };
         let end = self.lifecycle.progress().borrow().deadline.map_or(now + stage, |end| end.min(now + stage));
         let close = Close {
@@ -86,6 +89,7 @@ impl DrainHooks {
         let connections = self.shared.stats.connections();
         let peers = serving().next().is_some();
         let gateways = view.others(Service::Gateway, &me);
+        // This one too: all who leave now share the room of those who stay.
         let leaving = gateways.filter(|one| one.state == InstanceState::Draining).count() as u64 + 1;
         // Without peers nobody can be spared: the budget decides.
         let room = if peers { Room::of(serving().map(|one| one.headroom), leaving) } else { Room::default() };

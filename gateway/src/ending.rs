@@ -106,6 +106,7 @@ impl Ending {
             | Self::ConnectTimeout
             | Self::TooMany
             | Self::Unchecked => true,
+            // What follows would end the same way until somebody changes something: a token, a program.
             Self::NotConnected
             | Self::TokenExpired
             | Self::Unauthorized(_)

@@ -93,6 +93,7 @@ pub fn judge(bytes: &[u8], peer: Option<IpAddr>, rules: Rules<'_>) -> Verdict {
     let client = peer.map(|peer| rules.proxies.client(peer, &head));
     match admit(&head, rules) {
         Ok((response, token)) => Verdict::Accept { response, token, used: head.used, client },
+        // A body after HEAD would be read as the answer to the next request.
         Err(refusal) if *head.method == Method::HEAD => {
             Verdict::Refuse { refusal: refusal.without_body(), client }
         }
@@ -103,11 +104,14 @@ pub fn judge(bytes: &[u8], peer: Option<IpAddr>, rules: Rules<'_>) -> Verdict {
 fn admit(head: &Head, rules: Rules<'_>) -> Result<(Vec<u8>, Option<String>), Refusal> {
     admit_request(head)?;
     admit_upgrade(head)?;
+    // Of two Hosts a proxy may have judged the other one.
     let Some(host) = head.only(&HOST) else {
         return Err(Refusal::bad_request("the request needs one Host"));
     };
+    // Before the origin, which is judged by it.
     admit_host(&host, rules.names)?;
     admit_origin(head, &host, rules.names)?;
+    // After what is wrong for good: who can never come in must not be told to come back.
     match rules.admission {
         Admission::Open => {}
         Admission::Draining(stopping) => return Err(stopping.into()),
@@ -123,18 +127,22 @@ fn admit(head: &Head, rules: Rules<'_>) -> Result<(Vec<u8>, Option<String>), Ref
     let Some(key) = head.only(&SEC_WEBSOCKET_KEY) else {
         return Err(Refusal::bad_request("the request needs one Sec-WebSocket-Key"));
     };
+    // None offered: somebody by hand. Only unknown ones: it would not understand what is sent.
     let offered = Offer::read(head);
+    // Refused and not ignored: a browser closes a connection whose answer names none of its offers.
     if offered.any && !offered.ours {
         let body = format!("no known subprotocol offered; offer {SUBPROTOCOL} (or none)");
         return Err(Refusal::new(Reason::Subprotocol, 400, "Bad Request", body));
     }
     let protocol =
         if offered.any { format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n") } else { String::new() };
+    // Only our own is named back: the token among those offered must not come into logs by the answer.
     let accept = derive_accept_key(key.as_bytes());
     let response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
     );
+    // The header first: who can set it, which a browser cannot, means it.
     Ok((response.into_bytes(), bearer(head).or(offered.token)))
 }
 
@@ -153,6 +161,7 @@ fn admit_request(head: &Head) -> Result<(), Refusal> {
         return Err(Refusal::new(Reason::Path, 404, "Not Found", body));
     }
     // What follows an upgrade are frames: a body between them is read differently by different servers.
+    // Some clients send `Content-Length: 0`, which is no body.
     let empty = head.entries(&CONTENT_LENGTH).all(|length| length == "0");
     if head.headers.contains_key(TRANSFER_ENCODING) || !empty {
         return Err(Refusal::bad_request("an upgrade has no body: no Transfer-Encoding, no Content-Length"));

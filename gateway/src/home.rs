@@ -7,6 +7,7 @@ mod all_rooms;
 pub mod calls;
 #[cfg(test)]
 mod fast_paths;
+mod limits;
 mod pages;
 mod room_entry;
 #[cfg(test)]
@@ -25,21 +26,22 @@ use sluice_proto::limits::{LANES, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
 use sluice_proto::wire::codec;
 
 use crate::address::Address;
-use crate::defaults::{self, ROOMS_PER_TURN};
+use crate::defaults::ROOMS_PER_TURN;
 use crate::fair_queue::FairQueue;
-use crate::repair::{Repair, RepairTimes};
-use crate::room::limits::RoomLimits;
+use crate::repair::Repair;
 use crate::room::link::{HandOver, Ms, Need, Page, Run, ShardId};
 use crate::room::{CallId, SubscribedRoom};
 use crate::rules::{Faithful, Rule, Rules};
 use crate::session::outbound::text_frame;
 use crate::subscription::Ask;
 use crate::subscription::pages::PageReads;
-use crate::uplink::lane::{CallFailed, Lane, LaneLimits};
+use crate::uplink::lane::{CallFailed, Lane};
 use crate::uplink::{Answered, Outcome, Publish};
 use all_rooms::HeadsPass;
 use calls::{Asker, HomeCall, PageOf, PublishCall, ReadCall, ReadFor, ReadTarget, RoomsCall};
 use room_entry::{RoomEntry, RoomPorts};
+
+pub use limits::HomeLimits;
 
 /// Where a home's messages and calls go. Called during an event, in order.
 pub trait HomeOutput {
@@ -72,43 +74,6 @@ pub struct PageTo {
     pub ask: Ask,
 }
 
-/// Bounds and times of a home.
-#[derive(Debug, Clone)]
-pub struct HomeLimits {
-    /// Bounds and times of each room.
-    pub room: Arc<RoomLimits>,
-    /// Bounds and times of each lane.
-    pub lane: LaneLimits,
-    /// Times of the repair.
-    pub repair: RepairTimes,
-}
-
-impl HomeLimits {
-    /// For each of `shards` shards.
-    #[must_use]
-    pub fn for_shards(shards: usize) -> Self {
-        Self {
-            room: Arc::new(RoomLimits::default()),
-            lane: LaneLimits {
-                // All publishes of all shards may be for one lane, each shard over its bound by one read's worth.
-                queue_items_max: shards * 2 * defaults::SHARD_UNANSWERED_ITEMS_MAX,
-                queue_bytes_max: shards * 2 * defaults::SHARD_UNANSWERED_BYTES_MAX,
-                horizon: defaults::LANE_HORIZON,
-                try_for: defaults::LANE_TRY_FOR,
-                backoff_min: defaults::LANE_BACKOFF_MIN,
-                backoff_max: defaults::LANE_BACKOFF_MAX,
-            },
-            repair: RepairTimes {
-                every_ms: defaults::REPAIR_EVERY_MS,
-                period_ms: defaults::REPAIR_PERIOD_MS,
-                active_ms: defaults::ROOM_ACTIVE_MS,
-                alarm_ms: defaults::REPAIR_ALARM_MS,
-                finds_per_min: defaults::REPAIR_FINDS_PER_MIN,
-            },
-        }
-    }
-}
-
 /// The home half of a shard.
 #[derive(Debug)]
 pub struct Home {
@@ -138,6 +103,7 @@ impl Home {
     /// The home half of shard `me` of `shards`.
     #[must_use]
     pub fn new(limits: HomeLimits, me: ShardId, shards: usize, now: Ms) -> Self {
+        // As `address::home_of` says it: all shards must agree without asking each other.
         let mine = (0..LANES).filter(|lane| usize::from(*lane) % shards.max(1) == me);
         Self {
             lanes: mine.map(|lane| (lane, Lane::new(limits.lane))).collect(),
@@ -170,12 +136,14 @@ impl Home {
     ) {
         if !self.rooms.contains_key(room) {
             if !need.attached {
+                // Nothing of it is known here, so nothing of it has to be removed.
                 by.into_iter().for_each(|who| ports.released(who));
                 return;
             }
             let entry = RoomEntry::new(Arc::clone(&self.limits.room), self.shards);
             self.rooms.insert(room.clone(), entry);
         }
+        // Its head is asked every second from now on: what the first pushes did not bring is missed soon.
         self.mark_active(now, room);
         if let Some(entry) = self.rooms.get_mut(room) {
             if need.attached {
@@ -194,9 +162,11 @@ impl Home {
     /// A task's push: runs of rooms, with or without their messages. Rooms nobody wants are passed over.
     pub fn pushed(&mut self, now: Ms, epoch: Epoch, runs: &[RoomRun], ports: &mut impl HomeOutput) {
         for run in runs {
+            // A name that this version does not allow was allowed by another one's: nobody here has it.
             let Ok(room) = RoomId::parse(&run.room) else { continue };
             self.mark_active(now, &room);
             self.with_room(now, &room, ports, |entry, out| {
+                // Too large to travel with the notice (C7): only that they exist is said, and the room reads them.
                 if run.messages.is_empty() {
                     entry.room.hint(now, epoch, run.last, out);
                 } else {
@@ -215,6 +185,7 @@ impl Home {
         match self.lanes.get_mut(&lane) {
             Some(machine) => {
                 if let Err(publish) = machine.push(publish, &mut answers) {
+                    // The bounds of the shards leave space for all; should they not, it is a first `retry:true` (A5).
                     publish.link.fence();
                     answers.push(Answered { publish, outcome: Outcome::NotSent });
                 }
@@ -239,6 +210,7 @@ impl Home {
         if let Some(machine) = self.lanes.get_mut(&asked.lane) {
             machine.replied(asked.call.number, reply, clock.0, &mut answers);
         }
+        // Before the answers: whoever hears of its own `ok` finds what it published passed on here.
         if let Some(epoch) = epoch {
             self.push_own(now, epoch, &answers, ports);
         }
@@ -268,6 +240,7 @@ impl Home {
             self.with_room(now, room, ports, |entry, out| entry.room.push(now, epoch, stored, out));
             for Answered { outcome, .. } in &answers {
                 let hint = match *outcome {
+                    // Of another time: that a message exists there is all that is news (D1).
                     Outcome::Duplicate { seq } => seq,
                     Outcome::Stored { seq, .. } if !Faithful::keeps(Rule::HintRaisesOnlyKnown) => seq,
                     Outcome::Stored { .. }
@@ -312,6 +285,7 @@ impl Home {
         ports: &mut impl HomeOutput,
     ) {
         self.subscribes.done();
+        // A reply of another shape answers nothing: each room takes it for a failed call.
         let reply = reply.filter(|reply| reply.heads.len() == asked.0.len());
         let epoch = reply.as_ref().and_then(|reply| Epoch::from_wire(reply.epoch));
         for (n, (room, call)) in asked.0.into_iter().enumerate() {
@@ -352,6 +326,7 @@ impl Home {
         for (n, (room, call)) in asked.0.into_iter().enumerate() {
             let head = reply.as_ref().and_then(|reply| reply.heads.get(n).copied());
             if let Some(entry) = self.rooms.get_mut(&room) {
+                // Whatever came of it: the next slice may ask again.
                 entry.asked_head = false;
             }
             self.with_room(now, &room, ports, |entry, out| match epoch.zip(head) {
@@ -370,10 +345,12 @@ impl Home {
                 break;
             }
             let Some(Reverse((due, room))) = self.due.pop() else { break };
+            // Only the entry that still holds: a nearer one was put in later and has had its turn.
             if self.rooms.get_mut(&room).is_some_and(|entry| entry.due.take_if(|at| *at == due).is_some()) {
                 self.with_room(now, &room, ports, |entry, out| entry.room.on_tick(now, out));
             }
         }
+        // Only those that wait for a time: the others go on with their reply.
         let waiting = |lane: &Lane| lane.wake_at().is_some_and(|at| at <= clock.0);
         let lanes: Vec<u8> = self.lanes.iter().filter(|(_, l)| waiting(l)).map(|(n, _)| *n).collect();
         for lane in lanes {
@@ -477,6 +454,7 @@ impl Home {
             entry.due = Some(due);
             self.due.push(Reverse((due, name.clone())));
         }
+        // Nearly always: a push that follows asks for nothing, and the name need not be copied.
         if actions.is_empty() {
             return;
         }

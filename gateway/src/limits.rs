@@ -161,6 +161,7 @@ impl Usages {
     }
 
     fn judge_address(&self, usage: &Usage, now: Micros) -> Result<(), Refused> {
+        // Before a token is taken: a full address would use up its rate by asking.
         if !self.address.has_room(usage) {
             return Err(Refused::AddressFull(RETRY_AFTER_S));
         }
@@ -187,6 +188,7 @@ impl Usages {
     #[must_use]
     pub fn charge(&self, user: Option<&Seat>, address: Option<&Seat>, charge: Charge) -> Duration {
         let now = self.now();
+        // The longer wait of both: who is many users behind one address, or one at many, is held by either.
         let of = |seat: Option<&Seat>, rates: &PartyRates| {
             seat.map_or(0, |seat| seat.bucket(charge).charge(rates.of(charge), now))
         };

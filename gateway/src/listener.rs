@@ -20,6 +20,7 @@ const FULL_WAIT: Duration = Duration::from_millis(20);
 pub async fn accept(bound: Bound, shared: Arc<Shared>, shards: Shards, stop: CancellationToken) {
     loop {
         let next = async {
+            // Sockets that are told 503 count too: a crowd that is refused must not use up all files.
             while shared.stats.connections.load(Ordering::Relaxed)
                 >= shared.config.connections_max + REFUSALS_MAX
             {
@@ -32,9 +33,11 @@ pub async fn accept(bound: Bound, shared: Arc<Shared>, shards: Shards, stop: Can
             () = stop.cancelled() => return,
             next = next => next,
         };
+        // Taken out of this runtime: a shard registers it with the poll of its own thread.
         match stream.into_std() {
             Ok(socket) => {
                 shared.stats.connections.fetch_add(1, Ordering::Relaxed);
+                // Waits for a place in that shard's queue: meanwhile clients wait in the kernel's.
                 shards.assign(socket).await;
             }
             Err(error) => tracing::debug!(%from, %error, "A new connection could not be handed on."),

@@ -157,6 +157,7 @@ impl Stats {
 
     /// A shard's longest turn of late.
     pub fn turn(&self, took: Duration) {
+        // Kept as a maximum: an average hides the one turn that clients felt.
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.longest_turn_us.fetch_max(micros, Ordering::Relaxed);
     }

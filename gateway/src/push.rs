@@ -56,6 +56,7 @@ struct Pushing {
 
 impl Drop for Pushing {
     fn drop(&mut self) {
+        // However it ended: what its task had in hand comes again after 2 s, or is found by asking (C5).
         self.push.missed.send_modify(|missed| missed.ended += 1);
     }
 }
@@ -71,6 +72,7 @@ impl Pushing {
                 return Some(Ok(PushReply { kind: Some(push_reply::Kind::State(state)) }));
             }
             let Push { me, draining, stop, .. } = &mut self.push;
+            // Who we are before what is pushed: an ack under the old id would be for an instance that is gone.
             let request = tokio::select! {
                 biased;
                 () = stop.cancelled() => return None,
@@ -84,6 +86,7 @@ impl Pushing {
                         return Some(Ok(reply));
                     }
                 }
+                // A kind that a later version has: this one owes no answer to it.
                 Ok(Some(PushRequest { kind: None })) => {}
                 Ok(None) | Err(_) => return None,
             }
@@ -101,6 +104,7 @@ impl Pushing {
                 Some(PushReply { kind: Some(push_reply::Kind::Acked(batch.id)) })
             }
             push_request::Kind::Resync(_) => {
+                // Counted, not flagged: two that come before a shard looks are still seen by each shard.
                 self.push.missed.send_modify(|missed| missed.resync += 1);
                 None
             }
@@ -116,6 +120,7 @@ impl Gateway for Push {
         &self,
         request: Request<Streaming<PushRequest>>,
     ) -> Result<Response<Self::PushStream>, Status> {
+        // Refused at once: waiting for a place, a task would believe that it has a stream.
         let place = Arc::clone(&self.streams).try_acquire_owned();
         let _place = place.map_err(|_| Status::resource_exhausted("too many push streams"))?;
         let pushing = Pushing { push: self.clone(), requests: request.into_inner(), told: None, _place };

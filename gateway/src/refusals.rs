@@ -39,6 +39,7 @@ impl Refusals {
     /// An upgrade was refused.
     pub fn refused(&self, metrics: &Metrics, refusal: &Refusal, from: Option<IpAddr>) {
         metrics.refused(refusal.reason.label());
+        // Escaped before the lock is taken; strangers write this, and others wait for the lock.
         let why = Untrusted(&refusal.why).to_string();
         let recent = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *recent.counts.entry(refusal.reason).or_default() += 1;

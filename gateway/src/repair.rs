@@ -63,6 +63,7 @@ impl Repair {
             return None;
         }
         self.next = now + self.times.every_ms;
+        // What one room missed others have missed too: all are asked until nothing more is found.
         if now < self.alarm_until {
             return Some(Question::All);
         }
@@ -91,6 +92,7 @@ impl Repair {
             self.finds = 0;
         }
         self.finds += 1;
+        // Once in that minute, not with each further find: announcing all is a load of its own.
         self.finds == self.times.finds_per_min + 1
     }
 

@@ -124,6 +124,7 @@ impl Shard {
         let who = cell.turn(|shard| shard.enter(upgraded));
         let cell = cell.clone();
         let task = poll_fn(move |context| cell.turn(|shard| shard.poll_connection(who, context)));
+        // Not kept: it ends by itself when it finds its connection gone.
         drop(spawn_local(task));
     }
 
@@ -136,6 +137,7 @@ impl Shard {
             Connection::new(stream, session, inbound, deadlines, since_ms, seat)
         });
         self.authenticate(who, token.unwrap_or_default());
+        // It was let in before the gate closed, and comes after everybody was listed: nobody else tells it.
         if self.draining.is_some() {
             self.admitted_while_draining(who);
         }

@@ -136,6 +136,7 @@ impl<R: Rules> View<R> {
         epoch: Option<Epoch>,
         shard: &mut impl ViewOutput,
     ) -> SubKey {
+        // Its place in the order of subs: a hand-over answers all up to a number.
         self.number = shard.number();
         let sub = key(self.places.insert(Place::Waiting(key(self.waiting.len()))));
         self.waiting.push(WaitingSub {
@@ -154,6 +155,7 @@ impl<R: Rules> View<R> {
             Place::Live(at) => self.take_live(at),
             Place::Waiting(at) => {
                 let waiting = self.take_waiting(at);
+                // One that was never answered was not counted as behind.
                 if matches!(waiting.waits_for, WaitingFor::CatchingUp(_)) {
                     shard.behind(waiting.conn, false);
                 }
@@ -365,6 +367,7 @@ impl<R: Rules> View<R> {
     fn restart(&mut self, epoch: Epoch, shard: &mut impl ViewOutput) {
         let (after, head) = (self.head, self.known);
         let told = SubFrame::Ok { after, head, epoch, recovered: false, solicited: false };
+        // They stay Live: their cursor is the head, whichever history that is of.
         for live in &self.live {
             shard.tell(live.conn, live.sub, told);
         }

@@ -38,10 +38,12 @@ impl Roll {
         if others == self.seen {
             return;
         }
+        // The next roll has its own beginning: who was new in the former one may be replaced in this.
         if self.is_over(now) {
             self.before = None;
         }
         if self.before.is_none() && others.values().any(|state| *state == InstanceState::Draining) {
+            // Also those of the former look: whoever is gone already was here when the roll began.
             self.before = Some(others.keys().chain(self.seen.keys()).cloned().collect());
         }
         self.seen = others;

@@ -75,6 +75,7 @@ pub fn rate_for(rate_per_s: u32, connections: usize, room: Room) -> u32 {
         return rate_per_s;
     }
     let usual = f64::from(rate_per_s);
+    // Said by nobody: as many as will come. To be careful without a reason costs the whole budget.
     let places = room.connections.map_or(1.0, |places| places as f64 / connections as f64);
     let doors = room.handshakes_per_s.map_or(1.0, |per_s| per_s as f64 / usual.max(1.0));
     let share = places.min(doors).clamp(HEADROOM_SHARE_MIN, 1.0);
@@ -91,6 +92,7 @@ impl Pace {
         // Whoever takes them checks a token and subscriptions for each: they return at the pace of the closes.
         let spread = u64::try_from(at_rate.as_millis()).unwrap_or(u64::MAX).max(RECONNECT_SPREAD_MS_MIN);
         let room = if situation.peers { situation.close_for } else { situation.close_for_last };
+        // With nobody connected there is nobody to give the time to.
         let close_after =
             if situation.peers && connections > 0 { situation.move_for } else { Duration::ZERO };
         let left = room.saturating_sub(close_after);

@@ -29,6 +29,7 @@ impl Head {
         let mut request = Request::new(&mut lines);
         let used = match request.parse(bytes) {
             Ok(Status::Complete(used)) => used,
+            // Parsed anew with every read, so bounded: a header without end would cost its square.
             Ok(Status::Partial) if bytes.len() < HANDSHAKE_BYTES_MAX => return Ok(None),
             Ok(Status::Partial) => {
                 let body = format!("the request header is longer than {HANDSHAKE_BYTES_MAX} bytes");
@@ -43,6 +44,7 @@ impl Head {
             }
             Err(error) => return Err(Refusal::bad_request(format!("this is no HTTP request: {error}"))),
         };
+        // The library takes it as an end of line; a proxy before us may have seen one line where we see two.
         if has_bare_line_feed(&bytes[..used]) {
             return Err(Refusal::bad_request("a line of the request header ends without a carriage return"));
         }
@@ -52,6 +54,7 @@ impl Head {
             let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(line.value)) else {
                 return Err(Refusal::bad_request("a line of the request header cannot be read"));
             };
+            // Not `insert`: that a line stands there twice must be seen, to be refused.
             headers.append(name, value);
         }
         Ok(Some(Self {

@@ -23,6 +23,7 @@ impl Names {
         let mut wrong = Vec::new();
         let mut names = Self::default();
         for text in origins {
+            // With a slash at the end, as people copy it from the address bar.
             match Origin::parse(text.strip_suffix('/').unwrap_or(text)) {
                 Some(origin) => names.origins.push(origin),
                 None => wrong.push(not_an_origin(text)),
@@ -81,6 +82,7 @@ impl Origin {
         }
         let scheme = scheme.to_ascii_lowercase();
         let (host, port) = split_port(rest)?;
+        // Browsers leave out the default port, people write it: both mean the same.
         let port = port.filter(|port| Some(*port) != default_port(&scheme));
         Some(Self::Named { scheme, host, port })
     }
@@ -89,6 +91,7 @@ impl Origin {
     /// known here, as that ends in front of it: either is taken, with the default port of each.
     fn is_at(&self, host: &str) -> bool {
         match self {
+            // Not `app://` and the like: a program may give itself any name there.
             Self::Named { scheme, .. } if scheme == "http" || scheme == "https" => {
                 Self::parse(&format!("{scheme}://{host}")).as_ref() == Some(self)
             }
@@ -108,6 +111,7 @@ fn default_port(scheme: &str) -> Option<u16> {
 /// `host` or `host:port`, in small letters; an IPv6 address stands in brackets.
 fn split_port(text: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = match text.rsplit_once(':') {
+        // A colon inside of brackets belongs to an IPv6 address and divides nothing.
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         Some(_) | None => (text, None),
     };
@@ -126,6 +130,7 @@ fn split_port(text: &str) -> Option<(String, Option<u16>)> {
 
 fn not_an_origin(text: &str) -> String {
     let hint = match text {
+        // What people try first; it would let in every page that a user has open.
         "*" => {
             "name each origin whose pages may connect; clients without an Origin are let in anyway".to_owned()
         }

@@ -54,6 +54,7 @@ impl Proxies {
     /// Whether this address is a proxy of ours.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
+        // A socket for both families shows an IPv4 proxy as `::ffff:…`, which no network of the setting holds.
         let address = address.to_canonical();
         self.0.iter().any(|net| net.contains(&address))
     }
@@ -62,13 +63,16 @@ impl Proxies {
     #[must_use]
     pub fn prefix(&self, peer: Option<IpAddr>, bytes: &[u8]) -> Prefix {
         let signature = v2::PROTOCOL_PREFIX;
+        // Byte by byte as they come: the signature may arrive in parts.
         let begun = bytes.len().min(signature.len());
         if bytes[..begun] != signature[..begun] {
             return Prefix::None;
         }
+        // No HTTP request begins like this: it is worth waiting for the rest.
         if begun < signature.len() {
             return Prefix::More;
         }
+        // Refused, not passed over: with it in front what follows is no request either.
         if !peer.is_some_and(|peer| self.trusts(peer)) {
             return Prefix::Refused("the PROXY protocol is only understood from trusted_proxies");
         }
@@ -77,6 +81,7 @@ impl Proxies {
                 let from = match (header.command, header.addresses) {
                     (Command::Proxy, Addresses::IPv4(of)) => Some(IpAddr::V4(of.source_address)),
                     (Command::Proxy, Addresses::IPv6(of)) => Some(IpAddr::V6(of.source_address)),
+                    // LOCAL: the proxy asks for itself, to see whether we are well.
                     _ => None,
                 };
                 Prefix::Proxy(header.len(), from)
@@ -88,6 +93,7 @@ impl Proxies {
 
     /// The client of a request that was sent by `peer`.
     pub(super) fn client(&self, peer: IpAddr, head: &Head) -> IpAddr {
+        // One of the two: a proxy that writes the one leaves the other as a stranger has sent it.
         let said: Vec<&str> = if head.headers.contains_key(FORWARDED) {
             head.entries(&FORWARDED).map(forwarded_for).collect()
         } else {

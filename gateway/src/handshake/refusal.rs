@@ -121,6 +121,7 @@ impl Refusal {
             text.push_str("\r\n");
             return text.into_bytes();
         }
+        // With the line feed: a terminal shows the prompt on a line of its own.
         let length = why.len() + 1;
         text.push_str(&format!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{why}\n"));
         text.into_bytes()

@@ -56,6 +56,7 @@ impl Home {
             if self.announce_below == 0 || self.subscribes.len() >= ROOMS_PER_CALL_MAX {
                 break;
             }
+            // Rooms may have gone since the last part: those that were moved down have had their turn.
             self.announce_below = self.announce_below.min(self.rooms.len()).saturating_sub(1);
             let room = self.rooms.get_index(self.announce_below).map(|(room, _)| room.clone());
             if let Some(room) = room {
@@ -81,6 +82,7 @@ impl Home {
             pass.below -= 1;
             if let Some((room, entry)) = self.rooms.get_index_mut(pass.below)
                 && (entry.active_until > now || pass.covers(pass.below))
+                // Also by `missed`, while the former answer is on its way: once is enough.
                 && !std::mem::replace(&mut entry.asked_head, true)
             {
                 self.heads.push(Asker::Room(room.clone()), (room.clone(), None));
@@ -92,6 +94,7 @@ impl Home {
 
     /// Asks the heads that are due.
     pub(super) fn ask_due_heads(&mut self, now: Ms, ports: &mut impl HomeOutput) {
+        // One at a time: what became due meanwhile is asked by the next.
         if self.heads_pass.is_some() {
             return;
         }

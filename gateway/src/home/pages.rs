@@ -36,6 +36,7 @@ impl Home {
         let room = &self.rooms.get(&to.room)?.room;
         let (epoch, frames) = room.recent(to.ask.after, PAGE_MESSAGES_MAX)?;
         let frames: Arc<[Frame]> = frames.cloned().collect();
+        // Asked by a view that has not heard of the new history: its hand-over is on the way (B1).
         let usable = epoch == to.ask.epoch && !frames.is_empty();
         usable.then(|| Page { epoch, oldest: to.ask.after + 1, store_head: room.known(), frames })
     }
@@ -48,10 +49,12 @@ impl Home {
         let mut pages = reply.map(|reply| reply.pages.into_iter());
         for range in asked.0 {
             let page = pages.as_mut().and_then(Iterator::next);
+            // Logic had no bytes left for it in this reply: it is asked again, behind the others.
             if page.as_ref().is_some_and(|page| page.deferred) {
                 self.reads.push(Asker::Room(range.room.clone()), range);
                 continue;
             }
+            // Without an epoch nobody could say which history it is of: as good as none (B1).
             let page = page.zip(epoch).map(|(page, epoch)| paged(&range.room, epoch, &page));
             self.read_range(now, range, page, ports);
         }
@@ -69,6 +72,7 @@ impl Home {
             }
             ReadFor::Page(page) => self.pages.end(&page),
         };
+        // First the room, then those who asked: they may be told of a head that it has to know.
         if let Some(page) = &page {
             self.with_room(now, &room, ports, |entry, out| {
                 entry.room.hint(now, page.epoch, page.store_head, out);

@@ -92,6 +92,7 @@ impl Home {
                     }
                 }
                 Action::Forget => {
+                    // The last room takes its number: passes go downwards and have seen that one.
                     let gone = self.rooms.swap_remove(room);
                     let leavers = gone.into_iter().flat_map(|entry| entry.leavers);
                     leavers.for_each(|who| ports.released(who));
@@ -103,6 +104,7 @@ impl Home {
 
     /// Whose turn a call about a room's interest takes.
     fn asker(&self, room: &RoomId) -> Asker {
+        // The one that wants it pays: a thousand rooms of one connection take that one's turn only.
         let asker = self.rooms.get(room).and_then(|entry| entry.asker.clone());
         asker.unwrap_or_else(|| Asker::Room(room.clone()))
     }

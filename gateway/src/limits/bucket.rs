@@ -53,6 +53,7 @@ impl Bucket {
             (full_at.max(now).saturating_add(rate.every)).saturating_sub(now).saturating_sub(rate.burst)
         };
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            // Nothing is taken in vain: whoever asks again and again must not push its own turn further away.
             (lacks(full_at) == 0).then(|| full_at.max(now).saturating_add(rate.every))
         });
         taken.map(drop).map_err(lacks)

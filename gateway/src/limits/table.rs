@@ -73,6 +73,7 @@ pub(super) struct PageBytes {
 
 impl PageBytes {
     fn settle(&mut self, bytes: usize) {
+        // Added before the other is taken off: between the two nobody may find more room than there is.
         self.of.page_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.of.page_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = bytes;

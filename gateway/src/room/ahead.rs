@@ -24,9 +24,11 @@ impl Ahead {
         seq: Seq,
         encode: impl FnOnce() -> Bytes,
     ) {
+        // Dropped without a word: the room knows that it exists, and will read it.
         if self.by_seq.len() >= items_max || self.bytes >= bytes_max {
             return;
         }
+        // Brought by a second task: encoded once is enough.
         if self.by_seq.get(&seq).is_some_and(|(of, _)| *of == epoch) {
             return;
         }

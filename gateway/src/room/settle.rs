@@ -58,6 +58,7 @@ impl Interest {
 
     pub(super) fn removed(&mut self, now: Ms, stored: bool, bounds: (Ms, Ms)) {
         if stored {
+            // An add that waits beside it will store it again.
             self.present = self.add.is_some();
             self.store_backoff.succeeded();
         } else {

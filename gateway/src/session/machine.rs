@@ -290,10 +290,12 @@ impl Session {
             Request::Publish { room, key, data } => {
                 return self.on_publish(room, key, data, who, id, wall_ms, out);
             }
+            // Also while leaving: it asks whether anybody is here, and changes nothing.
             Request::Ping => {
                 out.frame(|buf| codec::ok_ping(buf, id));
                 return Todo::Nothing;
             }
+            // Needs no grant: a token that has lost one must not hold anybody in a room.
             Request::Unsubscribe(room) => Todo::Unsubscribe { room, id: id.map(Box::from) },
             Request::Subscribe { room, .. }
             | Request::History { room, .. }
@@ -337,6 +339,7 @@ impl Session {
             return Todo::Nothing;
         }
         // Behind the fence nothing may be stored before what has to be sent again (A5).
+        // After what is wrong for good: that has the same answer on the next connection.
         if self.refuses() {
             refuse(out, ErrorCode::NotSent, NOT_SENT, true, id);
             return Todo::Nothing;

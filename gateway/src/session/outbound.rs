@@ -78,6 +78,7 @@ impl Outbound {
         let head = own.len();
         own.extend_from_slice(end);
         let mut own = Bytes::from(own);
+        // Header and end in one allocation: both are small, and each page has them.
         let end = own.split_off(head);
         self.push_piece(own, false, spare);
         self.push_piece(text.clone(), end.is_empty(), spare);
@@ -88,6 +89,7 @@ impl Outbound {
         if bytes.is_empty() {
             return;
         }
+        // Only now: an idle connection has no queue, and most are idle.
         if self.pieces.capacity() == 0 {
             self.pieces = spare.queues.pop().unwrap_or_default();
         }
@@ -118,6 +120,7 @@ impl Outbound {
     /// Forgets what waits but for the rest of a frame of which a part was written.
     pub fn give_up(&mut self) {
         let rest = self.pieces.iter().position(|piece| piece.ends_frame).map_or(0, |at| at + 1);
+        // A frame that was begun must end: what follows would be taken for its rest.
         self.pieces.truncate(if self.begun { rest } else { 0 });
         self.bytes = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
     }
@@ -134,6 +137,7 @@ impl Outbound {
         let mut written = 0;
         for _ in 0..WRITES_PER_TURN {
             let Some(Piece { bytes: front, .. }) = self.pieces.front() else { break };
+            // One piece, or one that fills a write alone, is offered where it lies: nothing is copied.
             let chunk = if self.pieces.len() == 1 || front.len() >= WRITE_CHUNK_BYTES {
                 &front[..front.len().min(WRITE_CHUNK_BYTES)]
             } else {
@@ -145,6 +149,7 @@ impl Outbound {
                 Ok(count) => {
                     self.advance(count);
                     written += count;
+                    // It took less than it was offered: to ask again would cost a call that says the same.
                     if count < offered {
                         return Ok((Flushed::Blocked, written));
                     }

@@ -190,7 +190,9 @@ impl Connection {
                     && self.rooms_leaving < ROOMS_LEAVING_MAX
                     && self.deadlines.read_at == NEVER
             }
+            // For the client's own close frame, and for nothing behind it.
             ConnectionPhase::Closing => !self.peer_closed,
+            // Only to throw it away: bytes that are unread at the end of TCP would make it a reset.
             ConnectionPhase::Lingering => true,
             ConnectionPhase::Gone => false,
         }
@@ -211,6 +213,7 @@ impl Connection {
 
     /// Has its task look again if it may read now and did not before.
     pub fn resume(&mut self, over_budget: bool) {
+        // Only who was paused: this is called after each outcome and each write, and a wake-up is a turn.
         if self.paused && self.wants_bytes(over_budget) {
             self.paused = false;
             self.wake();
@@ -226,6 +229,7 @@ impl Connection {
                 let Deadlines { ping_at, pong_by, connect_by, expires_at, read_at, .. } = *deadlines;
                 [ping_at, pong_by, connect_by, expires_at, read_at].into_iter().min().unwrap_or(NEVER)
             }
+            // Who leaves is not pinged and needs no token: only its end has a time.
             ConnectionPhase::Closing | ConnectionPhase::Lingering | ConnectionPhase::Gone => NEVER,
         };
         serving.min(stuck).min(deadlines.close_by)

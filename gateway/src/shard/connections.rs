@@ -83,6 +83,7 @@ impl Connections {
 
     /// Takes in a connection that knows its address from `make`.
     pub fn insert(&mut self, make: impl FnOnce(Address, Deadlines) -> Connection) -> Address {
+        // A slot is used again: what is still on its way to the one before must not reach this one.
         self.generation = self.generation.wrapping_add(1);
         let (now, every) = (self.wheel.now(), self.timeouts.ping_every);
         // A crowd that came together is not pinged together.
@@ -170,6 +171,7 @@ impl Connections {
         let now = self.wheel.now();
         let Some(connection) = self.by_slot.get_mut(slot as usize) else { return };
         if matches!(connection.phase, ConnectionPhase::Serving | ConnectionPhase::Closing) {
+            // The time without progress begins with what waits first, not with the last byte that was taken.
             if connection.outbound.is_empty() {
                 connection.deadlines.progress_at = now;
             }
@@ -203,6 +205,7 @@ impl Connections {
         let result = f(&mut connection.session, &mut frames);
         if frames.written {
             self.queued += connection.outbound.bytes().saturating_sub(before);
+            // As above: from here on its socket owes progress.
             if before == 0 {
                 connection.deadlines.progress_at = now;
             }
@@ -241,6 +244,7 @@ impl Connections {
         let now = self.wheel.now();
         let Some(connection) = self.by_slot.get_mut(slot as usize) else { return Written::Some };
         connection.dirty = false;
+        // Nothing to write: marked for the sake of its close, or cleared since.
         if connection.outbound.is_empty() {
             return Written::All;
         }
@@ -260,6 +264,7 @@ impl Connections {
                 Written::All
             }
             Flushed::Blocked => {
+                // Only its own task can wait for the socket: nobody writes to it before that has space.
                 if !connection.blocked {
                     connection.blocked = true;
                     connection.wake();
@@ -267,6 +272,7 @@ impl Connections {
                 self.arm(slot);
                 Written::Some
             }
+            // Behind the others: one that takes everything at once must not hold them up.
             Flushed::Yielded => {
                 connection.blocked = false;
                 mark(connection, slot, &mut self.dirty, &mut self.writer);
@@ -280,6 +286,7 @@ impl Connections {
         let slow = self.timeouts.slow;
         let Some(connection) = self.by_slot.get_mut(slot as usize) else { return };
         let at = connection.next_deadline(slow);
+        // A later one needs no entry now: it is put in when the one in the wheel comes.
         if at < connection.deadlines.armed_at {
             let entry = WheelEntry { slot, generation: connection.address.generation, at };
             connection.deadlines.armed_at = self.wheel.insert(entry);
@@ -305,6 +312,7 @@ impl Connections {
     /// The connection of a due entry, if the entry is not out of date.
     pub fn due(&mut self, entry: WheelEntry) -> Option<&mut Connection> {
         let connection = self.by_slot.get_mut(entry.slot as usize)?;
+        // The slot is another's, or the deadline has moved since: entries are never taken out.
         if connection.address.generation != entry.generation || connection.deadlines.armed_at != entry.at {
             return None;
         }
@@ -317,6 +325,7 @@ impl Connections {
         if let Some(mut connection) = self.by_slot.try_remove(slot as usize) {
             self.queued = self.queued.saturating_sub(connection.outbound.bytes());
             connection.outbound.clear(&mut self.spare);
+            // The last of a crowd: what it needed in memory goes back.
             if self.by_slot.is_empty() {
                 self.spare.trim(0);
                 self.dirty.shrink_to_fit();
@@ -342,11 +351,13 @@ impl Connections {
 }
 
 fn mark(connection: &mut Connection, slot: u32, dirty: &mut VecDeque<u32>, writer: &mut Option<Waker>) {
+    // A blocked one is written to by its task, as soon as the socket has space.
     if connection.dirty || connection.blocked {
         return;
     }
     connection.dirty = true;
     dirty.push_back(slot);
+    // For the first only: the writer takes all that has gathered until it has its turn.
     if dirty.len() == 1
         && let Some(writer) = writer
     {
@@ -372,6 +383,7 @@ impl Sink for FrameSink<'_> {
         write(self.encode);
         let mut frame = Vec::with_capacity(HEADER_BYTES_MAX + self.encode.len());
         text_frame(self.encode, &mut frame);
+        // One large answer must not keep its memory for as long as the shard lives.
         self.encode.shrink_to(64 * 1024);
         self.outbound.push(frame.into(), self.spare);
         self.written = true;

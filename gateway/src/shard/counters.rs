@@ -98,6 +98,7 @@ impl Shard {
         let (delivered, written) = self.connections.take_sums();
         metrics.deliveries.inc_by(delivered);
         metrics.bytes_out.inc_by(written);
+        // Levels are told by their change: no shard knows the sum that the others have added to.
         let levels = Levels {
             subscriptions: level(self.views.subscriptions),
             rooms: level(self.driver.rooms_len()),

@@ -16,6 +16,7 @@ impl Shard {
                 break;
             }
         }
+        // Whatever came may be due before the timer would wake.
         self.rearm();
     }
 
@@ -29,6 +30,7 @@ impl Shard {
     fn on_order(&mut self, order: Order) {
         match order {
             Order::Socket(socket) => {
+                // As a task: the first bytes of a client may take seconds.
                 let shared = self.shared.clone();
                 self.local(|cell: ShardCell| upgrade::serve(cell, shared, socket));
             }

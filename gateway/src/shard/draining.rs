@@ -103,6 +103,7 @@ impl Shard {
     }
 
     fn notify(&mut self, who: Address, pace: Pace) {
+        // After `bye` nothing may follow, not even this.
         if self.connections.get(who).is_none_or(|connection| connection.detached)
             || seeded::is(Bug::NoGoodbye)
         {
@@ -172,6 +173,7 @@ impl Shard {
         }
         let empty = self.draining.as_mut().and_then(|draining| draining.empty.take());
         if let Some(empty) = empty {
+            // Now, not at the next tick: the line of the drain is written as soon as everybody is gone.
             self.count();
             // Whoever asked may have run out of time.
             let _ = empty.send(());
@@ -220,6 +222,7 @@ async fn paced(total: usize, within: Duration, mut turn: impl FnMut(Range<usize>
         let until = due(total, start.elapsed(), within);
         done = turn(done..until);
         if done < until {
+            // Sockets have their turn: what was said in this one has to be written before the next is said.
             yield_now().await;
         } else if done < total {
             sleep_until(Instant::now() + DRAIN_SLICE).await;

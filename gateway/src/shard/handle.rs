@@ -86,6 +86,7 @@ impl Shards {
                 answers.push(answered);
             }
         }
+        // All are asked before the first is waited for: they work beside each other.
         for answer in answers {
             // A shard that has ended has nobody left to tell.
             drop(answer.await);

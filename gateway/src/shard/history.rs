@@ -141,6 +141,7 @@ impl Shard {
         }
         let Some(share) = self.shared.usages.reserve(seats, BATCH_BYTES_MAX) else {
             asked.parked = true;
+            // In the turn of its user: another connection is no other place in this queue.
             self.history.parked.0.push(user, who);
             self.shared.metrics.history_parked.inc();
             return;
@@ -170,6 +171,7 @@ impl Shard {
         let mut reserved = Reserved::new(&self.history.bytes, BATCH_BYTES_MAX);
         let (shared, asked) = (self.shared.clone(), key.clone());
         let call = self.abortable(async move |cell: ShardCell| {
+            // Backwards from the end for the newest: a page by position would need the head first.
             let (after, before) = match asked.range {
                 // The largest position a store can hold.
                 HistoryRange::Newest => (0, i64::MAX as Seq),

@@ -96,6 +96,7 @@ pub(super) struct HomePorts<'a> {
 impl HomeOutput for HomePorts<'_> {
     fn run(&mut self, shard: ShardId, room: &RoomId, run: &Run) -> bool {
         if shard != self.me {
+            // May find the queue full: the room then owes that shard a hand-over.
             return self.peers.run(shard, room, run);
         }
         self.views.run(self.connections, self.now, room, run);
@@ -139,6 +140,7 @@ impl HomeOutput for HomePorts<'_> {
     }
 
     fn ask(&mut self, call: HomeCall) {
+        // Not at once: a call takes the shard, which this event holds.
         self.follow_ups.calls.push(call);
     }
 
@@ -221,6 +223,7 @@ impl Shard {
                 let to = self.driver.home_of(&room);
                 if to == me {
                     self.home(|home, now, ports| home.need(now, me, &room, (need, by), ports));
+                // Another level took the place of one that waited: whoever waited for that one is free.
                 } else if let Some(who) = self.driver.peers.need(to, room, need, by) {
                     self.released(who);
                 }

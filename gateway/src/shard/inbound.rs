@@ -129,6 +129,7 @@ impl Reading<'_> {
                 self.dry = true;
                 Ok(None)
             }
+            // The closing handshake is through: that is an end of the bytes, and no fault.
             Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Ok(None),
             Err(error) => Err(ending(&error)),
         }
@@ -224,6 +225,7 @@ impl FrameTracker {
         self.head_len = 0;
         self.payload_left = length;
         if let OpCode::Data(Data::Text | Data::Binary | Data::Continue) = header.opcode {
+            // Only data frames: a ping may stand between the parts of a message and ends none.
             self.fragments = !header.is_final;
         }
     }

@@ -136,6 +136,7 @@ impl Peers {
     /// Sends a run if there is space.
     pub fn run(&mut self, to: usize, room: &RoomId, run: &Run) -> bool {
         let message = ShardMessage::Run(room.clone(), run.clone());
+        // Never kept here: one hand-over makes good for any number of runs.
         self.peers.get(to).is_some_and(|peer| peer.inbox.try_send(Incoming::Peer(message)).is_ok())
     }
 

@@ -69,6 +69,7 @@ impl Shard {
         {
             // Whoever left while it waited costs no call.
             let is_wanted = self.connections.get(question.who).is_some_and(|connection| !connection.detached);
+            // Or its time is over: a call that begins now would answer too late.
             if !is_wanted || question.by <= Instant::now() {
                 self.presence_came(question, None);
                 continue;

@@ -49,11 +49,13 @@ impl Reports {
     /// A change; too many that wait are forgotten, and a full set is told instead.
     pub(super) fn push(&mut self, change: StatusChange) {
         if self.waiting >= STATUS_QUEUE_MAX {
+            // The end stays: who flushes counts the shards that have reached it.
             self.queue.retain(|told| matches!(told, Report::End));
             self.waiting = 0;
             self.queue.push_back(Report::Lost);
         }
         self.waiting += 1;
+        // Only with the last: a change must not be told before what stands between.
         match self.queue.back_mut() {
             Some(Report::Changes(changes)) if changes.len() < STATUS_ITEMS_MAX => changes.push(change),
             Some(

@@ -60,6 +60,7 @@ impl Shard {
         }
         let until = now.saturating_add(ticks(wait));
         let deadlines = &mut connection.deadlines;
+        // `NEVER` is the greatest tick: as a maximum it would win, and the client would not be read again.
         deadlines.read_at = if deadlines.read_at == NEVER { until } else { deadlines.read_at.max(until) };
         self.shared.metrics.throttled(charge.label());
         self.connections.arm(who.slot);
@@ -90,6 +91,7 @@ impl Shard {
         id: RequestId,
     ) {
         let Some(connection) = self.connections.get(who) else { return };
+        // A room it has already is told so below, also when there is no place for another.
         if connection.subscriptions.get(room.as_str()).is_none()
             && connection.subscriptions.len() >= ROOMS_PER_CONNECTION_MAX
         {
@@ -153,6 +155,7 @@ impl Shard {
         anonymous_try: bool,
         epoch: Option<Epoch>,
     ) {
+        // Before it is somebody else: the one who leaves is reported by the name it had.
         let former = self.change(who, change::disconnected_by_change);
         let result = if epoch.is_some() { identity(result) } else { Err(NotIdentified::Unavailable) };
         let result = result.and_then(|identity| self.take_user_seat(who, identity));
@@ -160,6 +163,7 @@ impl Shard {
         let expires_ms = result.as_ref().ok().and_then(|identity| identity.expires_at_ms);
         let known = result.is_ok();
         self.connections.with_session(who.slot, |session, out| {
+            // Logic took its time: the slot may be another's by now.
             if session.link().address == who {
                 session.identified(result, anonymous_try, &facts, out);
             }
@@ -180,6 +184,7 @@ impl Shard {
                 }
             }
         } else {
+            // It may try another token, but not hold its place without one.
             connection.deadlines.connect_by = now.saturating_add(ticks(CONNECT_WITHIN));
         }
         // It waited for this.

@@ -66,6 +66,7 @@ pub fn start(count: usize, scope: &Scope, start: impl Fn() -> Start) -> Result<S
                 Err(error) => drop(ready.send(Err(error))),
             })
             .map_err(failed)?;
+        // Waited for: a shard that cannot begin must fail the start, not its first client.
         result.recv().unwrap_or_else(|_| Err(Error::other("the thread died"))).map_err(failed)?;
     }
     Ok(shards)
@@ -115,6 +116,7 @@ impl ShardThread {
             shard.last_words();
             shard.count();
         });
+        // After the last words: until here the stage waits for this thread.
         drop(guard);
     }
 }
@@ -123,6 +125,7 @@ fn start_tasks(cell: &ShardCell, reporter: mpsc::Sender<Report>) {
     let writer = cell.clone();
     drop(spawn_local(poll_fn(move |context| {
         writer.turn(|shard| shard.write_all(context.waker(), Budget::begin()));
+        // Never ready: the first connection that has something to write wakes it.
         Poll::<()>::Pending
     })));
     drop(spawn_local(run_timers(cell.clone())));

@@ -104,6 +104,7 @@ impl Shared {
     pub fn admission(&self) -> Admission {
         if let Some(stopping) = self.upgrades.stopping() {
             Admission::Draining(stopping)
+        // Above it, not at it: the listener has counted the one that asks.
         } else if self.stats.connections.load(Ordering::Relaxed) > self.config.connections_max {
             Admission::Full
         } else {

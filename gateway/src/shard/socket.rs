@@ -47,6 +47,7 @@ impl Shard {
             connection.waker = Some(context.waker().clone());
         }
         while let Some(connection) = self.connections.get(who).filter(|connection| connection.blocked) {
+            // Again until the socket blocks: only then does the system tell this task of new space.
             match connection.stream.poll_write_ready(context) {
                 Poll::Pending => break,
                 Poll::Ready(Err(_)) => self.drop_connection(who),
@@ -213,6 +214,7 @@ impl Shard {
                     connection.resume(over_budget);
                 }
             }
+            // The kernel may have taken the close frame in this very turn.
             ConnectionPhase::Closing => {
                 if connection.outbound.is_empty() {
                     self.close_frame_written(who);

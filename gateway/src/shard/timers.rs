@@ -78,6 +78,7 @@ impl Shard {
     pub(super) fn on_time(&mut self, budget: Budget) -> bool {
         let now = self.timers.now();
         let tick = Tick::try_from(u128::from(now) / TICK.as_millis()).unwrap_or(Tick::MAX);
+        // Views and lanes wake this timer more often than the wheel moves.
         if tick > self.connections.tick() {
             self.connections.advance(tick);
             self.count();
@@ -86,6 +87,7 @@ impl Shard {
         while let Some(entry) = self.connections.next_due() {
             self.on_deadline(entry);
             if budget.is_spent() {
+                // The rest at once, but after the sockets: the caller lets them have their turn.
                 return true;
             }
         }

@@ -35,6 +35,7 @@ pub(super) async fn serve(cell: ShardCell, shared: Arc<Shared>, socket: StdStrea
         super::Shard::admit(&cell, admitted);
         return;
     }
+    // A refusal has been counted by its own reason.
     if !matches!(upgraded, Ok(Ok(None))) {
         shared.refusals.abandoned(&shared.metrics);
     }
@@ -46,6 +47,7 @@ async fn handshake(shared: &Arc<Shared>, socket: StdStream) -> io::Result<Option
     let mut stream = TcpStream::from_std(socket)?;
     let peer = stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
     let mut bytes = Vec::with_capacity(1024);
+    // Before any byte is judged as HTTP: the header of a proxy is binary.
     let proxied = read_prefix(shared, &mut stream, peer, &mut bytes).await?;
     let from = match proxied {
         Ok(proxied) => proxied.or(peer),
@@ -62,6 +64,7 @@ async fn handshake(shared: &Arc<Shared>, socket: StdStream) -> io::Result<Option
                     Ok(seat) => seat,
                     Err(refused) => return refuse(shared, stream, &above(refused), client).await,
                 };
+                // Under the same deadline: who takes no byte of the answer is not waited for either.
                 stream.write_all(&response).await?;
                 let rest = bytes.split_off(used);
                 return Ok(Some(Upgraded { stream, token, rest, seat }));
@@ -122,6 +125,7 @@ async fn refuse(
     shared.refusals.refused(&shared.metrics, refusal, client);
     // Who does not wait for the answer has been counted all the same.
     if stream.write_all(&refusal.response()).await.is_ok() {
+        // Only our half: closed with bytes unread, a reset would take the refusal with it.
         drop(SockRef::from(&stream).shutdown(std::net::Shutdown::Write));
         drop(timeout(LINGER_WITHIN, until_end(&mut stream)).await);
     }

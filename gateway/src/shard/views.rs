@@ -151,6 +151,7 @@ impl Views {
         if was_last {
             let room_view = self.by_key.remove(entry.view as usize);
             self.by_room.remove(&room_view.room);
+            // The last of a crowd: its places in the tables go back.
             if self.by_key.is_empty() {
                 self.by_key.shrink_to_fit();
                 self.by_room.shrink_to_fit();
@@ -162,6 +163,7 @@ impl Views {
     /// The next messages of a room from its home.
     pub fn run(&mut self, connections: &mut Connections, now: Ms, room: &RoomId, run: &Run) {
         self.with(connections, room, |view, ports| {
+            // By those who get it at once: whoever catches up takes messages one by one.
             ports.joined = join(run, view.live_len());
             view.run(now, run, ports);
         });
@@ -189,6 +191,7 @@ impl Views {
     /// A connection's queue has shrunk: its subscriptions may go on.
     pub fn advance(&mut self, connections: &mut Connections, now: Ms, conn: ConnKey) {
         let Some(connection) = connections.at(conn) else { return };
+        // Listed first: each view writes to the connection that owns the list.
         let places: Vec<(u32, SubKey)> =
             connection.subscriptions.rotate().map(|(_, entry)| (entry.view, entry.sub)).collect();
         for (key, sub) in places {
@@ -213,6 +216,7 @@ impl Views {
             }
             let Some(Reverse((due, key))) = self.due.pop() else { return false };
             let Some((room_view, mut ports)) = self.lend(connections, key) else { continue };
+            // An older entry of this view: a nearer one was put in later and has had its turn.
             if room_view.due.take_if(|at| *at == due).is_some() {
                 room_view.view.on_tick(now, &mut ports);
                 self.note_due(key);

@@ -41,6 +41,7 @@ impl Wheel {
 
     /// Puts an entry in and says when it comes: one that is due already, with the next tick.
     pub fn insert(&mut self, entry: WheelEntry) -> Tick {
+        // The slot of a time that is over comes only when the wheel has gone around.
         let at = entry.at.max(self.now + 1);
         self.slots[at as usize % WHEEL_SLOTS].push(WheelEntry { at, ..entry });
         at
@@ -48,6 +49,7 @@ impl Wheel {
 
     /// Goes on to `tick` and appends what is due to `due`.
     pub fn advance(&mut self, tick: Tick, due: &mut VecDeque<WheelEntry>) {
+        // Once around is all of it, however long the process stood still.
         let steps = (tick.saturating_sub(self.now) as usize).min(WHEEL_SLOTS);
         let first = self.now + 1;
         self.now = self.now.max(tick);

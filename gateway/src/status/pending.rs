@@ -15,6 +15,7 @@ pub(super) struct ChangeKey {
 
 impl ChangeKey {
     fn of(change: &StatusChange) -> Self {
+        // A connection that goes on as somebody else is two places: one left, one came.
         let user = if change.room.is_empty() { change.user.clone() } else { String::new() };
         Self { connection: change.connection.clone(), user, room: change.room.clone() }
     }
@@ -49,6 +50,7 @@ impl PendingChanges {
 
     pub(super) fn add(&mut self, changes: Vec<StatusChange>) {
         for change in changes {
+            // More than fits: the full set that follows tells all of it, also what is dropped here.
             self.lost |= self.queue.push(ChangeKey::of(&change), change, merge).is_err();
         }
     }

@@ -75,12 +75,14 @@ impl Reporter {
         let mut again_at = Instant::now();
         let flush = self.until.flush.clone();
         loop {
+            // With nothing to tell a report still asks for the marker, only less often.
             let idle = self.pending.queue.is_empty();
             let next = if idle { self.report_at } else { again_at };
             let (shards, shared) = (self.shards.clone(), Arc::clone(&self.shared));
             tokio::select! {
                 biased;
                 () = flush.cancelled() => break,
+                // Without the condition the arm of a registry that has ended would be ready for ever.
                 changed = self.me.changed(), if self.me.has_changed().is_ok() => {
                     if changed.is_ok() {
                         // Under a new id nothing of what was told holds.
@@ -93,8 +95,9 @@ impl Reporter {
                 () = shared.calls.marker().changed() => {
                     let seen = shared.calls.marker().get();
                     let former = std::mem::replace(&mut self.marker, seen);
+                    // Not the first one seen: what was told until then is in there.
                     if former != 0 && former != seen && !seeded::is(Bug::RedisNotHealed) {
-                        tracing::info!("Redis started anew or lost what it knew: shards_left it everything again.");
+                        tracing::info!("Redis started anew or lost what it knew: it is told everything again.");
                         self.shards_left = None;
                         self.begin_full_set(&shards).await;
                     }
@@ -119,6 +122,7 @@ impl Reporter {
         match told {
             Report::Changes(changes) => self.pending.add(changes),
             Report::FullSetPart(generation, changes) if self.full_set_under_way(generation) => {
+                // Given up as a whole: a set with a hole in it removes what belongs into the hole.
                 if !self.tell_part(changes, false).await {
                     self.end_full_set().await;
                 } else if !self.pending.queue.is_empty() {

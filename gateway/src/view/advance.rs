@@ -257,6 +257,7 @@ impl<R: Rules> View<R> {
             WaitingFor::Pending { .. } => false,
             WaitingFor::CatchingUp(state) => state.cursor == self.head,
         };
+        // A closed view has no head that anybody could be at.
         if self.epoch.is_some() && self.waiting.iter().any(at_head) {
             return Err("S2: CatchingUp at the head");
         }

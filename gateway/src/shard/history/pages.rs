@@ -69,6 +69,7 @@ impl<W: Copy, C> Pages<W, C> {
             Page { next: VecDeque::new(), round: self.last_round, next_here: 0, read: None }
         });
         let others = page.next_here > 0;
+        // While it is read it has no turn: the end of the read gives it the next one.
         if page.next.is_empty() && page.read.is_none() {
             self.ready.push(user.clone(), key.clone());
         }
@@ -151,6 +152,7 @@ impl<W: Copy, C> Pages<W, C> {
         if page.round == round {
             page.next_here -= 1;
             if page.next_here == 0 {
+                // Only now: to look for each who left among thousands would cost more than to keep them.
                 page.next.clear();
                 if page.read.is_none() {
                     self.by_key.remove(key);

@@ -25,6 +25,7 @@ impl Shard {
     fn call_publish(&mut self, mut call: PublishCall) {
         let shared = self.shared.clone();
         self.local(async move |cell: ShardCell| {
+            // Taken, not copied: to match the reply only its numbers are needed.
             let request = std::mem::take(&mut call.call.request);
             let reply = shared.calls.publish(call.lane, request, call.call.within).await;
             cell.turn(|shard| {
