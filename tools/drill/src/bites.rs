@@ -58,6 +58,7 @@ pub async fn prove(options: &Options, stop: &CancellationToken) -> anyhow::Resul
     let mut caught = 0;
     let mut controls: Vec<(Setup, &[&str], bool)> = Vec::new();
     for bite in &bites {
+        // Once for each setup: bugs that share one share its proof that it is green without them.
         let known = controls.iter().find(|(setup, beside, _)| (*setup, *beside) == (bite.setup, bite.beside));
         let is_green = if let Some((.., is_green)) = known {
             *is_green
@@ -72,6 +73,7 @@ pub async fn prove(options: &Options, stop: &CancellationToken) -> anyhow::Resul
         let bugs = [&[bite.bug], bite.beside].concat();
         let ran = one(options, &bin_dir, &bite.setup, &bugs, stop).await?;
         let is_seen = ran.kinds.iter().any(|(kind, _)| bite.shows.contains(kind));
+        // Red also without the bug, the run shows that something is wrong, but not what.
         caught += usize::from(is_seen && is_green);
         let expected: Vec<&str> = bite.shows.iter().map(|kind| kind.name()).collect();
         let note =
@@ -139,6 +141,7 @@ async fn one(
         rounds: Some(setup.rounds),
         only: setup.only.iter().map(|words| (*words).to_owned()).collect(),
         plan: setup.plan(options.seed),
+        // Two of each: with one, what another would do wrongly is not done at all.
         counts: [2, 2, 2],
         bin_dir: Some(bin_dir.to_owned()),
         settings,
@@ -159,6 +162,7 @@ async fn one(
 /// The bites that are asked for, of which there must be one for each bug there is.
 fn wanted(names: &[String], bugs: &BTreeSet<String>) -> anyhow::Result<Vec<Bite>> {
     let known: BTreeSet<String> = BITES.iter().map(|bite| bite.bug.to_owned()).collect();
+    // A bug without a bite would be one that nobody has ever seen caught.
     if let Some(bug) = bugs.symmetric_difference(&known).next() {
         bail!("`{bug}` is only on one side: the services and the drill are of different versions");
     }

@@ -13,6 +13,7 @@ impl Clock {
     /// A clock that begins now.
     #[must_use]
     pub fn start() -> Self {
+        // Only to set logs beside records: the wall clock may be set back during a run.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { began: Instant::now(), began_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
     }

@@ -142,6 +142,7 @@ impl FaultKind {
     /// Whether every one of these words is one of its name; `5s` is not in `0.5s`.
     #[must_use]
     pub fn is_called(&self, words: &str) -> bool {
+        // Word by word: as text, `5s` is also in `0.5s`.
         let of = |text: &str| -> Vec<String> { text.split([' ', '→']).map(str::to_owned).collect() };
         let name = of(&self.to_string());
         of(words).iter().all(|word| word.is_empty() || name.contains(word))
@@ -194,6 +195,7 @@ impl FaultInjector<'_> {
             FaultKind::LogGone(role) => self.log_gone(role).await?,
             FaultKind::LogStuck(role) => vec![self.log_stuck(role).await?],
         };
+        // A fault of several steps names its own kinds: what is left takes the name of the whole.
         for fault in &mut faults {
             if fault.kind.is_empty() {
                 fault.kind = kind.to_string();
@@ -236,6 +238,7 @@ pub fn exit_of(ended: &Ended, budget: Duration) -> Option<ProcessExit> {
     let code = match ended.how {
         Ending::Code(code) => Some(code),
         Ending::Signal(_) => None,
+        // Not judged: whoever is no parent of a process cannot read how it ended.
         Ending::Unseen => return None,
     };
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -83,6 +83,7 @@ impl Load {
         for spec in specs.iter().cloned() {
             let state = Arc::new(ClientState::new(&spec.user, &spec.rooms));
             states.push(Arc::clone(&state));
+            // In this order: the first line of each client stands before anything that happens to it.
             let recorder = Recorder::begin(Arc::clone(&shared), state, records.writer(spec.client), &spec);
             if spec.role == ClientRole::Crowd {
                 members.push(Member { spec, recorder });
@@ -103,6 +104,7 @@ impl Load {
             names.insert(task.id(), "the crowd".to_owned());
         }
         let query_client = QueryClient::begin(&shared, &records);
+        // Made before the wait: dropped by a failure, it ends all clients that have begun.
         let load = Self { shared, phase, states, specs, query_client, clients, names, records };
         load.gather().await?;
         load.phase.send_replace(LoadPhase::Run);
@@ -168,8 +170,10 @@ impl Load {
     /// Sending ends, nobody stops reading or stays away any more; returns when everything is answered and everybody
     /// is back. After 30 s what has no answer is given up. Returns how many were.
     pub async fn quiesce(&self) -> u64 {
+        // What was given up during the run has had its minute and is counted there.
         let before = self.shared.counters.unknown.load(Relaxed);
         self.phase.send_if_modified(|phase| {
+            // Never backwards: a second call must not wake who is about to leave.
             let later = *phase < LoadPhase::Quiet;
             *phase = (*phase).max(LoadPhase::Quiet);
             later

@@ -176,6 +176,7 @@ async fn serve(mut client: TcpStream, link: Arc<Wire>) {
 /// A connection that begins in trouble waits for its end, like a SYN that gets no answer.
 async fn dial(client: &mut TcpStream, link: &Wire) -> Result<TcpStream, Broken> {
     let mut trouble = link.trouble.subscribe();
+    // Read and thrown away: a caller that cannot send would notice.
     let mut lost = vec![0; CHUNK];
     loop {
         let now = *trouble.borrow_and_update();
@@ -226,6 +227,7 @@ async fn pump(
 ) -> Result<(), Broken> {
     let mut chunk = vec![0; CHUNK];
     loop {
+        // Before reading: what is held back should fill the buffers of the sender, not ours.
         passable(direction, &mut trouble, spoilt).await?;
         let read = tokio::select! {
             biased;
@@ -269,6 +271,7 @@ async fn passable(
         match flow {
             Flow::Reset => return Err(Broken),
             Flow::Swallow => return Ok(flow),
+            // Something in the middle is missing: bytes that follow would be taken for it.
             Flow::Pass | Flow::Slow if spoilt.load(Ordering::Relaxed) => return Err(Broken),
             Flow::Pass | Flow::Slow => return Ok(flow),
             Flow::Hold => trouble.changed().await.map_err(|_| Broken)?,

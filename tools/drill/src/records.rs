@@ -64,6 +64,7 @@ impl Records {
             let state = FileState { file, spare: Vec::new(), failed: None };
             record_files.push(Arc::new(RecordFile { unwritten: Mutex::default(), file: Mutex::new(state) }));
         }
+        // Ended by its drop, also when the drill returns early.
         let (stop, stopped) = sync_channel(1);
         let written = record_files.clone();
         let thread =
@@ -95,6 +96,7 @@ impl Records {
     fn end(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
+            // Before the last write: two writers would mix their parts.
             thread.join().ok(); // it has nothing to panic about
         }
         for record_file in &self.record_files {

@@ -96,9 +96,11 @@ impl Findings {
     pub fn anomalies(self, history: &History) -> Vec<Anomaly> {
         let mut ranked: Vec<(usize, AnomalyKind, Finding)> = Vec::new();
         for (kind, mut kept) in self.kept {
+            // What has no time shows only at the end: it stands behind what has one.
             kept.sort_by_key(|finding| (finding.at_us == 0, finding.at_us));
             ranked.extend(kept.into_iter().enumerate().map(|(rank, finding)| (rank, kind, finding)));
         }
+        // By rank first: a thousand duplicates must not push the one lost write off the list.
         ranked.sort_by_key(|(rank, ..)| *rank);
         ranked.truncate(KEPT_MAX);
         ranked.sort_by_key(|(_, kind, finding)| (finding.at_us == 0, finding.at_us, *kind));
@@ -109,6 +111,7 @@ impl Findings {
 fn anomaly(kind: AnomalyKind, finding: Finding, history: &History) -> Anomaly {
     let Finding { at_us, room, client, text, mut lines } = finding;
     lines.sort_by_key(|line| (history.time_of(*line), *line));
+    // Two parts of a finding may name the same line.
     lines.dedup();
     lines.truncate(LINES_MAX);
     Anomaly {

@@ -309,6 +309,7 @@ impl History {
     /// Whether retention may have removed this position, known at this time.
     #[must_use]
     pub fn may_be_trimmed(&self, room: u32, seq: u64, at_us: u64) -> bool {
+        // Both: old enough to go, and below what is there. A hole above the oldest is nobody's retention.
         at_us.saturating_add(KEPT_US) <= self.end_us && seq < self.oldest(room)
     }
 
@@ -340,6 +341,7 @@ impl History {
     pub fn is_not_stored(&self, fate: Option<Fate>) -> bool {
         match fate {
             Some(Fate::Refused(_)) => true,
+            // Any other `retry:true` leaves it open whether it was stored.
             Some(Fate::Again(code)) => self.words.name(code) == "not_sent",
             Some(Fate::Ok(_) | Fate::GaveUp) | None => false,
         }

@@ -31,6 +31,7 @@ pub(crate) fn attach(verdict: &mut Verdict, dir: &Path, started_ms: u64) {
     if moments.is_empty() {
         return;
     }
+    // In order of time: each line of the logs looks only at the anomalies around it.
     moments.sort_unstable();
     let mut near: Vec<Near> = vec![Near::new(); verdict.anomalies.len()];
     let mut read = 0;
@@ -61,6 +62,7 @@ pub(crate) fn attach(verdict: &mut Verdict, dir: &Path, started_ms: u64) {
 }
 
 fn keep(near: &mut Near, distance: i64, read: usize, at: i64, line: impl FnOnce() -> String) {
+    // The nearest ones win; the text of a line is only made for those.
     if near.len() >= LINES_MAX && near.last_key_value().is_some_and(|((far, _), _)| *far <= distance) {
         return;
     }
@@ -82,6 +84,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
             }
         }
     }
+    // The system gives them in any order, and two reports of one run must be equal.
     files.sort();
     files
 }
@@ -97,6 +100,7 @@ fn short(line: &str) -> &str {
 /// Microseconds since 1970 of the first RFC 3339 time in UTC near the beginning of a line, text or JSON, coloured or not.
 fn time_of(line: &str) -> Option<i64> {
     let bytes = line.as_bytes();
+    // Near the beginning only: further on a time belongs to what the line talks about.
     let head = &bytes[..bytes.len().min(200)];
     let place = head.windows(11).position(|it| {
         let digits = |range: std::ops::Range<usize>| it[range].iter().all(u8::is_ascii_digit);

@@ -48,6 +48,7 @@ pub fn load(dir: &Path) -> Result<History, ReadError> {
     for path in client_files(dir)? {
         lines(&path, &mut loading, |loading, entry: RecordEntry| loading.entry(entry))?;
     }
+    // An empty file is a store without messages; a missing one says that nobody read it.
     let store = dir.join("store.jsonl");
     if store.exists() {
         loading.store();
@@ -72,6 +73,7 @@ fn client_files(dir: &Path) -> Result<Vec<PathBuf>, ReadError> {
             paths.push(path);
         }
     }
+    // In one order: findings are numbered as they are found.
     paths.sort();
     Ok(paths)
 }
@@ -109,6 +111,7 @@ fn lines<T: DeserializeOwned>(
         if reader.read_until(b'\n', &mut text).map_err(failed)? == 0 {
             break;
         }
+        // A drill that was killed leaves half a line: that is no broken record.
         let is_cut = text.last() != Some(&b'\n');
         let taken = match serde_json::from_slice(&text) {
             Ok(value) => take(loading, value),

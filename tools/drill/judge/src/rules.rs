@@ -30,6 +30,7 @@ pub fn judge(history: &History) -> Verdict {
     acked::judge(history, into);
     store::judge(history, into);
     phantom::judge(history, into);
+    // Before `complete`, which is told by it how far each client has come.
     let walked = subscriptions::judge(history, into);
     let judged = complete::judge(history, &walked.reaches, into);
     order::judge(history, into);

@@ -49,6 +49,7 @@ impl FaultInjector<'_> {
         fault.hit = self.target.signal(place, Signal::SIGTERM).await;
         add_note(&mut fault, note);
         self.judge_end(&mut fault, place).await;
+        // Before the start: the next process must find its log as it is to be.
         own.cluster().set_log_reading(service, place.index, next);
         self.target.start(place).await?;
         self.heal(&mut fault);

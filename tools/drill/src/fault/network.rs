@@ -33,6 +33,7 @@ impl FaultInjector<'_> {
             sleep(LOOK).await;
         }
         let mut fault = self.begin(link.at(place.index));
+        // Counted before the trouble: afterwards those that noticed it are gone already.
         let connections = links.connections(link, place.index);
         links.trouble(link, place.index, trouble);
         fault.hit = connections > 0;

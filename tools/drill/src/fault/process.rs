@@ -87,6 +87,7 @@ impl FaultInjector<'_> {
             fault.hit = self.target.signal(*place, Signal::SIGKILL).await;
             faults.push(fault);
         }
+        // Drawn in order, before anything runs beside anything: the seed decides, not who is first.
         let pauses: Vec<u64> = places.iter().map(|_| self.rng.random_range(AWAY_MS)).collect();
         let returns = faults.into_iter().zip(places).zip(pauses).map(|((mut fault, place), pause)| {
             let this = &*self;
@@ -148,6 +149,7 @@ impl FaultInjector<'_> {
         let mut fault = self.begin(place);
         let after = Duration::from_millis(self.rng.random_range(STOPPING_MS));
         fault.hit = self.target.signal(place, Signal::SIGTERM).await;
+        // Faster than the second signal: that is an ordered stop, and judged as one.
         if let Some(ended) = self.target.ended(place, after).await {
             fault.exit = exit_of(&ended, STOP_BUDGET);
             fault.note = format!("it had stopped before the SIGKILL {} ms later", after.as_millis());
@@ -190,6 +192,7 @@ impl FaultInjector<'_> {
         let process = own.cluster().start_unawaited(service, place.index).await?;
         let mut fault = self.begin(place);
         sleep(after).await;
+        // Looked at before the signal: afterwards the process may be gone, and its mask with it.
         let listens = catches(process.pid(), Signal::SIGTERM);
         fault.hit = process.term();
         fault.note = format!("{} ms after its start", after.as_millis());
@@ -207,6 +210,7 @@ impl FaultInjector<'_> {
         }
         self.target.start(place).await?;
         self.heal(&mut fault);
+        // Between the two nothing was whole: what is owed counts from the end of both.
         before.healed_us = fault.healed_us;
         Ok(vec![before, fault])
     }
@@ -217,6 +221,7 @@ impl FaultInjector<'_> {
         let stores: Vec<Place> =
             Role::FORGETFUL.into_iter().chain([Role::Postgres]).map(Place::only).collect();
         let mut order = [&*services, &*stores].concat();
+        // In any order: no stop may hang on who hears of it first.
         order.shuffle(&mut self.rng);
         let began = Instant::now();
         let mut faults = Vec::new();
@@ -253,6 +258,7 @@ impl FaultInjector<'_> {
 
     /// Ends a store in an ordered way.
     pub(super) async fn stop_store(&self, place: Place) -> anyhow::Result<()> {
+        // PostgreSQL takes SIGTERM for "when the last client has gone", which may be never.
         let signal = if place.role == Role::Postgres { Signal::SIGINT } else { Signal::SIGTERM };
         self.target.signal(place, signal).await;
         if timeout(STOP_WAIT, self.target.ended(place, STOP_WAIT)).await.is_ok_and(|ended| ended.is_some()) {

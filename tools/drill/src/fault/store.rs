@@ -30,6 +30,7 @@ impl FaultInjector<'_> {
     pub(super) async fn restart(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let place = Place::only(role);
         let mut fault = self.begin(place);
+        // PostgreSQL takes it for a stop without haste: the one that follows is what hits.
         fault.hit = self.target.signal(place, Signal::SIGTERM).await || role == Role::Postgres;
         self.stop_store(place).await?;
         self.target.start(place).await?;
@@ -42,6 +43,7 @@ impl FaultInjector<'_> {
             return Ok(self.begin(role));
         };
         let mut fault = self.begin(role);
+        // In turn: a server that forgets while it runs looks different from one that starts empty.
         if role == Role::Redis && self.turn.is_multiple_of(2) {
             own.cluster().flush_redis().await?;
             fault.note = "FLUSHALL".into();
@@ -113,6 +115,7 @@ impl FaultInjector<'_> {
         let data = own.cluster().store_data(Service::Postgres)?.join("data");
         let copy = data.with_file_name("copy");
         remove(&copy).await?;
+        // Before the copy begins: what is stored meanwhile may be in it or not, and counts as lost.
         let copied_us = self.clock.now_us();
         if let Err(error) = copy_of(own, &data, &copy).await {
             return Ok(self.missed(Role::Postgres, &error));
@@ -123,6 +126,7 @@ impl FaultInjector<'_> {
         own.cluster().stop_store(Service::Postgres).await?;
         remove(&data).await?;
         tokio::fs::rename(&copy, &data).await?;
+        // While only this sees the store: a service that came first would go on in the old epoch.
         let epoch = own.cluster().aside(Service::Postgres, sluice_store::postgres::new_epoch).await??;
         own.cluster().start_store(Service::Postgres).await?;
         fault.hit = true;

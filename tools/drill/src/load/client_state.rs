@@ -51,6 +51,7 @@ impl ClientState {
     pub(super) fn closed(&self) {
         let mut inner = self.inner();
         inner.instance = None;
+        // How far each room has come stays: the next connection resumes from there.
         inner.rooms.values_mut().for_each(|held| held.live = false);
     }
 
@@ -75,6 +76,7 @@ impl ClientState {
     /// Everything up to `seq` has come, or is gone.
     pub(super) fn reached(&self, room: &str, seq: u64) {
         if let Some(held) = self.inner().rooms.get_mut(room) {
+            // Never back: what comes again, or late, is for the judge to see.
             held.last = held.last.max(Some(seq));
         }
     }

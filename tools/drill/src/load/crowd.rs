@@ -45,6 +45,7 @@ struct Members<'a> {
 /// # Errors
 /// When the system has no sockets left, or a gateway has no address.
 pub(super) fn live(shared: &Arc<LoadShared>, members: Vec<Member>) -> anyhow::Result<()> {
+    // First: thousands of sockets are more than a shell allows by itself.
     raise_file_limit()?;
     let (tokens, seed) = (Arc::clone(shared), shared.plan.seed);
     let mut crowd = Crowd::new(Box::new(move |user| tokens.endpoints.token(user)), GATHERING_MAX, seed)?;
@@ -61,6 +62,7 @@ pub(super) fn live(shared: &Arc<LoadShared>, members: Vec<Member>) -> anyhow::Re
     while shared.phase() < LoadPhase::End {
         crowd.turn(TURN, &mut witness)?;
         let asked = shared.spreads.load(Relaxed);
+        // By a number, as the asker and this thread look at different times.
         if std::mem::replace(&mut spreads, asked) != asked {
             crowd.spread(SPREAD);
         }
@@ -69,6 +71,7 @@ pub(super) fn live(shared: &Arc<LoadShared>, members: Vec<Member>) -> anyhow::Re
             shared.astray.store(u32::try_from(astray).unwrap_or(u32::MAX), Relaxed);
             looked = Instant::now();
         }
+        // Addresses change with each gateway that is replaced: who comes back must know the new ones.
         if changes.has_changed().unwrap_or(false) {
             crowd.set_gateways(gateways(&changes.borrow_and_update())?);
         }

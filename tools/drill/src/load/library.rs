@@ -70,6 +70,7 @@ pub(super) async fn live(shared: Arc<LoadShared>, spec: ClientSpec, recorder: Ar
     let mut gathered = false;
     while library.shared.phase() < LoadPhase::End {
         let Some((client, events)) = library.connect(gateway, gathered).await else { break };
+        // The next gateway each time: otherwise all who leave one come back to the same.
         gateway += 1;
         let leave = library.stay(client, events, &mut publisher, &mut rng, &mut gathered).await;
         if leave != LeaveReason::End {
@@ -88,6 +89,7 @@ impl LibraryClient {
     /// Tries until it is connected or the load ends.
     async fn connect(&self, gateway: usize, gathered: bool) -> Option<(Client, Events)> {
         let Self { shared, spec, recorder, .. } = self;
+        // Only the first time: who comes back comes when it will, also in a crowd.
         let place = if gathered { None } else { shared.first.acquire().await.ok() };
         for attempt in 0.. {
             let mut urls = shared.endpoints.from(gateway + attempt).into_iter();
@@ -97,6 +99,7 @@ impl LibraryClient {
                 options = options.token(token);
             }
             if spec.role == ClientRole::Stopped {
+                // Or the library would take for it what it does not read.
                 options = options.events_max(EVENTS_OF_STOPPED);
             }
             let made = tokio::select! {

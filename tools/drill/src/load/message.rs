@@ -67,6 +67,7 @@ impl MessageGenerator {
     pub(super) fn generate(&mut self, now_us: u64) -> OutgoingMessage {
         self.last += 1;
         let (client, n) = (self.client, self.last);
+        // Drawn also for those that get none: what the seed brings later must not hang on that.
         let key = (0..KEY_DIGITS).map(|_| char::from_digit(self.rng.random_range(0..16), 16).unwrap_or('0'));
         let key = key.collect();
         if self.beacon {
@@ -74,6 +75,7 @@ impl MessageGenerator {
             return OutgoingMessage { n, room: self.plan.beacon_room(), key: Some(key), data };
         }
         if self.plan.large_in > 0 && self.rng.random_ratio(1, self.plan.large_in) {
+            // Large ones to many would be a load of bytes, which another measurement is for.
             let place = self.popularity.places() / 2; // of the rooms that few read
             let room = self.plan.room(self.rng.random_range(place..self.popularity.places()));
             return OutgoingMessage { n, room, key: Some(key), data: self.padded(n, LARGE) };
@@ -92,6 +94,7 @@ impl MessageGenerator {
     fn padded(&mut self, n: u64, bytes: usize) -> String {
         let mut data = format!(r#"{{"c":{},"n":{n},"pad":""#, self.client);
         let letter = char::from(b'a' + self.rng.random_range(0..26_u8));
+        // A letter of its own: two payloads of one length must not have the same hash.
         data.extend(std::iter::repeat_n(letter, bytes.saturating_sub(data.len() + 2)));
         data.push_str("\"}");
         data

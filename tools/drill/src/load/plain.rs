@@ -91,6 +91,7 @@ pub(super) async fn live(shared: Arc<LoadShared>, spec: ClientSpec, recorder: Ar
     let gone = plain.resends.give_up_all();
     plain.give_up(gone);
     let sides = async { while plain.second_connection.join_next().await.is_some() {} };
+    // Before the last line: what they write down belongs to this client.
     timeout(SIDE_WAIT, sides).await.ok(); // what still runs is cut
     plain.recorder.note(&ClientEvent::End);
 }
@@ -112,6 +113,7 @@ impl PlainClient {
                     self.pause_before_return(None)
                 }
             };
+            // Also after a success: the gateway that was left is the last to come back to.
             self.gateway += 1;
             self.pause(pause).await;
         }

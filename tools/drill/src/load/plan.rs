@@ -196,6 +196,7 @@ impl Plan {
                 eager: rng.random_bool(0.5),
             })
             .collect();
+        // In proportion: everybody has another rate, and all together have the one that was asked for.
         let weights: f64 = specs.iter().map(|spec| spec.rate_per_s).sum();
         for spec in &mut specs {
             spec.rate_per_s *= f64::from(self.rate_per_s) / weights.max(f64::MIN_POSITIVE);
@@ -204,6 +205,7 @@ impl Plan {
                 spec.phase = f64::from(spec.client - 1) / f64::from(beacons);
             }
         }
+        // Last, from a stream of its own: with or without a crowd all others are the same.
         specs.extend(self.crowd());
         specs
     }
@@ -249,6 +251,7 @@ impl Plan {
         roles.extend((0..churn).map(|n| (ClientRole::Churn, either(n))));
         roles.extend((0..stopped).map(|n| (ClientRole::Stopped, either(n))));
         let mut plain = (f64::from(clients) * self.plain_share).round() as usize;
+        // Those that are written by hand anyway count first.
         plain = plain.saturating_sub(roles.iter().filter(|(_, kind)| *kind == ClientKind::Plain).count());
         for n in 0..(clients as usize).saturating_sub(roles.len()) {
             let role = if n % 4 == 3 { ClientRole::Observer } else { ClientRole::Sender };

@@ -83,6 +83,7 @@ impl QueryClient {
                 Some(Err(error @ Error::Answer(_))) => return Err(error.into()),
                 _ if start.elapsed() > PATIENCE => bail!("no answer within {PATIENCE:?}"),
                 Some(Err(_)) => self.drop_client(held.take(), "broken").await,
+                // It has just been made: the question is asked without a pause.
                 None if held.is_some() => {}
                 None => sleep(AGAIN).await,
             }

@@ -62,6 +62,7 @@ impl Recorder {
 
     /// The same, and it is the one that is used from now on.
     pub(super) fn moved(&self, url: String, instance: String, epoch: String) -> u32 {
+        // The first one is no return.
         if self.conns.load(Relaxed) > 0 {
             one(&self.shared.counters.reconnects);
         }
@@ -101,6 +102,7 @@ impl Recorder {
     }
 
     pub(super) fn got(&self, delivery: Delivery<'_>, data: &str) {
+        // Written down before it is counted: whoever sees the number finds the line.
         let at = self.writer.got(&Delivery { hash: hash_of(data.as_bytes()), ..delivery });
         one(&self.shared.counters.delivered);
         self.state.reached(delivery.room, delivery.seq);
@@ -173,6 +175,7 @@ impl Recorder {
         };
         let stored = matches!(outcome, PublishOutcome::Ok(_));
         let at = self.note(&ClientEvent::Answer { conn, n, outcome });
+        // Only the answer that counts: another one for the same message is only written down.
         let Some(sent_us) = settles else { return };
         if let Some(counter) = counter {
             one(counter);

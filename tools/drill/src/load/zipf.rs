@@ -26,6 +26,7 @@ impl Zipf {
     /// One place.
     pub fn pick(&self, rng: &mut SmallRng) -> usize {
         let drawn = rng.random::<f64>();
+        // The last share may be a rounding below 1, and what is drawn above it.
         self.up_to.partition_point(|share| *share <= drawn).min(self.up_to.len() - 1)
     }
 

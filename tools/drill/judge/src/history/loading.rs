@@ -53,6 +53,7 @@ impl Loading {
     /// A row of the store.
     pub fn row(&mut self, row: &StoreRow) {
         self.history.has_store = true;
+        // The publisher does not know a minted key: its message is looked for by user and data.
         let chosen = (!row.key.starts_with('~')).then_some(&*row.key);
         let message = self.message(&row.sender, chosen, row.hash);
         let (room, key) = (self.history.rooms.number(&row.room), self.history.keys.number(&row.key));
@@ -72,6 +73,7 @@ impl Loading {
     /// When it contradicts what came before it: a client that did not begin, one `n` for two messages.
     pub fn entry(&mut self, RecordEntry(at_us, id, what): RecordEntry) -> Result<(), String> {
         self.history.end_us = self.history.end_us.max(at_us);
+        // Before the look-up: it is the line that makes the number known.
         if let ClientEvent::Client { user, role, kind } = &what {
             self.begin(id, user, role, kind == "library")?;
         }
@@ -178,6 +180,7 @@ impl Loading {
     fn told(&mut self, at_us: u64, epoch: &str) -> u32 {
         let epoch = self.history.words.number(epoch);
         let first = self.epochs.entry(epoch).or_insert(at_us);
+        // Files are read one after the other: an epoch may be seen again earlier.
         *first = (*first).min(at_us);
         epoch
     }
@@ -210,6 +213,7 @@ impl Loading {
     fn answer(&mut self, at_us: u64, client: u32, conn: u32, n: u64, how: PublishOutcome) -> StepKind {
         let step = number(self.history.clients[client as usize].steps.len());
         let Some(sent) = self.sent.get(&(client, n)).copied() else {
+            // Kept, not refused: to answer what was never sent is a fault of the drilled, not of records.
             self.history.strays.push((client, step, n));
             return StepKind::Other(Box::new(ClientEvent::Answer { conn, n, outcome: how }));
         };
@@ -222,6 +226,7 @@ impl Loading {
         let index = number(self.history.answers.len());
         self.history.answers.push(PublishAnswer { sent, conn, step, at_us, fate });
         let it = &mut self.history.sent[sent as usize];
+        // The client's own decision: it answers no sending.
         if fate == Fate::GaveUp {
             it.gave_up_us = at_us;
             return StepKind::Answer(index);

@@ -32,6 +32,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
 fn kept(history: &History, findings: &mut Findings, answer: &PublishAnswer, seq: u64) {
     let sent = &history.sent[answer.sent as usize];
     let row = history.row_at(sent.room, seq);
+    // By the message, not only the seq: a restored store gives the same seq to another one.
     let is_there = row.is_some_and(|(_, row)| row.message == sent.message);
     if is_there
         || !history.has_store
@@ -65,6 +66,7 @@ fn once(history: &History, findings: &mut Findings, sent: &SentMessage) {
         return;
     }
     let sendings = history.sendings_of(sent);
+    // Without key each sending is a message of its own, unless it was answered as not stored.
     let possible = sendings.filter(|(_, sending)| !history.is_not_stored(history.fate(sending))).count();
     if rows > possible.max(1) {
         findings.add(AnomalyKind::Duplicate, || {

@@ -37,6 +37,7 @@ pub(super) fn judge(history: &History, reaches: &[Reach], findings: &mut Finding
         }
     }
     for ((index, client), stay) in (0..).zip(&history.clients).zip(stays) {
+        // Slow ones are late by their own wish.
         if stay.reads && !client.is_slow() {
             late(history, index, client, findings);
         }
@@ -51,6 +52,7 @@ fn stay_of(history: &History, client: &ClientHistory) -> Stay {
         match **what {
             ClientEvent::End => stay.until_us = step.at_us,
             ClientEvent::Paused { .. } => stay.reads = false,
+            // One that reads again only after the run has settled has not had its time to catch up.
             ClientEvent::Unpaused { .. } => stay.reads = step.at_us <= history.run.settled_us,
             ClientEvent::Client { .. }
             | ClientEvent::Open { .. }
@@ -80,6 +82,7 @@ fn one(history: &History, reach: &Reach, stay: Stay, findings: &mut Findings) {
             history.faults.iter().filter(|fault| fault.began_us < settled_us).map(|it| it.healed_us);
         let since_us = healed_us.chain(history.epochs.last().map(|(first_us, _)| *first_us)).max();
         let is_due = since_us.unwrap_or_default().saturating_add(GRACE_US) <= stay.until_us;
+        // An empty room has nothing that differs between the histories: nobody is owed the news.
         if is_due && !history.rows_in(reach.room).is_empty() {
             findings.add(AnomalyKind::Gap, || {
                 let (id, room) = (history.clients[reach.client as usize].id, history.rooms.name(reach.room));
@@ -92,10 +95,12 @@ fn one(history: &History, reach: &Reach, stay: Stay, findings: &mut Findings) {
     let client = &history.clients[reach.client as usize];
     let stands_still = |at_us: u64| at_us.saturating_add(STILL_US) < stay.until_us;
     let last_us = client.steps.get(reach.step as usize).map_or(0, |step| step.at_us);
+    // It need not have everything; it must only get on.
     if client.is_slow() && !stands_still(last_us) {
         return;
     }
     let is_due = |row: &&StoredRow| {
+        // Nobody has seen it: the store's own time is all there is, and only after it the grace begins.
         let known_us = if row.known_us == u64::MAX { stored_us(history, row) } else { row.known_us };
         let is_known = known_us <= settled_us && row.known_us != u64::MAX;
         is_known || known_us.max(settled_us).saturating_add(GRACE_US) <= stay.until_us
@@ -130,6 +135,7 @@ fn stored_us(history: &History, row: &StoredRow) -> u64 {
 /// What came, but too late.
 fn late(history: &History, index: u32, client: &ClientHistory, findings: &mut Findings) {
     let deadline_us = history.run.settled_us.saturating_add(GRACE_US);
+    // Only from the deadline on: most steps lie before it, and none of them can be late.
     let first = client.steps.iter().rposition(|at| at.at_us <= deadline_us).map_or(0, |place| place + 1);
     for (step, at) in (0u32..).zip(&client.steps).skip(first) {
         let StepKind::Got { seq, room, .. } = at.act else { continue };

@@ -14,15 +14,18 @@ pub(super) fn doubts(history: &History, counts: &Counts, judged: u64) -> Vec<Str
     if run.interrupted {
         doubts.push("the run was interrupted".to_owned());
     }
+    // Said once: an interrupted run has cut files of course.
     if !run.interrupted && !history.cut_files.is_empty() {
         doubts.push(format!("{} ends in the middle of a line", history.cut_files.join(", ")));
     }
     if !history.has_store {
         doubts.push("store.jsonl is missing: what is stored is not known".to_owned());
     }
+    // Without them a room whose last messages are gone looks whole.
     if history.heads.is_empty() && !history.rows.is_empty() {
         doubts.push("leftovers.json has no heads: they were not compared with the store".to_owned());
     }
+    // A load that was not there breaks nothing and proves nothing.
     let asked = u64::from(run.rate_per_s).saturating_mul(run.load_us) / 1_000_000;
     if counts.sent.saturating_mul(100) < asked.saturating_mul(RATE_PERCENT) {
         doubts.push(format!("only {} messages were sent of {asked} asked for", counts.sent));

@@ -36,6 +36,7 @@ pub(super) fn count(history: &History) -> Counts {
     }
     for (acked, refused) in acked.into_iter().zip(refused) {
         counts.acked += u64::from(acked);
+        // What was stored after all counts once: a refusal speaks for one sending only.
         counts.refused += u64::from(refused && !acked);
         counts.unknown += u64::from(!refused && !acked);
     }

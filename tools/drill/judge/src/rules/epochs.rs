@@ -29,6 +29,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
             Finding::new(text).at(at_us).lines(faults.last().map(|(index, _)| RecordLine::Fault(index)))
         });
     }
+    // Only if they match one to one it is known which cause has ended which epoch.
     if causes.len() + 1 == history.epochs.len() {
         let ends =
             history.epochs.iter().map(|(_, epoch)| *epoch).zip(causes.iter().map(|cause| cause.healed_us));
@@ -55,6 +56,7 @@ fn old_labels(history: &History, findings: &mut Findings, ends: &HashMap<u32, u6
             let Some((epoch, told)) = epochs.get(&(lane(conn), room)) else { continue };
             let Some(over_us) = ends.get(epoch) else { continue };
             let first_us = history.sent_as(room, message).map(|(_, sent)| sent.first_us).min();
+            // Sent before: it may stand in both histories, and its label says nothing.
             if first_us.is_none_or(|first_us| first_us <= *over_us) || !found.insert(room) {
                 continue;
             }

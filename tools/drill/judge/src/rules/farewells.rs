@@ -38,6 +38,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
     let connections: Vec<ClientConnection<'_>> =
         (0..).zip(&history.clients).flat_map(|(index, client)| connections(index, client)).collect();
     for (index, fault) in stops {
+        // What else was broken then may have kept the words from a client: nothing is said about this stop.
         if !history.faults.iter().any(|other| disturbs(other, fault)) {
             one(history, findings, (index, fault), &connections);
         }
@@ -90,11 +91,13 @@ fn connections(index: u32, client: &ClientHistory) -> Vec<ClientConnection<'_>> 
         } else if let ClientEvent::Drain { conn, .. } | ClientEvent::Bye { conn, .. } = &**what
             && let Some(it) = all.get_mut(conn)
         {
+            // The first counts: whoever was told by `drain` need not hear `bye`.
             it.told_us.get_or_insert(at.at_us);
         } else if let ClientEvent::Closed { conn, code, .. } = &**what
             && let Some(it) = all.get_mut(conn)
         {
             it.closed = Some((at.at_us, step));
+            // It left by itself, and is told nothing by anybody.
             it.own_wish = *code == Some(1000);
         } else if let ClientEvent::Paused { conn } = &**what
             && let Some(it) = all.get_mut(conn)
@@ -132,10 +135,12 @@ fn one(
         let has_left =
             |it: &ClientConnection<'_>| it.closed.is_some_and(|(at_us, _)| at_us <= end_us + LATE_US);
         let in_time = readers.iter().filter(|it| ended(it)).count();
+        // Most of them in time: one or two that end meanwhile do so for other reasons.
         let is_gone = readers.iter().all(|it| has_left(it))
             && in_time * 2 > readers.len()
             && readers.iter().any(|it| !it.own_wish);
         let is_seen_later = all.iter().any(|it| it.instance == instance && it.opened.0 > end_us);
+        // It serves on: the fault hit another gateway.
         if is_seen_later || !(is_gone || has_told) {
             continue;
         }

@@ -29,6 +29,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
             leak(format!("{} {what} belong to nobody: {named}", strays.len()));
         }
     }
+    // Against the time before the load: each service opens some for itself.
     for (process, (before, after)) in &leftovers.files {
         if *after > before + FILES_MORE {
             leak(format!("{process} holds {after} files open at rest, {before} before the load"));
@@ -44,6 +45,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
             });
             let mut differs: Vec<String> = differs.collect();
             differs.sort();
+            // A user of both sides was looked at twice.
             differs.dedup();
             let (room, total) = (&asked.room, differs.len());
             differs.truncate(NAMED_MAX);

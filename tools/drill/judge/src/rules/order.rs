@@ -61,7 +61,9 @@ fn one(history: &History, findings: &mut Findings, client: &ClientHistory) {
         let sending = &history.sendings[index as usize];
         let sent = &history.sent[sending.sent as usize];
         let fate = history.fate(sending);
+        // Not stored, or sent by two clients: its place says nothing about this one's order.
         let Some(seq) = seq_of(history, sent) else { continue };
+        // This sending stored nothing and binds nothing: another one explains the row.
         if matches!(fate, Some(Fate::Refused(_))) {
             continue;
         }
@@ -71,10 +73,12 @@ fn one(history: &History, findings: &mut Findings, client: &ClientHistory) {
             let (highest, earlier) = before.binding(step.at_us);
             let place = if highest <= seq { OrderPlace::Explained } else { OrderPlace::Behind(earlier) };
             let known = places.entry(sending.sent).or_insert((seq, place));
+            // One sending that explains the place is enough, whichever it was.
             if place == OrderPlace::Explained {
                 known.1 = place;
             }
         }
+        // Stored once before and once after a restore, its row is the later one: it binds nobody.
         if !may_be_stored_anew(history, sent) {
             let gives_up = client.library && sent.gave_up_us != 0;
             before.add(seq, index, gives_up.then_some(sent.gave_up_us));
@@ -85,6 +89,7 @@ fn one(history: &History, findings: &mut Findings, client: &ClientHistory) {
         OrderPlace::Explained => None,
     });
     let mut broken: Vec<(u32, u64, u32)> = broken.collect();
+    // The map has no order, and two judgements of one run must be equal.
     broken.sort_unstable();
     for (sent, seq, before) in broken {
         findings.add(AnomalyKind::Reordered, || tell(history, &history.sent[sent as usize], seq, before));

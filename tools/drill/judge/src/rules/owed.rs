@@ -29,6 +29,7 @@ fn one(history: &History, findings: &mut Findings, index: u32, client: &ClientHi
         } else if let StepKind::Other(what) = &at.act
             && let ClientEvent::Bye { conn, code: RESTART, .. } = **what
         {
+            // Taken: after `bye` nothing more is owed on this connection.
             let sendings = sent.remove(&conn).unwrap_or_default();
             let answer = |sending: &Sending| history.answers.get(sending.answer as usize);
             let answered = |sending: &&Sending| answer(sending).is_some_and(|answer| answer.step < step);
@@ -41,6 +42,7 @@ fn one(history: &History, findings: &mut Findings, index: u32, client: &ClientHi
                 // of two sendings of the same nobody can say which one an answer is for
                 let is_single = times.get(&owed.sent) == Some(&1);
                 let later = last.filter(|last| is_single && *last > place).map(|last| sendings[last]);
+                // Without proof that it was read it may have been on its way: a socket has two buffers.
                 if later.is_some() || is_stored_by(history, client, owed) {
                     tell(history, findings, (index, client), conn, (owed, later), step);
                 }

@@ -77,12 +77,15 @@ fn look(
     epoch: Option<&dyn Fn() -> u32>,
 ) {
     let row = history.row_at(sight.room, sight.seq);
+    // Nearly always: the rest costs look-ups in several tables.
     if row.is_some_and(|(_, row)| row.message == sight.message) {
         return;
     }
     let epoch = epoch.map(|epoch| epoch());
     let is_sent = history.sent_as(sight.room, sight.message).next().is_some();
+    // A page of history names no epoch: it is given the benefit of the doubt.
     let is_former = epoch.is_none_or(|epoch| epoch != history.last_epoch());
+    // Seen before the copy was made, it is in the copy too and must be there.
     let was_copied = history.restores.iter().all(|restore| sight.at_us <= restore.copied_us);
     let may_be_gone = !history.has_store
         || history.may_be_trimmed(sight.room, sight.seq, sight.at_us)

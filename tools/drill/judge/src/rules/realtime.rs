@@ -30,6 +30,7 @@ fn one(history: &History, findings: &mut Findings, room: u32, start: usize) -> F
     let mut future: Future = Vec::new();
     let start = u32::try_from(start).unwrap_or(u32::MAX);
     for (index, row) in (start..).zip(history.rows_in(room)) {
+        // What a restored store forgot and got anew stands rightly behind.
         if row.known_us != u64::MAX && !history.may_be_lost(row.known_us) {
             known.push((row.known_us, row.seq, index));
         }
@@ -42,6 +43,7 @@ fn one(history: &History, findings: &mut Findings, room: u32, start: usize) -> F
     future.sort_unstable();
     let (mut next, mut highest) = (0, None);
     for (first_us, seq, row) in &future {
+        // Two sorted lists side by side: each row is looked at once, however long the run.
         while let Some((_, seq, row)) = known.get(next).filter(|(known_us, ..)| known_us < first_us) {
             highest = highest.max(Some((*seq, *row)));
             next += 1;
@@ -51,6 +53,7 @@ fn one(history: &History, findings: &mut Findings, room: u32, start: usize) -> F
         }
     }
     let mut lowest = (u64::MAX, u32::MAX);
+    // From each time on the lowest seq of all that come later: one look-up answers `foreseen`.
     for (_, seq, row) in future.iter_mut().rev() {
         lowest = lowest.min((*seq, *row));
         (*seq, *row) = lowest;

@@ -11,6 +11,7 @@ use crate::verdict::AnomalyKind;
 pub(super) fn judge(history: &History, findings: &mut Findings) {
     for (index, row) in (0..).zip(&history.rows) {
         let mut sent = history.sent_as(row.room, row.message).peekable();
+        // Nobody sent it: `phantom` tells.
         let Some((_, first)) = sent.peek().copied() else { continue };
         let mut all = sent.flat_map(|(_, sent)| history.sendings_of(sent));
         if !all.all(|(_, sending)| is_not_stored(history, sending)) {
@@ -50,6 +51,7 @@ fn conflicts(history: &History, findings: &mut Findings) {
         let message = &history.messages[sent.message as usize];
         (sent.room, message.user, message.key)
     };
+    // Only keys of which a conflict was told: to remember the data of all would cost the whole run.
     let used: HashSet<_> = told.iter().map(|answer| of(answer.sent)).collect();
     let mut data: HashMap<_, HashSet<u64>> = HashMap::new();
     for (index, sent) in (0..).zip(&history.sent) {

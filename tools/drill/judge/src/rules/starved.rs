@@ -94,6 +94,7 @@ fn tell(
 ) {
     let Some((asked_us, step)) = asked else { return };
     let faults = history.faults.iter().filter(|fault| fault.began_us < until_us);
+    // Counted anew from the end of the last fault: what waited for that one was not starved.
     let since_us = faults.map(|fault| fault.healed_us).fold(asked_us, u64::max);
     let waited_us = until_us.saturating_sub(since_us);
     if waited_us < PATIENCE_US {

@@ -25,6 +25,7 @@ fn contiguous(history: &History, findings: &mut Findings, room: u32, start: usiz
     let name = || history.rooms.name(room);
     if let Some(first) = rows.first()
         && first.seq != 1
+        // Retention removes nothing younger than an hour: a shorter run must begin with 1.
         && (first.seq == 0 || history.end_us < KEPT_US)
     {
         findings.add(AnomalyKind::StoreHole, || {
@@ -53,6 +54,7 @@ fn contiguous(history: &History, findings: &mut Findings, room: u32, start: usiz
 fn keys(history: &History, findings: &mut Findings, room: u32, start: usize) {
     let rows = history.rows_in(room);
     let owner = |row: &StoredRow| (row.key, history.messages[row.message as usize].user);
+    // Sorted places in place of a table: a room may have millions of rows.
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_unstable_by_key(|index| (owner(&rows[*index]), *index));
     for pair in order.windows(2) {
@@ -74,6 +76,7 @@ fn keys(history: &History, findings: &mut Findings, room: u32, start: usize) {
 fn head(history: &History, findings: &mut Findings, room: u32) {
     let last = history.last_seq(room);
     let head = history.heads.get(&room).copied();
+    // All of it was removed: the head stays, as positions go on where they were.
     let is_trimmed = last == 0 && history.end_us >= KEPT_US;
     if head.unwrap_or_default() == last || is_trimmed {
         return;

@@ -84,6 +84,7 @@ impl Walk<'_> {
                 }
             }
             StepKind::Other(what) => {
+                // For the library a closed connection ends nothing: it resumes on the next one.
                 if let ClientEvent::Closed { conn, .. } = &**what
                     && !self.it.library
                 {
@@ -164,6 +165,7 @@ impl Walk<'_> {
         let lane = self.lane(sub.conn);
         let view = self.rooms.entry(sub.room).or_default();
         let seen = view.seen();
+        // Asked again before it was answered: the answer that comes is to the last one.
         view.take_asked(lane);
         view.asked
             .push((lane, AskedPosition { after: sub.after, epoch: sub.epoch, at_us, step: index, seen }));
@@ -173,6 +175,7 @@ impl Walk<'_> {
         let SkippedRange { room, from, to, conn } = *gap;
         self.honest_gaps += 1;
         let lane = self.lane(conn);
+        // An honest gap needs a reason: the client was slow or far behind, or the messages are gone.
         let may_be_behind = self.it.is_slow() || self.paused || to.saturating_sub(from) >= BEHIND_MIN;
         let is_trimmed = self.history.end_us >= KEPT_US && to < self.history.oldest(room);
         let Some(progress) = self.rooms.entry(room).or_default().lane(lane) else {
@@ -182,6 +185,7 @@ impl Walk<'_> {
             return;
         };
         let (begun, last, after) = (progress.begun, progress.last, progress.after);
+        // Believed all the same: one lie must not make each later delivery a finding of its own.
         progress.after = after.max(to);
         progress.last = index;
         if from != after + 1 || to < from {
@@ -197,6 +201,7 @@ impl Walk<'_> {
     }
 
     fn page(&mut self, index: u32, page: &HistoryPage) {
+        // Pages are contiguous by themselves; what lies between two of them nobody promised.
         for pair in page.messages.windows(2) {
             let (before, after) = (pair[0].0, pair[1].0);
             let kind = match after {

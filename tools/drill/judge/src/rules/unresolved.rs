@@ -23,6 +23,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
     let closed = closed(history);
     let ends: Vec<Option<u64>> = history.clients.iter().map(end_of).collect();
     for (sent, is_final) in history.sent.iter().zip(is_final) {
+        // Answered, or one of those that nobody can send again.
         if is_final || (sent.gave_up_us == 0 && is_lost(history, sent, &closed)) {
             continue;
         }
@@ -30,6 +31,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
             if sent.gave_up_us == 0 { ends[sent.client as usize] } else { Some(sent.gave_up_us) };
         let asked_us =
             gave_up_us.map(|until_us| until_us.saturating_sub(whole_since(history, sent, until_us)));
+        // Broken nearly all the while: to give up was right.
         if asked_us.is_some_and(|asked_us| asked_us < PATIENCE_US) {
             continue;
         }

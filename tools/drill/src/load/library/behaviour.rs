@@ -41,6 +41,7 @@ impl LibraryClient {
         rng: &mut SmallRng,
         gathered: &mut bool,
     ) -> LeaveReason {
+        // A former stay ended by it.
         self.held.store(false, Relaxed);
         let rooms = self.recorder.state.wanted();
         join_all(rooms.into_iter().map(|(room, held)| self.subscribe(client, room, held))).await;
@@ -62,6 +63,7 @@ impl LibraryClient {
                     turns += 1;
                     match turns % 4 {
                         1 | 2 => self.step_out(client, turns, next(AWAY_S)).await,
+                        // By its number, not by chance: a short run has both kinds of leaving.
                         3 if self.spec.client % 4 < 2 => return LeaveReason::Cut,
                         _ => {
                             self.finish_sending().await;

@@ -96,6 +96,7 @@ impl LibraryClient {
                 recorder.note(&ClientEvent::Sub { conn, room, after, epoch });
             }
             Event::Subscribed(at) | Event::Resumed(at) => {
+                // The library tells both alike: only what was asked here is an answer.
                 let asked = reader.asked.remove(&at.room);
                 let Subscribed { room, after, head, epoch, recovered } = &at;
                 let (after, head, recovered) = (*after, *head, *recovered);
@@ -129,6 +130,7 @@ impl LibraryClient {
         if let Some(before) = reader.conn.take() {
             self.recorder.closed(before, OWN_WISH, "moved");
         }
+        // Questions of the former connection are answered by nobody.
         reader.asked.clear();
         let conn = self.recorder.moved(reader.url.clone(), welcome.instance, welcome.epoch);
         reader.conn = Some(conn);

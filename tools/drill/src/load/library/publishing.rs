@@ -72,6 +72,7 @@ impl LibraryClient {
             if phase >= LoadPhase::Settle {
                 publisher.give_up(self);
             }
+            // Before a goodbye nothing new: it would have no answer by then.
             let runs = phase == LoadPhase::Run && !self.held.load(Relaxed);
             let mut ticks = publisher.ticks.take().filter(|_| runs);
             if ticks.is_none() && runs {
@@ -83,6 +84,7 @@ impl LibraryClient {
                 Some((n, result)) = receipts.next() => publisher.answered(self, n, result),
                 () = self.shared.leaves(phase), if phase < LoadPhase::End => {}
                 () = tick(ticks.as_mut()) => {
+                    // Again: it may have been held while this waited for its tick.
                     if !self.held.load(Relaxed)
                         && let Some(receipt) = self.publish(client, publisher).await
                     {

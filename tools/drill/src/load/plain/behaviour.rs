@@ -42,6 +42,7 @@ fn after(range: Range<f64>, rng: &mut SmallRng) -> Instant {
 
 impl Behaviour {
     pub(super) fn begin(&mut self, spec: &ClientSpec, rng: &mut SmallRng) {
+        // Only once: called at each new connection, it would put everything off.
         if self.own_at.is_none() && self.history_at.is_none() {
             self.own_at = own(spec.role).map(|_| after(FIRST_S, rng));
             self.history_at = spec.history.then(|| after(HISTORY_S, rng));
@@ -104,6 +105,7 @@ impl PlainClient {
             ClientRole::Slow => {
                 let until = after(SLOW_S, &mut self.rng);
                 self.behaviour.slow_until = Some(until);
+                // After the slow time, or it would never read fast in between.
                 self.behaviour.own_at = Some(until + Duration::from_secs_f64(READS_S.start));
             }
             ClientRole::Resender => self.send_elsewhere(),
@@ -162,6 +164,7 @@ impl PlainClient {
         let first_choice = self.rng.random_bool(0.5);
         let message =
             self.resends.repeatable(first_choice).or_else(|| self.resends.repeatable(!first_choice));
+        // One at a time: two would be two orders, and nobody could say which was meant.
         let Some(message) = message.filter(|_| self.second_connection.is_empty()) else { return };
         let url = self.shared.endpoints.url(self.gateway + 1);
         let token = self.shared.endpoints.token(&self.spec.user);

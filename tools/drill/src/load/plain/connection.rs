@@ -111,6 +111,7 @@ impl PlainClient {
         let mut connection = PlainConnection::new(conn);
         self.recorder.state.come_back();
         self.resends.opened();
+        // First of all requests: what is published before its `sub` would come by history only.
         let rooms = self.recorder.state.wanted();
         connection.requests.extend(rooms.into_iter().map(|(room, _)| Request::Sub(room)));
         let mut look = interval(LOOK);

@@ -32,6 +32,7 @@ impl PlainClient {
         let Some(outcome) = frame.outcome() else {
             return self.odd(connection.conn, "an answer that is none");
         };
+        // The rule decides first: an answer that it does not know is written down, and settles nothing.
         let effect = self.resends.answered(n, &outcome);
         // The server closes this connection soon; what is unanswered goes over the next.
         if matches!(outcome, PublishOutcome::Again(_)) {

@@ -99,6 +99,7 @@ impl ResendQueue {
 
     /// It was put on the wire.
     pub(super) fn sent(&mut self, n: u64, conn: u32, now_us: u64) {
+        // It has gone out on this connection before, so this was the echo.
         if n <= self.sent_to {
             self.echoes.pop_front();
         }
@@ -115,6 +116,7 @@ impl ResendQueue {
         self.fenced |= again;
         let Some(publish) = self.pending.get(&n) else { return Effect::Nothing };
         let first_us = publish.first_us.unwrap_or_default();
+        // It stays: the next connection sends it first, under the same key.
         if again && publish.message.key.is_some() {
             return Effect::Again;
         }
@@ -122,6 +124,7 @@ impl ResendQueue {
         if let Some(publish) = self.pending.remove(&n)
             && publish.message.key.is_some()
         {
+            // Some only: they are kept to be sent once more, not to be remembered.
             self.settled.truncate(SETTLED_MAX - 1);
             self.settled.push_front(publish.message);
         }

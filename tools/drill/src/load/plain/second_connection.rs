@@ -51,6 +51,7 @@ async fn ask(
         match socket.turn(!sent, true).await {
             Turn::Writable => {
                 sent = true;
+                // Before the bytes leave, as everywhere: nobody can have it earlier than its record says.
                 recorder.sends(conn, message, false);
                 if let Err(reason) = socket.put(frame::publish(message)) {
                     return (None, reason);
@@ -61,6 +62,7 @@ async fn ask(
                     Ok(frame) => frame,
                     Err(reason) => return (OWN_WISH, reason),
                 };
+                // Messages come here as well if the server is wrong: the judge wants to see them.
                 recorder.heard(conn, &frame);
                 if let (Whose::Publish(n), Some(outcome)) = (frame.whose(), frame.outcome()) {
                     recorder.answered(conn, n, outcome, None);

@@ -79,6 +79,7 @@ impl Socket {
 
     fn poll(&mut self, context: &mut Context<'_>, write: bool, read: bool) -> Poll<Turn> {
         let mut stream = Pin::new(&mut self.stream);
+        // Before reading: a frame that stays here is one that the server does not answer.
         if self.unflushed {
             match stream.as_mut().poll_flush(context) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
@@ -138,6 +139,7 @@ impl Socket {
 
 async fn dial(address: SocketAddr, slow: bool) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Before the connect: afterwards the kernel has told its window to the other side.
     if slow {
         socket.set_recv_buffer_size(SLOW_BUFFER)?;
     }

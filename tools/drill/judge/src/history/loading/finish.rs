@@ -19,11 +19,13 @@ impl Loading {
             client.steps.shrink_to_fit();
         }
         let History { rooms, users, keys, words, .. } = &mut history;
+        // Nothing new is named from here on, and the tables are as large as the names.
         for names in [rooms, users, keys, words] {
             names.seal();
         }
         history.rows.sort_unstable_by_key(|row| (row.room, row.seq, row.key));
         history.by_room = ranges(&history);
+        // Backwards, so that each message's chain begins with its lowest row.
         for index in (0..history.rows.len()).rev() {
             let message = &mut history.messages[history.rows[index].message as usize];
             history.rows[index].next = std::mem::replace(&mut message.row, number(index));
@@ -35,6 +37,7 @@ impl Loading {
 
 /// A fault after which the store is what it was before.
 fn restore(fault: &FaultRecord) -> Option<Restore> {
+    // Without a time of the copy everything may be gone: as if it was copied before the run began.
     let is_wipe = fault.kind.starts_with("wipe postgres");
     let copied_us = fault.copied_us.or((is_wipe || fault.kind.starts_with("restore")).then_some(0))?;
     Some(Restore { copied_us, healed_us: fault.healed_us })
@@ -56,6 +59,7 @@ fn know(history: &mut History) {
     let mut known = vec![u64::MAX; history.rows.len()];
     let mut note = |room: u32, seq: u64, message: u32, at_us: u64| {
         if let Some((index, row)) = history.row_at(room, seq)
+            // Another message under that seq is a finding of its own: it makes this row known to nobody.
             && row.message == message
         {
             let known = &mut known[index as usize];

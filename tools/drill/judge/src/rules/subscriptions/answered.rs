@@ -9,6 +9,7 @@ impl Walk<'_> {
     pub(super) fn subscribed(&mut self, index: u32, at_us: u64, told: &SubAnswered) {
         let (room, lane, library) = (told.room, self.lane(told.conn), self.it.library);
         let view = self.rooms.entry(room).or_default();
+        // The library asks on its own connections: nobody writes down its `sub`.
         let is_answer = told.asked || library;
         let asked = if is_answer { view.take_asked(lane) } else { None };
         let before = view.take(lane);
@@ -18,6 +19,7 @@ impl Walk<'_> {
             self.holes(room, &before);
         }
         self.honest_gaps += u64::from(!told.recovered);
+        // Before anything else: such a position can never be reached, whatever was asked.
         if told.after > told.head {
             let (after, head) = (told.after, told.head);
             self.find(AnomalyKind::Dishonest, room, index, &[], |room| {
@@ -57,6 +59,7 @@ impl Walk<'_> {
     }
 
     fn answer(&mut self, index: u32, told: &SubAnswered, asked: &AskedPosition) {
+        // Without a position the server chooses one, and any is right.
         let Some(position) = asked.after else { return };
         let (room, after) = (told.room, told.after);
         let mut lines: Vec<u32> = asked.seen.map(|seen| seen.last).into_iter().collect();
@@ -78,6 +81,7 @@ impl Walk<'_> {
             });
             return;
         }
+        // It left, or the history is another: what it had seen binds nobody.
         let seen = asked.seen.filter(|seen| !seen.ended && seen.epoch == told.epoch);
         if let Some(seen) = seen.filter(|seen| seen.after < position) {
             self.find(AnomalyKind::Gap, room, index, &lines, |room| {

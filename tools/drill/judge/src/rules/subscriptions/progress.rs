@@ -54,6 +54,7 @@ impl SubscriptionProgress {
     pub fn arrive(&mut self, seq: u64, step: u32) -> DeliveryOrder {
         if seq > self.after {
             if seq > self.after + 1 {
+                // Not a finding yet: what comes late is told as out of order, what never comes as a gap.
                 let (from, to) = (self.after + 1, seq - 1);
                 self.holes.insert(from, Hole { from, to, before: self.last, shown: step });
             }
@@ -64,6 +65,7 @@ impl SubscriptionProgress {
         let hole = self.holes.range(..=seq).next_back().map(|(_, hole)| *hole).filter(|hole| seq <= hole.to);
         let Some(hole) = hole else { return DeliveryOrder::Again };
         self.holes.remove(&hole.from);
+        // It fills one place of the hole: what is left of it on either side stays missing.
         for part in [Hole { to: seq - 1, ..hole }, Hole { from: seq + 1, ..hole }] {
             if part.from <= part.to {
                 self.holes.insert(part.from, part);

@@ -48,6 +48,7 @@ impl SeenPosition {
     /// Both together: the later one says which epoch, and whether it has ended.
     fn and(self, other: Self) -> Self {
         let (old, new) = if self.begun < other.begun { (self, other) } else { (other, self) };
+        // Two connections of one client: what came on either counts as seen.
         if old.epoch == new.epoch && old.after > new.after {
             return Self { after: old.after, last: old.last, ..new };
         }
