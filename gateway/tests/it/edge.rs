@@ -10,6 +10,7 @@ mod fair;
 mod frozen;
 mod limits;
 mod logic;
+mod one_order;
 mod process;
 mod rig;
 

@@ -5,6 +5,7 @@ mod naive;
 mod outages;
 mod refusing;
 mod rig;
+mod rules;
 mod server;
 mod trust;
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
-const EPOCH: u64 = 7;
+pub const EPOCH: u64 = 7;
 
 #[derive(Debug, Default)]
 struct Book {
@@ -154,6 +154,18 @@ impl Scripted {
     /// All reports so far.
     pub fn reports(&self) -> Vec<StatusRequest> {
         self.book.lock().unwrap().reports.clone()
+    }
+
+    /// So many messages come into a room by another gateway: what is stored now.
+    pub fn store(&self, room: &str, count: u64) -> Vec<Message> {
+        let mut book = self.book.lock().unwrap();
+        let kept = book.rooms.entry(room.to_owned()).or_default();
+        for _ in 0..count {
+            let seq = kept.len() as u64 + 1;
+            let (sender, key, data) = ("other".to_owned(), format!("k{seq}"), format!("{seq}").into());
+            kept.push(Message { seq, sender, key, at_ms: 1, data });
+        }
+        kept.clone()
     }
 
     fn head(&self, room: &str) -> u64 {
