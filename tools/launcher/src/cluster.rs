@@ -221,6 +221,7 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub async fn wipe_store(&self, store: Service) -> Result<Node, Error> {
+        // Stopped first: a server that runs would write again what is removed.
         self.stop_store(store).await?;
         self.with_store(store)?.wipe()?;
         self.start_store(store).await
@@ -271,6 +272,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // First: a start under way would add a process behind the list that is ended here.
         self.shared.tasks().abort_all();
         stop::now(&self.shared);
         self.shared.guard.end(); // before the folder goes, which it reads

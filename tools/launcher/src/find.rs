@@ -22,6 +22,7 @@ pub fn service_binary(service: Service, bin_dir: Option<&Path>) -> Result<PathBu
         Some(folder) => vec![folder.to_owned()],
         None => beside_me(),
     };
+    // Not beside a folder that was named: the wrong build would be started without a word.
     if bin_dir.is_none() {
         folders.extend(path());
     }
@@ -112,6 +113,7 @@ fn postgres() -> Vec<PathBuf> {
     versions.sort_by_key(|folder| {
         let number =
             folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<f64>().ok());
+        // As a number: as text 9.6 stands behind 15.
         std::cmp::Reverse(number.map_or(0, f64::to_bits))
     });
     let mut folders: Vec<PathBuf> = versions.into_iter().map(|version| version.join("bin")).collect();

@@ -85,6 +85,7 @@ impl Folder {
         if owner.can_pass(&self.path) {
             return owner.own(path);
         }
+        // By the path: the same folder finds its data again, and two folders never share one.
         let mut hasher = DefaultHasher::new();
         self.path.hash(&mut hasher);
         let elsewhere =
@@ -121,6 +122,7 @@ impl Owner {
     fn can_pass(&self, path: &Path) -> bool {
         path.ancestors().all(|folder| {
             folder.metadata().is_ok_and(|data| {
+                // The first class that fits decides, also where a later one would allow more.
                 let shift = if data.uid() == self.uid {
                     6
                 } else if data.gid() == self.gid {
@@ -140,6 +142,7 @@ impl Owner {
             made => made.map_err(Error::file("cannot create", &path))?,
         }
         let data = path.symlink_metadata().map_err(Error::file("cannot look at", &path))?;
+        // In a folder that anybody may write to somebody may have laid a trap under this name.
         if !data.is_dir() || (data.uid() != 0 && data.uid() != self.uid) {
             return Err(Error::System(format!("{} belongs to somebody else", path.display())));
         }

@@ -58,6 +58,7 @@ impl Guard {
     pub(crate) fn end(&self) {
         let child = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut child) = child {
+            // The end of the pipe is what it waits for.
             drop(child.stdin.take());
             child.wait().ok(); // bounded: its script is
         }

@@ -101,6 +101,7 @@ impl FromStr for Setting {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::Setting(text.to_owned());
+        // At the first one: a value may have some of its own.
         let (path, value) = text.split_once('=').ok_or_else(wrong)?;
         let (target, key) = path.split_once('.').ok_or_else(wrong)?;
         if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.') {

@@ -38,6 +38,7 @@ impl Port {
     /// # Errors
     /// When claims cannot be written down.
     pub fn at(number: u16) -> Result<Option<Self>, Error> {
+        // For this user: another's files could not be locked.
         let folder = std::env::temp_dir().join(format!("sluice-ports-{}", nix::unistd::geteuid()));
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(Error::file("cannot create", &folder))?;
@@ -45,6 +46,7 @@ impl Port {
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = file.map_err(Error::file("cannot open", &path))?;
         let claim = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        // Claimed, then looked at: the other way round two could see it free and both take it.
         Ok(claim.ok().filter(|_| is_free(number).is_ok()).map(|claim| Self { number, _claim: claim }))
     }
 

@@ -97,6 +97,7 @@ async fn within(
 async fn exchange(address: &str, request: &[u8], until: Option<u8>) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request).await?;
+    // Bounded: what listens there may be anything.
     let mut stream = stream.take(PROBE_BYTES_MAX);
     let mut answer = Vec::new();
     while stream.read_buf(&mut answer).await? > 0 {

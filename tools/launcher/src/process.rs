@@ -91,6 +91,7 @@ impl Process {
     /// Waits for the end, tells it, then publishes it: who has seen the exit finds its event told already. Exactly one
     /// task runs this for each process.
     pub(crate) async fn watch(&self, tell: impl FnOnce(&Exit)) -> Exit {
+        // Under the lock for each look, not for the whole wait: a signal must come through.
         let status = poll_fn(|context| {
             let mut child = self.child();
             let wait = pin!(child.wait());
@@ -99,6 +100,7 @@ impl Process {
         // waitpid on a child of our own can only fail when somebody else reaped it
         let status = status.await.unwrap_or_else(|_| ExitStatus::from_raw(0xff00));
         let at = Instant::now();
+        // Read after the end: a signal that came in the last moment counts.
         let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let exit = Exit { status, at, elapsed: asked.map(|asked| at - asked) };
         tell(&exit);

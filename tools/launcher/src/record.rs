@@ -68,6 +68,7 @@ impl ProcessRecord {
             sleep(POLL).await;
         }
         living().for_each(|one| one.signal(Signal::SIGKILL));
+        // A moment for the system to carry out the last signals.
         sleep(if living().next().is_some() { POLL * 4 } else { Duration::ZERO }).await;
         if let Some(Left { pid, name, .. }) = living().next() {
             return Err(Error::System(format!(
@@ -76,6 +77,7 @@ impl ProcessRecord {
             )));
         }
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only now, when nobody of them is left: else the next start would not know them.
         file.set_len(0).map_err(Error::file("cannot empty", &self.path))
     }
 }

@@ -40,6 +40,7 @@ impl Store {
             data: folder.data_of(service.as_str(), owner.as_ref())?,
             owner,
             temporary: folder.is_temporary(),
+            // Held as long as this lives, also while the server is down: it comes back to it.
             port: Port::claim()?,
             peer: if service == Service::Etcd { Some(Port::claim()?) } else { None },
         })
@@ -110,6 +111,7 @@ impl Store {
         let mut command = self.program(&self.binary);
         let port = self.port.number().to_string();
         match self.service {
+            // With its files in the folder: a restart keeps what a stream holds on disk, a wipe does not.
             Service::Nats => {
                 command.args(["-a", "127.0.0.1", "-p", &port, "-js", "-sd"]).arg(&self.data);
             }

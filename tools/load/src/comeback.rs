@@ -36,6 +36,7 @@ impl Comeback {
             return told;
         }
         let window = WINDOW.0.saturating_mul(1 << self.rounds(gateways).min(16)).min(WINDOW.1);
+        // At once the first time; later never so soon that all of a crowd hit the same instant.
         let least = if self.failures == 0 { 0.0 } else { 0.5 };
         window.mul_f64(least + (1.0 - least) * random)
     }
@@ -44,6 +45,7 @@ impl Comeback {
     /// later by chance. `random`: 0 to 1.
     pub fn refused(&mut self, gateway: usize, retry_after_s: u64, now: Instant, random: f64) {
         let after = Duration::from_secs(retry_after_s).min(RETRY_AFTER_MAX);
+        // What is over goes with it: the list stays as short as there are gateways.
         self.closed.retain(|(place, until)| *place != gateway && *until > now);
         self.closed.push((gateway, now + after.mul_f64(1.0 + RETRY_SPREAD * random)));
     }
@@ -56,6 +58,7 @@ impl Comeback {
             closed.map_or(at, |(_, until)| at.max(*until))
         };
         let turns = (0..gateways).map(|step| turn + step);
+        // Of equals the first: whose turn it is keeps it.
         turns.map(|turn| (turn, opens(turn))).min_by_key(|(_, at)| *at).unwrap_or((turn, at))
     }
 

@@ -180,6 +180,7 @@ impl Crowd {
     pub fn turn(&mut self, limit: Duration, witness: &mut impl Witness) -> io::Result<()> {
         self.gather(witness)?;
         let now = Instant::now();
+        // Not beyond the next timer: nobody else wakes this thread.
         let limit =
             self.people.timers.next().map_or(limit, |at| limit.min(at.saturating_duration_since(now)));
         let mut ready = std::mem::take(&mut self.ready);
@@ -209,6 +210,7 @@ impl Crowd {
         if let Err(gone) = outcome {
             self.gone(ready.key, &gone, witness);
         }
+        // After the read: what closes a socket would take it from under the one that reads it.
         while let Some(todo) = self.people.todo.pop() {
             match todo {
                 Todo::Goodbye(key) => self.goodbye(key, witness),
@@ -222,6 +224,7 @@ impl Crowd {
         while let Some((at, timer)) = self.people.timers.pop(now) {
             match timer {
                 Timer::Dial(client) => {
+                    // A timer that was overtaken: another time was set since.
                     if self.people.is_due(client, at) {
                         self.dial(client, witness)?;
                     }
@@ -287,6 +290,7 @@ impl Crowd {
         let Some((socket, connection)) = self.driver.get_mut(key) else { return };
         frame::client_close(socket.out(), 1000);
         let is_flushed = socket.flush(false).is_ok();
+        // Written down before the close is out: the server may be faster than this thread.
         self.people.leaves(key, connection, witness);
         if is_flushed {
             self.people.timers.add(Instant::now() + CLOSE_WITHIN, Timer::Close(key, connection.serial));

@@ -28,6 +28,7 @@ pub fn dial(address: SocketAddr, turn: usize, receive_buffer: Option<usize>) -> 
         let last = u8::try_from(2 + turn % SOURCES).unwrap_or(2);
         socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
     }
+    // Under way is as good as done here: the poll tells the rest.
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => return Err(error),
         _ => {}

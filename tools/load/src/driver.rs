@@ -126,10 +126,12 @@ impl<T> Driver<T> {
         mut on: impl FnMut(&mut T, &mut Vec<u8>, Heard<'_>),
     ) -> Result<u64, Gone> {
         let Some((socket, state)) = self.entries.get_mut(ready.key) else { return Ok(0) };
+        // What waits goes out before more is read: an answer may depend on it.
         if ready.writable {
             socket.flush(keep)?;
         }
         let reads = socket.read(&mut self.buffer, ready.ended, |out, heard| on(state, out, heard))?;
+        // At once: an edge that has been told is not told again.
         if !socket.is_flushed() {
             socket.flush(keep)?;
         }

@@ -24,6 +24,7 @@ pub fn request(host: &str, token: Option<&str>) -> Vec<u8> {
 /// Appends a frame as clients send them.
 pub fn client_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     header(out, opcode, payload.len(), 0x80);
+    // A mask of zeros: the rule asks for a mask, and the bytes need not be touched.
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(payload);
 }

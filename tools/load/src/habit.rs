@@ -222,10 +222,12 @@ impl Running {
     /// When the system has no sockets left.
     pub fn run(mut self, target: &Target<'_>, mut stop: impl FnMut() -> bool) -> io::Result<Totals> {
         self.begun = Instant::now();
+        // From now on: preparing has taken its time.
         self.due.iter_mut().for_each(|(_, at)| *at = self.begun);
         let mut ready = Vec::new();
         while !stop() {
             self.dial(target)?;
+            // Without a wait while somebody can write: a habit is only as bad as it is fast.
             let idle = self.hungry.is_empty() || !self.may_speak();
             self.driver.wait(Some(if idle { TURN } else { Duration::ZERO }), &mut ready)?;
             for ready in ready.drain(..) {
@@ -288,6 +290,7 @@ impl Running {
         let spoke = place.speaks;
         let reads = place.n < self.profile.readers || !spoke;
         let (heard, first) = (&mut self.heard, self.profile.first);
+        // One that does not read still looks when it has ended, or its place would be lost.
         let outcome = if reads || ready.ended {
             self.driver
                 .attend(ready, true, |place, _, heard_now| match heard_now {
@@ -319,6 +322,7 @@ impl Running {
 
     fn gone(&mut self, key: usize, gone: &Gone) {
         let Some(place) = self.driver.remove(key) else { return };
+        // Those were never counted as connecting.
         if !place.speaks && self.profile.first != First::Half {
             self.connecting = self.connecting.saturating_sub(1);
         }
@@ -352,6 +356,7 @@ impl Running {
                 }
             }
             self.totals.frames += u64::from(said);
+            // By what it said just now: one that has nothing to say may have something later.
             place.is_done = said == 0;
             match socket.flush(true) {
                 Err(gone) => self.gone(key, &gone),
@@ -399,6 +404,7 @@ fn store(target: &Target<'_>, frames: &[Vec<u8>]) -> io::Result<()> {
                 Heard::Text(text) if text.starts_with(b"{\"ok\":\"pub\"") => answers += 1,
                 Heard::Text(text) => trouble = Some(String::from_utf8_lossy(text).into_owned()),
             });
+            // What the server said stands before that it closed.
             trouble = outcome.err().map(|gone| gone.to_string()).or(trouble.take());
         }
         if trouble.is_none() && begun.elapsed() > PREPARED_WITHIN {

@@ -28,6 +28,7 @@ pub struct Samples {
 impl Samples {
     /// One more.
     pub fn took(&mut self, ns: u64) {
+        // The first ones stay: to draw by chance would cost more than what is measured.
         if self.kept.len() < SAMPLES_MAX {
             self.kept.push(u32::try_from(ns / 1_000).unwrap_or(u32::MAX));
         }

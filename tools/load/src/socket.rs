@@ -140,6 +140,7 @@ impl Socket {
                     if self.rest.is_empty() && self.rest.capacity() > REST_BYTES_KEPT {
                         self.rest = Vec::new();
                     }
+                    // Unless the other end has closed, which is told once: its last bytes are read to the end.
                     if kept + count < buffer.len() && !ended {
                         return Ok(reads); // a short read of a stream: empty, the next bytes are a new event
                     }
@@ -155,6 +156,7 @@ impl Socket {
         let mut used = 0;
         if !self.upgraded {
             let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+                // Whatever answers there may never end its header.
                 let too_long = bytes.len() > HEAD_BYTES_MAX;
                 return if too_long { Err(refused(&bytes[..HEAD_BYTES_MAX])) } else { Ok(0) };
             };

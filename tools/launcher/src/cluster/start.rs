@@ -51,6 +51,7 @@ async fn first_start_of_store(shared: &Arc<ClusterShared>, service: Service) -> 
         let store = Arc::new(Store::prepare(service, &shared.folder)?);
         shared.state().stores.insert(service, Arc::clone(&store));
         match start_store(shared, &store).await {
+            // Only if the port is the reason: a server that does not start on its own is shown to people.
             Err(error) if tries < STORE_TRIES && !store.port_is_free() => {
                 tracing::warn!(%service, %error, "the port was taken, another one is tried");
             }
@@ -70,6 +71,7 @@ pub(super) async fn replacement(
         None if service.is_store() => Slot::take(shared, service, |_| Some(0)),
         None => vacancy(shared, service).await,
     };
+    // Two starts of one place would both become its process, and one of them would be forgotten.
     let place = place.ok_or_else(|| Error::System(format!("{service} is being started already")))?;
     let node = if service.is_store() {
         let store = shared.state().stores.get(&service).cloned().ok_or(Error::NoSuch(service, 0))?;
@@ -101,6 +103,7 @@ pub(super) async fn aside<T>(
     work: impl AsyncFnOnce(&str) -> T,
 ) -> Result<T, Error> {
     let store = store.elsewhere()?;
+    // In the list of those that are ended with the cluster, but not as the process of its place.
     let (process, _) = begin(shared, store.service, 0, store.command(), false)?;
     wait_until(&process, process.name(), STORE_READY, || store.is_ready()).await?;
     let outcome = work(&store.url()).await;
@@ -123,6 +126,7 @@ impl<'a> Slot<'a> {
     ) -> Option<Self> {
         let mut state = shared.state();
         let index = choose(&state)?;
+        // Chosen and taken under one lock: nobody can choose the same in between.
         state.starting.insert((service, index)).then_some(Self { shared, service, index })
     }
 }
@@ -158,6 +162,7 @@ async fn vacancy<'a>(shared: &'a ClusterShared, service: Service) -> Option<Slot
         if let Some(place) = stopping.and_then(|index| Slot::take(shared, service, |_| Some(index))) {
             return Some(place);
         }
+        // Nobody has ended and nobody stops: then one more was meant.
         if Instant::now() >= until {
             let next = |state: &ClusterState| {
                 (0..).find(|index| {
@@ -180,6 +185,7 @@ async fn is_stopping(node: &Node) -> bool {
 }
 
 async fn start_store(shared: &Arc<ClusterShared>, store: &Arc<Store>) -> Result<Node, Error> {
+    // Also at each later start: a wipe has removed it.
     store.initialise().await?;
     let service = store.service;
     let name = service.name(0);
@@ -217,6 +223,7 @@ async fn spawn_service(
     }
     if service == Service::Gateway {
         let port = client_port(shared, index)?;
+        // Waited for here: the service would end at once, as it may not choose another one.
         wait_for_port(&port, &name).await?;
         command.env(env_name("listen"), format!("127.0.0.1:{}", port.number()));
     }
@@ -248,6 +255,7 @@ async fn start_service(shared: &Arc<ClusterShared>, service: Service, index: usi
 
 /// The environment a service is configured by: where the stores are, free ports, and the settings asked for.
 fn environment(shared: &ClusterShared, service: Service, index: usize) -> Vec<(String, String)> {
+    // The settings of now: a process that is replaced is started with what was set since.
     let state = shared.state();
     let url = |store: Service| state.stores.get(&store).map(|store| store.url()).unwrap_or_default();
     let mut values = vec![("admin.listen", "127.0.0.1:0".to_owned()), ("etcd.endpoints", url(Service::Etcd))];
@@ -263,6 +271,7 @@ fn environment(shared: &ClusterShared, service: Service, index: usize) -> Vec<(S
     }
     let mut environment: Vec<(String, String)> =
         values.into_iter().map(|(key, value)| (env_name(key), value)).collect();
+    // Last, so that what was asked for wins over what is needed.
     for setting in state.settings.iter().filter(|setting| setting.applies(service, index)) {
         let (name, value) = setting.env();
         environment.push((name, value.to_owned()));
@@ -306,6 +315,7 @@ fn begin(
     if state.stopping {
         return Err(Error::Stopping);
     }
+    // One log for a place: what its processes said stands there in order.
     let log = shared.folder.log(&name);
     let mut stderr = None;
     if shared.options.log_readers && !service.is_store() {
@@ -333,6 +343,7 @@ fn watch(shared: &Arc<ClusterShared>, service: Service, index: usize, process: A
             keeper.emit(Event::Exit { service, pid: process.pid(), code, signal });
         };
         let exit = process.watch(tell).await;
+        // A replaced one may end long after: that is no reason to start anything.
         let ours =
             keeper.state().nodes.get(&(service, index)).is_some_and(|node| node.pid() == process.pid());
         // one that was stopped through this library was meant to stop; one that never got ready was reported already
@@ -409,6 +420,7 @@ async fn introduction(
     let name = process.name();
     let mut reader = BufReader::new(stdout);
     let mut line = Vec::new();
+    // Whatever program stands there may say anything, without an end.
     let mut bounded = (&mut reader).take(LINE_BYTES_MAX);
     let parsed = match timeout(SERVICE_READY, bounded.read_until(b'\n', &mut line)).await {
         Ok(Ok(_)) => Introduction::parse(&line),
@@ -417,6 +429,7 @@ async fn introduction(
     };
     keep_output(shared, process, reader);
     parsed.map_err(|error| {
+        // Ended here: its caller knows nothing of it yet, and could not.
         process.kill();
         let text = String::from_utf8_lossy(&line);
         Error::System(format!("{name} did not introduce itself ({error}): {text:?}\n{}", process.log_tail()))

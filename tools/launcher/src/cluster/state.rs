@@ -52,6 +52,7 @@ pub(super) struct ClusterState {
 
 impl ClusterShared {
     pub(super) fn new(options: Options, token_secret: String) -> Result<Self, Error> {
+        // Locked first: the record and the guard belong to whoever has the lock.
         let folder = Folder::open(options.dir.as_deref())?;
         let record = ProcessRecord::open(folder.path())?;
         let guard = Guard::start(folder.path(), folder.is_temporary())?;

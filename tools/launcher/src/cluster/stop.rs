@@ -31,6 +31,7 @@ pub(super) async fn all(shared: &ClusterShared) -> Stopped {
     shared.state().stopping = true;
     let mut stopped = Stopped::default();
     for group in ORDER {
+        // Looked at anew for each group: a replacement may have begun before the stop did.
         let processes = shared.state().processes.clone();
         let living = processes
             .into_iter()
@@ -59,6 +60,7 @@ pub(super) fn manner(shared: &ClusterShared, service: Service) -> (Signal, Durat
 
 /// Asks, waits, kills. A frozen process is thawed, else it could not hear the question. Says whether it was killed.
 pub(super) async fn end(process: &Arc<Process>, signal: Signal, limit: Duration) -> (Exit, bool) {
+    // The signal first: thawed before it, it would work for a moment.
     process.signal(signal);
     process.thaw();
     if let Ok(exit) = process.wait_exit(limit).await {
@@ -78,6 +80,7 @@ pub(super) fn now(shared: &ClusterShared) {
     let mut state = shared.state();
     state.stopping = true;
     let mut living: Vec<(Service, Arc<Process>)> = std::mem::take(&mut state.processes);
+    // Before the waiting: a watcher that wants the state would never end.
     drop(state);
     // One that has ended is reaped first, so that its pid is never signalled.
     living.retain(|(_, process)| !process.reap_now());

@@ -105,6 +105,7 @@ impl People {
 
     pub(super) fn spread(&mut self, within: Duration, gateways: &[Gateway]) {
         for number in 0..self.clients.len() {
+            // Only who stands still: one that is on its way arrives somewhere by itself.
             let client = &mut self.clients[number];
             if client.due.is_none() && client.coming.is_none() && !is_at_home(number, client, gateways) {
                 client.turn = number;
@@ -121,6 +122,7 @@ impl People {
 
     pub(super) fn is_due(&mut self, client: usize, at: Instant) -> bool {
         let client = &mut self.clients[client];
+        // By the very time: timers are never cancelled, and an older one means nothing.
         !self.has_left && client.coming.is_none() && client.due.take_if(|due| *due == at).is_some()
     }
 
@@ -214,11 +216,13 @@ impl People {
         client.comeback.connected();
         client.conns += 1;
         client.coming = None;
+        // A third connection beside two is a move that was overtaken: the oldest is still to be left.
         client.former = client.current.replace(key).or(client.former);
         client.url = Some(Rc::clone(&connection.url));
         if let Some(token) = &welcome.token {
             client.token = Some(token.as_str().into());
         }
+        // Until its rooms are answered here it misses what comes over the former connection only.
         self.live -= usize::from(std::mem::replace(&mut client.is_live, false));
         (connection.conn, connection.stage) = (client.conns, Stage::Welcomed);
         connection.next = vec![0; client.rooms.len()].into();
@@ -270,12 +274,14 @@ impl People {
             let pause = Duration::from_millis(drain.reconnect_ms);
             connection.told = Some(pause);
             let client = &self.clients[connection.client];
+            // Not the former connection's: its client has moved already.
             if client.current == Some(key) && client.due.is_none() && client.coming.is_none() {
                 self.comes_back(connection.client, pause);
             }
         } else if let Some(bye) = &frame.bye {
             let told = bye.reconnect_ms.map(Duration::from_millis);
             connection.said_bye = true;
+            // `bye` counts more than `drain`; without a time of its own the one of `drain` stands.
             connection.told = if bye.reconnect { told.or(connection.told) } else { Some(UNWANTED) };
         } else if let (Some(error), Some(place)) = (&frame.error, place) {
             let pause = if error.retry { SUB_AGAIN } else { UNWANTED };
@@ -298,6 +304,7 @@ impl People {
         let named = |room: &Room| frame.room.as_deref() == Some(&*room.name);
         let Some(place) = place.or_else(|| client.rooms.iter().position(named)) else { return };
         let after = frame.after.unwrap_or_default();
+        // News of another epoch come the same way, and answer nothing.
         let is_first = connection.next[place] == 0;
         connection.next[place] = after + 1;
         client.rooms[place].at = Some((after, epoch));
@@ -305,6 +312,7 @@ impl People {
         if is_first && connection.unanswered == 0 && client.current == Some(key) {
             client.is_live = true;
             self.live += 1;
+            // Only now: before the last room is answered the former one is the only one that is whole.
             self.todo.extend(client.former.map(Todo::Goodbye));
             witness.see(connection.client, Event::Live);
         }
@@ -360,6 +368,7 @@ impl People {
                 let reason = gone.to_string();
                 witness.see(number, Event::Closed { conn, code, reason, is_current });
                 let client = &self.clients[number];
+                // One that `drain` has sent on its way keeps its time, unless the last words said another.
                 if is_current && client.coming.is_none() && (client.due.is_none() || connection.said_bye) {
                     let random = self.rng.random();
                     let pause = client.comeback.pause(connection.told, self.gateways, random);
