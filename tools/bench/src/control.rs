@@ -32,6 +32,7 @@ impl Control {
     pub(crate) fn open() -> anyhow::Result<(Self, Job)> {
         let input = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
         let mut control = Self { input, line: Vec::new() };
+        // Blocking is fine here: without a job there is nothing to poll for.
         while !control.line.contains(&b'\n') {
             if control.fill()? == 0 {
                 bail!("standard input ended before the job");
@@ -48,6 +49,7 @@ impl Control {
 
     /// What was said, after the poll named [`INPUT`]; `None` when the input has ended.
     pub(crate) fn commands(&mut self) -> anyhow::Result<Option<Vec<Command>>> {
+        // The end of input is the parent's end, or its wish: no worker outlives its measurement.
         if self.fill()? == 0 {
             return Ok(None);
         }
@@ -73,6 +75,7 @@ impl Control {
 
 /// Answers the measuring process.
 pub(crate) fn say(answer: &impl Serialize) -> std::io::Result<()> {
+    // One write with its newline: the parent reads by lines.
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
     let mut out = std::io::stdout().lock();

@@ -53,6 +53,7 @@ pub(crate) fn run(mut control: Control, spec: spec::Floor) -> anyhow::Result<()>
     control.register(floor.poll.registry())?;
     let mut events = Events::with_capacity(1024);
     loop {
+        // While somebody is owed something the poll only looks, or a socket with room would wait for an event.
         let limit = (!floor.waiting.is_empty()).then_some(Duration::ZERO);
         if let Err(error) = floor.poll.poll(&mut events, limit)
             && error.kind() != ErrorKind::Interrupted
@@ -99,6 +100,7 @@ impl Floor {
             listener,
             readers: Vec::new(),
             waiting: Vec::new(),
+            // Many copies: what is owed goes out in one write, as a gateway puts together what waits.
             frames: message.repeat((WRITE_BYTES / message.len()).max(1)),
             frame_bytes: message.len(),
             greeting,
@@ -130,6 +132,7 @@ impl Floor {
         };
         timer.wait().ok(); // how often it expired is told by the clock
         let burst = u64::from(self.spec.burst.max(1));
+        // In whole bursts, so that as many messages are in a write as the gateway had.
         let due = (since.elapsed().as_secs_f64() * f64::from(per_s)) as u64 / burst * burst;
         let (from, rooms) = (*sent, self.spec.rooms);
         *sent = due;
@@ -165,6 +168,7 @@ impl Floor {
             match reader.stream.write(&self.frames[reader.offset..frames * self.frame_bytes]) {
                 Ok(count) => {
                     let bytes = reader.offset + count;
+                    // A write may end inside a frame: the next goes on there.
                     reader.offset = bytes % self.frame_bytes;
                     let done = (bytes / self.frame_bytes) as u64;
                     reader.owed -= done;
@@ -186,6 +190,7 @@ impl Floor {
                         .per_s
                         .map(|per_s| control::ticker(self.poll.registry(), per_s))
                         .transpose()?;
+                    // Flat out: everybody is always owed one more.
                     if timer.is_none() {
                         for at in 0..self.readers.len() {
                             self.readers[at].owed = u64::MAX;

@@ -21,6 +21,7 @@ pub(crate) fn run(mut control: Control, name: &str, place: &Place) -> anyhow::Re
         token: Box::new(|user| token::of(&place.secret, user).ok()),
     };
     let running = habit.prepare(&target)?;
+    // A driver for the pipe alone: the habit's own must not be woken by it.
     let (mut input, mut events) = (Driver::<()>::new()?, Vec::new());
     control.register(input.registry())?;
     control::say(&Ready { took_s: 0.0, address: None })?;

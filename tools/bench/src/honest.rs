@@ -105,6 +105,7 @@ pub(crate) fn run(mut control: Control, place: Place) -> anyhow::Result<()> {
     }
     control::say(&Ready { took_s: start.elapsed().as_secs_f64(), address: None })?;
     control.register(honest.driver.registry())?;
+    // Paces count from here: the time of getting ready would be caught up on in one burst.
     honest.start = Instant::now();
     loop {
         honest.pace()?;
@@ -180,6 +181,7 @@ impl Honest {
         match driver.remove(event.key) {
             Some(Who::Client(client)) => {
                 tally.disconnects += 1;
+                // What it still waited for counts with its age: silence must not look like speed.
                 client.ages(now, tally);
                 tally.trouble.get_or_insert(why);
                 self.places[client.n] = Err(Instant::now() + AGAIN);
@@ -196,6 +198,7 @@ impl Honest {
     /// What is due by now is sent, timed from when it was due.
     fn pace(&mut self) -> anyhow::Result<()> {
         let clients = CLIENTS as u64;
+        // Each counts from when it was due, not from when it was sent: all feel the stall that held them up.
         while let Some(due) = self.due(self.subs, SUB_EVERY / CLIENTS as u32) {
             self.with(self.subs % clients, |client, out, tally| client.subscribe(out, due, tally));
             self.subs += 1;
@@ -232,6 +235,7 @@ impl Honest {
                 client.ages(now, &mut self.tally);
             }
         }
+        // Each part of a measurement starts from nothing.
         let mut tally = std::mem::take(&mut self.tally);
         Seen {
             sub: tally.sub.take(),

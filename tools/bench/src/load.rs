@@ -76,6 +76,7 @@ impl Load {
         let subscribers = self.spec.subscribers.as_ref().map_or(0, |subscribers| subscribers.connections);
         let (start, mut events, mut begun) = (Instant::now(), Vec::new(), 0);
         while self.tally.ready < publishers + subscribers {
+            // A few hundred at a time: more would overflow the backlog and wait for SYNs sent again.
             while begun < (self.tally.ready + CONNECTING_MAX).min(publishers + subscribers) {
                 self.open(begun, begun.checked_sub(publishers))?;
                 begun += 1;
@@ -145,6 +146,7 @@ impl Load {
         if tally.going
             && let Some((socket, connection)) = driver.get_mut(key)
         {
+            // The closed loop: an answer makes room for the next, so the service sets the pace.
             while connection.unanswered().is_some_and(|count| count < depth) {
                 let now = tally.now_ns();
                 connection.publish(socket.out(), feed, now, tally);
@@ -162,6 +164,7 @@ impl Load {
         timer.wait().ok(); // how often it expired is told by the clock
         let base = tally.ns_at(*since);
         while *sent < (since.elapsed().as_secs_f64() * f64::from(per_s)) as u64 {
+            // By when it was due: a stall counts for all that should have been sent in it.
             let due = base + *sent * 1_000_000_000 / u64::from(per_s);
             let turn = (*sent % publishers.len().max(1) as u64) as usize;
             *sent += 1;

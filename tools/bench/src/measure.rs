@@ -118,6 +118,7 @@ async fn windows(
     watch(label, "warm-up", common.warmup, workers).await?;
     let mut all = Vec::new();
     for run in 1..=common.runs {
+        // Differences of two marks: warm-up and connecting are in neither rate nor CPU time.
         let (begin, cpu_begin, own_begin) = mark(bed, workers).await?;
         watch(label, &format!("run {run} of {}", common.runs), common.seconds, workers).await?;
         let (end, cpu_end, own_end) = mark(bed, workers).await?;

@@ -61,11 +61,13 @@ impl Folder {
         let path = dir.canonicalize().map_err(Error::file("cannot find", dir))?;
         let lock = path.join("sluice-dev.lock");
         let held = File::create(&lock).map_err(Error::file("cannot create", &lock))?;
+        // A lock and not a pid: it goes with its process, however that ends.
         held.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => Error::InUse(path.clone()),
             TryLockError::Error(source) => Error::File { what: "cannot lock", path: lock, source },
         })?;
         let mut state = if file(&path).exists() { State::read(&path)? } else { State::default() };
+        // Kept, so that anonymous names stay the same over a restart.
         if state.token_secret.is_empty() {
             let bytes: [u8; SECRET_BYTES] = rand::random();
             state.token_secret = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -93,6 +95,7 @@ impl Folder {
             file.sync_all()
         });
         written.map_err(Error::file("cannot write", &new))?;
+        // Written aside and renamed: a crash in between leaves the old one whole.
         std::fs::rename(&new, file(&self.path)).map_err(Error::file("cannot rename", &new))
     }
 }
@@ -106,6 +109,7 @@ pub async fn new_epoch(dir: &Path) -> Result<Epoch, Error> {
     if !dir.join(STORE).exists() {
         return Err(Error::NoStore(dir.to_owned()));
     }
+    // Under the lock: beside one that runs, its publishes would go on in the old epoch.
     let (folder, _) = Folder::open(dir)?;
     Ok(SqliteStore::new_epoch(&folder.store()).await?)
 }

@@ -1,4 +1,4 @@
-//! Gateway, logic and task in one process, on embedded embedded: SQLite for PostgreSQL, memory for NATS, Redis and etcd.
+//! Gateway, logic and task in one process, on what is embedded: SQLite for PostgreSQL, memory for NATS, Redis and etcd.
 //! `sluice dev` is made of it, and so can tests be.
 //!
 //! The services are the very libraries that run as processes of their own, each with its own lifecycle inside an outer

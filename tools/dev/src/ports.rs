@@ -40,6 +40,7 @@ impl Ports {
     pub(crate) fn choose(&mut self, name: &str, usual: u16) -> Result<SocketAddr, Error> {
         let expected = self.by_name.get(name).copied().unwrap_or(usual);
         let others = self.by_name.iter().any(|(other, port)| other != name && *port == expected);
+        // The port of last time: pages and clients that are open find their gateway again.
         if expected != 0 && !others && self.take(expected)? {
             return Ok(self.is_at(name, expected));
         }
@@ -63,6 +64,7 @@ impl Ports {
 
     /// Whether it is ours now. Binds and lets go; the standard library sets `SO_REUSEADDR`, as our listeners do.
     fn take(&mut self, port: u16) -> Result<bool, Error> {
+        // Somebody may listen without a claim of ours; a claim says only that none of ours does.
         if TcpListener::bind((self.host, port)).is_err() {
             return Ok(false);
         }

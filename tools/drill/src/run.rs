@@ -86,6 +86,7 @@ impl Options {
             self.given.check()?;
         }
         refuse_used(&self.dir)?;
+        // Before anything is started: a typing error must not cost the minute that a cluster takes.
         if let Some(name) = self.habits.iter().find(|name| Habit::named(name).is_none()) {
             bail!("there is no habit {name:?}; there are:\n{}", Habit::explained());
         }
@@ -107,6 +108,8 @@ impl Options {
             let names: Vec<String> = all.iter().map(FaultKind::to_string).collect();
             bail!("no fault of `{}` is called so; it has: {}", self.scenario, names.join(", "))
         }
+        // A cluster of our own leaves out what only a given one can do without a word: nobody asked for it
+        // there. Whoever gives a deployment is told what he did not get, and why.
         let own = self.given.is_empty();
         let refuses = |kind: FaultKind| if own { kind.needs_given() } else { self.given.refuses(kind) };
         let (kinds, refused): (Vec<FaultKind>, Vec<FaultKind>) =
@@ -134,6 +137,7 @@ impl Outcome {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             green if green.is_green() => ExitCode::SUCCESS,
+            // An anomaly outranks an interruption: a run that was broken off has still seen what it saw.
             red if red.parts.iter().any(|(_, verdict)| verdict.anomalies_total > 0) => ExitCode::from(1),
             _ => ExitCode::from(3),
         }
@@ -246,6 +250,7 @@ pub async fn around(
         let verdict =
             part.run().await.with_context(|| format!("the records so far are in {}", folder.display()))?;
         outcome.parts.push((folder, verdict));
+        // After the part, not before the run: the average of five minutes says how it was meanwhile.
         if let Some(warning) = overload() {
             status_line.done(&warning, None);
         }
@@ -300,6 +305,7 @@ pub fn folders_of(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
         .map(|entry| entry.path())
         .filter(|path| number(path).is_some() && path.join("run.json").is_file())
         .collect();
+    // By number: `part-10` would come before `part-2` by name.
     found.sort_by_key(number);
     if found.is_empty() {
         bail!("{} holds no run: neither run.json nor part-1/run.json", dir.display());
@@ -313,6 +319,7 @@ fn parts_of(rounds: &[Round], most: usize) -> Vec<&[Round]> {
         return vec![rounds];
     }
     let count = rounds.len().div_ceil(most);
+    // Alike in size, else the last part may be one round long and its rates say nothing.
     rounds.chunks(rounds.len().div_ceil(count)).collect()
 }
 
@@ -327,6 +334,7 @@ fn forget(dir: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(dir)?.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
+        // The great ones only. The verdict, the faults and the measures stay: reports compare runs by them.
         if name.starts_with("client-") || name == "store.jsonl" {
             std::fs::remove_file(entry.path())?;
         }

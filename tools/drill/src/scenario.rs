@@ -126,6 +126,10 @@ impl Scenario {
     pub fn usual_plan(self) -> Plan {
         let plan = Plan::default();
         match self {
+            // A thousand rooms of equal weight: with a few large ones, the crowd would ask for the same pages, and
+            // their cost is what this scenario is about.
+            // A thousand rooms of equal weight: with a few large ones the crowd would ask for the same
+            // pages, and what they cost is the question here.
             Self::Herd => Plan {
                 clients: 40,
                 rate_per_s: 100,
@@ -270,6 +274,7 @@ pub fn plan(kinds: &[FaultKind], rounds: usize, seed: Seed) -> Vec<Round> {
         order.shuffle(&mut rng);
         for (kind, first) in order.iter().take(rounds - planned.len()) {
             let number = u32::try_from(planned.len() + 1).unwrap_or(u32::MAX);
+            // The turn names the process hit, so a kind goes round its service's processes.
             planned.push(Round { number, kind: *kind, turn: first + done });
         }
     }

@@ -78,6 +78,7 @@ impl Subject {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let flags: &[&str] = if arguments.connect { &["--check", "--connect"] } else { &["--check"] };
     let subjects = arguments.subjects()?;
+    // Secrets are compared as hashes. A salt of this one run: what is printed says nothing tomorrow.
     let salt = Alphanumeric.sample_string(&mut rand::rng(), 22);
     let (mut fine, mut compared) = (true, Vec::new());
     for subject in &subjects {
@@ -88,6 +89,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         for line in String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).lines() {
             output::line(format_args!("  {line}"))?;
         }
+        // Of one that is not usable too: what it says is still held against the others.
         compared.push(subject.compared(&salt).await?);
     }
     let differences = differences(&compared);
@@ -106,6 +108,7 @@ impl Arguments {
         let given = all.iter().any(|(_, files)| !files.is_empty());
         let mut subjects = Vec::new();
         for (service, files) in all {
+            // Without a file the environment is asked, once for each; with one, who was not named is left alone.
             let files: Vec<_> = if given { files.into_iter().map(Some).collect() } else { vec![None] };
             for file in files {
                 let binary = service_binary(service, self.bin_dir.as_deref())?;

@@ -55,6 +55,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    // Before anything starts: a Ctrl-C while servers come up must still stop them.
     let mut signals = Signals::install()?;
     let output = Output::new(arguments.json);
     let cluster = Cluster::new(Options {
@@ -68,6 +69,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         log_readers: false,
         token_secret: arguments.token_secret,
     })?;
+    // Before the launch, so that no end of a process falls between two looks.
     let mut events = cluster.events();
     output.starting(cluster.dir());
     let launched = tokio::select! {
@@ -91,6 +93,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     output.stopping();
     let stopped = cluster.stop().await;
+    // How processes ended during a start that failed is in the error already.
     let shown = matches!(launched, Some(Ok(())));
     while let Ok(event) = events.try_recv() {
         if shown {
@@ -98,6 +101,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     output.stopped(&stopped);
+    // After the stop: whatever failed, nothing of it keeps running.
     launched.transpose()?;
     Ok(if stopped.killed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -79,6 +79,7 @@ async fn live(run: Run) -> anyhow::Result<ExitCode> {
     let signals = Signals::install()?;
     let (lifecycle, engine) = Lifecycle::new(sluice_dev::plan());
     signals.drive(&lifecycle);
+    // Nobody else ends this process when a stop hangs: there is no platform around it.
     arm_watchdog(&lifecycle, WATCHDOG_MARGIN, lines::flush)?;
     let output = Output::new(run.json);
     let options =
@@ -88,6 +89,7 @@ async fn live(run: Run) -> anyhow::Result<ExitCode> {
         match &started {
             Ok(dev) => tell(dev, &output, &lifecycle).await,
             Err(error) => {
+                // Through the lifecycle, so that what has started is released in order as at any other stop.
                 lifecycle.stop(StopReason::NotStarted(error.to_string(), error.exit_code().into()));
             }
         }
@@ -105,6 +107,7 @@ async fn tell(dev: &Dev, output: &Output, lifecycle: &Lifecycle) {
     if lifecycle.stopping().is_cancelled() {
         return;
     }
+    // Before the banner: what happens while it is written is told after it.
     let mut events = dev.events();
     output.running(dev);
     let mut progress = lifecycle.progress();
@@ -113,12 +116,14 @@ async fn tell(dev: &Dev, output: &Output, lifecycle: &Lifecycle) {
     loop {
         tokio::select! {
             biased;
+            // Looked at first, so that no service ends before it was said that all of them stop.
             () = stopping.cancelled(), if !told => {
                 told = true;
                 output.stopping();
             }
             event = events.recv() => match event {
                 Ok(event) => output.event(&event, told),
+                // A terminal that stood still has missed some lines. None is worth an end.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },

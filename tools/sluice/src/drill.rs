@@ -171,6 +171,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(names) = arguments.bites.clone() {
         return prove(arguments, names).await;
     }
+    // Wrong arguments end with 2, as clap's own do: 1 says that the drill has found something.
     let options = match arguments.options() {
         Ok(options) => options,
         Err(error) => {
@@ -187,6 +188,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         () = signals.asked() => {
             output::note(format_args!("\nstopping; to judge what there is: {}", check(&options)));
             stop.cancel();
+            // Waited for: the drill stops its cluster and writes the records that can be judged later.
             drill.await?
         }
     };
@@ -194,6 +196,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if !options.keep {
         outcome.forget()?;
     }
+    // What was green has been forgotten, so only of the others there is something to judge again.
     if !outcome.is_green() {
         output::line(format_args!("judge again: {}", check(&options)))?;
     }
@@ -246,6 +249,7 @@ impl Arguments {
             spawn: self.given.spawn,
             roll_command: self.given.roll_command,
         };
+        // Else a cluster would be started, and the processes named would be left alone without a word.
         if given.is_empty() && !(given.pids.is_empty() && given.containers.is_empty()) {
             bail!("--pid and --container belong to a deployment that is given: name it with --gateway");
         }

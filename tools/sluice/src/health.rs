@@ -44,6 +44,7 @@ async fn ask(url: &str, timeout: Duration) -> (bool, String) {
     let reason = field("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
     match answer.status {
         200 => (true, format!("ready{stage}")),
+        // Not ready is an answer, and a reason comes with it. Anything else is no service of ours.
         503 => (false, format!("not ready{stage}{reason}")),
         status => (false, format!("answers {status}: is this an admin address?")),
     }

@@ -37,6 +37,7 @@ impl Page {
             stage: text("stage").unwrap_or_else(|| "?".to_owned()),
             reason: text("reason"),
             connections: number("connections"),
+            // Each service has its own name for it, and none has two.
             in_flight: number("publishes_in_flight")
                 .or(number("calls_waiting"))
                 .or(number("notices_in_flight")),
@@ -53,6 +54,7 @@ impl Page {
 pub(crate) async fn ask(admin: &str, within: Duration) -> Result<Value, String> {
     let url = format!("{}/status", admin.trim_end_matches('/'));
     let answer = probe::get(&url, within).await.map_err(|error| format!("no answer: {error}"))?;
+    // Anything answers with JSON today; only a page that names its service is one.
     let page = serde_json::from_str::<Value>(&answer.body).ok().filter(|page| page.get("service").is_some());
     page.filter(|_| answer.status == 200)
         .ok_or_else(|| format!("answers {} without a status: is this an admin address?", answer.status))

@@ -38,6 +38,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { room, json, key, timeout, target } = arguments;
     let until = Instant::now() + Duration::from_secs(timeout);
+    // As it was written: numbers beyond 53 bits and the order of keys stay.
     let data: Box<RawValue> = serde_json::from_str(&json)
         .with_context(|| format!("{json:?} is not JSON; text needs quotes of its own: '\"text\"'"))?;
     let late = || format!("no gateway answered within {timeout} s: nothing was published");
@@ -45,6 +46,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         connected = target.connect() => connected?,
         () = sleep_until(until) => bail!(late()),
     };
+    // Chosen here and not by the client: whoever gives up must be able to name it.
     let key = key.unwrap_or_else(sluice_client::random_key);
     let publish = client.publish_as(&room, &key, &data);
     let stored = stored(publish, &key, &mut events, until).await?;
@@ -68,6 +70,7 @@ async fn stored(
     loop {
         tokio::select! {
             biased;
+            // First: an answer that came together with the end of the time counts.
             stored = &mut publish => return Ok(stored?),
             event = events.next() => match event {
                 Some(event) => latest(&event, &mut why),

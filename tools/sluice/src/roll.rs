@@ -96,6 +96,7 @@ struct Fleet {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    // All that can be refused is looked at before the first instance is touched.
     let prepared = async {
         let fleet = arguments.fleet().await?;
         let state = arguments.state(&fleet)?;
@@ -144,6 +145,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let end = match end {
         Some(Ok((Ok(End::Complete), proven))) => {
             board.say(&format!("all replaced{}", pids(&fleet)));
+            // Only now: as long as it is there, the same command goes on where this one ended.
             state.remove()?;
             return Ok(proven);
         }
@@ -176,6 +178,7 @@ async fn interruptible<T>(
         end = &mut work => return Ok(Some(end)),
         () = signals.asked() => {}
     }
+    // Not at once: an instance that was stopped and not yet started again would stay away.
     asked.cancel();
     board.say("ends after the instance that is being replaced; once more to leave at once");
     Ok(tokio::select! {
@@ -217,6 +220,7 @@ impl Arguments {
         for instance in &mut fleet.instances {
             instance.wanted = self.only.is_empty() || self.only.contains(&instance.name);
         }
+        // Gateways first, logics last, by the order of the kinds: each finds what it calls up while it stops.
         fleet.instances.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
         Ok(fleet)
     }
@@ -250,6 +254,7 @@ impl Arguments {
             if process.identity().is_none() && !may_be_gone {
                 bail!("--pid {name}={pid}: there is no such process");
             }
+            // A pid is easily mistyped, and what would be signalled is then somebody else's.
             if let Some(program) = process.program().filter(|program| *program != kind) {
                 bail!("--pid {name}={pid}: that is a {program}");
             }

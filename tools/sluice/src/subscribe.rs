@@ -38,6 +38,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    // From here on Ctrl-C is a wish to leave and no failure, also while the connection is tried.
     let mut signals = Signals::install()?;
     let from = match (arguments.after, arguments.epoch) {
         (None, _) => Position::Now,
@@ -61,6 +62,7 @@ async fn listen(
     let (client, mut events) = target.connect().await?;
     let mut is_read = say(&line::standing(&client.subscribe(room, from).await?), as_json)?;
     let mut left = count;
+    // A reader that has left (`| head`) ends it; that is how pipes are meant.
     while left != Some(0) && is_read {
         let Some(event) = events.next().await else { anyhow::bail!("the connection ended for good") };
         if matches!(event, Event::Message(_)) {

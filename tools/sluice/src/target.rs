@@ -29,6 +29,7 @@ impl Target {
         tokio::pin!(connect);
         let connected = tokio::select! {
             connected = &mut connect => connected,
+            // The client tries for ever, and whoever mistyped the URL should not have to guess why.
             () = sleep(QUIET) => {
                 output::note(format_args!("sluice: {urls} has not answered yet"));
                 connect.await

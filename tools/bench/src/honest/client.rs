@@ -42,6 +42,7 @@ impl Client {
 
     /// Subscribes to a room that it has not asked for before.
     pub(super) fn subscribe(&mut self, out: &mut Vec<u8>, due: u64, _tally: &mut Tally) {
+        // Bounded: one that asks on while nothing is answered would become a bad neighbour itself.
         if self.is_ready() && self.asked.len() < ASKED_MAX {
             self.probes += 1;
             let (id, probe) = (self.probes, &self.probe);
@@ -83,6 +84,7 @@ impl Client {
             }
         } else if payload.starts_with(b"{\"welcome\":") {
             text(out, &format!(r#"{{"sub":"{}","id":0}}"#, self.room));
+        // A refusal is an answer, so its question is over, and counts with the time it took.
         } else if !payload.starts_with(b"{\"ok\":\"unsub\"") {
             tally.refused += 1;
             tally.trouble.get_or_insert_with(|| String::from_utf8_lossy(payload).into_owned());

@@ -92,7 +92,9 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
         seen.push((tag, cpu, per_s.round().max(1.0) as u32, burst.round().max(1.0) as u32));
     }
     bed.cluster.stop().await;
+    // Before the floor runs: services that idle beside it would take from its cores.
     drop(bed);
+    // The floor is given the rate and the burst that were seen, so that only the work in between differs.
     for (load, gateway, per_s, burst) in seen {
         let tag = format!("floor as {load}");
         let all = floor(arguments, common, &tag, Some(per_s), burst).await?;

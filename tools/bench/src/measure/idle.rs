@@ -57,6 +57,7 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
         tokio::time::sleep(SETTLE).await;
         let with = memory(&gateway);
         clients.end().await?;
+        // Long enough for closed connections to be forgotten and for the allocator to give back.
         tokio::time::sleep(AFTER).await;
         let after = memory(&gateway);
         progress(&format!(

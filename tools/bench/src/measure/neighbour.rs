@@ -111,6 +111,7 @@ async fn one(habit: Habit, arguments: &Arguments, gateway: &Gateway) -> anyhow::
     let mut honest = Worker::start(&Job::Honest(place(tag("honest")))).await?;
     let mut neighbour = Worker::start(&Job::Habit(name.to_owned(), place(tag("bad")))).await?;
     sleep(SETTLE).await;
+    // Thrown away: what it felt while all of them connected says nothing.
     honest.seen::<Seen>().await?;
     sleep(ALONE).await;
     let before = Part { seen: honest.seen().await?, memory: memory(gateway) };
@@ -124,6 +125,7 @@ async fn one(habit: Habit, arguments: &Arguments, gateway: &Gateway) -> anyhow::
     let meanwhile = Part { seen: honest.seen().await?, memory: peak };
     sleep(RECOVER).await;
     let memory_after = memory(gateway);
+    // Apart: what was late because of the neighbour is answered now, and belongs to neither side.
     let recovering: Seen = honest.seen().await?;
     sleep(ALONE).await;
     let after = Part { seen: honest.seen().await?, memory: memory_after };

@@ -55,6 +55,7 @@ impl During {
 impl Intervention {
     fn fault(&self, round: u32, clock: Clock) -> FaultRecord {
         let at_us = |when: Instant| {
+            // The run's clock began at another instant than this one, so both are counted back from now.
             let ago = u64::try_from(when.elapsed().as_micros()).unwrap_or(u64::MAX);
             clock.now_us().saturating_sub(ago)
         };
@@ -64,6 +65,7 @@ impl Intervention {
             target: self.target.clone(),
             began_us: at_us(self.began),
             healed_us: at_us(self.healed),
+            // Whoever did it from outside saw it happen; what did not is no intervention.
             hit: true,
             exit: self.exit.as_ref().and_then(|ended| exit_of(ended, STOP_BUDGET)),
             copied_us: None,

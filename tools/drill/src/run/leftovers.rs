@@ -36,6 +36,7 @@ const NAMED_MAX: usize = 50;
 pub async fn look(target: &Target, store: &mut StoreReader) -> anyhow::Result<Leftovers> {
     let until = Instant::now() + PATIENCE;
     loop {
+        // Asked anew in each turn: a service that came back has another name than before.
         let living = instances(target).await;
         let leftovers = Leftovers {
             outbox_rows: Some(store.outbox_rows().await?),
@@ -45,6 +46,7 @@ pub async fn look(target: &Target, store: &mut StoreReader) -> anyhow::Result<Le
                 None => None,
             },
             stray_redis_fields: match target.url(Role::Redis) {
+                // A Redis that stands still would hold the run's end for ever: the client has no limit of its own.
                 Some(url) => Some(
                     timeout(SCAN, redis_strays(&url, &living)).await.context("Redis does not answer")??,
                 ),
@@ -57,6 +59,7 @@ pub async fn look(target: &Target, store: &mut StoreReader) -> anyhow::Result<Le
             && leftovers.idle_in_transaction.unwrap_or_default() == 0
             && none(&leftovers.stray_etcd_keys)
             && none(&leftovers.stray_redis_fields);
+        // What a lease or an expiry takes away is no leftover until its time has passed.
         if clean || Instant::now() >= until {
             return Ok(leftovers);
         }
@@ -120,6 +123,7 @@ async fn redis_strays(url: &str, living: &BTreeSet<String>) -> anyhow::Result<Ve
             if name.starts_with("presence:") {
                 let fields: BTreeMap<String, String> =
                     redis::cmd("HGETALL").arg(&key).query_async(&mut connection).await?;
+                // All clients have left by now, so any field of presence is one that nobody took away.
                 strays.extend(fields.iter().map(|(field, value)| format!("{key} {field} = {value}")));
             } else if name.starts_with("interest:") || name == "instances" {
                 let members: Vec<String> =
@@ -133,6 +137,7 @@ async fn redis_strays(url: &str, living: &BTreeSet<String>) -> anyhow::Result<Ve
             }
         }
         cursor = next;
+        // Enough are named: a Redis full of them would fill the report with one and the same fault.
         if cursor == 0 || strays.len() >= NAMED_MAX {
             strays.sort_unstable();
             strays.dedup(); // a scan may show a key twice
@@ -153,6 +158,7 @@ pub async fn files(target: &Target) -> BTreeMap<Place, u64> {
             Some(admin) if place.role == Role::Gateway => connections(admin).await.unwrap_or_default(),
             _ => 0,
         };
+        // A client's socket is no leak; how many there are changes from one look to the next.
         files.insert(place, open.saturating_sub(clients));
     }
     files

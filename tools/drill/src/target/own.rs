@@ -64,6 +64,7 @@ impl Own {
     /// # Errors
     /// What could not be started, with the end of its log.
     pub async fn start(wanted: &ClusterWanted) -> anyhow::Result<Self> {
+        // First, so that a setting given by hand wins.
         let usual = format!("all.etcd.lease_ttl_s={LEASE_S}").parse()?;
         let mut options = Options {
             gateways: wanted.gateways,
@@ -75,6 +76,7 @@ impl Own {
             settings: [&[usual], &*wanted.settings].concat(),
             ..Options::default()
         };
+        // Proxies cost a hop for every byte: only scenarios that cut links pay for them.
         if !wanted.links {
             let cluster = Cluster::start(options).await?;
             return Ok(Self { cluster, links: None, _ports: Vec::new() });
@@ -84,6 +86,10 @@ impl Own {
         }
         (options.gateways, options.logics, options.tasks) = (0, 0, 0);
         let mut own = Self { cluster: Cluster::start(options).await?, links: None, _ports: Vec::new() };
+        // The order of three steps: the servers are up, so their addresses are known; the proxies are led before any
+        // service reads its settings; logic runs before those that look for it.
+        // Three steps whose order matters: the servers are up, so their addresses are known; proxies lead to
+        // them before a service reads its settings; logic runs before those that look for it.
         own.lead(wanted).await?;
         let of = |service, count| (0..count).map(move |index| (service, index));
         let start = |(service, index)| own.cluster.start_at(service, index);
@@ -103,8 +109,10 @@ impl Own {
                 let listen = format!("127.0.0.1:{}", port.number());
                 let name = Place { role: link.owner(), index };
                 let proxy = links.lead(link, index, &listen).await?;
+                // What others find in etcd is the proxy, what the process binds is the port behind it.
                 self.cluster.set(format!("{name}.grpc.listen={listen}").parse()?);
                 self.cluster.set(format!("{name}.grpc.advertise={proxy}").parse()?);
+                // Held, not used: nobody else on this machine may be given the number while its owner restarts.
                 self._ports.push(port);
             }
         }
@@ -115,6 +123,7 @@ impl Own {
             let count = wanted.count(service);
             for index in 0..count {
                 let proxy = links.lead(link, index, &upstream).await?;
+                // Only the host: the name, the secret and the database in the URL stay what they were.
                 let url = url.replace(&upstream, &proxy);
                 self.cluster.set(format!("{}.{key}={url}", Place { role: service, index }).parse()?);
             }
@@ -218,6 +227,7 @@ impl Own {
         let exits = self.cluster.stop().await.exits;
         let services = exits.into_iter().filter_map(|(name, exit)| Some((name.parse::<Place>().ok()?, exit)));
         services
+            // How a store ends is not ours to judge: the launcher kills what takes too long.
             .filter(|(place, _)| !place.role.is_store())
             .map(|(place, exit)| (place, ended(&exit)))
             .collect()
@@ -283,6 +293,7 @@ fn key_of(store: Role) -> anyhow::Result<&'static str> {
 /// `host:port` of a URL.
 fn host_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    // A user and a secret may stand before the host.
     let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
     rest.split('/').next().unwrap_or(rest)
 }

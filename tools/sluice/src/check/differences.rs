@@ -52,6 +52,7 @@ pub(super) fn differences(all: &[Compared]) -> Vec<Difference> {
     let of = |key: &'static str, is_allowed: bool| {
         let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for compared in all {
+            // A service that does not have a key cannot disagree about it.
             if let Some(value) = compared.values.get(key) {
                 values.entry(value.clone()).or_default().push(compared.name.clone());
             }

@@ -37,6 +37,8 @@ impl Commands {
             return Ok(Self(None));
         }
         let (lines, received) = mpsc::channel(LINES);
+        // A thread of its own: a read of standard input cannot be called off, and the process must not wait for
+        // it when it ends.
         std::thread::Builder::new().name("commands".into()).spawn(move || read(&lines))?;
         Ok(Self(Some(received)))
     }
@@ -51,6 +53,7 @@ impl Commands {
             match line {
                 Some(line) if line.trim().is_empty() => {}
                 Some(line) => return parse(&line),
+                // The end of input is no command to stop: whoever started this may have given it /dev/null.
                 None => self.0 = None,
             }
         }
@@ -61,6 +64,7 @@ fn read(lines: &mpsc::Sender<String>) {
     let mut input = std::io::stdin().lock();
     loop {
         let mut line = Vec::new();
+        // Bounded: a line without an end comes in pieces, each of which is refused.
         match input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {

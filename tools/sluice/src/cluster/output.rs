@@ -80,6 +80,7 @@ impl Output {
 }
 
 fn first_line(cluster: &Cluster) -> serde_json::Value {
+    // Programs read these names: `docs/operations.md` shows them, so they only grow.
     let store = |service| cluster.node(service, 0);
     json!({
         "gateways": cluster.nodes(Service::Gateway),

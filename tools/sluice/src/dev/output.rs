@@ -38,6 +38,7 @@ impl Output {
                 json!({ "gateways": dev.gateways(), "page": dev.page(), "pid": std::process::id() });
             first["dir"] = json!(dev.dir());
             first["store"] = json!(dev.store());
+            // Not on standard output: its first line is what programs read.
             dev.notes().iter().for_each(|note| Lines::stderr().say(&format!("sluice dev: {note}")));
             Self::line(&first.to_string());
         } else {
@@ -53,6 +54,7 @@ impl Output {
 
     pub(super) fn event(&self, event: &Event, stopping: bool) {
         match event {
+            // The banner has told of the first life.
             Event::Ready { name, life } if *life > 1 => {
                 self.for_people(&format!("  {name:<10} is ready again"))
             }
@@ -114,6 +116,7 @@ fn banner(dev: &Dev) -> String {
     text.push_str(&format!("  messages    {store}\n"));
     dev.notes().iter().for_each(|note| text.push_str(&format!("  note        {note}\n")));
     let ws = dev.gateways().first().map(|gateway| gateway.ws.clone()).unwrap_or_default();
+    // As short as it can be typed: what the client takes by itself is not said.
     let url = if ws == USUAL_URL { String::new() } else { format!(" --url {ws}") };
     text.push_str(&format!(
         "\n  Open the page, or paste into two other terminals\n\n    {sluice} sub news --after 0{url}\n    \

@@ -70,6 +70,7 @@ impl Board {
     pub(super) fn step(&self, name: &str, step: &str) {
         let mut shown = self.shown();
         let row = shown.rows.entry(name.to_owned()).or_default();
+        // Steps are said each time they are looked at; a log shows only what is new.
         if row.step == step {
             return;
         }
@@ -84,6 +85,7 @@ impl Board {
     /// Something that stays.
     pub(super) fn say(&self, text: &str) {
         let mut shown = self.shown();
+        // The table is taken away first and drawn anew below: lines of a log may not stand inside it.
         let clear = up(shown.lines);
         shown.lines = 0;
         self.print(&format!("{clear}{}{text}\n", self.clock()));
@@ -97,6 +99,7 @@ impl Board {
         loop {
             let looks = instances.iter().filter_map(|instance| Some((&instance.name, instance.admin()?)));
             let looks = looks.map(|(name, admin)| async move { (name, look(&admin).await) });
+            // All at once: one that does not answer must not make the others' figures old.
             for (name, page) in join_all(looks).await {
                 self.seen(name, page);
             }

@@ -60,11 +60,13 @@ impl Compose {
 
     /// All containers of the project, also those that do not run.
     pub(super) async fn containers(&self) -> anyhow::Result<Vec<Seen>> {
+        // With those that ended: an instance that is down must be seen as such, not as one that never was.
         let ids = self.ask(&["ps", "--all", "--quiet"], QUICK).await?;
         look(ids.lines()).await
     }
 
     async fn up(&self, service: &str) -> anyhow::Result<()> {
+        // Neither what it depends on is touched, nor anything built: a roll replaces one instance.
         self.ask(&["up", "--detach", "--no-deps", "--no-build", service], LONG).await.map(drop)
     }
 }
@@ -122,6 +124,7 @@ impl Container {
     /// The engine sends the stop signal, waits for as long as the file says, and kills then.
     pub(super) async fn stop(&self) -> anyhow::Result<Stopped> {
         let (began, id) = (Instant::now(), self.now().id.clone());
+        // By id: whoever has its name meanwhile is another one. How long it may take, compose has told docker.
         run(&["docker"], &["stop".into(), id], LONG).await?;
         let took = began.elapsed();
         Ok(Stopped { code: Some(self.seen().await?.state.exit_code), took })
@@ -149,6 +152,7 @@ async fn look<'a>(ids: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Vec<
     let mut arguments = vec!["inspect".to_owned(), "--type".to_owned(), "container".to_owned()];
     let commands = arguments.len();
     arguments.extend(ids.into_iter().filter(|id| !id.is_empty()).map(str::to_owned));
+    // `docker inspect` without an id is an error, and nobody is a fine answer.
     if arguments.len() == commands {
         return Ok(Vec::new());
     }
@@ -161,8 +165,10 @@ async fn look<'a>(ids: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Vec<
 async fn run(program: &[&str], arguments: &[String], within: Duration) -> anyhow::Result<String> {
     let said = || format!("`{} {}`", program.join(" "), arguments.join(" "));
     let (first, rest) = program.split_first().context("no program")?;
+    // Memory files, not pipes: what a command leaves running would hold a pipe open, and the reader with it.
     let (mut out, mut err) = (paper()?, paper()?);
     let mut command = Command::new(first);
+    // A group of its own: Ctrl-C is for the roll, which lets the step end.
     command.args(rest).args(arguments).stdin(Stdio::null()).process_group(0);
     let mut child = command.stdout(out.try_clone()?).stderr(err.try_clone()?).spawn().with_context(said)?;
     let Ok(status) = timeout(within, child.wait()).await else {

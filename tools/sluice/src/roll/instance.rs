@@ -46,6 +46,7 @@ impl Instance {
         Ok(match self.hold.condition().await? {
             Condition::Ended(why) => Some(Lack::Ended(why)),
             Condition::Running { healthy } => {
+                // The admin page first: it gives a reason, a health check only says no.
                 self.unready().await.or_else(|| if healthy { None } else { unhealthy() })
             }
         })
@@ -69,6 +70,7 @@ impl Instance {
         if page.service != self.kind.name() {
             bail!("{admin} is the admin page of a {}, not of {}: correct --admin", page.service, self.name);
         }
+        // The right service at the wrong place would be seen ready while another is replaced.
         if let Hold::Process(process) = &self.hold
             && let (Some(said), Some(pid)) = (page.pid, process.pid_within())
             && said != u64::from(pid)
@@ -144,6 +146,7 @@ impl Hold {
 pub(super) fn among(compose: &Arc<Compose>, seen: &[Seen]) -> anyhow::Result<Vec<Instance>> {
     let mut found: Vec<Instance> = Vec::new();
     for container in seen {
+        // Stores and whatever else is in the file: not ours to roll.
         let (Some(kind), Some(service)) = (Kind::of_program(&container.path), container.service()) else {
             continue;
         };

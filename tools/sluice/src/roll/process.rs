@@ -57,9 +57,11 @@ impl Process {
     /// shell around it.
     pub(super) fn pid_within(&self) -> Option<u32> {
         let now = self.now();
+        // Of a compound command the pid is the shell's, and the page knows the service's.
         let is_itself = now.child.is_none() || is_simple(&self.command);
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", now.pid)).ok().filter(|_| is_itself)?;
+        // In a container a process knows itself by the innermost of its pids.
         let all = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
         all.split_whitespace().next_back()?.parse().ok()
     }
@@ -92,6 +94,7 @@ impl Process {
         self.signal(Signal::SIGTERM)?;
         while self.identity().is_some() {
             if began.elapsed() > STOP {
+                // Never SIGKILL from here: what the service still has to do is its own to say.
                 bail!("SIGTERM did not end pid {} within {} s: look at its log", self.pid(), STOP.as_secs());
             }
             sleep(LOOK).await;
@@ -110,11 +113,13 @@ impl Process {
     }
 
     pub(super) fn start(&self) -> anyhow::Result<()> {
+        // After an interruption the start may have been done already; two would share its ports.
         if self.identity().is_some() {
             return Ok(());
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
+        // With `exec` the pid is the service's own, so that a signal reaches it and not a shell.
         let line =
             if is_simple(&self.command) { format!("exec {}", self.command) } else { self.command.clone() };
         let mut shell = Command::new("sh");
@@ -133,6 +138,7 @@ fn is_simple(command: &str) -> bool {
 
 impl Now {
     fn lives(&mut self) -> bool {
+        // Our own child is asked for by its handle: once it is reaped its pid may be another's.
         if let Some(child) = &mut self.child {
             return matches!(child.try_wait(), Ok(None));
         }
@@ -146,6 +152,7 @@ fn began(pid: u32) -> Option<u64> {
     let mut rest = stat.rsplit_once(')')?.1.split_whitespace();
     let state = rest.next()?;
     let began = rest.nth(18)?.parse().ok()?;
+    // A zombie has ended; it only waits for a parent that is not us.
     (state != "Z").then_some(began)
 }
 

@@ -102,6 +102,7 @@ impl Seen {
 
     pub(super) fn condition(&self) -> Condition {
         match (self.state.status.as_str(), &self.state.health) {
+            // Without a health check nothing can be waited for but the admin page.
             ("running", None) => Condition::Running { healthy: true },
             ("running", Some(health)) => Condition::Running { healthy: health.status == "healthy" },
             (status, _) => {
