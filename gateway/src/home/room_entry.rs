@@ -1,4 +1,4 @@
-//! One room of a home, and what it actions during an event. Pure.
+//! One room of a home, and what it wants done during an event. Pure.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl<P: HomeOutput> RoomOutput for RoomPorts<'_, P> {
 }
 
 impl Home {
-    /// Does what a room asked for, gathered with the actions of others.
+    /// Does what a room asked for, gathered with what others ask for.
     pub(super) fn act(&mut self, now: Ms, room: &RoomId, actions: Vec<Action>, ports: &mut impl HomeOutput) {
         for action in actions {
             let name = room.clone();

@@ -136,7 +136,7 @@ mod tests {
                     0..=2 => joined(&about, &room(number)),
                     3 | 4 => left(&about, &room(number), false),
                     5 => {
-                        // A part holds what is true now and overtakes what waits in the pending.
+                        // A part holds what is true now and overtakes what waits here.
                         let all: BTreeSet<_> = real.keys().cloned().collect();
                         for key in all {
                             let user = real[&key].clone();

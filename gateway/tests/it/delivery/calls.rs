@@ -1,5 +1,5 @@
-//! What is under way in the model: pushes, calls and their replies, in no order. And the shared of
-//! the two machines, which put things under way.
+//! What is under way in the model: pushes, calls and their replies, in no order. And what stands
+//! around the two machines, which put things under way.
 
 use std::collections::HashMap;
 

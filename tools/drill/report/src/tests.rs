@@ -114,6 +114,11 @@ fn the_page_shows_every_part() {
     ] {
         assert!(page.contains(words), "{words}");
     }
+    // A type that was renamed once took the word of a heading along.
+    let titles: Vec<&str> =
+        page.split("<h2>").skip(1).filter_map(|rest| rest.split("</h2>").next()).collect();
+    let is_name = |word: &str| word.chars().skip(1).any(char::is_uppercase);
+    assert!(titles.len() > 4 && !titles.iter().flat_map(|title| title.split(' ')).any(is_name), "{titles:?}");
     assert!(!page.contains("Anomalies</h2>"));
     let (measures, verdicts) = red();
     let page = html(&measures, &verdicts);

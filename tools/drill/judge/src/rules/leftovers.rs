@@ -1,4 +1,4 @@
-//! At leftovers nothing is left behind, and presence says who is there.
+//! At rest nothing is left behind, and presence says who is there.
 
 use crate::findings::{Finding, Findings};
 use crate::history::History;

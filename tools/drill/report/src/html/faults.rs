@@ -24,11 +24,7 @@ pub(super) fn table(measures: &Measures) -> String {
         0 => String::new(),
         n => format!(" {} anomalies are counted but not listed, and stand in no row.", count(n)),
     };
-    section(
-        "ClientEvent each kind of fault did",
-        &format!("Anomalies must be 0 in every row.{unlisted}"),
-        &body,
-    )
+    section("What each kind of fault did", &format!("Anomalies must be 0 in every row.{unlisted}"), &body)
 }
 
 fn row(cells: &TableRow) -> String {

@@ -43,10 +43,9 @@ pub(super) fn connections(measures: &Measures) -> String {
             .map(|run| run.iter().map(|(at, n)| (share(*at, length), share(*n, top))).collect())
             .collect(),
     });
-    let plot =
-        plot(measures, "ConnectionCounts of each gateway over time", &lines.collect::<Vec<_>>(), &ticks);
+    let plot = plot(measures, "Connections of each gateway over time", &lines.collect::<Vec<_>>(), &ticks);
     let note = "Where clients were, and how they moved. Hover over a mark to see which fault it was.";
-    section("ConnectionCounts of each gateway", note, &plot)
+    section("Connections of each gateway", note, &plot)
 }
 
 pub(super) fn latency(measures: &Measures) -> String {

@@ -42,7 +42,7 @@ pub(super) fn silences(measures: &Measures) -> String {
     if let Some(steady) = &measures.steady {
         strips.push(strip("quiet", format!("to compare, n = {}", count(steady.n)), steady));
     }
-    let note = "How long each subscribed client silences nothing around each fault, at worst. One dot is one client at \
+    let note = "How long each subscribed client heard nothing around each fault, at worst. One dot is one client at \
                 one fault; of many, some are drawn.";
     chart("Longest silence", note, &strips, "")
 }
