@@ -58,6 +58,7 @@ impl<K: Hash + Eq + Clone, T> FairQueue<K, T> {
     /// The next batch of items that are `wanted` still; the others cost no call. `None` while a batch is in
     /// flight or nothing is wanted. The batch stays in flight until [`FairQueue::done`].
     pub fn take(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Option<Vec<T>> {
+        // One at a time: while it is away more gather, so a slow logic gets larger batches and not more calls.
         if self.in_flight {
             return None;
         }

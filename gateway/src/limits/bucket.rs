@@ -34,6 +34,7 @@ impl Bucket {
         if rate.every == 0 {
             return 0;
         }
+        // From now at the earliest: time that passed while it was full is not saved up.
         let charged = |full_at: Micros| full_at.max(now).saturating_add(rate.every);
         let before =
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| Some(charged(full_at)));

@@ -22,6 +22,7 @@ impl Ring {
         debug_assert!(self.frames.back().is_none_or(|last| last.seq + 1 == frame.seq), "a hole in a ring");
         self.bytes += frame.bytes.len();
         self.frames.push_back(frame);
+        // Never the newest: a subscriber that is one behind would otherwise cost a read for a large message.
         while self.frames.len() > 1 && (self.frames.len() > items_max || self.bytes > bytes_max) {
             if let Some(oldest) = self.frames.pop_front() {
                 self.bytes -= oldest.bytes.len();
@@ -32,6 +33,7 @@ impl Ring {
     /// The messages from `seq` on, oldest first, if the one at `seq` is here.
     #[must_use]
     pub fn from(&self, seq: Seq) -> Option<impl Iterator<Item = &Frame>> {
+        // Positions are contiguous, so the place is a difference and nothing is searched.
         let first = self.frames.front()?.seq;
         let at = usize::try_from(seq.checked_sub(first)?).ok()?;
         (at < self.frames.len()).then(|| self.frames.range(at..))

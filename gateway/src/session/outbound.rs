@@ -135,6 +135,7 @@ impl Outbound {
         mut write: impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> io::Result<(Flushed, usize)> {
         let mut written = 0;
+        // A reader that is fast and has much waiting would else keep the shard from all others.
         for _ in 0..WRITES_PER_TURN {
             let Some(Piece { bytes: front, .. }) = self.pieces.front() else { break };
             // One piece, or one that fills a write alone, is offered where it lies: nothing is copied.
@@ -186,6 +187,7 @@ impl Outbound {
     fn release(&mut self, spare: &mut Spare) {
         let queue = std::mem::take(&mut self.pieces);
         let capacity = queue.capacity();
+        // One that grew large would keep its memory for connections that need a few places.
         if capacity > 0 && capacity <= SPARE_FRAMES_MAX && spare.queues.len() < SPARE_QUEUES_MAX {
             spare.queues.push(queue);
         }
@@ -235,6 +237,7 @@ const REASON_BYTES_MAX: usize = 123;
 #[must_use]
 pub fn close_frame(code: u16, reason: &str) -> Bytes {
     let mut end = reason.len().min(REASON_BYTES_MAX);
+    // Half a character is no UTF-8, and a client must end a connection with such a reason as an error.
     while !reason.is_char_boundary(end) {
         end -= 1;
     }

@@ -22,6 +22,7 @@ impl Default for ReadBuffers {
 impl ReadBuffers {
     /// For what one read takes from a socket.
     pub(super) fn take_chunk(&mut self) -> Vec<u8> {
+        // Taken and not borrowed: what is read calls back into the shard that owns these.
         std::mem::take(&mut self.chunk)
     }
 

@@ -70,6 +70,7 @@ impl Shards {
                 runs.push(run);
             }
         }
+        // Waits for space, so that a push is answered only when all homes have it: task holds the rest back.
         for (inbox, runs) in self.inboxes.iter().zip(by_home) {
             for runs in orders(runs) {
                 drop(inbox.send(Incoming::Order(Order::Pushed { epoch, runs })).await);

@@ -90,6 +90,7 @@ impl Inbound {
     /// out of `kept` is kept by its place in there, so that taking frames one by one copies nothing again.
     pub fn close(&mut self, reading: Reading<'_>, kept: Option<&Bytes>, contexts: &mut ContextPool) {
         let Reading { context, track, stream, dry } = reading;
+        // The library's state is as large as its buffer: only one with half a message may keep it.
         if dry && track.between_messages() && context.can_write() {
             contexts.0 = Some(context);
         } else {
@@ -122,6 +123,7 @@ impl Reading<'_> {
     pub fn message(&mut self) -> Result<Option<Message>, Ending> {
         let before = self.stream.bytes;
         let result = self.context.read(&mut self.stream);
+        // By what the library took, not by what it gave: a message may still lie in it.
         self.track.consume(&before[..before.len() - self.stream.bytes.len()]);
         match result {
             Ok(message) => Ok(Some(message)),

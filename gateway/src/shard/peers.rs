@@ -147,6 +147,7 @@ impl Peers {
         if peer.inbox.try_send(Incoming::Peer(message)).is_ok() {
             return true;
         }
+        // Only that it is owed: by the time there is space another hand-over will be the right one.
         peer.owed.set(room.clone(), ());
         self.wait_for_space(to);
         false

@@ -97,6 +97,7 @@ impl Reports {
 
     /// The next thing for the reporter. `part` gives the next part of the full set, empty at its end.
     pub(super) fn next(&mut self, part: impl FnOnce(&mut FullSet) -> Vec<StatusChange>) -> Option<Report> {
+        // In turn: in a large gateway a full set takes seconds, and changes must not wait for its end.
         self.turn = !self.turn;
         let full = self.full.as_mut().filter(|full| !full.whole);
         if let Some(full) = full.filter(|_| self.turn || self.queue.is_empty()) {
@@ -157,6 +158,7 @@ impl Shard {
 }
 
 fn tell(connection: &Connection, part: &mut Vec<StatusChange>) {
+    // Not identified yet, or gone already: that will be, or was, told as a change.
     let Some(identity) = connection.session.identity().filter(|_| !connection.detached) else { return };
     let about = change::About {
         session: connection.session.link().session,

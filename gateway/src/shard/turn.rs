@@ -46,13 +46,16 @@ pub(super) struct WeakCell(Weak<RefCell<Shard>>);
 impl ShardCell {
     /// A shard made with its own handle.
     pub(super) fn new(make: impl FnOnce(WeakCell) -> Shard) -> Self {
+        // The shard holds its own cell weakly: a strong one would never let it go, nor what its tasks hold.
         Self(Rc::new_cyclic(|cell| RefCell::new(make(WeakCell(cell.clone())))))
     }
 
     /// Runs one turn and measures it.
     pub(super) fn turn<R>(&self, act: impl FnOnce(&mut Shard) -> R) -> R {
         let began = Instant::now();
+        // Cannot be held already: a turn never waits, and all tasks of a shard are on one thread.
         let shard = &mut *self.0.borrow_mut();
+        // Before anything acts: after a freeze the lease may be another's.
         shard.check_freeze(began);
         let result = act(shard);
         shard.counters.turn(began.elapsed());

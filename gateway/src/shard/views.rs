@@ -95,6 +95,7 @@ impl Views {
         (after, epoch): (Option<Seq>, Option<Epoch>),
         id: RequestId,
     ) -> bool {
+        // Gone within this very turn: nobody is left to be told that it was a second time.
         let Some(connection) = connections.get(who) else { return true };
         if connection.subscriptions.get(room.as_str()).is_some() {
             return false;
@@ -265,6 +266,7 @@ impl Views {
             && room_view.due.is_none_or(|due| next < due)
         {
             room_view.due = Some(next);
+            // The older entry stays: to look for it would cost more than to pass over it when it comes.
             self.due.push(Reverse((next, key)));
         }
     }

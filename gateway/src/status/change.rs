@@ -42,6 +42,7 @@ pub fn disconnected(about: &About<'_>, goodbye: bool) -> StatusChange {
 /// The connection goes on as somebody else.
 #[must_use]
 pub fn disconnected_by_change(about: &About<'_>) -> StatusChange {
+    // For good: the user before must not stay present for the time that a moving client is given.
     disconnected(about, true)
 }
 

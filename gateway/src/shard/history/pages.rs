@@ -115,6 +115,7 @@ impl<W: Copy, C> Pages<W, C> {
             self.by_key.remove(key);
             return false;
         }
+        // Who comes from here on waits for the next read: this one may not see what they know to be stored.
         let waiters = page.next.drain(..).map(|(_, waiter)| waiter).collect();
         page.read = Some(Read { round: page.round, waiters, here: page.next_here, call: None });
         page.next_here = 0;
