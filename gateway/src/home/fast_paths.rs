@@ -7,6 +7,8 @@ use sluice_proto::grpc::{self, PublishResult, ReadReply, RoomPage};
 use sluice_proto::ids::{Key, SessionId, UserId};
 
 use super::*;
+use crate::defaults;
+use crate::room::limits::RoomLimits;
 use crate::uplink::Link;
 
 const ACTIVE: Need = Need { attached: true, number: 1 };

@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use super::*;
+use crate::defaults;
+use crate::room::limits::RoomLimits;
 
 /// Keeps the calls a home makes, and whom it released.
 #[derive(Default)]
