@@ -42,7 +42,7 @@ async fn scans_of_a_publish(rig: &PgRig, key: &str) -> i64 {
     let store = rig.pg().await;
     assert!(matches!(publish(&store, vec![message("a", "alice", key, "1")]).await[..], [Is::New(_)]));
     // A session hands over its statistics at the latest when it ends.
-    store.close().await.unwrap();
+    store.close().await;
     until("its insert is counted", async || number(&rig.0, INSERTS).await > inserts).await;
     number(&rig.0, SCANS).await - scans
 }
