@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, InstanceState, Registration, Service, pages};
+use sluice_cluster::{Cluster, Instance, InstanceState, Registration, Service, pages};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN};
 use crate::last;
 use crate::metrics::{Metrics, OutcomeLabel};
+use crate::missed::{self, InHand};
 use crate::notices::Notices;
 use crate::presence::{Alive, PresenceService};
 use crate::probe::Probe;
@@ -252,22 +253,19 @@ impl Running {
         dependencies.start(&self.lifecycle);
     }
 
-    /// What a kill would do: calls in hand are made again, and the only logic is missed until another starts.
+    /// What clients would notice of a kill now.
     fn missed(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
         let (peers, view, me) = (self.peers.clone(), self.deps.cluster.view(), self.deps.cluster.me());
         let core = Arc::clone(&self.core);
         move || {
-            let in_hand = core.get().map_or(0, |core| core.publisher.in_hand());
             let (view, me) = (view.borrow(), me.borrow());
-            let others =
-                view.others(Service::Logic, &me).filter(|one| one.state == InstanceState::Serving).count();
-            match (peers.watch().borrow().len(), in_hand, others) {
-                (0, ..) | (_, 0, 1..) => Ok(()),
-                (_, 0, 0) => {
-                    Err("leave gateways without a logic: their clients wait until one starts".to_owned())
-                }
-                (_, in_hand, _) => Err(format!("make {in_hand} publishes wait for another try")),
-            }
+            let serves = |one: &&Instance| one.state == InstanceState::Serving;
+            missed::by_clients(InHand {
+                gateways: peers.watch().borrow().values().filter(|peer| last::may_be_gateway(peer)).count(),
+                publishes: core.get().map_or(0, |core| core.publisher.in_hand()),
+                notices: core.get().map_or(0, |core| core.publisher.notices_in_hand()),
+                others: view.others(Service::Logic, &me).filter(serves).count(),
+            })
         }
     }
 

@@ -18,7 +18,7 @@ use crate::defaults::{GRANTS_MAX, LEEWAY_S, TOKEN_BYTES_MAX};
 /// What a user may do: exact room names, or prefixes ending in `*`. Rooms that address one user (`@…`) are only granted by
 /// what begins with `@`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "an object with sub and pub")]
 pub struct Grants {
     /// Rooms to subscribe to, read and look into.
     pub sub: Vec<String>,
@@ -37,6 +37,7 @@ impl Grants {
 
 /// The claims of a token that are looked at; others are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Claims {
     /// The user.
     pub sub: String,
@@ -198,6 +199,12 @@ impl Auth {
             |error| match error.kind() {
                 ErrorKind::InvalidSignature => AuthError::Signature,
                 ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => AuthError::Algorithm,
+                ErrorKind::Json(why) => {
+                    AuthError::Malformed(format!("its header or claims are not as they should be: {why}"))
+                }
+                ErrorKind::InvalidToken | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => {
+                    AuthError::Malformed("it is not three base64url parts joined by dots".to_owned())
+                }
                 _ => AuthError::Malformed(error.to_string()),
             },
         )

@@ -27,7 +27,7 @@ pub async fn stay(
 }
 
 /// Tasks are connected too, and wait for gateways themselves; who has not said anything yet may be anyone.
-fn may_be_gateway(peer: &PeerState) -> bool {
+pub(crate) fn may_be_gateway(peer: &PeerState) -> bool {
     let gateway = Service::Gateway.as_str();
     peer.instance.as_ref().is_none_or(|id| id.as_str().split('-').next() == Some(gateway))
 }

@@ -12,6 +12,7 @@ pub mod deps;
 pub mod error;
 mod last;
 pub mod metrics;
+mod missed;
 mod notices;
 mod presence;
 mod probe;

@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
 use prost::Message as _;
 use sluice_lifecycle::Scope;
 use sluice_proto::grpc::{self, Notice, RoomRun};
@@ -37,6 +39,8 @@ pub struct Notices {
     handed_over: CancellationToken,
     /// Cancelled when nothing more is to be forgotten.
     done: CancellationToken,
+    /// Groups that were offered and neither handed over nor dropped yet.
+    in_hand: Arc<AtomicU64>,
     metrics: Metrics,
 }
 
@@ -53,16 +57,24 @@ impl Notices {
             queue_items_max: NOTICES_QUEUED_MAX,
             queue_bytes_max: NOTICES_QUEUED_BYTES_MAX,
         };
+        let in_hand = Arc::new(AtomicU64::new(0));
         let lane = |lane: u8| {
             let (queue, noted, metrics) = (Arc::clone(&queue), noted.clone(), metrics.clone());
-            let run = move |batch| publish(Arc::clone(&queue), noted.clone(), metrics.clone(), lane, batch);
+            let in_hand = Arc::clone(&in_hand);
+            let run = move |batch: Vec<Outgoing>| {
+                let (groups, in_hand) = (batch.len() as u64, Arc::clone(&in_hand));
+                let published = publish(Arc::clone(&queue), noted.clone(), metrics.clone(), lane, batch);
+                published.inspect(move |_| {
+                    in_hand.fetch_sub(groups, Ordering::Relaxed);
+                })
+            };
             let (batcher, drive) =
                 Batcher::new("notices", bounds, |out: &Outgoing| out.bytes.len(), handed_over.clone(), run);
             scope.spawn("notices", drive);
             batcher
         };
         let lanes = (0..LANES).map(lane).collect();
-        Self { lanes, noted, handed_over, done, metrics }
+        Self { lanes, noted, handed_over, done, in_hand, metrics }
     }
 
     /// Hands over a committed group, or drops it.
@@ -75,9 +87,18 @@ impl Notices {
         let bytes = notice.encode_to_vec().into();
         let out = Outgoing { epoch: committed.epoch, bytes, note: committed.note };
         // Never waits: a queue that is away must not delay a commit (C6).
+        // Before the offer, as it may be handed over before this goes on.
+        self.in_hand.fetch_add(1, Ordering::Relaxed);
         if self.lanes[usize::from(lane % LANES)].offer(out).is_err() {
+            self.in_hand.fetch_sub(1, Ordering::Relaxed);
             self.metrics.notices_dropped.inc();
         }
+    }
+
+    /// Groups that NATS has not taken yet.
+    #[must_use]
+    pub fn in_hand(&self) -> u64 {
+        self.in_hand.load(Ordering::Relaxed)
     }
 
     /// Sends what waits, then forgets what was sent. Harmless when repeated.

@@ -36,6 +36,7 @@ pub struct Publisher {
     stop: CancellationToken,
     metrics: Metrics,
     in_hand: AtomicU64,
+    notices: Arc<Notices>,
 }
 
 impl Publisher {
@@ -75,6 +76,7 @@ impl Publisher {
             stop: stop.clone(),
             metrics: metrics.clone(),
             in_hand: AtomicU64::new(0),
+            notices,
         }
     }
 
@@ -127,6 +129,12 @@ impl Publisher {
     #[must_use]
     pub fn in_hand(&self) -> u64 {
         self.in_hand.load(Ordering::Relaxed)
+    }
+
+    /// Committed groups that the queue has not taken yet.
+    #[must_use]
+    pub fn notices_in_hand(&self) -> u64 {
+        self.notices.in_hand()
     }
 
     async fn commit(&self, call: PublishCall) -> CallOutcomes {

@@ -91,7 +91,7 @@ pub async fn probe(endpoints: Vec<String>) -> Result<String, String> {
             let mut client = etcd_client::Client::connect([endpoint], None).await?;
             client.status().await
         };
-        let status = status.await.map_err(|error| format!("{endpoint}: {error}"))?;
+        let status = status.await.map_err(|error| format!("{endpoint}: {}", registry::describe(&error)))?;
         said.push(format!("etcd {}", status.version()));
     }
     Ok(said.join(", "))

@@ -112,6 +112,7 @@
 //! only the watchdog counts real time.
 
 mod alarm;
+mod causes;
 mod engine;
 mod lifecycle;
 mod plan;
@@ -125,6 +126,7 @@ mod task;
 mod wait;
 mod watchdog;
 
+pub use causes::error_chain;
 pub use engine::Engine;
 pub use lifecycle::Lifecycle;
 pub use plan::{Plan, PlanError, StagePlan, TOTAL_DEFAULT};

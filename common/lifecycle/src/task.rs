@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
+use crate::causes::error_chain;
+
 /// Any error, as hooks and tasks return it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -76,28 +78,12 @@ where
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(result)) => Poll::Ready(match result.into_result() {
                 Ok(()) => End::Done,
-                Err(error) => End::Failed(describe(error.as_ref())),
+                Err(error) => End::Failed(error_chain(error.as_ref())),
             }),
             Err(panic) => Poll::Ready(End::Panicked(message(panic.as_ref()))),
         }
     })
     .await
-}
-
-/// An error with its causes, on one line.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let shown = next.to_string();
-        // Many libraries repeat their cause in their own text.
-        if !text.contains(&shown) {
-            text.push_str(": ");
-            text.push_str(&shown);
-        }
-        cause = next.source();
-    }
-    text
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

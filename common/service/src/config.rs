@@ -139,7 +139,7 @@ fn read_file<T: DeserializeOwned>(path: &Path, tree: &mut Table) -> Result<T, Co
         std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
     let names = last_names(tree);
     let failed = |error: toml::de::Error| {
-        let mut text = error.to_string();
+        let mut text = merge::in_words(&error.to_string());
         if let Some(near) = unknown_in(error.message()).and_then(|key| near(key, &names)) {
             let _ = write!(text, "did you mean `{near}`?");
         }

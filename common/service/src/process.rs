@@ -8,7 +8,9 @@ use futures::future::{BoxFuture, join_all};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use sluice_lifecycle::{Lifecycle, Plan, PlanError, Signals, StopReason, WATCHDOG_MARGIN, arm_watchdog};
+use sluice_lifecycle::{
+    Lifecycle, Plan, PlanError, Signals, StopReason, WATCHDOG_MARGIN, arm_watchdog, error_chain,
+};
 use sluice_program::output::{self, Unwritten};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
@@ -226,7 +228,7 @@ fn live<C: Settings>(
     let started = async {
         let started = start(config, &lifecycle).await;
         if let Err(error) = &started {
-            lifecycle.stop(StopReason::NotStarted(error.to_string(), error.exit_code()));
+            lifecycle.stop(StopReason::NotStarted(error_chain(error), error.exit_code()));
         }
         if seeded::is(Bug::WedgedStop) {
             lifecycle.stopping().cancelled().await;
@@ -254,6 +256,6 @@ fn kill_timer<C: Settings>(config: &C) -> Result<(), PlanError> {
 }
 
 fn refuse<C: Settings>(error: &StartError) -> i32 {
-    Lines::stderr().say(&format!("sluice-{}: {error}", C::SERVICE));
+    Lines::stderr().say(&format!("sluice-{}: {}", C::SERVICE, error_chain(error)));
     error.exit_code()
 }

@@ -70,10 +70,9 @@ pub fn init_text(level: &str) -> Result<(), BadLevel> {
 /// What passes: `RUST_LOG` if it says something, else `level`.
 fn filter(level: &str) -> Result<EnvFilter, BadLevel> {
     let variable = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.trim().is_empty());
-    match variable {
-        Some(variable) => level::filter(EnvFilter::DEFAULT_ENV, &variable),
-        None => level::filter("log.level", level),
-    }
+    // Also when the variable wins: it will be taken away one day.
+    let configured = level::filter("log.level", level)?;
+    variable.map_or(Ok(configured), |variable| level::filter(EnvFilter::DEFAULT_ENV, &variable))
 }
 
 /// From here on panics are lines of the log like any other: `std` would write them to a reader that may be stuck,

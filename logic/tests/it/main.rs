@@ -8,6 +8,11 @@
 )]
 
 mod fake;
+mod missed;
+#[cfg(feature = "servers")]
+mod outage;
+#[cfg(feature = "servers")]
+mod password;
 #[cfg(feature = "servers")]
 mod process;
 mod publish;

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::rig::{SECRET, get};
 use super::stores::{eventually, signal_postgres, stores};
 
-fn command() -> Command {
+pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice-logic"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_")) {
         command.env_remove(name);
@@ -35,32 +35,32 @@ fn command() -> Command {
 }
 
 /// A logic that has said where it listens.
-struct Logic {
+pub struct Logic {
     child: Child,
     line: Value,
 }
 
-struct Ended {
-    code: Option<i32>,
-    after: Duration,
-    log: String,
+pub struct Ended {
+    pub code: Option<i32>,
+    pub after: Duration,
+    pub log: String,
 }
 
 impl Logic {
-    async fn start(urls: &[(&str, String)]) -> Self {
+    pub async fn start(urls: &[(&str, String)]) -> Self {
         let mut command = command();
         command.envs(urls.iter().map(|(key, url)| (*key, url)));
         Self::spawn(command).await
     }
 
-    async fn spawn(mut command: Command) -> Self {
+    pub async fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(Duration::from_secs(10), lines.next_line()).await.unwrap().unwrap().unwrap();
         Self { child, line: serde_json::from_str(&line).unwrap() }
     }
 
-    fn admin(&self) -> SocketAddr {
+    pub fn admin(&self) -> SocketAddr {
         self.line["admin"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap()
     }
 
@@ -68,11 +68,11 @@ impl Logic {
         self.line["api"].as_str().unwrap().parse().unwrap()
     }
 
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         eventually("it is ready", async || get(self.admin(), "/readyz").await.0 == 200).await;
     }
 
-    async fn end(mut self, signal: Signal) -> (Option<i32>, Duration) {
+    pub async fn end(mut self, signal: Signal) -> (Option<i32>, Duration) {
         self.ended(signal).await
     }
 
@@ -84,7 +84,7 @@ impl Logic {
         (status.code(), began.elapsed())
     }
 
-    async fn signal(mut self, signal: Signal) -> Ended {
+    pub async fn signal(mut self, signal: Signal) -> Ended {
         let (code, after) = self.ended(signal).await;
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).await.unwrap();
@@ -99,7 +99,7 @@ impl Ended {
     }
 }
 
-fn urls(cluster: &Cluster) -> Vec<(&'static str, String)> {
+pub fn urls(cluster: &Cluster) -> Vec<(&'static str, String)> {
     let url = |service| cluster.store(service).url().to_owned();
     vec![
         ("SLUICE_NATS__URL", url(Service::Nats)),

@@ -22,7 +22,7 @@ fn took(report: &Report, stage: Stage) -> Duration {
 }
 
 /// A gateway says that it is connected, and whether it drains.
-async fn hello(caller: &Caller, instance: &str, draining: bool) {
+pub async fn hello(caller: &Caller, instance: &str, draining: bool) {
     let mut request = Request::new(HeadsRequest { rooms: Vec::new() });
     request.metadata_mut().insert(INSTANCE_HEADER, instance.parse().unwrap());
     if draining {

@@ -9,6 +9,7 @@ mod duties;
 mod gateway;
 mod logic;
 mod memory;
+mod missed;
 #[cfg(feature = "servers")]
 mod real;
 #[cfg(all(feature = "servers", not(feature = "seeded-bugs")))]

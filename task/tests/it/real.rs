@@ -1,5 +1,6 @@
 //! NATS, Redis and etcd, and what only they show: a task that is killed, and servers that are not there.
 
+mod levels;
 mod process;
 
 use std::sync::Arc;

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use sluice_launcher::Setting;
+use sluice_lifecycle::error_chain;
 use sluice_program::{arguments, output};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -86,7 +87,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(format_args!("sluice-bench: {error:#}"));
+            output::note(format_args!("sluice-bench: {}", error_chain(error.as_ref())));
             ExitCode::FAILURE
         }
     }

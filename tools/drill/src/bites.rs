@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use sluice_judge::verdict::{AnomalyKind, Verdict};
 use sluice_launcher::{Service, service_binary};
+use sluice_lifecycle::error_chain;
 use sluice_program::output::{self, Unwritten};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -88,7 +89,7 @@ impl Ran {
     fn of(outcome: anyhow::Result<run::Outcome>, began: Instant) -> Self {
         let seconds = began.elapsed().as_secs_f32();
         match outcome {
-            Err(error) => Self { kinds: Vec::new(), why: Some(format!("{error:#}")), seconds },
+            Err(error) => Self { kinds: Vec::new(), why: Some(error_chain(error.as_ref())), seconds },
             Ok(outcome) => {
                 let verdicts = || outcome.parts.iter().map(|(_, verdict)| verdict);
                 let why = verdicts().flat_map(|verdict| verdict.inconclusive.clone()).next();

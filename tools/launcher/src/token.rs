@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 /// Seconds by which clocks may differ.
 const LEEWAY_S: u64 = 30;
+const NO_JWT: &str = "this is no JWT (three base64url parts joined by dots)";
 
 /// Which rooms: exact names, or a prefix ending in `*`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "an object with sub and pub")]
 pub struct Grants {
     /// Rooms to read.
     #[serde(default)]
@@ -24,6 +26,7 @@ pub struct Grants {
 
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Claims {
     /// The user.
     pub sub: String,
@@ -55,9 +58,7 @@ pub fn mint(secret: &str, user: &str, grants: Grants, ttl: Duration) -> Result<S
 /// # Errors
 /// [`Refused`] says what is wrong with it and, where that helps, what it contains.
 pub fn check(secret: &str, token: &str) -> Result<Claims, Refused> {
-    let header = decode_header(token).map_err(|error| {
-        Refused(format!("this is no JWT (three base64url parts joined by dots): {error}"))
-    })?;
+    let header = decode_header(token).map_err(|error| explain(error.kind(), token))?;
     if header.alg != Algorithm::HS256 {
         return Err(Refused(format!("signed with {:?}, only HS256 is accepted", header.alg)));
     }
@@ -85,8 +86,10 @@ fn explain(kind: &ErrorKind, token: &str) -> Refused {
             format!("the signature does not fit the secret (the token claims to be for {:?})", claims.sub)
         }
         (ErrorKind::MissingRequiredClaim(claim), _) => format!("the claim {claim:?} is missing"),
-        (ErrorKind::Json(error), _) => format!("its claims are not as they should be: {error}"),
-        (kind, _) => format!("{kind:?}"),
+        (ErrorKind::Json(error), _) => format!("its header or claims are not as they should be: {error}"),
+        (ErrorKind::InvalidToken | ErrorKind::Base64(_) | ErrorKind::Utf8(_), _) => NO_JWT.to_owned(),
+        (ErrorKind::ImmatureSignature, Ok(_)) => "it is not valid yet".to_owned(),
+        (kind, _) => format!("it cannot be verified ({kind:?})"),
     })
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sluice_dev::{Dev, Error, Options};
-use sluice_lifecycle::{Lifecycle, Report, Signals, StopReason, WATCHDOG_MARGIN, arm_watchdog};
+use sluice_lifecycle::{Lifecycle, Report, Signals, StopReason, WATCHDOG_MARGIN, arm_watchdog, error_chain};
 use sluice_service::lines::{self, Lines};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -90,7 +90,7 @@ async fn live(run: Run) -> anyhow::Result<ExitCode> {
             Ok(dev) => tell(dev, &output, &lifecycle).await,
             Err(error) => {
                 // Through the lifecycle, so that what has started is released in order as at any other stop.
-                lifecycle.stop(StopReason::NotStarted(error.to_string(), error.exit_code().into()));
+                lifecycle.stop(StopReason::NotStarted(error_chain(error), error.exit_code().into()));
             }
         }
         started
@@ -143,6 +143,6 @@ fn ended(output: &Output, report: &Report) -> ExitCode {
 fn refused(error: &Error) -> ExitCode {
     // A terminal may show ^C before it.
     let lead = if std::io::stderr().is_terminal() { "\r" } else { "" };
-    Lines::stderr().say(&format!("{lead}sluice dev: {error}"));
+    Lines::stderr().say(&format!("{lead}sluice dev: {}", error_chain(error)));
     ExitCode::from(error.exit_code())
 }

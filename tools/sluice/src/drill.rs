@@ -10,6 +10,7 @@ use sluice_drill::run::{self, Habit, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given;
 use sluice_launcher::Setting;
+use sluice_lifecycle::error_chain;
 use sluice_program::output;
 use tokio_util::sync::CancellationToken;
 
@@ -175,7 +176,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let options = match arguments.options() {
         Ok(options) => options,
         Err(error) => {
-            output::note(format_args!("sluice: {error:#}"));
+            output::note(format_args!("sluice: {}", error_chain(error.as_ref())));
             return Ok(ExitCode::from(2));
         }
     };

@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
+use sluice_lifecycle::error_chain;
 use sluice_program::{arguments, build, features};
 use sluice_service::lines::{self, Lines};
 use sluice_service::telemetry;
@@ -77,7 +78,7 @@ async fn main() -> ExitCode {
         Err(error) => Err(error.into()),
     };
     let code = code.unwrap_or_else(|error| {
-        Lines::stderr().say(&format!("sluice: {error:#}"));
+        Lines::stderr().say(&format!("sluice: {}", error_chain(error.as_ref())));
         ExitCode::FAILURE
     });
     lines::flush();

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use sluice_drill::run::During;
+use sluice_lifecycle::error_chain;
 use sluice_program::output::note;
 use tokio_util::sync::CancellationToken;
 
@@ -107,7 +108,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let (fleet, mut state, options) = match prepared.await {
         Ok(prepared) => prepared,
         Err(error) => {
-            note(format_args!("sluice: {error:#}"));
+            note(format_args!("sluice: {}", error_chain(error.as_ref())));
             return Ok(ExitCode::from(2));
         }
     };

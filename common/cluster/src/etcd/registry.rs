@@ -28,7 +28,7 @@ pub enum RegistryError {
     #[error("etcd did not answer in time")]
     Timeout,
     /// etcd answered with another error.
-    #[error("etcd: {0}")]
+    #[error("{}", describe(.0))]
     Etcd(#[from] Error),
 }
 

@@ -47,10 +47,18 @@ pub(super) fn apply<T: DeserializeOwned>(
             Err(error) if error.message().starts_with("unknown field") => {
                 return Err(OverrideRefused::Unknown);
             }
-            Err(error) => refused = refused.or(Some(OverrideRefused::Invalid(error.message().to_owned()))),
+            Err(error) => refused = refused.or(Some(OverrideRefused::Invalid(in_words(error.message())))),
         }
     }
     Err(refused.unwrap_or(OverrideRefused::Unknown))
+}
+
+/// serde's text without the names of our types: a section is a table.
+pub(super) fn in_words(text: &str) -> String {
+    const TYPE: &str = "expected struct ";
+    let Some((before, after)) = text.split_once(TYPE) else { return text.to_owned() };
+    let after = after.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+    format!("{before}expected a table{after}")
 }
 
 /// What a text can mean, the most literal first: a string, a TOML value, a list of strings.

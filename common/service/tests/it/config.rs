@@ -186,3 +186,11 @@ fn a_secret_is_not_in_an_error_nor_printed() {
     let shown = masked_toml(&config);
     assert!(!shown.contains("hush") && shown.contains("10.0.0.1:1") && shown.contains("[drain]"), "{shown}");
 }
+
+/// People know tables and values, not the types of the program.
+#[test]
+fn a_value_in_the_place_of_a_section_is_said_in_words_of_the_file() {
+    for text in [refused(Some("drain = 5"), &[], &[]), refused(None, &[], &[("drain", "5")])] {
+        assert!(text.contains("expected a table") && !text.contains("struct"), "{text}");
+    }
+}

@@ -24,7 +24,7 @@ impl From<Failure> for StoreError {
     fn from(Failure { error, completed }: Failure) -> Self {
         let Some(server) = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>())
         else {
-            return Self::Unknown(error.to_string());
+            return Self::Unknown(said(&error));
         };
         // The commit begins after `CommandComplete`: from there on the statement may be stored.
         if completed || !rolls_back(server.severity()) {
@@ -37,11 +37,21 @@ impl From<Failure> for StoreError {
 
 /// A failure to connect, or of a connection that has not carried a caller's statement yet.
 pub(super) fn dial_error(error: &sqlx::Error) -> StoreError {
-    let Some(server) = error.as_database_error() else { return StoreError::Unreachable(error.to_string()) };
+    let Some(server) = error.as_database_error() else { return StoreError::Unreachable(said(error)) };
     let code = server.code().unwrap_or_default();
     match fix_of(&code) {
-        Some(fix) => StoreError::Misconfigured(format!("{error}; {fix}")),
+        Some(fix) => StoreError::Misconfigured(format!("{}; {fix}", server.message())),
         None => StoreError::RolledBack { sqlstate: code.into_owned(), message: server.message().to_owned() },
+    }
+}
+
+/// The words of the server or of the system, without those the driver puts before them.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not named speaks for itself")]
+fn said(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(server) => server.message().to_owned(),
+        sqlx::Error::Io(system) => system.to_string(),
+        _ => error.to_string(),
     }
 }
 

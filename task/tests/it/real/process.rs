@@ -19,14 +19,14 @@ use crate::gateway::{Gateway, Got};
 use crate::rig::{Rig, SOON, Task, get};
 
 /// A task as a process of its own; killed when dropped.
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Process {
     fn start(config: &Config) -> Self {
         Self(Self::command(config).spawn().unwrap())
     }
 
-    fn command(config: &Config) -> Command {
+    pub fn command(config: &Config) -> Command {
         let list = |list: &[String]| format!("{list:?}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluice-task"));
         command

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use rand::RngExt;
 use sluice_judge::record::FaultRecord;
 use sluice_launcher::{Service, Signal};
+use sluice_lifecycle::error_chain;
 use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
@@ -141,7 +142,7 @@ impl FaultInjector<'_> {
     /// It could not even be prepared: nothing was harmed, and nothing is shown.
     fn missed(&self, role: Role, why: &anyhow::Error) -> FaultRecord {
         let mut fault = self.begin(role);
-        fault.note = format!("not done: {why:#}");
+        fault.note = format!("not done: {}", error_chain(why.as_ref()));
         fault
     }
 }

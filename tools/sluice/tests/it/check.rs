@@ -104,4 +104,7 @@ fn servers_are_tried_when_that_is_asked_for() {
         assert!(said.contains(&format!("{key}: ")), "{key}: {said}");
     }
     assert!(!said.contains("hush"), "{said}");
+    for internal in ["grpc request error", "source:", "Transport", "tonic", "error communicating"] {
+        assert!(!said.contains(internal), "words of a driver, {internal}: {said}");
+    }
 }

@@ -3,6 +3,7 @@
 
 mod check;
 mod cluster;
+mod errors;
 mod help;
 mod reference;
 mod roll;
