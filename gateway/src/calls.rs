@@ -89,6 +89,23 @@ pub struct Calls {
     /// When a logic last answered, milliseconds after `began`; 0 = never.
     heard_ms: AtomicU64,
     authentications: Semaphore,
+    traces: Traces,
+}
+
+/// Calls that told interest or presence, which Redis may hold since: all but those that certainly never left this
+/// process. One that is under way counts, or given up, as it may have been executed.
+#[derive(Debug, Default)]
+struct Traces(AtomicU64);
+
+impl Traces {
+    async fn of<R>(&self, call: impl Future<Output = Result<R, Status>>) -> Result<R, Status> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let result = call.await;
+        if result.as_ref().err().is_some_and(never_connected) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+        result
+    }
 }
 
 type Client = LogicClient<CallerChannel>;
@@ -106,6 +123,7 @@ impl Calls {
             began: Instant::now(),
             heard_ms: AtomicU64::new(0),
             authentications,
+            traces: Traces::default(),
         }
     }
 
@@ -167,7 +185,8 @@ impl Calls {
     /// No answer in time.
     pub async fn subscribe(&self, lane: u8, rooms: &[RoomId]) -> Result<SubscribeReply, CallFailed> {
         let request = SubscribeRequest { instance: self.me().to_string(), rooms: texts(rooms) };
-        let call = |mut client: Client, request| async move { client.subscribe(request).await };
+        let call =
+            |mut client: Client, request| async move { self.traces.of(client.subscribe(request)).await };
         let reply = self.within(lane, request, CALL_WITHIN, call).await?;
         self.marker.saw(reply.marker);
         self.epoch.saw(reply.epoch);
@@ -216,11 +235,21 @@ impl Calls {
     /// # Errors
     /// No answer in time.
     pub async fn report(&self, request: StatusRequest, within: Duration) -> Result<StatusReply, CallFailed> {
-        let call = |mut client: Client, request| async move { client.report_status(request).await };
+        let tells = !request.changes.is_empty() || request.full.is_some();
+        let call = |mut client: Client, request| async move {
+            let call = client.report_status(request);
+            if tells { self.traces.of(call).await } else { call.await }
+        };
         let reply = self.within(0, request, within, call).await?;
         self.marker.saw(reply.marker);
         self.epoch.saw(reply.epoch);
         Ok(reply)
+    }
+
+    /// Whether Redis may hold anything of this gateway.
+    #[must_use]
+    pub fn left_traces(&self) -> bool {
+        self.traces.0.load(Ordering::Relaxed) > 0
     }
 
     /// Tells every logic we have a connection to that we drain, at once and in parallel: the last of them

@@ -224,6 +224,17 @@ impl Reporter {
     /// Says goodbye for the whole instance, in one call: all that waits is told by that too. Where that does not
     /// succeed, change after change while there is time.
     async fn flush(mut self) {
+        let calls = &self.shared.calls;
+        // What waits in the shards was never told either: nobody has to hear that it has gone.
+        if !calls.left_traces() {
+            return;
+        }
+        if calls.channels().all().is_empty() {
+            tracing::info!(
+                "No logic is known that could be told that this gateway goes; what it has is reaped."
+            );
+            return;
+        }
         let by = Instant::now() + self.until.within;
         if self.goodbye(self.until.within / 2).await {
             return;

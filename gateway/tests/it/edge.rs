@@ -11,6 +11,8 @@ mod frozen;
 mod limits;
 mod logic;
 mod one_order;
+#[cfg(feature = "servers")]
+mod prefix;
 mod process;
 mod rig;
 

@@ -16,17 +16,17 @@ use super::logic::Scripted;
 use super::rig::Client;
 
 /// A stop that is asked for takes a second; this much a busy machine may add.
-const BUDGET: Duration = Duration::from_secs(5);
+pub const BUDGET: Duration = Duration::from_secs(5);
 
 /// Killed when dropped.
-struct Process {
+pub struct Process {
     child: Child,
     said: Value,
 }
 
 impl Process {
     /// Starts it beside a logic, without etcd, and waits for its line.
-    fn start(logic: &str, command: impl FnOnce(&mut Command)) -> Self {
+    pub fn start(logic: &str, command: impl FnOnce(&mut Command)) -> Self {
         let mut gateway = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"));
         for key in ["listen", "admin.listen", "grpc.listen"] {
             gateway.args(["--set", &format!("{key}=127.0.0.1:0")]);
@@ -44,7 +44,7 @@ impl Process {
         Self { child, said }
     }
 
-    fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         self.said["ws"].as_str().unwrap()
     }
 
@@ -59,15 +59,15 @@ impl Process {
         String::from_utf8(answer).unwrap()
     }
 
-    async fn admin(&self, path: &str) -> String {
+    pub async fn admin(&self, path: &str) -> String {
         Self::get(self.said["admin"].as_str().unwrap(), path).await
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
-    async fn exited(&mut self) -> Option<i32> {
+    pub async fn exited(&mut self) -> Option<i32> {
         eventually("it exits", 2 * BUDGET, async || self.child.try_wait().unwrap().is_some()).await;
         self.child.wait().unwrap().code()
     }
@@ -81,7 +81,7 @@ impl Drop for Process {
 }
 
 /// A scripted logic, for as long as the test runs.
-async fn logic() -> String {
+pub async fn logic() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
@@ -208,7 +208,36 @@ async fn a_port_that_is_taken_is_an_error_in_the_log_too() {
     assert!(last["reason"].as_str().unwrap().contains(&taken.local_addr().unwrap().to_string()), "{last}");
 }
 
-fn lines(log: &tempfile::NamedTempFile) -> Vec<Value> {
+/// Nothing was told that has to be taken back, whether a logic is named and not there, or nobody is.
+#[tokio::test]
+async fn an_idle_gateway_without_a_logic_waits_for_none_at_its_stop() {
+    for seeds in [format!("127.0.0.1:{}", free_port()), String::new()] {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut process = Process::start(&seeds, |command| {
+            command.stderr(log.reopen().unwrap());
+        });
+        // Reports are tried by now, and have failed.
+        eventually("it looks for a logic", 2 * BUDGET, async || {
+            lines(&log).iter().any(|line| line["dependency"] == "logic")
+        })
+        .await;
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.exited().await, Some(0));
+        waited_for_none(&log);
+    }
+}
+
+/// Its flush was over long before its time.
+pub fn waited_for_none(log: &tempfile::NamedTempFile) {
+    let all = lines(log);
+    let over = all.iter().filter(|line| line["message"] == "Stage is over");
+    let flush = over.filter(|line| line["stage"] == "flush").next_back().unwrap();
+    assert_eq!(flush["outcome"], "done", "{flush}");
+    let ms = |key: &str| flush[key].as_u64().unwrap();
+    assert!(ms("elapsed_ms") < ms("allowed_ms") / 2, "{flush}");
+}
+
+pub fn lines(log: &tempfile::NamedTempFile) -> Vec<Value> {
     let text = std::fs::read_to_string(log.path()).unwrap();
     // The last line may be under way.
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
