@@ -1,6 +1,6 @@
 //! What happens in a cluster, in the words of `sluice cluster --json`.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::node::Addresses;
 use crate::service::Service;
@@ -27,7 +27,8 @@ pub enum Event {
         service: Service,
         /// Its name: `logic-1` is the first logic.
         name: String,
-        /// Its place in the list of its service, from 0.
+        /// Its place in the list of its service; in JSON as names count, from 1.
+        #[serde(serialize_with = "from_one")]
         index: usize,
         /// Its pid.
         pid: u32,
@@ -42,6 +43,10 @@ pub enum Event {
         /// Why not.
         error: String,
     },
+}
+
+fn from_one<S: Serializer>(index: &usize, serializer: S) -> Result<S::Ok, S::Error> {
+    (index + 1).serialize(serializer)
 }
 
 #[cfg(test)]
@@ -59,7 +64,7 @@ mod tests {
             Addresses { admin: Some("http://a".into()), api: Some("b".into()), ..Addresses::default() };
         let start =
             Event::Start { service: Service::Logic, name: "logic-1".into(), index: 0, pid: 2, addresses };
-        let text = r#"{"event":"start","service":"logic","name":"logic-1","index":0,"pid":2,"admin":"http://a","api":"b"}"#;
+        let text = r#"{"event":"start","service":"logic","name":"logic-1","index":1,"pid":2,"admin":"http://a","api":"b"}"#;
         assert_eq!(json(&start), text);
     }
 }

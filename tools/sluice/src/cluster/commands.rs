@@ -81,11 +81,15 @@ fn parse(line: &str) -> Result<Start, String> {
     let wrong =
         |why: String| format!("cannot use {line:?}: {why}; write for example {{\"start\":\"logic\"}}");
     let Line { start, index } = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
-    // A name counts from 1, the index of a list from 0.
+    // Both count from 1, as the names in every list do.
+    let from_zero = |number: usize| number.checked_sub(1);
     let (service, named) = match start.split_once('-') {
-        Some((service, number)) => (service, number.parse::<usize>().ok().and_then(|n| n.checked_sub(1))),
-        None => (start.as_str(), index),
+        Some((service, number)) => (service, number.parse().ok().and_then(from_zero)),
+        None => (start.as_str(), index.and_then(from_zero)),
     };
+    if index == Some(0) {
+        return Err(wrong("instances are counted from 1".to_owned()));
+    }
     let service = service.parse().map_err(|_| wrong(format!("there is no service {service:?}")))?;
     if start.contains('-') && (named.is_none() || index.is_some()) {
         return Err(wrong("a name ends in a number from 1, and is enough".to_owned()));
@@ -101,7 +105,7 @@ mod tests {
     fn commands_are_read() {
         let start = parse(" {\"start\":\"logic\"}\n").unwrap();
         assert_eq!((start.service, start.index), (Service::Logic, None));
-        assert_eq!(parse(r#"{"start":"gateway","index":1}"#).unwrap().index, Some(1));
+        assert_eq!(parse(r#"{"start":"gateway","index":2}"#).unwrap().index, Some(1));
         assert_eq!(parse(r#"{"start":"gateway-2"}"#).unwrap().index, Some(1));
         for text in [
             "start",
@@ -110,7 +114,8 @@ mod tests {
             r#"{"start":"logic","x":1}"#,
             r#"{"start":"logic-0"}"#,
             r#"{"start":"logic-x"}"#,
-            r#"{"start":"logic-1","index":0}"#,
+            r#"{"start":"logic","index":0}"#,
+            r#"{"start":"logic-1","index":1}"#,
         ] {
             assert!(parse(text).unwrap_err().contains("for example"), "{text}");
         }

@@ -84,7 +84,7 @@ fn line_one_events_commands_and_exit_code() {
     let started = cluster.line();
     assert_eq!(
         (&started["event"], &started["service"], &started["index"]),
-        (&json!("start"), &json!("redis"), &json!(0))
+        (&json!("start"), &json!("redis"), &json!(1))
     );
     assert_eq!(started["url"], first["redis"]["url"]);
     let redis = started["pid"].as_u64().unwrap();

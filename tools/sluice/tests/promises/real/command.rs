@@ -79,7 +79,7 @@ fn children_are_replaced_by_a_line_and_ctrl_c_stops_everything() {
         json!({"event": "exit", "service": "logic", "pid": logic, "code": null, "signal": 9})
     );
     let started = cluster.start_one("logic");
-    assert_eq!(started["index"], 0, "{started}");
+    assert_eq!(started["index"], 1, "{started}");
     assert!(started["api"].is_string() && started["admin"].is_string(), "{started}");
     pids.push(started["pid"].clone());
 
