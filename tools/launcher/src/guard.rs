@@ -1,7 +1,6 @@
 //! Ends the children of a launcher that was killed: a shell that waits for the end of a pipe, which the system closes
-//! however the launcher ends. It ends only what the record of the cluster names and still is the same process.
-//!
-//! A parent-death signal would tie each child to the thread that started it, which may end long before the launcher.
+//! however the launcher ends. It ends only what the record of the cluster names and still is the same process; nothing
+//! begins before it is named there, see `held`.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -25,6 +25,7 @@ mod error;
 mod find;
 mod folder;
 mod guard;
+mod held;
 mod log_reader;
 mod node;
 mod options;

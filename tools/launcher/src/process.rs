@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::defaults::LOG_TAIL_BYTES;
 use crate::error::Error;
+use crate::held::Hold;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,29 +57,35 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with its own process group, no standard input and its output appended to `log`; standard error
-    /// goes to `stderr` instead where there is one. With `talks`, standard output is a pipe, returned for the caller to read to its end.
+    /// Starts a command of [`held`](crate::held) with its own process group and its output appended to `log`; standard error goes to
+    /// `stderr` instead where there is one. With `talks`, standard output is a pipe, returned for the caller to read to
+    /// its end. The program begins once `on_record` has taken its pid.
     pub(crate) fn start(
         name: String,
         mut command: Command,
         log: PathBuf,
         stderr: Option<PipeWriter>,
         talks: bool,
+        on_record: impl FnOnce(u32) -> Result<(), Error>,
     ) -> Result<(Arc<Self>, Option<ChildStdout>), Error> {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log);
         let file = file.map_err(Error::file("cannot open", &log))?;
         let copy = file.try_clone().map_err(Error::file("cannot open", &log))?;
         let stderr = stderr.map_or_else(|| Stdio::from(file), Stdio::from);
         // A group of its own: Ctrl-C in a terminal reaches the launcher alone, which stops in order.
-        command.stdin(Stdio::null()).stderr(stderr).process_group(0).kill_on_drop(true);
+        command.stderr(stderr).process_group(0).kill_on_drop(true);
         if talks {
             command.stdout(Stdio::piped());
         } else {
             command.stdout(copy);
         }
-        let mut child = command.spawn().map_err(|source| Error::Spawn { name: name.clone(), source })?;
+        let failed = |source| Error::Spawn { name: name.clone(), source };
+        let hold = Hold::on(&mut command).map_err(failed)?;
+        let mut child = command.spawn().map_err(failed)?;
         let stdout = child.stdout.take();
         let pid = child.id().unwrap_or_default();
+        on_record(pid)?;
+        hold.release();
         let exit = watch::Sender::new(None);
         let process = Self { name, pid, log, child: Mutex::new(child), asked: Mutex::new(None), exit };
         Ok((Arc::new(process), stdout))

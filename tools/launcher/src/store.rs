@@ -12,9 +12,13 @@ use crate::defaults::{POSTGRES_CONNECTIONS, PROBE};
 use crate::error::Error;
 use crate::find;
 use crate::folder::{Folder, Owner};
+use crate::held::{self, Hold};
 use crate::port::Port;
 use crate::probe;
+use crate::record::ProcessRecord;
 use crate::service::Service;
+
+const INITDB: &str = "initdb";
 
 /// A server that can be started again and again on the same port with the same data.
 #[derive(Debug)]
@@ -92,9 +96,8 @@ impl Store {
         if self.service == Service::Postgres { Signal::SIGINT } else { Signal::SIGTERM }
     }
 
-    /// A command with a clean environment, as the user that owns the data.
-    fn program(&self, binary: &Path) -> Command {
-        let mut command = Command::new(binary);
+    /// The command with a clean environment, as the user that owns the data.
+    fn of(&self, mut command: Command) -> Command {
         // PostgreSQL and its tools read dozens of variables: what the caller has set must not change a test.
         command.env_clear().env("LC_ALL", "C").current_dir(&self.data);
         for name in ["PATH", "TZ", "TMPDIR", "ETCD_UNSUPPORTED_ARCH"] {
@@ -108,7 +111,7 @@ impl Store {
     }
 
     pub(crate) fn command(&self) -> Command {
-        let mut command = self.program(&self.binary);
+        let mut command = self.of(held::command(&self.binary));
         let port = self.port.number().to_string();
         match self.service {
             // With its files in the folder: a restart keeps what a stream holds on disk, a wipe does not.
@@ -150,7 +153,7 @@ impl Store {
     }
 
     /// What must be there before a start: PostgreSQL's cluster of databases.
-    pub(crate) async fn initialise(&self) -> Result<(), Error> {
+    pub(crate) async fn initialise(&self, record: &ProcessRecord) -> Result<(), Error> {
         let data = self.data.join("data");
         // the version file is written last but for the first database: an interrupted initdb is begun again
         if self.service != Service::Postgres
@@ -159,20 +162,25 @@ impl Store {
             return Ok(());
         }
         remove(&data)?;
-        let mut initdb = self.program(&self.binary.with_file_name("initdb"));
+        let mut initdb = self.of(held::command(&self.binary.with_file_name("initdb")));
         initdb.arg("-D").arg(&data).args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale"]);
         // Nobody reads it after a power cut, and syncing takes most of the time of `initdb`.
         if self.temporary {
             initdb.arg("--no-sync");
         }
-        let name = || "initdb".to_owned();
-        let output = initdb.stdin(Stdio::null()).kill_on_drop(true).output().await;
-        let output = output.map_err(|source| Error::Spawn { name: name(), source })?;
+        let failed = |source| Error::Spawn { name: INITDB.to_owned(), source };
+        let hold = Hold::on(&mut initdb).map_err(failed)?;
+        let initdb = initdb.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let initdb = initdb.spawn().map_err(failed)?;
+        // One that outlives its launcher would write on where the next start begins anew.
+        record.add(initdb.id().unwrap_or_default(), Signal::SIGTERM, INITDB)?;
+        hold.release();
+        let output = initdb.wait_with_output().await.map_err(failed)?;
         if output.status.success() {
             return Ok(());
         }
         let log = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        Err(Error::Died { name: name(), status: output.status, log })
+        Err(Error::Died { name: INITDB.to_owned(), status: output.status, log })
     }
 
     /// Whether it answers as a working server; else what it said.
@@ -198,7 +206,7 @@ impl Store {
     }
 
     async fn postgres_is_ready(&self) -> Result<(), String> {
-        let mut ask = self.program(&self.binary.with_file_name("pg_isready"));
+        let mut ask = self.of(Command::new(self.binary.with_file_name("pg_isready")));
         ask.args([
             "-h",
             "127.0.0.1",

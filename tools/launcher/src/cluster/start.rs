@@ -18,6 +18,7 @@ use crate::defaults::{
 };
 use crate::error::Error;
 use crate::find;
+use crate::held;
 use crate::log_reader;
 use crate::node::{Addresses, Node};
 use crate::options::env_name;
@@ -186,7 +187,7 @@ async fn is_stopping(node: &Node) -> bool {
 
 async fn start_store(shared: &Arc<ClusterShared>, store: &Arc<Store>) -> Result<Node, Error> {
     // Also at each later start: a wipe has removed it.
-    store.initialise().await?;
+    store.initialise(&shared.record).await?;
     let service = store.service;
     let name = service.name(0);
     let (process, _) = begin(shared, service, 0, store.command(), false)?;
@@ -216,7 +217,7 @@ async fn spawn_service(
 ) -> Result<(Arc<Process>, ChildStdout), Error> {
     let binary = find::service_binary(service, shared.options.bin_dir.as_deref())?;
     let name = service.name(index);
-    let mut command = Command::new(binary);
+    let mut command = held::command(&binary);
     command.current_dir(shared.folder.path());
     for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("SLUICE_")) {
         command.env_remove(key); // what is meant for the launcher, or for another deployment
@@ -324,8 +325,8 @@ fn begin(
         shared.spawn(reader);
         stderr = Some(pipe);
     }
-    let (process, stdout) = Process::start(name, command, log, stderr, talks)?;
-    shared.record.add(process.pid(), kill_signal(service), process.name())?;
+    let on_record = |pid| shared.record.add(pid, kill_signal(service), &service.name(index));
+    let (process, stdout) = Process::start(name, command, log, stderr, talks, on_record)?;
     // Under the same lock as the check above: a stop that begins now finds this process in the list.
     state.processes.retain(|(_, process)| process.exited().is_none());
     state.processes.push((service, Arc::clone(&process)));

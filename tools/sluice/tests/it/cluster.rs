@@ -62,7 +62,9 @@ fn exists(pid: u64) -> bool {
 
 #[test]
 fn line_one_events_commands_and_exit_code() {
-    let mut cluster = start(&["--token-secret", "a secret of many bytes"]);
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "a secret of many bytes\n").unwrap();
+    let mut cluster = start(&["--token-secret-file", secret.path().to_str().unwrap()]);
     let first = cluster.first.clone();
     assert_eq!(first["gateways"], json!([]));
     assert_eq!(first["token_secret"], "a secret of many bytes");
@@ -176,6 +178,31 @@ fn a_start_ends_what_an_earlier_launcher_left_in_its_folder() {
     let second = start(&arguments);
     assert!(!pids.into_iter().any(runs));
     assert!(STORES.iter().all(|store| runs(second.pid(store))));
+    signal("-TERM", u64::from(second.child.id()));
+    assert_eq!(second.end().0, Some(0));
+}
+
+#[test]
+fn an_initdb_ends_with_its_launcher_and_the_next_start_begins_anew() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data");
+    let mut command = sluice();
+    command.args(["cluster", "--json", "--gateways", "0", "--logics", "0", "--tasks", "0", "--dir"]);
+    let mut child = command.arg(&folder).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let record = || std::fs::read_to_string(folder.join("processes")).unwrap_or_default();
+    let initdb = || {
+        let record = record();
+        let line = record.lines().find(|line| line.contains(" initdb "))?;
+        line.split(' ').next()?.parse::<u64>().ok()
+    };
+    until("initdb is on record", || initdb().is_some());
+    let (initdb, guard) = (initdb().unwrap(), children(child.id(), "sh"));
+    assert!(!guard.is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the guard is done", || !guard.iter().copied().any(runs));
+    assert!(!runs(initdb), "it writes where the next start begins anew");
+    let second = start(&["--dir", folder.to_str().unwrap()]);
     signal("-TERM", u64::from(second.child.id()));
     assert_eq!(second.end().0, Some(0));
 }
