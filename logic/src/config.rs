@@ -1,9 +1,11 @@
 //! What logic can be told, and the contradictions that are found before anything starts.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::Plan;
+use sluice_program::secret;
 use sluice_proto::limits::LANES;
 use sluice_queue::Nats;
 use sluice_service::config::sections::{Admin, Endpoint, Etcd, Grpc, Log, Seeds, Shutdown};
@@ -145,34 +147,16 @@ impl Settings for Config {
     }
 
     fn read_files(&mut self) -> Result<(), Vec<String>> {
-        let file = &self.token_secret_file;
-        if file.is_empty() {
-            return Ok(());
-        }
-        if !self.token_secret.is_empty() {
-            return Err(vec![
-                "token_secret and token_secret_file are both set: leave one of them".to_owned(),
-            ]);
-        }
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| vec![format!("token_secret_file {file:?} cannot be read: {error}")])?;
-        // Editors and `openssl rand -hex 32 > file` end with one.
-        let line = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text));
-        self.token_secret = line.unwrap_or(&text).to_owned();
+        let names = ["token_secret", "token_secret_file"];
+        let secret = secret::one_of(&self.token_secret, Path::new(&self.token_secret_file), names);
+        self.token_secret = secret.map_err(|error| vec![error.to_string()])?;
         Ok(())
     }
 
     fn warnings(&self) -> Vec<String> {
         let secrets = std::iter::once(("token_secret", &self.token_secret))
             .chain(self.token_secrets_accepted.iter().map(|secret| ("token_secrets_accepted", secret)));
-        let odd = secrets.filter(|(_, secret)| secret.trim() != secret.as_str());
-        odd.map(|(key, _)| {
-            format!(
-                "{key} begins or ends with white space, which is part of it: tokens signed with the trimmed secret are \
-                 refused"
-            )
-        })
-        .collect()
+        secrets.filter_map(|(key, secret)| secret::warning(key, secret)).collect()
     }
 
     fn check(&self) -> Result<(), Vec<String>> {

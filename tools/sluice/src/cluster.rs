@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sluice_launcher::{Cluster, Options, Setting};
+use sluice_program::secret::TokenSecret;
 
 use crate::signals::Signals;
 use commands::Commands;
@@ -17,7 +18,7 @@ use output::Output;
 ///
 /// Runs until SIGINT or SIGTERM, then stops everything in order and exits with 0. A child that ends is reported.
 /// A line {"start":"logic"} on standard input (not a terminal) starts a replacement; {"start":"gateway-2"} one in that
-/// very place. The end of standard input is no stop.
+/// very place. The end of standard input is no stop. Without a token secret it makes one of its own.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   sluice cluster
@@ -49,9 +50,8 @@ pub(crate) struct Arguments {
     /// Write one JSON object per line: the addresses first, then events
     #[arg(long)]
     json: bool,
-    /// Secret that tokens are signed with; without it a random one
-    #[arg(long, env = "SLUICE_TOKEN_SECRET", hide_env_values = true)]
-    token_secret: Option<String>,
+    #[command(flatten)]
+    secret: TokenSecret,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -67,7 +67,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         settings: arguments.settings,
         restart: arguments.restart,
         log_readers: false,
-        token_secret: arguments.token_secret,
+        token_secret: arguments.secret.read("sluice")?,
     })?;
     // Before the launch, so that no end of a process falls between two looks.
     let mut events = cluster.events();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use sluice_drill::bites;
 use sluice_drill::load::Plan;
 use sluice_drill::run::{self, Habit, Options};
@@ -12,6 +12,7 @@ use sluice_drill::target::given;
 use sluice_launcher::Setting;
 use sluice_lifecycle::error_chain;
 use sluice_program::output;
+use sluice_program::secret::TokenSecret;
 use tokio_util::sync::CancellationToken;
 
 use crate::paste;
@@ -122,15 +123,8 @@ struct Given {
     /// Where the truth is read from: postgres://… or sqlite:FILE
     #[arg(long, env = "SLUICE_POSTGRES__URL", hide_env_values = true, value_name = "URL")]
     store: Option<String>,
-    /// Secret that tokens are signed with, as logic has it
-    #[arg(
-        long,
-        env = "SLUICE_TOKEN_SECRET",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    token_secret: String,
+    #[command(flatten)]
+    secret: TokenSecret,
     /// Command of a whole deployment in one process; its first line is JSON with its gateways and its pid
     #[arg(long, value_name = "COMMAND")]
     spawn: Option<String>,
@@ -193,7 +187,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             drill.await?
         }
     };
-    output::text(&outcome.report(report.as_deref())?)?;
+    let kept = || format!("the drill is over, {} judges it again, but", check(&options));
+    output::text(&outcome.report(report.as_deref())?).with_context(kept)?;
     if !options.keep {
         outcome.forget()?;
     }
@@ -216,7 +211,7 @@ async fn prove(arguments: Arguments, names: Vec<String>) -> anyhow::Result<ExitC
         seed,
         bin_dir: arguments.own.bin_dir,
         dir: arguments.dir.unwrap_or_else(|| PathBuf::from(format!("bites-{seed}"))),
-        command: command(),
+        command: paste::command(),
     };
     let stop = CancellationToken::new();
     let mut signals = Signals::install()?;
@@ -232,27 +227,27 @@ async fn prove(arguments: Arguments, names: Vec<String>) -> anyhow::Result<ExitC
     Ok(if all_caught { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn command() -> String {
-    std::env::args().collect::<Vec<_>>().join(" ")
-}
-
 impl Arguments {
     fn options(self) -> anyhow::Result<Options> {
         let seed = self.seed.unwrap_or_else(run::new_seed);
-        let given = given::Wanted {
+        let mut given = given::Wanted {
             gateways: self.given.gateway,
             admins: self.given.admin,
             pids: self.given.pid,
             restarts: self.given.restart,
             containers: self.given.container,
             store: self.given.store,
-            token_secret: self.given.token_secret,
+            token_secret: String::new(),
             spawn: self.given.spawn,
             roll_command: self.given.roll_command,
         };
         // Else a cluster would be started, and the processes named would be left alone without a word.
         if given.is_empty() && !(given.pids.is_empty() && given.containers.is_empty()) {
             bail!("--pid and --container belong to a deployment that is given: name it with --gateway");
+        }
+        // A cluster of its own has its own, whatever the environment says.
+        if !given.is_empty() {
+            given.token_secret = self.given.secret.read("sluice")?.unwrap_or_default();
         }
         let usual = self.scenario.usual_plan();
         let options = Options {
@@ -275,7 +270,7 @@ impl Arguments {
             given,
             dir: self.dir.unwrap_or_else(|| PathBuf::from(format!("drill-{seed}"))),
             keep: self.keep,
-            command: command(),
+            command: paste::command(),
             quiet: self.quiet,
         };
         options.check()?;

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use sluice_launcher::token::{self, Grants};
 use sluice_program::output;
+use sluice_program::secret::TokenSecret;
 
 /// Make a token for a user, or explain one
 #[derive(clap::Args)]
@@ -14,8 +15,8 @@ use sluice_program::output;
     args_conflicts_with_subcommands = true,
     after_help = "Examples:
   SLUICE_TOKEN_SECRET=\"$SECRET\" sluice token --user ann --sub 'news.*' --sub @ann --pub 'news.*'
-  sluice token --user admin --sub '*' --pub '*' --ttl 10m --secret \"$SECRET\"
-  sluice token check \"$TOKEN\" --secret \"$SECRET\""
+  sluice token --user admin --sub '*' --pub '*' --ttl 10m --token-secret-file secret.txt
+  sluice token check \"$TOKEN\" --token-secret \"$SECRET\""
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -33,7 +34,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "1h", value_parser = duration)]
     ttl: Duration,
     #[command(flatten)]
-    secret: Secret,
+    secret: TokenSecret,
 }
 
 #[derive(clap::Subcommand)]
@@ -43,29 +44,20 @@ enum Verb {
         /// The token
         jwt: String,
         #[command(flatten)]
-        secret: Secret,
+        secret: TokenSecret,
     },
 }
 
-#[derive(clap::Args)]
-struct Secret {
-    /// The secret that tokens are signed with, as the services have it
-    #[arg(long, env = "SLUICE_TOKEN_SECRET", hide_env_values = true)]
-    secret: Option<String>,
-}
-
-impl Secret {
-    fn get(self) -> anyhow::Result<String> {
-        match self.secret.filter(|secret| !secret.is_empty()) {
-            Some(secret) => Ok(secret),
-            None => bail!("the secret is missing: give --secret or set SLUICE_TOKEN_SECRET"),
-        }
-    }
+fn given(secret: &TokenSecret) -> anyhow::Result<String> {
+    secret.read("sluice")?.context(
+        "the secret is missing: give --token-secret or --token-secret-file, or set SLUICE_TOKEN_SECRET or \
+         SLUICE_TOKEN_SECRET_FILE",
+    )
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(Verb::Check { jwt, secret }) = arguments.verb {
-        return match token::check(&secret.get()?, jwt.trim()) {
+        return match token::check(&given(&secret)?, jwt.trim()) {
             Ok(claims) => {
                 output::line(serde_json::to_string_pretty(&claims)?)?;
                 Ok(ExitCode::SUCCESS)
@@ -73,13 +65,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Err(refused) => bail!("this token would be refused: {refused}"),
         };
     }
+    let secret = given(&arguments.secret)?;
     let user = arguments.user.unwrap_or_default();
     if arguments.sub.is_empty() && arguments.publish.is_empty() {
         let only = format!("this token is good for the user's own room @{user} alone");
         output::note(format_args!("note: without --sub and --pub {only}"));
     }
     let grants = Grants { sub: arguments.sub, publish: arguments.publish };
-    output::line(token::mint(&arguments.secret.get()?, &user, grants, arguments.ttl)?)?;
+    output::line(token::mint(&secret, &user, grants, arguments.ttl)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use sluice_launcher::Service;
 use sluice_load::habit::{HABITS, Habit, Totals};
 use sluice_load::samples::Quantiles;
+use sluice_program::secret::TokenSecret;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Bed, progress};
@@ -37,11 +38,10 @@ pub(crate) struct Arguments {
     #[arg(long = "for", default_value_t = 10, value_name = "S")]
     for_s: u64,
     /// A gateway that runs already, instead of a cluster of its own
-    #[arg(long, value_name = "IP:PORT", requires_all = ["secret", "pid"])]
+    #[arg(long, value_name = "IP:PORT", requires = "pid")]
     at: Option<SocketAddr>,
-    /// Its token secret
-    #[arg(long, env = "SLUICE_TOKEN_SECRET", hide_env_values = true)]
-    secret: Option<String>,
+    #[command(flatten)]
+    secret: TokenSecret,
     /// Its process, whose memory is looked at
     #[arg(long)]
     pid: Option<u32>,
@@ -50,7 +50,8 @@ pub(crate) struct Arguments {
 fn after_help() -> String {
     format!(
         "Habits:\n{}\nExamples:\n  sluice-bench neighbour churner\n  sluice-bench neighbour history-unread creator --for 20\n  \
-         sluice-bench neighbour pinger --at 127.0.0.1:8080 --secret \"$SECRET\" --pid \"$(pidof sluice-gateway)\"",
+         sluice-bench neighbour pinger --at 127.0.0.1:8080 --token-secret-file secret.txt \
+      --pid \"$(pidof sluice-gateway)\"",
         Habit::explained()
     )
 }
@@ -70,8 +71,10 @@ struct Part {
 
 pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Result<Vec<Section>> {
     let habits = wanted(&arguments.habits)?;
-    if let (Some(address), Some(secret), Some(pid)) = (arguments.at, &arguments.secret, arguments.pid) {
-        let gateway = Gateway { address, secret: secret.clone(), pid };
+    if let (Some(address), Some(pid)) = (arguments.at, arguments.pid) {
+        let secret = arguments.secret.read("sluice-bench")?;
+        let secret = secret.context("clients need tokens: give --token-secret or --token-secret-file")?;
+        let gateway = Gateway { address, secret, pid };
         let mut sections = Vec::new();
         for habit in habits {
             sections.push(one(habit, arguments, &gateway).await?);

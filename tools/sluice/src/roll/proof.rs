@@ -9,11 +9,13 @@ use sluice_drill::run::{self, During, Options, Outcome};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given::Wanted;
 use sluice_program::output;
+use sluice_program::secret::TokenSecret;
 use tokio_util::sync::CancellationToken;
 
 use super::docker::Seen;
 use super::instance::Instance;
 use super::kind::Kind;
+use crate::paste;
 
 /// The load around a roll
 #[derive(clap::Args)]
@@ -29,9 +31,8 @@ pub(super) struct Proof {
     /// Where the truth is read from; without it the address that logic has, if this machine reaches it
     #[arg(long, env = "SLUICE_POSTGRES__URL", hide_env_values = true, value_name = "URL")]
     store: Option<String>,
-    /// Secret that tokens are signed with, as logic has it
-    #[arg(long, env = "SLUICE_TOKEN_SECRET", hide_env_values = true)]
-    token_secret: Option<String>,
+    #[command(flatten)]
+    secret: TokenSecret,
     /// How many clients
     #[arg(long, default_value_t = 200, value_name = "N")]
     clients: u32,
@@ -60,17 +61,17 @@ impl Proof {
             bin_dir: None,
             settings: Vec::new(),
             habits: Vec::new(),
-            given: self.given(instances, seen),
+            given: self.given(instances, seen)?,
             dir: self.dir.clone().unwrap_or_else(|| PathBuf::from(format!("roll-{seed}"))),
             keep: self.dir.is_some(),
-            command: std::env::args().collect::<Vec<_>>().join(" "),
+            command: paste::command(),
             quiet: true,
         };
         options.check()?;
         Ok(options)
     }
 
-    fn given(&self, instances: &[Instance], seen: &[Seen]) -> Wanted {
+    fn given(&self, instances: &[Instance], seen: &[Seen]) -> anyhow::Result<Wanted> {
         let mut gateways = self.gateway.clone();
         if gateways.is_empty() {
             let of = |seen: &&Seen| Kind::of_program(&seen.path) == Some(Kind::Gateway);
@@ -86,17 +87,14 @@ impl Proof {
         let logic = seen.iter().find(|seen| Kind::of_program(&seen.path) == Some(Kind::Logic));
         let said = |name: &str| logic.and_then(|logic| logic.env(name)).map(String::from);
         let store = || said("SLUICE_POSTGRES__URL").map(|url| from_here(&url, seen));
-        Wanted {
+        let secret = self.secret.read("sluice")?.or_else(|| said("SLUICE_TOKEN_SECRET"));
+        Ok(Wanted {
             gateways,
             admins: admins(instances),
             store: self.store.clone().or_else(store),
-            token_secret: self
-                .token_secret
-                .clone()
-                .or_else(|| said("SLUICE_TOKEN_SECRET"))
-                .unwrap_or_default(),
+            token_secret: secret.unwrap_or_default(),
             ..Wanted::default()
-        }
+        })
     }
 }
 

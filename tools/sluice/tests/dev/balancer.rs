@@ -98,7 +98,7 @@ fn a_page_passes_through_the_example_for_nginx() {
         "alice",
         "--pub",
         "*",
-        "--secret",
+        "--token-secret",
         state["token_secret"].as_str().unwrap(),
     ]);
     let token = text(&mint.output().unwrap().stdout);

@@ -15,7 +15,14 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// The binary, without what the environment of the test might say.
 pub fn sluice() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-    for name in ["SLUICE_TOKEN_SECRET", "SLUICE_TOKEN", "SLUICE_URL", "SLUICE_POSTGRES__URL", "RUST_LOG"] {
+    for name in [
+        "SLUICE_TOKEN_SECRET",
+        "SLUICE_TOKEN_SECRET_FILE",
+        "SLUICE_TOKEN",
+        "SLUICE_URL",
+        "SLUICE_POSTGRES__URL",
+        "RUST_LOG",
+    ] {
         command.env_remove(name);
     }
     command

@@ -7,6 +7,7 @@ mod errors;
 mod help;
 mod reference;
 mod roll;
+mod secret;
 #[path = "../shared/sink.rs"]
 mod sink;
 mod stdout;
@@ -17,7 +18,7 @@ use std::process::{Command, Output};
 /// The binary, without what the environment of the test might say.
 fn sluice() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-    for name in ["SLUICE_TOKEN_SECRET", "SLUICE_TOKEN", "SLUICE_URL"] {
+    for name in ["SLUICE_TOKEN_SECRET", "SLUICE_TOKEN_SECRET_FILE", "SLUICE_TOKEN", "SLUICE_URL"] {
         command.env_remove(name);
     }
     command

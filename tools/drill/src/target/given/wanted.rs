@@ -84,7 +84,10 @@ impl Wanted {
 
     pub(super) fn check_complete(&self) -> anyhow::Result<()> {
         if self.token_secret.is_empty() {
-            bail!("clients need tokens: give --token-secret, or SLUICE_TOKEN_SECRET, as logic has it");
+            bail!(
+                "clients need tokens: give --token-secret or --token-secret-file, or set SLUICE_TOKEN_SECRET or \
+                 SLUICE_TOKEN_SECRET_FILE, as logic has it"
+            );
         }
         match &self.store {
             Some(url)
