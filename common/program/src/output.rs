@@ -4,10 +4,10 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
-/// Standard output takes nothing.
+/// Standard output takes nothing. It has the cause in its own text, and as no source: `{:#}` would say it again.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output: {0}")]
-pub struct Unwritten(#[from] io::Error);
+pub struct Unwritten(io::Error);
 
 /// One line. Fine also when nobody reads any more: what the program did is told by its exit code.
 ///
@@ -48,7 +48,7 @@ pub(crate) fn heard(written: io::Result<()>) -> Result<bool, Unwritten> {
     match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(Unwritten(error)),
     }
 }
 

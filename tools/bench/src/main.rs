@@ -17,23 +17,32 @@ mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use sluice_launcher::Setting;
 use sluice_lifecycle::error_chain;
-use sluice_program::{arguments, output};
+use sluice_program::{arguments, build, features, output};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures Sluice: durable publishes, deliveries, idle connections, latency end to end, bad neighbours
 #[derive(Parser)]
-#[command(name = "sluice-bench", version)]
+#[command(name = "sluice-bench", version = BUILD.as_str(), after_help = HELP.as_str())]
 struct Arguments {
     #[command(subcommand)]
     what: Option<What>,
     #[command(flatten)]
     common: Common,
 }
+
+static BUILD: LazyLock<String> = LazyLock::new(|| build::describe(features!()));
+
+static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-bench {}", BUILD.as_str()));
+
+const EXAMPLES: &str = "Examples:
+  sluice-bench
+  sluice-bench publish --runs 5 --seconds 10 --json";
 
 /// What all measurements share.
 #[derive(Debug, Clone, Args)]

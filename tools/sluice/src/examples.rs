@@ -1,6 +1,6 @@
 //! Every command that help and documents show is one: pasted into a shell it comes to be arguments that parse.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{CommandFactory, Parser};
@@ -56,6 +56,57 @@ fn the_examples_of_every_help_can_be_pasted() {
         let count = all_parse(&format!("export SECRET=x TOKEN=x\n{examples}"));
         assert!(count >= lines, "{count} of {lines} are commands: {examples}");
     }
+}
+
+/// What stands between back quotes in the text of a program: not in its comments, nor in what only developers read.
+fn quoted(source: &str) -> Vec<String> {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    let joined = lines.map(|line| line.strip_suffix('\\').map_or_else(|| format!("{line}\n"), str::to_owned));
+    let joined: String = joined.collect();
+    joined.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "tests" && name != "target") {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Messages name commands between back quotes; what only a person can fill in is in capitals.
+#[test]
+fn the_commands_that_messages_name_can_be_pasted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let targets = std::fs::read_to_string(root.join("Makefile")).unwrap();
+    let mut files = Vec::new();
+    for folder in ["common", "gateway", "logic", "task", "client", "tools"] {
+        sources(&root.join(folder), &mut files);
+    }
+    let mut count = 0;
+    for file in files {
+        for command in quoted(&std::fs::read_to_string(&file).unwrap()) {
+            let command = command.replace("{sluice}", "sluice");
+            let (program, rest) = command.split_once(' ').unwrap_or((&command, ""));
+            count += match program {
+                "sluice" => {
+                    assert_eq!(all_parse(&command), 1, "{}: {command}", file.display());
+                    1
+                }
+                "make" => {
+                    let target = rest.split(' ').next().unwrap_or_default();
+                    assert!(targets.contains(&format!("\n{target}:")), "{}: {command}", file.display());
+                    1
+                }
+                _ => 0,
+            };
+        }
+    }
+    assert!(count >= 10, "{count}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use sluice_client::{Error, Events, Stored};
 use sluice_program::output;
 use tokio::time::{Instant, sleep_until};
 
+use crate::paste;
 use crate::target::{QUIET, Target, latest};
 
 /// Publish a message to a room and wait until it is stored
@@ -82,8 +83,9 @@ async fn stored(
             }
             // Not known to be stored is not the same as not stored: the key is the way out.
             () = sleep_until(until) => bail!(
-                "no answer in time ({why}): it may or may not be stored; publish it again with --key {key}, which \
-                 stores it once"
+                "no answer in time ({why}): it may or may not be stored; publish it again with --key {}, which stores it \
+                 once",
+                paste::word(key)
             ),
         }
     }

@@ -134,13 +134,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let all = async {
-        let Some(options) = &options else { return Ok((shown.await, ExitCode::SUCCESS)) };
+        let Some(options) = &options else { return Ok((shown.await, Ok(ExitCode::SUCCESS))) };
         board.say(&format!(
             "{} clients, {} publishes/s around it",
             options.plan.clients, options.plan.rate_per_s
         ));
         let (end, outcome) = proof::around(options, &during, &asked, shown).await?;
-        anyhow::Ok((end, proof::report(options, &outcome?)?))
+        anyhow::Ok((end, outcome.and_then(|outcome| proof::report(options, &outcome))))
     };
     let end = interruptible(all, &asked, &board).await?;
     let end = match end {
@@ -148,6 +148,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             board.say(&format!("all replaced{}", pids(&fleet)));
             // Only now: as long as it is there, the same command goes on where this one ended.
             state.remove()?;
+            // The roll is over, whatever comes of its proof and of what it says: nothing is left to go on with.
+            let proven = proven.context("all replaced, but")?;
+            board.written().context("all replaced, but")?;
             return Ok(proven);
         }
         Some(Ok((Ok(End::Asked), _))) | None => Ok(ExitCode::from(INTERRUPTED)),

@@ -75,7 +75,7 @@ fn table(pages: &[(&str, Result<Value, String>)]) -> String {
                 continue;
             }
         };
-        gateways += usize::from(page.connections.is_some());
+        gateways += u64::from(page.connections.is_some());
         connections += page.connections.unwrap_or_default();
         if let Some(reason) = &page.reason {
             notes.push_str(&format!("{url}: {reason}\n"));
@@ -98,7 +98,9 @@ fn table(pages: &[(&str, Result<Value, String>)]) -> String {
             (*url).to_owned(),
         ]);
     }
-    format!("{}{notes}{connections} connections on {gateways} gateways\n", aligned(&rows))
+    let many = |count: u64| if count == 1 { "" } else { "s" };
+    let sum = format!("{connections} connection{}", many(connections));
+    format!("{}{notes}{sum} on {gateways} gateway{}\n", aligned(&rows), many(gateways))
 }
 
 fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {

@@ -8,6 +8,8 @@ use sluice_client::{Client, Error, Event, Events, Options};
 use sluice_program::output;
 use tokio::time::sleep;
 
+use crate::paste;
+
 /// Who waits for longer than this wants to know for what.
 pub(crate) const QUIET: Duration = Duration::from_secs(2);
 
@@ -31,12 +33,15 @@ impl Target {
             connected = &mut connect => connected,
             // The client tries for ever, and whoever mistyped the URL should not have to guess why.
             () = sleep(QUIET) => {
-                output::note(format_args!("sluice: {urls} has not answered yet"));
+                output::note(format_args!("sluice: {urls} has not answered yet; still trying"));
                 connect.await
             }
         };
         if let Err(Error::TokenNeeded) = connected {
-            bail!("a token is needed: --token, or SLUICE_TOKEN (`sluice token --help` says how to make one)");
+            let sluice = paste::program();
+            bail!(
+                "a token is needed: --token, or SLUICE_TOKEN (`{sluice} token --help` says how to make one)"
+            );
         }
         Ok(connected?)
     }

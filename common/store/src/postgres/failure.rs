@@ -60,7 +60,7 @@ fn fix_of(sqlstate: &str) -> Option<&'static str> {
     match sqlstate {
         "28000" | "28P01" => Some("check user and password in postgres.url and pg_hba.conf"),
         "3D000" => Some("create the database, or correct its name in postgres.url"),
-        "42P01" | "42883" => Some("the schema is missing: start logic once, or run `sluice store migrate`"),
+        "42P01" | "42883" => Some("the schema is missing: start logic once, which makes it"),
         "42501" => Some("grant the role of postgres.url ownership of the database's schema"),
         _ => None,
     }

@@ -74,7 +74,9 @@ fn fix_of(primary: i32) -> Option<&'static str> {
         READONLY => Some("make the file of sqlite.path and its folder writable"),
         CANTOPEN => Some("make the folder of sqlite.path, or correct the path"),
         NOTADB => Some("the file of sqlite.path is not a database: use another path, or move it away"),
-        CORRUPT => Some("the file is damaged: restore a copy of it, then run `sluice store new-epoch`"),
+        CORRUPT => {
+            Some("the file is damaged: restore a copy of it, then run `sluice store new-epoch --dir FOLDER`")
+        }
         _ => None,
     }
 }

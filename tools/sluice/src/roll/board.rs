@@ -2,11 +2,12 @@
 //! admin pages of all instances, and holds nothing up.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
+use sluice_program::output::{self, Unwritten};
 use tokio::time::{Instant, sleep};
 
 use super::instance::Instance;
@@ -26,6 +27,8 @@ struct Shown {
     rows: BTreeMap<String, Row>,
     /// Lines of the table on the screen now.
     lines: usize,
+    /// Why standard output took nothing: nothing more is written to it.
+    unwritten: Option<Unwritten>,
 }
 
 /// What is known of one instance.
@@ -59,7 +62,7 @@ impl Board {
     pub(super) fn new(instances: &[Instance]) -> Self {
         let rows = instances.iter().map(|instance| (instance.name.clone(), Row::default())).collect();
         let terminal = std::io::stdout().is_terminal();
-        Self { terminal, began: Instant::now(), shown: Mutex::new(Shown { rows, lines: 0 }) }
+        Self { terminal, began: Instant::now(), shown: Mutex::new(Shown { rows, ..Shown::default() }) }
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
@@ -78,7 +81,7 @@ impl Board {
         if self.terminal {
             self.draw(&mut shown);
         } else {
-            self.print(&format!("{}{name:<12} {step}\n", self.clock()));
+            shown.print(&format!("{}{name:<12} {step}\n", self.clock()));
         }
     }
 
@@ -88,7 +91,7 @@ impl Board {
         // The table is taken away first and drawn anew below: lines of a log may not stand inside it.
         let clear = up(shown.lines);
         shown.lines = 0;
-        self.print(&format!("{clear}{}{text}\n", self.clock()));
+        shown.print(&format!("{clear}{}{text}\n", self.clock()));
         if self.terminal {
             self.draw(&mut shown);
         }
@@ -117,7 +120,8 @@ impl Board {
         if self.terminal {
             self.draw(&mut shown);
         } else if let (true, Some(page)) = (changed, &row.page) {
-            self.print(&format!("{}{name:<12}   {}\n", self.clock(), words(page)));
+            let line = format!("{}{name:<12}   {}\n", self.clock(), words(page));
+            shown.print(&line);
         }
     }
 
@@ -128,14 +132,23 @@ impl Board {
 
     fn draw(&self, shown: &mut Shown) {
         let table = table(&shown.rows);
-        self.print(&format!("{}{table}", up(shown.lines)));
+        let clear = up(shown.lines);
+        shown.print(&format!("{clear}{table}"));
         shown.lines = table.lines().count();
     }
 
-    fn print(&self, text: &str) {
-        // nobody reads any more: the roll goes on
-        let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+    /// What the end of a roll has to say of standard output.
+    pub(super) fn written(&self) -> Result<(), Unwritten> {
+        self.shown().unwritten.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Shown {
+    /// A roll goes on whether or not somebody reads it.
+    fn print(&mut self, text: &str) {
+        if self.unwritten.is_none() {
+            self.unwritten = output::text(text).err();
+        }
     }
 }
 

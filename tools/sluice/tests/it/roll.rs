@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::{sluice, text};
+use crate::sink::{Sink, into};
 
 const NAMES: [&str; 3] = ["gateway-1", "gateway-2", "logic-1"];
 const LOOK: Duration = Duration::from_millis(10);
@@ -65,14 +66,18 @@ impl Fleet {
         std::fs::remove_file(self.path("hold")).unwrap();
     }
 
-    fn roll(&self) -> Rolling {
+    fn command(&self) -> Command {
         let mut command = sluice();
         command.args(["roll", "--pause-ms", "0"]).current_dir(self.dir.path());
         for (name, child) in NAMES.iter().zip(&self.first) {
             command.args(["--pid", &format!("{name}={}", child.id())]);
             command.args(["--start", &format!("{name}={}", script(name))]);
         }
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command
+    }
+
+    fn roll(&self) -> Rolling {
+        let mut child = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         Rolling { child, output }
     }
@@ -163,5 +168,26 @@ fn a_roll_of_processes_that_is_interrupted_says_what_it_left_and_goes_on() {
         let pids = fleet.pids(name);
         assert_eq!(pids.len(), 2, "{name} was replaced once: {pids:?}");
         assert!(!lives(pids[0]) && lives(pids[1]), "{name}: {pids:?}");
+    }
+}
+
+#[test]
+fn a_roll_goes_on_whether_or_not_somebody_reads_it() {
+    for sink in Sink::ALL {
+        let fleet = Fleet::start();
+        let (code, said) = into(sink, &mut fleet.command());
+        let wanted = match sink {
+            Sink::Closed => (Some(0), 0),
+            Sink::Full => (Some(1), 1),
+        };
+        assert_eq!((code, said.lines().count()), wanted, "{sink:?}: {said}");
+        assert!(
+            sink == Sink::Closed
+                || said.contains("all replaced, but: cannot write to standard output: No space")
+        );
+        for name in NAMES {
+            fleet.have_been(name, 2);
+        }
+        assert!(!fleet.path("sluice-roll.json").exists(), "nothing is left to go on with");
     }
 }

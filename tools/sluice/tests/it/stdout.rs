@@ -37,9 +37,9 @@ fn help_and_version_of_everything() {
 
 #[test]
 fn verbs_that_need_nobody() {
-    let token = text(&run(&["token", "--user", "ann", "--sub", "*", "--secret", SECRET]).stdout);
-    ends_well(sluice().args(["token", "--user", "ann", "--sub", "*", "--secret", SECRET]), 0);
-    ends_well(sluice().args(["token", "check", &token, "--secret", SECRET]), 0);
+    let token = text(&run(&["token", "--user", "ann", "--sub", "*", "--token-secret", SECRET]).stdout);
+    ends_well(sluice().args(["token", "--user", "ann", "--sub", "*", "--token-secret", SECRET]), 0);
+    ends_well(sluice().args(["token", "check", &token, "--token-secret", SECRET]), 0);
     // what was found out is told by the exit code, read or unread
     ends_well(sluice().args(["health", "http://127.0.0.1:1"]), 1);
     ends_well(sluice().args(["status", "http://127.0.0.1:1"]), 1);
@@ -67,6 +67,38 @@ fn a_check_has_nothing_to_say_and_errors_go_where_nobody_reads_either() {
             let status = sluice().args(arguments).stderr(sink.stdio()).status().unwrap();
             assert_eq!(status.code(), Some(code), "{arguments:?} {sink:?}");
         }
+    }
+}
+
+/// A drill of everything in one process, and its judge.
+#[test]
+fn a_drill_and_its_judge() {
+    let dir = tempfile::tempdir().unwrap();
+    for (sink, records) in Sink::ALL.into_iter().zip(["unread", "full"]) {
+        let folder = dir.path().join(records);
+        let dev = format!("{} dev --json --port 0 --gateways 1", env!("CARGO_BIN_EXE_sluice"));
+        let mut drill = sluice();
+        drill.args([
+            "drill",
+            "calm",
+            "--quiet",
+            "--keep",
+            "--clients",
+            "12",
+            "--rate",
+            "100",
+            "--rooms",
+            "2",
+        ]);
+        drill.args(["--spawn", &format!("{dev} --dir {}-data", folder.display()), "--dir"]).arg(&folder);
+        let (code, said) = into(sink, &mut drill);
+        if sink == Sink::Closed {
+            assert_eq!((code, said.as_str()), (Some(0), ""));
+        } else {
+            assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+            assert!(said.contains("judges it again") && said.contains("No space left on device"), "{said}");
+        }
+        ends_well(sluice().args(["drill", "--check"]).arg(&folder), 0);
     }
 }
 

@@ -35,5 +35,6 @@ pub fn ends_well(command: &mut Command, code: i32) {
     assert_eq!(into(Sink::Closed, command), (Some(code), String::new()), "{command:?}");
     let (code, said) = into(Sink::Full, command);
     assert_eq!(code, Some(1), "{command:?}: {said}");
-    assert!(said.lines().count() == 1 && said.contains("No space left on device"), "{command:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{command:?}: {said}");
+    assert_eq!(said.matches("No space left on device").count(), 1, "{command:?}: {said}");
 }

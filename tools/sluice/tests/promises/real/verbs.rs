@@ -106,7 +106,7 @@ async fn a_status_shows_all_instances_and_their_connections() {
     loop {
         let (code, out, _) = run(sluice(&["status"]).args(&urls));
         assert_eq!((code, out.lines().count()), (Some(0), nodes.len() + 2), "{out}");
-        if out.ends_with("1 connections on 1 gateways\n") {
+        if out.ends_with("1 connection on 1 gateway\n") {
             break;
         }
         assert!(began.elapsed() < Duration::from_secs(20), "{out}");

@@ -1,0 +1,62 @@
+//! The bench as a program: what it says of itself, and where nobody reads what it measured.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
+
+#[path = "../../../sluice/tests/shared/sink.rs"]
+mod sink;
+
+use std::process::Command;
+
+use sink::{Sink, ends_well, into};
+
+fn bench(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice-bench"));
+    for name in ["SLUICE_TOKEN_SECRET", "SLUICE_TOKEN_SECRET_FILE"] {
+        command.env_remove(name);
+    }
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn version_and_help_name_commit_and_features() {
+    let said = |flag| String::from_utf8(bench(&[flag]).output().unwrap().stdout).unwrap();
+    let version = said("--version");
+    assert!(version.contains("(commit ") && version.trim_end().ends_with("features: none)"), "{version}");
+    assert!(said("--help").ends_with(&version), "{version}");
+    for flag in ["--version", "--help"] {
+        ends_well(&mut bench(&[flag]), 0);
+    }
+}
+
+#[test]
+fn a_gateway_that_runs_already_needs_its_secret() {
+    let file = std::env::temp_dir().join(format!("sluice-bench-secret-{}", std::process::id()));
+    std::fs::write(&file, "").unwrap();
+    let file = file.to_str().unwrap();
+    let at = ["neighbour", "pinger", "--at", "127.0.0.1:1", "--pid", "1"];
+    for (more, said) in [
+        (&[][..], "clients need tokens: give --token-secret"),
+        (&["--token-secret-file", file], "is empty"),
+        (&["--token-secret", "a", "--token-secret-file", file], "leave one of them"),
+    ] {
+        let output = bench(&[&at[..], more].concat()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_measurement_ends_whether_or_not_somebody_reads_it() {
+    for (sink, code, last) in [
+        (Sink::Closed, 0, "bench: "),
+        (Sink::Full, 1, "sluice-bench: cannot write to standard output: No space"),
+    ] {
+        let load = ["publish", "--connections", "2", "--depth", "1", "--rooms", "2", "--rate", "20"];
+        let windows = ["--runs", "1", "--seconds", "1", "--warmup", "1"];
+        let (ended, said) = into(sink, &mut bench(&[&load[..], &windows].concat()));
+        assert_eq!(ended, Some(code), "{said}");
+        assert!(said.lines().next_back().is_some_and(|line| line.starts_with(last)), "{said}");
+    }
+}
