@@ -1,6 +1,7 @@
 //! Proof that the drill finds what is wrong: the services are built with bugs in them, and each bug has a run that must
 //! turn red. The same run without the bug comes first and must be green. Builds nothing itself: `make drill-bites` does.
 
+mod proof;
 mod table;
 
 use std::collections::BTreeSet;
@@ -11,12 +12,12 @@ use anyhow::{Context, bail};
 use sluice_judge::verdict::{AnomalyKind, Verdict};
 use sluice_launcher::{Service, service_binary};
 use sluice_lifecycle::error_chain;
-use sluice_program::output::{self, Unwritten};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::run;
 use crate::target::given;
+use proof::{Proof, Ran};
 use table::{BITES, Bite, Setup};
 
 /// What a setting calls the bugs of a process.
@@ -31,8 +32,10 @@ const NONE: &str = "?";
 pub struct Options {
     /// Only these bugs; empty = all.
     pub names: Vec<String>,
-    /// Of everything random.
+    /// Of everything random: the first.
     pub seed: u64,
+    /// How many of them, one after the other.
+    pub seeds: u32,
     /// Where the services with the bugs are; `None` = in the folder `seeded` beside this executable's.
     pub bin_dir: Option<PathBuf>,
     /// Where everything is written, a folder for each run.
@@ -41,73 +44,49 @@ pub struct Options {
     pub command: String,
 }
 
-/// How one run ended.
-struct Ran {
-    kinds: Vec<(AnomalyKind, usize)>,
-    why: Option<String>,
-    seconds: f32,
-}
-
-/// Runs every bite and prints a table; whether all were caught.
+/// Runs every bite with every seed, says how each ended, and prints a table of all; whether all were caught.
 ///
 /// # Errors
 /// When the services have no bugs, or others than are known here.
 pub async fn prove(options: &Options, stop: &CancellationToken) -> anyhow::Result<bool> {
     let bin_dir = bin_dir(options)?;
     let bites = wanted(&options.names, &bugs_of(&bin_dir)?)?;
-    output::line(format_args!("{:<28} {:<16} {:>5}  seen", "bug", "setup", "s"))?;
-    let mut caught = 0;
-    let mut controls: Vec<(Setup, &[&str], bool)> = Vec::new();
+    let mut proof = Proof::begin(&bites, options.seeds as usize)?;
     for bite in &bites {
-        // Once for each setup: bugs that share one share its proof that it is green without them.
-        let known = controls.iter().find(|(setup, beside, _)| (*setup, *beside) == (bite.setup, bite.beside));
-        let is_green = if let Some((.., is_green)) = known {
-            *is_green
-        } else {
-            let ran = one(options, &bin_dir, &bite.setup, bite.beside, stop).await?;
-            let is_green = ran.kinds.is_empty() && ran.why.is_none();
-            let note = if is_green { "" } else { "NOT GREEN, so it proves nothing" };
-            ran.print(&format!("- {}", bite.beside.join(", ")), bite.setup.name, note)?;
-            controls.push((bite.setup, bite.beside, is_green));
-            is_green
-        };
-        let bugs = [&[bite.bug], bite.beside].concat();
-        let ran = one(options, &bin_dir, &bite.setup, &bugs, stop).await?;
-        let is_seen = ran.kinds.iter().any(|(kind, _)| bite.shows.contains(kind));
-        // Red also without the bug, the run shows that something is wrong, but not what.
-        caught += usize::from(is_seen && is_green);
-        let expected: Vec<&str> = bite.shows.iter().map(|kind| kind.name()).collect();
-        let note =
-            if is_seen { String::new() } else { format!("ESCAPED, expected {}", expected.join(" or ")) };
-        ran.print(bite.bug, bite.setup.name, &note)?;
+        for seed in (options.seed..).take(options.seeds as usize) {
+            let run = |bugs: Vec<&'static str>| one(options, &bin_dir, &bite.setup, bugs, seed, stop);
+            if proof.is_ground_green(bite, seed).is_none() {
+                let (ran, dir) = run(bite.beside.to_vec()).await?;
+                options.forget(&dir, ran.is_green())?;
+                proof.ground(bite, seed, ran)?;
+            }
+            let (ran, dir) = run([&[bite.bug], bite.beside].concat()).await?;
+            let is_caught = proof.bite(bite, seed, ran)?;
+            options.forget(&dir, is_caught)?;
+        }
     }
-    output::line(format_args!("{caught} of {} caught", bites.len()))?;
-    Ok(caught == bites.len())
+    Ok(proof.end(&bites)?)
 }
 
-impl Ran {
-    fn of(outcome: anyhow::Result<run::Outcome>, began: Instant) -> Self {
-        let seconds = began.elapsed().as_secs_f32();
-        match outcome {
-            Err(error) => Self { kinds: Vec::new(), why: Some(error_chain(error.as_ref())), seconds },
-            Ok(outcome) => {
-                let verdicts = || outcome.parts.iter().map(|(_, verdict)| verdict);
-                let why = verdicts().flat_map(|verdict| verdict.inconclusive.clone()).next();
-                Self { kinds: kinds(verdicts()), why, seconds }
-            }
+impl Options {
+    /// Of many runs only the records of those stay that did not end as they should: the disk has an end.
+    fn forget(&self, dir: &Path, is_as_expected: bool) -> anyhow::Result<()> {
+        if self.seeds > 1 && is_as_expected {
+            std::fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         }
+        Ok(())
     }
+}
 
-    fn print(&self, bug: &str, setup: &str, note: &str) -> Result<(), Unwritten> {
-        let mut seen: Vec<String> =
-            self.kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        if seen.is_empty() {
-            seen.push("nothing".to_owned());
+fn ran(outcome: anyhow::Result<run::Outcome>, began: Instant) -> Ran {
+    let seconds = began.elapsed().as_secs_f32();
+    match outcome {
+        Err(error) => Ran { kinds: Vec::new(), why: Some(error_chain(error.as_ref())), seconds },
+        Ok(outcome) => {
+            let verdicts = || outcome.parts.iter().map(|(_, verdict)| verdict);
+            let why = verdicts().flat_map(|verdict| verdict.inconclusive.clone()).next();
+            Ran { kinds: kinds(verdicts()), why, seconds }
         }
-        seen.extend(self.why.iter().map(|why| format!("inconclusive: {why}")));
-        let note = if note.is_empty() { String::new() } else { format!("  {note}") };
-        let line = format_args!("{bug:<28} {setup:<16} {:>5.0}  {}{note}", self.seconds, seen.join(", "));
-        output::line(line)
     }
 }
 
@@ -122,33 +101,36 @@ fn kinds<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Vec<(AnomalyKind, u
     counts
 }
 
-/// One run of a setup with these bugs.
+/// One run of a setup with these bugs, and where its records are.
 async fn one(
     options: &Options,
     bin_dir: &Path,
     setup: &Setup,
-    bugs: &[&str],
+    bugs: Vec<&'static str>,
+    seed: u64,
     stop: &CancellationToken,
-) -> anyhow::Result<Ran> {
+) -> anyhow::Result<(Ran, PathBuf)> {
     let mut settings = setup.settings.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
     if !bugs.is_empty() {
         settings.push(format!("{SETTING}={}", bugs.join(",")).parse()?);
     }
     let folder = if bugs.is_empty() { "none".to_owned() } else { bugs.join("+") };
-    let dir = options.dir.join(format!("{} {folder}", setup.name).replace(' ', "-"));
+    let seeded = if options.seeds > 1 { format!(" {seed}") } else { String::new() };
+    let dir = options.dir.join(format!("{} {folder}{seeded}", setup.name).replace(' ', "-"));
     let began = Instant::now();
     let drill = run::Options {
         scenario: setup.scenario,
         rounds: Some(setup.rounds),
         only: setup.only.iter().map(|words| (*words).to_owned()).collect(),
-        plan: setup.plan(options.seed),
+        calm: setup.calm,
+        plan: setup.plan(seed),
         // Two of each: with one, what another would do wrongly is not done at all.
         counts: [2, 2, 2],
         bin_dir: Some(bin_dir.to_owned()),
         settings,
         habits: setup.habits.iter().map(|name| (*name).to_owned()).collect(),
         given: given::Wanted::default(),
-        dir,
+        dir: dir.clone(),
         keep: false,
         command: options.command.clone(),
         quiet: true,
@@ -157,7 +139,7 @@ async fn one(
     if stop.is_cancelled() {
         bail!("interrupted");
     }
-    Ok(Ran::of(outcome, began))
+    Ok((ran(outcome, began), dir))
 }
 
 /// The bites that are asked for, of which there must be one for each bug there is.
@@ -204,6 +186,8 @@ mod tests {
     fn every_bug_has_one_bite_with_faults_that_exist() {
         let mut seen = BTreeSet::new();
         for bite in BITES {
+            let named = |other: &&Bite| other.setup.name == bite.setup.name;
+            assert!(BITES.iter().filter(named).all(|other| other.setup == bite.setup), "{:?}", bite.setup);
             assert!(seen.insert(bite.bug), "{} twice", bite.bug);
             assert!(!bite.shows.is_empty() && bite.beside.iter().all(|bug| *bug != bite.bug), "{}", bite.bug);
             let kinds = bite.setup.scenario.fault_kinds();

@@ -8,9 +8,11 @@ mod part;
 mod samples;
 mod status_line;
 mod store_reader;
+mod token;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rand::RngExt;
@@ -29,6 +31,8 @@ pub use during::{During, Intervention};
 pub use sluice_load::habit::Habit;
 use status_line::StatusLine;
 
+/// How long the load of a scenario without any fault lasts when nobody says it.
+pub const CALM: Duration = Duration::from_secs(20);
 /// Most rounds of one part: about ten minutes, some hundred megabytes of records.
 const PART_ROUNDS: usize = 60;
 /// The same of a herd, whose clients subscribe to 100,000 rooms each time all come back.
@@ -43,6 +47,8 @@ pub struct Options {
     pub scenario: Scenario,
     /// How many; `None` = as many as the scenario usually has.
     pub rounds: Option<usize>,
+    /// How long the load of a scenario without any fault lasts.
+    pub calm: Duration,
     /// Only kinds with one of these names.
     pub only: Vec<String>,
     /// The load, and the seed of everything random.

@@ -74,6 +74,10 @@ pub(crate) struct Arguments {
     /// red; `make drill-bites` builds them
     #[arg(long, num_args = 0.., value_name = "BUG", conflicts_with_all = ["rounds", "only", "check", "report", "keep"])]
     bites: Option<Vec<String>>,
+    /// With `--bites`: so many seeds, one after the other; keeps only records of runs that did not end as they should
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "bites",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    seeds: u32,
     #[command(flatten)]
     own: Own,
     #[command(flatten)]
@@ -147,7 +151,7 @@ Examples:
   sluice drill --check drill-7
   sluice drill crash --spawn 'sluice dev --json --dir ./data' --only 'kill dev'
   sluice drill roll --spawn 'sluice dev --json --dir ./data' --roll-command 'sluice dev restart {{}} --dir ./data' --only 'roll'
-  sluice drill --bites no-fence no-goodbye
+  sluice drill --bites no-fence no-goodbye --seed 11 --seeds 10
   sluice drill crash --gateway ws://127.0.0.1:8080/ws --admin http://127.0.0.1:8081 --token-secret \"$SECRET\" \\
       --pid gateway-1=4711 --restart 'gateway-1=sluice-gateway --config gateway.toml' --only 'kill gateway' \\
       --store postgres://sluice@127.0.0.1/sluice",
@@ -209,6 +213,7 @@ async fn prove(arguments: Arguments, names: Vec<String>) -> anyhow::Result<ExitC
     let options = bites::Options {
         names,
         seed,
+        seeds: arguments.seeds,
         bin_dir: arguments.own.bin_dir,
         dir: arguments.dir.unwrap_or_else(|| PathBuf::from(format!("bites-{seed}"))),
         command: paste::command(),
@@ -253,6 +258,7 @@ impl Arguments {
         let options = Options {
             scenario: self.scenario,
             rounds: self.rounds,
+            calm: run::CALM,
             only: self.only,
             plan: Plan {
                 seed,

@@ -353,6 +353,9 @@ pub struct RunRecord {
     pub beacon_room: String,
     /// Beacon messages a second.
     pub beacon_per_s: u32,
+    /// What the names of a bad neighbour's rooms and users begin with, one for each. Neighbours write nothing down: what
+    /// they publish to rooms of their own is nobody's phantom.
+    pub neighbours: Vec<String>,
     /// The run was interrupted: nothing can be said.
     pub interrupted: bool,
 }

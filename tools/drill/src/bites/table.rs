@@ -4,13 +4,16 @@
 //! what a bug spoils, that defence is switched off beside it; the setup with only the defence off is run before, and
 //! must be green: what is red then is the bug's doing.
 
+use std::time::Duration;
+
 use sluice_judge::verdict::AnomalyKind;
 
 use crate::load::Plan;
+use crate::run;
 use crate::scenario::Scenario;
 
 /// A run, without its seed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Setup {
     /// Its name in the table.
     pub name: &'static str,
@@ -22,6 +25,12 @@ pub struct Setup {
     pub rounds: usize,
     /// Clients, publishes a second, rooms.
     pub load: [u32; 3],
+    /// How long the load lasts when there is no fault.
+    pub calm: Duration,
+    /// Part of the clients that leaves and comes back.
+    pub churn_share: f64,
+    /// Part of the clients that reads slowly.
+    pub slow_share: f64,
     /// Whether all clients are written without the library, who judge each connection by itself.
     pub plain: bool,
     /// Whether rooms are equally popular, so that each is quiet.
@@ -40,6 +49,9 @@ const SETUP: Setup = Setup {
     only: &[],
     rounds: 1,
     load: [30, 150, 10],
+    calm: run::CALM,
+    churn_share: 0.1,
+    slow_share: 0.015,
     plain: false,
     quiet: false,
     large_in: 2_000,
@@ -97,29 +109,32 @@ const LONG_LEASES: Setup = Setup {
     settings: &["all.etcd.lease_ttl_s=14"],
     ..SETUP
 };
-/// Nothing happens, but some read slowly, or not for seconds, what comes in masses. They fall out of every ring and
-/// catch up by pages, each shorter than what is missing: a page that counts as everything leaves a gap.
+/// Nothing happens, but half of all read slowly what comes in masses. They fall out of every ring and catch up by
+/// pages, each shorter than what is missing: a page that counts as everything leaves a gap.
 const SLOW_READERS: Setup = Setup {
     name: "slow readers",
     scenario: Scenario::Calm,
     rounds: 0,
-    load: [12, 120, 1],
-    large_in: 10,
-    settings: &["gateway.max_behind=250"],
+    load: [20, 120, 1],
+    slow_share: 0.5,
+    large_in: 5,
     ..SETUP
 };
+/// The same, but whoever was live and has fallen behind by more than what the buffers on the way hold is cut short.
+const CUT_SHORT: Setup = Setup { name: "cut short", settings: &["gateway.max_behind=50"], ..SLOW_READERS };
 /// An older copy of the store comes back.
 const OLD_STORE: Setup = Setup { name: "old store", only: &["restore postgres"], ..SETUP };
 /// Redis forgets everything.
 const EMPTY_REDIS: Setup = Setup { name: "empty redis", only: &["wipe redis"], ..SETUP };
 
-/// Nothing happens but that 400 connections ask for a thousand rooms of their own each, while others leave rooms and
-/// come back to them.
+/// Nothing happens but that 400 connections ask for a thousand rooms of their own each, while most of the others leave
+/// rooms and come back to them. All are plain: of the library nobody sees how long it waits for an answer.
 const CREATOR: Setup = Setup {
     name: "creator",
     scenario: Scenario::Calm,
     rounds: 0,
     load: [60, 40, 20],
+    churn_share: 0.7,
     plain: true,
     habits: &["creator"],
     ..SETUP
@@ -165,7 +180,7 @@ pub const BITES: &[Bite] = &[
     bite("exit-without-status-flush", LONG_LEASES, &[AnomalyKind::PresenceWrong]),
     bite("history-before-interest", SLOW_READERS, &[AnomalyKind::Gap]),
     bite("full-queue-drops", SLOW_READERS, &[AnomalyKind::Gap]),
-    bite("skip-not-told", SLOW_READERS, &[AnomalyKind::Gap]),
+    bite("skip-not-told", CUT_SHORT, &[AnomalyKind::Gap]),
     bite(
         "epoch-ignored",
         OLD_STORE,
@@ -188,7 +203,8 @@ impl Setup {
         let [clients, rate_per_s, rooms] = self.load;
         let plain_share = if self.plain { 1.0 } else { 0.5 };
         let zipf = if self.quiet { 0.0 } else { 1.0 };
-        let large_in = self.large_in;
-        Plan { seed, clients, rate_per_s, rooms, zipf, plain_share, large_in, ..Plan::default() }
+        let Self { churn_share, slow_share, large_in, .. } = *self;
+        let plan = Plan { seed, clients, rate_per_s, rooms, ..Plan::default() };
+        Plan { zipf, plain_share, churn_share, slow_share, large_in, ..plan }
     }
 }

@@ -15,6 +15,8 @@ use crate::seed::Seed;
 const BEACON_ROOM: &str = "beacon";
 /// How many publish to it.
 const BEACONS: u32 = 4;
+/// Part of the clients that sends keys twice, when some shall.
+const RESEND_SHARE: f64 = 0.05;
 /// Rooms of an ordinary client besides the beacon's: one to this many.
 const ROOMS_MAX: u32 = 3;
 
@@ -37,10 +39,12 @@ pub struct Plan {
     pub beacon_per_s: u32,
     /// Part of the clients that is written without the client library.
     pub plain_share: f64,
-    /// Some leave and come back, by unsubscribing, by goodbye, by cutting the connection.
-    pub churn: bool,
-    /// Some read slowly, some stop reading for seconds.
-    pub slow: bool,
+    /// Part of the clients that leave and come back, by unsubscribing, by goodbye, by cutting the connection; 0 = none.
+    pub churn_share: f64,
+    /// Part that reads slowly; 0 = none.
+    pub slow_share: f64,
+    /// Part that stops reading for seconds; 0 = none.
+    pub stopped_share: f64,
     /// Some send keys twice, on one connection and over two gateways.
     pub resend: bool,
     /// Some publishes of plain clients have no key.
@@ -66,8 +70,9 @@ impl Default for Plan {
             zipf: 1.0,
             beacon_per_s: 20,
             plain_share: 0.3,
-            churn: true,
-            slow: true,
+            churn_share: 0.1,
+            slow_share: 0.015,
+            stopped_share: 0.02,
             resend: true,
             keyless: true,
             large_in: 2_000,
@@ -238,16 +243,20 @@ impl Plan {
 
     /// Roles and kinds of the ordinary clients, shuffled. Who reads slowly or resends is written by hand.
     fn roles(&self, clients: u32, rng: &mut SmallRng) -> Vec<(ClientRole, ClientKind)> {
-        let some = |wanted: bool, share: f64| {
-            let share = (f64::from(clients) * share).round().max(1.0);
-            if wanted && clients >= 8 { share as usize } else { 0 } // few, so that there are others
+        let some = |share: f64| {
+            let count = (f64::from(clients) * share).round().max(1.0);
+            if share > 0.0 && clients >= 8 { count as usize } else { 0 } // few, so that there are others
         };
-        let (churn, slow) = (some(self.churn, 0.1), some(self.slow, 0.015));
-        let (stopped, resend) = (some(self.slow, 0.02), some(self.resend, 0.05));
+        let (churn, slow) = (some(self.churn_share), some(self.slow_share));
+        let (stopped, resend) =
+            (some(self.stopped_share), some(if self.resend { RESEND_SHARE } else { 0.0 }));
         let mut roles = Vec::new();
         roles.extend((0..slow).map(|_| (ClientRole::Slow, ClientKind::Plain)));
         roles.extend((0..resend).map(|_| (ClientRole::Resender, ClientKind::Plain)));
-        let either = |n: usize| if n.is_multiple_of(2) { ClientKind::Library } else { ClientKind::Plain };
+        let all_plain = self.plain_share >= 1.0;
+        let either = |n: usize| {
+            if n.is_multiple_of(2) && !all_plain { ClientKind::Library } else { ClientKind::Plain }
+        };
         roles.extend((0..churn).map(|n| (ClientRole::Churn, either(n))));
         roles.extend((0..stopped).map(|n| (ClientRole::Stopped, either(n))));
         let mut plain = (f64::from(clients) * self.plain_share).round() as usize;
@@ -331,6 +340,16 @@ mod tests {
     }
 
     #[test]
+    fn all_are_plain_or_slow_when_that_is_asked_for() {
+        let plan = Plan { clients: 60, plain_share: 1.0, ..Plan::default() };
+        let is_plain = |spec: &ClientSpec| spec.kind == ClientKind::Plain || spec.role == ClientRole::Beacon;
+        assert!(plan.specs().iter().all(is_plain), "{}", Summary(&plan.specs()));
+        let plan = Plan { clients: 20, slow_share: 0.5, stopped_share: 0.25, ..Plan::default() };
+        let count = |role| plan.specs().iter().filter(|spec| spec.role == role).count();
+        assert_eq!([count(ClientRole::Slow), count(ClientRole::Stopped)], [8, 4], "of sixteen");
+    }
+
+    #[test]
     fn rates_and_shares_are_what_was_asked_for() {
         for (clients, beacon_per_s) in [(200, 20), (20, 20), (200, 0), (3, 20), (1, 0)] {
             let plan = Plan { clients, beacon_per_s, ..Plan::default() };
@@ -364,7 +383,10 @@ mod tests {
         assert_eq!(&herd[..200], &ordinary[..], "a crowd moves nobody else");
         let rooms = |spec: &ClientSpec| spec.rooms.iter().collect::<std::collections::BTreeSet<_>>().len();
         assert!(herd.len() == 230 && herd[200..].iter().all(|spec| rooms(spec) == 10), "each room once");
-        let calm = Plan { churn: false, slow: false, resend: false, ..Plan::default() }.specs();
+        let (none, resend) = (0.0, false);
+        let calm =
+            Plan { churn_share: none, slow_share: none, stopped_share: none, resend, ..Plan::default() };
+        let calm = calm.specs();
         assert!(
             calm.iter().all(|spec| matches!(
                 spec.role,

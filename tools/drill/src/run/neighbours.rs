@@ -1,5 +1,5 @@
 //! Bad neighbours of the clients of a run, each on a thread of its own, at the first gateway. They write nothing down:
-//! what they do to others is in the records of the others.
+//! what they do to others is in the records of the others, and their names are in that of the run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,9 +11,19 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Options;
-use super::part::token;
+use super::token::token;
 use crate::load::address;
 use crate::target::Target;
+
+/// What the names of a habit's rooms and users begin with.
+fn tag(seed: u64, habit: &str) -> String {
+    format!("bad-{seed}-{habit}")
+}
+
+/// The same of all habits that are asked for, for the judge.
+pub(super) fn tags(options: &Options, seed: u64) -> Vec<String> {
+    options.habits.iter().map(|habit| tag(seed, habit)).collect()
+}
 
 /// Those that run.
 pub(super) struct Neighbours {
@@ -32,7 +42,7 @@ impl Neighbours {
         let url = target.endpoints().into_iter().next().context("there is no gateway")?;
         for habit in options.habits.iter().filter_map(|name| Habit::named(name)) {
             let (stop, secret) = (Arc::clone(&neighbours.stop), target.token_secret().to_owned());
-            let (address, tag) = (address(&url)?, format!("bad-{seed}-{}", habit.name));
+            let (address, tag) = (address(&url)?, tag(seed, habit.name));
             let (ready, prepared) = oneshot::channel();
             let live = move || {
                 let token = Box::new(move |user: &str| token(&secret, user));

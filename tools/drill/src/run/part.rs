@@ -11,7 +11,6 @@ use anyhow::{Context, bail};
 use rand::RngExt;
 use sluice_judge::record::{FaultRecord, Leftovers, PresenceAsked, RunRecord};
 use sluice_judge::verdict::Verdict;
-use sluice_launcher::token::{Grants, mint};
 use tokio::runtime::{self, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::neighbours::Neighbours;
 use super::status_line::StatusLine;
 use super::store_reader::StoreReader;
-use super::{During, Options, leftovers, samples};
+use super::token::token;
+use super::{During, Options, leftovers, neighbours, samples};
 use crate::clock::Clock;
 use crate::fault::{FaultInjector, STOP_BUDGET, exit_of};
 use crate::load::{Endpoints, Load, Plan};
@@ -33,8 +33,6 @@ use crate::target::own::{self, Own};
 const PAUSE_MS: std::ops::Range<u64> = 1_000..1_500;
 /// After a fault, publishes are answered again within this; the run goes on anyhow, the judge sees it.
 const PROGRESS: Duration = Duration::from_secs(30);
-/// Without any fault the load runs for this long.
-const CALM: Duration = Duration::from_secs(20);
 /// Everybody has everything within this: what is promised.
 const EVERYONE: Duration = Duration::from_secs(10);
 /// Presence is right within this: twice the lease of who is gone, and a round of the reaper.
@@ -45,8 +43,6 @@ const SPREAD: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
 /// Between two lines about the run.
 const SHOW: Duration = Duration::from_millis(500);
-/// Tokens of clients live for this long: longer than any part.
-const TOKEN: Duration = Duration::from_secs(24 * 3600);
 
 /// One part of a run.
 pub(super) struct RunPart<'a> {
@@ -136,6 +132,7 @@ impl RunPart<'_> {
             rate_per_s: plan.rate_per_s,
             beacon_room: plan.beacon_room(),
             beacon_per_s: plan.beacon_per_s,
+            neighbours: neighbours::tags(self.options, plan.seed),
             ..RunRecord::default()
         };
         Ok(PartRecord { plan, run, leftovers: Leftovers::default(), files: BTreeMap::new(), faults, clock })
@@ -257,7 +254,7 @@ impl RunPart<'_> {
                 during.faults(record.clock).iter().try_for_each(|fault| record.write(fault))?;
             }
             None if self.rounds.is_empty() => {
-                self.stop.run_until_cancelled(sleep(CALM)).await;
+                self.stop.run_until_cancelled(sleep(self.options.calm)).await;
             }
             None => {}
         }
@@ -341,12 +338,6 @@ impl RunPart<'_> {
         }
         Ok(())
     }
-}
-
-/// A token that may read and write everything.
-pub(super) fn token(secret: &str, user: &str) -> Option<String> {
-    let all = || vec!["*".to_owned()];
-    mint(secret, user, Grants { sub: all(), publish: all() }, TOKEN).ok()
 }
 
 /// Threads of the load alone: however busy clients are, faults come in time and ends are seen when they happen.

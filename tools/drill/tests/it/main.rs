@@ -4,18 +4,20 @@
 mod load;
 
 use std::path::Path;
+use std::time::Duration;
 
 use sluice_drill::load::Plan;
 use sluice_drill::run::{self, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given;
-use sluice_judge::record::{FaultRecord, Leftovers, RunRecord, Sample};
+use sluice_judge::record::{FaultRecord, Leftovers, RunRecord, Sample, StoreRow};
 use tokio_util::sync::CancellationToken;
 
 fn options(dir: &Path) -> Options {
     Options {
         scenario: Scenario::Quick,
         rounds: Some(3),
+        calm: run::CALM,
         only: Vec::new(),
         plan: Plan { seed: 5, clients: 20, rate_per_s: 50, rooms: 5, ..Plan::default() },
         counts: [2, 2, 1],
@@ -124,4 +126,22 @@ async fn what_cannot_be_done_is_said_before_anything_starts() {
     assert!(said.contains("--roll-command"), "{said}");
     let said = refused(|options| options.given.gateways = vec!["ws://127.0.0.1:1/ws".into()]);
     assert!(said.contains("--token-secret"), "{said}");
+}
+
+/// Bad neighbours publish as well, and are in nobody's records: the judge knows them by their names.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_bad_neighbours_publish_is_nobodys_phantom() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        scenario: Scenario::Calm,
+        rounds: None,
+        calm: Duration::from_secs(5),
+        habits: vec!["never-reads".into(), "pinger".into()],
+        ..options(&folder.path().join("drill"))
+    };
+    let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
+    let (path, verdict) = &outcome.parts[0];
+    assert!(outcome.is_green(), "{verdict:#?}");
+    let rows: Vec<StoreRow> = lines(&path.join("store.jsonl"));
+    assert!(rows.iter().any(|row| row.sender.starts_with("bad-5-never-reads")), "they have published");
 }

@@ -55,6 +55,7 @@ impl Proof {
         let options = Options {
             scenario: Scenario::Calm,
             rounds: None,
+            calm: run::CALM,
             only: Vec::new(),
             plan: Plan { seed, clients: self.clients, rate_per_s: self.rate, ..Plan::default() },
             counts: [0; 3],

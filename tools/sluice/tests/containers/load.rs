@@ -44,6 +44,7 @@ pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
     let options = Options {
         scenario: Scenario::Calm,
         rounds: None,
+        calm: run::CALM,
         only: Vec::new(),
         plan: Plan { seed: run::new_seed(), clients: clients(), rate_per_s: rate_per_s(), ..Plan::default() },
         counts: [0; 3],

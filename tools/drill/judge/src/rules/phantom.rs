@@ -1,11 +1,12 @@
 //! Nobody sees what nobody sent, or what the store does not hold; and no two see different messages under one seq. What
-//! a restored store forgot is judged by epoch: who saw it in the same epoch must have seen the same.
+//! a restored store forgot is judged by epoch: who saw it in the same epoch must have seen the same. What a bad
+//! neighbour publishes to a room of its own is in no record of a client; anywhere else it is nobody's either.
 
 use std::collections::HashMap;
 
 use crate::findings::{Finding, Findings};
 use crate::history::lines::RecordLine;
-use crate::history::{History, NONE, StepKind};
+use crate::history::{History, NONE, StepKind, StoredRow};
 use crate::verdict::AnomalyKind;
 
 /// A message under a seq, as seen by somebody.
@@ -56,7 +57,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
 
 fn rows(history: &History, findings: &mut Findings) {
     for (index, row) in (0..).zip(&history.rows) {
-        if history.sent_as(row.room, row.message).next().is_none() {
+        if history.sent_as(row.room, row.message).next().is_none() && !is_a_neighbours(history, row) {
             findings.add(AnomalyKind::Phantom, || {
                 let (room, what) = (history.rooms.name(row.room), history.called(row.message));
                 let text = format!("{room:?} holds {what} as {}, which nobody sent there like this", row.seq);
@@ -64,6 +65,13 @@ fn rows(history: &History, findings: &mut Findings) {
             });
         }
     }
+}
+
+/// Whether the same neighbour has the room and sent the message.
+fn is_a_neighbours(history: &History, row: &StoredRow) -> bool {
+    let sender = history.users.name(history.messages[row.message as usize].user);
+    let room = history.rooms.name(row.room);
+    history.run.neighbours.iter().any(|name| sender.starts_with(&**name) && room.starts_with(&**name))
 }
 
 /// Sights of what the store does not hold any more, by epoch, room and seq.

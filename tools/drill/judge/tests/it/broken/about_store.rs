@@ -137,3 +137,24 @@ fn pages_are_looked_at() {
     assert_only(&page(&[(3, 3), (4, 4)], Some(4)), AnomalyKind::Dishonest, "before 4 and got 4");
     assert_only(&page(&[(3, 2)], None), AnomalyKind::Phantom, "the store holds message 3");
 }
+
+#[test]
+fn a_bad_neighbour_publishes_to_its_own_rooms_alone() {
+    let beside = |room: &str, sender: &str| {
+        let mut records = Script::usual().done();
+        let row = StoreRow { room: room.into(), seq: 1, sender: sender.into(), ..records.rows[0].clone() };
+        records.rows.insert(0, StoreRow { key: "bad".into(), ..row });
+        records.leftovers.heads.insert(room.into(), 1);
+        records.run.neighbours = vec!["bad-7-publisher".into(), "bad-7-tiny".into()];
+        records
+    };
+    beside("bad-7-publisher.3", "bad-7-publisher-1").assert_green();
+    for (room, sender) in [
+        ("bad-7-publisher.3", "bad-7-tiny-1"),
+        ("bad-7-publisher.3", "user-1"),
+        ("else", "bad-7-publisher-1"),
+        ("bad-8-publisher.3", "bad-8-publisher-1"),
+    ] {
+        assert_only(&beside(room, sender), AnomalyKind::Phantom, "which nobody sent there like this");
+    }
+}
