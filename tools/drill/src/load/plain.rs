@@ -27,7 +27,7 @@ use super::shared::{LoadPhase, LoadShared};
 use crate::seed::Seed;
 use behaviour::Behaviour;
 use resend::{GivenUp, ResendQueue};
-use socket::{Socket, Turn};
+use socket::{ConnectError, Socket, Turn};
 
 /// Handshake and `welcome` together.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -108,21 +108,20 @@ impl PlainClient {
                         ConnectionEnd::Lost(told) => self.pause_before_return(told),
                     }
                 }
-                Err(()) => {
-                    self.comeback.failed();
+                Err(retry_after_s) => {
+                    self.failed(retry_after_s);
                     self.pause_before_return(None)
                 }
             };
             // Also after a success: the gateway that was left is the last to come back to.
-            self.gateway += 1;
-            self.pause(pause).await;
+            let until = self.next_gateway(pause);
+            self.pause(until).await;
         }
     }
 
     /// What has no answer for too long is given up meanwhile; whoever left on purpose comes back at once when sending
     /// ends.
-    async fn pause(&mut self, pause: Duration) {
-        let until = Instant::now() + pause;
+    async fn pause(&mut self, until: Instant) {
         loop {
             let phase = self.shared.phase();
             let gone = match phase {
@@ -146,18 +145,36 @@ impl PlainClient {
         self.comeback.pause(told, self.shared.endpoints.count(), self.rng.random())
     }
 
-    async fn connect(&mut self) -> Result<(Socket, String, WelcomeFrame), ()> {
+    /// An attempt failed: a gateway that told when it may be asked again is left alone so long.
+    fn failed(&mut self, retry_after_s: Option<u64>) {
+        let (gateways, random) = (self.shared.endpoints.count().max(1), self.rng.random());
+        self.comeback.failed();
+        if let Some(after_s) = retry_after_s {
+            self.comeback.refused(self.gateway % gateways, after_s, Instant::now().into_std(), random);
+        }
+    }
+
+    /// Whose turn is next, after a pause or when it may be asked; when that is.
+    fn next_gateway(&mut self, pause: Duration) -> Instant {
+        let (turn, at) = (self.gateway + 1, (Instant::now() + pause).into_std());
+        let (turn, at) = self.comeback.choose(turn, self.shared.endpoints.count(), at);
+        self.gateway = turn;
+        Instant::from_std(at)
+    }
+
+    /// With [`ConnectError::retry_after_s`] when that fails.
+    async fn connect(&mut self) -> Result<(Socket, String, WelcomeFrame), Option<u64>> {
         let Self { shared, spec, .. } = &*self;
         let place = if self.gathered { None } else { shared.first.acquire().await.ok() };
         let url = shared.endpoints.url(self.gateway);
         let token = shared.endpoints.token(&spec.user);
         let made = timeout(CONNECT, enter(&url, token.as_deref(), spec.role == ClientRole::Slow)).await;
         drop(place);
-        match made.unwrap_or_else(|_| Err(format!("no welcome within {CONNECT:?}"))) {
+        match made.unwrap_or_else(|_| Err(format!("no welcome within {CONNECT:?}").into())) {
             Ok((socket, welcome)) => Ok((socket, url, welcome)),
-            Err(reason) => {
+            Err(ConnectError { reason, retry_after_s }) => {
                 self.recorder.failed(url, reason);
-                Err(())
+                Err(retry_after_s)
             }
         }
     }
@@ -173,7 +190,7 @@ impl PlainClient {
 }
 
 /// Connects and hears `welcome`.
-async fn enter(url: &str, token: Option<&str>, slow: bool) -> Result<(Socket, WelcomeFrame), String> {
+async fn enter(url: &str, token: Option<&str>, slow: bool) -> Result<(Socket, WelcomeFrame), ConnectError> {
     let mut socket = Socket::connect(url, token, slow).await?;
     loop {
         match socket.turn(false, true).await {
@@ -183,12 +200,17 @@ async fn enter(url: &str, token: Option<&str>, slow: bool) -> Result<(Socket, We
                     return Ok((socket, welcome));
                 }
                 if let Some(error) = frame.error {
-                    return Err(format!("{}: {}", error.code, error.message));
+                    return Err(format!("{}: {}", error.code, error.message).into());
                 }
             }
-            Turn::Close(code, reason) => return Err(format!("closed before welcome: {code:?} {reason}")),
-            Turn::Broken(reason) => return Err(reason),
+            Turn::Close(code, reason) => {
+                return Err(format!("closed before welcome: {code:?} {reason}").into());
+            }
+            Turn::Broken(reason) => return Err(reason.into()),
             Turn::Writable => sleep(Duration::ZERO).await,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ pub(super) async fn send_once_more(
     let until = Instant::now() + BOUND;
     let (mut socket, welcome) = match timeout_at(until, super::enter(&url, token.as_deref(), false)).await {
         Ok(Ok(entered)) => entered,
-        Ok(Err(reason)) => return recorder.failed(url, reason),
+        Ok(Err(error)) => return recorder.failed(url, error.reason),
         Err(_) => return recorder.failed(url, format!("no welcome within {BOUND:?}")),
     };
     let conn = recorder.opened(url, welcome.instance, welcome.epoch);

@@ -12,6 +12,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::http::header::RETRY_AFTER;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Utf8Bytes};
@@ -38,6 +39,20 @@ pub(super) enum Turn {
     Broken(String),
 }
 
+/// Why there is no connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ConnectError {
+    pub reason: String,
+    /// The server refused and told when it may be asked again.
+    pub retry_after_s: Option<u64>,
+}
+
+impl From<String> for ConnectError {
+    fn from(reason: String) -> Self {
+        Self { reason, retry_after_s: None }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: WebSocketStream<TcpStream>,
@@ -46,7 +61,7 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Connects with a token; the reason when that fails.
-    pub(super) async fn connect(url: &str, token: Option<&str>, slow: bool) -> Result<Self, String> {
+    pub(super) async fn connect(url: &str, token: Option<&str>, slow: bool) -> Result<Self, ConnectError> {
         let wrong = || format!("{url:?} is no address of the form ws://host:port/path");
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
@@ -66,9 +81,11 @@ impl Socket {
             Ok((stream, _)) => Ok(Self { stream, unflushed: false }),
             Err(WsError::Http(answer)) => {
                 let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-                Err(format!("HTTP {}: {}", answer.status().as_u16(), body.trim()))
+                let reason = format!("HTTP {}: {}", answer.status().as_u16(), body.trim());
+                let told = answer.headers().get(RETRY_AFTER).and_then(|told| told.to_str().ok());
+                Err(ConnectError { reason, retry_after_s: told.and_then(|told| told.trim().parse().ok()) })
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.to_string().into()),
         }
     }
 
