@@ -154,6 +154,8 @@ impl RunPart<'_> {
         let load = self.load(target, record, load_runtime.handle()?).await?;
         let began_us = record.clock.now_us();
         self.status_line.done(&load.summary(), None);
+        // Before neighbours come by the thousand: who comes between two counts is taken away from files that were open.
+        record.files = leftovers::files(target).await;
         let neighbours = Neighbours::begin(self.options, target, record.run.seed).await?;
         let rounds = self.under_load(target, &load, record).await;
         let neighbours = neighbours.end().await;
@@ -246,7 +248,6 @@ impl RunPart<'_> {
         record: &mut PartRecord,
         what: &Mutex<String>,
     ) -> anyhow::Result<()> {
-        record.files = leftovers::files(target).await;
         match self.during {
             Some(during) => {
                 during.steady.cancel();
