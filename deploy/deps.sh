@@ -21,6 +21,9 @@ if [ "$what" = all ]; then
     have etcd || packages+=(etcd-server)
     have redis-server || packages+=(redis-server)
     have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
+    # the balancers of the examples, for their tests; Debian keeps nginx where only root looks
+    have haproxy || [ -x /usr/sbin/haproxy ] || packages+=(haproxy)
+    have nginx || [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
     have curl || packages+=(curl ca-certificates)
     have python3 || packages+=(python3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)

@@ -3,7 +3,8 @@
 //!
 //! A connection runs in one task that ends when the last [`Client`] is dropped. Every queue in it is bounded: publishes
 //! wait for space in the outbox, and a reader of events that falls behind makes the client stop reading its socket,
-//! so keep reading [`Events`] while you wait for answers. It speaks `ws://` only: TLS belongs to a proxy.
+//! so keep reading [`Events`] while you wait for answers. It speaks `ws://`, and `wss://` with
+//! the authorities that browsers trust and those of [`Options::trust`].
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), sluice_client::Error> {
@@ -30,6 +31,7 @@ mod frame;
 mod options;
 pub mod raw;
 mod state;
+mod tls;
 mod wire;
 
 pub use client::{Client, Events, Receipt, random_key};
@@ -38,3 +40,4 @@ pub use event::{Event, HistoryPage, Message, Stored, Subscribed};
 pub use options::{Options, Position};
 pub use sluice_proto::wire::codec::{HistoryRange, PresentPage, PresentUser};
 pub use sluice_proto::wire::{Bye, Drain, ErrorCode, Welcome, WireError};
+pub use tls::Trust;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::defaults;
+use crate::tls::Trust;
 
 /// How to connect.
 #[derive(Debug, Clone)]
@@ -17,10 +18,11 @@ pub struct Options {
     pub(crate) connect_timeout: Duration,
     pub(crate) follow: Option<watch::Receiver<Vec<String>>>,
     pub(crate) detailed: bool,
+    pub(crate) trust: Trust,
 }
 
 impl Options {
-    /// Connects to this gateway, `ws://host:port/ws`.
+    /// Connects to this gateway, `ws://host:port/ws`, or `wss://` with TLS.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             urls: vec![url.into()],
@@ -31,6 +33,7 @@ impl Options {
             connect_timeout: defaults::CONNECT_TIMEOUT,
             follow: None,
             detailed: false,
+            trust: Trust::default(),
         }
     }
 
@@ -60,6 +63,13 @@ impl Options {
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// Trusts these certificate authorities at `wss://`; the public ones alone unless told.
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
         self
     }
 

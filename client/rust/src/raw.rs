@@ -10,15 +10,21 @@ use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error as WsError};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_with_config};
 
 use crate::defaults::{READ_BUFFER, READ_BYTES_MAX};
+pub use crate::tls::Trust;
+
+/// A connection, with or without TLS.
+pub type Stream = MaybeTlsStream<TcpStream>;
 
 /// How to knock.
 #[derive(Debug, Clone, Default)]
 pub struct Handshake {
-    /// `ws://host:port/path`.
+    /// `ws://host:port/path`, or `wss://` with TLS.
     pub url: String,
+    /// Which authorities may have signed the server's certificate.
+    pub trust: Trust,
     /// Presented as `Authorization: Bearer`.
     pub token: Option<String>,
     /// Offered subprotocols.
@@ -62,11 +68,14 @@ impl Handshake {
 #[non_exhaustive]
 pub enum ConnectError {
     /// The address cannot be used.
-    #[error("{0:?} is no address of the form ws://host:port/path (TLS belongs to a proxy)")]
+    #[error("{0:?} is no address of the form ws://host:port/path or wss://host:port/path")]
     Address(String),
     /// TCP failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// TLS failed; says why and what mends it.
+    #[error("{0}")]
+    Tls(String),
     /// The server answered the handshake with an HTTP error.
     #[error("HTTP {status}: {body}")]
     Status {
@@ -106,7 +115,7 @@ pub enum Frame {
 
 /// A bare connection.
 #[derive(Debug)]
-pub struct Socket(WebSocketStream<TcpStream>);
+pub struct Socket(WebSocketStream<Stream>);
 
 impl Socket {
     /// Connects and finishes the handshake.
@@ -187,7 +196,7 @@ impl Socket {
     /// The TCP connection beneath, for tests that cut it.
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {
-        self.0.get_ref()
+        self.0.get_ref().get_ref()
     }
 }
 
@@ -207,15 +216,11 @@ pub(crate) fn translate(item: Option<Result<Message, WsError>>) -> Frame {
     }
 }
 
-pub(crate) async fn connect(handshake: &Handshake) -> Result<WebSocketStream<TcpStream>, ConnectError> {
-    let wrong = || ConnectError::Address(handshake.url.clone());
-    let uri: Uri = handshake.url.parse().map_err(|_| wrong())?;
-    let host = uri.host().filter(|_| uri.scheme_str() == Some("ws")).ok_or_else(wrong)?;
-    // As the URL standard has it for `ws`.
-    let port = uri.port_u16().unwrap_or(80);
-    let address = lookup_host((host.trim_matches(['[', ']']), port)).await?.next().ok_or_else(wrong)?;
-    let stream = dial(address, handshake.receive_buffer).await?;
-    let mut request = ClientRequestBuilder::new(uri.clone());
+pub(crate) async fn connect(handshake: &Handshake) -> Result<WebSocketStream<Stream>, ConnectError> {
+    let Handshake { url, trust, receive_buffer, .. } = handshake;
+    let stream = dial(url, trust, *receive_buffer).await?;
+    let uri: Uri = url.parse().map_err(|_| ConnectError::Address(url.clone()))?;
+    let mut request = ClientRequestBuilder::new(uri);
     if let Some(token) = &handshake.token {
         request = request.with_header("Authorization", format!("Bearer {token}"));
     }
@@ -235,7 +240,31 @@ pub(crate) async fn connect(handshake: &Handshake) -> Result<WebSocketStream<Tcp
     upgraded.map(|(socket, _)| socket).map_err(|error| refusal(&error))
 }
 
-async fn dial(address: SocketAddr, receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {
+/// Connects to where a URL leads, with TLS if it says `wss`; the WebSocket handshake is the caller's. `receive_buffer`:
+/// size of the kernel's, bytes.
+///
+/// # Errors
+/// [`ConnectError`], `Status` and `Handshake` excepted.
+pub async fn dial(url: &str, trust: &Trust, receive_buffer: Option<u32>) -> Result<Stream, ConnectError> {
+    let wrong = || ConnectError::Address(url.to_owned());
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']);
+    // The ports are those of the URL standard.
+    let (is_secure, usual) = match uri.scheme_str() {
+        Some("ws") => (false, 80),
+        Some("wss") => (true, 443),
+        Some(_) | None => return Err(wrong()),
+    };
+    let port = uri.port_u16().unwrap_or(usual);
+    let address = lookup_host((host, port)).await?.next().ok_or_else(wrong)?;
+    let tcp = connect_tcp(address, receive_buffer).await?;
+    if !is_secure {
+        return Ok(MaybeTlsStream::Plain(tcp));
+    }
+    trust.handshake(host, tcp).await.map(MaybeTlsStream::Rustls).map_err(ConnectError::Tls)
+}
+
+async fn connect_tcp(address: SocketAddr, receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Before the connection is made: the window is agreed on in the handshake.
     if let Some(bytes) = receive_buffer {

@@ -6,17 +6,16 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures::{Sink, Stream};
-use tokio::net::TcpStream;
+use futures::{Sink, Stream as _};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
-use crate::raw::{Frame, translate};
+use crate::raw::{Frame, Stream, translate};
 
 #[derive(Debug)]
 pub(crate) struct Wire {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Stream>,
     unsent: VecDeque<Message>,
     dirty: bool,
     /// Why nothing can be written any more.
@@ -24,7 +23,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(socket: WebSocketStream<TcpStream>) -> Self {
+    pub(crate) fn new(socket: WebSocketStream<Stream>) -> Self {
         Self { socket, unsent: VecDeque::new(), dirty: false, broken: None }
     }
 

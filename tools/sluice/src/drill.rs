@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::paste;
 use crate::signals::Signals;
+use crate::target::trust;
 
 /// Put load on a Sluice, do harm to it, and let an independent judge say whether anything was lost
 ///
@@ -112,6 +113,9 @@ struct Given {
     /// Where clients connect; may be repeated, gateway-1 first
     #[arg(long = "gateway", value_name = "WS-URL")]
     gateway: Vec<String>,
+    /// Certificate authority to trust at wss:// beside the public ones, PEM
+    #[arg(long, env = "SLUICE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Admin page: of the gateways in order, or PLACE=URL; may be repeated
     #[arg(long = "admin", value_name = "URL")]
     admin: Vec<String>,
@@ -237,6 +241,7 @@ impl Arguments {
         let seed = self.seed.unwrap_or_else(run::new_seed);
         let mut given = given::Wanted {
             gateways: self.given.gateway,
+            trust: trust(self.given.ca.as_deref())?,
             admins: self.given.admin,
             pids: self.given.pid,
             restarts: self.given.restart,

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::frame::{self, ServerFrame};
 use crate::options::Options;
-use crate::raw::{self, ConnectError, Frame, Handshake};
+use crate::raw::{self, ConnectError, Frame, Handshake, Trust};
 use crate::wire::Wire;
 
 /// A connection on which the server said `welcome`.
@@ -132,11 +132,12 @@ impl GatewayDialer {
         self.pause = at - now;
         self.url.clone_from(&url);
         let (token, limit) = (self.options.token.clone(), self.options.connect_timeout);
+        let trust = self.options.trust.clone();
         // Kept in a field, not in the `select!`: an arm that loses there would drop it half-way.
         self.attempt = Some(Box::pin(async move {
             sleep_until(at).await;
             let reason = format!("no welcome within {limit:?}");
-            let made = timeout(limit, stand(url.clone(), token)).await;
+            let made = timeout(limit, stand(url.clone(), token, trust)).await;
             made.unwrap_or(Err(Error::Connect { url, reason }.into()))
         }));
     }
@@ -160,9 +161,9 @@ impl GatewayDialer {
     }
 }
 
-async fn stand(url: String, token: Option<String>) -> Result<Standing, Failure> {
+async fn stand(url: String, token: Option<String>, trust: Trust) -> Result<Standing, Failure> {
     let is_anonymous = token.is_none();
-    let handshake = Handshake { token, ..Handshake::new(&url) };
+    let handshake = Handshake { token, trust, ..Handshake::new(&url) };
     let socket = match raw::connect(&handshake).await {
         Ok(socket) => socket,
         // A token that is refused will be refused again.
@@ -170,7 +171,10 @@ async fn stand(url: String, token: Option<String>) -> Result<Standing, Failure> 
         Err(error) => {
             let retry_after = match &error {
                 ConnectError::Status { retry_after_s, .. } => retry_after_s.map(Duration::from_secs),
-                ConnectError::Address(_) | ConnectError::Io(_) | ConnectError::Handshake(_) => None,
+                ConnectError::Address(_)
+                | ConnectError::Io(_)
+                | ConnectError::Tls(_)
+                | ConnectError::Handshake(_) => None,
             };
             return Err(Failure { error: Error::Connect { url, reason: error.to_string() }, retry_after });
         }

@@ -1,12 +1,14 @@
 //! The client against scripted gateways: what it does when it is drained, cut off, fenced, refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod tls;
+
 use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use sluice_client::{Client, Error, Event, Events, Options, Position, Stored};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -26,13 +28,17 @@ impl Gateway {
 
     async fn accept(&self) -> Session {
         let (stream, _) = self.0.accept().await.unwrap();
-        let mut session = Session(tokio_tungstenite::accept_async(stream).await.unwrap());
-        let limits = json!({"frame_bytes": 1, "data_bytes": 1, "name_bytes": 1, "rooms": 1});
-        session
-            .say(json!({"welcome": {"session": "s", "instance": "g", "user": "ann", "epoch": "000000000000001f", "ping_s": 25, "limits": limits}}))
-            .await;
-        session
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        welcome(&mut socket).await;
+        Session(socket)
     }
+}
+
+/// Says `welcome`, over whatever the connection is made of.
+async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) {
+    let limits = json!({"frame_bytes": 1, "data_bytes": 1, "name_bytes": 1, "rooms": 1});
+    let said = json!({"welcome": {"session": "s", "instance": "g", "user": "ann", "epoch": "000000000000001f", "ping_s": 25, "limits": limits}});
+    socket.send(Message::text(said.to_string())).await.unwrap();
 }
 
 struct Session(WebSocketStream<TcpStream>);

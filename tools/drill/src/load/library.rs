@@ -94,7 +94,10 @@ impl LibraryClient {
         for attempt in 0.. {
             let mut urls = shared.endpoints.from(gateway + attempt).into_iter();
             let mut options = Options::new(urls.next().unwrap_or_default()).detailed();
-            options = urls.fold(options, Options::or).follow(shared.endpoints.changes());
+            options = urls
+                .fold(options, Options::or)
+                .follow(shared.endpoints.changes())
+                .trust(shared.endpoints.trust());
             if let Some(token) = shared.endpoints.token(&spec.user) {
                 options = options.token(token);
             }

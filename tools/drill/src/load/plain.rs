@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use sluice_client::Trust;
 use sluice_judge::record::{ClientEvent, PublishOutcome};
 use sluice_load::comeback::Comeback;
 use sluice_load::server_frame::{ServerFrame, WelcomeFrame};
@@ -167,8 +168,9 @@ impl PlainClient {
         let Self { shared, spec, .. } = &*self;
         let place = if self.gathered { None } else { shared.first.acquire().await.ok() };
         let url = shared.endpoints.url(self.gateway);
-        let token = shared.endpoints.token(&spec.user);
-        let made = timeout(CONNECT, enter(&url, token.as_deref(), spec.role == ClientRole::Slow)).await;
+        let (token, trust) = (shared.endpoints.token(&spec.user), shared.endpoints.trust());
+        let is_slow = spec.role == ClientRole::Slow;
+        let made = timeout(CONNECT, enter(&url, token.as_deref(), &trust, is_slow)).await;
         drop(place);
         match made.unwrap_or_else(|_| Err(format!("no welcome within {CONNECT:?}").into())) {
             Ok((socket, welcome)) => Ok((socket, url, welcome)),
@@ -190,8 +192,13 @@ impl PlainClient {
 }
 
 /// Connects and hears `welcome`.
-async fn enter(url: &str, token: Option<&str>, slow: bool) -> Result<(Socket, WelcomeFrame), ConnectError> {
-    let mut socket = Socket::connect(url, token, slow).await?;
+async fn enter(
+    url: &str,
+    token: Option<&str>,
+    trust: &Trust,
+    slow: bool,
+) -> Result<(Socket, WelcomeFrame), ConnectError> {
+    let mut socket = Socket::connect(url, token, trust, slow).await?;
     loop {
         match socket.turn(false, true).await {
             Turn::Text(text) => {

@@ -94,7 +94,7 @@ impl QueryClient {
         let endpoints = &self.shared.endpoints;
         let mut urls = endpoints.from(0).into_iter();
         let url = urls.next().unwrap_or_default();
-        let mut options = urls.fold(Options::new(url.clone()), Options::or);
+        let mut options = urls.fold(Options::new(url.clone()), Options::or).trust(endpoints.trust());
         if let Some(token) = endpoints.token(USER) {
             options = options.token(token);
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use sluice_client::Trust;
 use tokio::sync::{Semaphore, watch};
 
 use super::counters::LoadCounters;
@@ -17,6 +18,7 @@ type Mint = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 pub struct Endpoints {
     urls: watch::Receiver<Vec<String>>,
     token: Mint,
+    trust: Trust,
 }
 
 impl fmt::Debug for Endpoints {
@@ -26,18 +28,29 @@ impl fmt::Debug for Endpoints {
 }
 
 impl Endpoints {
-    /// URLs of all gateways, `ws://host:port/ws`, as they change during the run, and who gives a user a token that may
+    /// URLs of all gateways, `ws://host:port/ws` or `wss://`, as they change during the run, and who gives a user a token that may
     /// read and write everything.
     pub fn new(
         urls: watch::Receiver<Vec<String>>,
         token: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Self { urls, token: Box::new(token) }
+        Self { urls, token: Box::new(token), trust: Trust::default() }
     }
 
     /// URLs that stay.
     pub fn fixed(urls: Vec<String>, token: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         Self::new(watch::channel(urls).1, token)
+    }
+
+    /// Trusts these authorities where a URL says `wss`.
+    #[must_use]
+    pub fn trusting(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    pub(super) fn trust(&self) -> Trust {
+        self.trust.clone()
     }
 
     pub(super) fn token(&self, user: &str) -> Option<String> {

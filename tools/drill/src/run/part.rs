@@ -210,7 +210,8 @@ impl RunPart<'_> {
     ) -> anyhow::Result<Load> {
         self.status_line.now("connecting", None);
         let secret = target.token_secret().to_owned();
-        let endpoints = Endpoints::fixed(target.endpoints(), move |user| token(&secret, user));
+        let endpoints = Endpoints::fixed(target.endpoints(), move |user| token(&secret, user))
+            .trusting(self.options.given.trust.clone());
         let (plan, clock, dir) = (record.plan.clone(), record.clock, self.dir.to_owned());
         let load =
             load_runtime.spawn(async move { Load::start(plan, endpoints, clock, &dir).await }).await??;

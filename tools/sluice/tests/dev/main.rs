@@ -14,6 +14,7 @@ mod readme;
 mod refusals;
 mod restart;
 mod rig;
+mod secure;
 #[path = "../shared/sink.rs"]
 mod sink;
 mod stdout;

@@ -172,6 +172,7 @@ impl PlainClient {
             self.recorder.clone(),
             url,
             token,
+            self.shared.endpoints.trust(),
             message.clone(),
         ));
     }

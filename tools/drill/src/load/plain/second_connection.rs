@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_client::Trust;
 use sluice_judge::record::ClientEvent;
 use sluice_load::server_frame::ServerFrame;
 use tokio::time::{Instant, timeout_at};
@@ -20,14 +21,16 @@ pub(super) async fn send_once_more(
     recorder: Arc<Recorder>,
     url: String,
     token: Option<String>,
+    trust: Trust,
     message: OutgoingMessage,
 ) {
     let until = Instant::now() + BOUND;
-    let (mut socket, welcome) = match timeout_at(until, super::enter(&url, token.as_deref(), false)).await {
-        Ok(Ok(entered)) => entered,
-        Ok(Err(error)) => return recorder.failed(url, error.reason),
-        Err(_) => return recorder.failed(url, format!("no welcome within {BOUND:?}")),
-    };
+    let (mut socket, welcome) =
+        match timeout_at(until, super::enter(&url, token.as_deref(), &trust, false)).await {
+            Ok(Ok(entered)) => entered,
+            Ok(Err(error)) => return recorder.failed(url, error.reason),
+            Err(_) => return recorder.failed(url, format!("no welcome within {BOUND:?}")),
+        };
     let conn = recorder.opened(url, welcome.instance, welcome.epoch);
     let (code, reason) = match timeout_at(until, ask(&recorder, conn, &mut socket, &message)).await {
         Ok(ended) => ended,

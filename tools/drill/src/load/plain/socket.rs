@@ -2,13 +2,13 @@
 //! reading its own. It knows nothing of what is said. Cancel-safe.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::{Sink, Stream};
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use futures::{Sink, Stream as _};
+use sluice_client::Trust;
+use sluice_client::raw::{self, Stream};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::http::Uri;
@@ -55,19 +55,21 @@ impl From<String> for ConnectError {
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: WebSocketStream<TcpStream>,
+    stream: WebSocketStream<Stream>,
     unflushed: bool,
 }
 
 impl Socket {
     /// Connects with a token; the reason when that fails.
-    pub(super) async fn connect(url: &str, token: Option<&str>, slow: bool) -> Result<Self, ConnectError> {
-        let wrong = || format!("{url:?} is no address of the form ws://host:port/path");
-        let uri: Uri = url.parse().map_err(|_| wrong())?;
-        let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
-        let said = |error: std::io::Error| error.to_string();
-        let address = lookup_host((host, uri.port_u16().unwrap_or(80))).await.map_err(said)?.next();
-        let stream = dial(address.ok_or_else(wrong)?, slow).await.map_err(said)?;
+    pub(super) async fn connect(
+        url: &str,
+        token: Option<&str>,
+        trust: &Trust,
+        slow: bool,
+    ) -> Result<Self, ConnectError> {
+        let receive_buffer = slow.then_some(SLOW_BUFFER);
+        let stream = raw::dial(url, trust, receive_buffer).await.map_err(|error| error.to_string())?;
+        let uri: Uri = url.parse().map_err(|error| format!("{url:?}: {error}"))?;
         let mut request = ClientRequestBuilder::new(uri);
         if let Some(token) = token {
             request = request.with_header("Authorization", format!("Bearer {token}"));
@@ -152,17 +154,6 @@ impl Socket {
             () = sleep(CLOSE_WAIT) => {}
         }
     }
-}
-
-async fn dial(address: SocketAddr, slow: bool) -> std::io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Before the connect: afterwards the kernel has told its window to the other side.
-    if slow {
-        socket.set_recv_buffer_size(SLOW_BUFFER)?;
-    }
-    let stream = socket.connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 /// `None` = nothing that is told.

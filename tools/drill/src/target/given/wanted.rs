@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
+use sluice_client::Trust;
 
 use crate::place::{Place, Role};
 
 /// The options that name a deployment.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Client URLs, `ws://host:port/ws`, in order of the gateways' numbers.
+    /// Client URLs, `ws://host:port/ws` or `wss://`, in order of the gateways' numbers.
     pub gateways: Vec<String>,
+    /// Which authorities may have signed their certificates.
+    pub trust: Trust,
     /// Admin URLs: `http://…`, of the gateways in order, or `PLACE=http://…`.
     pub admins: Vec<String>,
     /// `PLACE=PID`.
