@@ -21,7 +21,7 @@ use feed::Feed;
 use tally::Tally;
 
 /// Connections under way at once.
-const CONNECTING_MAX: usize = 256;
+pub(crate) const CONNECTING_MAX: usize = 256;
 /// Every so many subscribers one checks the order.
 const CHECK_EVERY: usize = 16;
 /// All clients must be there by then.
@@ -74,11 +74,14 @@ impl Load {
     fn connect(&mut self) -> anyhow::Result<f64> {
         let publishers = self.spec.publishers.as_ref().map_or(0, |publishers| publishers.connections);
         let subscribers = self.spec.subscribers.as_ref().map_or(0, |subscribers| subscribers.connections);
+        // Signed before the clock starts: clients have their tokens from elsewhere.
+        let sign = |at| token::of(&self.spec.secret, &format!("{}-{at}", self.spec.tag));
+        let tokens = (0..publishers + subscribers).map(sign).collect::<Result<Vec<_>, _>>()?;
         let (start, mut events, mut begun) = (Instant::now(), Vec::new(), 0);
-        while self.tally.ready < publishers + subscribers {
+        while self.tally.ready < tokens.len() {
             // A few hundred at a time: more would overflow the backlog and wait for SYNs sent again.
-            while begun < (self.tally.ready + CONNECTING_MAX).min(publishers + subscribers) {
-                self.open(begun, begun.checked_sub(publishers))?;
+            while begun < (self.tally.ready + CONNECTING_MAX).min(tokens.len()) {
+                self.open(begun, &tokens[begun], begun.checked_sub(publishers))?;
                 begun += 1;
             }
             self.driver.wait(Some(READY_WITHIN), &mut events)?;
@@ -95,7 +98,7 @@ impl Load {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    fn open(&mut self, at: usize, subscriber: Option<usize>) -> anyhow::Result<()> {
+    fn open(&mut self, at: usize, token: &str, subscriber: Option<usize>) -> anyhow::Result<()> {
         let (address, role) = match (subscriber, &self.spec.subscribers, &self.spec.publishers) {
             (Some(n), Some(subscribers), _) => {
                 let room = self.feed.room(n).to_owned();
@@ -105,8 +108,7 @@ impl Load {
             (None, _, Some(publishers)) => (publishers.address, Role::publisher()),
             _ => bail!("a client without a role"),
         };
-        let token = token::of(&self.spec.secret, &format!("{}-{at}", self.spec.tag))?;
-        let first = frame::request(&address.to_string(), Some(&token));
+        let first = frame::request(&address.to_string(), Some(token));
         let dialled = self.driver.dial(address, first, Connection::new(role));
         let key = dialled.with_context(|| format!("connection {at} to {address}"))?;
         if subscriber.is_none() {

@@ -1,8 +1,10 @@
-//! What /proc says: CPU time of processes and their children, and what machine this is. Linux only.
+//! What /proc says: CPU time of processes and their children, and what machine this is; and which cores a process may
+//! use. Linux only.
 
 use std::fs;
 
-use nix::unistd::{SysconfVar, sysconf};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// CPU seconds of a process and its living children so far (PostgreSQL works in children).
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
@@ -19,6 +21,24 @@ pub(crate) fn resident_bytes(pid: u32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? * 1024.0)
+}
+
+/// The cores that this process may use.
+pub(crate) fn cores() -> anyhow::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true)).collect())
+}
+
+/// Keeps all threads of a process on these cores, and whatever they start from now on.
+pub(crate) fn keep_on(pid: u32, cores: &[usize]) -> anyhow::Result<()> {
+    let mut allowed = CpuSet::new();
+    cores.iter().try_for_each(|core| allowed.set(*core))?;
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        if let Some(thread) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+            sched_setaffinity(Pid::from_raw(thread), &allowed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Parent and CPU ticks: own, and of children that have ended.
@@ -45,6 +65,14 @@ pub(crate) fn describe() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_process_may_use_some_cores_and_is_kept_on_them() {
+        let all = cores().unwrap();
+        assert!(!all.is_empty());
+        keep_on(std::process::id(), &all).unwrap();
+        assert_eq!(cores().unwrap(), all);
+    }
 
     #[test]
     fn this_process_has_used_some_time() {

@@ -26,7 +26,7 @@ use sluice_lifecycle::error_chain;
 use sluice_program::{arguments, build, features, output};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Measures Sluice: durable publishes, deliveries, idle connections, latency end to end, bad neighbours
+/// Measures Sluice: durable publishes, deliveries, idle connections, connects, latency end to end, bad neighbours
 #[derive(Parser)]
 #[command(name = "sluice-bench", version = BUILD.as_str(), after_help = HELP.as_str())]
 struct Arguments {
@@ -77,6 +77,7 @@ enum What {
     Publish(measure::publish::Arguments),
     Fanout(measure::fanout::Arguments),
     Idle(measure::idle::Arguments),
+    Connects(measure::connects::Arguments),
     Latency(measure::latency::Arguments),
     Neighbour(measure::neighbour::Arguments),
     /// Clients or a floor, told on standard input what to do

@@ -1,6 +1,7 @@
 //! The measurements, one module each, and what they share: a cluster of their own, windows over workers, CPU time of
 //! every process. A measurement ends what it started.
 
+pub(crate) mod connects;
 pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod latency;
@@ -25,6 +26,7 @@ pub(crate) async fn run(what: What, common: &Common) -> anyhow::Result<Report> {
         What::Publish(arguments) => vec![publish::run(arguments, common).await?],
         What::Fanout(arguments) => vec![fanout::run(arguments, common).await?],
         What::Idle(arguments) => vec![idle::run(arguments, common).await?],
+        What::Connects(arguments) => vec![connects::run(arguments, common).await?],
         What::Latency(arguments) => vec![latency::run(arguments, common).await?],
         What::Neighbour(arguments) => neighbour::run(arguments, common).await?,
         What::All | What::Worker => vec![
@@ -32,6 +34,7 @@ pub(crate) async fn run(what: What, common: &Common) -> anyhow::Result<Report> {
             fanout::run(&fanout::Arguments::new(1, 1_000), common).await?,
             fanout::run(&fanout::Arguments::new(1_000, 10), common).await?,
             idle::run(&idle::Arguments::default(), common).await?,
+            connects::run(&connects::Arguments::default(), common).await?,
             latency::run(&latency::Arguments::default(), common).await?,
         ],
     };
