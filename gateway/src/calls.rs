@@ -1,24 +1,26 @@
 //! Calls on logic: each with a deadline, on the channel its lane prefers, and an outcome that says whether
 //! the request may have been executed. Nothing here decides what a reply means.
 
+mod authenticate;
+
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sluice_proto::grpc::logic_client::LogicClient;
 use sluice_proto::grpc::{
-    AuthenticateReply, AuthenticateRequest, HeadsReply, HeadsRequest, PresenceReply, PresenceRequest,
-    PublishReply, PublishRequest, ReadReply, ReadRequest, StatusReply, StatusRequest, SubscribeReply,
-    SubscribeRequest,
+    HeadsReply, HeadsRequest, PresenceReply, PresenceRequest, PublishReply, PublishRequest, ReadReply,
+    ReadRequest, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
 };
 use sluice_proto::ids::{Epoch, InstanceId, RoomId};
 use sluice_proto::limits::GRPC_BYTES_MAX;
 use sluice_service::grpc::channels::{CallerChannel, Channels, Pick};
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Request, Response, Status};
 
-use crate::defaults::{AUTHENTICATE_AGAIN, AUTHENTICATIONS_MAX, CALL_WITHIN, HEARD_WITHIN};
+pub use self::authenticate::Authenticated;
+use crate::defaults::{CALL_WITHIN, HEARD_WITHIN};
 use crate::uplink::lane::CallFailed;
 
 /// Redis' marker as last seen in any reply: another value means that Redis forgot, or started anew.
@@ -67,17 +69,6 @@ impl LastEpoch {
     }
 }
 
-/// Logic's verdict on a token.
-#[derive(Debug)]
-pub enum Authenticated {
-    /// Who the client is.
-    Known(AuthenticateReply),
-    /// The token is wrong; the text is for people.
-    Invalid(String),
-    /// Nobody could say in time.
-    Unavailable,
-}
-
 /// All calls of this gateway.
 #[derive(Debug)]
 pub struct Calls {
@@ -88,7 +79,6 @@ pub struct Calls {
     began: Instant,
     /// When a logic last answered, milliseconds after `began`; 0 = never.
     heard_ms: AtomicU64,
-    authentications: Semaphore,
     traces: Traces,
 }
 
@@ -114,7 +104,6 @@ impl Calls {
     /// Calls on whatever logics `channels` knows.
     #[must_use]
     pub fn new(channels: Channels, me: watch::Receiver<InstanceId>) -> Self {
-        let authentications = Semaphore::new(AUTHENTICATIONS_MAX);
         Self {
             channels,
             me,
@@ -122,7 +111,6 @@ impl Calls {
             epoch: LastEpoch::default(),
             began: Instant::now(),
             heard_ms: AtomicU64::new(0),
-            authentications,
             traces: Traces::default(),
         }
     }
@@ -270,38 +258,6 @@ impl Calls {
             of = told.len(),
             "Logics know that we drain."
         );
-    }
-
-    /// Asks who a token is, again and again until the deadline while nobody answers.
-    pub async fn authenticate(&self, token: String, within: Duration) -> Authenticated {
-        let by = Instant::now() + within;
-        // A crowd waits here: in logic it would stand before publishes.
-        let Ok(Ok(_place)) = timeout_at(by, self.authentications.acquire()).await else {
-            return Authenticated::Unavailable;
-        };
-        let lane = rand::random();
-        loop {
-            let request = AuthenticateRequest { token: token.clone() };
-            let call = |mut client: Client, request| async move { client.authenticate(request).await };
-            let Ok(Ok(pick)) =
-                timeout_at(by, async { Ok::<_, ()>(self.channels.pick_or_wait(lane).await) }).await
-            else {
-                return Authenticated::Unavailable;
-            };
-            let try_by = by.min(Instant::now() + CALL_WITHIN);
-            match self.on(&pick, request, try_by, call).await {
-                Ok(reply) => return Authenticated::Known(reply),
-                Err(status) if status.code() == Code::Unauthenticated => {
-                    return Authenticated::Invalid(status.message().to_owned());
-                }
-                Err(_) => {}
-            }
-            let again = Instant::now() + AUTHENTICATE_AGAIN;
-            if again >= by {
-                return Authenticated::Unavailable;
-            }
-            sleep_until(again).await;
-        }
     }
 
     /// Whether a logic answers: what makes a gateway ready.

@@ -21,9 +21,9 @@ pub const UNIDENTIFIED_BYTES_MAX: u32 = 192 * 1024;
 /// Frames of such a client that are no `connect`: at the second the connection ends.
 pub const UNIDENTIFIED_FRAMES_MAX: u8 = 2;
 
-/// Handshakes per second of all clients: twice what a core has been seen to serve.
-pub const HANDSHAKES_PER_S: u32 = 10_000;
-/// Seconds of them that may come at once: 30,000, the clients of a gateway that has gone.
+/// Handshakes per second of all clients: above what a core has been seen to serve.
+pub const HANDSHAKES_PER_S: u32 = 20_000;
+/// Seconds of them that may come at once: 60,000, the clients of a gateway that has gone.
 pub const CROWD_BURST_S: u64 = 3;
 /// Seconds of a user's or an address's rate that may be used at once: somebody who comes back subscribes to everything.
 pub const BURST_S: u64 = 5;
@@ -97,10 +97,20 @@ pub const HEARD_WITHIN: Duration = Duration::from_secs(4);
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// The pause before the next first question to logic.
 pub const ANSWER_AGAIN: Duration = Duration::from_millis(50);
-/// Between two tries of `Authenticate` while no logic answers.
+/// Between two tries to learn who clients are while no logic answers.
 pub const AUTHENTICATE_AGAIN: Duration = Duration::from_millis(200);
-/// `Authenticate` calls under way at once; a crowd that reconnects waits here, not in logic.
-pub const AUTHENTICATIONS_MAX: usize = 512;
+/// Bytes of tokens after which a call about them takes no more: with a last one as long as a frame it stays well below
+/// what gRPC takes.
+pub const AUTHENTICATE_BYTES_MAX: usize = 512 * 1024;
+/// Calls about single tokens under way at once, where a logic does not take them together.
+pub const AUTHENTICATE_SINGLY_MAX: usize = 64;
+/// Tokens of a shard that wait while a call is under way; above it a client is told at once to come back. Two seconds of
+/// a crowd of 15,000 a second: whoever is behind them would hardly wait for its answer.
+pub const TOKENS_WAITING_MAX: usize = 32 * 1024;
+/// The same in bytes: 32,768 of the usual 200 to 400, 2,048 of the longest that logic reads.
+pub const TOKENS_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Clients that are looked at in one turn, whether they still wait to be known: 1 to 5 µs each of those that left.
+pub const TOKENS_LOOKED_AT_MAX: usize = 1_024;
 /// Clients' questions about presence per shard, those that wait for their turn and those that were asked; above it they
 /// are refused at once, with `retry`.
 pub const QUESTIONS_MAX: usize = 1_024;

@@ -8,6 +8,7 @@
 //! Data flows one way: socket → session → home or views → peers → socket. State has groups with private
 //! fields; the methods of `Shard` stand in the file of the state they change.
 
+mod authentications;
 mod buffers;
 pub mod connection;
 pub mod connections;
@@ -42,6 +43,7 @@ use sluice_proto::ids::SessionId;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
+use self::authentications::Authentications;
 use self::buffers::ReadBuffers;
 use self::connection::Connection;
 use self::connections::{Connections, Timeouts};
@@ -77,6 +79,7 @@ pub(crate) struct Shard {
     connections: Connections,
     buffers: ReadBuffers,
     unanswered: Unanswered,
+    authentications: Authentications,
     presences: Presences,
     history: History,
     views: Views,
@@ -108,6 +111,7 @@ impl Shard {
             connections: Connections::new(me, timeouts),
             buffers: ReadBuffers::default(),
             unanswered: Unanswered::default(),
+            authentications: Authentications::default(),
             presences: Presences::default(),
             history: History::default(),
             views: Views::new(Arc::new(limits)),

@@ -4,13 +4,16 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use prost::Message;
+use sluice_proto::grpc::authenticate_result::Result as Verdict;
 use sluice_proto::grpc::logic_server::{Logic, LogicServer};
 use sluice_proto::grpc::{
-    AuthenticateReply, AuthenticateRequest, Grants, HeadsReply, HeadsRequest, PresenceReply, PresenceRequest,
-    PublishReply, PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest, StatusReply, StatusRequest,
+    AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
+    AuthenticateResult, Grants, HeadsReply, HeadsRequest, PresenceReply, PresenceRequest, PublishReply,
+    PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest, StatusReply, StatusRequest,
     SubscribeReply, SubscribeRequest, SweepReply, SweepRequest,
 };
-use sluice_proto::limits::GRPC_BYTES_MAX;
+use sluice_proto::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, TOKENS_PER_CALL_MAX};
 use sluice_service::clock::Clock;
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
@@ -110,6 +113,18 @@ impl Logic for Rpc {
         Ok(Response::new(found.map(identity).map_err(CallError::from)?))
     }
 
+    async fn authenticate_many(
+        &self,
+        request: Request<AuthenticateManyRequest>,
+    ) -> Result<Response<AuthenticateManyReply>, Status> {
+        let tokens = request.into_inner().tokens;
+        if tokens.is_empty() || tokens.len() > TOKENS_PER_CALL_MAX {
+            let text = format!("{} tokens, 1 to {TOKENS_PER_CALL_MAX} are allowed", tokens.len());
+            return Err(CallError::Invalid(text).into());
+        }
+        Ok(Response::new(judge_all(&self.auth, &tokens, self.clock.now_ms())))
+    }
+
     async fn sweep(&self, request: Request<SweepRequest>) -> Result<Response<SweepReply>, Status> {
         let deadline = deadline_of(request.metadata());
         answer(deadline, async { self.core()?.sweeper.sweep().await }).await
@@ -160,6 +175,26 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
     })
 }
 
+/// A verdict on each token, as far as a reply has room for them.
+fn judge_all(auth: &Auth, tokens: &[String], now_ms: i64) -> AuthenticateManyReply {
+    let mut reply = AuthenticateManyReply::default();
+    let mut bytes = 0;
+    for token in tokens {
+        let verdict = match auth.authenticate(token, now_ms) {
+            Ok(found) => Verdict::Known(identity(found)),
+            Err(error) => Verdict::Invalid(error.to_string()),
+        };
+        let result = AuthenticateResult { result: Some(verdict) };
+        bytes += result.encoded_len();
+        // Grants may be long: a reply that nobody can take would be asked for again for ever.
+        if bytes > BATCH_BYTES_MAX && !reply.results.is_empty() {
+            break;
+        }
+        reply.results.push(result);
+    }
+    reply
+}
+
 fn identity(identity: Identity) -> AuthenticateReply {
     AuthenticateReply {
         user: identity.user.as_str().to_owned(),
@@ -173,6 +208,7 @@ fn identity(identity: Identity) -> AuthenticateReply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{Claims, Grants};
 
     #[test]
     fn timeouts_are_read_as_grpc_writes_them() {
@@ -182,6 +218,40 @@ mod tests {
         for bad in ["", "S", "5", "-5S", "123456789m", "5é", "1.5S"] {
             assert_eq!(grpc_timeout(bad), None, "{bad}");
         }
+    }
+
+    const NOW_MS: i64 = 1_763_719_200_000;
+
+    #[test]
+    fn each_token_has_a_verdict_of_its_own() {
+        let auth = Auth::new("correct horse battery staple", None);
+        let token =
+            |user: &str| auth.sign(&Claims { sub: user.into(), ..Claims::default() }).expect("signed");
+        let reply = judge_all(&auth, &[token("ann"), "x.y.z".into(), String::new(), token("bob")], NOW_MS);
+        let seen: Vec<_> =
+            reply.results.into_iter().map(|result| result.result.expect("a verdict")).collect();
+        let [Verdict::Known(ann), Verdict::Invalid(read), Verdict::Invalid(missing), Verdict::Known(bob)] =
+            seen.as_slice()
+        else {
+            panic!("{seen:?}")
+        };
+        assert_eq!((ann.user.as_str(), bob.user.as_str()), ("ann", "bob"));
+        assert!(
+            read.contains("cannot be read") && missing.contains("a token is needed"),
+            "{read}, {missing}"
+        );
+    }
+
+    #[test]
+    fn a_reply_that_is_full_leaves_the_others_out_and_never_all() {
+        let long = |n: usize| Grants { sub: vec!["r".repeat(100); n], publish: Vec::new() };
+        let judged = |each: usize, count: usize| {
+            let auth = Auth::new("correct horse battery staple", Some(long(each)));
+            judge_all(&auth, &vec![String::new(); count], NOW_MS).results.len()
+        };
+        assert_eq!(judged(1, 256), 256);
+        assert!((90..110).contains(&judged(100, 256)), "10 kB each");
+        assert_eq!(judged(15_000, 2), 1, "one that is larger than a reply should be is answered alone");
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,6 +27,8 @@ pub const GRPC_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const PAGE_MESSAGES_MAX: usize = 256;
 /// Most rooms in one `Subscribe` or `Heads` call.
 pub const ROOMS_PER_CALL_MAX: usize = 1_000;
+/// Most tokens in one `AuthenticateMany` call.
+pub const TOKENS_PER_CALL_MAX: usize = 256;
 /// Most ranges in one `Read` call.
 pub const RANGES_PER_CALL_MAX: usize = 64;
 /// Most bytes of messages carried inline in a notice: NATS refuses payloads above 1 MiB.

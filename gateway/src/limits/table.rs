@@ -43,6 +43,12 @@ impl Usage {
 pub struct Seat(Arc<Usage>);
 
 impl Seat {
+    /// The same for all of one user or address while one of them is here.
+    #[must_use]
+    pub fn key(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     pub(super) fn bucket(&self, charge: Charge) -> &Bucket {
         match charge {
             Charge::Publish => &self.0.publishes,

@@ -148,6 +148,12 @@ impl Session {
         self.phase == SessionPhase::Anyone
     }
 
+    /// Whether logic is asked who it is.
+    #[must_use]
+    pub fn is_being_checked(&self) -> bool {
+        self.phase == SessionPhase::Checking
+    }
+
     /// Publishes without outcome.
     #[must_use]
     pub fn unanswered(&self) -> usize {

@@ -5,6 +5,7 @@
 
 mod admission;
 mod agent_check;
+mod authenticate;
 mod bounds;
 mod fair;
 mod frozen;

@@ -72,4 +72,5 @@ not_asked! {
     report_status: StatusRequest => StatusReply,
     presence: PresenceRequest => PresenceReply,
     authenticate: AuthenticateRequest => AuthenticateReply,
+    authenticate_many: AuthenticateManyRequest => AuthenticateManyReply,
 }

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sluice_proto::grpc::authenticate_result::Result as Verdict;
 use sluice_proto::grpc::logic_server::{Logic, LogicServer};
 use sluice_proto::grpc::{
-    AuthenticateReply, AuthenticateRequest, Grants, HeadsReply, HeadsRequest, Message, Outcome,
-    PresenceReply, PresenceRequest, PublishReply, PublishRequest, PublishResult, ReadReply, ReadRequest,
-    ReapReply, ReapRequest, RoomPage, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
-    SweepReply, SweepRequest,
+    AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
+    AuthenticateResult, Grants, HeadsReply, HeadsRequest, Message, Outcome, PresenceReply, PresenceRequest,
+    PublishReply, PublishRequest, PublishResult, ReadReply, ReadRequest, ReapReply, ReapRequest, RoomPage,
+    StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest,
 };
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -26,6 +27,24 @@ struct Book {
     users: u64,
     expires_at_ms: i64,
     no_anonymous: bool,
+    /// Tokens of each call about many.
+    asked: Vec<Vec<String>>,
+    asked_singly: Vec<String>,
+    tokens: Tokens,
+}
+
+/// How it takes questions about many tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tokens {
+    /// All of them.
+    #[default]
+    Together,
+    /// So many at once, as if a reply had room for no more.
+    AtMost(usize),
+    /// Not at all: it is of the version before.
+    Singly,
+    /// It is busy with something else.
+    Failing,
 }
 
 /// The script; clones share it.
@@ -35,6 +54,7 @@ pub struct Scripted {
     hold: watch::Sender<bool>,
     hold_subscribes: watch::Sender<bool>,
     hold_reads: watch::Sender<bool>,
+    hold_tokens: watch::Sender<bool>,
     /// Reads begun, and those that were executed or dropped since.
     reads: watch::Sender<(usize, usize)>,
     /// Questions about presence now, and the most at once.
@@ -67,6 +87,7 @@ impl Default for Scripted {
             hold: watch::Sender::new(false),
             hold_subscribes: watch::Sender::new(false),
             hold_reads: watch::Sender::new(false),
+            hold_tokens: watch::Sender::new(false),
             reads: watch::Sender::new((0, 0)),
             presences: watch::Sender::new((0, 0)),
             called: watch::Sender::new(0),
@@ -99,6 +120,22 @@ impl Scripted {
     /// Whoever comes without a token is nobody.
     pub fn refuse_anonymous(&self) {
         self.book.lock().unwrap().no_anonymous = true;
+    }
+
+    /// Questions about many tokens are not answered.
+    pub fn hold_tokens(&self, hold: bool) {
+        self.hold_tokens.send_replace(hold);
+    }
+
+    /// How it takes such questions from now on.
+    pub fn take_tokens(&self, tokens: Tokens) {
+        self.book.lock().unwrap().tokens = tokens;
+    }
+
+    /// Tokens of each call about many, in order; of which it was asked singly.
+    pub fn asked(&self) -> (Vec<Vec<String>>, Vec<String>) {
+        let book = self.book.lock().unwrap();
+        (book.asked.clone(), book.asked_singly.clone())
     }
 
     /// Reads are not answered.
@@ -166,6 +203,27 @@ impl Scripted {
             kept.push(Message { seq, sender, key, at_ms: 1, data });
         }
         kept.clone()
+    }
+
+    fn who(&self, token: String) -> Result<AuthenticateReply, &'static str> {
+        let mut book = self.book.lock().unwrap();
+        if token.starts_with("bad") {
+            return Err("the token is bad");
+        }
+        if book.no_anonymous {
+            return Err("a token is needed");
+        }
+        book.users += 1;
+        let all = vec!["*".to_owned()];
+        // A token that was not given out here names its user.
+        let named = !["", "t"].contains(&token.as_str());
+        Ok(AuthenticateReply {
+            user: if named { token } else { format!("anon-{}", book.users) },
+            anonymous: !named,
+            token: "t".into(),
+            expires_at_ms: book.expires_at_ms,
+            grants: Some(Grants { sub: all.clone(), r#pub: all }),
+        })
     }
 
     fn head(&self, room: &str) -> u64 {
@@ -251,22 +309,31 @@ impl Logic for Scripted {
         &self,
         request: Request<AuthenticateRequest>,
     ) -> Result<Response<AuthenticateReply>, Status> {
-        let mut book = self.book.lock().unwrap();
-        if book.no_anonymous {
-            return Err(Status::unauthenticated("a token is needed"));
-        }
-        book.users += 1;
-        let all = vec!["*".to_owned()];
-        // A token that was not given out here names its user.
         let token = request.into_inner().token;
-        let named = !["", "t"].contains(&token.as_str());
-        Ok(Response::new(AuthenticateReply {
-            user: if named { token } else { format!("anon-{}", book.users) },
-            anonymous: !named,
-            token: "t".into(),
-            expires_at_ms: book.expires_at_ms,
-            grants: Some(Grants { sub: all.clone(), r#pub: all }),
-        }))
+        self.book.lock().unwrap().asked_singly.push(token.clone());
+        self.who(token).map(Response::new).map_err(Status::unauthenticated)
+    }
+
+    async fn authenticate_many(
+        &self,
+        request: Request<AuthenticateManyRequest>,
+    ) -> Result<Response<AuthenticateManyReply>, Status> {
+        let tokens = request.into_inner().tokens;
+        self.book.lock().unwrap().asked.push(tokens.clone());
+        self.hold_tokens.subscribe().wait_for(|hold| !hold).await.unwrap();
+        let taken = self.book.lock().unwrap().tokens;
+        let count = match taken {
+            Tokens::Together => tokens.len(),
+            Tokens::AtMost(count) => count,
+            Tokens::Singly => return Err(Status::unimplemented("of the version before")),
+            Tokens::Failing => return Err(Status::unavailable("busy")),
+        };
+        let result = |token| match self.who(token) {
+            Ok(reply) => AuthenticateResult { result: Some(Verdict::Known(reply)) },
+            Err(text) => AuthenticateResult { result: Some(Verdict::Invalid(text.into())) },
+        };
+        let results = tokens.into_iter().take(count).map(result).collect();
+        Ok(Response::new(AuthenticateManyReply { results }))
     }
 
     async fn sweep(&self, _: Request<SweepRequest>) -> Result<Response<SweepReply>, Status> {

@@ -45,6 +45,8 @@ pub struct Rig {
     pub url: String,
     /// Where tasks push.
     pub grpc: String,
+    /// Where [`Rig::logic`] is.
+    pub logic_at: String,
     /// Where a balancer asks.
     pub agent: Option<SocketAddr>,
     others: Others,
@@ -82,6 +84,7 @@ impl Rig {
         rig.url = app.url();
         rig.grpc = app.registration().address;
         rig.agent = app.agent_address();
+        rig.logic_at = address.clone();
         drop(rig.others.join(&rig.lifecycle, Service::Logic, address));
         if peer {
             drop(rig.peer());
@@ -108,6 +111,7 @@ impl Rig {
             lifecycle,
             url: String::new(),
             grpc: String::new(),
+            logic_at: String::new(),
             agent: None,
             others: Others(SoloRegistry::new(Duration::from_secs(10))),
             status: Arc::new(|| Value::Null),
@@ -169,13 +173,18 @@ impl Client {
 
     /// A client that is this user.
     pub async fn named(rig: &Rig, user: &str) -> Self {
-        let mut request = rig.url.as_str().into_client_request().unwrap();
-        let bearer = format!("Bearer {user}").parse().unwrap();
-        request.headers_mut().insert("Authorization", bearer);
-        let (socket, _) = timeout(SOON, tokio_tungstenite::connect_async(request)).await.unwrap().unwrap();
-        let mut client = Self(socket);
+        let mut client = Self::with_token(rig, user).await;
         assert_eq!(client.hear().await["welcome"]["user"], user);
         client
+    }
+
+    /// A client that came with this token and was not welcomed yet.
+    pub async fn with_token(rig: &Rig, token: &str) -> Self {
+        let mut request = rig.url.as_str().into_client_request().unwrap();
+        let bearer = format!("Bearer {token}").parse().unwrap();
+        request.headers_mut().insert("Authorization", bearer);
+        let (socket, _) = timeout(SOON, tokio_tungstenite::connect_async(request)).await.unwrap().unwrap();
+        Self(socket)
     }
 
     /// A client, and the welcome it got.
