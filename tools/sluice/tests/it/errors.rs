@@ -38,8 +38,6 @@ fn a_cause_is_said_once() {
     ] {
         fails_well(&run(arguments), why);
     }
-    #[cfg(feature = "dev")]
-    fails_well(&run(&["dev", "--dir", "/dev/null/x"]), "/dev/null/x");
     #[cfg(feature = "store")]
     fails_well(&run(&["store", "new-epoch", "--postgres", "postgres://nobody@127.0.0.1:1/x"]), "refused");
     for service in Service::SERVICES {

@@ -70,38 +70,6 @@ fn a_check_has_nothing_to_say_and_errors_go_where_nobody_reads_either() {
     }
 }
 
-/// A drill of everything in one process, and its judge.
-#[test]
-fn a_drill_and_its_judge() {
-    let dir = tempfile::tempdir().unwrap();
-    for (sink, records) in Sink::ALL.into_iter().zip(["unread", "full"]) {
-        let folder = dir.path().join(records);
-        let dev = format!("{} dev --json --port 0 --gateways 1", env!("CARGO_BIN_EXE_sluice"));
-        let mut drill = sluice();
-        drill.args([
-            "drill",
-            "calm",
-            "--quiet",
-            "--keep",
-            "--clients",
-            "12",
-            "--rate",
-            "100",
-            "--rooms",
-            "2",
-        ]);
-        drill.args(["--spawn", &format!("{dev} --dir {}-data", folder.display()), "--dir"]).arg(&folder);
-        let (code, said) = into(sink, &mut drill);
-        if sink == Sink::Closed {
-            assert_eq!((code, said.as_str()), (Some(0), ""));
-        } else {
-            assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
-            assert!(said.contains("judges it again") && said.contains("No space left on device"), "{said}");
-        }
-        ends_well(sluice().args(["drill", "--check"]).arg(&folder), 0);
-    }
-}
-
 /// What runs until a signal goes on: whoever started it may not listen.
 #[test]
 fn a_cluster_goes_on_and_stops() {
