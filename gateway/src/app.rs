@@ -13,14 +13,16 @@ use sluice_proto::ids::InstanceId;
 use sluice_service::admin::AdminPages;
 use sluice_service::clock::Clock;
 use sluice_service::dependency::Dependencies;
+use sluice_service::grpc::access::Access;
 use sluice_service::grpc::channels::{Caller, Channels, Target};
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
 use sluice_service::grpc::server::GrpcServer;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
-use sluice_service::process::StartError;
+use sluice_service::process::{Settings as _, StartError};
 use sluice_service::telemetry;
+use sluice_service::tls::{Identity, Role};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tonic::service::Routes;
@@ -38,7 +40,7 @@ use crate::handshake::{Names, Proxies};
 use crate::limits::Usages;
 use crate::listener;
 use crate::metrics::{Metrics, Stats};
-use crate::push::Push;
+use crate::push::{self, Push};
 use crate::refusals::{self, Refusals};
 use crate::repair::Missed;
 use crate::shard::handle::Shards;
@@ -63,14 +65,16 @@ pub struct App {
     agent: Option<Bound>,
     grpc: Bound,
     clients: Bound,
+    identity: Option<Identity>,
 }
 
 impl App {
     /// Binds the sockets.
     ///
     /// # Errors
-    /// An address that is taken or not ours, named in the text.
+    /// Files of `[tls]` that are of no use, an address that is taken or not ours; named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
+        let identity = Identity::load(&config.tls, Role::Gateway)?;
         // Before the first socket: a limit that is raised later does not help who was refused.
         files::raise(config.connections_max);
         let admin = bind(config.admin.listen.as_str()).await?;
@@ -83,7 +87,7 @@ impl App {
         let grpc = bind(config.grpc.listen.as_str()).await?;
         // Last: from here on the kernel lets clients in, and a start that fails now would drop them.
         let clients = bind(config.listen.as_str()).await?;
-        Ok(Self { config, lifecycle, admin, agent, grpc, clients })
+        Ok(Self { config, lifecycle, admin, agent, grpc, clients, identity })
     }
 
     /// Where clients connect.
@@ -147,12 +151,12 @@ impl App {
     /// # Errors
     /// [`StartError::System`] when the system refuses a thread.
     pub async fn serve(self, deps: Deps) -> Result<Arc<Shared>, StartError> {
-        let Self { config, lifecycle, admin, agent, grpc, clients } = self;
+        let Self { config, lifecycle, admin, agent, grpc, clients, identity } = self;
         let registry = Registry::new("gateway");
         // Until the very end: the last lines of a stop name their instance too.
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let me = deps.cluster.me();
-        let caller = Caller::new(me.clone());
+        let caller = Caller::new(me.clone()).identified(identity.clone());
         let targets = targets(&lifecycle, &*deps.cluster);
         let names = Names::read(&config.origins, &config.hosts).map_err(StartError::Contradictions)?;
         let proxies = Proxies::read(&config.trusted_proxies).map_err(StartError::Contradictions)?;
@@ -161,7 +165,7 @@ impl App {
             names,
             proxies,
             refusals: Arc::new(Refusals::default()),
-            calls: Calls::new(Channels::new(targets, caller.clone()), me.clone()),
+            calls: Calls::new(Channels::new(targets, Role::Logic, caller.clone()), me.clone()),
             config,
             stats: Stats::default(),
             metrics: Metrics::new(&registry),
@@ -179,7 +183,8 @@ impl App {
         let count = shared.config.shard_count();
         // Until release: drain and flush, the stages before it, are work that shards do.
         let shards = runtime::start(count, &lifecycle.scope(Stage::Release), start)?;
-        let running = Running { lifecycle, deps, shared, shards, me };
+        let running = Running { lifecycle, deps, shared, shards, me, identity };
+        running.follow_identity();
         running.report(inbox);
         let (health, draining) = running.serve_tasks(grpc, missed).await;
         // After the shards and the reporter: whoever comes in finds somebody to be served by.
@@ -203,6 +208,7 @@ struct Running {
     shared: Arc<Shared>,
     shards: Shards,
     me: watch::Receiver<InstanceId>,
+    identity: Option<Identity>,
 }
 
 impl Running {
@@ -215,6 +221,13 @@ impl Running {
         };
         let (shared, shards) = (Arc::clone(&self.shared), self.shards.clone());
         scope.spawn("status", Reporter::new(shared, shards, inbox, self.me.clone(), until).run());
+    }
+
+    fn follow_identity(&self) {
+        if let Some(identity) = self.identity.clone() {
+            let scope = self.lifecycle.scope(Stage::Release);
+            scope.spawn("tls-files", identity.follow(scope.token()));
+        }
     }
 
     /// The gRPC server that tasks push to.
@@ -236,6 +249,7 @@ impl Running {
         let server = GrpcServer {
             routes: Routes::new(health_service).add_service(push.service()),
             health: health.clone(),
+            access: Access::new(self.identity.clone(), push::may_call),
             peers: Peers::new(),
             goaway: scope.token(),
             grace: millis(self.shared.config.shutdown.stages.release_ms),
@@ -363,6 +377,7 @@ fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Sh
     let mut admin = AdminPages::new("gateway", lifecycle.clone(), registry);
     let me = deps.cluster.me();
     admin.instance = Arc::new(move || me.borrow().to_string());
+    admin.warnings = shared.config.warnings();
     let view = deps.cluster.view();
     admin.instances = Arc::new(move || pages::instances(&view.borrow()));
     let cluster = Arc::clone(&deps.cluster);

@@ -12,6 +12,7 @@ use sluice_service::config::{Address, BadAddress};
 #[cfg(feature = "servers")]
 use sluice_service::process::Probe;
 use sluice_service::process::Settings;
+use sluice_service::tls::{Role, Tls};
 
 use crate::handshake::{Names, Proxies};
 use crate::{defaults, stages};
@@ -51,6 +52,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// Health, status and metrics, HTTP.
     pub admin: Admin,
+    /// Who services are to each other.
+    pub tls: Tls,
     /// Where balancers ask for the weight of this gateway.
     pub agent: Agent,
     /// Where instances find each other.
@@ -160,6 +163,7 @@ impl Default for Config {
             slow_timeout_s: 120,
             max_behind: 100_000,
             grpc: Grpc::at(7080),
+            tls: Tls::default(),
             admin: Admin::at(8081),
             agent: Agent::default(),
             etcd: Etcd::default(),
@@ -244,7 +248,8 @@ impl Settings for Config {
             let listen = &self.listen;
             format!("listen is {listen} and advertise is empty: nobody is told a URL that clients can use.")
         });
-        url.into_iter().collect()
+        let url = url.into_iter().chain(self.grpc.warning(&self.tls));
+        url.chain(self.tls.warning(Role::Gateway)).collect()
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
@@ -272,7 +277,8 @@ impl Settings for Config {
         wrong.extend(Names::read(&self.origins, &self.hosts).err().into_iter().flatten());
         wrong.extend(Proxies::read(&self.trusted_proxies).err().into_iter().flatten());
         wrong.extend(self.etcd.check());
-        wrong.extend(self.grpc.check());
+        wrong.extend(self.grpc.check(&self.tls));
+        wrong.extend(self.tls.check(Role::Gateway));
         wrong.extend(self.logic.check("logic.seeds"));
         wrong.extend(self.wrong_advertise());
         wrong.extend(self.agent.address().err().map(|error| format!("agent.listen: {error}")));
@@ -351,8 +357,8 @@ mod tests {
         config.grpc.listen = "0.0.0.0:7080".parse().unwrap();
         config.retention.dedupe_min_s = 3_599;
         config.agent.listen = "8082".into();
-        let wrong = config.check().expect_err("seven mistakes");
-        assert_eq!(wrong.len(), 7, "{wrong:#?}");
+        let wrong = config.check().expect_err("eight mistakes");
+        assert_eq!(wrong.len(), 8, "{wrong:#?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use sluice_proto::grpc::gateway_server::{Gateway, GatewayServer};
 use sluice_proto::grpc::{GatewayState, PushReply, PushRequest, push_reply, push_request};
 use sluice_proto::ids::{Epoch, InstanceId};
 use sluice_proto::limits::GRPC_BYTES_MAX;
+use sluice_service::tls::Role;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -110,6 +111,11 @@ impl Pushing {
             }
         }
     }
+}
+
+/// Whose certificate is good for a method of this service.
+pub fn may_call(_path: &str) -> &'static [Role] {
+    &[Role::Task]
 }
 
 #[tonic::async_trait]

@@ -15,13 +15,15 @@ use sluice_queue::Queue;
 use sluice_service::admin::AdminPages;
 use sluice_service::clock::Clock;
 use sluice_service::dependency::Dependencies;
+use sluice_service::grpc::access::Access;
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
 use sluice_service::grpc::server::GrpcServer;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
-use sluice_service::process::StartError;
+use sluice_service::process::{Settings as _, StartError};
 use sluice_service::telemetry;
+use sluice_service::tls::{Identity, Role};
 use sluice_store::{Store, StoreError};
 use tonic::service::Routes;
 
@@ -36,7 +38,7 @@ use crate::presence::{Alive, PresenceService};
 use crate::probe::Probe;
 use crate::publish::Publisher;
 use crate::read::Reader;
-use crate::rpc::{Core, Rpc};
+use crate::rpc::{Core, Rpc, may_call};
 use crate::sweep::Sweeper;
 
 /// Opens the store; called again, with a pause, until it succeeds.
@@ -62,13 +64,14 @@ pub struct App {
     lifecycle: Lifecycle,
     admin: Bound,
     grpc: Bound,
+    identity: Option<Identity>,
 }
 
 impl App {
     /// Binds the sockets.
     ///
     /// # Errors
-    /// An address that is taken or not ours, named in the text.
+    /// Files of `[tls]` that are of no use, an address that is taken or not ours; named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
         if config.secret_is_published() {
             tracing::warn!(
@@ -76,9 +79,10 @@ impl App {
                  output of `openssl rand -hex 32`, the same for every logic."
             );
         }
+        let identity = Identity::load(&config.tls, Role::Logic)?;
         let admin = bind(config.admin.listen.as_str()).await?;
         let grpc = bind(config.grpc.listen.as_str()).await?;
-        Ok(Self { config, lifecycle, admin, grpc })
+        Ok(Self { config, lifecycle, admin, grpc, identity })
     }
 
     /// Where gRPC listens.
@@ -125,13 +129,14 @@ impl App {
     /// # Errors
     /// [`StartError::Unusable`] when the store is there but cannot be used as it is configured.
     pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
-        let Self { config, lifecycle, admin, grpc } = self;
+        let Self { config, lifecycle, admin, grpc, identity } = self;
         let registry = Registry::new("logic");
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
         let (probe, peers, core) = (Probe::default(), Peers::new(), Arc::new(OnceLock::new()));
         let (health, health_service) = Health::new().await;
-        let running = Running { config, lifecycle, deps, metrics, probe, peers, core, health };
+        let running = Running { config, lifecycle, deps, metrics, probe, peers, core, health, identity };
+        running.follow_identity();
         let pages = running.pages(registry);
         running.watch(&pages.dependencies);
         pages.serve(admin, &running.lifecycle.scope(Stage::Gone));
@@ -174,6 +179,7 @@ struct Running {
     peers: Peers,
     core: Arc<OnceLock<Core>>,
     health: Health,
+    identity: Option<Identity>,
 }
 
 impl Running {
@@ -192,14 +198,23 @@ impl Running {
         GrpcServer {
             routes,
             health: self.health.clone(),
+            access: Access::new(self.identity.clone(), may_call),
             peers: self.peers.clone(),
             goaway: self.lifecycle.scope(Stage::Notify).token(),
             grace: Duration::from_millis(self.config.shutdown.stages.drain_ms),
         }
     }
 
+    fn follow_identity(&self) {
+        if let Some(identity) = self.identity.clone() {
+            let scope = self.lifecycle.scope(Stage::Release);
+            scope.spawn("tls-files", identity.follow(scope.token()));
+        }
+    }
+
     fn pages(&self, registry: Registry) -> AdminPages {
         let mut admin = AdminPages::new("logic", self.lifecycle.clone(), registry);
+        admin.warnings = self.config.warnings();
         let (cluster, probe) = (Arc::clone(&self.deps.cluster), self.probe.clone());
         let me = cluster.me();
         admin.instance = Arc::new(move || me.borrow().to_string());

@@ -13,6 +13,7 @@ use sluice_service::config::url::{self, UrlKind};
 #[cfg(feature = "servers")]
 use sluice_service::process::Probe;
 use sluice_service::process::Settings;
+use sluice_service::tls::{Role, Tls};
 use sluice_store::{DEDUPE_MIN, Retention};
 
 use crate::auth::Grants;
@@ -44,6 +45,8 @@ pub struct Config {
     pub admin: Admin,
     /// For gateways and tasks.
     pub grpc: Grpc,
+    /// Who services are to each other.
+    pub tls: Tls,
     /// Where instances find each other.
     pub etcd: Etcd,
     /// Where other logics are, for a start while etcd is away.
@@ -98,6 +101,7 @@ impl Default for Config {
             repair_bound_s: 60,
             admin: Admin::at(7071),
             grpc: Grpc::at(7070),
+            tls: Tls::default(),
             etcd: Etcd::default(),
             logic: Seeds::default(),
             nats: Nats::default(),
@@ -156,7 +160,11 @@ impl Settings for Config {
     fn warnings(&self) -> Vec<String> {
         let secrets = std::iter::once(("token_secret", &self.token_secret))
             .chain(self.token_secrets_accepted.iter().map(|secret| ("token_secrets_accepted", secret)));
-        secrets.filter_map(|(key, secret)| secret::warning(key, secret)).collect()
+        secrets
+            .filter_map(|(key, secret)| secret::warning(key, secret))
+            .chain(self.grpc.warning(&self.tls))
+            .chain(self.tls.warning(Role::Logic))
+            .collect()
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
@@ -201,7 +209,8 @@ impl Settings for Config {
         wrong.extend(self.nats.check());
         wrong.extend(url::check("redis.url", &self.redis.url, UrlKind::Redis));
         wrong.extend(self.logic.check("logic.seeds"));
-        wrong.extend(self.grpc.check());
+        wrong.extend(self.grpc.check(&self.tls));
+        wrong.extend(self.tls.check(Role::Logic));
         wrong.extend(self.etcd.check());
         wrong.extend(self.shutdown.check(&stages::TIMES_MIN, 0));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -292,12 +301,13 @@ mod tests {
             token_secret: "short".into(),
             token_secrets_accepted: vec!["short too".into()],
             repair_bound_s: 1,
-            grpc: Grpc { listen: "0.0.0.0:7070".parse().expect("an address"), advertise: String::new() },
+            grpc: Grpc { listen: "0.0.0.0:7070".parse().expect("an address"), ..Grpc::default() },
+            tls: Tls { cert: "logic.pem".into(), ..Tls::default() },
             retention: RetentionSettings { age_s: 10, count: 0, dedupe_min_s: 60 },
             shutdown: Shutdown { total_ms: 100, ..Shutdown::with(stages::TIMES) },
             postgres: Postgres { lane_connections: 99, read_connections: 0, ..Postgres::default() },
             ..Config::default()
         };
-        assert_eq!(config.check().expect_err("eight mistakes").len(), 8);
+        assert_eq!(config.check().expect_err("nine mistakes").len(), 9);
     }
 }

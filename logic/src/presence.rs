@@ -9,6 +9,7 @@ use sluice_proto::grpc::{
     StatusReply, StatusRequest, presence_request,
 };
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
+use sluice_proto::limits::NAME_BYTES_MAX;
 use tokio::sync::Semaphore;
 
 use crate::defaults::{PRESENCE_QUERIES_MAX, PRESENT_MAX, REAP_MAX};
@@ -138,6 +139,12 @@ fn present_user(present: Present) -> PresentUser {
 fn change(change: StatusChange) -> Option<Change> {
     let kind = change.kind();
     let StatusChange { connection, user, room, since_ms, goodbye, .. } = change;
+    let named = (1..=NAME_BYTES_MAX).contains(&connection.len()) && !connection.chars().any(char::is_control);
+    let of_connection = !matches!(kind, ChangeKind::InterestAdded | ChangeKind::InterestRemoved);
+    // Part of names in Redis, where a line break parts them.
+    if of_connection && !named {
+        return None;
+    }
     let user = || UserId::parse(&user).ok();
     let room = || RoomId::parse(&room).ok();
     Some(match kind {
@@ -162,9 +169,15 @@ mod tests {
         assert_eq!(change(left.clone()), None);
         let room = RoomId::parse("news").expect("valid");
         assert_eq!(
-            change(StatusChange { room: "news".into(), ..left }),
+            change(StatusChange { room: "news".into(), ..left.clone() }),
             Some(Change::Left { connection: "c".into(), room })
         );
+        let long = "c".repeat(NAME_BYTES_MAX + 1);
+        for connection in ["", "a\nb", &long] {
+            let change_of =
+                StatusChange { room: "news".into(), connection: connection.into(), ..left.clone() };
+            assert_eq!(change(change_of), None, "{connection:?}");
+        }
         assert_eq!(change(StatusChange { kind: 99, room: "news".into(), ..Default::default() }), None);
     }
 }

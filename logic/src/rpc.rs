@@ -15,6 +15,7 @@ use sluice_proto::grpc::{
 };
 use sluice_proto::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, TOKENS_PER_CALL_MAX};
 use sluice_service::clock::Clock;
+use sluice_service::tls::Role;
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -66,6 +67,14 @@ impl Rpc {
             let reason = self.probe.store().err().unwrap_or_default();
             CallError::NotNow(format!("logic is starting: {reason}"))
         })
+    }
+}
+
+/// Whose certificate is good for a method of this service.
+pub fn may_call(path: &str) -> &'static [Role] {
+    match path {
+        "/sluice.v1.Logic/Sweep" | "/sluice.v1.Logic/Reap" => &[Role::Task],
+        _ => &[Role::Gateway],
     }
 }
 
@@ -252,6 +261,17 @@ mod tests {
         assert_eq!(judged(1, 256), 256);
         assert!((90..110).contains(&judged(100, 256)), "10 kB each");
         assert_eq!(judged(15_000, 2), 1, "one that is larger than a reply should be is answered alone");
+    }
+
+    #[test]
+    fn what_is_for_tasks_is_for_nobody_else() {
+        let may = |method: &str| may_call(&format!("/sluice.v1.Logic/{method}"));
+        for method in ["Publish", "Read", "Subscribe", "Heads", "ReportStatus", "Presence", "Authenticate"] {
+            assert_eq!(may(method), [Role::Gateway], "{method}");
+        }
+        for method in ["Sweep", "Reap"] {
+            assert_eq!(may(method), [Role::Task], "{method}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,8 +17,9 @@ use sluice_service::grpc::channels::{Caller, Channels};
 use sluice_service::grpc::peers::Peers;
 use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
-use sluice_service::process::StartError;
+use sluice_service::process::{Settings as _, StartError};
 use sluice_service::telemetry;
+use sluice_service::tls::{Identity, Role};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -45,16 +46,18 @@ pub struct App {
     config: Config,
     lifecycle: Lifecycle,
     admin: Bound,
+    identity: Option<Identity>,
 }
 
 impl App {
     /// Binds the socket.
     ///
     /// # Errors
-    /// An address that is taken or not ours, named in the text.
+    /// Files of `[tls]` that are of no use, an address that is taken or not ours; named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
+        let identity = Identity::load(&config.tls, Role::Task)?;
         let admin = bind(config.admin.listen.as_str()).await?;
-        Ok(Self { config, lifecycle, admin })
+        Ok(Self { config, lifecycle, admin, identity })
     }
 
     /// Where the admin page listens.
@@ -87,11 +90,15 @@ impl App {
 
     /// Starts everything; nothing has to be up for that. Until NATS is, `/readyz` says so.
     pub fn serve(self, deps: Deps) {
-        let Self { config, lifecycle, admin } = self;
+        let Self { config, lifecycle, admin, identity } = self;
         let registry = Registry::new("task");
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
-        let (caller, peers) = (Caller::new(deps.cluster.me()), Peers::new());
+        if let Some(identity) = identity.clone() {
+            let scope = lifecycle.scope(Stage::Release);
+            scope.spawn("tls-files", identity.follow(scope.token()));
+        }
+        let (caller, peers) = (Caller::new(deps.cluster.me()).identified(identity), Peers::new());
         let scope = lifecycle.scope(Stage::Flush);
         let outlets =
             Outlets::new(scope, caller.clone(), peers.clone(), metrics.clone(), &config.gateway.seeds);
@@ -121,6 +128,7 @@ struct Running {
 impl Running {
     fn pages(&self, registry: Registry) -> AdminPages {
         let mut admin = AdminPages::new("task", self.lifecycle.clone(), registry);
+        admin.warnings = self.config.warnings();
         let Deps { cluster, queue, .. } = &self.deps;
         let (me, view, duties) = (cluster.me(), cluster.view(), Arc::clone(cluster));
         admin.instance = Arc::new(move || me.borrow().to_string());
@@ -234,7 +242,7 @@ impl Running {
         let scope = self.lifecycle.scope(Stage::NotReady);
         let Deps { presence, cluster, .. } = &self.deps;
         let targets = watch::Sender::new(duties::logics(&cluster.view().borrow()));
-        let logics = Channels::new(targets.subscribe(), self.caller.clone());
+        let logics = Channels::new(targets.subscribe(), Role::Logic, self.caller.clone());
         scope.spawn("logics", duties::follow_logics(cluster.view(), targets, scope.token()));
         let duties = Arc::new(Duties {
             cluster: Arc::clone(cluster),

@@ -8,6 +8,7 @@ use sluice_service::config::url::{self, UrlKind};
 #[cfg(feature = "servers")]
 use sluice_service::process::Probe;
 use sluice_service::process::Settings;
+use sluice_service::tls::{Role, Tls};
 
 use crate::stages;
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub prefix: String,
     /// Health and metrics, HTTP.
     pub admin: Admin,
+    /// Who services are to each other.
+    pub tls: Tls,
     /// Where instances find each other.
     pub etcd: Etcd,
     /// Logics known without etcd.
@@ -40,6 +43,7 @@ impl Default for Config {
         Self {
             prefix: "sluice".into(),
             admin: Admin::at(7072),
+            tls: Tls::default(),
             etcd: Etcd::default(),
             logic: Seeds::default(),
             gateway: Seeds::default(),
@@ -71,11 +75,16 @@ impl Settings for Config {
         crate::server_probes::all(&self.etcd.endpoints, &self.nats, &self.redis.url)
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.tls.warning(Role::Task).into_iter().collect()
+    }
+
     fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong: Vec<_> = self.etcd.check().chain(self.shutdown.check(&stages::TIMES_MIN, 0)).collect();
         wrong.extend(url::check("nats.url", &self.nats.url, UrlKind::Nats));
         wrong.extend(self.nats.check());
         wrong.extend(url::check("redis.url", &self.redis.url, UrlKind::Redis));
+        wrong.extend(self.tls.check(Role::Task));
         wrong.extend(self.logic.check("logic.seeds").chain(self.gateway.check("gateway.seeds")));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }

@@ -60,6 +60,8 @@ pub struct AdminPages {
     pub ready: Check,
     /// What it depends on: whatever is lost is shown by `/readyz` and `/status`, also of a service that is ready.
     pub dependencies: Dependencies,
+    /// What is allowed by the configuration, and hardly meant: in `/status`, as in the log at the start.
+    pub warnings: Vec<String>,
     /// Why somebody would notice a kill now, if anybody would: clients would wait, or come back unasked.
     pub missed: Check,
 }
@@ -80,6 +82,7 @@ impl AdminPages {
             duties: Arc::new(|| json!([])),
             ready: Arc::new(|| Ok(())),
             dependencies,
+            warnings: Vec::new(),
             missed: Arc::new(|| Ok(())),
         }
     }

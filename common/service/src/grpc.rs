@@ -1,7 +1,9 @@
 //! gRPC between the services with our deadlines: [`server`] and [`channels`], and [`peers`], who is
 //! connected. Knows no method; trusts no library's graceful shutdown to end.
 
+pub mod access;
 pub mod channels;
+mod complaints;
 pub mod health;
 mod io;
 pub mod peers;

@@ -17,4 +17,5 @@ pub mod metrics;
 pub mod process;
 pub mod seeded;
 pub mod telemetry;
+pub mod tls;
 pub mod untrusted;

@@ -21,6 +21,7 @@ use crate::config::{ConfigError, comparable, masked_toml};
 use crate::lines::{self, Lines};
 use crate::seeded::{self, Bug};
 use crate::telemetry::{self, BadLevel};
+use crate::tls::BadCredentials;
 
 /// The configuration of a service, as far as its process has to know it.
 pub trait Settings: Serialize + DeserializeOwned + Default {
@@ -98,6 +99,9 @@ pub enum StartError {
     /// The log level cannot be read.
     #[error(transparent)]
     Log(#[from] BadLevel),
+    /// The files of `[tls]` cannot be used.
+    #[error(transparent)]
+    Tls(#[from] BadCredentials),
     /// An address of a server is none: the key, and why.
     #[error("{0}: {1}")]
     Url(&'static str, String),
@@ -122,7 +126,12 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Config(_) | Self::Contradictions(_) | Self::Log(_) | Self::Url(..) | Self::Unusable(_) => 2,
+            Self::Config(_)
+            | Self::Contradictions(_)
+            | Self::Log(_)
+            | Self::Tls(_)
+            | Self::Url(..)
+            | Self::Unusable(_) => 2,
             Self::Unwritten(_) | Self::System(_) => 1,
         }
     }

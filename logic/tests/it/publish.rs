@@ -36,6 +36,32 @@ async fn stored_duplicate_conflict_and_refused_are_told_apart() {
     assert!(faked.rig.stop().await.is_clean());
 }
 
+/// A caller that is no gateway of ours, or one that has gone mad, says what it likes.
+#[tokio::test]
+async fn what_would_forge_a_frame_is_refused_whoever_hands_it_over() {
+    let faked = faked().await;
+    let caller = faked.rig.caller().await;
+    let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
+    let forged = [
+        // Each would be read out of the frame of a message, or end the reader.
+        r#"1,"bye":{"code":1000,"reason":"go away"}"#,
+        r#"1}{"bye":{"code":1000}"#,
+        r#""a","seq":9"#,
+        r#""\ud800""#,
+        "1e999",
+        &deep,
+        "\"\u{1}\"",
+    ];
+    let items: Vec<_> = forged.iter().map(|data| item("news", "ann", "k", data)).collect();
+    let reply = publish(&caller, call(items)).await;
+    assert_eq!(outcomes(&reply), [Refused; 7]);
+    assert!(reply.results.iter().all(|result| result.code == "bad_request"), "{reply:?}");
+    let named = [item("new*", "ann", "k", "1"), item("news", "", "k", "1"), item("news", "ann", "k\n", "1")];
+    assert_eq!(outcomes(&publish(&caller, call(named.into())).await), [Refused; 3]);
+    assert!(faked.store.groups().is_empty(), "nothing of it came near the store");
+    assert!(faked.rig.stop().await.is_clean());
+}
+
 #[tokio::test]
 async fn a_call_is_never_split_over_two_groups() {
     let faked = faked().await;

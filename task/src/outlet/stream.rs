@@ -7,6 +7,7 @@ use sluice_proto::grpc::{GatewayState, PushReply, push_reply};
 use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::channels::{Caller, dial};
 use sluice_service::grpc::peers::{Peer, Peers};
+use sluice_service::tls::Role;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -70,7 +71,8 @@ pub(super) async fn keep(outlet: Arc<Outlet>, parts: StreamParts, stop: Cancella
 
 /// Dials and waits for the gateway's first word.
 async fn open<'a>(outlet: &'a Outlet, parts: &'a StreamParts) -> Result<PushStream<'a>, Status> {
-    let calls = dial(&outlet.address, &parts.caller).map_err(|error| Status::internal(error.to_string()))?;
+    let calls = dial(&outlet.address, Role::Gateway, &parts.caller)
+        .map_err(|error| Status::internal(error.to_string()))?;
     // Bounded by what may be in flight: a full channel is a mistake of ours and ends the stream.
     let (sends, requests) = mpsc::channel(SENDS_MAX);
     let mut replies = wire::push(calls, requests).await?;

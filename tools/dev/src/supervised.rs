@@ -183,7 +183,7 @@ impl Supervised {
 
     /// Where the other services of this process find it; another one in each life.
     fn grpc(&self) -> Grpc {
-        Grpc { listen: address(SocketAddr::new(self.at.admin.ip(), 0)), advertise: String::new() }
+        Grpc { listen: address(SocketAddr::new(self.at.admin.ip(), 0)), ..Grpc::default() }
     }
 
     fn gateway_config(&self) -> sluice_gateway::config::Config {

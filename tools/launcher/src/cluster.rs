@@ -6,7 +6,7 @@ mod start;
 mod state;
 mod stop;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +65,12 @@ impl Cluster {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.shared.folder.path()
+    }
+
+    /// Where the certificates of the services are, if it is a secure one.
+    #[must_use]
+    pub fn certs(&self) -> Option<PathBuf> {
+        self.shared.options.secure.then(|| self.shared.certs())
     }
 
     /// The secret that tokens are signed with.

@@ -19,6 +19,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod certs;
 mod cluster;
 mod defaults;
 mod error;

@@ -30,6 +30,8 @@ pub struct Options {
     pub log_readers: bool,
     /// Secret of the tokens; `None` = a random one.
     pub token_secret: Option<String>,
+    /// Whether services show each other certificates, made in the folder when they are not there.
+    pub secure: bool,
 }
 
 impl Default for Options {
@@ -44,6 +46,7 @@ impl Default for Options {
             restart: false,
             log_readers: false,
             token_secret: None,
+            secure: false,
         }
     }
 }

@@ -24,6 +24,7 @@ use output::Output;
   sluice cluster
   sluice cluster --gateways 1 --logics 1 --tasks 1 --dir ./data
   sluice cluster --json --set gateway.drain.rate_per_s=50 --set all.etcd.lease_ttl_s=2
+  sluice cluster --secure   # services show each other certificates
   sluice cluster --gateways 0 --logics 0 --tasks 0   # the servers alone")]
 pub(crate) struct Arguments {
     /// How many gateways
@@ -44,6 +45,9 @@ pub(crate) struct Arguments {
     /// Configuration of the services: gateway, logic, task, one of them (logic-1) or all; may be repeated
     #[arg(long = "set", value_name = "SERVICE.KEY=VALUE")]
     settings: Vec<Setting>,
+    /// Encrypt the links between the services, with certificates made in the folder; strangers are not let in
+    #[arg(long)]
+    secure: bool,
     /// Start children again that end by themselves
     #[arg(long)]
     restart: bool,
@@ -68,6 +72,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         restart: arguments.restart,
         log_readers: false,
         token_secret: arguments.secret.read("sluice")?,
+        secure: arguments.secure,
     })?;
     // Before the launch, so that no end of a process falls between two looks.
     let mut events = cluster.events();

@@ -2,6 +2,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod certs;
 mod check;
 mod cluster;
 #[cfg(feature = "dev")]
@@ -59,6 +60,7 @@ enum Verb {
     Health(health::Arguments),
     Status(status::Arguments),
     Check(check::Arguments),
+    Certs(certs::Arguments),
     #[cfg(any(feature = "dev", feature = "store"))]
     Store(store::Arguments),
     #[cfg(feature = "servers")]
@@ -99,6 +101,7 @@ async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Health(arguments) => health::run(arguments).await,
         Verb::Status(arguments) => status::run(arguments).await,
         Verb::Check(arguments) => check::run(arguments).await,
+        Verb::Certs(arguments) => certs::run(arguments),
         #[cfg(any(feature = "dev", feature = "store"))]
         Verb::Store(arguments) => store::run(arguments).await,
         #[cfg(feature = "servers")]

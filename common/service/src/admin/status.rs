@@ -32,6 +32,7 @@ impl AdminPages {
             "safe_to_kill": missed.is_none(),
             "a_kill_would": missed,
             "degraded": self.dependencies.degraded(),
+            "warnings": self.warnings,
             "counts": self.lifecycle.counts(),
             "report": progress.outcomes.iter().map(stage).collect::<Vec<_>>(),
         });

@@ -29,6 +29,15 @@ impl Address {
         &self.0
     }
 
+    /// Whether only this machine reaches it. A name that may be anything is not loopback.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        match self.0.parse::<SocketAddr>() {
+            Ok(address) => address.ip().is_loopback(),
+            Err(_) => self.0.rsplit_once(':').is_some_and(|(host, _)| host == "localhost"),
+        }
+    }
+
     /// Whether it stands for every interface: to be listened on, not to be dialled.
     #[must_use]
     pub fn is_unspecified(&self) -> bool {

@@ -11,6 +11,7 @@ use sluice_lifecycle::{Plan, Stage};
 use super::Address;
 use super::url::{self, UrlKind};
 use crate::telemetry::Format;
+use crate::tls::Tls;
 
 /// The shortest lease that etcd grants, seconds.
 const LEASE_TTL_MIN_S: u64 = 2;
@@ -39,27 +40,49 @@ pub struct Grpc {
     pub listen: Address,
     /// `host:port` under which others reach it; empty: the address it is bound to.
     pub advertise: String,
+    /// Whether others than this machine may reach it although nobody has to show who they are (`[tls]` is empty).
+    pub insecure: bool,
 }
 
 impl Grpc {
     /// On a port of this machine.
     #[must_use]
     pub fn at(port: u16) -> Self {
-        Self { listen: Address::local(port), advertise: String::new() }
+        Self { listen: Address::local(port), ..Self::default() }
     }
 
-    /// What others would read is an address that leads nowhere.
-    #[must_use]
-    pub fn check(&self) -> Option<String> {
-        let Self { listen, advertise } = self;
-        if !advertise.is_empty()
-            && let Err(error) = advertise.parse::<Address>()
-        {
-            return Some(format!("grpc.advertise: {error}"));
-        }
-        (advertise.is_empty() && listen.is_unspecified()).then(|| {
+    /// What others would read is an address that leads nowhere, or strangers would be let in.
+    pub fn check(&self, tls: &Tls) -> impl Iterator<Item = String> {
+        let Self { listen, advertise, .. } = self;
+        let bad = (!advertise.is_empty()).then(|| advertise.parse::<Address>().err()).flatten();
+        let bad = bad.map(|error| format!("grpc.advertise: {error}"));
+        let nowhere = (advertise.is_empty() && listen.is_unspecified()).then(|| {
             format!("grpc.listen is {listen}, which others cannot dial: set grpc.advertise to this machine's host:port")
+        });
+        let open = (self.is_open(tls) && !self.insecure).then(|| {
+            format!(
+                "grpc.listen is {listen}, where whoever reaches it could be any service: set tls.ca, tls.cert and \
+                 tls.key (`sluice certs` makes them), or grpc.insecure = true where the network keeps others out"
+            )
+        });
+        bad.into_iter().chain(nowhere).chain(open)
+    }
+
+    /// What strangers may do, where they may.
+    #[must_use]
+    pub fn warning(&self, tls: &Tls) -> Option<String> {
+        let listen = &self.listen;
+        (self.is_open(tls) && self.insecure).then(|| {
+            format!(
+                "WHOEVER REACHES {listen} CAN BE ANY SERVICE, and so publish and read as any user: grpc.insecure is \
+                 set, and tls.ca, tls.cert and tls.key are not. `sluice certs` makes them."
+            )
         })
+    }
+
+    /// Whether others than this machine reach it and need not say who they are.
+    fn is_open(&self, tls: &Tls) -> bool {
+        !tls.is_on() && !self.listen.is_loopback()
     }
 }
 
@@ -265,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_defaults_contradict_nothing() {
-        assert_eq!(Grpc::at(7070).check(), None);
+        assert_eq!(Grpc::at(7070).check(&Tls::default()).count(), 0);
         assert_eq!(Etcd::default().check().count(), 0);
         assert_eq!(Shutdown::default().check(&StageTimes::default(), 0).count(), 0);
         assert_eq!(Shutdown::default().kill_after(), None);
@@ -274,10 +297,33 @@ mod tests {
     #[test]
     fn contradictions_are_named() {
         let listen: Address = "0.0.0.0:7070".parse().expect("an address");
-        let grpc = Grpc { listen, advertise: String::new() };
-        assert!(grpc.check().is_some_and(|text| text.contains("grpc.advertise")));
-        assert_eq!(Grpc { advertise: "logic-0:7070".into(), ..grpc }.check(), None);
+        let grpc = Grpc { listen, insecure: true, ..Grpc::default() };
+        let wrong = |grpc: &Grpc| grpc.check(&Tls::default()).collect::<Vec<_>>();
+        assert!(wrong(&grpc).len() == 1 && wrong(&grpc)[0].contains("grpc.advertise"));
+        assert!(wrong(&Grpc { advertise: "logic-0:7070".into(), ..grpc }).is_empty());
         assert_eq!(Etcd { endpoints: Vec::new(), lease_ttl_s: 1 }.check().count(), 2);
+    }
+
+    #[test]
+    fn strangers_are_let_in_only_where_that_was_said() {
+        let at = |listen: &str, insecure| Grpc {
+            listen: listen.parse().expect("an address"),
+            advertise: "logic-0:7070".into(),
+            insecure,
+        };
+        let (none, some) = (Tls::default(), Tls { ca: "ca.pem".into(), ..Tls::default() });
+        for listen in ["0.0.0.0:7070", "10.0.0.1:7070", "[::]:7070", "logic-0:7070"] {
+            let wrong: Vec<_> = at(listen, false).check(&none).collect();
+            assert!(wrong.len() == 1 && wrong[0].contains("grpc.insecure = true"), "{wrong:?}");
+            assert_eq!(at(listen, true).check(&none).count(), 0);
+            let warning = at(listen, true).warning(&none).expect("a warning");
+            assert!(warning.starts_with("WHOEVER REACHES") && warning.contains(listen), "{warning}");
+            assert_eq!(at(listen, false).check(&some).count(), 0);
+            assert_eq!(at(listen, true).warning(&some), None);
+        }
+        for listen in ["127.0.0.1:0", "[::1]:7070", "localhost:7070", "127.8.8.8:1"] {
+            assert_eq!((at(listen, false).check(&none).count(), at(listen, true).warning(&none)), (0, None));
+        }
     }
 
     #[test]

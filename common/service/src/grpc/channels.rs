@@ -24,7 +24,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use dial::OpenConnections;
 pub use dial::{BadTarget, dial};
 
+use super::complaints::Complaints;
 use super::{DRAINING_HEADER, INSTANCE_HEADER};
+use crate::tls::{Identity, Reason, Role};
 
 /// A target rests this long after its first failure: another one is tried at once.
 pub const REST_FIRST: Duration = Duration::from_millis(50);
@@ -42,18 +44,26 @@ pub struct Target {
     pub draining: bool,
 }
 
-/// What we say of ourselves in the metadata of every call; clones share it.
+/// What we say of ourselves in the metadata of every call, and the certificate we show; clones share it.
 #[derive(Debug, Clone)]
 pub struct Caller {
     instance: watch::Receiver<InstanceId>,
     draining: Arc<AtomicBool>,
+    identity: Option<Identity>,
+    complaints: Complaints<(String, Reason)>,
 }
 
 impl Caller {
     /// A caller that follows its own instance id, which changes when a lease was lost.
     #[must_use]
     pub fn new(instance: watch::Receiver<InstanceId>) -> Self {
-        Self { instance, draining: Arc::default() }
+        Self { instance, draining: Arc::default(), identity: None, complaints: Complaints::default() }
+    }
+
+    /// With an identity connections are encrypted, and only to whom our authorities call what we expect there.
+    #[must_use]
+    pub fn identified(self, identity: Option<Identity>) -> Self {
+        Self { identity, ..self }
     }
 
     /// A caller whose instance id never changes.
@@ -96,6 +106,8 @@ struct TargetChannel {
 }
 
 struct ChannelTable {
+    /// What all targets are, and who calls them.
+    ends: (Role, Caller),
     targets: watch::Receiver<Arc<Vec<Target>>>,
     slots: BTreeMap<InstanceId, TargetChannel>,
 }
@@ -109,12 +121,14 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Channels to whatever `targets` names; nothing is connected before the first call.
+    /// Channels to whatever `targets` names, which are services of this kind; nothing is connected before the
+    /// first call.
     #[must_use]
-    pub fn new(mut targets: watch::Receiver<Arc<Vec<Target>>>, caller: Caller) -> Self {
+    pub fn new(mut targets: watch::Receiver<Arc<Vec<Target>>>, peer: Role, caller: Caller) -> Self {
         // The first look must reconcile, also when the list was seen elsewhere.
         targets.mark_changed();
-        let state = ChannelTable { targets: targets.clone(), slots: BTreeMap::new() };
+        let ends = (peer, caller.clone());
+        let state = ChannelTable { ends, targets: targets.clone(), slots: BTreeMap::new() };
         Self { caller, targets, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -213,7 +227,7 @@ impl ChannelTable {
                     Some(TargetChannel { target: target.clone(), ..slot })
                 }
                 // Another address under the same name: the old connection leads to somebody else.
-                Some(_) | None => TargetChannel::new(target.clone()),
+                Some(_) | None => TargetChannel::new(target.clone(), &self.ends),
             };
             slots.extend(slot.map(|slot| (target.id.clone(), slot)));
         }
@@ -222,9 +236,9 @@ impl ChannelTable {
 }
 
 impl TargetChannel {
-    fn new(target: Target) -> Option<Self> {
+    fn new(target: Target, (peer, caller): &(Role, Caller)) -> Option<Self> {
         let open = OpenConnections::default();
-        match dial::channel(&target.address, &open) {
+        match dial::channel(&target.address, *peer, caller, &open) {
             Ok(channel) => {
                 Some(Self { target, channel, open, generation: 0, failures: 0, rests_until: None })
             }
@@ -236,8 +250,8 @@ impl TargetChannel {
     }
 
     /// A fresh channel (the old one may go on using a connection that is going away), and a rest.
-    fn fail(&mut self) {
-        if let Ok(channel) = dial::channel(&self.target.address, &self.open) {
+    fn fail(&mut self, (peer, caller): &(Role, Caller)) {
+        if let Ok(channel) = dial::channel(&self.target.address, *peer, caller, &self.open) {
             self.channel = channel;
         }
         // Failures of calls on the old channel come later, and must not cost the new one its rest.
@@ -281,20 +295,21 @@ impl Pick {
 
     /// The target answered: past failures are forgotten.
     pub fn succeeded(&self) {
-        self.with_slot(|slot| {
+        self.with_slot(|slot, _| {
             slot.failures = 0;
             slot.rests_until = None;
         });
     }
 
-    fn with_slot(&self, change: impl FnOnce(&mut TargetChannel)) {
+    fn with_slot(&self, change: impl FnOnce(&mut TargetChannel, &(Role, Caller))) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
         if let Some(slot) = state.slots.get_mut(&self.target.id)
             // Many calls fail with one channel: the first failure counts.
             && slot.generation == self.generation
             && slot.target.address == self.target.address
         {
-            change(slot);
+            change(slot, &state.ends);
         }
     }
 }

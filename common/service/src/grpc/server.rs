@@ -23,14 +23,18 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
+use super::access::Access;
 use super::health::Health;
-use super::io::GuardedStream;
+use super::io::{GuardedStream, Wire};
 use super::peers::{Peer, Peers};
 use super::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PREFACE_WITHIN};
 use crate::listen::Bound;
+use crate::tls::{self, Reason, Roles};
 
 /// What every HTTP/2 client says first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How every TLS client begins: a record of the handshake.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
 /// Connections served at once; the others wait in the kernel's queue. Peers are instances, not clients.
 const CONNECTIONS_MAX: usize = 4096;
 /// A connection without a call in flight is closed this long after GOAWAY, also when the other end is silent;
@@ -55,6 +59,8 @@ pub struct GrpcServer {
     pub routes: Routes,
     /// What the health service says; its watchers are ended at `goaway`.
     pub health: Health,
+    /// Who may call.
+    pub access: Access,
     /// Where connections are registered.
     pub peers: Peers,
     /// When cancelled, the listener closes and every connection gets GOAWAY: calls in flight go on, new ones
@@ -115,27 +121,37 @@ async fn accept(bound: Bound, serving: Arc<Serving>) {
     serving.scope.token().cancelled().await;
 }
 
-async fn connection(mut tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>) {
-    let mut preface = [0; PREFACE.len()];
-    let came = tokio::select! {
+async fn connection(tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>) {
+    let local_addr = tcp.local_addr().ok();
+    let secured = tokio::select! {
         biased;
         () = serving.going_away() => return,
         // hyper itself waits without limit for a connection that never says a word.
-        came = timeout(PREFACE_WITHIN, tcp.read_exact(&mut preface)) => came,
+        secured = timeout(PREFACE_WITHIN, secure(tcp, from, &serving.server.access)) => secured,
     };
-    // Read by hand, so the bytes are given to hyper again below.
-    if !matches!(came, Ok(Ok(_))) || preface != *PREFACE {
+    let Ok(Some((wire, roles))) = secured else {
         tracing::debug!(%from, "A connection that does not speak HTTP/2 was closed.");
         return;
-    }
-    let info = TcpConnectInfo { local_addr: tcp.local_addr().ok(), remote_addr: Some(from) };
+    };
+    let info = TcpConnectInfo { local_addr, remote_addr: Some(from) };
     let mut open = Open { peer: Arc::new(serving.server.peers.connect(from.to_string())), given_up: true };
     let service = {
-        let (peer, routes) = (Arc::clone(&open.peer), serving.server.routes.clone());
+        let (peer, routes, access) =
+            (Arc::clone(&open.peer), serving.server.routes.clone(), serving.server.access.clone());
         service_fn(move |mut request: http::Request<Incoming>| {
-            peer.says_in(request.headers());
-            request.extensions_mut().insert(info.clone());
-            routes.clone().call(request)
+            let checked = access.check(roles.as_ref(), request.uri().path(), from);
+            // Who may not call says nothing either: the stop of the last logic waits for who drains.
+            let call = checked.map(|()| {
+                peer.says_in(request.headers());
+                request.extensions_mut().insert(info.clone());
+                routes.clone().call(request)
+            });
+            async move {
+                match call {
+                    Ok(call) => call.await,
+                    Err(status) => Ok(status.into_http()),
+                }
+            }
         })
     };
     let calls = TaskTracker::new();
@@ -147,7 +163,7 @@ async fn connection(mut tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>)
             .max_concurrent_streams(CALLS_MAX)
             .initial_stream_window_size(CALL_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .serve_connection(TokioIo::new(GuardedStream::new(tcp, PREFACE, ())), service)
+            .serve_connection(TokioIo::new(GuardedStream::new(wire, PREFACE, ())), service)
     );
     let ended = tokio::select! {
         biased;
@@ -171,6 +187,34 @@ async fn connection(mut tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>)
     if let Err(error) = ended {
         tracing::debug!(%from, %error, "A gRPC connection broke.");
     }
+}
+
+/// The handshake, where there is one, and the first words of HTTP/2; `None`: this connection is of no use, and it was
+/// said why if that is somebody's fault. With TLS, also which services the other end is.
+async fn secure(tcp: TcpStream, from: SocketAddr, access: &Access) -> Option<(Wire, Option<Roles>)> {
+    let (mut wire, roles) = match access.identity() {
+        None => (Wire::Plain(tcp), None),
+        Some(identity) => match identity.accept(tcp).await {
+            Ok((_, roles)) if roles.is_empty() => {
+                access.refuse(Reason::OtherRole, from);
+                return None;
+            }
+            Ok((stream, roles)) => (Wire::Tls(Box::new(stream)), Some(roles)),
+            Err(error) => {
+                if let Some(reason) = tls::of_client(&error) {
+                    access.refuse(reason, from);
+                }
+                return None;
+            }
+        },
+    };
+    let mut preface = [0; PREFACE.len()];
+    // Read by hand, so the bytes are given to hyper again.
+    wire.read_exact(&mut preface).await.ok()?;
+    if preface.starts_with(&TLS_HANDSHAKE) {
+        access.refuse(Reason::OnlyTls, from);
+    }
+    (preface == *PREFACE).then_some((wire, roles))
 }
 
 /// Ends when no call has been in flight for a while, counted from now.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sluice_proto::grpc::gateway_client::GatewayClient;
 use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::channels::{Caller, Channels, Pick, Target};
+use sluice_service::tls::Role;
 use tokio::sync::watch;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -16,7 +17,7 @@ use crate::node::{Node, batch, pushes, until};
 fn channels(targets: Vec<Target>) -> (watch::Sender<Arc<Vec<Target>>>, Channels) {
     let (sender, receiver) = watch::channel(Arc::new(targets));
     let caller = Caller::fixed(InstanceId::parse("gateway-test").unwrap());
-    (sender, Channels::new(receiver, caller))
+    (sender, Channels::new(receiver, Role::Logic, caller))
 }
 
 async fn call(pick: &Pick) -> bool {

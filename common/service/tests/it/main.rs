@@ -7,3 +7,4 @@ mod channels;
 mod config;
 mod node;
 mod server;
+mod tls;

@@ -7,6 +7,7 @@ use sluice_lifecycle::{Lifecycle, Plan, Report, Stage, StopReason};
 use sluice_proto::grpc::gateway_server::{Gateway, GatewayServer};
 use sluice_proto::grpc::{PushReply, PushRequest, push_reply, push_request};
 use sluice_proto::ids::InstanceId;
+use sluice_service::grpc::access::Access;
 use sluice_service::grpc::channels::Target;
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
@@ -37,6 +38,15 @@ impl Node {
 
     /// With `polite`, push streams end at GOAWAY; else only when the client ends them.
     pub async fn start_at(address: &str, polite: bool) -> Self {
+        Self::starting(address, polite, Access::default()).await
+    }
+
+    /// For whom this lets in.
+    pub async fn start_with(access: Access) -> Self {
+        Self::starting("127.0.0.1:0", true, access).await
+    }
+
+    async fn starting(address: &str, polite: bool, access: Access) -> Self {
         let plan = Plan::new(Duration::from_secs(4))
             .stage(Stage::Notify, Duration::from_millis(100))
             .stage(Stage::Drain, Duration::from_secs(3));
@@ -50,6 +60,7 @@ impl Node {
         let server = GrpcServer {
             routes: Routes::new(service).add_service(GatewayServer::new(push)),
             health: health.clone(),
+            access,
             peers: peers.clone(),
             goaway,
             grace: GRACE,

@@ -7,6 +7,7 @@ use sluice_proto::grpc::gateway_client::GatewayClient;
 use sluice_proto::grpc::push_reply;
 use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::channels::{Caller, dial};
+use sluice_service::tls::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic_health::pb::HealthCheckRequest;
@@ -69,7 +70,7 @@ async fn a_peer_that_answers_no_ping_is_dropped() {
 #[tokio::test]
 async fn goaway_lets_an_open_stream_end_by_itself() {
     let node = Node::start().await;
-    let mut client = GatewayClient::new(dial(&node.address, &caller("task-a")).unwrap());
+    let mut client = GatewayClient::new(dial(&node.address, Role::Gateway, &caller("task-a")).unwrap());
     let (push, requests) = pushes();
     let mut replies = client.push(requests).await.unwrap().into_inner();
     push.send(batch(1)).await.unwrap();
@@ -84,7 +85,7 @@ async fn goaway_lets_an_open_stream_end_by_itself() {
 #[tokio::test]
 async fn a_stream_that_never_ends_costs_the_grace_and_no_more() {
     let node = Node::start_at("127.0.0.1:0", false).await;
-    let mut client = GatewayClient::new(dial(&node.address, &caller("task-a")).unwrap());
+    let mut client = GatewayClient::new(dial(&node.address, Role::Gateway, &caller("task-a")).unwrap());
     let (push, requests) = pushes();
     let mut replies = client.push(requests).await.unwrap().into_inner();
     push.send(batch(1)).await.unwrap();
@@ -107,7 +108,7 @@ async fn a_stream_that_never_ends_costs_the_grace_and_no_more() {
 #[tokio::test]
 async fn health_tells_watchers_and_lets_them_go() {
     let node = Node::start().await;
-    let mut client = HealthClient::new(dial(&node.address, &caller("probe")).unwrap());
+    let mut client = HealthClient::new(dial(&node.address, Role::Gateway, &caller("probe")).unwrap());
     assert_eq!(client.check(whole()).await.unwrap().into_inner().status, 1);
     let mut watch = client.watch(whole()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
@@ -121,8 +122,8 @@ async fn health_tells_watchers_and_lets_them_go() {
 async fn a_peer_is_known_from_its_calls_until_its_connection_closes() {
     let node = Node::start().await;
     let gateway = caller("gateway-a");
-    let mut client = HealthClient::new(dial(&node.address, &gateway).unwrap());
-    let mut other = HealthClient::new(dial(&node.address, &caller("gateway-b")).unwrap());
+    let mut client = HealthClient::new(dial(&node.address, Role::Gateway, &gateway).unwrap());
+    let mut other = HealthClient::new(dial(&node.address, Role::Gateway, &caller("gateway-b")).unwrap());
     client.check(whole()).await.unwrap();
     other.check(whole()).await.unwrap();
     assert_eq!((node.peers.len(), node.peers.draining()), (2, 0));

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::event::Event;
 use super::state::{ClusterShared, ClusterState};
 use super::stop::{end, kill_signal};
+use crate::certs;
 use crate::defaults::{
     LINE_BYTES_MAX, POLL, PORT_FREE, PROBE, REPLACE_LOOK, RESTART_PAUSE, RESTART_SETTLED, SERVICE_READY,
     STORE_READY, STORE_STOP, STORE_TRIES,
@@ -34,6 +35,9 @@ pub(super) async fn launch(shared: &Arc<ClusterShared>) -> Result<(), Error> {
         find::service_binary(service, shared.options.bin_dir.as_deref())?; // before anything runs
     }
     shared.record.end_left().await?; // it holds the data and the ports
+    if shared.options.secure {
+        certs::make_missing(&shared.certs())?;
+    }
     try_join_all(Service::STORES.map(|store| first_start_of_store(shared, store))).await?;
     let all = |service: Service| (0..shared.options.count(service)).map(move |index| (service, index));
     for group in
@@ -269,6 +273,12 @@ fn environment(shared: &ClusterShared, service: Service, index: usize) -> Vec<(S
     if service == Service::Logic {
         values.push(("postgres.url", url(Service::Postgres)));
         values.push(("token_secret", shared.token_secret.clone()));
+    }
+    if shared.options.secure {
+        let files = certs::files(&shared.certs(), service);
+        for (key, file) in [("tls.ca", files.ca), ("tls.cert", files.cert), ("tls.key", files.key)] {
+            values.push((key, file.display().to_string()));
+        }
     }
     let mut environment: Vec<(String, String)> =
         values.into_iter().map(|(key, value)| (env_name(key), value)).collect();

@@ -1,6 +1,7 @@
 //! What the parts of a cluster share: its options, its folder and which processes there are. It starts and stops none.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, watch};
@@ -59,6 +60,11 @@ impl ClusterShared {
         let state = ClusterState { settings: options.settings.clone(), ..ClusterState::default() };
         let (events, state, tasks) = (broadcast::Sender::new(EVENTS), Mutex::new(state), Mutex::default());
         Ok(Self { options, token_secret, folder, record, guard, events, state, tasks })
+    }
+
+    /// Where the certificates of a secure cluster are.
+    pub(super) fn certs(&self) -> PathBuf {
+        self.folder.path().join("certs")
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, ClusterState> {

@@ -20,6 +20,9 @@ const MUST: [&str; 10] = [
 /// Several addresses may lead to the same servers, and services bear different leases.
 const SHOULD: [&str; 3] = ["nats.url", "etcd.endpoints", "etcd.lease_ttl_s"];
 
+/// Set by all or by none, to files that may lie anywhere.
+const ALIKE: [&str; 1] = ["tls.ca"];
+
 /// The configuration of one service.
 #[derive(Debug, Clone)]
 pub(super) struct Compared {
@@ -49,18 +52,23 @@ impl fmt::Display for Difference {
 }
 
 pub(super) fn differences(all: &[Compared]) -> Vec<Difference> {
-    let of = |key: &'static str, is_allowed: bool| {
+    let of = |key: &'static str, is_allowed: bool, shown: fn(&str) -> &str| {
         let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for compared in all {
             // A service that does not have a key cannot disagree about it.
             if let Some(value) = compared.values.get(key) {
-                values.entry(value.clone()).or_default().push(compared.name.clone());
+                values.entry(shown(value).to_owned()).or_default().push(compared.name.clone());
             }
         }
         (values.len() > 1).then_some(Difference { key, values, is_allowed })
     };
-    let must = MUST.iter().filter_map(|key| of(key, false));
-    must.chain(SHOULD.iter().filter_map(|key| of(key, true))).collect()
+    let must = MUST.iter().filter_map(|key| of(key, false, |value| value));
+    let alike = ALIKE.iter().filter_map(|key| of(key, false, is_set));
+    must.chain(alike).chain(SHOULD.iter().filter_map(|key| of(key, true, |value| value))).collect()
+}
+
+fn is_set(value: &str) -> &str {
+    if value == "\"\"" { "not set" } else { "set" }
 }
 
 #[cfg(test)]
@@ -93,5 +101,17 @@ mod tests {
         );
         assert_eq!(found.iter().filter(|difference| difference.is_allowed).count(), 1);
         assert_eq!(differences(&[gateway.clone(), gateway]), []);
+    }
+
+    #[test]
+    fn certificates_may_lie_anywhere_but_not_nowhere() {
+        let (one, other) =
+            (compared("a", &[("tls.ca", "\"a.pem\"")]), compared("b", &[("tls.ca", "\"b.pem\"")]));
+        assert_eq!(differences(&[one.clone(), other]), []);
+        let found = differences(&[one, compared("c", &[("tls.ca", "\"\"")])]);
+        assert_eq!(
+            found.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["tls.ca differs, must be the same everywhere: not set for c; set for a"]
+        );
     }
 }

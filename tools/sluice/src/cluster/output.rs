@@ -91,6 +91,7 @@ fn first_line(cluster: &Cluster) -> serde_json::Value {
         "redis": store(Service::Redis),
         "postgres": store(Service::Postgres),
         "token_secret": cluster.token_secret(),
+        "certs": cluster.certs(),
     })
 }
 

@@ -8,9 +8,10 @@ use crate::engine::{composed, docker, output};
 
 const IMAGES: [&str; 3] = ["sluice-gateway", "sluice-logic", "sluice-task"];
 /// What each cannot do without; none of it leads anywhere.
-const ENVIRONMENT: [&str; 3] = [
+const ENVIRONMENT: [&str; 4] = [
     "--env=SLUICE_TOKEN_SECRET=0123456789abcdef",
     "--env=SLUICE_GRPC__ADVERTISE=nobody:1",
+    "--env=SLUICE_GRPC__INSECURE=true",
     "--env=SLUICE_ADVERTISE=ws://nobody/ws",
 ];
 /// What a service says at its start when the engine kills too early.

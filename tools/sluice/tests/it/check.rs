@@ -78,6 +78,8 @@ fn urls_that_cannot_be_meant_or_used_are_said() {
         ("task", "[logic]\nseeds = [\"http://logic:7070\"]", "logic.seeds"),
         ("gateway", "advertise = \"https://chat.example/ws\"", "clients connect by WebSocket"),
         ("gateway", "[grpc]\nadvertise = \"https://gateway:7080\"", "grpc.advertise"),
+        ("logic", "[grpc]\nlisten = \"0.0.0.0:7070\"\nadvertise = \"logic:7070\"", "grpc.insecure = true"),
+        ("task", "[tls]\nca = \"ca.pem\"", "tls.cert and tls.key: not set"),
     ] {
         let secret = if service == "logic" { SECRET } else { "" };
         let file = folder.file("one.toml", &format!("{secret}{config}\n"));
@@ -85,6 +87,16 @@ fn urls_that_cannot_be_meant_or_used_are_said() {
         assert_eq!(code, Some(2), "{config}: {said}");
         assert!(said.contains(says), "{config}: {said}");
     }
+}
+
+#[test]
+fn services_that_let_in_strangers_say_so() {
+    let folder = Folder::new();
+    let grpc = "[grpc]\nlisten = \"0.0.0.0:7080\"\nadvertise = \"gateway:7080\"\ninsecure = true\n";
+    let gateway = folder.file("gateway.toml", grpc);
+    let (code, said) = check(&[("--gateway", &gateway)], &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("WHOEVER REACHES 0.0.0.0:7080 CAN BE ANY SERVICE"), "{said}");
 }
 
 #[test]

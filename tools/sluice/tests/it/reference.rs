@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sluice_launcher::{Service, service_binary};
+use sluice_launcher::{Service, certs, service_binary};
 
 /// A file of the folder with the examples.
 fn deploy(name: &str) -> PathBuf {
@@ -52,11 +52,18 @@ fn the_reference_is_complete_and_true() {
 
 #[test]
 fn the_example_files_are_usable() {
+    let certificates = tempfile::tempdir().unwrap();
+    certs::make(certificates.path()).unwrap();
     for of in Service::SERVICES {
         let file = deploy(&format!("{of}.toml"));
         let with_file = || {
             let mut command = service(of);
             command.env("SLUICE_TOKEN_SECRET", "0123456789abcdef").arg("--config").arg(&file);
+            // They name files where an operator puts them.
+            let files = certs::files(certificates.path(), of);
+            for (key, file) in [("CA", files.ca), ("CERT", files.cert), ("KEY", files.key)] {
+                command.env(format!("SLUICE_TLS__{key}"), file);
+            }
             command
         };
         let output = with_file().arg("--check").output().unwrap();

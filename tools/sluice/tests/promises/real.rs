@@ -3,6 +3,7 @@
 mod command;
 mod outages;
 mod presence;
+mod secure;
 mod settings;
 mod standby;
 mod stops;

@@ -1,0 +1,207 @@
+//! An authority and a certificate for each service, for those who have none: files that `[tls]` names. The authority
+//! is kept when certificates are renewed, so that services need no restart and know each other throughout.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+
+use crate::error::Error;
+use crate::service::Service;
+
+/// The name in the authority's certificate, the same in all: a renewal knows it without reading the certificate.
+const AUTHORITY: &str = "Sluice services";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A clock that is a little behind must not take a new certificate for one of the future.
+const BEFORE: Duration = DAY;
+/// How long the authority is good for.
+pub const AUTHORITY_DAYS: u32 = 3_650;
+/// How long a certificate is good for: renewing costs no restart.
+pub const CERTIFICATE_DAYS: u32 = 365;
+
+/// Files of the authority in its folder: only the first goes to the services.
+const CA: &str = "ca.pem";
+const CA_KEY: &str = "ca.key";
+
+/// Where the files of a service are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// For `tls.ca`.
+    pub ca: PathBuf,
+    /// For `tls.cert`.
+    pub cert: PathBuf,
+    /// For `tls.key`.
+    pub key: PathBuf,
+}
+
+/// The files of a service in a folder that [`make`] has filled.
+#[must_use]
+pub fn files(dir: &Path, service: Service) -> Files {
+    let file = |end: &str| dir.join(format!("{service}.{end}"));
+    Files { ca: dir.join(CA), cert: file("pem"), key: file("key") }
+}
+
+/// Makes an authority and the certificates of all services. Overwrites nothing.
+///
+/// # Errors
+/// A file is there already, or cannot be written.
+pub fn make(dir: &Path) -> Result<(), Error> {
+    let there: Vec<PathBuf> = all_files(dir).into_iter().filter(|file| file.exists()).collect();
+    if let Some(first) = there.first() {
+        return Err(Error::System(format!(
+            "{} is there already and is not overwritten: `sluice certs --dir {} --renew` makes new certificates of the \
+             same authority",
+            first.display(),
+            dir.display()
+        )));
+    }
+    // Of the owner alone, also if keys once come in with another mode.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(Error::file("cannot create", dir))?;
+    let key = new_key()?;
+    let authority = CertifiedIssuer::self_signed(authority(), key).map_err(failed)?;
+    write(&dir.join(CA_KEY), &authority.key().serialize_pem(), 0o600)?;
+    write(&dir.join(CA), &authority.pem(), 0o644)?;
+    certify_all(dir, &authority)
+}
+
+/// As [`make`], where there is no authority yet.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_missing(dir: &Path) -> Result<(), Error> {
+    if files(dir, Service::Logic).ca.exists() { Ok(()) } else { make(dir) }
+}
+
+/// Makes the certificates and keys of all services anew, of the authority that is in the folder.
+///
+/// # Errors
+/// There is no authority, or files cannot be written.
+pub fn renew(dir: &Path) -> Result<(), Error> {
+    let path = dir.join(CA_KEY);
+    let key = std::fs::read_to_string(&path)
+        .map_err(Error::file("cannot read the key of the authority,", &path))?;
+    let key = KeyPair::from_pem(&key)
+        .map_err(|error| Error::System(format!("{} is no private key: {error}", path.display())))?;
+    let ca = dir.join(CA);
+    File::open(&ca).map_err(Error::file("cannot read the authority,", &ca))?;
+    certify_all(dir, &Issuer::new(authority(), key))
+}
+
+fn certify_all(dir: &Path, authority: &Issuer<'_, KeyPair>) -> Result<(), Error> {
+    for service in Service::SERVICES {
+        let Files { cert, key, .. } = files(dir, service);
+        let own = new_key()?;
+        let signed = certificate(service)?.signed_by(&own, authority).map_err(failed)?;
+        // A service reads both again only when neither has changed for a while.
+        write(&key, &own.serialize_pem(), 0o600)?;
+        write(&cert, &signed.pem(), 0o644)?;
+    }
+    Ok(())
+}
+
+fn authority() -> CertificateParams {
+    let mut params = named(AUTHORITY);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    valid_for(params, AUTHORITY_DAYS)
+}
+
+/// Services are servers and clients of each other; what they are is their DNS name, wherever they run.
+fn certificate(service: Service) -> Result<CertificateParams, Error> {
+    let mut params = CertificateParams::new([format!("{service}.sluice")]).map_err(failed)?;
+    params.distinguished_name = named(service.as_str()).distinguished_name;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(valid_for(params, CERTIFICATE_DAYS))
+}
+
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn valid_for(mut params: CertificateParams, days: u32) -> CertificateParams {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let at = |since_1970: Duration| date_time_ymd(1970, 1, 1) + since_1970;
+    params.not_before = at(now.saturating_sub(BEFORE));
+    params.not_after = at(now + DAY * days);
+    params
+}
+
+fn new_key() -> Result<KeyPair, Error> {
+    KeyPair::generate().map_err(failed)
+}
+
+fn failed(error: rcgen::Error) -> Error {
+    Error::System(format!("a certificate could not be made: {error}"))
+}
+
+fn all_files(dir: &Path) -> Vec<PathBuf> {
+    let of_services = Service::SERVICES.map(|service| files(dir, service));
+    let of_services = of_services.into_iter().flat_map(|files| [files.cert, files.key]);
+    [dir.join(CA), dir.join(CA_KEY)].into_iter().chain(of_services).collect()
+}
+
+/// Beside it first: nobody reads half a file, and a key is never open to others, not even for a moment.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+    let beside = path.with_extension("new");
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        removed => removed.map_err(Error::file("cannot remove", &beside))?,
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+    written.map_err(Error::file("cannot write", &beside))?;
+    std::fs::rename(&beside, path).map_err(Error::file("cannot write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn keys_are_for_their_owner_alone_and_nothing_is_overwritten() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("certs");
+        make(&dir).unwrap();
+        assert_eq!((mode(&dir), mode(&dir.join(CA_KEY))), (0o700, 0o600));
+        for service in Service::SERVICES {
+            assert_eq!(mode(&files(&dir, service).key), 0o600);
+        }
+        let before = std::fs::read(dir.join(CA)).unwrap();
+        let error = make(&dir).unwrap_err().to_string();
+        assert!(error.contains("not overwritten") && error.contains("--renew"), "{error}");
+        assert_eq!(std::fs::read(dir.join(CA)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_renewal_keeps_the_authority_and_needs_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = renew(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("ca.key"), "{error}");
+        make(dir.path()).unwrap();
+        let read = |file: &Path| std::fs::read(file).unwrap();
+        let logic = files(dir.path(), Service::Logic);
+        let before = (read(&logic.ca), read(&logic.cert), read(&logic.key));
+        renew(dir.path()).unwrap();
+        assert_eq!(read(&logic.ca), before.0);
+        assert!(read(&logic.cert) != before.1 && read(&logic.key) != before.2);
+        assert_eq!(mode(&logic.key), 0o600);
+    }
+}

@@ -1,0 +1,28 @@
+//! `sluice certs`: what it makes is of use to each service, and it overwrites nothing unasked.
+
+use super::{run, text};
+
+#[test]
+fn certificates_are_made_once_and_renewed_of_the_same_authority() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("certs").display().to_string();
+    let made = run(&["certs", "--dir", &dir]);
+    let said = text(&made.stdout);
+    assert!(made.status.success() && said.contains("[tls]") && said.contains("Keep ca.key"), "{said}");
+    let read = |file: &str| std::fs::read(format!("{dir}/{file}")).unwrap();
+    let (authority, logic) = (read("ca.pem"), read("logic.pem"));
+
+    let again = run(&["certs", "--dir", &dir]);
+    assert_eq!(again.status.code(), Some(1));
+    let said = text(&again.stderr);
+    assert!(said.contains("not overwritten") && said.contains("--renew"), "{said}");
+    assert!(run(&["certs", "--dir", &dir, "--if-missing"]).status.success());
+    assert_eq!((read("ca.pem"), read("logic.pem")), (authority.clone(), logic.clone()));
+
+    assert!(run(&["certs", "--dir", &dir, "--renew"]).status.success());
+    assert!(read("ca.pem") == authority && read("logic.pem") != logic);
+    std::fs::write(format!("{dir}/logic.pem"), read("task.pem")).unwrap();
+    let wrong = run(&["certs", "--dir", &dir, "--if-missing"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stderr).contains("is not for a logic"), "{}", text(&wrong.stderr));
+}
