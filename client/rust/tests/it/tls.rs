@@ -8,6 +8,7 @@ use rustls::pki_types::PrivateKeyDer;
 use sluice_client::raw::{ConnectError, Handshake, Socket};
 use sluice_client::{Client, Options, Trust};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -67,13 +68,14 @@ async fn bind(scheme: &str) -> (TcpListener, String) {
 /// What a client says that trusts this, of a server that has that.
 async fn refusal(trust: Trust, acceptor: TlsAcceptor) -> String {
     let (listener, url) = bind("wss").await;
-    let server = tokio::spawn(async move {
+    let mut server = JoinSet::new();
+    server.spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
         assert!(acceptor.accept(tcp).await.is_err());
     });
     let handshake = Handshake { trust, ..Handshake::new(url) };
     let error = Socket::connect(&handshake).await.unwrap_err();
-    server.await.unwrap();
+    server.join_next().await.unwrap().unwrap();
     assert!(matches!(error, ConnectError::Tls(_)), "{error:?}");
     error.to_string()
 }
@@ -83,7 +85,8 @@ async fn a_client_connects_with_tls_to_whom_its_authority_vouches_for() {
     let authority = Authority::new();
     let acceptor = authority.acceptor(Flaw::None);
     let (listener, url) = bind("wss").await;
-    let server = tokio::spawn(async move {
+    let mut server = JoinSet::new();
+    server.spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
         let tls = acceptor.accept(tcp).await.unwrap();
         // one that prefers HTTP/2, as balancers do, is told that this is HTTP/1.1
@@ -95,7 +98,7 @@ async fn a_client_connects_with_tls_to_whom_its_authority_vouches_for() {
     });
     let options = Options::new(url).trust(authority.trust());
     let (client, _events) = Client::connect(options).await.unwrap();
-    drop(server.await.unwrap());
+    drop(server.join_next().await.unwrap().unwrap());
     drop(client);
 }
 
@@ -118,12 +121,13 @@ async fn each_certificate_that_is_wrong_is_refused_with_the_fix() {
 #[tokio::test]
 async fn a_port_without_tls_is_told_from_a_wrong_certificate() {
     let (listener, url) = bind("wss").await;
-    let server = tokio::spawn(async move {
+    let mut server = JoinSet::new();
+    server.spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
         assert!(tokio_tungstenite::accept_async(tcp).await.is_err()); // a handshake of TLS is no HTTP
     });
     let error = Socket::connect(&Handshake::new(url)).await.unwrap_err().to_string();
-    server.await.unwrap();
+    server.join_next().await.unwrap().unwrap();
     assert!(error.contains("localhost") && error.contains("use ws://"), "{error}");
 }
 

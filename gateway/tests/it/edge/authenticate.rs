@@ -7,6 +7,7 @@ use sluice_gateway::calls::{Authenticated, Calls};
 use sluice_proto::ids::InstanceId;
 use sluice_proto::wire::close;
 use sluice_service::grpc::channels::{Caller, Channels, Target};
+use sluice_service::tls::Role;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -101,7 +102,8 @@ fn calls(rig: &Rig) -> Calls {
     let target =
         Target { id: InstanceId::fresh("logic", "here"), address: rig.logic_at.clone(), draining: false };
     let targets = watch::Sender::new(std::sync::Arc::new(vec![target])).subscribe();
-    Calls::new(Channels::new(targets, Caller::fixed(me.clone())), watch::Sender::new(me).subscribe())
+    let channels = Channels::new(targets, Role::Logic, Caller::fixed(me.clone()));
+    Calls::new(channels, watch::Sender::new(me).subscribe())
 }
 
 fn tokens(names: &[&str]) -> Vec<String> {

@@ -37,7 +37,7 @@ async fn a_gateway_that_told_when_to_come_is_not_asked_before() {
         refusing(&mut gateways, "Retry-After: 300\r\n", Arc::clone(&asked[0])).await,
         refusing(&mut gateways, "", Arc::clone(&asked[1])).await,
     ];
-    let error = Socket::connect(&urls[0], None, false).await.unwrap_err();
+    let error = Socket::connect(&urls[0], None, &Trust::default(), false).await.unwrap_err();
     let told = ConnectError { reason: "HTTP 503: full".into(), retry_after_s: Some(300) };
     assert_eq!(error, told);
 
