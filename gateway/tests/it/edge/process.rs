@@ -230,8 +230,8 @@ async fn an_idle_gateway_without_a_logic_waits_for_none_at_its_stop() {
 /// Its flush was over long before its time.
 pub fn waited_for_none(log: &tempfile::NamedTempFile) {
     let all = lines(log);
-    let over = all.iter().filter(|line| line["message"] == "Stage is over");
-    let flush = over.filter(|line| line["stage"] == "flush").next_back().unwrap();
+    let mut over = all.iter().filter(|line| line["message"] == "Stage is over");
+    let flush = over.rfind(|line| line["stage"] == "flush").unwrap();
     assert_eq!(flush["outcome"], "done", "{flush}");
     let ms = |key: &str| flush[key].as_u64().unwrap();
     assert!(ms("elapsed_ms") < ms("allowed_ms") / 2, "{flush}");
