@@ -19,6 +19,8 @@ use crate::record::ProcessRecord;
 use crate::service::Service;
 
 const INITDB: &str = "initdb";
+/// File beside the data of an etcd that was ready once.
+const READY: &str = "ready";
 
 /// A server that can be started again and again on the same port with the same data.
 #[derive(Debug)]
@@ -152,9 +154,13 @@ impl Store {
         command
     }
 
-    /// What must be there before a start: PostgreSQL's cluster of databases.
+    /// What must be there before a start: PostgreSQL's cluster of databases. Of etcd, what must not be there.
     pub(crate) async fn initialise(&self, record: &ProcessRecord) -> Result<(), Error> {
         let data = self.data.join("data");
+        // Killed before it had written that it is a member of its own cluster, etcd never elects a leader again.
+        if self.service == Service::Etcd && !self.data.join(READY).exists() {
+            remove(&data)?;
+        }
         // the version file is written last but for the first database: an interrupted initdb is begun again
         if self.service != Service::Postgres
             || data.join("base/1/PG_VERSION").exists() && data.join("global/pg_control").exists()
@@ -181,6 +187,15 @@ impl Store {
         }
         let log = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         Err(Error::Died { name: INITDB.to_owned(), status: output.status, log })
+    }
+
+    /// Notes that its data can be started from again: it has answered once.
+    pub(crate) fn note_ready(&self) -> Result<(), Error> {
+        if self.service != Service::Etcd {
+            return Ok(());
+        }
+        let file = self.data.join(READY);
+        std::fs::write(&file, "").map_err(Error::file("cannot write", &file))
     }
 
     /// Whether it answers as a working server; else what it said.

@@ -62,7 +62,7 @@ impl Grpc {
         let open = (self.is_open(tls) && !self.insecure).then(|| {
             format!(
                 "grpc.listen is {listen}, where whoever reaches it could be any service: set tls.ca, tls.cert and \
-                 tls.key (`sluice certs` makes them), or grpc.insecure = true where the network keeps others out"
+                 tls.key (`sluice certs --dir certs` makes them), or grpc.insecure = true where the network keeps others out"
             )
         });
         bad.into_iter().chain(nowhere).chain(open)
@@ -75,7 +75,7 @@ impl Grpc {
         (self.is_open(tls) && self.insecure).then(|| {
             format!(
                 "WHOEVER REACHES {listen} CAN BE ANY SERVICE, and so publish and read as any user: grpc.insecure is \
-                 set, and tls.ca, tls.cert and tls.key are not. `sluice certs` makes them."
+                 set, and tls.ca, tls.cert and tls.key are not. `sluice certs --dir certs` makes them."
             )
         })
     }

@@ -155,7 +155,7 @@ fn disbelief(error: &Error, files: &Tls, role: Role) -> String {
     match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             format!(
-                "tls.cert {cert:?} was not signed by tls.ca {ca:?}: `sluice certs` makes files that belong together"
+                "tls.cert {cert:?} was not signed by tls.ca {ca:?}: `sluice certs --dir certs` makes files that belong together"
             )
         }
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {

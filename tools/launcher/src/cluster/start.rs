@@ -198,6 +198,7 @@ async fn start_store(shared: &Arc<ClusterShared>, store: &Arc<Store>) -> Result<
     let addresses = Addresses { url: Some(store.url()), ..Addresses::default() };
     let node = Node { service, index: 0, addresses, process };
     wait_until(&node.process, &name, STORE_READY, || store.is_ready()).await?;
+    store.note_ready()?;
     settle(shared, node)
 }
 

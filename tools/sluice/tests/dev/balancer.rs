@@ -1,7 +1,7 @@
 //! deploy/nginx.conf before the gateways of a `sluice dev`: what a browser's page needs passes through it, with TLS.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::rig::{Dev, SOON, sluice, text};
+use crate::rig::{Dev, SOON, free_port, sluice, text};
 
 /// A running nginx; ended when dropped.
 struct Nginx(Child);
@@ -87,8 +87,7 @@ fn a_page_passes_through_the_example_for_nginx() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let dev = Dev::start(dir.path(), &["--gateways", "2", "--port", &free().to_string()]);
+    let dev = Dev::start(dir.path(), &["--gateways", "2", "--port", &free_port().to_string()]);
     let state: Value =
         serde_json::from_slice(&fs::read(dir.path().join("sluice-dev.json")).unwrap()).unwrap();
     let mut mint = sluice();
@@ -112,12 +111,12 @@ fn a_page_passes_through_the_example_for_nginx() {
         .arg(certificate.with_extension("pem"));
     assert!(openssl.stderr(Stdio::null()).status().unwrap().success());
 
-    let port = free();
+    let port = free_port();
     let good = example(dir.path(), port, [dev.ws(0), dev.ws(1)]);
     assert_eq!(answer(dir.path(), port, &good, &token), "pub");
 
     // Without its Host no page is let in: a gateway that knows its names says 421, any other 403.
-    let port = free();
+    let port = free_port();
     let bad =
         example(dir.path(), port, [dev.ws(0), dev.ws(1)]).replace("proxy_set_header Host $http_host;", "");
     assert_eq!(answer(dir.path(), port, &bad, &token), "421");

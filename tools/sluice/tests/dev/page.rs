@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::browser::Browser;
-use crate::rig::{Dev, connect, frame};
+use crate::rig::{Dev, connect, frame, free_port};
 
 /// Where to leave a picture of the page, to be shown in README.md.
 const PICTURE: &str = "SLUICE_TEST_PICTURE";
@@ -36,7 +36,10 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let mut dev = Dev::start(dir.path(), &["--gateways", "3"]);
+    // Its own ports: while it is down a browser would find another test's service on the usual ones.
+    let port = free_port().to_string();
+    let arguments = ["--gateways", "3", "--port", &port];
+    let mut dev = Dev::start(dir.path(), &arguments);
     browser.open(dev.page()).await;
     browser.until("client.active?.live").await;
     publish(&mut browser, "hello from a browser").await;
@@ -75,7 +78,7 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
     let so_far = "$('pause-is').textContent === 'pause so far' && /^[0-9.]+ s$/.test($('pause').textContent)";
     browser.until(so_far).await;
     assert_eq!(browser.value("show.pause.ms").await, longest);
-    let _again = Dev::start(dir.path(), &["--gateways", "3"]);
+    let _again = Dev::start(dir.path(), &arguments);
     browser.until("client.active?.live").await;
     goes_on(&mut browser, 10).await;
     // what was an outage is called one

@@ -36,6 +36,11 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
 }
 
+/// A port that nobody listens on now, far from those that `sluice dev` tries by itself.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// A running `sluice dev`; killed when dropped.
 pub struct Dev {
     child: Child,

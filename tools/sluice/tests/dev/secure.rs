@@ -1,7 +1,7 @@
 //! The command line at `wss://`, through deploy/haproxy.cfg with TLS before the gateways of a `sluice dev`.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 
-use crate::rig::{Dev, SOON, sluice, text};
+use crate::rig::{Dev, SOON, free_port, sluice, text};
 
 /// A running HAProxy; ended when dropped.
 struct HaProxy(Child);
@@ -25,10 +25,6 @@ impl Drop for HaProxy {
 fn haproxy() -> Option<&'static str> {
     let there = |program: &&str| Command::new(program).arg("-v").output().is_ok();
     ["haproxy", "/usr/sbin/haproxy"].into_iter().find(there)
-}
-
-fn free() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The example with TLS, as docs/operations.md has it, and with the addresses of the test in place of its own.
@@ -46,7 +42,7 @@ fn example(dev: &Dev, port: u16, certificate: &Path) -> String {
         ("gateway-1:8080", gateway(0)),
         ("gateway-2:8080", gateway(1)),
         ("    server gateway-3 gateway-3:8080\n", String::new()),
-        ("bind :8404", format!("bind 127.0.0.1:{}", free())),
+        ("bind :8404", format!("bind 127.0.0.1:{}", free_port())),
     ] {
         assert!(made.contains(from), "deploy/haproxy.cfg has no {from:?}");
         made = made.replace(from, &to);
@@ -84,7 +80,7 @@ fn the_command_line_publishes_through_a_balancer_with_tls() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let dev = Dev::start(dir.path(), &["--gateways", "2", "--port", &free().to_string()]);
+    let dev = Dev::start(dir.path(), &["--gateways", "2", "--port", &free_port().to_string()]);
     let state: Value =
         serde_json::from_slice(&fs::read(dir.path().join("sluice-dev.json")).unwrap()).unwrap();
     let secret = state["token_secret"].as_str().unwrap();
@@ -92,7 +88,7 @@ fn the_command_line_publishes_through_a_balancer_with_tls() {
     mint.args(["token", "--user", "alice", "--pub", "*", "--secret", secret]);
     let token = text(&mint.output().unwrap().stdout);
     certificates(dir.path());
-    let port = free();
+    let port = free_port();
     let configuration = example(&dev, port, &dir.path().join("rooms.pem"));
     let _haproxy = start(program, dir.path(), port, &configuration);
 
