@@ -35,11 +35,15 @@ impl DrainHooks {
     pub async fn announce_draining(&self) {
         // Tasks of a later stage: this one is over after its grace, whether or not anybody has heard.
         let scope = self.lifecycle.scope(Stage::Flush);
-        let cluster = Arc::clone(&self.cluster);
-        scope
-            .spawn_transient("say-draining", async move { cluster.set_state(InstanceState::Draining).await });
-        let shared = Arc::clone(&self.shared);
-        scope.spawn_transient("tell-logics", async move { shared.calls.tell_draining(SAY_SO_WITHIN).await });
+        // Until the flush, which ends with the registration: a registry that is away must not take its time.
+        let (cluster, until) = (Arc::clone(&self.cluster), scope.token());
+        scope.spawn_transient("say-draining", async move {
+            until.run_until_cancelled(cluster.set_state(InstanceState::Draining)).await;
+        });
+        let (shared, until) = (Arc::clone(&self.shared), scope.token());
+        scope.spawn_transient("tell-logics", async move {
+            until.run_until_cancelled(shared.calls.tell_draining(SAY_SO_WITHIN)).await;
+        });
         sleep(Duration::from_millis(self.shared.config.drain.accept_grace_ms)).await;
     }
 

@@ -130,7 +130,7 @@ impl Tls {
     pub fn warning(&self, role: Role) -> Option<String> {
         let credentials = self.is_on().then(|| Credentials::load(self, role).ok()).flatten()?;
         credentials.ends_soon().then(|| {
-            format!("tls.cert {:?} expires within 30 days: renew it, for example with `sluice certs --renew`; the \
+            format!("tls.cert {:?} expires within 30 days: renew it, for example with `sluice certs --dir certs --renew`; the \
                      file is read again by itself", self.cert)
         })
     }

@@ -41,9 +41,9 @@ fn said(log: &tempfile::NamedTempFile, message: &str) -> Vec<Value> {
 }
 
 async fn metrics_have(logic: &Logic, lines: &[&str]) {
-    let metrics = get(logic.admin(), "/metrics").await.1;
     for line in lines {
-        assert!(metrics.contains(line), "{line}: {metrics}");
+        let shown = async || get(logic.admin(), "/metrics").await.1.contains(line);
+        eventually(line, shown).await;
     }
 }
 

@@ -159,7 +159,9 @@ fn disbelief(error: &Error, files: &Tls, role: Role) -> String {
             )
         }
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            format!("tls.cert {cert:?} has expired: renew it, for example with `sluice certs --renew`")
+            format!(
+                "tls.cert {cert:?} has expired: renew it, for example with `sluice certs --dir certs --renew`"
+            )
         }
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

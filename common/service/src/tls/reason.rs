@@ -45,7 +45,7 @@ impl Reason {
                 "its certificate is not of our authority: certificates of all services need one tls.ca"
             }
             Self::Expired => {
-                "its certificate has expired, or is not valid yet: renew it there (sluice certs --renew), or set the clock"
+                "its certificate has expired, or is not valid yet: renew it there (`sluice certs --dir certs --renew`), or set the clock"
             }
             Self::OtherRole => {
                 "its certificate is not for this: the service must be among its DNS names (gateway.sluice, \
@@ -55,7 +55,7 @@ impl Reason {
                 "it does not know the authority of our certificate: certificates of all services need one tls.ca"
             }
             Self::OurExpired => {
-                "our certificate has expired, or is not valid yet: renew tls.cert here (sluice certs --renew), or set the clock"
+                "our certificate has expired, or is not valid yet: renew tls.cert here (`sluice certs --dir certs --renew`), or set the clock"
             }
             Self::OurRefused => "it refuses our certificate: is tls.cert here that of this service?",
             Self::Other => "the TLS handshake failed",

@@ -1,9 +1,11 @@
 //! The page of `sluice dev` in a real browser: services are rolled and killed under it, and it misses nothing.
 
+use std::net::TcpListener;
+
 use serde_json::json;
 
 use crate::browser::Browser;
-use crate::rig::{Dev, connect, frame, free_port};
+use crate::rig::{Dev, connect, frame};
 
 /// Where to leave a picture of the page, to be shown in README.md.
 const PICTURE: &str = "SLUICE_TEST_PICTURE";
@@ -36,10 +38,11 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    // Its own ports: while it is down a browser would find another test's service on the usual ones.
-    let port = free_port().to_string();
-    let arguments = ["--gateways", "3", "--port", &port];
-    let mut dev = Dev::start(dir.path(), &arguments);
+    // Not on the usual ports, which it would come back to: while it is down another test's services would take
+    // them, and answer this browser.
+    let usual = [8080, 8081].map(|port| TcpListener::bind(("127.0.0.1", port)));
+    let mut dev = Dev::start(dir.path(), &["--gateways", "3"]);
+    drop(usual);
     browser.open(dev.page()).await;
     browser.until("client.active?.live").await;
     publish(&mut browser, "hello from a browser").await;
@@ -78,7 +81,7 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
     let so_far = "$('pause-is').textContent === 'pause so far' && /^[0-9.]+ s$/.test($('pause').textContent)";
     browser.until(so_far).await;
     assert_eq!(browser.value("show.pause.ms").await, longest);
-    let _again = Dev::start(dir.path(), &arguments);
+    let _again = Dev::start(dir.path(), &["--gateways", "3"]);
     browser.until("client.active?.live").await;
     goes_on(&mut browser, 10).await;
     // what was an outage is called one
