@@ -12,6 +12,7 @@ use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_proto::ids::InstanceId;
 use sluice_service::admin::AdminPages;
 use sluice_service::clock::Clock;
+use sluice_service::clock::skew::Clocks;
 use sluice_service::dependency::Dependencies;
 use sluice_service::grpc::access::Access;
 use sluice_service::grpc::channels::{Caller, Channels, Target};
@@ -62,6 +63,8 @@ pub struct App {
     config: Config,
     lifecycle: Lifecycle,
     admin: Bound,
+    /// Of the admin pages.
+    token: Option<Arc<str>>,
     agent: Option<Bound>,
     grpc: Bound,
     clients: Bound,
@@ -77,6 +80,7 @@ impl App {
         let identity = Identity::load(&config.tls, Role::Gateway)?;
         // Before the first socket: a limit that is raised later does not help who was refused.
         files::raise(config.connections_max);
+        let token = config.admin.token().map_err(|why| StartError::Contradictions(vec![why]))?;
         let admin = bind(config.admin.listen.as_str()).await?;
         let agent =
             config.agent.address().map_err(|error| StartError::Contradictions(vec![error.to_string()]))?;
@@ -87,7 +91,7 @@ impl App {
         let grpc = bind(config.grpc.listen.as_str()).await?;
         // Last: from here on the kernel lets clients in, and a start that fails now would drop them.
         let clients = bind(config.listen.as_str()).await?;
-        Ok(Self { config, lifecycle, admin, agent, grpc, clients, identity })
+        Ok(Self { config, lifecycle, admin, token, agent, grpc, clients, identity })
     }
 
     /// Where clients connect.
@@ -151,7 +155,7 @@ impl App {
     /// # Errors
     /// [`StartError::System`] when the system refuses a thread.
     pub async fn serve(self, deps: Deps) -> Result<Arc<Shared>, StartError> {
-        let Self { config, lifecycle, admin, agent, grpc, clients, identity } = self;
+        let Self { config, lifecycle, admin, token, agent, grpc, clients, identity } = self;
         let registry = Registry::new("gateway");
         // Until the very end: the last lines of a stop name their instance too.
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
@@ -165,14 +169,16 @@ impl App {
             names,
             proxies,
             refusals: Arc::new(Refusals::default()),
-            calls: Calls::new(Channels::new(targets, Role::Logic, caller.clone()), me.clone()),
+            calls: Calls::new(Channels::new(targets, Role::Logic, caller.clone()), me.clone())
+                .comparing(deps.clock.clone(), Clocks::new(&registry, config.not_after())),
             config,
             stats: Stats::default(),
             metrics: Metrics::new(&registry),
             clock: deps.clock.clone(),
             upgrades: UpgradeGate::default(),
         });
-        let pages = pages(&lifecycle, registry, &deps, &shared);
+        let mut pages = pages(&lifecycle, registry, &deps, &shared);
+        pages.token = token;
         watch(&pages.dependencies, &lifecycle, &deps, &shared);
         // First to begin and last to end: a start or a stop that hangs is looked at here.
         pages.serve(admin, &lifecycle.scope(Stage::Gone));
@@ -388,8 +394,12 @@ fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Sh
     let clients = Arc::clone(shared);
     admin.missed = Arc::new(move || clients.stats.missed());
     // Not by etcd: the seeds suffice for a start while it is away (D9).
-    admin.ready =
-        Arc::new(move || if heard.calls.heard_lately() { Ok(()) } else { Err("no logic answers".into()) });
+    admin.ready = Arc::new(move || {
+        if !heard.calls.heard_lately() {
+            return Err("no logic answers".into());
+        }
+        heard.calls.clock_agrees()
+    });
     admin
 }
 

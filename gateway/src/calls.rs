@@ -14,9 +14,13 @@ use sluice_proto::grpc::{
 };
 use sluice_proto::ids::{Epoch, InstanceId, RoomId};
 use sluice_proto::limits::GRPC_BYTES_MAX;
+use sluice_service::clock::Clock;
+use sluice_service::clock::skew::{Clocks, Exchange};
 use sluice_service::grpc::channels::{CallerChannel, Channels, Pick};
+use sluice_service::grpc::time_of;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
 pub use self::authenticate::Authenticated;
@@ -80,6 +84,8 @@ pub struct Calls {
     /// When a logic last answered, milliseconds after `began`; 0 = never.
     heard_ms: AtomicU64,
     traces: Traces,
+    /// Ours, and how far those of logics are from it.
+    clocks: Option<(Clock, Clocks)>,
 }
 
 /// Calls that told interest or presence, which Redis may hold since: all but those that certainly never left this
@@ -112,6 +118,31 @@ impl Calls {
             began: Instant::now(),
             heard_ms: AtomicU64::new(0),
             traces: Traces::default(),
+            clocks: None,
+        }
+    }
+
+    /// Compares the clock of whoever answers with `clock`.
+    #[must_use]
+    pub fn comparing(mut self, clock: Clock, clocks: Clocks) -> Self {
+        self.clocks = Some((clock, clocks));
+        self
+    }
+
+    /// Whether our clock is near enough to that of the logics.
+    ///
+    /// # Errors
+    /// By how much it is not.
+    pub fn clock_agrees(&self) -> Result<(), String> {
+        self.clocks.as_ref().map_or(Ok(()), |(_, clocks)| clocks.verdict())
+    }
+
+    /// Reads the clock of who answered.
+    fn compare(&self, peer: &str, asked_ms: Option<i64>, metadata: &MetadataMap) {
+        if let (Some((clock, clocks)), Some(asked_ms), Some(theirs_ms)) =
+            (&self.clocks, asked_ms, time_of(metadata))
+        {
+            clocks.compared(peer, Exchange { asked_ms, theirs_ms, answered_ms: clock.now_ms() });
         }
     }
 
@@ -325,8 +356,14 @@ impl Calls {
             .max_encoding_message_size(GRPC_BYTES_MAX);
         let mut request = Request::new(request);
         request.set_timeout(by.saturating_duration_since(Instant::now()));
+        let peer = pick.target().id.as_str();
+        let due = self.clocks.as_ref().filter(|(_, clocks)| clocks.due(peer));
+        let asked_ms = due.map(|(clock, _)| clock.now_ms());
         let result = match timeout_at(by, call(client, request)).await {
-            Ok(result) => result.map(Response::into_inner),
+            Ok(result) => result.map(|answer| {
+                self.compare(peer, asked_ms, answer.metadata());
+                answer.into_inner()
+            }),
             Err(_) => Err(Status::deadline_exceeded("no answer in time")),
         };
         match &result {

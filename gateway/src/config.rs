@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use http::Uri;
 use serde::{Deserialize, Serialize};
+use sluice_cluster::Etcd;
 use sluice_lifecycle::Plan;
 use sluice_proto::wire::close;
-use sluice_service::config::sections::{Admin, Etcd, Grpc, Log, Seeds, Shutdown};
+use sluice_service::config::sections::{Admin, Grpc, Log, Seeds, Shutdown};
 use sluice_service::config::url::{self, UrlKind};
 use sluice_service::config::{Address, BadAddress};
 #[cfg(feature = "servers")]
@@ -238,7 +239,7 @@ impl Settings for Config {
 
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
-        crate::server_probes::all(&self.etcd.endpoints)
+        crate::server_probes::all(&self.etcd)
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -276,7 +277,9 @@ impl Settings for Config {
         }
         wrong.extend(Names::read(&self.origins, &self.hosts).err().into_iter().flatten());
         wrong.extend(Proxies::read(&self.trusted_proxies).err().into_iter().flatten());
+        wrong.extend(self.admin.token().err());
         wrong.extend(self.etcd.check());
+        wrong.extend(url::check_all("etcd.endpoints", &self.etcd.endpoints, UrlKind::Etcd));
         wrong.extend(self.grpc.check(&self.tls));
         wrong.extend(self.tls.check(Role::Gateway));
         wrong.extend(self.logic.check("logic.seeds"));

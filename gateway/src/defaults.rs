@@ -190,6 +190,9 @@ pub const RECONNECT_SPREAD_MS_MIN: u64 = 200;
 
 /// From the first try of a batch of publishes until its unanswered items are given up together.
 pub const LANE_HORIZON: Duration = Duration::from_secs(10);
+/// The same while logic says that a room of the batch is locked: two or three tries of half a second each, after which the
+/// other rooms of the lane go on.
+pub const LOCKED_HORIZON: Duration = Duration::from_millis(1_500);
 /// Deadline of one try.
 pub const LANE_TRY_FOR: Duration = Duration::from_secs(2);
 /// Wait after the first failed try; doubles.

@@ -21,11 +21,7 @@ pub async fn connect(
     lifecycle: &Lifecycle,
     registration: Registration,
 ) -> Result<Deps, StartError> {
-    let etcd = EtcdConfig {
-        endpoints: config.etcd.endpoints.clone(),
-        prefix: config.prefix.clone(),
-        lease_ttl: config.etcd.lease_ttl(),
-    };
+    let etcd = EtcdConfig { etcd: config.etcd.clone(), prefix: config.prefix.clone() };
     let scope = lifecycle.scope(Stage::Release);
     let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, BTreeSet::new())
         .await

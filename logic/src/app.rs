@@ -14,6 +14,7 @@ use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
 use sluice_service::admin::AdminPages;
 use sluice_service::clock::Clock;
+use sluice_service::clock::skew::Clocks;
 use sluice_service::dependency::Dependencies;
 use sluice_service::grpc::access::Access;
 use sluice_service::grpc::health::Health;
@@ -29,7 +30,7 @@ use tonic::service::Routes;
 
 use crate::auth::Auth;
 use crate::config::Config;
-use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN};
+use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOCK_BOUND};
 use crate::last;
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::missed::{self, InHand};
@@ -63,6 +64,8 @@ pub struct App {
     config: Config,
     lifecycle: Lifecycle,
     admin: Bound,
+    /// Of the admin pages.
+    token: Option<Arc<str>>,
     grpc: Bound,
     identity: Option<Identity>,
 }
@@ -80,9 +83,10 @@ impl App {
             );
         }
         let identity = Identity::load(&config.tls, Role::Logic)?;
+        let token = config.admin.token().map_err(|why| StartError::Contradictions(vec![why]))?;
         let admin = bind(config.admin.listen.as_str()).await?;
         let grpc = bind(config.grpc.listen.as_str()).await?;
-        Ok(Self { config, lifecycle, admin, grpc, identity })
+        Ok(Self { config, lifecycle, admin, token, grpc, identity })
     }
 
     /// Where gRPC listens.
@@ -129,15 +133,18 @@ impl App {
     /// # Errors
     /// [`StartError::Unusable`] when the store is there but cannot be used as it is configured.
     pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
-        let Self { config, lifecycle, admin, grpc, identity } = self;
+        let Self { config, lifecycle, admin, token, grpc, identity } = self;
         let registry = Registry::new("logic");
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
-        let (probe, peers, core) = (Probe::default(), Peers::new(), Arc::new(OnceLock::new()));
+        let clocks = Clocks::new(&registry, STORE_CLOCK_BOUND);
+        let probe = Probe::comparing(deps.clock.clone(), clocks);
+        let (peers, core) = (Peers::new(), Arc::new(OnceLock::new()));
         let (health, health_service) = Health::new().await;
         let running = Running { config, lifecycle, deps, metrics, probe, peers, core, health, identity };
         running.follow_identity();
-        let pages = running.pages(registry);
+        let mut pages = running.pages(registry);
+        pages.token = token;
         running.watch(&pages.dependencies);
         pages.serve(admin, &running.lifecycle.scope(Stage::Gone));
         // Before anything is accepted: a stop during start-up gives everything back.
@@ -188,7 +195,8 @@ impl Running {
         Rpc {
             core: Arc::clone(&self.core),
             auth: Auth::new(&self.config.token_secret, anonymous)
-                .accepting(&self.config.token_secrets_accepted),
+                .accepting(&self.config.token_secrets_accepted)
+                .requiring(&self.config.token_claims),
             probe: self.probe.clone(),
             clock: self.deps.clock.clone(),
         }

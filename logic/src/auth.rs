@@ -2,7 +2,8 @@
 //!
 //! Tokens are JWTs signed with HS256; the secret is the UTF-8 bytes of `token_secret`, or of one of
 //! `token_secrets_accepted`, which sign nothing. Claims: `sub` (the
-//! user), `exp` and `nbf` (seconds, [`LEEWAY_S`] of leeway, both optional), `grants: {"sub":[…],"pub":[…]}`.
+//! user), `exp` and `nbf` (seconds, [`LEEWAY_S`] of leeway, both optional), `grants: {"sub":[…],"pub":[…]}`, and `iss`
+//! and `aud` where [`RequiredClaims`] ask for them.
 //! A token without `grants`, or without one of its lists, grants nothing of it; the user's own room
 //! `@<user>` may always be subscribed to. No other algorithm is accepted, above all not `none`.
 //! Nothing here keeps a session: the same token gives the same answer on every instance.
@@ -50,6 +51,12 @@ pub struct Claims {
     /// What the user may do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<Grants>,
+    /// Who signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// Whom it is for: one name, or a list. Judged by the library.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aud: Option<serde_json::Value>,
     /// Set in tokens of anonymous users: their grants come from the configuration.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anon: bool,
@@ -90,6 +97,15 @@ pub enum AuthError {
     /// The time in `exp` has passed.
     #[error("the token has expired")]
     Expired,
+    /// `iss` is another one, or missing where one is asked for.
+    #[error("the token's iss is not the one asked for here")]
+    Issuer,
+    /// `aud` does not name who is asked, or is missing where one is asked for.
+    #[error("the token's aud does not name this service")]
+    Audience,
+    /// `crit` names what must be understood, and nothing of the kind is.
+    #[error("the token's header has crit, of which nothing is understood here")]
+    Critical,
     /// `nbf` is yet to come.
     #[error("the token is not valid yet")]
     NotYetValid,
@@ -111,6 +127,17 @@ pub struct Auth {
     decoding: Vec<DecodingKey>,
     validation: Validation,
     anonymous: Option<Grants>,
+    required: RequiredClaims,
+}
+
+/// `[token_claims]`: what every token must say of itself. Empty: not looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RequiredClaims {
+    /// `iss`, who signed it.
+    pub issuer: String,
+    /// `aud` is this, or has it among others.
+    pub audience: String,
 }
 
 impl Auth {
@@ -118,7 +145,7 @@ impl Auth {
     #[must_use]
     pub fn new(secret: &str, anonymous: Option<Grants>) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
-        // Times are judged in `authenticate`, by the clock it is given; `aud` has no meaning here.
+        // Times are judged in `authenticate`, by the clock it is given; `aud` counts only where it is asked for.
         // The library demands `exp` unless told otherwise; a token without an end is allowed here.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
@@ -128,7 +155,24 @@ impl Auth {
             decoding: vec![DecodingKey::from_secret(secret.as_bytes())],
             validation,
             anonymous,
+            required: RequiredClaims::default(),
         }
+    }
+
+    /// Tokens must say this of themselves; those of anonymous users do.
+    #[must_use]
+    pub fn requiring(mut self, claims: &RequiredClaims) -> Self {
+        if !claims.issuer.is_empty() {
+            self.validation.set_issuer(&[&claims.issuer]);
+            self.validation.required_spec_claims.insert("iss".to_owned());
+        }
+        if !claims.audience.is_empty() {
+            self.validation.set_audience(&[&claims.audience]);
+            self.validation.validate_aud = true;
+            self.validation.required_spec_claims.insert("aud".to_owned());
+        }
+        self.required = claims.clone();
+        self
     }
 
     /// Tokens signed with one of `secrets` are valid too, while one secret replaces another.
@@ -176,7 +220,15 @@ impl Auth {
         let Some(grants) = &self.anonymous else { return Err(AuthError::Missing) };
         // 128 random bits: two anonymous users never share a dedupe space.
         let user = UserId::parse(&format!("anon-{:032x}", rand::random::<u128>()))?;
-        let token = self.sign(&Claims { sub: user.to_string(), anon: true, ..Claims::default() })?;
+        let RequiredClaims { issuer, audience } = &self.required;
+        let named = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let token = self.sign(&Claims {
+            sub: user.to_string(),
+            iss: named(issuer),
+            aud: named(audience).map(Into::into),
+            anon: true,
+            ..Claims::default()
+        })?;
         let grants = with_own_room(grants.clone(), &user);
         Ok(Identity { user, anonymous: true, token: Some(token), expires_at_ms: None, grants })
     }
@@ -195,19 +247,26 @@ impl Auth {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not named is malformed")]
     fn decode_with(&self, key: &DecodingKey, token: &str) -> Result<Claims, AuthError> {
-        jsonwebtoken::decode::<Claims>(token, key, &self.validation).map(|decoded| decoded.claims).map_err(
-            |error| match error.kind() {
-                ErrorKind::InvalidSignature => AuthError::Signature,
-                ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => AuthError::Algorithm,
-                ErrorKind::Json(why) => {
-                    AuthError::Malformed(format!("its header or claims are not as they should be: {why}"))
-                }
-                ErrorKind::InvalidToken | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => {
-                    AuthError::Malformed("it is not three base64url parts joined by dots".to_owned())
-                }
-                _ => AuthError::Malformed(error.to_string()),
-            },
-        )
+        let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
+        // RFC 7515, 4.1.11: whoever does not understand what is named there must refuse it.
+        if decoded.as_ref().is_ok_and(|decoded| decoded.header.crit.is_some()) {
+            return Err(AuthError::Critical);
+        }
+        decoded.map(|decoded| decoded.claims).map_err(|error| match error.kind() {
+            ErrorKind::InvalidIssuer => AuthError::Issuer,
+            ErrorKind::InvalidAudience => AuthError::Audience,
+            ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => AuthError::Issuer,
+            ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => AuthError::Audience,
+            ErrorKind::InvalidSignature => AuthError::Signature,
+            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => AuthError::Algorithm,
+            ErrorKind::Json(why) => {
+                AuthError::Malformed(format!("its header or claims are not as they should be: {why}"))
+            }
+            ErrorKind::InvalidToken | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => {
+                AuthError::Malformed("it is not three base64url parts joined by dots".to_owned())
+            }
+            _ => AuthError::Malformed(error.to_string()),
+        })
     }
 }
 
@@ -289,6 +348,44 @@ mod tests {
         let longest = Claims { sub: "u".repeat(NAME_BYTES_MAX), ..Claims::default() };
         let own = vec![format!("@{}", longest.sub)];
         assert_eq!(judge(&longest).expect("valid").grants.sub, own, "one byte longer than any other room");
+    }
+
+    #[test]
+    fn an_issuer_and_an_audience_are_needed_once_they_are_asked_for() {
+        let claims = RequiredClaims { issuer: "https://id.example".into(), audience: "chat".into() };
+        let auth = Auth::new("correct horse battery staple", Some(Grants::all())).requiring(&claims);
+        let judge = |claims: serde_json::Value| {
+            let key = EncodingKey::from_secret(b"correct horse battery staple");
+            let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).expect("signed");
+            auth.authenticate(&token, NOW_MS).map(|identity| identity.user.to_string())
+        };
+        let token =
+            |iss: &str, aud: serde_json::Value| serde_json::json!({"sub": "ann", "iss": iss, "aud": aud});
+        let ours = "https://id.example";
+        assert_eq!(judge(token(ours, "chat".into())), Ok("ann".into()));
+        assert_eq!(judge(token(ours, serde_json::json!(["mail", "chat"]))), Ok("ann".into()));
+        assert_eq!(judge(token("https://other.example", "chat".into())), Err(AuthError::Issuer));
+        assert_eq!(judge(token(ours, "mail".into())), Err(AuthError::Audience));
+        assert_eq!(judge(serde_json::json!({"sub": "ann", "aud": "chat"})), Err(AuthError::Issuer));
+        assert_eq!(judge(serde_json::json!({"sub": "ann", "iss": ours})), Err(AuthError::Audience));
+        // Who came without a token gets one that is good for the next time.
+        let first = auth.authenticate("", NOW_MS).expect("anonymous");
+        let again = auth.authenticate(&first.token.expect("a token"), NOW_MS).expect("known");
+        assert_eq!(again.user, first.user);
+    }
+
+    #[test]
+    fn an_audience_is_nobodys_business_unless_it_is_asked_for() {
+        let claims = Claims { aud: Some("mail".into()), iss: Some("anybody".into()), ..ann() };
+        assert_eq!(judge(&claims).map(|identity| identity.user.to_string()), Ok("ann".into()));
+    }
+
+    #[test]
+    fn what_must_be_understood_and_is_not_is_refused() {
+        let header = Header { crit: Some(vec!["b64".into()]), ..Header::new(Algorithm::HS256) };
+        let key = EncodingKey::from_secret(b"correct horse battery staple");
+        let token = jsonwebtoken::encode(&header, &ann(), &key).expect("signed");
+        assert_eq!(auth().authenticate(&token, NOW_MS), Err(AuthError::Critical));
     }
 
     #[test]

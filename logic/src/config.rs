@@ -4,20 +4,27 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sluice_access::unreadable;
+use sluice_cluster::Etcd;
 use sluice_lifecycle::Plan;
+use sluice_presence::Redis;
 use sluice_program::secret;
 use sluice_proto::limits::LANES;
 use sluice_queue::Nats;
-use sluice_service::config::sections::{Admin, Endpoint, Etcd, Grpc, Log, Seeds, Shutdown};
+use sluice_service::config::sections::{Admin, Grpc, Log, Seeds, Shutdown};
 use sluice_service::config::url::{self, UrlKind};
 #[cfg(feature = "servers")]
 use sluice_service::process::Probe;
 use sluice_service::process::Settings;
 use sluice_service::tls::{Role, Tls};
+#[cfg(feature = "servers")]
+use sluice_store::postgres::PgAccess;
 use sluice_store::{DEDUPE_MIN, Retention};
 
-use crate::auth::Grants;
-use crate::defaults::{LANE_CONNECTIONS, READ_CONNECTIONS, RETRY_HORIZON, TOKEN_SECRET_BYTES_MIN};
+use crate::auth::{Grants, RequiredClaims};
+use crate::defaults::{
+    LANE_CONNECTIONS, READ_CONNECTIONS, RETRY_HORIZON, TOKEN_SECRET_BYTES_ASKED, TOKEN_SECRET_BYTES_MIN,
+};
 use crate::stages;
 
 /// In the compose files, so that they start without a thought; everybody can read it there.
@@ -35,6 +42,8 @@ pub struct Config {
     pub token_secret_file: String,
     /// Tokens signed with one of these are valid too: how a secret is replaced without logging anybody out.
     pub token_secrets_accepted: Vec<String>,
+    /// What every token must say of itself.
+    pub token_claims: RequiredClaims,
     /// Whether clients without a token are let in.
     pub anonymous: bool,
     /// What they may do.
@@ -54,7 +63,7 @@ pub struct Config {
     /// The fan-out queue.
     pub nats: Nats,
     /// The Redis with interest and presence.
-    pub redis: Endpoint,
+    pub redis: Redis,
     /// The store.
     pub postgres: Postgres,
     /// How long messages are kept.
@@ -69,12 +78,34 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Postgres {
-    /// `postgres://user:password@host:port/database`
+    /// `postgres://user:password@host:port/database`; several hosts with commas, of which one is the primary.
     pub url: String,
+    /// A file that holds the password, instead; read for each connection.
+    pub password_file: String,
     /// Connections that commit, 1…16.
     pub lane_connections: usize,
     /// Connections that read.
     pub read_connections: usize,
+}
+
+#[cfg(feature = "servers")]
+impl Postgres {
+    /// Where it is, and who comes.
+    fn access(&self) -> PgAccess {
+        PgAccess { url: self.url.clone(), password_file: self.password_file.clone() }
+    }
+}
+
+/// One that is shorter can be searched for by whoever has a token: RFC 7518, 3.2 asks for as many bits as the hash has.
+fn short(key: &str, secret: &str) -> Option<String> {
+    let bytes = secret.len();
+    // One that is shorter still is an error.
+    (TOKEN_SECRET_BYTES_MIN..TOKEN_SECRET_BYTES_ASKED).contains(&bytes).then(|| {
+        format!(
+            "{key} has {bytes} bytes, HS256 ASKS FOR {TOKEN_SECRET_BYTES_ASKED} (RFC 7518): whoever has a token can search \
+             for a short secret and then sign others. Replace it by the output of `openssl rand -hex 32`"
+        )
+    })
 }
 
 /// `[retention]`
@@ -96,6 +127,7 @@ impl Default for Config {
             token_secret: String::new(),
             token_secret_file: String::new(),
             token_secrets_accepted: Vec::new(),
+            token_claims: RequiredClaims::default(),
             anonymous: false,
             anonymous_grants: Grants::all(),
             repair_bound_s: 60,
@@ -105,7 +137,7 @@ impl Default for Config {
             etcd: Etcd::default(),
             logic: Seeds::default(),
             nats: Nats::default(),
-            redis: Endpoint::at("redis://127.0.0.1:6379"),
+            redis: Redis::default(),
             postgres: Postgres::default(),
             retention: RetentionSettings::default(),
             shutdown: Shutdown::with(stages::TIMES),
@@ -118,6 +150,7 @@ impl Default for Postgres {
     fn default() -> Self {
         Self {
             url: "postgres://sluice@127.0.0.1:5432/sluice".into(),
+            password_file: String::new(),
             lane_connections: LANE_CONNECTIONS,
             read_connections: READ_CONNECTIONS,
         }
@@ -147,7 +180,7 @@ impl Settings for Config {
 
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
-        crate::server_probes::all(&self.postgres.url, &self.etcd.endpoints, &self.nats, &self.redis.url)
+        crate::server_probes::all(self.postgres.access(), &self.etcd, &self.nats, &self.redis)
     }
 
     fn read_files(&mut self) -> Result<(), Vec<String>> {
@@ -161,7 +194,8 @@ impl Settings for Config {
         let secrets = std::iter::once(("token_secret", &self.token_secret))
             .chain(self.token_secrets_accepted.iter().map(|secret| ("token_secrets_accepted", secret)));
         secrets
-            .filter_map(|(key, secret)| secret::warning(key, secret))
+            .flat_map(|(key, secret)| [secret::warning(key, secret), short(key, secret)])
+            .flatten()
             .chain(self.grpc.warning(&self.tls))
             .chain(self.tls.warning(Role::Logic))
             .collect()
@@ -205,13 +239,17 @@ impl Settings for Config {
             wrong.push(format!("repair_bound_s is {}, {text}", self.repair_bound_s));
         }
         wrong.extend(url::check("postgres.url", &self.postgres.url, UrlKind::Postgres));
+        wrong.extend(unreadable("postgres.password_file", &self.postgres.password_file));
         wrong.extend(url::check("nats.url", &self.nats.url, UrlKind::Nats));
         wrong.extend(self.nats.check());
         wrong.extend(url::check("redis.url", &self.redis.url, UrlKind::Redis));
+        wrong.extend(self.redis.check());
         wrong.extend(self.logic.check("logic.seeds"));
         wrong.extend(self.grpc.check(&self.tls));
         wrong.extend(self.tls.check(Role::Logic));
+        wrong.extend(self.admin.token().err());
         wrong.extend(self.etcd.check());
+        wrong.extend(url::check_all("etcd.endpoints", &self.etcd.endpoints, UrlKind::Etcd));
         wrong.extend(self.shutdown.check(&stages::TIMES_MIN, 0));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
@@ -282,7 +320,7 @@ mod tests {
             let mut config = Config { token_secret_file, ..Config::default() };
             config.read_files().map(|()| config)
         };
-        let secret = "0123456789abcdef";
+        let secret = "0123456789abcdef0123456789abcdef";
         for (text, warnings) in [("", 0), ("\n", 0), ("\r\n", 0), ("\n\n", 1), (" \n", 1)] {
             let config = read(&format!("{secret}{text}")).expect("read");
             assert_eq!((config.token_secret.trim(), config.warnings().len()), (secret, warnings), "{text:?}");
@@ -293,6 +331,16 @@ mod tests {
         std::fs::remove_file(&file).expect("removed");
         let mut gone = Config { token_secret_file: file.display().to_string(), ..Config::default() };
         assert!(gone.read_files().expect_err("no file")[0].contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_short_secret_is_warned_of_and_no_error() {
+        let with = |bytes| Config { token_secret: "s".repeat(bytes), ..Config::default() };
+        assert_eq!((with(31).check(), with(31).warnings().len()), (Ok(()), 1));
+        assert!(with(31).warnings()[0].contains("RFC 7518"));
+        assert_eq!(with(32).warnings(), Vec::<String>::new());
+        let old = Config { token_secrets_accepted: vec!["s".repeat(20)], ..with(32) };
+        assert!(old.warnings()[0].starts_with("token_secrets_accepted has 20 bytes"), "{:?}", old.warnings());
     }
 
     #[test]

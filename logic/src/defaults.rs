@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, GRPC_BYTES_MAX, NOTICE_INLINE_BYTES_MAX};
+use sluice_store::DEDUPE_MIN;
 
 /// Clocks of token issuers may be this far off, seconds.
 pub const LEEWAY_S: i64 = 30;
 /// Shortest secret of tokens, bytes: 128 bits if they are random.
 pub const TOKEN_SECRET_BYTES_MIN: usize = 16;
+/// Secrets shorter than this are warned of, bytes: as many bits as HS256's hash has (RFC 7518, 3.2).
+pub const TOKEN_SECRET_BYTES_ASKED: usize = 32;
 /// The longest token, in bytes. A header line of HTTP is 8 KiB at most proxies.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Most grants in a token: both lists together.
@@ -59,6 +62,9 @@ pub const READ_TURN_WITHIN: Duration = Duration::from_millis(900);
 /// How often the store is probed and the marker read. With the time until a dependency counts as lost it is known within
 /// 3 s that nothing can be committed.
 pub const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// How far the clock of logic may be from that of the store: a quarter of the shortest time that keys are kept, as long as
+/// gateways allow between reading a publish and storing it.
+pub const STORE_CLOCK_BOUND: Duration = Duration::from_secs(DEDUPE_MIN.as_secs() / 4);
 /// A store that does not answer the probe within this is unreachable.
 pub const PROBE_WITHIN: Duration = Duration::from_secs(1);
 

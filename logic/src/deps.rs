@@ -12,6 +12,8 @@ use sluice_queue::jetstream::{JetStream, NatsConfig};
 use sluice_service::clock::Clock;
 use sluice_service::process::StartError;
 use sluice_store::Store;
+#[cfg(feature = "seeded-bugs")]
+use sluice_store::postgres::PgAccess;
 use sluice_store::postgres::{PgConfig, PgStore};
 
 use crate::app::{Deps, OpenStore};
@@ -29,17 +31,10 @@ pub async fn connect(
     let nats =
         NatsConfig { nats: config.nats.clone(), prefix: config.prefix.clone(), ..NatsConfig::default() };
     let queue = JetStream::connect(nats).await.map_err(StartError::url("nats.url"))?;
-    let redis = RedisConfig {
-        url: config.redis.url.clone(),
-        prefix: config.prefix.clone(),
-        ..RedisConfig::default()
-    };
+    let redis =
+        RedisConfig { redis: config.redis.clone(), prefix: config.prefix.clone(), ..RedisConfig::default() };
     let presence = RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?;
-    let etcd = EtcdConfig {
-        endpoints: config.etcd.endpoints.clone(),
-        prefix: config.prefix.clone(),
-        lease_ttl: config.etcd.lease_ttl(),
-    };
+    let etcd = EtcdConfig { etcd: config.etcd.clone(), prefix: config.prefix.clone() };
     let scope = lifecycle.scope(Stage::Release);
     let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, BTreeSet::new())
         .await
@@ -57,16 +52,17 @@ fn open_store(config: &Config) -> OpenStore {
     let config = PgConfig {
         lane_connections: config.postgres.lane_connections,
         read_connections: config.postgres.read_connections,
+        password_file: config.postgres.password_file.clone(),
         ..PgConfig::new(&config.postgres.url)
     };
     Box::new(move || {
         let config = config.clone();
         async move {
             #[cfg(feature = "seeded-bugs")]
-            let url = config.url.clone();
+            let access = PgAccess { url: config.url.clone(), password_file: config.password_file.clone() };
             let store = PgStore::connect(config).await?;
             #[cfg(feature = "seeded-bugs")]
-            plant_statements(&url).await?;
+            plant_statements(&access).await?;
             Ok(Arc::new(store) as Arc<dyn Store>)
         }
         .boxed()
@@ -75,13 +71,13 @@ fn open_store(config: &Config) -> OpenStore {
 
 /// Puts the statement of a seeded bug into the place of the right one.
 #[cfg(feature = "seeded-bugs")]
-async fn plant_statements(url: &str) -> Result<(), sluice_store::StoreError> {
+async fn plant_statements(access: &PgAccess) -> Result<(), sluice_store::StoreError> {
     use sluice_service::seeded::{Bug, is};
     use sluice_store::postgres::seeded::{LOOKUP_BEFORE_LOCK, NO_UNIQUE_KEY, replace};
 
     for (bug, sql) in [(Bug::LookupBeforeLock, LOOKUP_BEFORE_LOCK), (Bug::NoUniqueKey, NO_UNIQUE_KEY)] {
         if is(bug) {
-            replace(url, sql).await?;
+            replace(access, sql).await?;
         }
     }
     Ok(())

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::future::BoxFuture;
 use sluice_presence::Presence;
 use sluice_proto::ids::Epoch;
+use sluice_service::clock::Clock;
+use sluice_service::clock::skew::{Clocks, Exchange};
 use sluice_store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -27,16 +29,33 @@ struct LastSeen {
     marker: AtomicU64,
     store: watch::Sender<Result<(), String>>,
     commits: Mutex<Commits>,
+    /// Ours, and how far that of the store is from it.
+    clocks: Option<(Clock, Clocks)>,
 }
+
+/// Whom the clock is compared with.
+const STORE: &str = "postgres";
 
 /// A commit that is tried; it may hang for longer than a look.
 type Trial = BoxFuture<'static, Result<(), StoreError>>;
 
 impl Default for Probe {
     fn default() -> Self {
+        Self::with(None)
+    }
+}
+
+impl Probe {
+    /// Compares the clock of the store with `clock` too.
+    #[must_use]
+    pub fn comparing(clock: Clock, clocks: Clocks) -> Self {
+        Self::with(Some((clock, clocks)))
+    }
+
+    fn with(clocks: Option<(Clock, Clocks)>) -> Self {
         let store = watch::Sender::new(Err("the store was not reached yet".to_owned()));
         let (epoch, marker) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(LastSeen { epoch, marker, store, commits: Mutex::default() }))
+        Self(Arc::new(LastSeen { epoch, marker, store, commits: Mutex::default(), clocks }))
     }
 }
 
@@ -150,8 +169,23 @@ impl Probe {
         }
         let seen = self.commits().verdict(begun, read.and(tried), Instant::now());
         let up = seen.is_ok();
-        self.saw_store(seen);
+        if up {
+            self.compare_clocks(&**store).await;
+        }
+        let agree = self.0.clocks.as_ref().map_or(Ok(()), |(_, clocks)| clocks.verdict());
+        self.saw_store(seen.and(agree));
         up
+    }
+
+    /// Reads the clock of the store, now and then.
+    async fn compare_clocks(&self, store: &dyn Store) {
+        let Some((clock, clocks)) = self.0.clocks.as_ref().filter(|(_, clocks)| clocks.due(STORE)) else {
+            return;
+        };
+        let asked_ms = clock.now_ms();
+        if let Ok(Ok(Some(theirs_ms))) = timeout(PROBE_WITHIN, store.now_ms()).await {
+            clocks.compared(STORE, Exchange { asked_ms, theirs_ms, answered_ms: clock.now_ms() });
+        }
     }
 
     /// Goes on with the trial under way, or begins one.

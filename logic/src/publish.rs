@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::join_all;
 use sluice_lifecycle::Scope;
+use sluice_proto::ROOM_LOCKED;
 use sluice_proto::grpc::{self, PublishReply, PublishRequest, PublishResult};
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, LANES};
 use sluice_proto::wire::ErrorCode;
@@ -166,6 +167,10 @@ impl Publisher {
                 (OutcomeLabel::Refused, refused(InvalidItem { code: ErrorCode::BadRequest, message }))
             }
             ItemOutcome::NotStored => (OutcomeLabel::NotStored, plain(grpc::Outcome::NotStored)),
+            ItemOutcome::Locked => {
+                let code = ROOM_LOCKED.to_owned();
+                (OutcomeLabel::NotStored, PublishResult { code, ..plain(grpc::Outcome::NotStored) })
+            }
             ItemOutcome::Unknown => (OutcomeLabel::Unknown, plain(grpc::Outcome::Unknown)),
         };
         self.counted(label, result)

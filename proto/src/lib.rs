@@ -14,3 +14,7 @@ pub mod wire;
 pub mod grpc {
     tonic::include_proto!("sluice.v1");
 }
+
+/// In the place of a code beside "not stored": somebody keeps the room locked in the store, so the next try may well find
+/// it locked too.
+pub const ROOM_LOCKED: &str = "room_locked";

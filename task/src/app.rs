@@ -46,6 +46,8 @@ pub struct App {
     config: Config,
     lifecycle: Lifecycle,
     admin: Bound,
+    /// Of the admin pages.
+    token: Option<Arc<str>>,
     identity: Option<Identity>,
 }
 
@@ -56,8 +58,9 @@ impl App {
     /// Files of `[tls]` that are of no use, an address that is taken or not ours; named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
         let identity = Identity::load(&config.tls, Role::Task)?;
+        let token = config.admin.token().map_err(|why| StartError::Contradictions(vec![why]))?;
         let admin = bind(config.admin.listen.as_str()).await?;
-        Ok(Self { config, lifecycle, admin, identity })
+        Ok(Self { config, lifecycle, admin, token, identity })
     }
 
     /// Where the admin page listens.
@@ -90,7 +93,7 @@ impl App {
 
     /// Starts everything; nothing has to be up for that. Until NATS is, `/readyz` says so.
     pub fn serve(self, deps: Deps) {
-        let Self { config, lifecycle, admin, identity } = self;
+        let Self { config, lifecycle, admin, token, identity } = self;
         let registry = Registry::new("task");
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
@@ -103,7 +106,8 @@ impl App {
         let outlets =
             Outlets::new(scope, caller.clone(), peers.clone(), metrics.clone(), &config.gateway.seeds);
         let running = Running { config, lifecycle, deps, metrics, caller, peers, outlets };
-        let pages = running.pages(registry);
+        let mut pages = running.pages(registry);
+        pages.token = token;
         running.watch(&pages.dependencies);
         pages.serve(admin, &running.lifecycle.scope(Stage::Gone));
         // Before the first task starts: a stop during start-up gives everything back.

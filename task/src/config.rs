@@ -1,9 +1,11 @@
 //! What task can be told, and the contradictions that are found before anything starts.
 
 use serde::{Deserialize, Serialize};
+use sluice_cluster::Etcd;
 use sluice_lifecycle::Plan;
+use sluice_presence::Redis;
 use sluice_queue::Nats;
-use sluice_service::config::sections::{Admin, Endpoint, Etcd, Log, Seeds, Shutdown};
+use sluice_service::config::sections::{Admin, Log, Seeds, Shutdown};
 use sluice_service::config::url::{self, UrlKind};
 #[cfg(feature = "servers")]
 use sluice_service::process::Probe;
@@ -31,7 +33,7 @@ pub struct Config {
     /// The fan-out queue.
     pub nats: Nats,
     /// The Redis with interest.
-    pub redis: Endpoint,
+    pub redis: Redis,
     /// The time for the stop.
     pub shutdown: Shutdown,
     /// The log on stderr.
@@ -48,7 +50,7 @@ impl Default for Config {
             logic: Seeds::default(),
             gateway: Seeds::default(),
             nats: Nats::default(),
-            redis: Endpoint::at("redis://127.0.0.1:6379"),
+            redis: Redis::default(),
             shutdown: Shutdown::with(stages::TIMES),
             log: Log::default(),
         }
@@ -72,7 +74,7 @@ impl Settings for Config {
 
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
-        crate::server_probes::all(&self.etcd.endpoints, &self.nats, &self.redis.url)
+        crate::server_probes::all(&self.etcd, &self.nats, &self.redis)
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -80,10 +82,14 @@ impl Settings for Config {
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
-        let mut wrong: Vec<_> = self.etcd.check().chain(self.shutdown.check(&stages::TIMES_MIN, 0)).collect();
+        let mut wrong = self.etcd.check();
+        wrong.extend(self.admin.token().err());
+        wrong.extend(self.shutdown.check(&stages::TIMES_MIN, 0));
+        wrong.extend(url::check_all("etcd.endpoints", &self.etcd.endpoints, UrlKind::Etcd));
         wrong.extend(url::check("nats.url", &self.nats.url, UrlKind::Nats));
         wrong.extend(self.nats.check());
         wrong.extend(url::check("redis.url", &self.redis.url, UrlKind::Redis));
+        wrong.extend(self.redis.check());
         wrong.extend(self.tls.check(Role::Task));
         wrong.extend(self.logic.check("logic.seeds").chain(self.gateway.check("gateway.seeds")));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -102,7 +108,7 @@ mod tests {
     #[test]
     fn contradictions_are_all_named() {
         let config = Config {
-            etcd: Etcd { endpoints: Vec::new(), lease_ttl_s: 0 },
+            etcd: Etcd { endpoints: Vec::new(), lease_ttl_s: 0, ..Etcd::default() },
             shutdown: Shutdown { total_ms: 100, ..Shutdown::with(stages::TIMES) },
             ..Config::default()
         };

@@ -24,17 +24,10 @@ pub async fn connect(
     let nats =
         NatsConfig { nats: config.nats.clone(), prefix: config.prefix.clone(), ..NatsConfig::default() };
     let queue = JetStream::connect(nats).await.map_err(StartError::url("nats.url"))?;
-    let redis = RedisConfig {
-        url: config.redis.url.clone(),
-        prefix: config.prefix.clone(),
-        ..RedisConfig::default()
-    };
+    let redis =
+        RedisConfig { redis: config.redis.clone(), prefix: config.prefix.clone(), ..RedisConfig::default() };
     let presence = RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?;
-    let etcd = EtcdConfig {
-        endpoints: config.etcd.endpoints.clone(),
-        prefix: config.prefix.clone(),
-        lease_ttl: config.etcd.lease_ttl(),
-    };
+    let etcd = EtcdConfig { etcd: config.etcd.clone(), prefix: config.prefix.clone() };
     let scope = lifecycle.scope(Stage::Release);
     let duties = [Duty::Sweep, Duty::Reap].into();
     let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, duties)

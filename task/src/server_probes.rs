@@ -1,15 +1,17 @@
 //! One try of each server, for `--check --connect`. It takes addresses rather than the configuration,
 //! which calls it, and keeps no connection.
 
+use sluice_cluster::Etcd;
+use sluice_presence::Redis;
 use sluice_queue::Nats;
 use sluice_service::process::Probe;
 
 /// Connects once to each server.
 #[must_use]
-pub fn all(endpoints: &[String], nats: &Nats, redis_url: &str) -> Vec<Probe> {
+pub fn all(etcd: &Etcd, nats: &Nats, redis: &Redis) -> Vec<Probe> {
     vec![
-        Probe::new("etcd.endpoints", sluice_cluster::etcd::probe(endpoints.to_vec())),
+        Probe::new("etcd.endpoints", sluice_cluster::etcd::probe(etcd.clone())),
         Probe::new("nats.url", sluice_queue::jetstream::probe(nats.clone())),
-        Probe::new("redis.url", sluice_presence::redis::probe(redis_url.to_owned())),
+        Probe::new("redis.url", sluice_presence::redis::probe(redis.clone())),
     ]
 }

@@ -4,6 +4,7 @@
 //! etcd may be away from the start, for any time, or come back empty. Nothing here treats one of its keys as
 //! a lock.
 
+mod access;
 mod duties;
 mod lease;
 mod registry;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use etcd_client::ConnectOptions;
 use sluice_lifecycle::Scope;
 use sluice_proto::ids::InstanceId;
 use tokio::sync::{Notify, watch};
@@ -26,8 +28,8 @@ use crate::known::Known;
 use crate::registrant::Registrant;
 use crate::shown::Shown;
 use crate::{
-    Cluster, ClusterView, Duty, DutyInfo, Headroom, Instance, InstanceState, NotGivenBack, Registration,
-    Service, until,
+    Cluster, ClusterView, Duty, DutyInfo, Etcd, Headroom, Instance, InstanceState, NotGivenBack,
+    Registration, Service, until,
 };
 
 /// Longest part of a call that waits for etcd.
@@ -40,21 +42,15 @@ const LEASE_TTL_MIN: Duration = Duration::from_secs(2);
 /// Where etcd is and what is ours in it.
 #[derive(Debug, Clone)]
 pub struct EtcdConfig {
-    /// `http://host:port`, one or more.
-    pub endpoints: Vec<String>,
+    /// The section of the configuration.
+    pub etcd: Etcd,
     /// Begins all keys, so that two deployments can share a server.
     pub prefix: String,
-    /// How long a process that stopped renewing stays listed; at least 2 s.
-    pub lease_ttl: Duration,
 }
 
 impl Default for EtcdConfig {
     fn default() -> Self {
-        Self {
-            endpoints: vec!["http://127.0.0.1:2379".into()],
-            prefix: "sluice".into(),
-            lease_ttl: Duration::from_secs(10),
-        }
+        Self { etcd: Etcd::default(), prefix: "sluice".into() }
     }
 }
 
@@ -84,11 +80,12 @@ struct EtcdShared {
 ///
 /// # Errors
 /// Why one of them cannot be used.
-pub async fn probe(endpoints: Vec<String>) -> Result<String, String> {
+pub async fn probe(etcd: Etcd) -> Result<String, String> {
     let mut said = Vec::new();
-    for endpoint in &endpoints {
+    for endpoint in &etcd.endpoints {
         let status = async {
-            let mut client = etcd_client::Client::connect([endpoint], None).await?;
+            let options = access::with_access(ConnectOptions::new(), &etcd)?;
+            let mut client = etcd_client::Client::connect([endpoint], Some(options)).await?;
             client.status().await
         };
         let status = status.await.map_err(|error| format!("{endpoint}: {}", registry::describe(&error)))?;
@@ -103,7 +100,7 @@ impl EtcdCluster {
     /// with them. `candidates` are the duties that this process is willing to do.
     ///
     /// # Errors
-    /// An endpoint that is no URL.
+    /// An endpoint that is no URL, or a file of the section that cannot be used.
     pub async fn start(
         scope: &Scope,
         config: EtcdConfig,
@@ -111,8 +108,8 @@ impl EtcdCluster {
         logic_seeds: &[String],
         candidates: BTreeSet<Duty>,
     ) -> Result<Self, RegistryError> {
-        let registry = EtcdRegistry::open(&config.endpoints, &config.prefix).await?;
-        let ttl = config.lease_ttl.max(LEASE_TTL_MIN);
+        let registry = EtcdRegistry::open(&config.etcd, &config.prefix).await?;
+        let ttl = config.etcd.lease_ttl().max(LEASE_TTL_MIN);
         let registrant = Registrant::new(registration);
         let seeds = logic_seeds.iter().filter_map(|address| seed(address)).collect();
         let known = Known::new(ttl, registrant.fresh_id(), seeds, candidates, Instant::now());

@@ -10,6 +10,7 @@ mod known;
 pub mod last;
 pub mod pages;
 mod registrant;
+mod section;
 mod shown;
 pub mod solo;
 mod view;
@@ -23,6 +24,7 @@ use sluice_proto::ids::InstanceId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use section::Etcd;
 pub use view::{
     ClusterView, Duty, DutyInfo, Headroom, Instance, InstanceState, Registration, Service, UnknownDuty,
     UnknownService,

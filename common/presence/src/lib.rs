@@ -7,8 +7,10 @@
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod section;
 mod users;
 
+pub use section::Redis;
 pub use users::CONNECTIONS_MAX;
 
 use async_trait::async_trait;

@@ -14,6 +14,7 @@
 //! of them have to be on one node: give the prefix a hash tag, `{sluice}`. Never sends a command that is not
 //! safe to repeat.
 
+mod access;
 mod link;
 mod scripts;
 
@@ -28,7 +29,7 @@ use sluice_proto::ids::{InstanceId, RoomId, UserId};
 use self::link::RedisLink;
 use self::scripts::{Generation, Scripts};
 use crate::users::{CONNECTIONS_OF_USER_MAX, Gathering, INSTANCES_MAX, by_user};
-use crate::{Change, Presence, PresenceError, Present, Result, Roster, UserLeft};
+use crate::{Change, Presence, PresenceError, Present, Redis, Result, Roster, UserLeft};
 
 /// Changes of one Lua call: about a millisecond of Redis.
 const CHANGES_PER_CALL: usize = 256;
@@ -38,8 +39,8 @@ const SCAN_STEP: usize = 512;
 /// Where Redis is and what is ours in it.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// `redis://host:port/db`.
-    pub url: String,
+    /// The section of the configuration.
+    pub redis: Redis,
     /// Begins all keys, so that two deployments can share a server.
     pub prefix: String,
     /// Longest wait for a call, connecting included.
@@ -49,7 +50,7 @@ pub struct RedisConfig {
 impl Default for RedisConfig {
     fn default() -> Self {
         Self {
-            url: "redis://127.0.0.1:6379".into(),
+            redis: Redis::default(),
             prefix: "sluice".into(),
             response_timeout: Duration::from_millis(500),
         }
@@ -60,9 +61,12 @@ impl Default for RedisConfig {
 ///
 /// # Errors
 /// Why it cannot be used.
-pub async fn probe(url: String) -> RedisResult<String> {
-    let mut connection = ::redis::Client::open(url)?.get_multiplexed_async_connection().await?;
-    let info: String = ::redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+pub async fn probe(redis: Redis) -> Result<String, String> {
+    let ask = async {
+        let mut connection = access::client(&redis)?.get_multiplexed_async_connection().await?;
+        ::redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
+    };
+    let info = ask.await.map_err(|error| access::describe(&error))?;
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
     Ok(format!("Redis {}", version.unwrap_or("of unknown version").trim()))
 }
@@ -78,9 +82,9 @@ impl RedisPresence {
     /// Connects with the first call, and again whenever a connection was lost; returns at once.
     ///
     /// # Errors
-    /// [`PresenceError::Refused`] for a URL that is none.
+    /// [`PresenceError::Refused`] for a URL that is none, or a file of the section that cannot be used.
     pub fn connect(config: RedisConfig) -> Result<Self> {
-        let link = RedisLink::new(&config.url, config.response_timeout)?;
+        let link = RedisLink::new(config.redis, config.response_timeout)?;
         Ok(Self { link, scripts: Scripts::new(&config.prefix), prefix: config.prefix })
     }
 

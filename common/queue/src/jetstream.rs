@@ -58,10 +58,10 @@ impl Default for NatsConfig {
 /// # Errors
 /// Why it cannot be used.
 pub async fn probe(nats: Nats) -> Result<String, QueueError> {
-    let refused = |error: &dyn std::fmt::Display| QueueError::Refused(error.to_string());
     let servers = access::servers(&nats.url)?;
     let options = access::options(&nats, &servers).await?;
-    let client = options.connect(servers).await.map_err(|error| refused(&error))?;
+    let client =
+        options.connect(servers).await.map_err(|error| QueueError::Refused(access::describe(&error)))?;
     let version = client.server_info().version;
     let account = async_nats::jetstream::new(client).query_account().await;
     account.map_err(|error| QueueError::Refused(format!("NATS {version} has no JetStream: {error}")))?;

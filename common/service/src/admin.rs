@@ -2,6 +2,7 @@
 //!
 //! Starts first and stops last. A connection that does not speak, or never finishes, holds nothing up.
 
+pub mod access;
 mod stage_metric;
 mod status;
 
@@ -23,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::access::Access;
 use crate::dependency::Dependencies;
 use crate::listen::Bound;
 use crate::metrics::{CONTENT_TYPE, Registry};
@@ -62,6 +64,8 @@ pub struct AdminPages {
     pub dependencies: Dependencies,
     /// What is allowed by the configuration, and hardly meant: in `/status`, as in the log at the start.
     pub warnings: Vec<String>,
+    /// Needed for anything but reading, if there is one.
+    pub token: Option<Arc<str>>,
     /// Why somebody would notice a kill now, if anybody would: clients would wait, or come back unasked.
     pub missed: Check,
 }
@@ -83,6 +87,7 @@ impl AdminPages {
             ready: Arc::new(|| Ok(())),
             dependencies,
             warnings: Vec::new(),
+            token: None,
             missed: Arc::new(|| Ok(())),
         }
     }
@@ -95,7 +100,9 @@ impl AdminPages {
 
     /// Like [`AdminPages::serve`], with more routes.
     pub fn serve_with(self, more: Router, bound: Bound, scope: &Scope) {
+        let access = Access { loopback: bound.address().ip().is_loopback(), token: self.token.clone() };
         let router = self.router().merge(more);
+        let router = router.layer(axum::middleware::from_fn_with_state(access, access::admit));
         scope.spawn("admin-accept", accept(bound, router, scope.clone()));
     }
 

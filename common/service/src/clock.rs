@@ -1,5 +1,7 @@
 //! The wall clock as an argument. Never used to measure a span: that is the runtime's clock.
 
+pub mod skew;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

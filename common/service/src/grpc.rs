@@ -18,6 +18,8 @@ use tonic::metadata::MetadataMap;
 pub const INSTANCE_HEADER: &str = "x-sluice-instance";
 /// Metadata key that says, with the value `1`, that the caller drains.
 pub const DRAINING_HEADER: &str = "x-sluice-draining";
+/// Metadata key of every answer: the wall clock of who answers, milliseconds since 1970.
+pub const TIME_HEADER: &str = "x-sluice-time-ms";
 /// An HTTP/2 ping is sent this often, also on idle connections, by both ends.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// A connection whose ping is unanswered for this long is dead: 4 s to notice a half-open one.
@@ -26,6 +28,12 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const CONNECT_WITHIN: Duration = Duration::from_millis(500);
 /// The client's HTTP/2 preface must have arrived within this after accept.
 pub const PREFACE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The wall clock of who answered, if it said so.
+#[must_use]
+pub fn time_of(metadata: &MetadataMap) -> Option<i64> {
+    metadata.get(TIME_HEADER)?.to_str().ok()?.parse().ok()
+}
 
 /// The instance that made this call, if it said so.
 #[must_use]

@@ -77,6 +77,14 @@ pub trait Store: Send + Sync + 'static {
     /// Any failure; the call can be made again.
     async fn epoch(&self) -> Result<Epoch, StoreError>;
 
+    /// The clock that times of messages are taken from, milliseconds since 1970; `None`: this process's own.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
     /// Proves that a publish could be committed, by one that is taken back in its own transaction. `thorough`: one that
     /// needs space of its own, for a store that had none. May take longer than other calls, as long as a commit hangs;
     /// asked again before it has answered, it waits for itself.

@@ -14,6 +14,7 @@ mod publish;
 mod read;
 #[cfg(feature = "seeded-bugs")]
 pub mod seeded;
+mod servers;
 mod upkeep;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +27,8 @@ use tokio::time::Instant;
 
 pub use config::PgConfig;
 pub use dial::probe;
-pub use migrations::{migrate, new_epoch};
+pub use migrations::{migrate, new_epoch, new_epoch_with};
+pub use servers::PgAccess;
 
 use crate::{
     Committed, Heads, NewMessage, NoteId, Pages, Range, Retention, StaleNote, Store, StoreError, Trimmed,
@@ -59,7 +61,7 @@ impl PgStore {
     /// [`StoreError::Misconfigured`]: will not get better by itself, the text names the fix. Any other: the server
     /// was not reached in time, try again.
     pub async fn connect(config: PgConfig) -> Result<Self, StoreError> {
-        migrate(&config.url).await?;
+        migrations::migrate_with(&config.access()).await?;
         let store = Self {
             // Pools of one: groups of a lane would wait for each other anyway, on their rooms' locks.
             lanes: (0..config.lanes()).map(|_| Pool::new("commit", Kind::Durable, 1)).collect(),
@@ -116,6 +118,10 @@ impl Store for PgStore {
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         Ok(self.reads.ask_again(&self.dialer, || sqlx::query("select")).await?.epoch)
+    }
+
+    async fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        read::now(&self.reads.ask_again(&self.dialer, read::now_statement).await?).map(Some)
     }
 
     async fn probe_commit(&self, thorough: bool) -> Result<(), StoreError> {

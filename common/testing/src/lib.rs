@@ -4,6 +4,7 @@
 
 mod authority;
 mod log;
+mod pki;
 mod reader;
 mod server;
 
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use authority::{Authority, TlsFiles};
 pub use log::{keep_log, logged};
+pub use pki::Pki;
 pub use reader::{ReadEnd, Reader};
 pub use server::{ServerKind, TestServer, free_port};
 

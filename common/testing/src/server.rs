@@ -70,6 +70,13 @@ impl TestServer {
         server
     }
 
+    /// The same with these arguments beside the usual ones, for one whose arguments name its port.
+    #[must_use]
+    pub fn with_args(mut self, args: impl FnOnce(u16) -> Vec<String>) -> Self {
+        self.args = args(self.port);
+        self
+    }
+
     /// A server that answers, with these arguments beside the usual ones.
     pub async fn start_with(kind: ServerKind, args: Vec<String>) -> Self {
         let mut server = Self::absent(kind);
@@ -155,7 +162,8 @@ impl TestServer {
     /// Whether it listens, and for etcd whether it has a leader.
     async fn answers(&self) -> bool {
         let Ok(mut tcp) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await else { return false };
-        if self.kind != ServerKind::Etcd {
+        // One that speaks TLS is asked by whoever has the certificates.
+        if self.kind != ServerKind::Etcd || self.args.iter().any(|arg| arg.starts_with("https://")) {
             return true;
         }
         let ask = async {

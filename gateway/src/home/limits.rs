@@ -29,6 +29,7 @@ impl HomeLimits {
                 queue_items_max: shards * 2 * defaults::SHARD_UNANSWERED_ITEMS_MAX,
                 queue_bytes_max: shards * 2 * defaults::SHARD_UNANSWERED_BYTES_MAX,
                 horizon: defaults::LANE_HORIZON,
+                locked_horizon: defaults::LOCKED_HORIZON,
                 try_for: defaults::LANE_TRY_FOR,
                 backoff_min: defaults::LANE_BACKOFF_MIN,
                 backoff_max: defaults::LANE_BACKOFF_MAX,

@@ -8,6 +8,7 @@
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
+use sluice_proto::ROOM_LOCKED;
 use sluice_proto::grpc::{self, PublishItem, PublishReply, PublishRequest, PublishResult};
 use sluice_proto::ids::Key;
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
@@ -26,6 +27,8 @@ pub struct LaneLimits {
     pub queue_bytes_max: usize,
     /// From the first try of a batch until its unanswered items are given up together.
     pub horizon: Duration,
+    /// The same from when logic says that somebody keeps a room of the batch locked: the other rooms of the lane wait.
+    pub locked_horizon: Duration,
     /// Deadline of one call.
     pub try_for: Duration,
     /// Wait after the first failed try; doubles up to `backoff_max`.
@@ -66,6 +69,8 @@ struct Flight {
     items: Vec<FlightItem>,
     not_after_ms: i64,
     give_up_at: Instant,
+    /// When it is given up for a room that is locked, since that was said first.
+    locked_until: Option<Instant>,
     /// `None` while a call is under way.
     next_try_at: Option<Instant>,
     backoff: Duration,
@@ -166,6 +171,7 @@ impl<R: Rules> Lane<R> {
                 items,
                 not_after_ms,
                 give_up_at: now + self.limits.horizon,
+                locked_until: None,
                 next_try_at: Some(now),
                 backoff: self.limits.backoff_min,
             });
@@ -196,6 +202,11 @@ impl<R: Rules> Lane<R> {
                 vec![PublishResult { outcome, ..PublishResult::default() }; flight.items.len()]
             }
         };
+        if results.iter().any(|result| result.code == ROOM_LOCKED) {
+            // Counted from the first time, or each try would put it off.
+            let until = *flight.locked_until.get_or_insert(now + self.limits.locked_horizon);
+            flight.give_up_at = flight.give_up_at.min(until);
+        }
         let items = std::mem::take(&mut flight.items);
         for (mut item, result) in items.into_iter().zip(results) {
             match judge(&mut item, result) {

@@ -44,6 +44,8 @@ pub enum ItemOutcome {
     Poison,
     /// Certainly not stored by this call.
     NotStored,
+    /// The same, and it will not be before somebody lets go of its room.
+    Locked,
     /// Nobody knows whether it is stored.
     Unknown,
 }
@@ -194,7 +196,7 @@ impl<'a> CommitGroup<'a> {
             slots.iter().map(|&(call, item)| &self.calls[call].items[item].room).collect();
         let rooms: Vec<RoomId> = rooms.into_iter().cloned().collect();
         if rooms.len() < 2 {
-            return;
+            return self.fill(slots, ItemOutcome::Locked);
         }
         let locked = self.store.locked(self.lane, &rooms).await.unwrap_or_default();
         // Nobody holds one any more, or it is another lock than that of a room.
@@ -213,6 +215,9 @@ impl<'a> CommitGroup<'a> {
                 })
         });
         let free: Vec<ItemPlace> = free.collect();
+        let of_locked = |&&(call, item): &&ItemPlace| locked.contains(&self.calls[call].items[item].room);
+        let held: Vec<ItemPlace> = slots.iter().filter(of_locked).copied().collect();
+        self.fill(&held, ItemOutcome::Locked);
         self.attempt(&free).await;
     }
 

@@ -71,7 +71,10 @@ async fn a_wrong_password_is_an_error_with_its_cause_once_and_the_exit_code_of_t
     let (code, log) = refused(&with("wrong").await).await;
     assert_eq!(code, Some(2), "{log}");
     says(&log, 2, "password authentication failed for user");
-    assert!(log.contains("check user and password in postgres.url") && !log.contains("wrong@"), "{log}");
+    assert!(
+        log.contains("check the user of postgres.url and its password") && !log.contains("wrong@"),
+        "{log}"
+    );
     assert!(!log.contains("error returned from database"), "words of the driver: {log}");
     // The same with the right one works: it is the password.
     let logic = Logic::start(&with("right").await).await;

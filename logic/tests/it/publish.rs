@@ -145,6 +145,8 @@ async fn a_locked_room_holds_up_no_other_and_nobody_overtakes_itself() {
     let items = || items.iter().map(|(room, sender, key)| item(room, sender, key, "1")).collect();
     let reply = publish(&caller, call(items())).await;
     assert_eq!(outcomes(&reply), [Stored, NotStored, NotStored, Stored, Stored]);
+    let codes: Vec<_> = reply.results.iter().map(|result| result.code.as_str()).collect();
+    assert_eq!(codes, ["", sluice_proto::ROOM_LOCKED, "", "", ""], "what waits behind is not locked itself");
     // The only room of its group: nothing to go on with.
     let reply = publish(&caller, call(vec![item(locked, "bob", "k6", "1")])).await;
     assert_eq!(outcomes(&reply), [NotStored]);

@@ -11,8 +11,8 @@ use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_logic::app::{App, Deps};
 use sluice_logic::config::Config;
 use sluice_logic::deps;
-use sluice_presence::Presence;
 use sluice_presence::redis::{RedisConfig, RedisPresence};
+use sluice_presence::{Presence, Redis};
 use sluice_proto::grpc::Outcome::{Conflict, Duplicate, Stored};
 use sluice_proto::grpc::{
     ChangeKind, FullSet, HeadsRequest, Notice, PresenceRequest, PublishRequest, ReadRange, ReadRequest,
@@ -53,8 +53,8 @@ fn call(items: Vec<sluice_proto::grpc::PublishItem>) -> PublishRequest {
 }
 
 fn presence(cluster: &Cluster) -> RedisPresence {
-    let url = cluster.store(Service::Redis).url().to_owned();
-    RedisPresence::connect(RedisConfig { url, ..RedisConfig::default() }).unwrap()
+    let redis = Redis::at(cluster.store(Service::Redis).url());
+    RedisPresence::connect(RedisConfig { redis, ..RedisConfig::default() }).unwrap()
 }
 
 /// Stops or continues PostgreSQL with all its backends: the postmaster alone only takes no new connections.

@@ -7,13 +7,12 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use sluice_cluster::etcd::{EtcdCluster, EtcdConfig};
-use sluice_cluster::{Cluster, Registration};
+use sluice_cluster::{Cluster, Etcd, Registration};
 use sluice_lifecycle::{Lifecycle, Scope};
-use sluice_presence::Presence;
 use sluice_presence::redis::{RedisConfig, RedisPresence};
+use sluice_presence::{Presence, Redis};
 use sluice_queue::jetstream::{JetStream, NatsConfig};
 use sluice_queue::{Nats, Queue};
-use sluice_service::config::sections::{Endpoint, Etcd};
 use sluice_task::app::Deps;
 use sluice_task::config::Config;
 use sluice_task::deps;
@@ -37,7 +36,7 @@ fn config(nats: u16, redis: u16, etcd: u16) -> Config {
     let usual = rig::config(&[]);
     Config {
         nats: Nats::at(&format!("nats://127.0.0.1:{nats}")),
-        redis: Endpoint::at(&format!("redis://127.0.0.1:{redis}")),
+        redis: Redis::at(&format!("redis://127.0.0.1:{redis}")),
         etcd: Etcd { endpoints: vec![format!("http://127.0.0.1:{etcd}")], ..usual.etcd },
         ..usual
     }
@@ -51,7 +50,7 @@ impl Ground for Real {
         let config = config(nats.port(), redis.port(), 1);
         let queue = NatsConfig { nats: config.nats, ..NatsConfig::default() };
         let queue = JetStream::connect(queue).await.unwrap();
-        let presence = RedisConfig { url: config.redis.url, ..RedisConfig::default() };
+        let presence = RedisConfig { redis: config.redis, ..RedisConfig::default() };
         let presence = RedisPresence::connect(presence).unwrap();
         eventually("NATS is connected", SOON, async || queue.connected()).await;
         Self { nats, redis, etcd, queue, presence }
@@ -68,7 +67,7 @@ impl Ground for Real {
 
     async fn list(&self, scope: &Scope, registration: Registration) -> Arc<dyn Cluster> {
         let endpoints = self.config().etcd.endpoints;
-        let registry = EtcdConfig { endpoints, ..EtcdConfig::default() };
+        let registry = EtcdConfig { etcd: Etcd::at(endpoints), ..EtcdConfig::default() };
         Arc::new(EtcdCluster::start(scope, registry, registration, &[], [].into()).await.unwrap())
     }
 

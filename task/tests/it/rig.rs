@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use prost::Message as _;
 use serde_json::Value;
-use sluice_cluster::{Cluster, Registration};
+use sluice_cluster::{Cluster, Etcd, Registration};
 use sluice_lifecycle::{Lifecycle, Report, Scope, StopReason};
 use sluice_presence::Presence;
 use sluice_proto::grpc::{Message, Notice, RoomRun};
 use sluice_proto::ids::{RoomId, lane_of};
 use sluice_queue::Queue;
-use sluice_service::config::sections::{Admin, Etcd, Seeds};
+use sluice_service::config::sections::{Admin, Seeds};
 use sluice_task::app::{App, Deps};
 use sluice_task::config::Config;
 use sluice_task::stages;
@@ -151,7 +151,7 @@ impl Task {
 /// Head and body of a page.
 pub async fn get(address: &str, path: &str) -> (String, String) {
     let mut tcp = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     tcp.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     tcp.read_to_string(&mut answer).await.unwrap();

@@ -178,7 +178,7 @@ impl Supervised {
     }
 
     fn admin(&self) -> Admin {
-        Admin { listen: address(self.at.admin) }
+        Admin { listen: address(self.at.admin), ..Admin::default() }
     }
 
     /// Where the other services of this process find it; another one in each life.

@@ -35,6 +35,12 @@ pub struct Claims {
     /// What the user may do.
     #[serde(default)]
     pub grants: Grants,
+    /// Who signed it, where logic asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// Whom it is for, where logic asks for that: a name, or a list of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aud: Option<serde_json::Value>,
 }
 
 /// Why a token is refused, in words for people.
@@ -47,9 +53,22 @@ pub struct Refused(pub String);
 /// # Errors
 /// [`Refused`] when the user is no valid name.
 pub fn mint(secret: &str, user: &str, grants: Grants, ttl: Duration) -> Result<String, Refused> {
-    let claims = Claims { sub: user.to_owned(), exp: now_s() + ttl.as_secs(), grants };
+    sign(secret, &Claims { sub: user.to_owned(), exp: ending_in(ttl), grants, iss: None, aud: None })
+}
+
+/// The end of a life that begins now, seconds since 1970.
+#[must_use]
+pub fn ending_in(ttl: Duration) -> u64 {
+    now_s() + ttl.as_secs()
+}
+
+/// Signs these claims as they are.
+///
+/// # Errors
+/// [`Refused`] when the user is no valid name.
+pub fn sign(secret: &str, claims: &Claims) -> Result<String, Refused> {
     check_user(&claims.sub)?;
-    encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))
+    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))
         .map_err(|error| Refused(format!("cannot be signed: {error}")))
 }
 

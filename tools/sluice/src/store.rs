@@ -6,10 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use sluice_program::output;
+#[cfg(feature = "store")]
+use sluice_store::postgres::PgAccess;
 
 /// Where the URL of the database is when no flag says it: as logic has it.
 #[cfg(feature = "store")]
 const URL: &str = "SLUICE_POSTGRES__URL";
+/// The same of the file with its password.
+#[cfg(feature = "store")]
+const PASSWORD_FILE: &str = "SLUICE_POSTGRES__PASSWORD_FILE";
 
 /// Work on the store
 #[derive(clap::Args)]
@@ -27,6 +32,7 @@ enum Verb {
     /// database are ended. The folder of a `sluice dev` may not.
     #[command(after_help = "Examples:
   sluice store new-epoch --postgres postgres://sluice@db/sluice
+  sluice store new-epoch --postgres postgres://sluice@db-1,db-2/sluice --password-file /run/secrets/db
   sluice store new-epoch --dir ./data   # after the `sluice dev` there has stopped")]
     NewEpoch(Which),
 }
@@ -38,6 +44,10 @@ struct Which {
     #[cfg(feature = "store")]
     #[arg(long, value_name = "URL")]
     postgres: Option<String>,
+    /// File with the password of the URL's user [env: SLUICE_POSTGRES__PASSWORD_FILE]
+    #[cfg(feature = "store")]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<String>,
     /// Folder of a `sluice dev`
     #[cfg(feature = "dev")]
     #[cfg_attr(feature = "store", arg(conflicts_with = "postgres"))]
@@ -61,7 +71,9 @@ impl Which {
         }
         #[cfg(feature = "store")]
         if let Some(url) = self.postgres.or_else(|| std::env::var(URL).ok()) {
-            return Ok(sluice_store::postgres::new_epoch(&url).await?.to_string());
+            let password_file = self.password_file.or_else(|| std::env::var(PASSWORD_FILE).ok());
+            let access = PgAccess { url, password_file: password_file.unwrap_or_default() };
+            return Ok(sluice_store::postgres::new_epoch_with(&access).await?.to_string());
         }
         bail!("which store? Name it with --postgres URL, or --dir FOLDER of a `sluice dev`")
     }

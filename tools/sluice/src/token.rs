@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sluice_launcher::token::{self, Grants};
+use sluice_launcher::token::{self, Claims, Grants};
 use sluice_program::output;
 use sluice_program::secret::TokenSecret;
 
@@ -33,6 +33,12 @@ pub(crate) struct Arguments {
     /// How long it is good for: 90s, 15m, 1h, 7d
     #[arg(long, default_value = "1h", value_parser = duration)]
     ttl: Duration,
+    /// Its `iss`, where logic asks for one in token_claims.issuer
+    #[arg(long, value_name = "NAME")]
+    issuer: Option<String>,
+    /// Its `aud`, where logic asks for one in token_claims.audience
+    #[arg(long, value_name = "NAME")]
+    audience: Option<String>,
     #[command(flatten)]
     secret: TokenSecret,
 }
@@ -72,7 +78,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         output::note(format_args!("note: without --sub and --pub {only}"));
     }
     let grants = Grants { sub: arguments.sub, publish: arguments.publish };
-    output::line(token::mint(&secret, &user, grants, arguments.ttl)?)?;
+    let claims = Claims {
+        sub: user,
+        exp: token::ending_in(arguments.ttl),
+        grants,
+        iss: arguments.issuer,
+        aud: arguments.audience.map(Into::into),
+    };
+    output::line(token::sign(&secret, &claims)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,9 +9,11 @@ use etcd_client::{
 };
 use serde::{Deserialize, Serialize};
 use sluice_proto::ids::InstanceId;
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use crate::{Duty, Headroom, Instance, InstanceState, Service};
+use super::access;
+use crate::{Duty, Etcd, Headroom, Instance, InstanceState, Service};
 
 /// Longest wait for an answer. A third of the shortest useful lease time.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -35,7 +37,10 @@ pub enum RegistryError {
 type Result<T, E = RegistryError> = std::result::Result<T, E>;
 
 pub(super) struct EtcdRegistry {
-    client: Client,
+    endpoints: Vec<String>,
+    options: ConnectOptions,
+    /// Made by the first call: who has to say who he is needs a server that answers.
+    client: OnceCell<Client>,
     prefix: String,
 }
 
@@ -78,32 +83,41 @@ enum RegistryKey {
 
 impl EtcdRegistry {
     /// Connects with the first call.
-    pub(super) async fn open(endpoints: &[String], prefix: &str) -> Result<Self> {
+    pub(super) async fn open(etcd: &Etcd, prefix: &str) -> Result<Self> {
         let options = ConnectOptions::new()
             .with_connect_timeout(ANSWER)
             .with_keep_alive(PING, PING)
             .with_keep_alive_while_idle(true)
             // A member cut off from its leader must not answer from what it remembers.
             .with_require_leader(true);
-        let client = Client::connect(endpoints, Some(options)).await?;
-        Ok(Self { client, prefix: format!("/{}/", prefix.trim_matches('/')) })
+        let endpoints = etcd.endpoints.clone();
+        // Without a user it connects to nobody yet, and finds an endpoint that is none.
+        Client::connect(&endpoints, Some(access::with_tls(options.clone(), etcd)?)).await?;
+        let options = access::with_access(options, etcd)?;
+        let prefix = format!("/{}/", prefix.trim_matches('/'));
+        Ok(Self { endpoints, options, client: OnceCell::new(), prefix })
+    }
+
+    async fn client(&self) -> Result<Client> {
+        let connect = || Client::connect(&self.endpoints, Some(self.options.clone()));
+        answer(self.client.get_or_try_init(connect)).await.cloned()
     }
 
     /// Asks etcd for a new lease.
     pub(super) async fn grant(&self, ttl: Duration) -> Result<i64> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-        let mut client = self.client.clone();
+        let mut client = self.client().await?;
         Ok(answer(client.lease_grant(seconds, None)).await?.id())
     }
 
     /// One renewal on a stream of its own: its answer is the only evidence that it happened.
     pub(super) async fn renew(&self, lease: i64) -> Result<()> {
-        let mut client = self.client.clone();
+        let mut client = self.client().await?;
         answer(client.lease_keep_alive(lease)).await.map(drop)
     }
 
     pub(super) async fn revoke(&self, lease: i64) -> Result<()> {
-        let mut client = self.client.clone();
+        let mut client = self.client().await?;
         answer(client.lease_revoke(lease)).await.map(drop)
     }
 
@@ -118,7 +132,7 @@ impl EtcdRegistry {
             headroom_handshakes_per_s: instance.headroom.and_then(|headroom| headroom.handshakes_per_s),
         };
         let value = serde_json::to_vec(&record).map_err(|error| Error::Internal(error.to_string()))?;
-        let mut client = self.client.clone();
+        let mut client = self.client().await?;
         let options = PutOptions::new().with_lease(lease);
         answer(client.put(self.instance_key(instance), value, Some(options))).await.map(drop)
     }
@@ -138,7 +152,7 @@ impl EtcdRegistry {
             Some(owner) => Compare::value(key.clone(), CompareOp::Equal, owner.as_str()),
         };
         let put = TxnOp::put(key, me.as_str(), Some(PutOptions::new().with_lease(lease)));
-        let mut client = self.client.clone();
+        let mut client = self.client().await?;
         Ok(answer(client.txn(Txn::new().when([condition]).and_then([put]))).await?.succeeded())
     }
 
@@ -146,12 +160,12 @@ impl EtcdRegistry {
     pub(super) async fn release(&self, duty: Duty, me: &InstanceId) -> Result<()> {
         let key = self.duty_key(duty);
         let ours = Compare::value(key.clone(), CompareOp::Equal, me.as_str());
-        let mut client = self.client.clone();
+        let mut client = self.client().await?;
         answer(client.txn(Txn::new().when([ours]).and_then([TxnOp::delete(key, None)]))).await.map(drop)
     }
 
     pub(super) async fn list(&self) -> Result<Listing> {
-        let mut client = self.client.clone();
+        let mut client = self.client().await?;
         let all = answer(client.get(self.prefix.as_str(), Some(GetOptions::new().with_prefix()))).await?;
         let revision = all.header().map_or(0, etcd_client::ResponseHeader::revision);
         let mut listing = Listing { instances: HashMap::new(), owners: BTreeMap::new(), revision };
@@ -169,7 +183,7 @@ impl EtcdRegistry {
     pub(super) async fn watch(&self, after: i64) -> Result<WatchStream> {
         // From the revision of the list on: nothing between list and watch is missed.
         let options = WatchOptions::new().with_prefix().with_start_revision(after + 1);
-        let mut client = self.client.clone();
+        let mut client = self.client().await?;
         answer(client.watch(self.prefix.as_str(), Some(options))).await
     }
 
@@ -244,7 +258,15 @@ impl EtcdRegistry {
 
 /// An error of etcd in words for operators: those of the libraries name their own parts.
 pub(super) fn describe(error: &Error) -> String {
-    let Error::GRpcStatus(status) = error else { return format!("etcd: {error}") };
+    let said = innermost(error);
+    match access::fix_of(&said) {
+        Some(fix) => format!("etcd cannot be used: {said}; {fix}"),
+        None => format!("etcd cannot be used: {said}"),
+    }
+}
+
+fn innermost(error: &Error) -> String {
+    let Error::GRpcStatus(status) = error else { return error.to_string() };
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(status);
     let mut last = status.message().to_owned();
     // The innermost one is the system's: "Connection refused".
@@ -252,7 +274,7 @@ pub(super) fn describe(error: &Error) -> String {
         last = inner.to_string();
         cause = inner.source();
     }
-    format!("etcd cannot be used: {last}")
+    last
 }
 
 /// Bounds a call, and tells a lost lease from all else.

@@ -31,7 +31,13 @@ impl Bed for Etcd {
         registration: Registration,
         candidates: BTreeSet<Duty>,
     ) -> Arc<dyn Cluster> {
-        let config = EtcdConfig { endpoints: vec![self.0.url()], lease_ttl: TTL, ..EtcdConfig::default() };
+        let config = EtcdConfig {
+            etcd: sluice_cluster::Etcd {
+                lease_ttl_s: TTL.as_secs(),
+                ..sluice_cluster::Etcd::at([self.0.url()])
+            },
+            ..EtcdConfig::default()
+        };
         let seeds = ["seeded:7070".to_owned()];
         Arc::new(EtcdCluster::start(scope, config, registration, &seeds, candidates).await.unwrap())
     }

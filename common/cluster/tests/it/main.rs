@@ -5,4 +5,6 @@
 mod contract;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "etcd")]
+mod secured;
 mod solo;

@@ -1,4 +1,5 @@
-//! The connection to Redis: made by the call that needs it, dropped on the first doubt.
+//! The connection to Redis: made by the call that needs it, dropped when it broke, or when two calls in a row had no
+//! answer: everybody shares it, and one slow script says nothing of it.
 //!
 //! No call waits longer than the timeout, and while Redis is known to be away only one call at a time finds
 //! out whether it is back: all others fail at once. Nothing runs in the background.
@@ -7,10 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult};
+use ::redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult};
 use tokio::time::{Instant, timeout};
 
-use crate::{PresenceError, Result};
+use super::access;
+use crate::{PresenceError, Redis, Result};
 
 /// Pause after the first failure; doubles with each.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -18,7 +20,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct RedisLink {
-    client: Client,
+    redis: Redis,
     patience: Duration,
     state: Mutex<LinkState>,
     connecting: tokio::sync::Mutex<()>,
@@ -27,6 +29,8 @@ pub(super) struct RedisLink {
 #[derive(Default)]
 struct LinkState {
     connection: Option<MultiplexedConnection>,
+    /// The one that had no answer in time: whoever comes next asks it once more.
+    slow: Option<MultiplexedConnection>,
     /// Counts connections, so that a late failure does not break the next one.
     number: u64,
     /// Since the last success, what failed: not before `next` again.
@@ -41,9 +45,10 @@ struct Failing {
 }
 
 impl RedisLink {
-    pub(super) fn new(url: &str, patience: Duration) -> Result<Self> {
-        let client = Client::open(url).map_err(|error| PresenceError::Refused(error.to_string()))?;
-        Ok(Self { client, patience, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
+    pub(super) fn new(redis: Redis, patience: Duration) -> Result<Self> {
+        // Made anew for each connection; what cannot be used is said now.
+        access::client(&redis).map_err(|error| PresenceError::Refused(access::describe(&error)))?;
+        Ok(Self { redis, patience, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
     }
 
     /// Runs commands on the connection.
@@ -60,8 +65,7 @@ impl RedisLink {
             commands(connection).await.map_err(|error| self.failed(its_number, &error))
         };
         timeout(self.patience, attempt).await.unwrap_or_else(|_| {
-            // A late reply would be taken for the answer to the next command.
-            self.lost(number);
+            self.late(number);
             Err(PresenceError::Unavailable("no answer in time".into()))
         })
     }
@@ -103,17 +107,36 @@ impl RedisLink {
         if let Ok(connection) = self.at_hand()? {
             return Ok(connection);
         }
+        let number = self.state().number;
+        if let Some(again) = self.asked_again(number).await {
+            return again;
+        }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.patience))
-            .set_response_timeout(Some(self.patience));
-        let number = self.state().number;
+            // Ours is the only clock: a call that it ends leaves the connection to the others.
+            .set_response_timeout(None);
         let connection = async {
-            let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            let client = access::client(&self.redis)?;
+            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
             // A frozen Redis accepts connections too.
             ::redis::cmd("PING").exec_async(&mut connection).await?;
             Ok(connection)
         };
         let connection = connection.await.map_err(|error| self.failed(number, &error))?;
+        self.install(connection)
+    }
+
+    /// Asks the slow connection once more, if there is one; everybody else fails at once meanwhile. Its answers come in
+    /// order, so this one also says that those to the late calls have come and were thrown away.
+    async fn asked_again(&self, number: u64) -> Option<Result<(MultiplexedConnection, u64)>> {
+        let mut slow = self.state().slow.clone()?;
+        Some(match ::redis::cmd("PING").exec_async(&mut slow).await {
+            Ok(()) => self.install(slow),
+            Err(error) => Err(self.failed(number, &error)),
+        })
+    }
+
+    fn install(&self, connection: MultiplexedConnection) -> Result<(MultiplexedConnection, u64)> {
         let mut state = self.state();
         // Closed while it was being made.
         if state.closed {
@@ -123,6 +146,7 @@ impl RedisLink {
             tracing::debug!("Redis is back.");
         }
         state.number += 1;
+        state.slow = None;
         state.connection = Some(connection.clone());
         Ok((connection, state.number))
     }
@@ -136,11 +160,26 @@ impl RedisLink {
                 Some("LOADING" | "BUSY" | "READONLY" | "MASTERDOWN" | "OOM") => {
                     PresenceError::Unavailable(error.to_string())
                 }
-                Some(_) | None => PresenceError::Refused(error.to_string()),
+                Some(_) | None => PresenceError::Refused(access::describe(error)),
             };
         }
         self.lost(number);
-        PresenceError::Unavailable(error.to_string())
+        PresenceError::Unavailable(access::describe(error))
+    }
+
+    /// A call had no answer in time: the first time its connection is only doubted.
+    fn late(&self, number: u64) {
+        let mut state = self.state();
+        if state.number != number || state.closed {
+            return;
+        }
+        let Some(connection) = state.connection.take() else {
+            drop(state);
+            return self.lost(number);
+        };
+        state.number += 1;
+        state.slow = Some(connection);
+        state.failing = Some(Failing { next: Instant::now(), pause: PAUSE_MIN });
     }
 
     /// Drops the connection with this number, unless there is a newer one.
@@ -151,7 +190,7 @@ impl RedisLink {
             return;
         }
         state.number += 1;
-        state.connection = None;
+        (state.connection, state.slow) = (None, None);
         let pause = state.failing.map_or(PAUSE_MIN, |failing| (failing.pause * 2).min(PAUSE_MAX));
         if state.failing.is_none() {
             tracing::debug!("Redis is away: interest and presence wait for its return.");

@@ -6,3 +6,5 @@ mod contract;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "redis")]
+mod secured;

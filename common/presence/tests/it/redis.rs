@@ -16,13 +16,17 @@ const QUICK: Duration = Duration::from_millis(650);
 
 struct Redis(TestServer);
 
+fn at(server: &TestServer) -> RedisConfig {
+    RedisConfig { redis: sluice_presence::Redis::at(&server.url()), ..RedisConfig::default() }
+}
+
 impl Bed for Redis {
     async fn start() -> Self {
         Self(TestServer::start(ServerKind::Redis).await)
     }
 
     fn connect(&self) -> Arc<dyn Presence> {
-        Arc::new(RedisPresence::connect(RedisConfig { url: self.0.url(), ..RedisConfig::default() }).unwrap())
+        Arc::new(RedisPresence::connect(at(&self.0)).unwrap())
     }
 
     async fn down(&mut self) {
@@ -87,7 +91,7 @@ async fn the_marker_tells_of_an_older_copy() {
 #[tokio::test]
 async fn an_absent_redis_is_known_at_once() {
     let mut server = TestServer::absent(ServerKind::Redis);
-    let redis = RedisPresence::connect(RedisConfig { url: server.url(), ..RedisConfig::default() }).unwrap();
+    let redis = RedisPresence::connect(at(&server)).unwrap();
     for _ in 0..50 {
         let begun = Instant::now();
         assert!(matches!(redis.interested(&[room("x")]).await, Err(PresenceError::Unavailable(_))));

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use async_nats::{ConnectOptions, ServerAddr};
+use sluice_access::TlsNames;
+use sluice_lifecycle::error_chain;
 
 use crate::{Nats, QueueError};
 
@@ -72,4 +74,28 @@ fn decoded(text: &str) -> Result<String, QueueError> {
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
     let decoded = decoded.map_err(|_| refused("the user or password in nats.url is no UTF-8".to_owned()))?;
     Ok(decoded.into_owned())
+}
+
+const NAMES: TlsNames = TlsNames {
+    url: "nats.url",
+    ca: "nats.ca_file",
+    identity: "nats.cert_file and nats.key_file",
+    plain: "nats://",
+};
+
+/// An error with its causes, and with what an operator has to change where they tell it.
+pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let said = error_chain(error);
+    let fix = if said.contains("authorization violation") {
+        Some(
+            "check the user and password of nats.url, or nats.password_file, nkey_file or credentials_file"
+                .to_owned(),
+        )
+    } else {
+        NAMES.fix(&said)
+    };
+    match fix {
+        Some(fix) => format!("{said}; {fix}"),
+        None => said,
+    }
 }

@@ -124,10 +124,14 @@ async fn tls_with_an_own_authority_and_a_clients_certificate() {
         ..Nats::at(&server.url())
     };
     carries(shown(&ours, ca)).await;
-    // Another authority on either side, or no certificate: an error, no wait.
+    // Another authority on either side, or no certificate: an error that names the setting, no wait.
     let plain = Nats { ca_file: ca.clone(), ..Nats::at(&server.url()) };
-    for wrong in [shown(&ours, &theirs.ca), shown(&theirs, ca), plain] {
+    for (wrong, says) in [
+        (shown(&ours, &theirs.ca), "nats.ca_file"),
+        (shown(&theirs, ca), "nats.cert_file"),
+        (plain, "nats.cert_file"),
+    ] {
         let why = refusal(&wrong).await;
-        assert!(!why.is_empty(), "{wrong:?}");
+        assert!(why.contains(says), "{wrong:?}: {why}");
     }
 }

@@ -1,20 +1,17 @@
 //! The sections that services have in common, and what in each contradicts itself. Keys as in the file.
 //!
-//! Where services differ in a default, the service's own `Default` names it ([`Admin::at`], [`Grpc::at`],
-//! [`Endpoint::at`]): [`load`](super::load) lays what is configured over that, key by key.
+//! Where services differ in a default, the service's own `Default` names it ([`Admin::at`], [`Grpc::at`]):
+//! [`load`](super::load) lays what is configured over that, key by key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sluice_lifecycle::{Plan, Stage};
 
 use super::Address;
-use super::url::{self, UrlKind};
 use crate::telemetry::Format;
 use crate::tls::Tls;
-
-/// The shortest lease that etcd grants, seconds.
-const LEASE_TTL_MIN_S: u64 = 2;
 
 /// `[admin]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,13 +19,33 @@ const LEASE_TTL_MIN_S: u64 = 2;
 pub struct Admin {
     /// Where health, status and metrics are, HTTP.
     pub listen: Address,
+    /// File with the bearer token that is needed for anything but reading; "" = none.
+    pub token_file: String,
 }
 
 impl Admin {
     /// On a port of this machine.
     #[must_use]
     pub fn at(port: u16) -> Self {
-        Self { listen: Address::local(port) }
+        Self { listen: Address::local(port), token_file: String::new() }
+    }
+
+    /// The bearer token, if a file names one.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds none.
+    pub fn token(&self) -> Result<Option<Arc<str>>, String> {
+        if self.token_file.is_empty() {
+            return Ok(None);
+        }
+        let token = sluice_access::secret("admin.token_file", &self.token_file)?;
+        if token.trim().is_empty() {
+            return Err(format!(
+                "admin.token_file {:?} is empty: `openssl rand -hex 32` makes a token",
+                self.token_file
+            ));
+        }
+        Ok(Some(token.trim().into()))
     }
 }
 
@@ -86,41 +103,6 @@ impl Grpc {
     }
 }
 
-/// `[etcd]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Etcd {
-    /// URLs of the servers.
-    pub endpoints: Vec<String>,
-    /// How long a silent instance counts as there, seconds.
-    pub lease_ttl_s: u64,
-}
-
-impl Default for Etcd {
-    fn default() -> Self {
-        Self { endpoints: vec!["http://127.0.0.1:2379".into()], lease_ttl_s: 10 }
-    }
-}
-
-impl Etcd {
-    /// No server, or a lease that etcd does not grant.
-    pub fn check(&self) -> impl Iterator<Item = String> {
-        let ttl = self.lease_ttl_s;
-        let nowhere =
-            self.endpoints.is_empty().then(|| "etcd.endpoints is empty: name at least one URL".to_owned());
-        let short = (ttl < LEASE_TTL_MIN_S)
-            .then(|| format!("etcd.lease_ttl_s is {ttl}, etcd grants {LEASE_TTL_MIN_S} at least"));
-        let urls = self.endpoints.iter().filter_map(|url| url::check("etcd.endpoints", url, UrlKind::Etcd));
-        nowhere.into_iter().chain(short).chain(urls)
-    }
-
-    /// How long a silent instance counts as there.
-    #[must_use]
-    pub const fn lease_ttl(&self) -> Duration {
-        Duration::from_secs(self.lease_ttl_s)
-    }
-}
-
 /// `[logic]` and `[gateway]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -133,22 +115,6 @@ impl Seeds {
     /// What is no address, under this key.
     pub fn check(&self, key: &str) -> impl Iterator<Item = String> {
         self.seeds.iter().filter_map(move |seed| Some(format!("{key}: {}", seed.parse::<Address>().err()?)))
-    }
-}
-
-/// `[nats]` and `[redis]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Endpoint {
-    /// The URL of the server.
-    pub url: String,
-}
-
-impl Endpoint {
-    /// An endpoint with this URL.
-    #[must_use]
-    pub fn at(url: &str) -> Self {
-        Self { url: url.into() }
     }
 }
 
@@ -289,7 +255,6 @@ mod tests {
     #[test]
     fn the_defaults_contradict_nothing() {
         assert_eq!(Grpc::at(7070).check(&Tls::default()).count(), 0);
-        assert_eq!(Etcd::default().check().count(), 0);
         assert_eq!(Shutdown::default().check(&StageTimes::default(), 0).count(), 0);
         assert_eq!(Shutdown::default().kill_after(), None);
     }
@@ -301,7 +266,6 @@ mod tests {
         let wrong = |grpc: &Grpc| grpc.check(&Tls::default()).collect::<Vec<_>>();
         assert!(wrong(&grpc).len() == 1 && wrong(&grpc)[0].contains("grpc.advertise"));
         assert!(wrong(&Grpc { advertise: "logic-0:7070".into(), ..grpc }).is_empty());
-        assert_eq!(Etcd { endpoints: Vec::new(), lease_ttl_s: 1 }.check().count(), 2);
     }
 
     #[test]

@@ -23,9 +23,9 @@ impl UrlKind {
     const fn schemes(self) -> &'static [&'static str] {
         match self {
             Self::Postgres => &["postgres", "postgresql"],
-            Self::Redis => &["redis", "redis+unix", "unix"],
+            Self::Redis => &["redis", "rediss", "redis+unix", "unix"],
             Self::Nats => &["nats", "tls"],
-            Self::Etcd => &["http"],
+            Self::Etcd => &["http", "https"],
             Self::WebSocket => &["ws", "wss"],
         }
     }
@@ -44,12 +44,11 @@ impl UrlKind {
     fn refusal(self, scheme: &str) -> Option<&'static str> {
         match (self, scheme) {
             (Self::Postgres, _) => Some("the store of this build is PostgreSQL"),
-            (Self::Redis, "rediss" | "valkeys") => Some(
-                "this build cannot speak TLS to Redis: put a TLS proxy beside the service, or use redis://",
-            ),
-            (Self::Etcd, "https") => Some(
-                "this build cannot speak TLS to etcd: put a TLS proxy beside the service, or use http://",
-            ),
+            (Self::Redis, "valkey") => Some("Valkey is spoken to as Redis"),
+            (Self::Redis, "valkeys") => Some("Valkey is spoken to as Redis: rediss:// for TLS"),
+            (Self::Redis, "redis+sentinel" | "redis+cluster") => {
+                Some("this build asks one server, no Sentinel and no cluster's other nodes")
+            }
             (Self::WebSocket, "http" | "https") => Some("clients connect by WebSocket"),
             (Self::Redis | Self::Nats | Self::Etcd | Self::WebSocket, _) => None,
         }
@@ -59,6 +58,12 @@ impl UrlKind {
     const fn needs_port(self) -> bool {
         matches!(self, Self::Etcd)
     }
+}
+
+/// What is wrong with the URLs under `key`, a sentence each.
+#[must_use]
+pub fn check_all(key: &str, urls: &[String], kind: UrlKind) -> Vec<String> {
+    urls.iter().filter_map(|url| check(key, url, kind)).collect()
 }
 
 /// What is wrong with the URL under `key`: one sentence with its fix.
@@ -108,11 +113,18 @@ fn wrong_place(rest: &str, kind: UrlKind) -> Option<String> {
         return Some("a % in a password must be written %25".to_owned());
     }
     let socket = kind == UrlKind::Postgres && path.contains("host=");
+    // As libpq, it takes a list of hosts behind one user.
+    let mut places = if kind == UrlKind::Postgres { place.split(',').collect() } else { vec![place] };
+    places.retain(|place| !(socket && place.is_empty()));
+    places.into_iter().find_map(|place| wrong_host(place, kind))
+}
+
+fn wrong_host(place: &str, kind: UrlKind) -> Option<String> {
     let (host, port) = match place.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         Some(_) | None => (place, None),
     };
-    if host.is_empty() && !socket {
+    if host.is_empty() {
         return Some("it names no host".to_owned());
     }
     match port {
@@ -151,6 +163,9 @@ mod tests {
             ("tls://ann:p%40w@a:4222,b:4222", UrlKind::Nats),
             ("nats://token@a:4222", UrlKind::Nats),
             ("http://[::1]:2379", UrlKind::Etcd),
+            ("https://etcd:2379", UrlKind::Etcd),
+            ("rediss://ann:p%25w@redis", UrlKind::Redis),
+            ("postgres://u:p,w@a:5432,b/sluice?target_session_attrs=read-write", UrlKind::Postgres),
             ("wss://chat.example/ws", UrlKind::WebSocket),
         ] {
             assert_eq!(check("key", url, kind), None, "{url}");
@@ -169,10 +184,11 @@ mod tests {
             ("redis://:hu%sh@redis:6379", UrlKind::Redis, "a % in a password must be written %25"),
             ("redis://:6379", UrlKind::Redis, "names no host"),
             ("redis://redis:sixthousand", UrlKind::Redis, "is no port"),
-            ("rediss://:hush@redis:6379", UrlKind::Redis, "cannot speak TLS to Redis"),
+            ("redis+sentinel://:hush@redis:6379/main", UrlKind::Redis, "no Sentinel"),
+            ("postgres://u:hush@a:5432,b:0/sluice", UrlKind::Postgres, "is no port"),
+            ("postgres://u:hush@a,/sluice", UrlKind::Postgres, "names no host"),
             ("nats://ann:hu/sh@nats:4222", UrlKind::Nats, "a / in a password must be written %2F"),
             ("nats://a:4222,nats://b:0", UrlKind::Nats, "is no port"),
-            ("https://etcd:2379", UrlKind::Etcd, "cannot speak TLS to etcd"),
             ("etcd:2379", UrlKind::Etcd, "must begin with http://"),
             ("http://etcd", UrlKind::Etcd, "names no port"),
             ("https://chat.example", UrlKind::WebSocket, "clients connect by WebSocket"),

@@ -27,7 +27,8 @@ use super::access::Access;
 use super::health::Health;
 use super::io::{GuardedStream, Wire};
 use super::peers::{Peer, Peers};
-use super::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PREFACE_WITHIN};
+use super::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PREFACE_WITHIN, TIME_HEADER};
+use crate::clock::Clock;
 use crate::listen::Bound;
 use crate::tls::{self, Reason, Roles};
 
@@ -147,10 +148,13 @@ async fn connection(tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>) {
                 routes.clone().call(request)
             });
             async move {
-                match call {
-                    Ok(call) => call.await,
-                    Err(status) => Ok(status.into_http()),
-                }
+                let mut answer = match call {
+                    Ok(call) => call.await?,
+                    Err(status) => status.into_http(),
+                };
+                // When it is answered, not when it was asked: whoever compares clocks knows both of its own times.
+                answer.headers_mut().insert(TIME_HEADER, Clock::system().now_ms().into());
+                Ok::<_, std::convert::Infallible>(answer)
             }
         })
     };

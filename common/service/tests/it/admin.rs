@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 /// One request on a connection of its own: status line and headers, body.
 async fn get(address: &str, method: &str, path: &str) -> (String, String) {
     let mut tcp = TcpStream::connect(address).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     tcp.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     tcp.read_to_string(&mut answer).await.unwrap();
@@ -140,4 +140,22 @@ async fn a_taken_port_is_an_error_that_names_it() {
     let error = listen::bind(&rig.address).await.unwrap_err();
     assert!(error.to_string().contains(&rig.address), "{error}");
     assert!(listen::bind("nonsense").await.unwrap_err().to_string().contains("nonsense"));
+}
+
+#[tokio::test]
+async fn on_loopback_a_foreign_name_reads_no_status_and_no_metrics() {
+    let rig = rig().await;
+    let status = async |path: &str, host: &str| {
+        let mut tcp = TcpStream::connect(&rig.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        answer[9..12].to_owned()
+    };
+    for path in ["/status", "/metrics", "/admin/instances", "/admin/duties"] {
+        assert_eq!(status(path, "rebound.example").await, "403", "{path}");
+        assert_eq!(status(path, &rig.address).await, "200", "{path}");
+    }
+    assert_eq!(status("/livez", "rebound.example").await, "200", "a health check may call it as it likes");
 }

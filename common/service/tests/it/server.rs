@@ -6,7 +6,9 @@ use sluice_lifecycle::{Stage, StageOutcome};
 use sluice_proto::grpc::gateway_client::GatewayClient;
 use sluice_proto::grpc::push_reply;
 use sluice_proto::ids::InstanceId;
+use sluice_service::clock::Clock;
 use sluice_service::grpc::channels::{Caller, dial};
+use sluice_service::grpc::time_of;
 use sluice_service::tls::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -137,5 +139,15 @@ async fn a_peer_is_known_from_its_calls_until_its_connection_closes() {
     assert_eq!(node.peers.len(), 1);
     drop(other);
     until("nobody is connected", || node.peers.is_empty()).await;
+    let _ = node.stop().await;
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_time_of_who_answers() {
+    let node = Node::start().await;
+    let mut client = HealthClient::new(dial(&node.address, Role::Gateway, &caller("gateway-a")).unwrap());
+    let answer = client.check(whole()).await.unwrap();
+    let theirs_ms = time_of(answer.metadata()).expect("its time");
+    assert!((Clock::system().now_ms() - theirs_ms).abs() < 60_000, "{theirs_ms}");
     let _ = node.stop().await;
 }

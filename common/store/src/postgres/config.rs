@@ -5,11 +5,16 @@ use std::time::Duration;
 
 use sluice_proto::limits::LANES;
 
+use super::servers::PgAccess;
+
 /// How to reach PostgreSQL and how much to ask of it.
 #[derive(Clone)]
 pub struct PgConfig {
-    /// `postgres://user:password@host:port/database`; must lead to the primary.
+    /// `postgres://user:password@host:port/database`; must lead to the primary, which is looked for where it names
+    /// several hosts, `host:port,host:port`.
     pub url: String,
+    /// A file that holds the password, instead; "" = none. Read for each connection.
+    pub password_file: String,
     /// Connections that commit, 1…16; lanes share them as `lane % lane_connections`.
     ///
     /// Default 8: four connections bound to rooms already take 54,000 rows/s on two cores, twice that leaves room for
@@ -31,11 +36,16 @@ impl PgConfig {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            password_file: String::new(),
             lane_connections: 8,
             read_connections: 4,
             call_timeout: Duration::from_secs(4),
             connect_timeout: Duration::from_secs(3),
         }
+    }
+
+    pub(super) fn access(&self) -> PgAccess {
+        PgAccess { url: self.url.clone(), password_file: self.password_file.clone() }
     }
 
     /// Connections for lanes, as used.
@@ -48,6 +58,7 @@ impl fmt::Debug for PgConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PgConfig")
             .field("url", &"(hidden)")
+            .field("password_file", &self.password_file)
             .field("lane_connections", &self.lane_connections)
             .field("read_connections", &self.read_connections)
             .field("call_timeout", &self.call_timeout)

@@ -1,15 +1,14 @@
 //! Makes connections: settings, checks that the server can be trusted, epoch. Never hands out a connection
 //! that failed one of them.
 
-use std::str::FromStr;
-
 use sluice_proto::ids::Epoch;
 use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 
 use super::config::PgConfig;
 use super::epochs::{EpochReading, Epochs, epoch_of};
 use super::failure::dial_error;
+use super::servers::{PgAccess, Servers};
 use crate::StoreError;
 
 /// Oldest server the schema was proven on.
@@ -66,19 +65,19 @@ pub(super) struct ServingConnection {
 /// Everything needed to open connections to one database.
 pub(super) struct Dialer {
     pub(super) config: PgConfig,
-    options: PgConnectOptions,
+    servers: Servers,
     pub(super) epochs: Epochs,
 }
 
 impl Dialer {
     pub(super) fn new(config: PgConfig) -> Result<Self, StoreError> {
-        let options = options_of(&config.url)?;
-        Ok(Self { config, options, epochs: Epochs::default() })
+        let servers = Servers::new(&config.access())?;
+        Ok(Self { config, servers, epochs: Epochs::default() })
     }
 
     /// Opens a checked connection and learns its epoch. The caller sets the deadline.
     pub(super) async fn dial(&self, kind: Kind) -> Result<ServingConnection, StoreError> {
-        let mut conn = open(&self.options).await?;
+        let mut conn = self.servers.open().await?;
         // After the checks of `open`: those are about the server, this is our choice.
         match kind {
             Kind::Durable => simple(&mut conn, DURABLE).await?,
@@ -100,18 +99,8 @@ impl Dialer {
     }
 }
 
-/// Reads a URL; what is wrong with it is said without its password.
-pub(super) fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
-    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err(StoreError::Misconfigured("postgres.url must begin with postgres://".to_owned()));
-    }
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|e| StoreError::Misconfigured(format!("postgres.url cannot be read: {e}")))?;
-    Ok(options.application_name("sluice").disable_statement_logging())
-}
-
-/// Opens a durable connection to a server that can be trusted.
-pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+/// Opens a durable connection to this server, if it can be trusted.
+pub(super) async fn open_one(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
     let mut conn = PgConnection::connect_with(options).await.map_err(|e| dial_error(&e))?;
     simple(&mut conn, SETTINGS).await?;
     // Asked once in the life of a connection: a prepared statement would stay on the server.
@@ -124,8 +113,8 @@ pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, Sto
 ///
 /// # Errors
 /// Why it cannot be used.
-pub async fn probe(url: String) -> Result<String, StoreError> {
-    let mut conn = open(&options_of(&url)?).await?;
+pub async fn probe(access: PgAccess) -> Result<String, StoreError> {
+    let mut conn = Servers::new(&access)?.open().await?;
     let said =
         "select 'PostgreSQL ' || current_setting('server_version') || ', database ' || current_database()";
     let said: String =

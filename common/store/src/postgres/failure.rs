@@ -5,6 +5,7 @@
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
+use super::servers::tls_fix;
 use crate::StoreError;
 
 /// SQLSTATE that `publish_v1` raises past `not_after`.
@@ -37,7 +38,14 @@ impl From<Failure> for StoreError {
 
 /// A failure to connect, or of a connection that has not carried a caller's statement yet.
 pub(super) fn dial_error(error: &sqlx::Error) -> StoreError {
-    let Some(server) = error.as_database_error() else { return StoreError::Unreachable(said(error)) };
+    let Some(server) = error.as_database_error() else {
+        let said = said(error);
+        // Tried again all the same: certificates are renewed while services run.
+        return StoreError::Unreachable(match tls_fix(&said) {
+            Some(fix) => format!("{said}; {fix}"),
+            None => said,
+        });
+    };
     let code = server.code().unwrap_or_default();
     match fix_of(&code) {
         Some(fix) => StoreError::Misconfigured(format!("{}; {fix}", server.message())),
@@ -58,7 +66,9 @@ fn said(error: &sqlx::Error) -> String {
 /// What an operator must do before a connection can succeed.
 fn fix_of(sqlstate: &str) -> Option<&'static str> {
     match sqlstate {
-        "28000" | "28P01" => Some("check user and password in postgres.url and pg_hba.conf"),
+        "28000" | "28P01" => {
+            Some("check the user of postgres.url and its password (postgres.password_file), and pg_hba.conf")
+        }
         "3D000" => Some("create the database, or correct its name in postgres.url"),
         "42P01" | "42883" => Some("the schema is missing: start logic once, which makes it"),
         "42501" => Some("grant the role of postgres.url ownership of the database's schema"),

@@ -8,8 +8,9 @@ use sluice_proto::ids::Epoch;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::time::timeout;
 
-use super::dial::{open, options_of, read_epoch, simple};
+use super::dial::{read_epoch, simple};
 use super::failure::dial_error;
+use super::servers::{PgAccess, Servers};
 use crate::StoreError;
 
 /// All migrations in order. A published migration is never edited but for its comments: a database out there has run it.
@@ -35,9 +36,13 @@ const BEGIN: &str = "begin; set local statement_timeout = '25s'; set local lock_
 /// # Errors
 /// Nothing was changed, except if the answer to the commit was lost; run it again.
 pub async fn migrate(url: &str) -> Result<(), StoreError> {
-    let options = options_of(url)?;
+    migrate_with(&PgAccess::at(url)).await
+}
+
+pub(super) async fn migrate_with(access: &PgAccess) -> Result<(), StoreError> {
+    let servers = Servers::new(access)?;
     let work = async {
-        let mut conn = open(&options).await?;
+        let mut conn = servers.open().await?;
         apply(&mut conn).await?;
         close(conn).await;
         Ok(())
@@ -72,9 +77,17 @@ async fn apply(conn: &mut PgConnection) -> Result<(), StoreError> {
 /// # Errors
 /// The epoch may have been set; run it again.
 pub async fn new_epoch(url: &str) -> Result<Epoch, StoreError> {
-    let options = options_of(url)?;
+    new_epoch_with(&PgAccess::at(url)).await
+}
+
+/// [`new_epoch`] for who has a password in a file.
+///
+/// # Errors
+/// As of [`new_epoch`].
+pub async fn new_epoch_with(access: &PgAccess) -> Result<Epoch, StoreError> {
+    let servers = Servers::new(access)?;
     let work = async {
-        let mut conn = open(&options).await?;
+        let mut conn = servers.open().await?;
         // Autocommit: whoever connects after this reads the new epoch, whoever connected before is ended.
         simple(&mut conn, "update meta set epoch = gen_random_uuid()").await?;
         simple(

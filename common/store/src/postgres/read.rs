@@ -29,6 +29,15 @@ pub(super) fn heads_statement(rooms: &[RoomId]) -> Statement<'static> {
     sqlx::query(HEADS).bind(rooms.iter().map(|room| room.as_str().to_owned()).collect::<Vec<_>>())
 }
 
+pub(super) fn now_statement() -> Statement<'static> {
+    sqlx::query("select ms_v1(clock_timestamp()) as now")
+}
+
+pub(super) fn now(answer: &Answer) -> Result<i64, StoreError> {
+    let row = answer.rows.first().ok_or(sqlx::Error::RowNotFound);
+    row.and_then(|row| row.try_get("now")).map_err(senseless)
+}
+
 pub(super) fn pages(answer: &Answer, ranges: &[Range]) -> Result<Pages, StoreError> {
     let read = || -> Result<Pages, sqlx::Error> {
         let mut pages = Vec::with_capacity(ranges.len());

@@ -1,7 +1,8 @@
 //! Statements that are wrong on purpose, for the drill's own proof. Only with the feature `seeded-bugs`; never part
 //! of a migration.
 
-use super::dial::{open, options_of, simple};
+use super::dial::simple;
+use super::servers::{PgAccess, Servers};
 use crate::StoreError;
 
 /// `publish_v1` that looks for duplicates before it locks the heads (hazard A1).
@@ -13,7 +14,7 @@ pub const NO_UNIQUE_KEY: &str = include_str!("../../migrations/seeded/no_unique_
 ///
 /// # Errors
 /// Two logics did it at once, or the server was not reached: run it again.
-pub async fn replace(url: &str, sql: &'static str) -> Result<(), StoreError> {
-    let mut conn = open(&options_of(url)?).await?;
+pub async fn replace(access: &PgAccess, sql: &'static str) -> Result<(), StoreError> {
+    let mut conn = Servers::new(access)?.open().await?;
     simple(&mut conn, sql).await
 }

@@ -6,6 +6,7 @@ mod outages;
 mod refusing;
 mod rig;
 mod rules;
+mod secured;
 mod server;
 mod trust;
 

@@ -10,6 +10,7 @@ const LIMITS: LaneLimits = LaneLimits {
     queue_items_max: 10,
     queue_bytes_max: 1_000_000,
     horizon: Duration::from_secs(10),
+    locked_horizon: Duration::from_millis(1_500),
     try_for: Duration::from_secs(2),
     backoff_min: Duration::from_millis(10),
     backoff_max: Duration::from_millis(250),
@@ -42,6 +43,28 @@ fn calling() -> (Lane, Instant, Vec<Answered>) {
     lane.push(publish(&link(), 1), &mut answers).unwrap();
     assert_eq!(lane.next(now, 0, &mut answers).unwrap().number, 1);
     (lane, now, answers)
+}
+
+#[test]
+fn a_locked_room_is_given_up_soon_for_the_others_of_its_lane() {
+    let (mut lane, mut now, mut answers) = calling();
+    let began = now;
+    lane.push(publish(&link(), 2), &mut answers).unwrap();
+    for number in 1.. {
+        let outcome = grpc::Outcome::NotStored.into();
+        let locked = PublishResult { outcome, code: ROOM_LOCKED.into(), ..PublishResult::default() };
+        lane.replied(number, Ok(PublishReply { results: vec![locked], epoch: 1 }), now, &mut answers);
+        if !answers.is_empty() {
+            break;
+        }
+        now = lane.wake_at().unwrap().max(now + Duration::from_millis(500));
+        assert_eq!(lane.next(now, 0, &mut answers).unwrap().number, number + 1);
+    }
+    assert_eq!((answers.len(), &answers[0].outcome), (1, &Outcome::NotSent));
+    assert!(answers[0].publish.link.fenced());
+    let waited = now - began;
+    assert!(waited >= Duration::from_secs(1) && waited <= LIMITS.locked_horizon, "{waited:?}");
+    assert!(lane.next(now, 0, &mut answers).is_some(), "the next batch goes out");
 }
 
 #[test]

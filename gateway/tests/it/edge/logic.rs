@@ -12,6 +12,8 @@ use sluice_proto::grpc::{
     PublishReply, PublishRequest, PublishResult, ReadReply, ReadRequest, ReapReply, ReapRequest, RoomPage,
     StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest,
 };
+use sluice_service::clock::Clock;
+use sluice_service::grpc::TIME_HEADER;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
@@ -62,6 +64,8 @@ pub struct Scripted {
     called: watch::Sender<u64>,
     marker: watch::Sender<u64>,
     reported: watch::Sender<u64>,
+    /// How far its clock is off, milliseconds, if it tells its time.
+    pub clock: watch::Sender<Option<i64>>,
 }
 
 /// A read, also one that is dropped before its end.
@@ -93,6 +97,7 @@ impl Default for Scripted {
             called: watch::Sender::new(0),
             marker: watch::Sender::new(1),
             reported: watch::Sender::new(0),
+            clock: watch::Sender::new(None),
         }
     }
 }
@@ -287,7 +292,12 @@ impl Logic for Scripted {
 
     async fn heads(&self, request: Request<HeadsRequest>) -> Result<Response<HeadsReply>, Status> {
         let heads = request.into_inner().rooms.iter().map(|room| self.head(room)).collect();
-        Ok(Response::new(HeadsReply { epoch: EPOCH, marker: *self.marker.borrow(), heads }))
+        let mut answer = Response::new(HeadsReply { epoch: EPOCH, marker: *self.marker.borrow(), heads });
+        if let Some(off_ms) = *self.clock.borrow() {
+            let now = (Clock::system().now_ms() + off_ms).to_string().parse().unwrap();
+            answer.metadata_mut().insert(TIME_HEADER, now);
+        }
+        Ok(answer)
     }
 
     async fn report_status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use sluice_cluster::etcd::{EtcdCluster, EtcdConfig};
-use sluice_cluster::{Cluster as _, InstanceState, Registration, Service};
+use sluice_cluster::{Cluster as _, Etcd, InstanceState, Registration, Service};
 use sluice_gateway::config::Config;
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_service::process::Settings as _;
@@ -16,7 +16,7 @@ use super::rig::Client;
 
 /// A logic that answers, listed under this prefix for as long as it is held.
 async fn listed(lifecycle: &Lifecycle, etcd: &TestServer, prefix: &str) -> EtcdCluster {
-    let config = EtcdConfig { endpoints: vec![etcd.url()], prefix: prefix.into(), ..EtcdConfig::default() };
+    let config = EtcdConfig { etcd: Etcd::at([etcd.url()]), prefix: prefix.into() };
     let registration =
         Registration { service: Service::Logic, address: logic().await, url: None, version: "1".into() };
     let scope = lifecycle.scope(Stage::Release);

@@ -293,3 +293,40 @@ async fn what_is_lost_is_said_once_with_cause_and_effect() {
     })
     .await;
 }
+
+/// Publishes would be refused as too late, or could be stored too late: it says so, and not for ever.
+#[tokio::test]
+async fn a_clock_that_is_far_off_is_said_and_makes_it_unready() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let logic = Scripted::default();
+    logic.clock.send_replace(Some(20 * 60 * 1_000));
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = tonic::transport::Server::builder().add_service(logic.service());
+    tokio::spawn(server.serve_with_incoming(incoming));
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let process = Process::start(&address, |command| {
+        command.stderr(log.reopen().unwrap());
+    });
+    let said = |message: &str| lines(&log).into_iter().filter(|line| line["message"] == message).count();
+    let differ = "Clocks differ: times and tokens are judged by the one or the other. Let all machines follow the same NTP.";
+    eventually("it is said", 2 * BUDGET, async || said(differ) == 1).await;
+    let ready = process.admin("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("behind that of"), "{ready}");
+    let offset = async || {
+        let metrics = process.admin("/metrics").await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("sluice_gateway_clock_offset_seconds "));
+        line.expect("the metric").parse::<f64>().unwrap()
+    };
+    assert!((1_199.0..=1_200.0).contains(&offset().await), "{}", offset().await);
+    // Ten seconds off is said, and harms nobody.
+    logic.clock.send_replace(Some(-10_000));
+    eventually("it is ready", 2 * BUDGET, async || {
+        process.admin("/readyz").await.starts_with("HTTP/1.1 200")
+    })
+    .await;
+    assert!((-10.1..=-9.9).contains(&offset().await), "{}", offset().await);
+    logic.clock.send_replace(Some(0));
+    eventually("they agree", 2 * BUDGET, async || said("Clocks agree again.") == 1).await;
+    assert_eq!(said(differ), 1, "once");
+}

@@ -81,6 +81,7 @@ fn limits() -> LaneLimits {
     LaneLimits {
         queue_items_max: 3,
         queue_bytes_max: 10_000,
+        locked_horizon: Duration::from_millis(1_500),
         horizon: Duration::from_millis(500),
         try_for: Duration::from_millis(100),
         backoff_min: Duration::from_millis(5),

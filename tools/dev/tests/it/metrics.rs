@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use sluice_lifecycle::Lifecycle;
 use sluice_service::admin::AdminPages;
+use sluice_service::clock::skew::Clocks;
 use sluice_service::metrics::{Descriptor, Registry};
 
 const INTRODUCTION: &str = "# Metrics
@@ -22,6 +24,9 @@ fn registries() -> [(&'static str, Registry); 3] {
     let _ = sluice_gateway::metrics::Metrics::new(&services[0].1);
     let _ = sluice_logic::metrics::Metrics::register(&services[1].1);
     let _ = sluice_task::metrics::Metrics::register(&services[2].1);
+    for (_, registry) in &services[..2] {
+        let _ = Clocks::new(registry, Duration::ZERO);
+    }
     for (service, registry) in &services {
         let (lifecycle, _engine) = Lifecycle::new(sluice_dev::plan());
         drop(AdminPages::new(service, lifecycle, registry.clone()));

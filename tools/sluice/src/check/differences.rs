@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// With two values of one of these there are two deployments, or promises that only one of them keeps.
-const MUST: [&str; 10] = [
+const MUST: [&str; 12] = [
     "prefix",
     "redis.url",
     "postgres.url",
     "token_secret",
+    "token_claims.issuer",
+    "token_claims.audience",
     "anonymous",
     "anonymous_grants.sub",
     "anonymous_grants.pub",

@@ -65,6 +65,11 @@ impl PgServer {
         Self { dir, port: 0, settings, child: None }
     }
 
+    /// A folder that the server can read.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -182,7 +187,7 @@ fn server_user() -> Option<User> {
     Uid::effective().is_root().then(|| User::from_name("postgres").unwrap().expect("user postgres"))
 }
 
-fn own(path: &Path) {
+pub fn own(path: &Path) {
     if let Some(user) = server_user() {
         chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     }

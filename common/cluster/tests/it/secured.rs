@@ -1,0 +1,140 @@
+//! An etcd that lets in only whom it knows, over TLS; several of which some are away.
+
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
+use sluice_cluster::etcd::{EtcdCluster, EtcdConfig, probe};
+use sluice_cluster::{Cluster as _, Etcd, Registration, Service};
+use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
+use sluice_testing::{Pki, ServerKind, TestServer, eventually, free_port};
+
+use crate::contract::LONG;
+
+/// A service registers with it, and the probe is content.
+async fn lets_in(etcd: &Etcd) {
+    assert_eq!(etcd.check(), Vec::<String>::new());
+    let plan = Plan::new(Duration::from_secs(2)).stage(Stage::Release, Duration::from_secs(1));
+    let (lifecycle, engine) = Lifecycle::new(plan);
+    let (address, version) = ("task:7072".into(), "test".into());
+    let registration = Registration { service: Service::Task, address, url: None, version };
+    let config = EtcdConfig { etcd: etcd.clone(), ..EtcdConfig::default() };
+    let scope = lifecycle.scope(Stage::Release);
+    let cluster = EtcdCluster::start(&scope, config, registration, &[], [].into()).await.unwrap();
+    eventually("it sees itself", LONG, async || cluster.view().borrow().sees_me).await;
+    assert_eq!(cluster.health(), Ok(()));
+    cluster.close().await.unwrap();
+    lifecycle.stop(StopReason::Manual("test".into()));
+    assert_eq!(engine.run().await.exit_code(), 0);
+}
+
+/// What the probe says is wrong.
+async fn refusal(etcd: &Etcd) -> String {
+    let said = tokio::time::timeout(LONG, probe(etcd.clone())).await.expect("no hang");
+    said.expect_err("let in")
+}
+
+#[tokio::test]
+async fn tls_with_an_own_authority_and_a_clients_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (Pki::new(dir.path(), "ours"), Pki::new(dir.path(), "theirs"));
+    let server = TestServer::absent(ServerKind::Etcd).with_args(|port| {
+        let url = format!("https://127.0.0.1:{port}");
+        let Pki { ca, cert, key } = &ours;
+        let args = [
+            ["--listen-client-urls", &url],
+            ["--advertise-client-urls", &url],
+            ["--cert-file", cert],
+            ["--key-file", key],
+            ["--trusted-ca-file", ca],
+        ];
+        let args = args.into_iter().flatten().map(str::to_owned);
+        args.chain(["--client-cert-auth".to_owned()]).collect()
+    });
+    let mut server = server;
+    server.run().await;
+    let url = format!("https://127.0.0.1:{}", server.port());
+    let shown = |ca: &str, shown: &Pki| Etcd {
+        ca_file: ca.to_owned(),
+        cert_file: shown.cert.clone(),
+        key_file: shown.key.clone(),
+        ..Etcd::at([url.clone()])
+    };
+    lets_in(&shown(&ours.ca, &ours)).await;
+    for (wrong, says) in [
+        (shown(&theirs.ca, &ours), "etcd.ca_file"),
+        (shown(&ours.ca, &theirs), "etcd.cert_file"),
+        (Etcd { ca_file: ours.ca.clone(), ..Etcd::at([url.clone()]) }, "etcd.cert_file"),
+        (Etcd::at([server.url()]), "etcd cannot be used"),
+    ] {
+        let why = refusal(&wrong).await;
+        assert!(why.contains(says), "{says}: {why}");
+    }
+}
+
+/// With a user `ann` who may do all under the prefix, and nothing for anybody else.
+async fn ask_for_users(server: &TestServer) {
+    let mut root = Client::connect([server.url()], None).await.unwrap();
+    root.role_add("sluice").await.unwrap();
+    let range = Permission::new(PermissionType::Readwrite, "/sluice/").with_prefix();
+    root.role_grant_permission("sluice", range).await.unwrap();
+    for (user, role) in [("root", "root"), ("ann", "sluice")] {
+        root.user_add(user, "hush", None).await.unwrap();
+        root.user_grant_role(user, role).await.unwrap();
+    }
+    root.auth_enable().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_with_a_password_is_let_in_also_by_a_server_that_came_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = TestServer::start(ServerKind::Etcd).await;
+    ask_for_users(&server).await;
+    let with = |user: &str, password: &str| Etcd {
+        user: user.to_owned(),
+        password: password.to_owned(),
+        ..Etcd::at([server.url()])
+    };
+    let (ann, wrong) = (with("ann", "hush"), with("ann", "loud"));
+    lets_in(&ann).await;
+    let password_file = dir.path().join("password");
+    std::fs::write(&password_file, "hush\n").unwrap();
+    let password_file = password_file.display().to_string();
+    let by_file = Etcd { password: String::new(), password_file, ..ann.clone() };
+    lets_in(&by_file).await;
+    let why = refusal(&wrong).await;
+    assert!(why.contains("etcd.user") && !why.contains("loud"), "{why}");
+
+    // Its tokens are gone with it, and it is away at the start: no reason to end, or to stay outside.
+    server.kill();
+    let (lifecycle, engine) =
+        Lifecycle::new(Plan::new(Duration::from_secs(2)).stage(Stage::Release, Duration::from_secs(1)));
+    let (address, version) = ("task:7072".into(), "test".into());
+    let registration = Registration { service: Service::Task, address, url: None, version };
+    let config = EtcdConfig { etcd: by_file, ..EtcdConfig::default() };
+    let scope = lifecycle.scope(Stage::Release);
+    let cluster = EtcdCluster::start(&scope, config, registration, &[], [].into()).await.unwrap();
+    server.run().await;
+    eventually("it sees itself", LONG, async || cluster.view().borrow().sees_me).await;
+    server.kill();
+    server.run().await;
+    cluster.set_state(sluice_cluster::InstanceState::Draining).await;
+    let mut etcd = {
+        let options = ConnectOptions::new().with_user("root", "hush");
+        Client::connect([server.url()], Some(options)).await.unwrap()
+    };
+    let key = "/sluice/instances/task/";
+    eventually("its new state is written", LONG, async || {
+        let all = etcd.get(key, Some(etcd_client::GetOptions::new().with_prefix())).await.unwrap();
+        all.kvs().iter().any(|pair| pair.value_str().unwrap().contains("draining"))
+    })
+    .await;
+    lifecycle.stop(StopReason::Manual("test".into()));
+    engine.run().await;
+}
+
+#[tokio::test]
+async fn one_of_several_endpoints_is_enough() {
+    let server = TestServer::start(ServerKind::Etcd).await;
+    let away = || format!("http://127.0.0.1:{}", free_port());
+    lets_in(&Etcd::at([away(), server.url(), away()])).await;
+}

@@ -1,0 +1,66 @@
+//! How the client shows who it is: what `[redis]` names becomes a client. Read anew for each connection, so that a
+//! password or a certificate can be replaced.
+
+use ::redis::{
+    Client, ClientTlsConfig, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisError, RedisResult,
+    TlsCertificates,
+};
+
+use sluice_access::TlsNames;
+
+use crate::Redis;
+
+/// A client that connects to nobody yet.
+///
+/// # Errors
+/// A URL that is none, or a file of the section that cannot be used.
+pub(super) fn client(redis: &Redis) -> RedisResult<Client> {
+    let info = with_password(redis.url.as_str().into_connection_info()?, redis)?;
+    if !redis.url.starts_with("rediss://") {
+        return Client::open(info);
+    }
+    let parts = redis.tls().read().map_err(wrong)?;
+    let client_tls =
+        parts.identity.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: parts.ca })
+}
+
+fn with_password(info: ConnectionInfo, redis: &Redis) -> RedisResult<ConnectionInfo> {
+    if redis.password_file.is_empty() {
+        return Ok(info);
+    }
+    let password = sluice_access::secret("redis.password_file", &redis.password_file).map_err(wrong)?;
+    let settings = info.redis_settings().clone().set_password(password);
+    Ok(info.set_redis_settings(settings))
+}
+
+fn wrong(text: String) -> RedisError {
+    RedisError::from((ErrorKind::InvalidClientConfig, "redis", text))
+}
+
+/// The error with what an operator has to change, where its words tell it.
+pub(super) fn describe(error: &RedisError) -> String {
+    let said = error.to_string();
+    match fix_of(&said) {
+        Some(fix) => format!("{said}; {fix}"),
+        None => said,
+    }
+}
+
+const NAMES: TlsNames = TlsNames {
+    url: "redis.url",
+    ca: "redis.ca_file",
+    identity: "redis.cert_file and redis.key_file",
+    plain: "redis://",
+};
+
+fn fix_of(said: &str) -> Option<String> {
+    let has = |words: &[&str]| words.iter().any(|word| said.to_uppercase().contains(word));
+    if has(&["WRONGPASS", "NOAUTH", "AUTHENTICATION FAILED", "INVALID PASSWORD"]) {
+        Some("check the user and password of redis.url, or redis.password_file (ACL SETUSER)".to_owned())
+    } else if has(&["NOPERM"]) {
+        Some("give the user ~PREFIX:* and the commands that `ACL LOG` names".to_owned())
+    } else {
+        NAMES.fix(said)
+    }
+}
