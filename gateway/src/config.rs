@@ -95,10 +95,22 @@ impl Agent {
 pub struct Limits {
     /// Handshakes of all clients; above it they are answered 503 and told when to come back.
     pub handshakes_per_s: u32,
+    /// Rooms to which somebody subscribes while nobody else on this gateway is in them, of all clients together.
+    pub opened_rooms_per_s: u32,
+    /// Of one connection.
+    pub connection: ConnectionLimits,
     /// Of one user.
     pub user: PartyLimits,
     /// Of one address, a user's or that of many behind it.
     pub address: PartyLimits,
+}
+
+/// What one connection may do in a second; 0 = no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnectionLimits {
+    /// Pings and pongs, and requests that are refused for what they are.
+    pub other_frames_per_s: u32,
 }
 
 /// What one user or address may do in a second, and hold; 0 = no limit.
@@ -199,7 +211,19 @@ impl Default for Limits {
             questions_per_s: 5_000,
             history_bytes: defaults::HISTORY_BYTES_PER_ADDRESS,
         };
-        Self { handshakes_per_s: defaults::HANDSHAKES_PER_S, user, address }
+        Self {
+            handshakes_per_s: defaults::HANDSHAKES_PER_S,
+            opened_rooms_per_s: defaults::OPENED_ROOMS_PER_S,
+            connection: ConnectionLimits::default(),
+            user,
+            address,
+        }
+    }
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self { other_frames_per_s: defaults::OTHER_FRAMES_PER_S }
     }
 }
 

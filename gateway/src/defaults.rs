@@ -23,11 +23,19 @@ pub const UNIDENTIFIED_FRAMES_MAX: u8 = 2;
 
 /// Handshakes per second of all clients: above what a core has been seen to serve.
 pub const HANDSHAKES_PER_S: u32 = 20_000;
+/// Rooms opened per second by all clients. By its parts a room is about 1 KiB, so those that open them for ten seconds,
+/// with the burst, have 52,000 of them, 50 MiB. A crowd comes back to rooms that it shares: 10,000 clients with 10 rooms
+/// each to some thousand, which is below the burst.
+pub const OPENED_ROOMS_PER_S: u32 = 4_000;
+/// Pings and refused frames per second of one connection. Clients ping every few seconds.
+pub const OTHER_FRAMES_PER_S: u32 = 100;
 /// Seconds of them that may come at once: 60,000, the clients of a gateway that has gone.
 pub const CROWD_BURST_S: u64 = 3;
 /// Seconds of a user's or an address's rate that may be used at once: somebody who comes back subscribes to everything.
 pub const BURST_S: u64 = 5;
 
+/// What the system tells of sockets at once.
+pub const SOCKET_EVENTS_MAX: usize = 1_024;
 /// What one read takes from a socket at most: one buffer per shard, none per connection.
 pub const READ_CHUNK_BYTES: usize = 64 * 1024;
 /// Frames taken from one connection in one read: at 0.5 to 5 µs each one that never stops sending has at most a
@@ -53,12 +61,12 @@ pub const SHARD_UNANSWERED_ITEMS_MAX: usize = 32 * 1024;
 /// The same in bytes.
 pub const SHARD_UNANSWERED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Requests of one connection (history, presence, connect) without answer; then its socket is not read.
-pub const REQUESTS_MAX: usize = 8;
+pub const REQUESTS_MAX: u16 = 8;
 /// `sub`s of one connection without answer; then its socket is not read. As many as publishes.
-pub const SUBS_PENDING_MAX: usize = 256;
+pub const SUBS_PENDING_MAX: u16 = 256;
 /// Rooms a connection has left as the last one of its shard and whose interest is not removed yet; then its socket is
 /// not read. All that a connection may have, once in the 5 s that a room is kept for who comes back.
-pub const ROOMS_LEAVING_MAX: usize = ROOMS_PER_CONNECTION_MAX;
+pub const ROOMS_LEAVING_MAX: u16 = 1_000;
 /// Frames in a row that are not understood before a connection is closed.
 pub const BAD_FRAMES_MAX: u8 = 10;
 /// Rooms one connection may be subscribed to.

@@ -79,7 +79,7 @@ pub struct PageTo {
 pub struct Home {
     limits: HomeLimits,
     shards: usize,
-    rooms: IndexMap<RoomId, RoomEntry>,
+    rooms: IndexMap<RoomId, Box<RoomEntry>>,
     lanes: HashMap<u8, Lane>,
     /// Number of the last call of any room.
     last_call: CallId,
@@ -141,7 +141,7 @@ impl Home {
                 return;
             }
             let entry = RoomEntry::new(Arc::clone(&self.limits.room), self.shards);
-            self.rooms.insert(room.clone(), entry);
+            self.rooms.insert(room.clone(), Box::new(entry));
         }
         // Its head is asked every second from now on: what the first pushes did not bring is missed soon.
         self.mark_active(now, room);
@@ -149,13 +149,13 @@ impl Home {
             if need.attached {
                 entry.asker = by.map(|who| Asker::Connection(usize::from(who.shard), who.slot));
             } else {
-                entry.leavers.extend(by);
+                by.into_iter().for_each(|who| entry.leaves(who));
             }
         }
         self.with_room(now, room, ports, |entry, out| entry.room.need(now, shard, need, out));
         // Somebody wants it (again): nothing has to be removed.
         if let Some(entry) = self.rooms.get_mut(room).filter(|entry| entry.room.is_attached()) {
-            entry.leavers.drain(..).for_each(|who| ports.released(who));
+            entry.take_leavers().for_each(|who| ports.released(who));
         }
     }
 

@@ -33,6 +33,11 @@ pub enum Charge {
     Question,
 }
 
+/// Label of the metric for whoever opened rooms that nobody else here is in.
+pub const OPENED_ROOM: &str = "opened_room";
+/// Label of the metric for frames that no user's rate is for.
+pub const OTHER_FRAME: &str = "other_frame";
+
 impl Charge {
     /// Label of the metric.
     #[must_use]
@@ -113,6 +118,10 @@ pub struct Usages {
     entered: AtomicU64,
     /// Whoever was refused comes back at this rate: the queue of a crowd, without the crowd.
     returns: Bucket,
+    /// Rooms opened by all clients.
+    opened_rooms: (Rate, Bucket),
+    /// Frames of one connection that nothing else is charged for.
+    other_frames: Rate,
     user: PartyRates,
     address: PartyRates,
     users: UsageTable<UserId>,
@@ -130,6 +139,8 @@ impl Usages {
             handshakes: Bucket::default(),
             entered: AtomicU64::new(0),
             returns: Bucket::default(),
+            opened_rooms: (Rate::new(limits.opened_rooms_per_s, CROWD_BURST_S), Bucket::default()),
+            other_frames: Rate::new(limits.connection.other_frames_per_s, BURST_S),
             user: PartyRates::new(&limits.user),
             address: PartyRates::new(&limits.address),
             users: UsageTable::default(),
@@ -195,6 +206,25 @@ impl Usages {
         Duration::from_micros(of(user, &self.user).max(of(address, &self.address)))
     }
 
+    /// A client subscribed to a room that nobody else here is in: how long it is not read now.
+    ///
+    /// All clients share one rate, and by the time it is behind each user waits from its own last room on. Who opens
+    /// rooms all the time opens one in that time, as do all others like it; who seldom opens one waits for nobody. What
+    /// is behind grows until those that open all the time open as many together as the rate allows.
+    #[must_use]
+    pub fn opened_room(&self, user: Option<&Seat>) -> Duration {
+        let now = self.now();
+        let (rate, bucket) = &self.opened_rooms;
+        let behind = bucket.charge(*rate, now);
+        Duration::from_micros(user.map_or(behind, |user| user.space(behind, now)))
+    }
+
+    /// A frame came that costs an answer and that no rate of a user is for: how long its connection is not read now.
+    #[must_use]
+    pub fn other_frame(&self, frames: &Bucket) -> Duration {
+        Duration::from_micros(frames.charge(self.other_frames, self.now()))
+    }
+
     /// Handshakes let in since the start.
     #[must_use]
     pub fn entered(&self) -> u64 {
@@ -235,6 +265,8 @@ fn seconds(wait: Micros) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ConnectionLimits;
+    use crate::defaults;
 
     fn limits() -> Limits {
         let party = PartyLimits {
@@ -246,7 +278,14 @@ mod tests {
             questions_per_s: 1,
             history_bytes: 1_000,
         };
-        Limits { handshakes_per_s: 2, user: party.clone(), address: party }
+        let connection = ConnectionLimits { other_frames_per_s: 10 };
+        Limits {
+            handshakes_per_s: 2,
+            opened_rooms_per_s: 100,
+            connection,
+            user: party.clone(),
+            address: party,
+        }
     }
 
     fn ip(last: u8) -> Option<IpAddr> {
@@ -329,6 +368,85 @@ mod tests {
         assert_eq!(usages.charge(Some(&one), None, Charge::Subscribe), Duration::ZERO, "off");
         tokio::time::advance(Duration::from_millis(300)).await;
         assert_eq!(publish(&one), Duration::ZERO);
+    }
+
+    /// One that opens as many rooms as it may.
+    struct Creator {
+        seat: Seat,
+        opened: u64,
+        read_at: Instant,
+    }
+
+    impl Creator {
+        fn open(&mut self, usages: &Usages) {
+            while self.read_at <= Instant::now() {
+                self.opened += 1;
+                let wait = usages.opened_room(Some(&self.seat));
+                if !wait.is_zero() {
+                    // As a connection is paused: in whole ticks.
+                    self.read_at = Instant::now() + defaults::TICK * crate::tick::ticks(wait);
+                } else if self.opened.is_multiple_of(20) {
+                    self.read_at = Instant::now() + Duration::from_millis(1);
+                }
+            }
+        }
+    }
+
+    fn creators(usages: &Usages, users: usize) -> (Vec<Creator>, Seat) {
+        let seat = |n: usize| usages.identify(&UserId::parse(&format!("u{n}")).unwrap()).unwrap();
+        let creator = |n| Creator { seat: seat(n), opened: 0, read_at: Instant::now() };
+        ((0..users).map(creator).collect(), seat(users))
+    }
+
+    /// How many rooms each of these users opened in ten seconds, beside one that opens five a second, and the longest
+    /// that this one waited.
+    async fn ten_seconds(users: usize, limits: &Limits) -> (Vec<u64>, Duration) {
+        let usages = Usages::new(limits);
+        let (mut creators, quiet) = creators(&usages, users);
+        let mut longest = Duration::ZERO;
+        for ms in 0..10_000 {
+            creators.iter_mut().for_each(|creator| creator.open(&usages));
+            if ms % 200 == 0 {
+                longest = longest.max(usages.opened_room(Some(&quiet)));
+            }
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        (creators.iter().map(|creator| creator.opened).collect(), longest)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_opens_rooms_without_end_shares_the_rate_and_the_others_do_not_wait() {
+        let limits = Limits { handshakes_per_s: 0, opened_rooms_per_s: 4_000, ..limits() };
+        for users in [1, 8, 400] {
+            let (opened, longest) = ten_seconds(users, &limits).await;
+            let (all, most) = (opened.iter().sum::<u64>(), opened.iter().max().copied().unwrap_or(0));
+            let fair = all / users as u64;
+            assert!(all <= 4_000 * (10 + CROWD_BURST_S) * 11 / 10, "{users}: {all}");
+            assert!(most <= fair * 2, "{users}: one opened {most}, {fair} on average");
+            assert_eq!(longest, Duration::ZERO, "{users}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_that_comes_back_opens_its_rooms_at_once() {
+        let usages = Usages::new(&Limits::default());
+        for user in 0..1_000 {
+            let seat = usages.identify(&UserId::parse(&format!("u{user}")).unwrap()).unwrap();
+            for room in 0..10 {
+                assert_eq!(usages.opened_room(Some(&seat)), Duration::ZERO, "{user}, {room}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_that_nothing_else_is_charged_for_have_a_rate_for_each_connection() {
+        let usages = Usages::new(&limits());
+        let (one, other) = (Bucket::default(), Bucket::default());
+        for _ in 0..10 * BURST_S {
+            assert_eq!(usages.other_frame(&one), Duration::ZERO);
+        }
+        assert_eq!(usages.other_frame(&one), Duration::from_millis(100));
+        assert_eq!(usages.other_frame(&other), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -136,7 +136,7 @@ pub struct Room<R = Faithful> {
     read_backoff: Backoff,
     asking: Option<Waited>,
     interest: Interest,
-    shards: Vec<ShardState>,
+    shards: Box<[ShardState]>,
     /// Calls up to this one were begun before the room took its epoch. Replies to the others are believed.
     epoch_after: CallId,
     unattached_since: Option<Ms>,
@@ -171,7 +171,7 @@ impl<R: Rules> Room<R> {
             read_backoff: Backoff::default(),
             asking: None,
             interest: Interest::default(),
-            shards: vec![ShardState::default(); shards],
+            shards: vec![ShardState::default(); shards].into(),
             epoch_after: 0,
             unattached_since: None,
             reannounced_at: None,

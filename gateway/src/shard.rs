@@ -1,9 +1,9 @@
 //! A shard: one thread with its own runtime that owns its connections and what they are subscribed to, and
 //! is the home of its share of the rooms and lanes. Nothing in it is locked and nothing in it is shared.
 //!
-//! Work enters by the tasks of connections (`socket`), the queue from other shards and from the rest of
-//! the process ([`inbox`]), answers of logic, and time (`timers`). Everything runs in turns on one thread
-//! (`turn`); what a turn wrote for clients leaves at its end.
+//! Work enters by sockets that are ready (`sockets`, `socket`), the queue from other shards and from the
+//! rest of the process ([`inbox`]), answers of logic, and time (`timers`). Everything runs in turns on one
+//! thread (`turn`); what a turn wrote for clients leaves at its end.
 //!
 //! Data flows one way: socket → session → home or views → peers → socket. State has groups with private
 //! fields; the methods of `Shard` stand in the file of the state they change.
@@ -27,6 +27,7 @@ mod requests;
 pub mod runtime;
 pub mod shared;
 mod socket;
+mod sockets;
 mod timers;
 mod turn;
 mod unanswered;
@@ -34,13 +35,13 @@ mod upgrade;
 pub mod views;
 pub mod wheel;
 
-use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use mio::net::TcpStream;
 use sluice_proto::ids::SessionId;
-use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use self::authentications::Authentications;
@@ -56,6 +57,7 @@ use self::inbound::Inbound;
 use self::presence::Presences;
 use self::reports::Reports;
 use self::shared::Shared;
+use self::sockets::Sockets;
 use self::timers::Timers;
 use self::turn::{ShardCell, WeakCell};
 use self::unanswered::Unanswered;
@@ -64,7 +66,8 @@ use self::views::Views;
 use crate::address::{Address, ShardIx};
 use crate::defaults::{QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES};
 use crate::room::limits::ViewLimits;
-use crate::session::machine::Session;
+use crate::session::grants::SeenGrants;
+use crate::session::machine::{Session, SessionLimits};
 use crate::status::change;
 use crate::tick::ticks;
 use crate::uplink::Link;
@@ -76,6 +79,7 @@ pub(crate) struct Shard {
     /// Its own handle, for the tasks it starts.
     cell: WeakCell,
     timers: Timers,
+    sockets: Sockets,
     connections: Connections,
     buffers: ReadBuffers,
     unanswered: Unanswered,
@@ -85,12 +89,14 @@ pub(crate) struct Shard {
     views: Views,
     driver: HomeDriver,
     reports: Reports,
+    session_limits: Arc<SessionLimits>,
+    grants: SeenGrants,
     draining: Option<Draining>,
     counters: Counters,
 }
 
 impl Shard {
-    fn start(me: ShardIx, shared: Arc<Shared>, shards: &Shards) -> ShardCell {
+    fn start(me: ShardIx, shared: Arc<Shared>, shards: &Shards, sockets: Sockets) -> ShardCell {
         let config = &shared.config;
         let limits = ViewLimits {
             max_behind: config.max_behind,
@@ -108,7 +114,8 @@ impl Shard {
             me,
             cell,
             timers: Timers::new(Instant::now()),
-            connections: Connections::new(me, timeouts),
+            connections: Connections::new(me, timeouts, sockets.wanted()),
+            sockets,
             buffers: ReadBuffers::default(),
             unanswered: Unanswered::default(),
             authentications: Authentications::default(),
@@ -117,35 +124,41 @@ impl Shard {
             views: Views::new(Arc::new(limits)),
             driver: HomeDriver::new(me, shards),
             reports: Reports::default(),
+            session_limits: shared.session_limits(),
+            grants: SeenGrants::default(),
             draining: None,
             counters: Counters::default(),
             shared,
         })
     }
 
-    /// Makes a connection of an upgraded socket and starts its task.
-    fn admit(cell: &ShardCell, upgraded: Upgraded) {
-        let who = cell.turn(|shard| shard.enter(upgraded));
-        let cell = cell.clone();
-        let task = poll_fn(move |context| cell.turn(|shard| shard.poll_connection(who, context)));
-        // Not kept: it ends by itself when it finds its connection gone.
-        drop(spawn_local(task));
-    }
-
-    fn enter(&mut self, upgraded: Upgraded) -> Address {
+    /// Makes a connection of an upgraded socket.
+    ///
+    /// # Errors
+    /// The system has no more room for it; nothing is left of it then.
+    fn enter(&mut self, upgraded: Upgraded) -> io::Result<()> {
         let Upgraded { stream, token, rest, seat } = upgraded;
-        let (limits, since_ms) = (self.shared.session_limits(), self.shared.clock.now_ms());
+        // From the runtime's own set to ours.
+        let stream = TcpStream::from_std(stream.into_std()?);
+        let (limits, since_ms) = (Arc::clone(&self.session_limits), self.shared.clock.now_ms());
         let inbound = Inbound::with_rest(rest, &mut self.buffers.contexts);
         let who = self.connections.insert(|who, deadlines| {
             let session = Session::new(Link::new(SessionId::fresh(), who), limits);
             Connection::new(stream, session, inbound, deadlines, since_ms, seat)
         });
+        if let Some(connection) = self.connections.get(who)
+            && let Err(error) = self.sockets.enter(&mut connection.stream, who)
+        {
+            self.connections.remove(who.slot);
+            return Err(error);
+        }
+        self.connections.want(who.slot);
         self.authenticate(who, token.unwrap_or_default());
         // It was let in before the gate closed, and comes after everybody was listed: nobody else tells it.
         if self.draining.is_some() {
             self.admitted_while_draining(who);
         }
-        who
+        Ok(())
     }
 
     /// Ends what a connection takes part in: its rooms, its presence.

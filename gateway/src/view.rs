@@ -138,6 +138,11 @@ impl<R: Rules> View<R> {
     ) -> SubKey {
         // Its place in the order of subs: a hand-over answers all up to a number.
         self.number = shard.number();
+        // Most rooms of a shard have one subscriber, and a table grows to four at once.
+        if self.places.capacity() == 0 {
+            self.places.reserve_exact(1);
+            self.waiting.reserve_exact(1);
+        }
         let sub = key(self.places.insert(Place::Waiting(key(self.waiting.len()))));
         self.waiting.push(WaitingSub {
             sub,

@@ -24,8 +24,11 @@ pub(super) struct RoomEntry {
     /// The connection that subscribed last: its turn pays for calls about the room's interest.
     pub(super) asker: Option<Asker>,
     /// Connections that left as the last of their shard, and wait until that is carried out.
-    pub(super) leavers: Vec<Address>,
+    leavers: Option<Box<Leavers>>,
 }
+
+#[derive(Debug, Default)]
+struct Leavers(Vec<Address>);
 
 impl RoomEntry {
     pub(super) fn new(limits: Arc<RoomLimits>, shards: usize) -> Self {
@@ -35,8 +38,18 @@ impl RoomEntry {
             asked_head: false,
             due: None,
             asker: None,
-            leavers: Vec::new(),
+            leavers: None,
         }
+    }
+
+    /// This connection left as the last of its shard.
+    pub(super) fn leaves(&mut self, who: Address) {
+        self.leavers.get_or_insert_default().0.push(who);
+    }
+
+    /// Those that wait until their leaving is carried out: it is.
+    pub(super) fn take_leavers(&mut self) -> impl Iterator<Item = Address> + use<> {
+        self.leavers.take().into_iter().flat_map(|leavers| leavers.0)
     }
 }
 
@@ -94,7 +107,7 @@ impl Home {
                 Action::Forget => {
                     // The last room takes its number: passes go downwards and have seen that one.
                     let gone = self.rooms.swap_remove(room);
-                    let leavers = gone.into_iter().flat_map(|entry| entry.leavers);
+                    let leavers = gone.into_iter().flat_map(|mut entry| entry.take_leavers());
                     leavers.for_each(|who| ports.released(who));
                 }
             }
@@ -107,5 +120,16 @@ impl Home {
         // The one that wants it pays: a thousand rooms of one connection take that one's turn only.
         let asker = self.rooms.get(room).and_then(|entry| entry.asker.clone());
         asker.unwrap_or_else(|| Asker::Room(room.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_in_which_nothing_happens_stays_small() {
+        let size = size_of::<RoomEntry>();
+        assert!(size <= 384, "{size}: the next class of the allocator, for each room of a gateway");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Charge;
@@ -21,6 +21,8 @@ pub struct Usage {
     subscribes: Bucket,
     new_rooms: Bucket,
     questions: Bucket,
+    /// When the last room that nobody else was in was opened, or will have been.
+    opened_at: AtomicU64,
     /// Bytes of pages of history that may come, and of those that are not taken.
     page_bytes: AtomicUsize,
 }
@@ -31,10 +33,11 @@ impl Usage {
     }
 
     fn is_idle(&self, now: Micros) -> bool {
-        let Self { connections: _, handshakes, publishes, subscribes, new_rooms, questions, page_bytes } =
-            self;
+        let Self { connections: _, handshakes, publishes, subscribes, new_rooms, questions, .. } = self;
+        let Self { opened_at, page_bytes, .. } = self;
         let full = [handshakes, publishes, subscribes, new_rooms, questions].iter().all(|it| it.is_full(now));
-        full && self.connections() == 0 && page_bytes.load(Ordering::Relaxed) == 0
+        let paid = opened_at.load(Ordering::Relaxed) <= now && page_bytes.load(Ordering::Relaxed) == 0;
+        full && paid && self.connections() == 0
     }
 }
 
@@ -60,6 +63,14 @@ impl Seat {
 }
 
 impl Seat {
+    /// Another room of this user follows its last one after `behind`, or now if that is later: how long until then.
+    pub(super) fn space(&self, behind: Micros, now: Micros) -> Micros {
+        let next = |last: Micros| last.saturating_add(behind).max(now);
+        let last =
+            self.0.opened_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        next(last.unwrap_or_else(|same| same)) - now
+    }
+
     /// Takes so many bytes of what this user or address may have unread; 0 = no limit. Whoever has nothing may have
     /// any one page.
     pub(super) fn reserve(&self, bytes: usize, bytes_max: usize) -> Option<PageBytes> {

@@ -8,9 +8,12 @@ use sluice_proto::ids::{Epoch, Seq};
 
 use super::link::Frame;
 
-/// The stash of a room.
+/// The stash of a room: nearly always nothing.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
+pub(super) struct Ahead(Option<Box<Stash>>);
+
+#[derive(Debug, Default)]
+struct Stash {
     by_seq: BTreeMap<Seq, (Epoch, Bytes)>,
     bytes: usize,
 }
@@ -24,43 +27,49 @@ impl Ahead {
         seq: Seq,
         encode: impl FnOnce() -> Bytes,
     ) {
+        let stash = self.0.get_or_insert_default();
         // Dropped without a word: the room knows that it exists, and will read it.
-        if self.by_seq.len() >= items_max || self.bytes >= bytes_max {
+        if stash.by_seq.len() >= items_max || stash.bytes >= bytes_max {
             return;
         }
         // Brought by a second task: encoded once is enough.
-        if self.by_seq.get(&seq).is_some_and(|(of, _)| *of == epoch) {
+        if stash.by_seq.get(&seq).is_some_and(|(of, _)| *of == epoch) {
             return;
         }
         let bytes = encode();
-        self.bytes += bytes.len();
-        if let Some((_, replaced)) = self.by_seq.insert(seq, (epoch, bytes)) {
-            self.bytes -= replaced.len();
+        stash.bytes += bytes.len();
+        if let Some((_, replaced)) = stash.by_seq.insert(seq, (epoch, bytes)) {
+            stash.bytes -= replaced.len();
         }
     }
 
     /// Takes the message at `seq`.
     pub(super) fn take(&mut self, seq: Seq) -> Option<Frame> {
-        let (_, bytes) = self.by_seq.remove(&seq)?;
-        self.bytes -= bytes.len();
+        let stash = self.0.as_mut()?;
+        let (_, bytes) = stash.by_seq.remove(&seq)?;
+        stash.bytes -= bytes.len();
+        self.give_back();
         Some(Frame { seq, bytes })
     }
 
     /// Drops what lies at or before `head`.
     pub(super) fn drop_through(&mut self, head: Seq) {
-        while let Some(entry) = self.by_seq.first_entry() {
+        let Some(stash) = &mut self.0 else { return };
+        while let Some(entry) = stash.by_seq.first_entry() {
             if *entry.key() > head {
                 return;
             }
             let (_, bytes) = entry.remove();
-            self.bytes -= bytes.len();
+            stash.bytes -= bytes.len();
         }
+        self.give_back();
     }
 
     /// Empties the stash: the messages of `epoch` in order, the rest is dropped.
     pub(super) fn drain_epoch(&mut self, epoch: Epoch) -> impl Iterator<Item = Frame> + use<> {
-        self.bytes = 0;
-        std::mem::take(&mut self.by_seq)
+        let stash = self.0.take().unwrap_or_default();
+        stash
+            .by_seq
             .into_iter()
             .filter(move |(_, (of, _))| *of == epoch)
             .map(|(seq, (_, bytes))| Frame { seq, bytes })
@@ -68,18 +77,26 @@ impl Ahead {
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
-        self.by_seq.clear();
-        self.bytes = 0;
+        self.0 = None;
+    }
+
+    fn give_back(&mut self) {
+        self.0.take_if(|stash| stash.by_seq.is_empty());
     }
 
     /// How many messages wait.
     pub(super) fn len(&self) -> usize {
-        self.by_seq.len()
+        self.0.as_ref().map_or(0, |stash| stash.by_seq.len())
     }
 
     /// The lowest position waiting.
     pub(super) fn first(&self) -> Option<Seq> {
-        self.by_seq.first_key_value().map(|(seq, _)| *seq)
+        self.0.as_ref()?.by_seq.first_key_value().map(|(seq, _)| *seq)
+    }
+
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |stash| stash.bytes)
     }
 }
 
@@ -99,19 +116,19 @@ mod tests {
             stash(&mut ahead, own, seq, len);
         }
         stash(&mut ahead, own, 9, 500);
-        assert_eq!(ahead.bytes, 198, "the same message again is not kept twice");
+        assert_eq!(ahead.bytes(), 198, "the same message again is not kept twice");
         stash(&mut ahead, other, 7, 13);
-        assert_eq!(ahead.bytes, 200, "another history replaces it");
+        assert_eq!(ahead.bytes(), 200, "another history replaces it");
         assert_eq!(ahead.take(3).map(|frame| frame.bytes.len()), Some(30));
-        assert_eq!((ahead.bytes, ahead.take(3).is_none()), (170, true));
+        assert_eq!((ahead.bytes(), ahead.take(3).is_none()), (170, true));
         ahead.drop_through(5);
-        assert_eq!((ahead.bytes, ahead.first(), ahead.len()), (163, Some(6), 3));
+        assert_eq!((ahead.bytes(), ahead.first(), ahead.len()), (163, Some(6), 3));
         ahead.drop_through(6);
-        assert_eq!((ahead.bytes, ahead.first()), (63, Some(7)));
+        assert_eq!((ahead.bytes(), ahead.first()), (63, Some(7)));
         let kept: Vec<Seq> = ahead.drain_epoch(own).map(|frame| frame.seq).collect();
-        assert_eq!((kept, ahead.bytes, ahead.len()), (vec![9], 0, 0));
+        assert_eq!((kept, ahead.bytes(), ahead.len()), (vec![9], 0, 0));
         stash(&mut ahead, own, 1, 5);
         ahead.clear();
-        assert_eq!((ahead.bytes, ahead.len()), (0, 0));
+        assert_eq!((ahead.bytes(), ahead.len()), (0, 0));
     }
 }

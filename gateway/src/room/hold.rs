@@ -9,11 +9,17 @@ use super::link::Ms;
 /// What was learnt is worth half after this: one hiccup must not make the next gap last.
 const HALF_LIFE_MS: Ms = 1_000;
 
-/// The adaptive wait of one room.
+/// The adaptive wait of one room. While nothing was ever late there is nothing to keep.
 #[derive(Debug)]
 pub(super) struct Hold {
-    min_ms: Ms,
-    max_ms: Ms,
+    min_ms: u32,
+    max_ms: u32,
+    seen: Option<Box<Seen>>,
+}
+
+/// What was seen of pushes that were late.
+#[derive(Debug)]
+struct Seen {
     /// The wait as it was at the last lesson.
     hold_ms: Ms,
     /// When the wait was last changed.
@@ -26,78 +32,92 @@ pub(super) struct Hold {
 
 impl Hold {
     pub(super) fn new(limits: &RoomLimits) -> Self {
-        let (min_ms, max_ms) = (limits.hold_min_ms, limits.hold_max_ms);
-        Self { min_ms, max_ms, hold_ms: min_ms, learnt: 0, since: None, read: None }
+        let ms = |ms: Ms| u32::try_from(ms).unwrap_or(u32::MAX);
+        Self { min_ms: ms(limits.hold_min_ms), max_ms: ms(limits.hold_max_ms), seen: None }
+    }
+
+    fn min_ms(&self) -> Ms {
+        self.min_ms.into()
+    }
+
+    fn seen(&mut self) -> &mut Seen {
+        let hold_ms = self.min_ms();
+        self.seen.get_or_insert_with(|| Box::new(Seen { hold_ms, learnt: 0, since: None, read: None }))
     }
 
     /// The state after an event: is the message after `head` missing, and did the head move?
     pub(super) fn observe(&mut self, now: Ms, missing: bool) {
-        if !missing {
-            self.since = None;
-        } else if self.since.is_none() {
-            self.since = Some(now);
+        if missing {
+            self.seen().since.get_or_insert(now);
+        } else if let Some(seen) = &mut self.seen {
+            seen.since = None;
         }
     }
 
     /// A push filled the gap.
     pub(super) fn filled(&mut self, now: Ms) {
-        if let Some(since) = self.since.take() {
+        if let Some(since) = self.seen.as_mut().and_then(|seen| seen.since.take()) {
             self.inversion(now, now.saturating_sub(since));
         }
     }
 
     /// A push came for what was passed on already.
     pub(super) fn duplicate(&mut self, now: Ms, seq: Seq) {
-        if let Some((_, since)) = self.read.take_if(|(read, _)| *read == seq) {
+        let read = self.seen.as_mut().and_then(|seen| seen.read.take_if(|(read, _)| *read == seq));
+        if let Some((_, since)) = read {
             self.inversion(now, now.saturating_sub(since));
         }
     }
 
     /// The store is asked for `seq`.
     pub(super) fn read(&mut self, now: Ms, seq: Seq) {
-        self.read = Some((seq, self.since.unwrap_or(now)));
+        let seen = self.seen();
+        seen.read = Some((seq, seen.since.unwrap_or(now)));
     }
 
     /// An answer came: what is missing still is waited for anew, and the wait shrinks a little, since
     /// a lost push teaches nothing about late ones.
     pub(super) fn answered(&mut self, now: Ms) {
-        self.since = None;
+        self.seen().since = None;
         let hold_ms = self.hold_ms(now);
-        self.learn(now, hold_ms - (hold_ms - self.min_ms) / 8);
+        self.learn(now, hold_ms - (hold_ms - self.min_ms()) / 8);
     }
 
     /// Forgets the gap, keeps what was learnt.
     pub(super) fn reset(&mut self) {
-        self.since = None;
-        self.read = None;
+        if let Some(seen) = &mut self.seen {
+            (seen.since, seen.read) = (None, None);
+        }
     }
 
     /// When the store is to be read, if a message is missing.
     pub(super) fn due(&self) -> Option<Ms> {
-        self.since.map(|since| since + self.hold_ms(since))
+        let since = self.seen.as_ref()?.since?;
+        Some(since + self.hold_ms(since))
     }
 
     /// The wait for a push that is missing since `now`, ms.
     pub(super) fn hold_ms(&self, now: Ms) -> Ms {
-        let halved = now.saturating_sub(self.learnt) / HALF_LIFE_MS;
-        self.min_ms
-            + (self.hold_ms - self.min_ms).checked_shr(u32::try_from(halved).unwrap_or(u32::MAX)).unwrap_or(0)
+        let min_ms = self.min_ms();
+        let Some(Seen { hold_ms, learnt, .. }) = self.seen.as_deref() else { return min_ms };
+        let halved = now.saturating_sub(*learnt) / HALF_LIFE_MS;
+        min_ms + (hold_ms - min_ms).checked_shr(u32::try_from(halved).unwrap_or(u32::MAX)).unwrap_or(0)
     }
 
     fn inversion(&mut self, now: Ms, ms: Ms) {
         // No wait would have been long enough: a task was killed, and its notice came to another one when its time
         // was over. That says nothing about those who are late.
-        if ms > self.max_ms {
+        if ms > Ms::from(self.max_ms) {
             return;
         }
-        let (hold_ms, wanted) = (self.hold_ms(now), (2 * ms).clamp(self.min_ms, self.max_ms));
+        let (hold_ms, wanted) = (self.hold_ms(now), (2 * ms).clamp(self.min_ms(), self.max_ms.into()));
         let next = if wanted > hold_ms { wanted } else { hold_ms - (hold_ms - wanted) / 8 };
         self.learn(now, next);
     }
 
     fn learn(&mut self, now: Ms, hold_ms: Ms) {
-        self.hold_ms = hold_ms;
-        self.learnt = now;
+        let seen = self.seen();
+        (seen.hold_ms, seen.learnt) = (hold_ms, now);
     }
 }
 

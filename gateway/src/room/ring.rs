@@ -7,9 +7,12 @@ use sluice_proto::ids::Seq;
 
 use super::link::Frame;
 
-/// The recent past of a room.
+/// The recent past of a room. A room in which nothing was said holds a pointer to nothing.
 #[derive(Debug, Default)]
-pub struct Ring {
+pub struct Ring(Option<Box<Recent>>);
+
+#[derive(Debug, Default)]
+struct Recent {
     frames: VecDeque<Frame>,
     bytes: usize,
 }
@@ -19,13 +22,14 @@ impl Ring {
     /// (count, bytes). The newest stays whatever its size.
     #[inline]
     pub fn push(&mut self, frame: Frame, (items_max, bytes_max): (usize, usize)) {
-        debug_assert!(self.frames.back().is_none_or(|last| last.seq + 1 == frame.seq), "a hole in a ring");
-        self.bytes += frame.bytes.len();
-        self.frames.push_back(frame);
+        let Recent { frames, bytes } = &mut **self.0.get_or_insert_default();
+        debug_assert!(frames.back().is_none_or(|last| last.seq + 1 == frame.seq), "a hole in a ring");
+        *bytes += frame.bytes.len();
+        frames.push_back(frame);
         // Never the newest: a subscriber that is one behind would otherwise cost a read for a large message.
-        while self.frames.len() > 1 && (self.frames.len() > items_max || self.bytes > bytes_max) {
-            if let Some(oldest) = self.frames.pop_front() {
-                self.bytes -= oldest.bytes.len();
+        while frames.len() > 1 && (frames.len() > items_max || *bytes > bytes_max) {
+            if let Some(oldest) = frames.pop_front() {
+                *bytes -= oldest.bytes.len();
             }
         }
     }
@@ -33,21 +37,22 @@ impl Ring {
     /// The messages from `seq` on, oldest first, if the one at `seq` is here.
     #[must_use]
     pub fn from(&self, seq: Seq) -> Option<impl Iterator<Item = &Frame>> {
+        let frames = &self.0.as_ref()?.frames;
         // Positions are contiguous, so the place is a difference and nothing is searched.
-        let first = self.frames.front()?.seq;
+        let first = frames.front()?.seq;
         let at = usize::try_from(seq.checked_sub(first)?).ok()?;
-        (at < self.frames.len()).then(|| self.frames.range(at..))
+        (at < frames.len()).then(|| frames.range(at..))
     }
 
     /// First and last position here.
     #[must_use]
     pub fn ends(&self) -> Option<(Seq, Seq)> {
-        Some((self.frames.front()?.seq, self.frames.back()?.seq))
+        let frames = &self.0.as_ref()?.frames;
+        Some((frames.front()?.seq, frames.back()?.seq))
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        self.frames.clear();
-        self.bytes = 0;
+        self.0 = None;
     }
 }

@@ -6,6 +6,7 @@
 
 mod leaving;
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -65,6 +66,26 @@ pub enum NotIdentified {
     TooMany(u64),
 }
 
+/// What is kept of an [`Identity`].
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The user.
+    pub user: UserId,
+    /// What they may do.
+    pub grants: Grants,
+    /// Nobody vouched for them: they may still `connect`.
+    pub anonymous: bool,
+    /// When the token ends, milliseconds since 1970.
+    pub expires_at_ms: Option<NonZero<i64>>,
+}
+
+impl From<Identity> for Known {
+    /// The token is said once, and would be the largest part of an idle connection.
+    fn from(Identity { user, grants, anonymous, token: _, expires_at_ms }: Identity) -> Self {
+        Self { user, grants, anonymous, expires_at_ms: expires_at_ms.and_then(NonZero::new) }
+    }
+}
+
 /// Facts of the gateway that stand in `welcome`.
 #[derive(Debug, Clone)]
 pub struct WelcomeFacts {
@@ -93,15 +114,15 @@ enum SessionPhase {
 /// The state machine of a client on this gateway.
 #[derive(Debug)]
 pub struct Session {
-    limits: SessionLimits,
+    limits: Arc<SessionLimits>,
     link: Arc<Link>,
     phase: SessionPhase,
-    identity: Option<Arc<Identity>>,
-    /// `id` of the `connect` being checked; `None` outside while a token of the upgrade is checked.
-    connect: Option<RequestId>,
-    ending: Option<(Ending, u64)>,
-    unanswered: usize,
-    unanswered_bytes: usize,
+    identity: Option<Known>,
+    /// `id` of the `connect` being checked; none while a token of the upgrade is checked.
+    connect: RequestId,
+    ending: Option<Box<(Ending, u64)>>,
+    unanswered: u32,
+    unanswered_bytes: u32,
     minted: u64,
     bad_frames: u8,
     /// Before `welcome`.
@@ -113,7 +134,7 @@ impl Session {
     /// A session that begins by asking logic about `token` (from the upgrade; `None` = about a new
     /// anonymous user). The driver makes that call and reports by [`Session::identified`].
     #[must_use]
-    pub fn new(link: Arc<Link>, limits: SessionLimits) -> Self {
+    pub fn new(link: Arc<Link>, limits: Arc<SessionLimits>) -> Self {
         Self {
             limits,
             link,
@@ -138,8 +159,8 @@ impl Session {
 
     /// Who it is, once known.
     #[must_use]
-    pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_deref()
+    pub fn identity(&self) -> Option<&Known> {
+        self.identity.as_ref()
     }
 
     /// Whether it waits for the client's `connect`.
@@ -157,15 +178,15 @@ impl Session {
     /// Publishes without outcome.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        self.unanswered
+        self.unanswered as usize
     }
 
     /// Whether the next frame may be taken. While false the socket is not read: that is how overload is
     /// answered. (A session that leaves goes on reading, to refuse.)
     #[must_use]
     pub fn wants_frames(&self) -> bool {
-        let room = self.unanswered < self.limits.unanswered_max
-            && self.unanswered_bytes < self.limits.unanswered_bytes_max;
+        let room = (self.unanswered as usize) < self.limits.unanswered_max
+            && (self.unanswered_bytes as usize) < self.limits.unanswered_bytes_max;
         match self.phase {
             SessionPhase::Checking | SessionPhase::Left => false,
             SessionPhase::Anyone => true,
@@ -190,14 +211,12 @@ impl Session {
         if self.phase != SessionPhase::Checking {
             return;
         }
-        let id = self.connect.take().flatten();
+        let id = self.connect.take();
         match result {
-            Ok(mut identity) => {
+            Ok(identity) => {
                 let welcome = self.welcome(&identity, facts);
                 out.frame(|buf| codec::welcome(buf, &welcome, id.as_deref()));
-                // Said once; it would be the largest part of an idle connection.
-                identity.token = None;
-                self.identity = Some(Arc::new(identity));
+                self.identity = Some(identity.into());
                 self.phase = SessionPhase::Open;
             }
             Err(NotIdentified::Invalid(_)) if anonymous_try => self.phase = SessionPhase::Anyone,
@@ -278,7 +297,7 @@ impl Session {
             refuse(out, ErrorCode::BadRequest, text, false, id);
             return Todo::Nothing;
         }
-        self.connect = Some(id.map(Box::from));
+        self.connect = id.map(Box::from);
         self.phase = SessionPhase::Checking;
         Todo::Authenticate { token }
     }
@@ -286,7 +305,7 @@ impl Session {
     fn on_request(
         &mut self,
         request: Request<'_>,
-        who: &Identity,
+        who: &Known,
         id: Option<&str>,
         wall_ms: i64,
         out: &mut impl Sink,
@@ -335,7 +354,7 @@ impl Session {
         room: RoomId,
         key: Option<Key>,
         data: &RawValue,
-        who: &Identity,
+        who: &Known,
         id: Option<&str>,
         wall_ms: i64,
         out: &mut impl Sink,
@@ -367,7 +386,7 @@ impl Session {
         };
         // Counted before the lane has it: from here on it must have an outcome, whatever happens.
         self.unanswered += 1;
-        self.unanswered_bytes += publish.cost();
+        self.unanswered_bytes = self.unanswered_bytes.saturating_add(cost(&publish));
         Todo::Publish(publish)
     }
 
@@ -375,7 +394,7 @@ impl Session {
     pub fn answered(&mut self, answered: &Answered, out: &mut impl Sink) {
         let Answered { publish, outcome } = answered;
         self.unanswered = self.unanswered.saturating_sub(1);
-        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(publish.cost());
+        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(cost(publish));
         // `bye` was said: a frame after it would be taken for one of the next connection.
         if self.phase == SessionPhase::Left {
             return;
@@ -433,6 +452,11 @@ impl Session {
     pub fn floods(&self) -> bool {
         self.identity.is_none() && self.unidentified_bytes > UNIDENTIFIED_BYTES_MAX
     }
+}
+
+/// A publish is a frame, which has far fewer bytes than 4 GiB.
+fn cost(publish: &Publish) -> u32 {
+    u32::try_from(publish.cost()).unwrap_or(u32::MAX)
 }
 
 /// Milliseconds after which a token that could not be checked is worth another try.

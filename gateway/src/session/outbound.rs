@@ -10,9 +10,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control
 
 use crate::defaults::{WRITE_CHUNK_BYTES, WRITES_PER_TURN};
 
-/// Frames in order, the first perhaps partly written. An empty one holds no memory.
+/// Frames in order, the first perhaps partly written. An empty one is a pointer to nothing: nearly all connections
+/// have nothing queued nearly always.
 #[derive(Debug, Default)]
-pub struct Outbound {
+pub struct Outbound(Option<Box<Pieces>>);
+
+#[derive(Debug, Default)]
+struct Pieces {
     pieces: VecDeque<Piece>,
     bytes: usize,
     /// The first frame is written in part: what is left of it has to follow.
@@ -40,7 +44,8 @@ pub enum Flushed {
 /// Buffers that connections of a shard use in turn: nothing is held by a connection that is idle.
 #[derive(Debug)]
 pub struct Spare {
-    queues: Vec<VecDeque<Piece>>,
+    /// With nothing in them.
+    queues: Vec<Outbound>,
     gather: Vec<u8>,
 }
 
@@ -90,39 +95,36 @@ impl Outbound {
             return;
         }
         // Only now: an idle connection has no queue, and most are idle.
-        if self.pieces.capacity() == 0 {
-            self.pieces = spare.queues.pop().unwrap_or_default();
-        }
-        self.bytes += bytes.len();
-        self.pieces.push_back(Piece { bytes, ends_frame });
+        let queue =
+            self.0.get_or_insert_with(|| spare.queues.pop().and_then(|queue| queue.0).unwrap_or_default());
+        queue.bytes += bytes.len();
+        queue.pieces.push_back(Piece { bytes, ends_frame });
     }
 
     /// How many bytes wait.
     #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.bytes
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.bytes)
     }
 
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.0.as_ref().is_none_or(|queue| queue.pieces.is_empty())
     }
 
     /// Forgets what waits, for a connection that is gone.
     pub fn clear(&mut self, spare: &mut Spare) {
-        self.pieces.clear();
-        self.bytes = 0;
-        self.begun = false;
         self.release(spare);
     }
 
     /// Forgets what waits but for the rest of a frame of which a part was written.
     pub fn give_up(&mut self) {
-        let rest = self.pieces.iter().position(|piece| piece.ends_frame).map_or(0, |at| at + 1);
+        let Some(queue) = &mut self.0 else { return };
+        let rest = queue.pieces.iter().position(|piece| piece.ends_frame).map_or(0, |at| at + 1);
         // A frame that was begun must end: what follows would be taken for its rest.
-        self.pieces.truncate(if self.begun { rest } else { 0 });
-        self.bytes = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
+        queue.pieces.truncate(if queue.begun { rest } else { 0 });
+        queue.bytes = queue.pieces.iter().map(|piece| piece.bytes.len()).sum();
     }
 
     /// Writes what waits, several frames in one write, until the socket blocks or it is others' turn.
@@ -134,21 +136,22 @@ impl Outbound {
         spare: &mut Spare,
         mut write: impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> io::Result<(Flushed, usize)> {
+        let Some(queue) = &mut self.0 else { return Ok((Flushed::Empty, 0)) };
         let mut written = 0;
         // A reader that is fast and has much waiting would else keep the shard from all others.
         for _ in 0..WRITES_PER_TURN {
-            let Some(Piece { bytes: front, .. }) = self.pieces.front() else { break };
+            let Some(Piece { bytes: front, .. }) = queue.pieces.front() else { break };
             // One piece, or one that fills a write alone, is offered where it lies: nothing is copied.
-            let chunk = if self.pieces.len() == 1 || front.len() >= WRITE_CHUNK_BYTES {
+            let chunk = if queue.pieces.len() == 1 || front.len() >= WRITE_CHUNK_BYTES {
                 &front[..front.len().min(WRITE_CHUNK_BYTES)]
             } else {
-                gather(&self.pieces, &mut spare.gather)
+                gather(&queue.pieces, &mut spare.gather)
             };
             let offered = chunk.len();
             match write(chunk) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    self.advance(count);
+                    queue.advance(count);
                     written += count;
                     // It took less than it was offered: to ask again would cost a call that says the same.
                     if count < offered {
@@ -162,13 +165,25 @@ impl Outbound {
                 Err(error) => return Err(error),
             }
         }
-        if self.pieces.is_empty() {
+        if queue.pieces.is_empty() {
             self.release(spare);
             return Ok((Flushed::Empty, written));
         }
         Ok((Flushed::Yielded, written))
     }
 
+    fn release(&mut self, spare: &mut Spare) {
+        let Some(mut queue) = self.0.take() else { return };
+        // One that grew large would keep its memory for connections that need a few places.
+        if queue.pieces.capacity() <= SPARE_FRAMES_MAX && spare.queues.len() < SPARE_QUEUES_MAX {
+            queue.pieces.clear();
+            (queue.bytes, queue.begun) = (0, false);
+            spare.queues.push(Self(Some(queue)));
+        }
+    }
+}
+
+impl Pieces {
     fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         while count > 0 {
@@ -181,15 +196,6 @@ impl Outbound {
             count -= front.bytes.len();
             self.begun = !front.ends_frame;
             self.pieces.pop_front();
-        }
-    }
-
-    fn release(&mut self, spare: &mut Spare) {
-        let queue = std::mem::take(&mut self.pieces);
-        let capacity = queue.capacity();
-        // One that grew large would keep its memory for connections that need a few places.
-        if capacity > 0 && capacity <= SPARE_FRAMES_MAX && spare.queues.len() < SPARE_QUEUES_MAX {
-            spare.queues.push(queue);
         }
     }
 }

@@ -3,15 +3,12 @@
 
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use sluice_proto::grpc::{AuthenticateReply, Grants as WireGrants};
 use sluice_proto::ids::{Epoch, RoomId, UserId};
 use sluice_proto::limits::TOKENS_PER_CALL_MAX;
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
@@ -174,6 +171,8 @@ impl Shard {
         let former = self.change(who, change::disconnected_by_change);
         let result = if epoch.is_some() { identity(result) } else { Err(NotIdentified::Unavailable) };
         let result = result.and_then(|identity| self.take_user_seat(who, identity));
+        let result =
+            result.map(|identity| Identity { grants: self.grants.share(identity.grants), ..identity });
         let facts = self.shared.welcome_facts(epoch.unwrap_or(NO_EPOCH));
         let expires_ms = result.as_ref().ok().and_then(|identity| identity.expires_at_ms);
         let known = result.is_ok();
@@ -236,12 +235,10 @@ async fn answers(shared: &Arc<Shared>, asked: &[Question]) -> (Vec<Authenticated
     (shared.calls.authenticate(&tokens, by).await, until_epoch(shared).await)
 }
 
-/// Whether a client has gone without another word. Its socket is not read while it is being checked, but the kernel has
-/// told the runtime of its end.
+/// Whether a client has gone without another word. Its socket is not read while it is being checked, but the system has
+/// told of its end.
 fn has_left(connection: &Connection) -> bool {
-    let ready = pin!(connection.stream.ready(Interest::READABLE));
-    let Poll::Ready(ready) = ready.poll(&mut Context::from_waker(Waker::noop())) else { return false };
-    if connection.inbound.has_rest() || !ready.is_ok_and(|ready| ready.is_read_closed()) {
+    if connection.inbound.has_rest() || !connection.read_closed {
         return false;
     }
     // What it said before its end may be a publish that it waits to see answered.

@@ -4,10 +4,13 @@
 //! that got something is written to once. No allocation, wake-up or channel per message and connection.
 
 use std::collections::VecDeque;
+use std::io::Write;
+use std::rc::Rc;
 use std::task::Waker;
 
 use bytes::Bytes;
 use slab::Slab;
+use tokio::sync::Notify;
 
 use super::connection::{Connection, ConnectionPhase, Deadlines};
 use super::wheel::{Wheel, WheelEntry};
@@ -31,6 +34,11 @@ pub struct Connections {
     encode: Vec<u8>,
     dirty: VecDeque<u32>,
     writer: Option<Waker>,
+    /// Connections to be looked at, each once: their sockets are ready, or they may be read again.
+    ready: VecDeque<Address>,
+    /// Told when there is one and nobody looks.
+    wanted: Rc<Notify>,
+    looked_at: bool,
     /// Bytes that wait for all sockets.
     queued: usize,
     /// Messages appended, and bytes written, since last asked.
@@ -63,7 +71,7 @@ pub enum Written {
 impl Connections {
     /// A shard without connections.
     #[must_use]
-    pub fn new(me: ShardIx, timeouts: Timeouts) -> Self {
+    pub fn new(me: ShardIx, timeouts: Timeouts, wanted: Rc<Notify>) -> Self {
         Self {
             me,
             by_slot: Slab::new(),
@@ -75,6 +83,9 @@ impl Connections {
             encode: Vec::with_capacity(1024),
             dirty: VecDeque::new(),
             writer: None,
+            ready: VecDeque::new(),
+            wanted,
+            looked_at: false,
             queued: 0,
             delivered: 0,
             written: 0,
@@ -126,9 +137,67 @@ impl Connections {
 
     /// Has all look again whether they may read.
     pub fn resume_all(&mut self) {
-        for (_, connection) in &mut self.by_slot {
-            connection.resume(false);
+        for slot in 0..self.by_slot.capacity() {
+            self.resume(u32::try_from(slot).unwrap_or(u32::MAX), false);
         }
+    }
+
+    /// Has a connection looked at if it may be read now and could not before.
+    pub fn resume(&mut self, slot: u32, over_budget: bool) {
+        // Only who was paused: this is called after each outcome and each write, and a look is a turn.
+        if let Some(connection) = self.at(slot)
+            && connection.paused
+            && connection.wants_bytes(over_budget)
+        {
+            connection.paused = false;
+            self.want(slot);
+        }
+    }
+
+    /// Has a connection looked at, after those that wait for it already.
+    pub fn want(&mut self, slot: u32) {
+        let Some(connection) = self.by_slot.get_mut(slot as usize) else { return };
+        if std::mem::replace(&mut connection.ready, true) {
+            return;
+        }
+        self.ready.push_back(connection.address());
+        if !std::mem::replace(&mut self.looked_at, true) {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// The system told something of a socket.
+    pub fn told(&mut self, who: Address, readable: bool, writable: bool, read_closed: bool) {
+        let Some(connection) = self.get(who) else { return };
+        connection.readable |= readable;
+        connection.read_closed |= read_closed;
+        let takes_again = writable && std::mem::replace(&mut connection.blocked, false);
+        if takes_again {
+            self.mark(who.slot);
+        }
+        if readable {
+            self.want(who.slot);
+        }
+    }
+
+    /// The next connection to be looked at.
+    pub fn next_ready(&mut self) -> Option<Address> {
+        let who = self.ready.pop_front()?;
+        if let Some(connection) = self.get(who) {
+            connection.ready = false;
+        }
+        Some(who)
+    }
+
+    /// Those that are ready are being looked at: whoever becomes ready need not say so.
+    pub fn begin_look(&mut self) {
+        self.looked_at = true;
+    }
+
+    /// The look ends; `true` = there are more, and there will be another.
+    pub fn end_look(&mut self) -> bool {
+        self.looked_at = !self.ready.is_empty();
+        self.looked_at
     }
 
     /// Messages appended and bytes written since last asked.
@@ -154,7 +223,7 @@ impl Connections {
 
     /// The connection, if it is still the same one.
     pub fn get(&mut self, address: Address) -> Option<&mut Connection> {
-        self.at(address.slot).filter(|connection| connection.address == address)
+        self.at(address.slot).filter(|connection| connection.address() == address)
     }
 
     /// Appends encoded frames to a connection's queue; they are written at the end of this turn.
@@ -248,8 +317,8 @@ impl Connections {
         if connection.outbound.is_empty() {
             return Written::All;
         }
-        let stream = &connection.stream;
-        let result = connection.outbound.flush(&mut self.spare, |bytes| stream.try_write(bytes));
+        let mut stream = &connection.stream;
+        let result = connection.outbound.flush(&mut self.spare, |bytes| stream.write(bytes));
         let Ok((flushed, count)) = result else { return Written::Broken };
         self.written += count as u64;
         self.queued = self.queued.saturating_sub(count);
@@ -264,11 +333,7 @@ impl Connections {
                 Written::All
             }
             Flushed::Blocked => {
-                // Only its own task can wait for the socket: nobody writes to it before that has space.
-                if !connection.blocked {
-                    connection.blocked = true;
-                    connection.wake();
-                }
+                connection.blocked = true;
                 self.arm(slot);
                 Written::Some
             }
@@ -288,7 +353,7 @@ impl Connections {
         let at = connection.next_deadline(slow);
         // A later one needs no entry now: it is put in when the one in the wheel comes.
         if at < connection.deadlines.armed_at {
-            let entry = WheelEntry { slot, generation: connection.address.generation, at };
+            let entry = WheelEntry { slot, generation: connection.address().generation, at };
             connection.deadlines.armed_at = self.wheel.insert(entry);
         }
     }
@@ -313,7 +378,7 @@ impl Connections {
     pub fn due(&mut self, entry: WheelEntry) -> Option<&mut Connection> {
         let connection = self.by_slot.get_mut(entry.slot as usize)?;
         // The slot is another's, or the deadline has moved since: entries are never taken out.
-        if connection.address.generation != entry.generation || connection.deadlines.armed_at != entry.at {
+        if connection.address().generation != entry.generation || connection.deadlines.armed_at != entry.at {
             return None;
         }
         connection.deadlines.armed_at = NEVER;
@@ -329,6 +394,7 @@ impl Connections {
             if self.by_slot.is_empty() {
                 self.spare.trim(0);
                 self.dirty.shrink_to_fit();
+                self.ready = VecDeque::new();
                 self.by_slot.shrink_to_fit();
             }
         }
@@ -351,7 +417,7 @@ impl Connections {
 }
 
 fn mark(connection: &mut Connection, slot: u32, dirty: &mut VecDeque<u32>, writer: &mut Option<Waker>) {
-    // A blocked one is written to by its task, as soon as the socket has space.
+    // A blocked one takes nothing: it is marked as soon as the system tells of space.
     if connection.dirty || connection.blocked {
         return;
     }
@@ -389,3 +455,6 @@ impl Sink for FrameSink<'_> {
         self.written = true;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::Shard;
+use super::connection::Connection;
 use super::counters::Departure;
 use super::inbox::Close;
 use super::turn::{Budget, ShardCell};
@@ -187,7 +188,7 @@ impl Shard {
 
     /// All connections in random order: nobody is always the first.
     fn everybody(&self) -> Vec<Address> {
-        let mut all: Vec<Address> = self.connections.iter().map(|connection| connection.address).collect();
+        let mut all: Vec<Address> = self.connections.iter().map(Connection::address).collect();
         all.shuffle(&mut rand::rng());
         all
     }

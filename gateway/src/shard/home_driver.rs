@@ -314,7 +314,7 @@ impl Shard {
         let over_budget = self.unanswered.over_budget();
         if let Some(connection) = self.connections.get(who) {
             connection.rooms_leaving = connection.rooms_leaving.saturating_sub(1);
-            connection.resume(over_budget);
+            self.connections.resume(who.slot, over_budget);
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a client asks for: publishes and subscriptions go to the home of their room, questions go to logic.
 
+use std::time::Duration;
+
 use sluice_proto::grpc::{RoomPage, StatusChange};
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_proto::wire::codec::{self, HistoryRange};
@@ -8,9 +10,10 @@ use sluice_proto::wire::{ErrorCode, WireError};
 use super::Shard;
 use crate::address::Address;
 use crate::defaults::ROOMS_PER_CONNECTION_MAX;
-use crate::limits::Charge;
+use crate::limits::{Charge, OPENED_ROOM, OTHER_FRAME};
 use crate::session::todo::{RequestId, Todo};
 use crate::status::change;
+use crate::subscription::AlreadySubscribed;
 use crate::tick::{NEVER, ticks};
 
 /// An epoch that differs from every store's.
@@ -37,24 +40,42 @@ impl Shard {
             Todo::Publish(_) => Charge::Publish,
             Todo::Subscribe { .. } => Charge::Subscribe,
             Todo::History { .. } | Todo::Presence { .. } => Charge::Question,
-            Todo::Nothing | Todo::Authenticate { .. } | Todo::Unsubscribe { .. } => return,
+            // Answered already: a `ping`, or what was refused.
+            Todo::Nothing => return self.charge_other_frame(who),
+            Todo::Authenticate { .. } | Todo::Unsubscribe { .. } => return,
         };
         self.charge_as(who, charge);
     }
 
     pub(super) fn charge_as(&mut self, who: Address, charge: Charge) {
-        let now = self.connections.tick();
         let Some(connection) = self.connections.get(who) else { return };
         let (user, address) = (connection.user_seat.as_ref(), connection.address_seat.as_ref());
         let wait = self.shared.usages.charge(user, address, charge);
-        if wait.is_zero() {
-            return;
-        }
+        self.throttle(who, wait, charge.label());
+    }
+
+    /// Charges a frame that no rate of a user is for: each costs an answer, or the reading of it.
+    pub(super) fn charge_other_frame(&mut self, who: Address) {
+        let Some(connection) = self.connections.get(who) else { return };
+        let wait = self.shared.usages.other_frame(&connection.other_frames);
+        self.throttle(who, wait, OTHER_FRAME);
+    }
+
+    fn charge_opened_room(&mut self, who: Address) {
+        let Some(connection) = self.connections.get(who) else { return };
+        let wait = self.shared.usages.opened_room(connection.user_seat.as_ref());
+        self.throttle(who, wait, OPENED_ROOM);
+    }
+
+    /// Does not read from a connection for so long.
+    fn throttle(&mut self, who: Address, wait: Duration, label: &'static str) {
+        let now = self.connections.tick();
+        let Some(connection) = self.connections.get(who).filter(|_| !wait.is_zero()) else { return };
         let until = now.saturating_add(ticks(wait));
         let deadlines = &mut connection.deadlines;
         // `NEVER` is the greatest tick: as a maximum it would win, and the client would not be read again.
         deadlines.read_at = if deadlines.read_at == NEVER { until } else { deadlines.read_at.max(until) };
-        self.shared.metrics.throttled(charge.label());
+        self.shared.metrics.throttled(label);
         self.connections.arm(who.slot);
     }
 
@@ -73,14 +94,20 @@ impl Shard {
         {
             let text = format!("a connection may subscribe to {ROOMS_PER_CONNECTION_MAX} rooms");
             self.refuse(who, ErrorCode::BadRequest, text, false, id);
+            self.charge_other_frame(who);
             return;
         }
         let epoch = epoch.map(|read| read.unwrap_or(NO_EPOCH));
         let echo = id.clone();
-        if !self.views.subscribe(&mut self.connections, who, room.clone(), (after, epoch), id) {
-            let text = format!("already subscribed to {:?}; unsub first", room.as_str());
-            self.refuse(who, ErrorCode::AlreadySubscribed, text, false, echo);
-            return;
+        match self.views.subscribe(&mut self.connections, who, room.clone(), (after, epoch), id) {
+            Ok(true) => self.charge_opened_room(who),
+            Ok(false) => {}
+            Err(AlreadySubscribed) => {
+                let text = format!("already subscribed to {:?}; unsub first", room.as_str());
+                self.refuse(who, ErrorCode::AlreadySubscribed, text, false, echo);
+                self.charge_other_frame(who);
+                return;
+            }
         }
         self.follow_up();
     }
@@ -89,6 +116,7 @@ impl Shard {
         let Some(had_joined) = self.views.unsubscribe(&mut self.connections, who, room.as_str()) else {
             let text = format!("not subscribed to {:?}", room.as_str());
             self.refuse(who, ErrorCode::NotSubscribed, text, false, id);
+            self.charge_other_frame(who);
             return;
         };
         self.connections.text(who.slot, |out| codec::ok_unsub(out, room, id.as_deref()));

@@ -11,8 +11,9 @@ use std::thread;
 
 use sluice_lifecycle::{Scope, TaskGuard};
 use sluice_service::process::StartError;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
+use tokio::task::coop::unconstrained;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use super::Shard;
 use super::handle::Shards;
 use super::inbox::Incoming;
 use super::shared::Shared;
+use super::sockets::{self, Sockets, WatchedPoll};
 use super::turn::{Budget, ShardCell};
 use crate::address::ShardIx;
 use crate::defaults::{INBOX_MESSAGES_MAX, INBOX_PER_TURN};
@@ -58,10 +60,10 @@ pub fn start(count: usize, scope: &Scope, start: impl Fn() -> Start) -> Result<S
         };
         let builder = thread::Builder::new().name(format!("shard-{index}"));
         builder
-            .spawn(move || match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => {
+            .spawn(move || match Builder::new_current_thread().enable_all().build().and_then(with_sockets) {
+                Ok((runtime, sockets)) => {
                     drop(ready.send(Ok(())));
-                    LocalSet::new().block_on(&runtime, thread.run());
+                    LocalSet::new().block_on(&runtime, thread.run(sockets));
                 }
                 Err(error) => drop(ready.send(Err(error))),
             })
@@ -70,6 +72,14 @@ pub fn start(count: usize, scope: &Scope, start: impl Fn() -> Start) -> Result<S
         result.recv().unwrap_or_else(|_| Err(Error::other("the thread died"))).map_err(failed)?;
     }
     Ok(shards)
+}
+
+fn with_sockets(runtime: Runtime) -> Result<(Runtime, (Sockets, WatchedPoll)), Error> {
+    let sockets = {
+        let _inside = runtime.enter();
+        Sockets::new()?
+    };
+    Ok((runtime, sockets))
 }
 
 struct ShardThread {
@@ -82,10 +92,11 @@ struct ShardThread {
 }
 
 impl ShardThread {
-    async fn run(self) {
+    async fn run(self, sockets: (Sockets, WatchedPoll)) {
         let Self { me, start: Start { shared, reporter, mut missed }, shards, mut inbox, stop, guard } = self;
-        let cell = Shard::start(me, shared, &shards);
-        start_tasks(&cell, reporter);
+        let (sockets, poll) = sockets;
+        let cell = Shard::start(me, shared, &shards, sockets);
+        start_tasks(&cell, reporter, poll);
         let mut received = Vec::with_capacity(INBOX_PER_TURN);
         let mut messages = VecDeque::with_capacity(INBOX_PER_TURN);
         let mut before = *missed.borrow_and_update();
@@ -121,7 +132,16 @@ impl ShardThread {
     }
 }
 
-fn start_tasks(cell: &ShardCell, reporter: mpsc::Sender<Report>) {
+fn start_tasks(cell: &ShardCell, reporter: mpsc::Sender<Report>, poll: WatchedPoll) {
+    let owner = cell.clone();
+    drop(spawn_local(unconstrained(async move {
+        if let Err(error) = sockets::run(owner, poll).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "This shard hears of no socket any more."
+            );
+        }
+    })));
     let writer = cell.clone();
     drop(spawn_local(poll_fn(move |context| {
         writer.turn(|shard| shard.write_all(context.waker(), Budget::begin()));

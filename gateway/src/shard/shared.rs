@@ -143,12 +143,12 @@ impl Shared {
 
     /// Bounds of every session.
     #[must_use]
-    pub fn session_limits(&self) -> SessionLimits {
-        SessionLimits {
+    pub fn session_limits(&self) -> Arc<SessionLimits> {
+        Arc::new(SessionLimits {
             unanswered_max: UNANSWERED_ITEMS_MAX,
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             bad_frames_max: BAD_FRAMES_MAX,
             not_after_ms: i64::try_from(self.config.not_after().as_millis()).unwrap_or(i64::MAX),
-        }
+        })
     }
 }

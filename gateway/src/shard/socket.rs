@@ -2,12 +2,11 @@
 //! outcomes, `bye`, close frame, the client's answer, end of TCP.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::pin::pin;
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::yield_now;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -40,70 +39,44 @@ fn after_others(context: &mut Context<'_>) {
 }
 
 impl Shard {
-    /// One turn of a connection's task: writes what the socket now takes, reads what it brought.
-    pub(super) fn poll_connection(&mut self, who: Address, context: &mut Context<'_>) -> Poll<()> {
-        let Some(connection) = self.connections.get(who) else { return Poll::Ready(()) };
-        if !connection.waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
-            connection.waker = Some(context.waker().clone());
-        }
-        while let Some(connection) = self.connections.get(who).filter(|connection| connection.blocked) {
-            // Again until the socket blocks: only then does the system tell this task of new space.
-            match connection.stream.poll_write_ready(context) {
-                Poll::Pending => break,
-                Poll::Ready(Err(_)) => self.drop_connection(who),
-                Poll::Ready(Ok(())) => {
-                    connection.blocked = false;
-                    self.write(who.slot);
-                }
-            }
-        }
+    /// A connection's turn: reads what its socket brought. With more to read it has another, after the others.
+    pub(super) fn attend(&mut self, who: Address) {
         for _ in 0..READS_PER_TURN {
-            match self.read_some(who, context) {
-                Poll::Ready(true) => {}
-                Poll::Ready(false) => return self.poll_result(who),
-                Poll::Pending => return Poll::Pending,
+            if !self.read_some(who) {
+                return;
             }
         }
-        after_others(context);
-        self.poll_result(who)
+        self.connections.want(who.slot);
     }
 
-    fn poll_result(&mut self, who: Address) -> Poll<()> {
-        if self.connections.get(who).is_some() { Poll::Pending } else { Poll::Ready(()) }
-    }
-
-    /// One read, unless back-pressure forbids it: `Ready(true)` = something was read.
-    fn read_some(&mut self, who: Address, context: &mut Context<'_>) -> Poll<bool> {
-        let Some(connection) = self.connections.get(who) else { return Poll::Ready(false) };
-        if !connection.wants_bytes(self.unanswered.over_budget()) {
+    /// One read, unless back-pressure forbids it. `false` = there is nothing to read, or nobody to read from.
+    fn read_some(&mut self, who: Address) -> bool {
+        let over_budget = self.unanswered.over_budget();
+        let Some(connection) = self.connections.get(who) else { return false };
+        if !connection.wants_bytes(over_budget) {
             connection.paused = true;
-            return Poll::Pending;
+            return false;
         }
         connection.paused = false;
-        // What was read before goes first: no byte may ever come to wake us for it.
+        // What was read before goes first: no byte may ever come to tell us of it.
         if connection.inbound.has_rest() {
             let rest = connection.inbound.take_rest();
             self.take_bytes(who, &rest, Some(&rest));
-            return Poll::Ready(true);
+            return true;
+        }
+        if !connection.readable {
+            return false;
         }
         let mut chunk = self.buffers.take_chunk();
-        let mut buffer = ReadBuf::new(&mut chunk);
-        let result = Pin::new(&mut connection.stream).poll_read(context, &mut buffer);
-        let count = buffer.filled().len();
-        let result = match result {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) if count > 0 => {
-                connection.session.on_bytes(count);
-                self.take_bytes(who, &chunk[..count], None);
-                Poll::Ready(true)
-            }
-            Poll::Ready(Ok(()) | Err(_)) => {
-                self.drop_connection(who);
-                Poll::Ready(false)
-            }
-        };
+        let read = connection.read(&mut chunk);
+        if let Ok(Some(count @ 1..)) = read {
+            connection.session.on_bytes(count);
+            self.take_bytes(who, &chunk[..count], None);
+        } else if !matches!(read, Ok(None)) {
+            self.drop_connection(who);
+        }
         self.buffers.return_chunk(chunk);
-        result
+        matches!(read, Ok(Some(1..)))
     }
 
     /// Bytes of a client: frames, or what is thrown away because nothing more is taken from it.
@@ -158,6 +131,8 @@ impl Shard {
                     reading.message()?;
                     self.peer_closed(who, goodbye);
                 }
+                // A ping is owed an answer, which the library has appended; a pong costs the reading.
+                Some(Message::Ping(_) | Message::Pong(_)) if serving => self.charge_other_frame(who),
                 Some(
                     Message::Text(_)
                     | Message::Binary(_)
@@ -211,7 +186,7 @@ impl Shard {
                 if let Some((ending, bye)) = connection.session.take_bye(resend_ms) {
                     self.send_bye(who, &ending, &bye);
                 } else {
-                    connection.resume(over_budget);
+                    self.connections.resume(who.slot, over_budget);
                 }
             }
             // The kernel may have taken the close frame in this very turn.
@@ -243,7 +218,7 @@ impl Shard {
             connection.phase = ConnectionPhase::Closing;
             // What was held back may hold the client's own close frame.
             connection.paused = false;
-            connection.wake();
+            self.connections.want(who.slot);
         }
     }
 
@@ -269,7 +244,7 @@ impl Shard {
         let written = self.connections.write(slot);
         let over_budget = self.unanswered.over_budget();
         let Some(connection) = self.connections.at(slot) else { return };
-        let who = connection.address;
+        let who = connection.address();
         // The other end is gone: nothing that waits can be delivered, and nobody can hear `bye`.
         if written == Written::Broken {
             self.drop_connection(who);
@@ -279,7 +254,8 @@ impl Shard {
             self.close_frame_written(who);
             return;
         }
-        connection.resume(over_budget);
+        self.connections.resume(slot, over_budget);
+        let Some(connection) = self.connections.at(slot) else { return };
         let has_room = slow_client::may_catch_up(connection.outbound.bytes(), QUEUE_LOW_BYTES);
         let (behind, asks_history) = (connection.behind > 0, connection.history.is_some());
         if has_room && asks_history {
@@ -324,7 +300,7 @@ impl Shard {
         }
         connection.phase = ConnectionPhase::Lingering;
         connection.deadlines.close_by = at;
-        connection.wake();
+        self.connections.want(who.slot);
         self.connections.arm(who.slot);
     }
 
@@ -342,9 +318,7 @@ impl Shard {
         self.detach(who, false);
         self.count_departure(who, cut);
         if let Some(connection) = self.connections.get(who) {
-            // Its task may be the caller of this: it ends when it is polled next, by the phase or the missing slot.
             connection.phase = ConnectionPhase::Gone;
-            connection.wake();
             self.connections.remove(who.slot);
             self.on_removed();
         }
@@ -354,7 +328,7 @@ impl Shard {
     pub(super) fn on_deadline(&mut self, entry: WheelEntry) {
         let (now, slow) = (self.connections.tick(), self.connections.timeouts().slow);
         let Some(connection) = self.connections.due(entry) else { return };
-        let who = connection.address;
+        let who = connection.address();
         let deadlines = &mut connection.deadlines;
         if deadlines.close_by <= now {
             // The close frame was taken, only its answer is missing: the end is still an orderly one.
@@ -389,7 +363,7 @@ impl Shard {
         if deadlines.expires_at != NEVER
             && let Some(at_ms) = session.identity().and_then(|identity| identity.expires_at_ms)
         {
-            deadlines.expires_at = tick_of(at_ms, wall_ms, now);
+            deadlines.expires_at = tick_of(at_ms.get(), wall_ms, now);
         }
         if deadlines.expires_at <= now {
             deadlines.expires_at = NEVER;

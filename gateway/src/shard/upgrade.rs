@@ -30,16 +30,22 @@ pub(super) struct Upgraded {
 /// Serves the upgrade of one client. The place it takes among the connections is given back unless it is admitted.
 pub(super) async fn serve(cell: ShardCell, shared: Arc<Shared>, socket: StdStream) {
     let upgraded = timeout(HANDSHAKE_WITHIN, handshake(&shared, socket)).await;
-    if let Ok(Ok(Some(admitted))) = upgraded {
+    let entered = upgraded.map(|upgraded| upgraded.and_then(|upgraded| enter(&cell, upgraded)));
+    if matches!(entered, Ok(Ok(true))) {
         shared.metrics.accepted.inc();
-        super::Shard::admit(&cell, admitted);
         return;
     }
     // A refusal has been counted by its own reason.
-    if !matches!(upgraded, Ok(Ok(None))) {
+    if !matches!(entered, Ok(Ok(false))) {
         shared.refusals.abandoned(&shared.metrics);
     }
     shared.stats.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// `false`: there is nobody to enter.
+fn enter(cell: &ShardCell, upgraded: Option<Upgraded>) -> io::Result<bool> {
+    let Some(upgraded) = upgraded else { return Ok(false) };
+    cell.turn(|shard| shard.enter(upgraded)).map(|()| true)
 }
 
 /// `None`: it was refused, or went away by itself.

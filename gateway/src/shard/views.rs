@@ -1,7 +1,7 @@
 //! The rooms of a shard that somebody here is subscribed to: drives their views and gives what they want
 //! to the connections' queues. What has to leave the shard is collected for the caller.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::defaults::ROOMS_PER_TURN;
 use crate::room::limits::ViewLimits;
 use crate::room::link::{HandOver, Ms, Need, Page, Run};
 use crate::session::todo::RequestId;
-use crate::subscription::{Ask, ConnKey, SubFrame, SubKey};
+use crate::subscription::{AlreadySubscribed, Ask, ConnKey, SubFrame, SubKey};
 use crate::view::{self, View};
 
 /// What views want of the rest of the gateway, in order.
@@ -48,7 +48,8 @@ pub enum Want {
 #[derive(Debug)]
 pub struct Views {
     limits: Arc<ViewLimits>,
-    by_key: Slab<RoomView>,
+    /// Boxed, so that the table stays small while it grows.
+    by_key: Slab<Box<RoomView>>,
     by_room: HashMap<RoomId, u32>,
     number: u64,
     wants: Vec<Want>,
@@ -86,7 +87,10 @@ impl Views {
         std::mem::take(&mut self.wants)
     }
 
-    /// A connection subscribes; `false` = it is subscribed already.
+    /// A connection subscribes; says whether it is the first in this room here.
+    ///
+    /// # Errors
+    /// It is subscribed already.
     pub fn subscribe(
         &mut self,
         connections: &mut Connections,
@@ -94,35 +98,36 @@ impl Views {
         room: RoomId,
         (after, epoch): (Option<Seq>, Option<Epoch>),
         id: RequestId,
-    ) -> bool {
+    ) -> Result<bool, AlreadySubscribed> {
         // Gone within this very turn: nobody is left to be told that it was a second time.
-        let Some(connection) = connections.get(who) else { return true };
+        let Some(connection) = connections.get(who) else { return Ok(false) };
         if connection.subscriptions.get(room.as_str()).is_some() {
-            return false;
+            return Err(AlreadySubscribed);
         }
-        let key = match self.by_room.get(&room) {
-            Some(key) => *key,
+        let known = self.by_room.get(&room).copied();
+        let key = match known {
+            Some(key) => key,
             None => {
                 let room_view =
                     RoomView { room: room.clone(), view: View::new(Arc::clone(&self.limits)), due: None };
-                let key = slot(self.by_key.insert(room_view));
+                let key = slot(self.by_key.insert(Box::new(room_view)));
                 self.by_room.insert(room.clone(), key);
                 key
             }
         };
-        let Some((room_view, mut ports)) = self.lend(connections, key) else { return true };
+        let Some((room_view, mut ports)) = self.lend(connections, key) else { return Ok(false) };
         ports.by = Some(who);
         let sub = room_view.view.sub(who.slot, after, epoch, &mut ports);
         // The name as the room has it: one copy for all.
         let room = room_view.room.clone();
-        let entry = SubscriptionEntry { view: key, sub, id: RefCell::new(id), joined: Cell::new(false) };
+        let entry = SubscriptionEntry { view: key, sub, id: Cell::new(id), joined: Cell::new(false) };
         if let Some(connection) = connections.get(who)
             && connection.subscriptions.insert(room, entry).is_ok()
         {
             connection.subs_pending += 1;
             self.subscriptions += 1;
         }
-        true
+        Ok(known.is_none())
     }
 
     /// A subscription ends: whether it had been answered; `None` = there was none.
@@ -130,9 +135,9 @@ impl Views {
         let entry = connections.get(who)?.subscriptions.remove(room)?;
         let was_last = self.leave(connections, &entry, Some(who));
         if let Some(connection) = connections.get(who) {
-            connection.subs_pending -= usize::from(!entry.joined.get());
+            connection.subs_pending -= u16::from(!entry.joined.get());
             // Until the home says that nothing of it is left to be done.
-            connection.rooms_leaving += usize::from(was_last);
+            connection.rooms_leaving += u16::from(was_last);
         }
         Some(entry.joined.get())
     }
@@ -244,8 +249,7 @@ impl Views {
         connections: &'a mut Connections,
         key: u32,
     ) -> Option<(&'a mut RoomView, ViewPorts<'a>)> {
-        let RoomView { room, .. } = self.by_key.get(key as usize)?;
-        let room = room.clone();
+        let room = self.by_key.get(key as usize)?.room.clone();
         let room_view = self.by_key.get_mut(key as usize)?;
         let ports = ViewPorts {
             connections,
@@ -323,7 +327,7 @@ impl ViewPorts<'_> {
         let Some(entry) = connection.subscriptions.get(self.room.as_str()) else { return };
         if !entry.joined.replace(true) {
             connection.subs_pending -= 1;
-            self.wants.push(Want::Joined(connection.address, self.room.clone()));
+            self.wants.push(Want::Joined(connection.address(), self.room.clone()));
         }
     }
 }
@@ -380,4 +384,15 @@ impl view::ViewOutput for ViewPorts<'_> {
 #[expect(clippy::cast_possible_truncation, reason = "bounded by connections times rooms")]
 fn slot(index: usize) -> u32 {
     index as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_with_one_subscriber_stays_small() {
+        let size = size_of::<RoomView>();
+        assert!(size <= 224, "{size}: the next class of the allocator, for each room of each shard");
+    }
 }

@@ -10,9 +10,6 @@ use crate::rules::{Rule, Rules};
 use crate::slow_client;
 use crate::subscription::{Ask, CatchingUp, SubFrame, SubKey, WaitingFor, WaitingSub};
 
-/// Places kept for subscriptions that fall behind.
-const WAITING_KEPT: usize = 4;
-
 /// What the row says about one subscription.
 enum Advance {
     Live,
@@ -167,8 +164,8 @@ impl<R: Rules> View<R> {
             *place = Place::Waiting(at);
         }
         if self.waiting.is_empty() {
-            // A crowd that caught up leaves no empty places behind.
-            self.waiting.shrink_to(WAITING_KEPT);
+            // A crowd that caught up leaves no empty places behind, and nearly all rooms are caught up.
+            self.waiting = Vec::new();
         }
         taken
     }
@@ -177,6 +174,9 @@ impl<R: Rules> View<R> {
         let WaitingSub { sub, conn, .. } = self.take_waiting(key(at));
         if let Some(place) = self.places.get_mut(sub as usize) {
             *place = Place::Live(key(self.live.len()));
+        }
+        if self.live.capacity() == 0 {
+            self.live.reserve_exact(1);
         }
         self.live.push(LiveSub { conn, sub });
         shard.behind(conn, false);

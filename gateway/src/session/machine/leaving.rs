@@ -17,7 +17,7 @@ impl Session {
         }
         // The first reason stands: later ones follow from it.
         if self.ending.is_none() {
-            self.ending = Some((ending, reconnect_ms));
+            self.ending = Some(Box::new((ending, reconnect_ms)));
         }
     }
 
@@ -35,9 +35,9 @@ impl Session {
         }
         // Only now that all have their outcome: then the client knows exactly what to send again (A5).
         if self.ending.is_none() && self.link.fenced() {
-            self.ending = Some((Ending::Resend, resend_ms));
+            self.ending = Some(Box::new((Ending::Resend, resend_ms)));
         }
-        let (ending, reconnect_ms) = self.ending.take()?;
+        let (ending, reconnect_ms) = *self.ending.take()?;
         self.phase = SessionPhase::Left;
         let bye = ending.bye(reconnect_ms);
         Some((ending, bye))
@@ -51,7 +51,7 @@ impl Session {
         }
         self.link.fence();
         self.phase = SessionPhase::Left;
-        let (ending, reconnect_ms) = self.ending.take().unwrap_or((ending, reconnect_ms));
+        let (ending, reconnect_ms) = self.ending.take().map_or((ending, reconnect_ms), |ending| *ending);
         Some(ending.bye(reconnect_ms))
     }
 }

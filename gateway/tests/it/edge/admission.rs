@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
-use sluice_gateway::config::{Config, Limits, PartyLimits};
+use sluice_gateway::config::{Config, ConnectionLimits, Limits, PartyLimits};
 use sluice_proto::wire::close;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -24,7 +24,9 @@ const NO_LIMIT: PartyLimits = PartyLimits {
 };
 
 fn limited(change: impl FnOnce(&mut Limits)) -> Config {
-    let mut limits = Limits { handshakes_per_s: 0, user: NO_LIMIT, address: NO_LIMIT };
+    let connection = ConnectionLimits { other_frames_per_s: 0 };
+    let mut limits =
+        Limits { handshakes_per_s: 0, opened_rooms_per_s: 0, connection, user: NO_LIMIT, address: NO_LIMIT };
     change(&mut limits);
     Config { shards: 1, limits, ..Config::default() }
 }

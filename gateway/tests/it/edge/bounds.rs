@@ -26,7 +26,7 @@ use super::rig::{Client, Rig};
 async fn a_question_too_many_is_refused_at_once() {
     let rig = Rig::start(1, false).await;
     let mut crowd = Vec::new();
-    for _ in 0..=QUESTIONS_MAX / REQUESTS_MAX {
+    for _ in 0..=QUESTIONS_MAX / usize::from(REQUESTS_MAX) {
         crowd.push(Client::connect(&rig).await);
     }
     rig.logic.hold(true);

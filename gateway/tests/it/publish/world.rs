@@ -203,7 +203,7 @@ impl<R: Rules> World<R> {
             bad_frames_max: 10,
             not_after_ms: 60_000,
         };
-        let mut session = Session::new(link, limits);
+        let mut session = Session::new(link, Arc::new(limits));
         let grants = Grants::from(grpc::Grants { sub: vec![], r#pub: vec!["*".into()] });
         let user = UserId::parse(&self.clients[n].name).expect("valid");
         let identity = Identity { user, grants, anonymous: false, token: None, expires_at_ms: None };
