@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use sluice_cluster::Etcd;
 use sluice_cluster::solo::{SoloCluster, SoloRegistry};
 use sluice_cluster::{Duty, Registration};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_presence::memory::MemoryPresence;
 use sluice_queue::memory::MemoryQueue;
 use sluice_service::clock::Clock;
-use sluice_service::config::sections::Etcd;
 use sluice_store::Store;
 
 use crate::shared_store::SharedStore;
