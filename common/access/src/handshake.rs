@@ -23,7 +23,8 @@ impl TlsNames {
         // The server's words first: an alert names what it thinks of our certificate.
         if has(&["certificaterequired", "receivedfatalalert", "fatalalert"]) && !has(&["protocolversion"]) {
             Some(format!("the server wants to see a certificate that its authority signed: set {identity}"))
-        } else if has(&["unknownissuer", "caasendentity", "causedasend"]) {
+        } else if has(&["unknownissuer", "badsignature", "caasendentity", "causedasend"]) {
+            // A bad signature: an authority made anew under its old name has another key.
             Some(format!("name the authority that signed the server's certificate in {ca}"))
         } else if has(&["notvalidforname"]) {
             Some(format!(
@@ -54,6 +55,7 @@ mod tests {
     fn each_wrong_thing_names_its_setting() {
         for (said, fix) in [
             ("invalid peer certificate: UnknownIssuer", "redis.ca_file"),
+            ("invalid peer certificate: BadSignature", "redis.ca_file"),
             ("invalid peer certificate: certificate not valid for name \"a\"", "redis.url"),
             ("invalid peer certificate: certificate expired: verification time …", "not valid now"),
             ("received fatal alert: CertificateRequired", "redis.cert_file"),

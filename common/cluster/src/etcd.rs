@@ -19,7 +19,7 @@ use etcd_client::ConnectOptions;
 use sluice_lifecycle::Scope;
 use sluice_proto::ids::InstanceId;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::registry::EtcdRegistry;
@@ -36,6 +36,8 @@ use crate::{
 const CALL: Duration = Duration::from_millis(500);
 /// The same for the last call: less than what the services give it, so that it can say what went wrong.
 const REVOKE: Duration = Duration::from_millis(400);
+/// Pause before it is repeated.
+const REVOKE_AGAIN: Duration = Duration::from_millis(20);
 /// etcd grants no shorter lease.
 const LEASE_TTL_MIN: Duration = Duration::from_secs(2);
 
@@ -216,13 +218,25 @@ impl Cluster for EtcdCluster {
         self.0.closed.cancel();
         // Taken out, so that a second close has nothing to give back.
         let Some(lease) = self.0.lease.send_replace(None) else { return Ok(()) };
+        let mut reason = format!("etcd did not answer within {} ms", REVOKE.as_millis());
         // Removes the instance and its duties with the lease, in one step.
-        let reason = match timeout(REVOKE, self.0.registry.revoke(lease)).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("etcd did not answer within {} ms", REVOKE.as_millis()),
+        let revoke = async {
+            loop {
+                match self.0.registry.revoke(lease).await {
+                    Ok(()) | Err(RegistryError::LeaseGone) => return true,
+                    Err(error) => reason = error.to_string(),
+                }
+                // One that is away refuses what the next would take: the client chooses among them by chance.
+                if !self.0.registry.has_several_endpoints() {
+                    return false;
+                }
+                sleep(REVOKE_AGAIN).await;
+            }
         };
-        Err(NotGivenBack { reason, expires_in: self.0.ttl })
+        match timeout(REVOKE, revoke).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(NotGivenBack { reason, expires_in: self.0.ttl }),
+        }
     }
 }
 

@@ -116,6 +116,10 @@ impl EtcdRegistry {
         answer(client.lease_keep_alive(lease)).await.map(drop)
     }
 
+    pub(super) fn has_several_endpoints(&self) -> bool {
+        self.endpoints.len() > 1
+    }
+
     pub(super) async fn revoke(&self, lease: i64) -> Result<()> {
         let mut client = self.client().await?;
         answer(client.lease_revoke(lease)).await.map(drop)

@@ -102,6 +102,8 @@ async fn one_slow_call_leaves_everybody_their_connection() {
     let server = TestServer::start_with(ServerKind::Redis, args).await;
     let presence = open(Redis::at(&server.url()));
     let marker = presence.marker().await.unwrap();
+    // The server knows the script: the late call is one that it executes.
+    presence.apply(&instance("b"), &[interest("other")]).await.unwrap();
     let client = ::redis::Client::open(server.url()).unwrap();
     let config = ::redis::AsyncConnectionConfig::new().set_response_timeout(None);
     let mut admin = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();

@@ -1,7 +1,5 @@
 //! The page of `sluice dev` in a real browser: services are rolled and killed under it, and it misses nothing.
 
-use std::net::TcpListener;
-
 use serde_json::json;
 
 use crate::browser::Browser;
@@ -38,11 +36,7 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    // Not on the usual ports, which it would come back to: while it is down another test's services would take
-    // them, and answer this browser.
-    let usual = [8080, 8081].map(|port| TcpListener::bind(("127.0.0.1", port)));
     let mut dev = Dev::start(dir.path(), &["--gateways", "3"]);
-    drop(usual);
     browser.open(dev.page()).await;
     browser.until("client.active?.live").await;
     publish(&mut browser, "hello from a browser").await;
