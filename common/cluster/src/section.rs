@@ -93,9 +93,10 @@ impl Etcd {
         let short = (*ttl < LEASE_TTL_MIN_S)
             .then(|| format!("etcd.lease_ttl_s is {ttl}, etcd grants {LEASE_TTL_MIN_S} at least"));
         let clear = endpoints.iter().any(|url| !url.starts_with("https://"));
-        let clear = (clear && self.tls().any()).then(|| {
-            "etcd.ca_file, etcd.cert_file and etcd.key_file are for TLS: every one of etcd.endpoints must then begin \
-             with https://"
+        let encrypted = endpoints.iter().any(|url| url.starts_with("https://"));
+        let clear = (clear && (encrypted || self.tls().any())).then(|| {
+            "with TLS (an https:// among etcd.endpoints, etcd.ca_file, etcd.cert_file, etcd.key_file) every one of \
+             etcd.endpoints must begin with https://"
                 .to_owned()
         });
         let secret = !password.is_empty() || !password_file.is_empty();
@@ -128,8 +129,10 @@ mod tests {
         assert!(!format!("{secured:?}").contains("hush"));
         let wrong = Etcd { endpoints: vec!["http://a:2379".into()], user: String::new(), ..secured };
         let wrong = wrong.check();
-        assert!(wrong[0].contains("must then begin with https://"), "{wrong:?}");
+        assert!(wrong[0].contains("must begin with https://"), "{wrong:?}");
         assert!(wrong[1].contains("etcd.user and etcd.password"), "{wrong:?}");
+        let mixed = Etcd::at(["http://a:2379", "https://b:2379"]).check();
+        assert!(mixed[0].contains("must begin with https://"), "{mixed:?}");
         assert_eq!(Etcd { endpoints: Vec::new(), lease_ttl_s: 1, ..Etcd::default() }.check().len(), 2);
     }
 }

@@ -127,12 +127,13 @@ impl Clocks {
         }
     }
 
-    /// Whether all clocks are near enough.
+    /// Whether this clock is near enough to anybody's: one peer that is far from all others must not take all who hear
+    /// of it out of service.
     ///
     /// # Errors
-    /// Whose is not, and by how much.
+    /// By how much it is not.
     pub fn verdict(&self) -> Result<(), String> {
-        match self.worst() {
+        match self.nearest() {
             Some((peer, ahead_ms)) if Duration::from_millis(ahead_ms.unsigned_abs()) > self.0.bound => {
                 let side = if ahead_ms > 0 { "behind" } else { "ahead of" };
                 Err(format!(
@@ -148,10 +149,18 @@ impl Clocks {
 
     /// Whose clock differs most.
     fn worst(&self) -> Option<(String, i64)> {
+        self.lately().into_iter().max_by_key(|(_, ahead_ms)| ahead_ms.unsigned_abs())
+    }
+
+    /// Whose clock differs least.
+    fn nearest(&self) -> Option<(String, i64)> {
+        self.lately().into_iter().min_by_key(|(_, ahead_ms)| ahead_ms.unsigned_abs())
+    }
+
+    fn lately(&self) -> Vec<(String, i64)> {
         let peers = self.peers();
         let lately = peers.iter().filter(|(_, peer)| peer.at.elapsed() < FORGOTTEN_AFTER);
-        let worst = lately.max_by_key(|(_, peer)| peer.ahead_ms.unsigned_abs());
-        worst.map(|(name, peer)| (name.clone(), peer.ahead_ms))
+        lately.map(|(name, peer)| (name.clone(), peer.ahead_ms)).collect()
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<String, Compared>> {
@@ -209,14 +218,18 @@ mod tests {
         compare("logic-1", 10_000_005);
         assert!(!clocks.due("logic-1"));
         compare("logic-2", 11_200_010);
+        assert_eq!(clocks.verdict(), Ok(()), "it is that of logic-2 that is wrong");
+        assert!(metrics.encode().contains("sluice_test_clock_offset_seconds 1200.0"), "{}", metrics.encode());
+        compare("logic-1", 11_300_010);
         let why = clocks.verdict().expect_err("twenty minutes");
         assert!(why.contains("1200 s behind that of logic-2"), "{why}");
-        assert!(metrics.encode().contains("sluice_test_clock_offset_seconds 1200.0"), "{}", metrics.encode());
-        compare("logic-2", 8_800_000);
-        assert!(clocks.verdict().expect_err("the other way").contains("1200 s ahead of that of logic-2"));
+        compare("logic-1", 8_800_000);
+        compare("logic-2", 8_700_000);
+        assert!(clocks.verdict().expect_err("the other way").contains("1200 s ahead of that of logic-1"));
         compare("logic-2", 10_000_000);
         assert_eq!(clocks.verdict(), Ok(()));
         compare("logic-2", 11_200_010);
+        assert!(clocks.verdict().is_err());
         tokio::time::advance(FORGOTTEN_AFTER).await;
         assert_eq!(clocks.verdict(), Ok(()), "nobody has heard of it for long");
         assert!(clocks.due("logic-1"));

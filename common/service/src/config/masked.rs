@@ -114,7 +114,11 @@ fn mask_url(text: &mut String) {
     let options = text[start..].find("=").map_or(text.len(), |at| start + at);
     let end = text[start..options].rfind('?').map_or(options, |at| start + at);
     let end = if text[start..end].contains('@') { end } else { options };
-    if let Some(at) = text[start..end].rfind('@').map(|at| start + at)
+    let behind = text[start..end].rfind('@').map(|at| start + at);
+    // A "=" may also stand in the password: an "@" before the first "/" ends one in any case.
+    let authority = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
+    let within = text[start..authority].rfind('@').map(|at| start + at);
+    if let Some(at) = behind.max(within)
         && let Some(colon) = text[start..at].find(':').map(|colon| start + colon)
     {
         text.replace_range(colon + 1..at, MASK);
@@ -171,6 +175,12 @@ mod tests {
         mask_password(&mut url);
         assert_eq!(url, "redis://:********@h:1");
         for (url, shown) in [
+            ("postgres://sluice:aHVzaA==@db:5432/sluice", "postgres://sluice:********@db:5432/sluice"),
+            ("rediss://:aHVzaA=@redis:6379/0", "rediss://:********@redis:6379/0"),
+            (
+                "postgres://u:hu=sh@a,b/db?sslmode=verify-full",
+                "postgres://u:********@a,b/db?sslmode=verify-full",
+            ),
             ("postgres://u:hu?sh@db:5432/sluice", "postgres://u:********@db:5432/sluice"),
             ("postgres://u:hush@db/sluice?user=a@b", "postgres://u:********@db/sluice?user=a@b"),
             ("postgres://db/sluice?password=hush&x=1", "postgres://db/sluice?password=********&x=1"),

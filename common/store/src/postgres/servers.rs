@@ -86,6 +86,8 @@ impl Servers {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no answer within {HOST_WITHIN:?}"),
             };
+            // Whoever dials next goes on here: this call may be cut off before it has tried them all.
+            self.served.store((at + 1) % count, Ordering::Relaxed);
             said.push(format!("{}:{}: {error}", options.get_host(), options.get_port()));
         }
         // Also when all are standbys: one of them is about to be promoted.
