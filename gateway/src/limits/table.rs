@@ -11,6 +11,8 @@ use super::bucket::{Bucket, Micros};
 
 /// Entries below which nobody looks for what can be forgotten.
 const SWEEP_MIN: usize = 64;
+/// Longest wait between two rooms of one user: a debt that a crowd has run up is not paid by who comes later.
+const BEHIND_MAX: Micros = 5_000_000;
 
 /// What one user or address uses.
 #[derive(Debug, Default)]
@@ -65,10 +67,15 @@ impl Seat {
 impl Seat {
     /// Another room of this user follows its last one after `behind`, or now if that is later: how long until then.
     pub(super) fn space(&self, behind: Micros, now: Micros) -> Micros {
-        let next = |last: Micros| last.saturating_add(behind).max(now);
-        let last =
-            self.0.opened_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
-        next(last.unwrap_or_else(|same| same)) - now
+        let behind = behind.min(BEHIND_MAX);
+        // Kept is the time and one more: 0 = none was opened, and the first waits for nobody.
+        let next = |kept: Micros| match kept.checked_sub(1) {
+            None => now,
+            Some(last) => last.saturating_add(behind).max(now),
+        };
+        let opened = &self.0.opened_at;
+        let kept = opened.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |kept| Some(next(kept) + 1));
+        next(kept.unwrap_or_else(|same| same)) - now
     }
 
     /// Takes so many bytes of what this user or address may have unread; 0 = no limit. Whoever has nothing may have

@@ -122,7 +122,10 @@ impl Shard {
         self.connections.arm(who.slot);
         let question = Question { who, token, by: Instant::now() + CONNECT_WITHIN };
         match self.authentications.push(asker, question) {
-            Ok(()) => self.ask_who(),
+            // Not in the turn that reads: what came with the token is out of its place there, and a client that has
+            // sent its last would be taken for one that left.
+            Ok(()) if !self.authentications.asking => self.call_about(Vec::new()),
+            Ok(()) => {}
             // Beyond what could be answered in time nobody is kept waiting.
             Err(question) => self.authenticated(&question, Authenticated::Unavailable, None),
         }
@@ -168,6 +171,12 @@ impl Shard {
 
     fn authenticated(&mut self, question: &Question, result: Authenticated, epoch: Option<Epoch>) {
         let (who, anonymous_try) = (question.who, question.token.is_empty());
+        // It ended while it was asked about, and has been reported gone: nobody would take back that it came.
+        let waits =
+            |connection: &mut Connection| !connection.detached && connection.session.is_being_checked();
+        if !self.connections.get(who).is_some_and(waits) {
+            return;
+        }
         let former = self.change(who, change::disconnected_by_change);
         let result = if epoch.is_some() { identity(result) } else { Err(NotIdentified::Unavailable) };
         let result = result.and_then(|identity| self.take_user_seat(who, identity));

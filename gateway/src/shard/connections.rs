@@ -180,6 +180,11 @@ impl Connections {
         }
     }
 
+    /// How many are to be looked at.
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
     /// The next connection to be looked at.
     pub fn next_ready(&mut self) -> Option<Address> {
         let who = self.ready.pop_front()?;

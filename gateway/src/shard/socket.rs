@@ -17,7 +17,7 @@ use sluice_service::seeded::{self, Bug};
 use super::Shard;
 use super::connection::ConnectionPhase;
 use super::connections::{Timeouts, Written};
-use super::inbound::{Message, Reading};
+use super::inbound::{Inbound, Message, Reading};
 use super::turn::Budget;
 use super::wheel::WheelEntry;
 use crate::address::Address;
@@ -87,6 +87,8 @@ impl Shard {
         connection.deadlines.pong_by = NEVER;
         connection.deadlines.unheard = 0;
         if connection.discard_input || connection.phase == ConnectionPhase::Lingering {
+            // What was held back of it goes too: it would be looked at for ever, and the socket never.
+            connection.inbound = Inbound::default();
             return;
         }
         let mut replies = self.buffers.take_replies();

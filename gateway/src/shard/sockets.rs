@@ -110,8 +110,9 @@ impl Shard {
             let ended = event.is_read_closed() || event.is_error();
             self.connections.told(who, event.is_readable() || ended, event.is_writable() || ended, ended);
         }
-        // Who has more to say after its turn stands at the end, behind those that wait.
-        while let Some(who) = self.connections.next_ready() {
+        // Who has more to say after its turn stands at the end, and is looked at when writers and others have had theirs.
+        for _ in 0..self.connections.ready_len() {
+            let Some(who) = self.connections.next_ready() else { break };
             self.attend(who);
             if budget.is_spent() {
                 break;
