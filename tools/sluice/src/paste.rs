@@ -1,7 +1,6 @@
 //! Words of commands that people are told: what is said is to be pasted as it is.
 
 use std::borrow::Cow;
-use std::path::Path;
 
 /// The program as it was called.
 pub(crate) fn program() -> String {
@@ -34,7 +33,8 @@ fn line(arguments: impl Iterator<Item = String>) -> String {
 }
 
 /// A path as one word of a shell.
-pub(crate) fn path(path: &Path) -> String {
+#[cfg(any(feature = "dev", feature = "servers"))]
+pub(crate) fn path(path: &std::path::Path) -> String {
     word(&path.display().to_string()).into_owned()
 }
 
