@@ -102,7 +102,7 @@ fn short(key: &str, secret: &str) -> Option<String> {
     // One that is shorter still is an error.
     (TOKEN_SECRET_BYTES_MIN..TOKEN_SECRET_BYTES_ASKED).contains(&bytes).then(|| {
         format!(
-            "{key} has {bytes} bytes, HS256 ASKS FOR {TOKEN_SECRET_BYTES_ASKED} (RFC 7518): whoever has a token can search \
+            "{key} has {bytes} bytes, HS256 asks for {TOKEN_SECRET_BYTES_ASKED} (RFC 7518): whoever has a token can search \
              for a short secret and then sign others. Replace it by the output of `openssl rand -hex 32`"
         )
     })
