@@ -1,8 +1,7 @@
 //! The section `[nats]`: where the servers are, and how they let a service in.
 
-use std::fs::File;
-
 use serde::{Deserialize, Serialize};
+use sluice_access::unreadable;
 
 /// `[nats]`. An empty name of a file means that there is none.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,10 +93,7 @@ impl Nats {
             .then(|| "nats.cert_file and nats.key_file need each other: set both, or neither".to_owned());
         let copies = (self.replicas == 0 || self.replicas > REPLICAS_MAX)
             .then(|| format!("nats.replicas is {}: it must be 1 to {REPLICAS_MAX}", self.replicas));
-        let unread = self.files().into_iter().filter_map(|(key, file)| {
-            let error = (!file.is_empty()).then(|| File::open(file).err()).flatten()?;
-            Some(format!("{key} {file:?} cannot be read: {error}"))
-        });
+        let unread = self.files().into_iter().filter_map(|(key, file)| unreadable(key, file));
         several.into_iter().chain(halves).chain(copies).chain(unread).collect()
     }
 

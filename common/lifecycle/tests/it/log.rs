@@ -1,31 +1,11 @@
 //! What an operator reads: one INFO line for each stage, one summary.
 
-use std::cell::RefCell;
-use std::io::Write;
-use std::sync::Once;
 use std::time::Duration;
 
 use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
+use sluice_testing::{keep_log, logged as lines_with};
 
 use crate::{STAGE, plan};
-
-thread_local! {
-    /// What this thread, and so this test, has logged.
-    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-struct ToThread;
-
-impl Write for ToThread {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        LOGGED.with_borrow_mut(|logged| logged.extend_from_slice(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 struct Lines(String);
 
@@ -35,16 +15,15 @@ impl Lines {
     }
 }
 
-/// What a stop logs. One subscriber for all threads, because a scoped one races with the tests beside it.
+/// What a stop logs.
 async fn logged(plan: Plan, arrange: impl FnOnce(&Lifecycle)) -> Lines {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_writer(|| ToThread).init());
+    keep_log();
     let (lifecycle, engine) = Lifecycle::new(plan);
     arrange(&lifecycle);
     lifecycle.stop(StopReason::Signal("SIGTERM"));
     lifecycle.stop(StopReason::Signal("SIGINT"));
     engine.run().await;
-    Lines(String::from_utf8(LOGGED.take()).unwrap())
+    Lines(lines_with("").join("\n"))
 }
 
 #[tokio::test(start_paused = true)]

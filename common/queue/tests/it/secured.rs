@@ -1,10 +1,9 @@
 //! A nats-server that lets in only whom it knows, by each of its ways, and over TLS.
 
 use nkeys::KeyPair;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair as TlsKey};
 use sluice_queue::jetstream::{JetStream, NatsConfig, probe};
 use sluice_queue::{Nats, Queue, QueueError};
-use sluice_testing::{ServerKind, TestServer};
+use sluice_testing::{Pki, ServerKind, TestServer};
 use tempfile::TempDir;
 
 use crate::contract::{LONG, next, publish};
@@ -89,31 +88,10 @@ async fn a_file_that_is_no_credentials_is_named() {
     assert!(refusal(&nats).await.contains("user.creds\" is no .creds file"));
 }
 
-/// Files of an authority, and of a certificate it signed for this machine.
-struct Pki {
-    ca: String,
-    cert: String,
-    key: String,
-}
-
-fn pki(dir: &TempDir, name: &str) -> Pki {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, TlsKey::generate().unwrap()).unwrap();
-    let key = TlsKey::generate().unwrap();
-    let cert = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-    let write = |what: &str, pem: &str| file(dir, &format!("{name}-{what}.pem"), pem);
-    Pki {
-        ca: write("ca", &ca.pem()),
-        cert: write("cert", &cert.pem()),
-        key: write("key", &key.serialize_pem()),
-    }
-}
-
 #[tokio::test]
 async fn tls_with_an_own_authority_and_a_clients_certificate() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, theirs) = (pki(&dir, "ours"), pki(&dir, "theirs"));
+    let (ours, theirs) = (Pki::new(dir.path(), "ours"), Pki::new(dir.path(), "theirs"));
     let Pki { ca, cert, key } = &ours;
     let config = format!("tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true }}");
     let server = server(&dir, &config).await;
