@@ -4,11 +4,12 @@
 //! that got something is written to once. No allocation, wake-up or channel per message and connection.
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{self, Write};
 use std::rc::Rc;
 use std::task::Waker;
 
 use bytes::Bytes;
+use mio::net::TcpStream;
 use slab::Slab;
 use tokio::sync::Notify;
 
@@ -39,6 +40,8 @@ pub struct Connections {
     /// Told when there is one and nobody looks.
     wanted: Rc<Notify>,
     looked_at: bool,
+    /// Who was turned away first since the shard had too much unanswered: where reading goes on.
+    turned_away: Option<u32>,
     /// Bytes that wait for all sockets.
     queued: usize,
     /// Messages appended, and bytes written, since last asked.
@@ -86,6 +89,7 @@ impl Connections {
             ready: VecDeque::new(),
             wanted,
             looked_at: false,
+            turned_away: None,
             queued: 0,
             delivered: 0,
             written: 0,
@@ -135,9 +139,21 @@ impl Connections {
         (slot..self.by_slot.capacity()).find_map(|at| Some((at, &**self.by_slot.get(at)?)))
     }
 
-    /// Has all look again whether they may read.
+    /// Does not read from a connection until it may be read again.
+    pub fn pause(&mut self, slot: u32, over_budget: bool) {
+        let Some(connection) = self.at(slot) else { return };
+        connection.paused = true;
+        if over_budget {
+            self.turned_away.get_or_insert(slot);
+        }
+    }
+
+    /// Has all look again whether they may read. Who was turned away first is the first: from the lowest slot each time,
+    /// those of the high ones would never have their turn.
     pub fn resume_all(&mut self) {
-        for slot in 0..self.by_slot.capacity() {
+        let slots = self.by_slot.capacity();
+        let first = self.turned_away.take().map_or(0, |slot| slot as usize).min(slots);
+        for slot in (first..slots).chain(0..first) {
             self.resume(u32::try_from(slot).unwrap_or(u32::MAX), false);
         }
     }
@@ -251,7 +267,7 @@ impl Connections {
             }
             let before = connection.outbound.bytes();
             push(&mut connection.outbound, &mut self.spare);
-            self.queued += connection.outbound.bytes() - before;
+            self.queued = recounted(self.queued, before, &connection.outbound);
             mark(connection, slot, &mut self.dirty, &mut self.writer);
         }
     }
@@ -278,7 +294,7 @@ impl Connections {
         };
         let result = f(&mut connection.session, &mut frames);
         if frames.written {
-            self.queued += connection.outbound.bytes().saturating_sub(before);
+            self.queued = recounted(self.queued, before, &connection.outbound);
             // As above: from here on its socket owes progress.
             if before == 0 {
                 connection.deadlines.progress_at = now;
@@ -315,6 +331,14 @@ impl Connections {
 
     /// Writes what waits for a connection, as far as its socket takes it.
     pub fn write(&mut self, slot: u32) -> Written {
+        self.write_with(slot, |mut stream, bytes| stream.write(bytes))
+    }
+
+    fn write_with(
+        &mut self,
+        slot: u32,
+        mut write: impl FnMut(&TcpStream, &[u8]) -> io::Result<usize>,
+    ) -> Written {
         let now = self.wheel.now();
         let Some(connection) = self.by_slot.get_mut(slot as usize) else { return Written::Some };
         connection.dirty = false;
@@ -322,11 +346,12 @@ impl Connections {
         if connection.outbound.is_empty() {
             return Written::All;
         }
-        let mut stream = &connection.stream;
-        let result = connection.outbound.flush(&mut self.spare, |bytes| stream.write(bytes));
+        let (before, stream) = (connection.outbound.bytes(), &connection.stream);
+        let result = connection.outbound.flush(&mut self.spare, |bytes| write(stream, bytes));
+        // Before anything else: what a socket took before it broke does not wait any more either.
+        self.queued = recounted(self.queued, before, &connection.outbound);
         let Ok((flushed, count)) = result else { return Written::Broken };
         self.written += count as u64;
-        self.queued = self.queued.saturating_sub(count);
         if count > 0 {
             let deadlines = &mut connection.deadlines;
             deadlines.progress_at = now;
@@ -393,8 +418,9 @@ impl Connections {
     /// Drops a connection and everything that waits for it.
     pub fn remove(&mut self, slot: u32) {
         if let Some(mut connection) = self.by_slot.try_remove(slot as usize) {
-            self.queued = self.queued.saturating_sub(connection.outbound.bytes());
+            let before = connection.outbound.bytes();
             connection.outbound.clear(&mut self.spare);
+            self.queued = recounted(self.queued, before, &connection.outbound);
             // The last of a crowd: what it needed in memory goes back.
             if self.by_slot.is_empty() {
                 self.spare.trim(0);
@@ -410,7 +436,7 @@ impl Connections {
         if let Some(connection) = self.by_slot.get_mut(slot as usize) {
             let before = connection.outbound.bytes();
             connection.outbound.give_up();
-            self.queued = self.queued.saturating_sub(before - connection.outbound.bytes());
+            self.queued = recounted(self.queued, before, &connection.outbound);
         }
     }
 
@@ -419,6 +445,11 @@ impl Connections {
     pub const fn queued_bytes(&self) -> usize {
         self.queued
     }
+}
+
+/// The sum of all queues after one that held `before` has changed. All changes of it are made here.
+fn recounted(all: usize, before: usize, queue: &Outbound) -> usize {
+    (all + queue.bytes()).saturating_sub(before)
 }
 
 fn mark(connection: &mut Connection, slot: u32, dirty: &mut VecDeque<u32>, writer: &mut Option<Waker>) {

@@ -54,7 +54,7 @@ impl Shard {
         let over_budget = self.unanswered.over_budget();
         let Some(connection) = self.connections.get(who) else { return false };
         if !connection.wants_bytes(over_budget) {
-            connection.paused = true;
+            self.connections.pause(who.slot, over_budget);
             return false;
         }
         connection.paused = false;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sluice_proto::ids::SessionId;
 
 use super::*;
+use crate::defaults::WRITE_CHUNK_BYTES;
 use crate::session::machine::SessionLimits;
 use crate::shard::inbound::Inbound;
 use crate::uplink::Link;
@@ -91,4 +92,41 @@ fn a_socket_is_read_up_to_what_was_told() {
     let connection = connections.get(who).unwrap();
     assert_eq!((connection.read(&mut chunk).unwrap(), connection.readable), (Some(1), true));
     assert_eq!(connection.read(&mut chunk).unwrap(), Some(0), "the end");
+}
+
+/// The budget of a shard is used up by the first of many that publish: the next time those that had nothing begin.
+#[test]
+fn who_was_turned_away_first_is_read_first() {
+    let mut connections = empty();
+    let all: Vec<_> = (0..4).map(|_| enter(&mut connections)).collect();
+    // One that closes is read without a welcome.
+    connections.by_slot.iter_mut().for_each(|(_, one)| one.phase = ConnectionPhase::Closing);
+    let mut resumed = |turned_away: &[usize]| {
+        turned_away.iter().for_each(|n| connections.pause(all[*n].0.slot, true));
+        connections.resume_all();
+        let order: Vec<u32> = std::iter::from_fn(|| connections.next_ready()).map(|who| who.slot).collect();
+        all.iter().for_each(|(who, _)| connections.pause(who.slot, false));
+        order
+    };
+    assert_eq!(resumed(&[]), [0, 1, 2, 3]);
+    assert_eq!(resumed(&[2, 3, 0, 1]), [2, 3, 0, 1]);
+    assert_eq!(resumed(&[3, 0]), [3, 0, 1, 2]);
+    assert_eq!(resumed(&[]), [0, 1, 2, 3], "who was turned away before has had its turn");
+}
+
+/// A socket may take some bytes and break at the next: those it took wait no more than those that go with it.
+#[test]
+fn what_waits_for_all_sockets_is_what_waits_for_each() {
+    let mut connections = empty();
+    let (broken, _first) = enter(&mut connections);
+    let (other, _second) = enter(&mut connections);
+    connections.append(broken.slot, vec![0; 3 * WRITE_CHUNK_BYTES].into());
+    connections.append(other.slot, Bytes::from_static(b"abc"));
+    let mut results = [Ok(WRITE_CHUNK_BYTES), Err(io::ErrorKind::BrokenPipe.into())].into_iter();
+    let written = connections.write_with(broken.slot, |_, _| results.next().unwrap());
+    assert_eq!((written, connections.queued_bytes()), (Written::Broken, 2 * WRITE_CHUNK_BYTES + 3));
+    connections.remove(broken.slot);
+    assert_eq!(connections.queued_bytes(), 3);
+    connections.give_up_queue(other.slot);
+    assert_eq!(connections.queued_bytes(), 0);
 }
