@@ -55,6 +55,18 @@ impl<K: Hash + Eq + Clone, T> FairQueue<K, T> {
         item
     }
 
+    /// What [`FairQueue::pop`] would take.
+    #[must_use]
+    pub fn peek(&self) -> Option<&T> {
+        self.by_asker.get(self.ring.front()?)?.front()
+    }
+
+    /// Askers that have something waiting.
+    #[must_use]
+    pub fn askers(&self) -> usize {
+        self.ring.len()
+    }
+
     /// The next batch of items that are `wanted` still; the others cost no call. `None` while a batch is in
     /// flight or nothing is wanted. The batch stays in flight until [`FairQueue::done`].
     pub fn take(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Option<Vec<T>> {

@@ -1,9 +1,11 @@
 //! One lane: collects publishes, has at most one batch with logic, retries it in place.
 //!
-//! Pure: the caller makes the calls and owns the clock. The order of a sender hangs on three rules here:
-//! nothing later of the lane goes out before the batch in flight is resolved; a retry is the same batch
-//! less what has its answer; the fence is looked at when a batch is formed, also for connections that
-//! are closed already.
+//! Pure: the caller makes the calls and owns the clock. The order of a sender hangs on four rules here:
+//! senders take turns, but what waits of one goes in the order it came; nothing later of the lane goes out
+//! before the batch in flight is resolved; a retry is the same batch less what has its answer; the fence
+//! is looked at when a batch is formed, also for connections that are closed already.
+
+mod queue;
 
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
@@ -11,10 +13,9 @@ use std::time::{Duration, Instant};
 use sluice_proto::ROOM_LOCKED;
 use sluice_proto::grpc::{self, PublishItem, PublishReply, PublishRequest, PublishResult};
 use sluice_proto::ids::Key;
-use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 use sluice_proto::wire::ErrorCode;
-use sluice_service::batcher::{BatchQueue, Bounds};
 
+use self::queue::LaneQueue;
 use super::{Answered, Outcome, Publish};
 use crate::rules::{Faithful, Rule, Rules};
 
@@ -80,7 +81,7 @@ struct Flight {
 #[derive(Debug)]
 pub struct Lane<R = Faithful> {
     limits: LaneLimits,
-    queue: BatchQueue<Publish>,
+    queue: LaneQueue,
     flight: Option<Flight>,
     /// Calls made so far; the number of the one under way.
     calls: u64,
@@ -99,13 +100,7 @@ impl<R: Rules> Lane<R> {
     /// As [`Lane::new`], for tests that leave out a rule.
     #[must_use]
     pub fn with_rules(limits: LaneLimits) -> Self {
-        let bounds = Bounds {
-            items_max: BATCH_ITEMS_MAX,
-            bytes_max: BATCH_BYTES_MAX,
-            queue_items_max: limits.queue_items_max,
-            queue_bytes_max: limits.queue_bytes_max,
-        };
-        Self { limits, queue: BatchQueue::new(bounds), flight: None, calls: 0, rules: PhantomData }
+        Self { limits, queue: LaneQueue::new(), flight: None, calls: 0, rules: PhantomData }
     }
 
     /// Takes a publish, or answers it if its connection is fenced.
@@ -117,8 +112,7 @@ impl<R: Rules> Lane<R> {
             answers.push(Answered { publish, outcome: Outcome::NotSent });
             return Ok(());
         }
-        let cost = publish.cost();
-        self.queue.push(publish, cost).map_err(|full| full.0)
+        self.queue.push(publish, &self.limits)
     }
 
     /// The call to make now, if any: a new batch, or the one in flight again.
@@ -147,7 +141,11 @@ impl<R: Rules> Lane<R> {
     /// Takes what waits as the next batch; what is fenced or too old is answered instead.
     fn form(&mut self, now: Instant, wall_ms: i64, answers: &mut Vec<Answered>) {
         let look = R::keeps(Rule::Fence) && R::keeps(Rule::FenceAtForming);
-        while let Some(batch) = self.queue.take() {
+        loop {
+            let batch = self.queue.take();
+            if batch.is_empty() {
+                return;
+            }
             let mut items = Vec::with_capacity(batch.len());
             for publish in batch {
                 if publish.not_after_ms <= wall_ms {
@@ -162,7 +160,6 @@ impl<R: Rules> Lane<R> {
             }
             // All of it was answered without a call: look at the next, or the lane would sleep on a full queue.
             if items.is_empty() {
-                self.queue.done();
                 continue;
             }
             // The earliest of all: none of the batch may be stored past its own (A11).
@@ -215,11 +212,11 @@ impl<R: Rules> Lane<R> {
             }
         }
         if flight.items.is_empty() {
-            self.queue.done();
+            return;
+        }
         // Given up before the wait, not after: the client hears it in time for its own retry.
-        } else if now + flight.backoff >= flight.give_up_at {
+        if now + flight.backoff >= flight.give_up_at {
             give_up(flight, answers);
-            self.queue.done();
         } else {
             self.retry_later(flight, now);
         }
@@ -233,10 +230,8 @@ impl<R: Rules> Lane<R> {
         }
         if !R::keeps(Rule::RetryInPlace) {
             for item in flight.items {
-                let cost = item.publish.cost();
-                drop(self.queue.push(item.publish, cost));
+                drop(self.queue.push(item.publish, &self.limits));
             }
-            self.queue.done();
             return;
         }
         flight.next_try_at = Some(now + flight.backoff);
@@ -253,9 +248,8 @@ impl<R: Rules> Lane<R> {
                 flight.items.iter_mut().for_each(|item| item.unknown = true);
             }
             give_up(flight, answers);
-            self.queue.done();
         }
-        for publish in self.queue.retain(|_| false) {
+        while let Some(publish) = self.queue.pop() {
             // Later publishes of this connection must not be stored before these are sent again (A5).
             publish.link.fence();
             answers.push(Answered { publish, outcome: Outcome::NotSent });

@@ -5,6 +5,7 @@ use crate::address::Address;
 use crate::uplink::Link;
 use bytes::Bytes;
 use sluice_proto::ids::{RoomId, SessionId, UserId};
+use sluice_proto::limits::BATCH_BYTES_MAX;
 
 const LIMITS: LaneLimits = LaneLimits {
     queue_items_max: 10,
@@ -217,4 +218,53 @@ fn a_lane_given_up_answers_all_and_knows_what_may_be_stored() {
     lane.replied(2, Err(CallFailed::NotSent), now, &mut answers);
     lane.give_up(&mut answers);
     assert_eq!(answers.last().unwrap().outcome, Outcome::NotSent);
+}
+
+/// Sends and stores all that waits: the items of each batch.
+fn stored_by(lane: &mut Lane, now: Instant, answers: &mut Vec<Answered>) -> Vec<Vec<PublishItem>> {
+    let mut batches = Vec::new();
+    while let Some(call) = lane.next(now, 0, answers) {
+        let stored = PublishResult { outcome: grpc::Outcome::Stored.into(), ..PublishResult::default() };
+        let results = vec![stored; call.request.items.len()];
+        lane.replied(call.number, Ok(PublishReply { results, epoch: 1 }), now, answers);
+        batches.push(call.request.items);
+    }
+    batches
+}
+
+/// Who publishes as fast as it is read has hundreds waiting: another's only one goes with the next batch, which is short.
+#[test]
+fn hundreds_of_one_sender_do_not_stand_before_the_one_of_another() {
+    let limits = LaneLimits { queue_items_max: 1_000, ..LIMITS };
+    let (mut lane, now, mut answers) = (Lane::new(limits), Instant::now(), Vec::new());
+    // Both of one user, as when it comes back and sends again.
+    let loud = [link(), link()];
+    for n in 0..600 {
+        lane.push(publish(&loud[n as usize % 2], n), &mut answers).unwrap();
+    }
+    let quiet = Publish { sender: UserId::parse("bob").unwrap(), ..publish(&link(), 1_000) };
+    lane.push(quiet, &mut answers).unwrap();
+    let batches = stored_by(&mut lane, now, &mut answers);
+    let of_bob = batches[0].iter().position(|item| item.sender == "bob");
+    let sizes: Vec<usize> = batches.iter().map(Vec::len).collect();
+    assert_eq!((of_bob, &sizes[..]), (Some(1), &[32, 256, 256, 57][..]));
+    let keys = batches.iter().flatten().filter(|item| item.sender == "ann").map(|item| item.key.clone());
+    let expected = (0..600).map(|n| Key::mint(loud[0].session, n).as_str().to_owned());
+    assert!(keys.eq(expected), "what one sends is stored in its order");
+    assert_eq!((lane.pending(), lane.queued_bytes()), (0, 0));
+}
+
+/// A batch is bounded in bytes; one that is above the bound goes alone.
+#[test]
+fn a_batch_is_as_long_as_a_call_may_be() {
+    let limits = LaneLimits { queue_bytes_max: 16 * BATCH_BYTES_MAX, ..LIMITS };
+    let (mut lane, now, mut answers) = (Lane::new(limits), Instant::now(), Vec::new());
+    for (n, bytes) in
+        [1, BATCH_BYTES_MAX + 1, 1, BATCH_BYTES_MAX / 2, BATCH_BYTES_MAX / 2].into_iter().enumerate()
+    {
+        let data = vec![b'1'; bytes].into();
+        lane.push(Publish { data, ..publish(&link(), n as u64) }, &mut answers).unwrap();
+    }
+    let sizes: Vec<usize> = stored_by(&mut lane, now, &mut answers).iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 1, 2, 1]);
 }
