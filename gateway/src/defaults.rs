@@ -117,8 +117,6 @@ pub const AUTHENTICATE_SINGLY_MAX: usize = 64;
 pub const TOKENS_WAITING_MAX: usize = 32 * 1024;
 /// The same in bytes: 32,768 of the usual 200 to 400, 2,048 of the longest that logic reads.
 pub const TOKENS_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Clients that are looked at in one turn, whether they still wait to be known: 1 to 5 µs each of those that left.
-pub const TOKENS_LOOKED_AT_MAX: usize = 1_024;
 /// Clients' questions about presence per shard, those that wait for their turn and those that were asked; above it they
 /// are refused at once, with `retry`.
 pub const QUESTIONS_MAX: usize = 1_024;

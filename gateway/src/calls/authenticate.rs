@@ -1,5 +1,7 @@
 //! Who many tokens are: one call for all that wait, and one for each where a logic does not take them together.
 
+use std::pin::pin;
+
 use futures::{StreamExt, stream};
 use sluice_proto::grpc::authenticate_result::Result as Verdict;
 use sluice_proto::grpc::{
@@ -7,11 +9,11 @@ use sluice_proto::grpc::{
     AuthenticateResult,
 };
 use sluice_service::grpc::channels::Pick;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 
 use super::{Calls, Client, is_of_the_way};
-use crate::defaults::{AUTHENTICATE_AGAIN, AUTHENTICATE_SINGLY_MAX, CALL_WITHIN};
+use crate::defaults::{AUTHENTICATE_SINGLY_MAX, CALL_WITHIN};
 
 /// Logic's verdict on a token.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,80 +26,64 @@ pub enum Authenticated {
     Unavailable,
 }
 
-/// A verdict, or `None` where there is none yet.
-type Answer = Option<Authenticated>;
+/// Verdicts, each with the place of its token.
+type Verdicts = Vec<(usize, Authenticated)>;
 
 impl Calls {
-    /// Asks who these tokens are, again and again until `by` while nobody answers; a verdict on each, in order. Each try
-    /// has [`CALL_WITHIN`] from when it is sent.
-    pub async fn authenticate(&self, tokens: &[String], by: Instant) -> Vec<Authenticated> {
-        let mut answers: Vec<Answer> = vec![None; tokens.len()];
-        loop {
-            let open: Vec<usize> = (0..tokens.len()).filter(|n| answers[*n].is_none()).collect();
-            if open.is_empty() {
-                break;
-            }
-            let asked: Vec<String> = open.iter().map(|n| tokens[*n].clone()).collect();
-            let came = self.ask_who(asked, by).await;
-            let progress = came.iter().any(Option::is_some);
-            for (n, answer) in open.into_iter().zip(came) {
-                answers[n] = answer;
-            }
-            // A reply that was full is followed by the next question at once; a failure is not.
-            if !progress {
-                let again = Instant::now() + AUTHENTICATE_AGAIN;
-                if again >= by {
-                    break;
-                }
-                sleep_until(again).await;
-            }
-        }
-        answers.into_iter().map(|answer| answer.unwrap_or(Authenticated::Unavailable)).collect()
-    }
-
-    /// One try, of one logic; fewer answers than tokens when it did not answer them all.
-    async fn ask_who(&self, tokens: Vec<String>, by: Instant) -> Vec<Answer> {
+    /// Asks one logic once who these tokens are. `told` hears its verdicts: all together, or each as it comes from a logic
+    /// that takes one at a time. A token without verdict is to be asked about again.
+    pub async fn authenticate(&self, tokens: &[String], mut told: impl FnMut(Verdicts)) {
         // Tokens are of no lane: any logic will do.
-        let Ok(pick) = timeout_at(by, self.channels.pick_or_wait(rand::random())).await else {
-            return Vec::new();
-        };
-        let try_by = Instant::now() + CALL_WITHIN;
-        let asked = tokens.len();
-        let request = AuthenticateManyRequest { tokens: tokens.clone() };
+        let Ok(pick) = timeout(CALL_WITHIN, self.channels.pick_or_wait(rand::random())).await else { return };
+        let by = Instant::now() + CALL_WITHIN;
+        let request = AuthenticateManyRequest { tokens: tokens.to_vec() };
         let call = |mut client: Client, request| async move { client.authenticate_many(request).await };
-        match self.on(&pick, request, try_by, call).await {
-            Ok(AuthenticateManyReply { results }) if results.len() <= asked => {
-                results.into_iter().map(answer).collect()
+        match self.on(&pick, request, by, call).await {
+            Ok(AuthenticateManyReply { results }) if results.len() <= tokens.len() => {
+                told(results.into_iter().map(verdict).enumerate().collect());
             }
             // A reply of another shape answers nothing.
-            Ok(_) => Vec::new(),
-            Err(status) if is_of_the_way(status.code()) => Vec::new(),
+            Ok(_) => {}
+            Err(status) if is_of_the_way(status.code()) => {}
             // A logic of the version before knows no such call. Whatever else one has against all together, it is asked
             // about each alone: one must not be refused for another.
-            Err(_) => self.ask_singly(&pick, tokens, try_by).await,
+            Err(_) => self.ask_singly(&pick, tokens.to_vec(), by, told).await,
         }
     }
 
-    async fn ask_singly(&self, pick: &Pick, tokens: Vec<String>, by: Instant) -> Vec<Answer> {
-        let calls = tokens.into_iter().map(|token| {
+    async fn ask_singly(
+        &self,
+        pick: &Pick,
+        tokens: Vec<String>,
+        by: Instant,
+        mut told: impl FnMut(Verdicts),
+    ) {
+        let calls = tokens.into_iter().enumerate().map(|(place, token)| {
             let request = AuthenticateRequest { token };
             let call = |mut client: Client, request| async move { client.authenticate(request).await };
-            async move { answer_of_one(self.on(pick, request, by, call).await) }
+            async move { (place, verdict_on_one(self.on(pick, request, by, call).await)) }
         });
-        stream::iter(calls).buffered(AUTHENTICATE_SINGLY_MAX).collect().await
+        // As they come: nobody waits for the slowest.
+        let mut verdicts = pin!(stream::iter(calls).buffer_unordered(AUTHENTICATE_SINGLY_MAX));
+        while let Some((place, verdict)) = verdicts.next().await {
+            if let Some(verdict) = verdict {
+                told(vec![(place, verdict)]);
+            }
+        }
     }
 }
 
-fn answer(result: AuthenticateResult) -> Answer {
-    Some(match result.result {
+fn verdict(result: AuthenticateResult) -> Authenticated {
+    match result.result {
         Some(Verdict::Known(reply)) => Authenticated::Known(reply),
         Some(Verdict::Invalid(text)) => Authenticated::Invalid(text),
         // A verdict that only a later version knows.
         None => Authenticated::Unavailable,
-    })
+    }
 }
 
-fn answer_of_one(reply: Result<AuthenticateReply, Status>) -> Answer {
+/// `None`: it has none yet.
+fn verdict_on_one(reply: Result<AuthenticateReply, Status>) -> Option<Authenticated> {
     match reply {
         Ok(reply) => Some(Authenticated::Known(reply)),
         Err(status) if status.code() == Code::Unauthenticated => {

@@ -1,9 +1,11 @@
 //! Who clients are: tokens that came while a call is under way go together in the next one, each address in turn. Whoever
 //! left meanwhile costs no call, and beyond a bound nobody is kept waiting. It does not look into a token.
 
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_proto::grpc::{AuthenticateReply, Grants as WireGrants};
 use sluice_proto::ids::{Epoch, RoomId, UserId};
@@ -16,12 +18,12 @@ use super::Shard;
 use super::connection::Connection;
 use super::requests::NO_EPOCH;
 use super::shared::Shared;
-use super::turn::ShardCell;
+use super::turn::{Budget, ShardCell};
 use crate::address::Address;
 use crate::calls::Authenticated;
 use crate::defaults::{
-    AUTHENTICATE_AGAIN, AUTHENTICATE_BYTES_MAX, CALL_WITHIN, CONNECT_WITHIN, TOKENS_LOOKED_AT_MAX,
-    TOKENS_WAITING_BYTES_MAX, TOKENS_WAITING_MAX,
+    AUTHENTICATE_AGAIN, AUTHENTICATE_BYTES_MAX, CALL_WITHIN, CONNECT_WITHIN, TOKENS_WAITING_BYTES_MAX,
+    TOKENS_WAITING_MAX,
 };
 use crate::fair_queue::FairQueue;
 use crate::limits::TooMany;
@@ -31,13 +33,24 @@ use crate::session::machine::{Identity, NotIdentified};
 use crate::status::change;
 use crate::tick::{NEVER, tick_of, ticks};
 
+/// From the look at a question to the next one when there is no verdict: the epoch, a logic, its call, a pause.
+const ROUND_MS_MAX: u128 = 3 * CALL_WITHIN.as_millis() + AUTHENTICATE_AGAIN.as_millis();
+/// From a token to its answer: who is looked at just before its time has all of a round.
+const ANSWERED_WITHIN_MS: u128 = CONNECT_WITHIN.as_millis() + ROUND_MS_MAX;
+/// From a token until its client is given up: after every answer that comes in time.
+const VERDICT_WITHIN: Duration = Duration::from_secs(2 * CONNECT_WITHIN.as_secs());
+const _: () =
+    assert!(ANSWERED_WITHIN_MS < VERDICT_WITHIN.as_millis(), "an answer comes before the client is given up");
+
 /// Clients of a shard that nobody knows yet.
 #[derive(Debug)]
 pub(super) struct Authentications {
     waiting: FairQueue<Option<usize>, Question>,
+    /// Those of the last call that have no verdict: they go first in the next one.
+    again: VecDeque<Question>,
     /// Bytes of the tokens that wait.
     bytes: usize,
-    /// A call is under way.
+    /// Who waits is being looked at, or a call is under way.
     asking: bool,
 }
 
@@ -51,28 +64,16 @@ struct Question {
 }
 
 /// What becomes of a question whose turn it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Ask,
-    /// It waited too long.
-    Late,
-    /// The client has left.
-    Left,
-    /// Nobody waits for an answer any more.
-    Pass,
-}
-
-/// Questions whose turn it was.
-#[derive(Debug, Default)]
-struct Turns {
-    asked: Vec<Question>,
-    late: Vec<Question>,
-    left: Vec<Address>,
+#[derive(Debug)]
+enum Look {
+    Ask(Question),
+    /// Its client has left or has its answer.
+    NoCall,
 }
 
 impl Default for Authentications {
     fn default() -> Self {
-        Self { waiting: FairQueue::new(1), bytes: 0, asking: false }
+        Self { waiting: FairQueue::new(1), again: VecDeque::new(), bytes: 0, asking: false }
     }
 }
 
@@ -88,93 +89,113 @@ impl Authentications {
         Ok(())
     }
 
-    /// Those whose turn it is, with as many that are to be asked as one call takes.
-    fn take(&mut self, mut judge: impl FnMut(&Question) -> Turn) -> Turns {
-        let (mut turns, mut bytes) = (Turns::default(), 0);
-        for _ in 0..TOKENS_LOOKED_AT_MAX {
-            if turns.asked.len() == TOKENS_PER_CALL_MAX || bytes >= AUTHENTICATE_BYTES_MAX {
-                break;
-            }
-            let Some(question) = self.waiting.pop() else { break };
-            self.bytes -= question.token.len();
-            match judge(&question) {
-                Turn::Ask => {
-                    bytes += question.token.len();
-                    turns.asked.push(question);
-                }
-                Turn::Late => turns.late.push(question),
-                Turn::Left => turns.left.push(question.who),
-                Turn::Pass => {}
-            }
+    /// Takes back those of one call that have no verdict.
+    fn ask_again(&mut self, questions: impl Iterator<Item = Question>) {
+        for question in questions {
+            self.bytes += question.token.len();
+            self.again.push_back(question);
         }
-        turns
     }
+
+    /// The next question: each address has its turn.
+    fn pop(&mut self) -> Option<Question> {
+        let question = self.again.pop_front().or_else(|| self.waiting.pop())?;
+        self.bytes -= question.token.len();
+        Some(question)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.again.is_empty() && self.waiting.is_empty()
+    }
+}
+
+/// Looks at questions until there are as many to ask as one call takes, the turn is over, or none is left.
+fn gather(budget: Budget, mut look: impl FnMut() -> Option<Look>) -> Vec<Question> {
+    let (mut asked, mut bytes) = (Vec::new(), 0);
+    while asked.len() < TOKENS_PER_CALL_MAX && bytes < AUTHENTICATE_BYTES_MAX {
+        match look() {
+            Some(Look::Ask(question)) => {
+                bytes += question.token.len();
+                asked.push(question);
+            }
+            Some(Look::NoCall) => {}
+            None => break,
+        }
+        if budget.is_spent() {
+            break;
+        }
+    }
+    asked
 }
 
 impl Shard {
     /// Asks logic about a token; an empty one asks for a new anonymous user.
     pub(super) fn authenticate(&mut self, who: Address, token: String) {
-        let by = self.connections.tick().saturating_add(ticks(CONNECT_WITHIN));
+        let connect_by = self.connections.tick().saturating_add(ticks(VERDICT_WITHIN));
         let Some(connection) = self.connections.get(who) else { return };
         // What waits and what is asked ends in time by itself; this is for what it may leave open.
-        connection.deadlines.connect_by = by.saturating_add(ticks(CONNECT_WITHIN));
+        connection.deadlines.connect_by = connect_by;
         let asker = connection.address_seat.as_ref().map(Seat::key);
         self.connections.arm(who.slot);
         let question = Question { who, token, by: Instant::now() + CONNECT_WITHIN };
         match self.authentications.push(asker, question) {
-            // Not in the turn that reads: what came with the token is out of its place there, and a client that has
-            // sent its last would be taken for one that left.
-            Ok(()) if !self.authentications.asking => self.call_about(Vec::new()),
-            Ok(()) => {}
+            Ok(()) => self.ask_who(),
             // Beyond what could be answered in time nobody is kept waiting.
             Err(question) => self.authenticated(&question, Authenticated::Unavailable, None),
         }
     }
 
-    /// Sends what waits, unless a call is under way.
+    /// Asks about all who wait, call after call, unless that is done already.
     fn ask_who(&mut self) {
-        if self.authentications.asking {
+        if std::mem::replace(&mut self.authentications.asking, true) {
             return;
         }
-        let (connections, now) = (&mut self.connections, Instant::now());
-        let turns = self.authentications.take(|question| match connections.get(question.who) {
-            None => Turn::Pass,
-            Some(connection) if !connection.session.is_being_checked() => Turn::Pass,
-            Some(connection) if has_left(connection) => Turn::Left,
-            Some(_) if question.by <= now => Turn::Late,
-            Some(_) => Turn::Ask,
-        });
-        // When all who were looked at cost no call, the others are looked at in the next turn.
-        if !turns.asked.is_empty() || !self.authentications.waiting.is_empty() {
-            self.call_about(turns.asked);
-        }
-        turns.left.into_iter().for_each(|who| self.drop_connection(who));
-        for question in turns.late {
-            self.authenticated(&question, Authenticated::Unavailable, None);
-        }
-    }
-
-    fn call_about(&mut self, asked: Vec<Question>) {
-        self.authentications.asking = true;
         let shared = self.shared.clone();
         self.local(async move |cell: ShardCell| {
-            let (answers, epoch) = answers(&shared, &asked).await;
-            cell.turn(|shard| {
-                for (question, answer) in asked.iter().zip(answers) {
-                    shard.authenticated(question, answer, epoch);
+            loop {
+                // Not in the turn that reads: what came with a token is out of its place there, and a client that has sent
+                // its last would be taken for one that left.
+                yield_now().await;
+                match cell.turn(|shard| shard.next_questions(Budget::begin())) {
+                    Some(questions) if questions.is_empty() => {}
+                    Some(questions) => ask(&cell, &shared, questions).await,
+                    None => break,
                 }
-                shard.authentications.asking = false;
-                shard.ask_who();
-            });
+            }
         });
+    }
+
+    /// Those whose turn it is, perhaps none; `None` = nobody waits any more.
+    fn next_questions(&mut self, budget: Budget) -> Option<Vec<Question>> {
+        let now = Instant::now();
+        let questions = gather(budget, || self.look_at_next(now));
+        let more = !questions.is_empty() || !self.authentications.is_empty();
+        self.authentications.asking = more;
+        more.then_some(questions)
+    }
+
+    /// Looks at whose turn it is, and answers who costs no call. `None` = nobody waits.
+    fn look_at_next(&mut self, now: Instant) -> Option<Look> {
+        let question = self.authentications.pop()?;
+        match self.connections.get(question.who) {
+            Some(connection) if waits(connection) => {
+                if has_left(connection) {
+                    self.drop_connection(question.who);
+                } else if question.by <= now {
+                    self.authenticated(&question, Authenticated::Unavailable, None);
+                } else {
+                    return Some(Look::Ask(question));
+                }
+            }
+            Some(_) | None => {}
+        }
+        Some(Look::NoCall)
     }
 
     fn authenticated(&mut self, question: &Question, result: Authenticated, epoch: Option<Epoch>) {
         let (who, anonymous_try) = (question.who, question.token.is_empty());
         // It ended while it was asked about, and has been reported gone: nobody would take back that it came.
-        let waits =
-            |connection: &mut Connection| !connection.detached && connection.session.is_being_checked();
-        if !self.connections.get(who).is_some_and(waits) {
+        if !self.connections.get(who).is_some_and(|connection| waits(connection)) {
             return;
         }
         let former = self.change(who, change::disconnected_by_change);
@@ -232,16 +253,42 @@ impl Shard {
     }
 }
 
-/// Logic's answers, in order.
-async fn answers(shared: &Arc<Shared>, asked: &[Question]) -> (Vec<Authenticated>, Option<Epoch>) {
-    let Some(last_by) = asked.iter().map(|question| question.by).max() else {
-        yield_now().await;
-        return (Vec::new(), None);
-    };
-    let tokens: Vec<String> = asked.iter().map(|question| question.token.clone()).collect();
-    // What waited until just before its time has that of one try all the same.
-    let by = last_by.max(Instant::now() + CALL_WITHIN);
-    (shared.calls.authenticate(&tokens, by).await, until_epoch(shared).await)
+/// One call about these clients: each hears its verdict when it is there, and who has none is asked about again.
+async fn ask(cell: &ShardCell, shared: &Arc<Shared>, questions: Vec<Question>) {
+    let tokens: Vec<String> = questions.iter().map(|question| question.token.clone()).collect();
+    let mut open: Vec<Option<Question>> = questions.into_iter().map(Some).collect();
+    // Without it there is no `welcome`.
+    if let Some(epoch) = epoch(shared).await {
+        let told = |verdicts: Vec<(usize, Authenticated)>| {
+            cell.turn(|shard| {
+                for (place, verdict) in verdicts {
+                    if let Some(question) = open.get_mut(place).and_then(Option::take) {
+                        shard.authenticated(&question, verdict, Some(epoch));
+                    }
+                }
+            });
+        };
+        shared.calls.authenticate(&tokens, told).await;
+    }
+    let failed = open.iter().all(Option::is_some);
+    cell.turn(|shard| shard.authentications.ask_again(open.into_iter().flatten()));
+    // A reply that was full is followed by the next question at once; a failure is not.
+    if failed {
+        sleep(AUTHENTICATE_AGAIN).await;
+    }
+}
+
+/// The store's epoch: the first call of a gateway's life may have to ask for it.
+async fn epoch(shared: &Arc<Shared>) -> Option<Epoch> {
+    if shared.calls.epoch().get().is_none() {
+        shared.calls.answers(CALL_WITHIN).await;
+    }
+    shared.calls.epoch().get()
+}
+
+/// Whether a client is still there for a verdict.
+fn waits(connection: &Connection) -> bool {
+    !connection.detached && connection.session.is_being_checked()
 }
 
 /// Whether a client has gone without another word. Its socket is not read while it is being checked, but the system has
@@ -277,25 +324,11 @@ fn known(reply: AuthenticateReply) -> Option<Identity> {
     })
 }
 
-/// A `welcome` needs the store's epoch: the first one of a gateway's life may have to ask for it.
-async fn until_epoch(shared: &Arc<Shared>) -> Option<Epoch> {
-    let by = Instant::now() + CONNECT_WITHIN;
-    loop {
-        if let Some(epoch) = shared.calls.epoch().get() {
-            return Some(epoch);
-        }
-        if Instant::now() >= by {
-            return None;
-        }
-        if !shared.calls.answers(CALL_WITHIN).await {
-            sleep(AUTHENTICATE_AGAIN).await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::turn::tests::{clock, stopped};
     use super::*;
+    use crate::defaults::TURN;
 
     fn question(slot: u32, bytes: usize) -> Question {
         let who = Address { shard: 0, slot, generation: 0 };
@@ -306,6 +339,14 @@ mod tests {
         questions.iter().map(|question| question.who.slot).collect()
     }
 
+    /// As a shard does it, in a turn that has all the time there is.
+    fn taken(all: &mut Authentications, mut costs_a_call: impl FnMut(&Question) -> bool) -> Vec<Question> {
+        gather(Budget::by(stopped), || {
+            let question = all.pop()?;
+            Some(if costs_a_call(&question) { Look::Ask(question) } else { Look::NoCall })
+        })
+    }
+
     #[test]
     fn each_address_has_its_turn_and_who_left_takes_no_place() {
         let mut all = Authentications::default();
@@ -314,19 +355,24 @@ mod tests {
         }
         all.push(Some(2), question(1_000, 10)).unwrap();
         all.push(Some(2), question(1_001, 10)).unwrap();
-        let judge = |question: &Question| match question.who.slot {
-            2 | 3 => Turn::Left,
-            4 => Turn::Late,
-            5 => Turn::Pass,
-            _ => Turn::Ask,
-        };
-        let turns = all.take(judge);
-        assert_eq!(slots(&turns.asked)[..6], [0, 1_000, 1, 1_001, 6, 7]);
-        assert_eq!(turns.asked.len(), TOKENS_PER_CALL_MAX);
-        assert_eq!((turns.left.len(), slots(&turns.late)), (2, vec![4]));
-        let rest = all.take(judge);
-        assert_eq!((slots(&rest.asked).first(), rest.asked.len()), (Some(&258), 42));
-        assert_eq!((all.bytes, all.waiting.len()), (0, 0));
+        let stays = |question: &Question| !(2..6).contains(&question.who.slot);
+        let asked = taken(&mut all, stays);
+        assert_eq!(slots(&asked)[..6], [0, 1_000, 1, 1_001, 6, 7]);
+        assert_eq!(asked.len(), TOKENS_PER_CALL_MAX);
+        let rest = taken(&mut all, stays);
+        assert_eq!((slots(&rest).first(), rest.len()), (Some(&258), 42));
+        assert_eq!((all.bytes, all.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn who_has_no_verdict_yet_goes_first_in_the_next_call() {
+        let mut all = Authentications::default();
+        for slot in 0..4 {
+            all.push(None, question(slot, 10)).unwrap();
+        }
+        let open = [all.pop(), all.pop()];
+        all.ask_again(open.into_iter().flatten());
+        assert_eq!((slots(&taken(&mut all, |_| true)), all.bytes), (vec![0, 1, 2, 3], 0));
     }
 
     #[test]
@@ -339,8 +385,8 @@ mod tests {
             all.push(None, question(slot, 8 * 1024)).unwrap();
         }
         let mut calls = Vec::new();
-        while !all.waiting.is_empty() {
-            calls.push(all.take(|_| Turn::Ask).asked.len());
+        while !all.is_empty() {
+            calls.push(taken(&mut all, |_| true).len());
         }
         assert_eq!(calls, [1, 1, 1, 64, 64, 64, 64, 41]);
     }
@@ -357,20 +403,18 @@ mod tests {
             long.push(None, question(slot, TOKENS_WAITING_BYTES_MAX / 16)).unwrap();
         }
         assert_eq!(long.push(None, question(7, 1)).map_err(|back| back.who.slot), Err(7));
-        assert_eq!(long.take(|_| Turn::Ask).asked.len(), 1);
+        assert_eq!(taken(&mut long, |_| true).len(), 1);
         assert!(long.push(None, question(7, 1)).is_ok(), "there is room again");
     }
 
+    /// Thousands may be late or gone at once, and each of them is an answer to write or a connection to drop.
     #[test]
-    fn a_look_at_who_left_has_an_end() {
-        let mut all = Authentications::default();
-        for slot in 0..3_000 {
-            all.push(None, question(slot, 1)).unwrap();
-        }
-        let turns = all.take(|_| Turn::Left);
-        assert_eq!(
-            (turns.left.len(), all.waiting.len()),
-            (TOKENS_LOOKED_AT_MAX, 3_000 - TOKENS_LOOKED_AT_MAX)
-        );
+    fn a_look_at_who_costs_no_call_ends_with_the_turn() {
+        let mut looked_at = 0;
+        let asked = gather(Budget::by(clock), || {
+            looked_at += 1;
+            Some(Look::NoCall)
+        });
+        assert_eq!((asked.len(), looked_at), (0, TURN.as_millis()));
     }
 }

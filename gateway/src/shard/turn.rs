@@ -83,8 +83,9 @@ impl Shard {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::cell::Cell;
+    use std::sync::OnceLock;
     use std::time::Duration;
 
     use super::*;
@@ -93,8 +94,14 @@ mod tests {
         static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
     }
 
+    /// By which no time passes.
+    pub(in crate::shard) fn stopped() -> Instant {
+        static AT: OnceLock<Instant> = OnceLock::new();
+        *AT.get_or_init(Instant::now)
+    }
+
     /// Each look at it takes a millisecond.
-    fn clock() -> Instant {
+    pub(in crate::shard) fn clock() -> Instant {
         NOW.with(|now| {
             let next = now.get().map_or_else(Instant::now, |now| now + Duration::from_millis(1));
             now.set(Some(next));

@@ -1,7 +1,5 @@
 //! Many clients come at once: their tokens are checked together, and none is judged by another's.
 
-use std::time::Duration;
-
 use serde_json::json;
 use sluice_gateway::calls::{Authenticated, Calls};
 use sluice_proto::ids::InstanceId;
@@ -9,7 +7,7 @@ use sluice_proto::wire::close;
 use sluice_service::grpc::channels::{Caller, Channels, Target};
 use sluice_service::tls::Role;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::logic::Tokens;
 use super::rig::{Client, Rig, SOON};
@@ -110,26 +108,41 @@ fn tokens(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-fn users<'a>(answers: &'a [Authenticated]) -> Vec<&'a str> {
-    let user = |answer: &'a Authenticated| match answer {
-        Authenticated::Known(reply) => reply.user.as_str(),
-        Authenticated::Invalid(_) => "invalid",
-        Authenticated::Unavailable => "unavailable",
+/// Asks once: the verdict on each token, or that there is none.
+async fn verdicts(calls: &Calls, names: &[&str]) -> Vec<String> {
+    let mut verdicts = vec!["open".to_owned(); names.len()];
+    let told = |told: Vec<(usize, Authenticated)>| {
+        for (place, verdict) in told {
+            verdicts[place] = match verdict {
+                Authenticated::Known(reply) => reply.user,
+                Authenticated::Invalid(_) => "invalid".to_owned(),
+                Authenticated::Unavailable => "unavailable".to_owned(),
+            };
+        }
     };
-    answers.iter().map(user).collect()
+    calls.authenticate(&tokens(names), told).await;
+    verdicts
 }
 
 #[tokio::test]
-async fn a_call_that_fails_says_so_to_those_it_was_for_and_no_others() {
+async fn a_call_that_fails_judges_nobody() {
     let rig = Rig::start(1, false).await;
     let calls = calls(&rig);
     rig.logic.take_tokens(Tokens::Failing);
-    let failed =
-        calls.authenticate(&tokens(&["a", "bad"]), Instant::now() + Duration::from_millis(300)).await;
-    assert_eq!(users(&failed), ["unavailable", "unavailable"], "nobody is called invalid for it");
+    assert_eq!(verdicts(&calls, &["a", "bad"]).await, ["open", "open"], "nobody is called invalid for it");
     rig.logic.take_tokens(Tokens::Together);
-    let next = calls.authenticate(&tokens(&["c", "bad"]), Instant::now() + SOON).await;
-    assert_eq!(users(&next), ["c", "invalid"]);
+    assert_eq!(verdicts(&calls, &["c", "bad"]).await, ["c", "invalid"]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn who_got_no_verdict_is_asked_about_again() {
+    let rig = Rig::start(1, false).await;
+    rig.logic.take_tokens(Tokens::Failing);
+    let mut client = Client::with_token(&rig, "a").await;
+    until_asked(&rig, 2).await;
+    rig.logic.take_tokens(Tokens::Together);
+    assert_eq!(user(&mut client).await, "a");
     rig.stop().await;
 }
 
@@ -137,8 +150,33 @@ async fn a_call_that_fails_says_so_to_those_it_was_for_and_no_others() {
 async fn what_a_full_reply_left_out_is_asked_again() {
     let rig = Rig::start(1, false).await;
     rig.logic.take_tokens(Tokens::AtMost(2));
-    let answers = calls(&rig).authenticate(&tokens(&["a", "bad", "c"]), Instant::now() + SOON).await;
-    assert_eq!(users(&answers), ["a", "invalid", "c"]);
-    assert_eq!(rig.logic.asked().0, [tokens(&["a", "bad", "c"]), tokens(&["c"])]);
+    let mut first = held(&rig).await;
+    let mut crowd = Vec::new();
+    for token in ["a", "bad", "c"] {
+        crowd.push(Client::with_token(&rig, token).await);
+    }
+    rig.logic.hold_tokens(false);
+    assert_eq!((user(&mut first).await, user(&mut crowd[0]).await), (json!("first"), json!("a")));
+    assert_eq!(crowd[1].hear().await["error"]["code"], "unauthorized");
+    assert_eq!(user(&mut crowd[2]).await, "c");
+    assert_eq!(rig.logic.asked().0, [tokens(&["first"]), tokens(&["a", "bad", "c"]), tokens(&["c"])]);
+    rig.stop().await;
+}
+
+/// The others of its batch have their verdicts at once, and who comes meanwhile waits for one try and not for its end.
+#[tokio::test]
+async fn nobody_waits_for_a_token_that_gets_no_answer() {
+    let rig = Rig::start(1, false).await;
+    rig.logic.take_tokens(Tokens::Singly);
+    rig.logic.hold_slow(true);
+    let mut first = held(&rig).await;
+    let mut slow = Client::with_token(&rig, "slow").await;
+    let mut quick = Client::with_token(&rig, "quick").await;
+    rig.logic.hold_tokens(false);
+    assert_eq!((user(&mut first).await, user(&mut quick).await), (json!("first"), json!("quick")));
+    let mut later = Client::with_token(&rig, "later").await;
+    assert_eq!(user(&mut later).await, "later");
+    rig.logic.hold_slow(false);
+    assert_eq!(user(&mut slow).await, "slow");
     rig.stop().await;
 }

@@ -57,6 +57,7 @@ pub struct Scripted {
     hold_subscribes: watch::Sender<bool>,
     hold_reads: watch::Sender<bool>,
     hold_tokens: watch::Sender<bool>,
+    hold_slow: watch::Sender<bool>,
     /// Reads begun, and those that were executed or dropped since.
     reads: watch::Sender<(usize, usize)>,
     /// Questions about presence now, and the most at once.
@@ -92,6 +93,7 @@ impl Default for Scripted {
             hold_subscribes: watch::Sender::new(false),
             hold_reads: watch::Sender::new(false),
             hold_tokens: watch::Sender::new(false),
+            hold_slow: watch::Sender::new(false),
             reads: watch::Sender::new((0, 0)),
             presences: watch::Sender::new((0, 0)),
             called: watch::Sender::new(0),
@@ -130,6 +132,11 @@ impl Scripted {
     /// Questions about many tokens are not answered.
     pub fn hold_tokens(&self, hold: bool) {
         self.hold_tokens.send_replace(hold);
+    }
+
+    /// A question about the token `slow` alone is not answered.
+    pub fn hold_slow(&self, hold: bool) {
+        self.hold_slow.send_replace(hold);
     }
 
     /// How it takes such questions from now on.
@@ -321,6 +328,9 @@ impl Logic for Scripted {
     ) -> Result<Response<AuthenticateReply>, Status> {
         let token = request.into_inner().token;
         self.book.lock().unwrap().asked_singly.push(token.clone());
+        if token == "slow" {
+            self.hold_slow.subscribe().wait_for(|hold| !hold).await.unwrap();
+        }
         self.who(token).map(Response::new).map_err(Status::unauthenticated)
     }
 
