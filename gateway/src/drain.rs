@@ -10,7 +10,7 @@ use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
 use tokio::time::{Instant, sleep};
 
-use self::pace::{Pace, Room, Situation, rate_for};
+use self::pace::{Pace, Room, Situation, rate_for, returns_per_s};
 use crate::defaults::{DROP_BEFORE_END, GIVE_UP_BEFORE_END, SAY_SO_WITHIN, budget};
 use crate::shard::handle::Shards;
 use crate::shard::inbox::{Close, Order};
@@ -97,11 +97,17 @@ impl DrainHooks {
         let leaving = gateways.filter(|one| one.state == InstanceState::Draining).count() as u64 + 1;
         // Without peers nobody can be spared: the budget decides.
         let room = if peers { Room::of(serving().map(|one| one.headroom), leaving) } else { Room::default() };
+        let rate_per_s = rate_for(drain.rate_per_s, connections, room);
+        // Those who take our place let in as many as we do.
+        let own = u64::from(config.limits.handshakes_per_s);
+        let let_in_per_s = if peers { room.handshakes_per_s } else { (own > 0).then_some(own) };
+        let sharing = if peers { 1 } else { leaving };
         let close_for = Duration::from_millis(stages.drain_ms);
         Situation {
             connections,
             peers,
-            rate_per_s: rate_for(drain.rate_per_s, connections, room),
+            rate_per_s,
+            returns_per_s: returns_per_s(rate_per_s, let_in_per_s, sharing),
             notify_for: Duration::from_millis(stages.notify_ms),
             move_for: budget::MOVE,
             close_for,

@@ -29,8 +29,10 @@ pub struct Situation {
     pub connections: usize,
     /// Whether another gateway serves.
     pub peers: bool,
-    /// Closes per second for the whole gateway, and returns per second to whoever takes its place, as configured.
+    /// Closes per second for the whole gateway.
     pub rate_per_s: u32,
+    /// Returns per second of its clients to whoever takes them.
+    pub returns_per_s: u32,
     /// Time for `drain` frames.
     pub notify_for: Duration,
     /// Time for clients to move by themselves while peers serve.
@@ -83,14 +85,26 @@ pub fn rate_for(rate_per_s: u32, connections: usize, room: Room) -> u32 {
     ((usual * share).ceil() as u32).max(1)
 }
 
+/// Returns per second that are told to clients which are closed at `rate_per_s`: no more than are let in where they come,
+/// or they would be refused at the time they were told. `sharing`: gateways whose clients all wait for replacements; the
+/// stores behind these are the ones there were.
+#[must_use]
+pub fn returns_per_s(rate_per_s: u32, let_in_per_s: Option<u64>, sharing: u64) -> u32 {
+    let share = u64::from(rate_per_s) / sharing.max(1);
+    // Not down to a part of the rate only, as closes are: a drain has an end, a return has none.
+    let per_s = let_in_per_s.map_or(share, |per_s| per_s.min(share));
+    u32::try_from(per_s).unwrap_or(u32::MAX).max(1)
+}
+
 impl Pace {
     /// The pace for a situation. The configured rate is kept if the budget allows; the budget wins.
     #[must_use]
     pub fn plan(situation: &Situation) -> Self {
         let connections = u32::try_from(situation.connections).unwrap_or(u32::MAX);
-        let at_rate = Duration::from_secs(1).saturating_mul(connections) / situation.rate_per_s.max(1);
-        // Whoever takes them checks a token and subscriptions for each: they return at the pace of the closes.
-        let spread = u64::try_from(at_rate.as_millis()).unwrap_or(u64::MAX).max(RECONNECT_SPREAD_MS_MIN);
+        let at = |per_s: u32| Duration::from_secs(1).saturating_mul(connections) / per_s.max(1);
+        let at_rate = at(situation.rate_per_s);
+        // Whoever takes them checks a token and subscriptions for each.
+        let spread = millis(at(situation.returns_per_s)).max(RECONNECT_SPREAD_MS_MIN);
         let room = if situation.peers { situation.close_for } else { situation.close_for_last };
         // With nobody connected there is nobody to give the time to.
         let close_after =
@@ -107,14 +121,15 @@ impl Pace {
                 reconnect_ms_max: spread.min(situation.reconnect_ms_max.max(RECONNECT_SPREAD_MS_MIN)),
             }
         } else {
-            // Nobody is there yet: a moment for the replacement to start, then as above.
-            let most = situation.reconnect_ms_max.max(RECONNECT_MS_MIN_LAST);
+            // Nobody is there yet: a moment for the replacement to start once the last of them is closed, then as above.
+            let least = RECONNECT_MS_MIN_LAST.saturating_add(millis(close_within));
+            let most = situation.reconnect_ms_max.max(least);
             Self {
                 notify_within: Duration::ZERO,
                 close_after,
                 close_within,
-                reconnect_ms_min: RECONNECT_MS_MIN_LAST,
-                reconnect_ms_max: spread.saturating_add(RECONNECT_MS_MIN_LAST).min(most),
+                reconnect_ms_min: least,
+                reconnect_ms_max: spread.saturating_add(least).min(most),
             }
         }
     }
@@ -124,6 +139,20 @@ impl Pace {
     pub fn reconnect_ms(&self, random: u64) -> u64 {
         self.reconnect_ms_min + random % (self.reconnect_ms_max - self.reconnect_ms_min + 1)
     }
+
+    /// What is left of the delay that a client was given `since` ago by the same random number. `None`: it is over, or
+    /// counts from the close, as nobody is there yet.
+    #[must_use]
+    pub fn rest_ms(&self, random: u64, since: Duration) -> Option<u64> {
+        if self.reconnect_ms_min > 0 {
+            return None;
+        }
+        self.reconnect_ms(random).checked_sub(millis(since)).filter(|rest| *rest > 0)
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How many of `total` are due when `elapsed` of `within` has passed: all at the end, at least one at
@@ -146,6 +175,7 @@ mod tests {
         connections: 1_000,
         peers: false,
         rate_per_s: 2_500,
+        returns_per_s: 2_500,
         notify_for: Duration::from_millis(400),
         move_for: Duration::from_millis(700),
         close_for: Duration::from_millis(2_300),
@@ -170,13 +200,44 @@ mod tests {
         };
         for (connections, alone, beside_peers) in [
             (1, (1_000, 1_200), (0, 200)),
-            (200, (1_000, 1_200), (0, 200)),
-            (10_000, (1_000, 5_000), (0, 4_000)),
-            (1_000_000, (1_000, 15_000), (0, 15_000)),
+            (200, (1_080, 1_280), (0, 200)),
+            (10_000, (1_500, 5_500), (0, 4_000)),
+            (1_000_000, (1_500, 15_000), (0, 15_000)),
         ] {
             assert_eq!(delays(connections, false), alone, "{connections} clients, alone");
             assert_eq!(delays(connections, true), beside_peers, "{connections} clients, beside peers");
         }
+    }
+
+    /// Who comes when it was told to is let in: the span grows with the clients over what is let in a second.
+    #[test]
+    fn clients_return_no_faster_than_they_are_let_in() {
+        for (let_in_per_s, sharing, returns, span_ms) in [
+            (None, 1, 2_500, 2_000),
+            (Some(20_000), 1, 2_500, 2_000),
+            (Some(1_000), 1, 1_000, 5_000),
+            (Some(500), 1, 500, 10_000),
+            (Some(0), 1, 1, 15_000),
+            (None, 2, 1_250, 4_000),
+            (Some(20_000), 2, 1_250, 4_000),
+        ] {
+            let returns_per_s = returns_per_s(2_500, let_in_per_s, sharing);
+            assert_eq!(returns_per_s, returns, "{let_in_per_s:?}, {sharing}");
+            let beside = Situation { connections: 5_000, peers: true, returns_per_s, ..ALONE };
+            assert_eq!(Pace::plan(&beside).reconnect_ms_max, span_ms, "{let_in_per_s:?}, {sharing}");
+            assert_eq!(Pace::plan(&beside).close_within, Duration::from_millis(800), "closes do not wait");
+        }
+    }
+
+    #[test]
+    fn who_is_closed_before_its_time_keeps_it() {
+        let beside = Pace::plan(&Situation { connections: 10_000, peers: true, ..ALONE });
+        assert_eq!(beside.reconnect_ms(3_000), 3_000);
+        for (since_ms, rest) in [(0, Some(3_000)), (900, Some(2_100)), (3_000, None), (5_000, None)] {
+            assert_eq!(beside.rest_ms(3_000, Duration::from_millis(since_ms)), rest, "after {since_ms} ms");
+        }
+        let alone = Pace::plan(&Situation { connections: 10_000, ..ALONE });
+        assert_eq!(alone.rest_ms(3_000, Duration::ZERO), None, "its replacement comes after the close");
     }
 
     #[test]

@@ -25,6 +25,8 @@ use crate::ending::{Ending, RESTART};
 #[derive(Debug)]
 pub(super) struct Draining {
     pace: Pace,
+    /// By which pace clients were told to come back, and when.
+    told: Option<(Pace, Instant)>,
     /// Set when closing has begun.
     close: Option<Close>,
     /// Told when nobody is left.
@@ -34,7 +36,8 @@ pub(super) struct Draining {
 impl Shard {
     /// Tells all clients that this gateway stops.
     pub(super) fn notify_all(&mut self, pace: Pace, told: oneshot::Sender<()>) {
-        self.draining = Some(Draining { pace, close: None, empty: None });
+        let now = Some((pace, Instant::now()));
+        self.draining = Some(Draining { pace, told: now, close: None, empty: None });
         let all = self.everybody();
         self.local(async move |cell: ShardCell| {
             in_slices(&cell, all, pace.notify_within, |shard, who| shard.notify(who, pace)).await;
@@ -45,7 +48,8 @@ impl Shard {
 
     /// Closes all connections, each after its publishes have their outcome.
     pub(super) fn close_all(&mut self, close: Close, empty: oneshot::Sender<()>) {
-        self.draining = Some(Draining { pace: close.pace, close: Some(close), empty: Some(empty) });
+        let told = self.draining.take().and_then(|draining| draining.told);
+        self.draining = Some(Draining { pace: close.pace, told, close: Some(close), empty: Some(empty) });
         self.signal_if_empty();
         self.local(async move |cell: ShardCell| {
             let closing = async {
@@ -79,10 +83,7 @@ impl Shard {
         }
         let code = self.shared.config.drain.close_code;
         for who in self.everybody() {
-            let reconnect_ms = match &self.draining {
-                Some(draining) => draining.pace.reconnect_ms(rand::random()),
-                None => self.resend_ms(),
-            };
+            let reconnect_ms = self.reconnect_ms(who);
             let Some(connection) = self.connections.get(who) else { continue };
             if let Some(bye) = connection.session.take_last_bye(Ending::Restart { code }, reconnect_ms) {
                 self.shared.metrics.ended(Ending::Restart { code }.label());
@@ -105,22 +106,35 @@ impl Shard {
 
     fn notify(&mut self, who: Address, pace: Pace) {
         // After `bye` nothing may follow, not even this.
-        if self.connections.get(who).is_none_or(|connection| connection.detached)
-            || seeded::is(Bug::NoGoodbye)
-        {
+        let Some(connection) = self.connections.get(who).filter(|connection| !connection.detached) else {
+            return;
+        };
+        if seeded::is(Bug::NoGoodbye) {
             return;
         }
+        let random = own_random(connection);
         let drain = Drain {
             reason: RESTART.to_owned(),
             within_ms: u64::try_from((pace.notify_within + pace.close_after + pace.close_within).as_millis())
                 .unwrap_or(u64::MAX),
-            reconnect_ms: pace.reconnect_ms(rand::random()),
+            reconnect_ms: pace.reconnect_ms(random),
         };
         self.connections.text(who.slot, |out| codec::drain(out, &drain));
     }
 
+    /// When a client that is closed now may come back. Whose time has not come yet keeps it: all of them together are the
+    /// pace that was told, and new delays would be a second crowd in the middle of it.
+    fn reconnect_ms(&mut self, who: Address) -> u64 {
+        let Some(draining) = &self.draining else { return self.resend_ms() };
+        let rest = draining.told.and_then(|(pace, at)| {
+            let connection = self.connections.get(who)?;
+            pace.rest_ms(own_random(connection), at.elapsed())
+        });
+        rest.unwrap_or_else(|| draining.pace.reconnect_ms(rand::random()))
+    }
+
     fn close(&mut self, who: Address, close: Close) {
-        let reconnect_ms = close.pace.reconnect_ms(rand::random());
+        let reconnect_ms = self.reconnect_ms(who);
         if let Some(connection) = self.connections.get(who) {
             connection.session.end(Ending::Restart { code: close.code }, reconnect_ms);
             self.settle(who);
@@ -194,6 +208,12 @@ impl Shard {
     }
 }
 
+/// A connection's random number for its return: the same each time, and nothing has to be kept for it.
+#[expect(clippy::cast_possible_truncation, reason = "half of the random bits will do")]
+fn own_random(connection: &Connection) -> u64 {
+    connection.session.link().session.0 as u64
+}
+
 /// Does `act` for all, spread over `within`; what is due at once is done in as many turns as it needs.
 async fn in_slices(
     cell: &ShardCell,
@@ -243,6 +263,7 @@ mod tests {
             connections: 100_000,
             peers: true,
             rate_per_s: 2_500,
+            returns_per_s: 2_500,
             notify_for: Duration::from_secs(1),
             move_for: Duration::from_millis(700),
             close_for: Duration::from_secs(60),

@@ -216,6 +216,32 @@ async fn a_gateway_ends_when_its_clients_have_moved() {
     assert!(began.elapsed() < budget::MOVE, "{:?}", began.elapsed());
 }
 
+/// A new delay for whoever is closed before it has moved would be a second crowd in the middle of the first.
+#[tokio::test]
+async fn who_is_closed_before_its_time_to_come_back_keeps_it() {
+    let mut config = Config { shards: 2, ..Config::default() };
+    // Three seconds for all of them; they are closed within half of that.
+    config.drain.rate_per_s = 33;
+    let rig = Rig::with(config, true).await;
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(Client::connect(&rig).await);
+    }
+    let stopping = tokio::spawn(rig.clone().stop());
+    let told = |frame: &serde_json::Value| frame["reconnect_ms"].as_u64().unwrap();
+    for client in &mut clients {
+        let drain = told(&client.hear().await["drain"]);
+        let bye = told(&client.hear().await["bye"]);
+        let earliest = drain.saturating_sub(u64::try_from(budget::MOVE.as_millis()).unwrap());
+        // Later than any close: the others' time was over, and they are spread anew.
+        if drain > 2_600 {
+            assert!(bye <= earliest + 10, "{bye} after {drain}");
+        }
+    }
+    drop(clients);
+    stopping.await.unwrap();
+}
+
 #[tokio::test]
 async fn new_upgrades_are_refused_while_clients_are_told() {
     let rig = Rig::start(1, true).await;
