@@ -427,6 +427,17 @@ mod tests {
         }
     }
 
+    /// A debt that a crowd has run up, also before anybody else was here: the gateway is as young as its debt.
+    #[tokio::test(start_paused = true)]
+    async fn a_users_first_room_waits_for_nobody_and_none_for_longer_than_five_seconds() {
+        let usages = Usages::new(&limits());
+        let behind = (0..100 * (CROWD_BURST_S + 60)).map(|_| usages.opened_room(None)).last();
+        assert_eq!(behind, Some(Duration::from_secs(60)));
+        let ann = usages.identify(&UserId::parse("ann").unwrap()).unwrap();
+        let waits = [0, 5, 10].map(Duration::from_secs);
+        assert_eq!([(); 3].map(|()| usages.opened_room(Some(&ann))), waits);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_crowd_that_comes_back_opens_its_rooms_at_once() {
         let usages = Usages::new(&Limits::default());

@@ -190,3 +190,6 @@ impl Shard {
         self.signal_if_empty();
     }
 }
+
+#[cfg(test)]
+mod tests;

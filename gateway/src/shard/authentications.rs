@@ -326,6 +326,7 @@ fn known(reply: AuthenticateReply) -> Option<Identity> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{enter, shard};
     use super::super::turn::tests::{clock, stopped};
     use super::*;
     use crate::defaults::TURN;
@@ -405,6 +406,25 @@ mod tests {
         assert_eq!(long.push(None, question(7, 1)).map_err(|back| back.who.slot), Err(7));
         assert_eq!(taken(&mut long, |_| true).len(), 1);
         assert!(long.push(None, question(7, 1)).is_ok(), "there is room again");
+    }
+
+    /// It was reported gone when it ended: nobody would take back that it came.
+    #[tokio::test]
+    async fn a_verdict_on_who_has_ended_tells_nobody_that_it_came() {
+        let shard = shard();
+        for ended in [true, false] {
+            let (who, _client) = shard.turn(enter);
+            let report = shard.turn(|shard| {
+                if ended {
+                    shard.detach(who, false);
+                }
+                let verdict = AuthenticateReply { user: "ann".to_owned(), ..AuthenticateReply::default() };
+                let question = Question { who, ..question(0, 1) };
+                shard.authenticated(&question, Authenticated::Known(verdict), Some(Epoch(1)));
+                shard.next_report()
+            });
+            assert_eq!(report.is_none(), ended, "{report:?}");
+        }
     }
 
     /// Thousands may be late or gone at once, and each of them is an answer to write or a connection to drop.

@@ -102,7 +102,7 @@ fn poll_now(poll: &mut Poll, events: &mut Events) -> io::Result<()> {
 impl Shard {
     /// Notes what is told of sockets, then looks after those that are ready, each in turn, as far as the turn has time.
     /// `true` = there is more.
-    fn attend_sockets(&mut self, events: &Events, budget: Budget) -> bool {
+    pub(super) fn attend_sockets(&mut self, events: &Events, budget: Budget) -> bool {
         self.connections.begin_look();
         for event in events {
             let (slot, generation) = slot_and_generation(event.token());
