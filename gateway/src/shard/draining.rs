@@ -126,7 +126,9 @@ impl Shard {
     /// pace that was told, and new delays would be a second crowd in the middle of it.
     fn reconnect_ms(&mut self, who: Address) -> u64 {
         let Some(draining) = &self.draining else { return self.resend_ms() };
-        let rest = draining.told.and_then(|(pace, at)| {
+        // Unless nobody is there any more to come to: then it counts from the close.
+        let told = draining.told.filter(|_| draining.pace.reconnect_ms_min == 0);
+        let rest = told.and_then(|(pace, at)| {
             let connection = self.connections.get(who)?;
             pace.rest_ms(own_random(connection), at.elapsed())
         });
