@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_gateway::shard::shared::Shared as Gateway;
-use sluice_lifecycle::{BoxError, Lifecycle, Plan, Report, StopReason};
+use sluice_lifecycle::{BoxError, Lifecycle, Plan, Report, StopReason, error_chain};
 use sluice_service::config::Address;
 use sluice_service::config::sections::{Admin, Grpc};
 use sluice_service::process::{Settings, StartError};
@@ -90,7 +90,11 @@ impl Supervised {
             let begun = self.begin(&lifecycle).await;
             match &begun {
                 Ok(()) => self.is_ready(life, &lifecycle),
-                Err(error) => drop(lifecycle.stop(StopReason::Manual(error.to_string()))),
+                Err(error) => {
+                    // Whoever is given the error says it: once is enough.
+                    let said = "it did not start".to_owned();
+                    lifecycle.stop(StopReason::NotStarted(said, error.exit_code()));
+                }
             }
             begun
         };
@@ -109,7 +113,7 @@ impl Supervised {
         self.present.send_modify(|present| {
             (present.ready, present.cluster, present.gateway) = (false, None, None);
         });
-        begun.map_err(|error| Error::Start(self.name.clone(), error.to_string()))?;
+        begun.map_err(|error| Error::Start(self.name.clone(), error_chain(&error)))?;
         Ok(report)
     }
 

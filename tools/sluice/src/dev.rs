@@ -62,9 +62,10 @@ struct Run {
 }
 
 impl Arguments {
-    /// Programs want to read afterwards what happened; people see what the output says.
-    pub(crate) fn wants_log(&self) -> bool {
-        self.run.json
+    /// What is logged. Programs want to read afterwards what happened; people see stages and the reason of a stop in the
+    /// output, and would read them twice.
+    pub(crate) fn level(&self) -> &'static str {
+        if self.run.json { "info" } else { "warn,sluice_lifecycle::report=off,sluice_lifecycle::state=off" }
     }
 }
 
@@ -85,19 +86,15 @@ async fn live(run: Run) -> anyhow::Result<ExitCode> {
     let options =
         Options { dir: run.dir, memory: run.memory, gateways: run.gateways, host: run.host, port: run.port };
     let started = async {
-        let started = Dev::start(options, &lifecycle).await;
-        match &started {
-            Ok(dev) => tell(dev, &output, &lifecycle).await,
-            Err(error) => {
-                // Through the lifecycle, so that what has started is released in order as at any other stop.
-                lifecycle.stop(StopReason::NotStarted(error_chain(error), error.exit_code().into()));
-            }
-        }
-        started
+        let dev = Dev::start(options, &lifecycle).await?;
+        tell(&dev, &output, &lifecycle).await;
+        Ok(())
     };
-    let (report, started) = tokio::join!(engine.run(), started);
-    Ok(match started {
-        Ok(_) => ended(&output, &report),
+    let run = async { Ok::<_, Error>(engine.run().await) };
+    // A start that fails does so before there is anything to release: what it began ends with the engine, which would
+    // only say the cause twice more.
+    Ok(match tokio::try_join!(run, started) {
+        Ok((report, ())) => ended(&output, &report),
         Err(error) => refused(&error),
     })
 }

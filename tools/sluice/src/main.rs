@@ -49,6 +49,9 @@ static HELP: LazyLock<String> = LazyLock::new(|| {
     format!("{first}Examples of each command: sluice help COMMAND\n\nsluice {}", BUILD.as_str())
 });
 
+/// Verbs say themselves what they do.
+const USUAL_LEVEL: &str = "warn";
+
 #[derive(Subcommand)]
 enum Verb {
     #[cfg(feature = "dev")]
@@ -122,17 +125,12 @@ fn outlives_its_reader(verb: &Verb) -> bool {
 }
 
 /// What is logged unless `RUST_LOG` says otherwise.
-fn level(verb: &Verb) -> &'static str {
-    if wants_log(verb) { "info" } else { "warn" }
-}
-
-/// Whether a program will want to read what happened.
 #[cfg(feature = "dev")]
-fn wants_log(verb: &Verb) -> bool {
-    matches!(verb, Verb::Dev(arguments) if arguments.wants_log())
+fn level(verb: &Verb) -> &'static str {
+    if let Verb::Dev(arguments) = verb { arguments.level() } else { USUAL_LEVEL }
 }
 
 #[cfg(not(feature = "dev"))]
-fn wants_log(_verb: &Verb) -> bool {
-    false
+fn level(_verb: &Verb) -> &'static str {
+    USUAL_LEVEL
 }

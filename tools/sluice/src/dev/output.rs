@@ -74,7 +74,8 @@ fn stages(name: &str, report: &Report, stopping: bool) -> String {
     let all: Vec<String> = report.stages.iter().map(stage).collect();
     let counts: Vec<String> = report.counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
     let counts = if counts.is_empty() { String::new() } else { format!("  ({})", counts.join(", ")) };
-    let again = if stopping { "" } else { "  restarts …" };
+    // One that failed takes everything with it.
+    let again = if stopping || report.exit_code() != 0 { "" } else { "  restarts …" };
     format!("  {name:<10} {}{counts}{again}", all.join(" · "))
 }
 

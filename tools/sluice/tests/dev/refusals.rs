@@ -48,6 +48,28 @@ fn a_folder_and_a_port_have_one_owner() {
 }
 
 #[test]
+fn the_cause_of_a_start_that_fails_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let not_a_state = tempfile::tempdir().unwrap();
+    std::fs::write(not_a_state.path().join("sluice-dev.json"), "{").unwrap();
+    for (folder, more, why) in [
+        (dir.path(), &["--port", &port][..], "is taken"),
+        (dir.path(), &["--gateways", "0"], "at least one gateway"),
+        (not_a_state.path(), &[], "sluice-dev.json cannot be read"),
+    ] {
+        for json in [&["--json"][..], &[]] {
+            let output = run(&[&["dev", "--dir", folder.to_str().unwrap()], json, more].concat());
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(output.stdout.is_empty() && said.lines().count() == 1, "{said}");
+            assert!(said.starts_with("sluice dev: ") && said.matches(why).count() == 1, "{said}");
+        }
+    }
+}
+
+#[test]
 fn every_verb_explains_itself_with_an_example() {
     for verb in [&["dev"][..], &["dev", "restart"]] {
         let output = run(&[verb, &["--help"]].concat());
