@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use sluice_launcher::Service;
 use sluice_launcher::certs::{self, AUTHORITY_DAYS, CERTIFICATE_DAYS};
 use sluice_program::output;
@@ -31,6 +32,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { dir, renew, if_missing } = arguments;
+    let kept = || format!("the certificates are in {}, but", dir.display());
     if if_missing && certs::files(&dir, Service::Logic).ca.exists() {
         check(&dir)?;
         output::line(format_args!("{} has certificates that are good", dir.display()))?;
@@ -43,11 +45,12 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             "new certificates of the same authority are in {}, good for {CERTIFICATE_DAYS} days; services that read \
              these files take them over by themselves",
             dir.display()
-        ))?;
+        ))
+        .with_context(kept)?;
     } else {
         certs::make(&dir)?;
         check(&dir)?;
-        output::line(next_steps(&dir))?;
+        output::line(next_steps(&dir)).with_context(kept)?;
     }
     Ok(ExitCode::SUCCESS)
 }

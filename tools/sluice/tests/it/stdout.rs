@@ -61,6 +61,7 @@ fn a_check_has_nothing_to_say_and_errors_go_where_nobody_reads_either() {
         (&["--nonsense"][..], 2),
         (&["pub", "news", "no json"], 1),
         (&["roll", "--pid", "gateway-1=1"], 2),
+        (&["drill", "--only", "no such fault"], 2),
         (&["token", "--user", "ann"], 1),
     ] {
         for sink in Sink::ALL {
@@ -68,6 +69,48 @@ fn a_check_has_nothing_to_say_and_errors_go_where_nobody_reads_either() {
             assert_eq!(status.code(), Some(code), "{arguments:?} {sink:?}");
         }
     }
+}
+
+#[test]
+fn certificates_that_were_made_are_said_to_be_there() {
+    let parent = tempfile::tempdir().unwrap();
+    for (sink, name) in [(Sink::Closed, "closed"), (Sink::Full, "full")] {
+        let dir = parent.path().join(name);
+        for more in [&[][..], &["--renew"]] {
+            let (code, said) = into(sink, sluice().args(["certs", "--dir"]).arg(&dir).args(more));
+            assert!(dir.join("logic.pem").exists());
+            match sink {
+                Sink::Closed => assert_eq!((code, said.as_str()), (Some(0), "")),
+                Sink::Full => {
+                    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+                    assert!(said.contains("the certificates are in ") && said.contains("No space"), "{said}");
+                }
+            }
+        }
+        ends_well(sluice().args(["certs", "--if-missing", "--dir"]).arg(&dir), 0);
+    }
+}
+
+/// A drill takes minutes: read or unread it is judged, and what could not be said can be asked for again.
+#[test]
+fn a_drill_ends_with_its_verdict_and_keeps_what_could_not_be_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = |sink: Sink| folder.path().join(format!("{sink:?}"));
+    let drill = |sink: Sink| {
+        let mut command = sluice();
+        command.args(["drill", "quick", "--quiet", "--rounds", "1", "--only", "term task", "--seed", "5"]);
+        command.args(["--clients", "10", "--rate", "20", "--rooms", "3", "--dir"]).arg(dir(sink));
+        into(sink, &mut command)
+    };
+    let (code, said) = drill(Sink::Closed);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(dir(Sink::Closed).join("faults.jsonl").exists());
+    let (code, said) = drill(Sink::Full);
+    assert_eq!(code, Some(1), "{said}");
+    let last = said.lines().next_back().unwrap_or_default();
+    assert!(last.contains("the drill is over, ") && last.contains(" drill --check "), "{said}");
+    assert_eq!(last.matches("No space left on device").count(), 1, "{said}");
+    ends_well(sluice().args(["drill", "--check"]).arg(dir(Sink::Full)), 0);
 }
 
 /// What runs until a signal goes on: whoever started it may not listen.
