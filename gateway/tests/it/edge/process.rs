@@ -131,7 +131,7 @@ async fn a_log_that_nobody_reads_ends_nothing_and_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_closed_terminal_stops_it_unless_it_was_told_to_live_on() {
+async fn a_closed_terminal_stops_it_in_order() {
     let logic = logic().await;
     let mut process = Process::start(&logic, |command| {
         command.stderr(Stdio::null());
