@@ -1,5 +1,6 @@
-//! Certificates of a test: an authority and what it signs, good and bad, as files.
+//! Certificates of a test: an authority and what it signs, good and bad, as files, for a server and for a client.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -8,13 +9,17 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-/// An authority; its files are removed with it.
+/// An authority.
 pub struct Authority {
-    dir: TempDir,
+    dir: PathBuf,
+    /// How the names of its files begin.
+    prefix: String,
     issuer: CertifiedIssuer<'static, KeyPair>,
+    /// Removed with it, where the folder is its own.
+    _own: Option<TempDir>,
 }
 
-/// Where the PEM files for one service are.
+/// Where the PEM files of one certificate are.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
     /// The authority's certificate.
@@ -26,19 +31,35 @@ pub struct TlsFiles {
 }
 
 impl Authority {
-    /// A new one. All have the same name: only their keys tell them apart.
+    /// A new one, in a folder that is removed with it. All have the same name: only their keys tell them apart.
     #[must_use]
     pub fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "Sluice services");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { dir, issuer }
+        let own = tempfile::tempdir().unwrap();
+        let dir = own.path().to_owned();
+        Self { _own: Some(own), ..Self::made(dir, String::new(), "Sluice services") }
     }
 
-    /// A certificate for this DNS name, good for a day. The same name has the same files, written anew.
+    /// One of this name, in a folder that stays: a server that runs as somebody else may not read every folder.
+    #[must_use]
+    pub fn in_dir(dir: &Path, name: &str) -> Self {
+        Self::made(dir.to_owned(), format!("{name}-"), &format!("authority of {name}"))
+    }
+
+    fn made(dir: PathBuf, prefix: String, name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let made = Self { dir, prefix, issuer, _own: None };
+        std::fs::write(made.file("ca.pem"), made.issuer.pem()).unwrap();
+        made
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{}{name}", self.prefix))
+    }
+
+    /// A certificate for this DNS name or address, good for a day. The same name has the same files, written anew.
     #[must_use]
     pub fn issue(&self, name: &str) -> TlsFiles {
         self.issue_for(name, SystemTime::now() + Duration::from_secs(24 * 3600))
@@ -62,11 +83,11 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let write = |end: &str, text: String| {
-            let path = self.dir.path().join(format!("{name}.{end}"));
+            let path = self.file(&format!("{name}.{end}"));
             std::fs::write(&path, text).unwrap();
             path.display().to_string()
         };
-        let ca = self.dir.path().join("ca.pem").display().to_string();
+        let ca = self.file("ca.pem").display().to_string();
         TlsFiles { ca, cert: write("pem", cert.pem()), key: write("key", key.serialize_pem()) }
     }
 }

@@ -1,10 +1,9 @@
-//! What tests of several crates need: private servers, certificates, their own log, and waiting for something to become true. Only ever a
-//! dev-dependency; it panics where a test would.
+//! What tests of several crates need: private servers, certificates, their own log, and waiting for something to become
+//! true. Only ever a dev-dependency; it panics where a test would.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "for tests only")]
 
 mod authority;
 mod log;
-mod pki;
 mod reader;
 mod server;
 
@@ -14,7 +13,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use authority::{Authority, TlsFiles};
 pub use log::{keep_log, logged};
-pub use pki::Pki;
 pub use reader::{ReadEnd, Reader};
 pub use server::{ServerKind, TestServer, free_port};
 

@@ -6,7 +6,7 @@ use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use sluice_cluster::etcd::{EtcdCluster, EtcdConfig, probe};
 use sluice_cluster::{Cluster as _, Etcd, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
-use sluice_testing::{Pki, ServerKind, TestServer, eventually, free_port};
+use sluice_testing::{Authority, ServerKind, TestServer, TlsFiles, eventually, free_port};
 
 use crate::contract::LONG;
 
@@ -36,10 +36,11 @@ async fn refusal(etcd: &Etcd) -> String {
 #[tokio::test]
 async fn tls_with_an_own_authority_and_a_clients_certificate() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, theirs) = (Pki::new(dir.path(), "ours"), Pki::new(dir.path(), "theirs"));
+    let files = |of: &str| Authority::in_dir(dir.path(), of);
+    let (ours, theirs) = (files("ours").issue("127.0.0.1"), files("theirs").issue("127.0.0.1"));
     let server = TestServer::absent(ServerKind::Etcd).with_args(|port| {
         let url = format!("https://127.0.0.1:{port}");
-        let Pki { ca, cert, key } = &ours;
+        let TlsFiles { ca, cert, key } = &ours;
         let args = [
             ["--listen-client-urls", &url],
             ["--advertise-client-urls", &url],
@@ -53,7 +54,7 @@ async fn tls_with_an_own_authority_and_a_clients_certificate() {
     let mut server = server;
     server.run().await;
     let url = format!("https://127.0.0.1:{}", server.port());
-    let shown = |ca: &str, shown: &Pki| Etcd {
+    let shown = |ca: &str, shown: &TlsFiles| Etcd {
         ca_file: ca.to_owned(),
         cert_file: shown.cert.clone(),
         key_file: shown.key.clone(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sluice_presence::redis::{RedisConfig, RedisPresence, probe};
 use sluice_presence::{Presence as _, PresenceError, Redis};
-use sluice_testing::{Pki, ServerKind, TestServer, eventually};
+use sluice_testing::{Authority, ServerKind, TestServer, TlsFiles, eventually};
 
 use crate::contract::{LONG, instance, interest, room};
 
@@ -34,9 +34,10 @@ async fn refusal(redis: &Redis) -> String {
 #[tokio::test]
 async fn tls_with_an_own_authority_and_a_clients_certificate() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, theirs) = (Pki::new(dir.path(), "ours"), Pki::new(dir.path(), "theirs"));
+    let files = |of: &str| Authority::in_dir(dir.path(), of);
+    let (ours, theirs) = (files("ours").issue("127.0.0.1"), files("theirs").issue("127.0.0.1"));
     let mut server = TestServer::absent(ServerKind::Redis).with_args(|port| {
-        let Pki { ca, cert, key } = &ours;
+        let TlsFiles { ca, cert, key } = &ours;
         let port = port.to_string();
         let args = [
             ["--port", "0"],
@@ -50,7 +51,7 @@ async fn tls_with_an_own_authority_and_a_clients_certificate() {
     });
     server.run().await;
     let url = format!("rediss://127.0.0.1:{}", server.port());
-    let shown = |ca: &str, shown: &Pki| Redis {
+    let shown = |ca: &str, shown: &TlsFiles| Redis {
         ca_file: ca.to_owned(),
         cert_file: shown.cert.clone(),
         key_file: shown.key.clone(),

@@ -3,7 +3,7 @@
 use nkeys::KeyPair;
 use sluice_queue::jetstream::{JetStream, NatsConfig, probe};
 use sluice_queue::{Nats, Queue, QueueError};
-use sluice_testing::{Pki, ServerKind, TestServer};
+use sluice_testing::{Authority, ServerKind, TestServer, TlsFiles};
 use tempfile::TempDir;
 
 use crate::contract::{LONG, next, publish};
@@ -91,11 +91,12 @@ async fn a_file_that_is_no_credentials_is_named() {
 #[tokio::test]
 async fn tls_with_an_own_authority_and_a_clients_certificate() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, theirs) = (Pki::new(dir.path(), "ours"), Pki::new(dir.path(), "theirs"));
-    let Pki { ca, cert, key } = &ours;
+    let files = |of: &str| Authority::in_dir(dir.path(), of);
+    let (ours, theirs) = (files("ours").issue("127.0.0.1"), files("theirs").issue("127.0.0.1"));
+    let TlsFiles { ca, cert, key } = &ours;
     let config = format!("tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true }}");
     let server = server(&dir, &config).await;
-    let shown = |pki: &Pki, ca: &str| Nats {
+    let shown = |pki: &TlsFiles, ca: &str| Nats {
         ca_file: ca.to_owned(),
         cert_file: pki.cert.clone(),
         key_file: pki.key.clone(),

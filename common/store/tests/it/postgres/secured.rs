@@ -6,14 +6,14 @@ use std::path::Path;
 
 use sluice_store::postgres::{PgAccess, PgConfig, PgStore, new_epoch_with, probe};
 use sluice_store::{Store as _, StoreError};
-use sluice_testing::{Pki, free_port};
+use sluice_testing::{Authority, TlsFiles, free_port};
 use sqlx::Row as _;
 
 use super::server::{PgServer, own};
 use crate::cases::contract::{Is, LATER, messages, publish, room};
 
 /// A server that speaks TLS with this certificate, and wants from `app` a password and a certificate of `clients`.
-async fn secure(server: &PgServer, shown: &Pki, clients: &Pki) {
+async fn secure(server: &PgServer, shown: &TlsFiles, clients: &TlsFiles) {
     fs::set_permissions(&shown.key, fs::Permissions::from_mode(0o600)).unwrap();
     own(Path::new(&shown.key));
     let hba = "host all postgres 127.0.0.1/32 trust\n\
@@ -49,9 +49,10 @@ async fn tls_with_an_own_authority_a_clients_certificate_and_a_password() {
     server.run("create role app login password 'p@ss/w'").await;
     server.run("create database app owner app").await;
     let dir = server.dir();
-    let (ours, theirs) = (Pki::new(dir, "ours"), Pki::new(dir, "theirs"));
+    let files = |of: &str| Authority::in_dir(dir, of);
+    let (ours, theirs) = (files("ours").issue("127.0.0.1"), files("theirs").issue("127.0.0.1"));
     secure(&server, &ours, &ours).await;
-    let at = |user: &str, ca: &str, shown: Option<&Pki>| {
+    let at = |user: &str, ca: &str, shown: Option<&TlsFiles>| {
         let shown = shown.map(|pki| format!("&sslcert={}&sslkey={}", pki.cert, pki.key)).unwrap_or_default();
         let (port, tls) = (server.port, format!("sslmode=verify-full&sslrootcert={ca}"));
         PgAccess::at(format!("postgres://{user}@127.0.0.1:{port}/app?{tls}{shown}"))
@@ -85,8 +86,8 @@ async fn tls_with_an_own_authority_a_clients_certificate_and_a_password() {
         assert!(why.contains(says) && !why.contains("hush") && !why.contains("p@ss"), "{says}: {why}");
     }
     for (shown, says) in [
-        (Pki::for_host(dir, "elsewhere", "db.example"), "a name that stands in the server's certificate"),
-        (Pki::expired(dir, "old"), "not valid now"),
+        (files("elsewhere").issue("db.example"), "a name that stands in the server's certificate"),
+        (files("old").issue_expired("127.0.0.1"), "not valid now"),
     ] {
         secure(&server, &shown, &ours).await;
         let mut why = refusal(&at("app:p%40ss%2Fw", &shown.ca, Some(&ours))).await;
