@@ -218,8 +218,8 @@ pub(crate) fn translate(item: Option<Result<Message, WsError>>) -> Frame {
 
 pub(crate) async fn connect(handshake: &Handshake) -> Result<WebSocketStream<Stream>, ConnectError> {
     let Handshake { url, trust, receive_buffer, .. } = handshake;
-    let stream = dial(url, trust, *receive_buffer).await?;
     let uri: Uri = url.parse().map_err(|_| ConnectError::Address(url.clone()))?;
+    let stream = dial(&uri, trust, *receive_buffer).await?;
     let mut request = ClientRequestBuilder::new(uri);
     if let Some(token) = &handshake.token {
         request = request.with_header("Authorization", format!("Bearer {token}"));
@@ -245,9 +245,8 @@ pub(crate) async fn connect(handshake: &Handshake) -> Result<WebSocketStream<Str
 ///
 /// # Errors
 /// [`ConnectError`], `Status` and `Handshake` excepted.
-pub async fn dial(url: &str, trust: &Trust, receive_buffer: Option<u32>) -> Result<Stream, ConnectError> {
-    let wrong = || ConnectError::Address(url.to_owned());
-    let uri: Uri = url.parse().map_err(|_| wrong())?;
+pub async fn dial(uri: &Uri, trust: &Trust, receive_buffer: Option<u32>) -> Result<Stream, ConnectError> {
+    let wrong = || ConnectError::Address(uri.to_string());
     let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']);
     // The ports are those of the URL standard.
     let (is_secure, usual) = match uri.scheme_str() {

@@ -62,27 +62,25 @@ async fn a_prefix_that_no_logic_uses_is_said_once_shown_and_mended() {
     let ready = process.admin("/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("no logic answers"), "{ready}");
     assert!(ready.contains("mistyped") && ready.contains(r#""dependency":"logic""#), "{ready}");
-    let metrics = process.admin("/metrics").await;
-    for line in [
-        r#"sluice_gateway_dependency_up{dependency="etcd"} 1"#,
-        r#"sluice_gateway_dependency_up{dependency="logic"} 0"#,
-        r#"sluice_gateway_dependency_failures_total{dependency="logic"} 1"#,
-    ] {
-        assert!(metrics.contains(line), "{line}: {metrics}");
-    }
+    process
+        .metrics_have(&[
+            r#"sluice_gateway_dependency_up{dependency="etcd"} 1"#,
+            r#"sluice_gateway_dependency_up{dependency="logic"} 0"#,
+            r#"sluice_gateway_dependency_failures_total{dependency="logic"} 1"#,
+        ])
+        .await;
 
     let _here = listed(&lifecycle, &etcd, "mistyped").await;
     eventually("it is back", 2 * BUDGET, async || !said(&log, "A dependency is back.").is_empty()).await;
     eventually("it is ready", BUDGET, async || process.admin("/readyz").await.starts_with("HTTP/1.1 200"))
         .await;
     assert_eq!(degraded(&process).await, []);
-    let metrics = process.admin("/metrics").await;
-    for line in [
-        r#"sluice_gateway_dependency_up{dependency="logic"} 1"#,
-        r#"sluice_gateway_dependency_failures_total{dependency="logic"} 1"#,
-    ] {
-        assert!(metrics.contains(line), "{line}: {metrics}");
-    }
+    process
+        .metrics_have(&[
+            r#"sluice_gateway_dependency_up{dependency="logic"} 1"#,
+            r#"sluice_gateway_dependency_failures_total{dependency="logic"} 1"#,
+        ])
+        .await;
     let (lost, back) = (said(&log, "A dependency is lost."), said(&log, "A dependency is back."));
     assert!(lost.len() == 1 && back.len() == 1, "once each: {lost:?} {back:?}");
     let text = |key: &str| lost[0][key].as_str().unwrap().to_owned();

@@ -63,6 +63,14 @@ impl Process {
         Self::get(self.said["admin"].as_str().unwrap(), path).await
     }
 
+    /// Its metrics have these lines.
+    pub async fn metrics_have(&self, lines: &[&str]) {
+        let metrics = self.admin("/metrics").await;
+        for line in lines {
+            assert!(metrics.contains(line), "{line}: {metrics}");
+        }
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
@@ -273,14 +281,13 @@ async fn what_is_lost_is_said_once_with_cause_and_effect() {
     eventually("it is back", 2 * BUDGET, async || !said("A dependency is back.", "logic").is_empty()).await;
     let ready = process.admin("/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains(r#""dependency":"etcd""#), "{ready}");
-    let metrics = process.admin("/metrics").await;
-    for line in [
-        r#"sluice_gateway_dependency_up{dependency="etcd"} 0"#,
-        r#"sluice_gateway_dependency_up{dependency="logic"} 1"#,
-        r#"sluice_gateway_dependency_failures_total{dependency="logic"} 1"#,
-    ] {
-        assert!(metrics.contains(line), "{line}: {metrics}");
-    }
+    process
+        .metrics_have(&[
+            r#"sluice_gateway_dependency_up{dependency="etcd"} 0"#,
+            r#"sluice_gateway_dependency_up{dependency="logic"} 1"#,
+            r#"sluice_gateway_dependency_failures_total{dependency="logic"} 1"#,
+        ])
+        .await;
     assert_eq!(said("A dependency is lost.", "etcd").len(), 1, "once");
     // Nobody is connected: nobody would notice a kill.
     assert!(process.admin("/status").await.contains(r#""safe_to_kill":true"#));

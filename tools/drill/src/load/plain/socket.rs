@@ -68,8 +68,8 @@ impl Socket {
         slow: bool,
     ) -> Result<Self, ConnectError> {
         let receive_buffer = slow.then_some(SLOW_BUFFER);
-        let stream = raw::dial(url, trust, receive_buffer).await.map_err(|error| error.to_string())?;
         let uri: Uri = url.parse().map_err(|error| format!("{url:?}: {error}"))?;
+        let stream = raw::dial(&uri, trust, receive_buffer).await.map_err(|error| error.to_string())?;
         let mut request = ClientRequestBuilder::new(uri);
         if let Some(token) = token {
             request = request.with_header("Authorization", format!("Bearer {token}"));
