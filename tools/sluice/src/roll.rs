@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sluice_drill::run::During;
+use sluice_drill::run::{During, Options};
 use sluice_lifecycle::error_chain;
 use sluice_program::output::note;
 use tokio_util::sync::CancellationToken;
@@ -97,15 +97,7 @@ struct Fleet {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    // All that can be refused is looked at before the first instance is touched.
-    let prepared = async {
-        let fleet = arguments.fleet().await?;
-        let state = arguments.state(&fleet)?;
-        let options =
-            arguments.proof.is_wanted().then(|| arguments.proof.options(&fleet.instances, &fleet.seen));
-        anyhow::Ok((fleet, state, options.transpose()?))
-    };
-    let (fleet, mut state, options) = match prepared.await {
+    let (fleet, mut state, options) = match arguments.prepare().await {
         Ok(prepared) => prepared,
         Err(error) => {
             note(format_args!("sluice: {}", error_chain(error.as_ref())));
@@ -206,6 +198,14 @@ fn left(state: &State) {
 }
 
 impl Arguments {
+    /// All that can be refused is looked at before the first instance is touched.
+    async fn prepare(&self) -> anyhow::Result<(Fleet, State, Option<Options>)> {
+        let fleet = self.fleet().await?;
+        let state = self.state(&fleet)?;
+        let options = self.proof.is_wanted().then(|| self.proof.options(&fleet.instances, &fleet.seen));
+        Ok((fleet, state, options.transpose()?))
+    }
+
     async fn fleet(&self) -> anyhow::Result<Fleet> {
         if self.file.is_empty() && self.pid.is_empty() {
             bail!(

@@ -124,16 +124,7 @@ async fn accept(bound: Bound, serving: Arc<Serving>) {
 
 async fn connection(tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>) {
     let local_addr = tcp.local_addr().ok();
-    let secured = tokio::select! {
-        biased;
-        () = serving.going_away() => return,
-        // hyper itself waits without limit for a connection that never says a word.
-        secured = timeout(PREFACE_WITHIN, secure(tcp, from, &serving.server.access)) => secured,
-    };
-    let Ok(Some((wire, roles))) = secured else {
-        tracing::debug!(%from, "A connection that does not speak HTTP/2 was closed.");
-        return;
-    };
+    let Some((wire, roles)) = opened(tcp, from, &serving).await else { return };
     let info = TcpConnectInfo { local_addr, remote_addr: Some(from) };
     let mut open = Open { peer: Arc::new(serving.server.peers.connect(from.to_string())), given_up: true };
     let service = {
@@ -191,6 +182,21 @@ async fn connection(tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>) {
     if let Err(error) = ended {
         tracing::debug!(%from, %error, "A gRPC connection broke.");
     }
+}
+
+/// As [`secure`], in time; `None` also when everybody leaves.
+async fn opened(tcp: TcpStream, from: SocketAddr, serving: &Serving) -> Option<(Wire, Option<Roles>)> {
+    let secured = tokio::select! {
+        biased;
+        () = serving.going_away() => return None,
+        // hyper itself waits without limit for a connection that never says a word.
+        secured = timeout(PREFACE_WITHIN, secure(tcp, from, &serving.server.access)) => secured,
+    };
+    let secured = secured.ok().flatten();
+    if secured.is_none() {
+        tracing::debug!(%from, "A connection that does not speak HTTP/2 was closed.");
+    }
+    secured
 }
 
 /// The handshake, where there is one, and the first words of HTTP/2; `None`: this connection is of no use, and it was
