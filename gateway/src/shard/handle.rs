@@ -115,7 +115,10 @@ fn orders(runs: Vec<RoomRun>) -> Vec<Vec<RoomRun>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use sluice_proto::grpc::Message;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -133,5 +136,24 @@ mod tests {
         assert_eq!(lens, [2, 2, 1, 2, 1]);
         assert_eq!(orders.concat(), runs);
         assert!(super::orders(Vec::new()).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn d3_a_push_waits_for_the_homes_of_its_rooms_and_for_no_other_shard() {
+        const SHARDS: ShardIx = 4;
+        let run = RoomRun { room: "news".into(), ..RoomRun::default() };
+        let home = usize::from(home_of(lane_of(&run.room), SHARDS));
+        let epoch = Epoch::from_wire(7).unwrap();
+        let (inboxes, mut queues): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| mpsc::channel(1)).unzip();
+        let shards = Shards::new(inboxes);
+        // The others hang: nothing more fits into their queues.
+        for (_, inbox) in shards.inboxes().iter().enumerate().filter(|(at, _)| *at != home) {
+            assert!(inbox.try_send(Incoming::Order(Order::FlushReports)).is_ok());
+        }
+        let pushed = || timeout(Duration::from_secs(1), shards.push(epoch, vec![run.clone()]));
+        assert!(pushed().await.is_ok(), "the home has space");
+        assert!(pushed().await.is_err(), "it has none, and the task holds the rest back");
+        let Ok(Incoming::Order(Order::Pushed { runs, .. })) = queues[home].try_recv() else { panic!() };
+        assert_eq!(runs, [run]);
     }
 }
