@@ -1,9 +1,11 @@
 //! Standard output that nobody reads or that takes nothing: never a panic, whatever the verb.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sluice_launcher::{Service, service_binary};
+use sluice_testing::Reader;
 
 use super::{run, sluice, text};
 use crate::sink::{Sink, ends_well, into};
@@ -113,14 +115,18 @@ fn a_drill_ends_with_its_verdict_and_keeps_what_could_not_be_said() {
     ends_well(sluice().args(["drill", "--check"]).arg(dir(Sink::Full)), 0);
 }
 
-/// What runs until a signal goes on: whoever started it may not listen.
+/// What runs until a signal goes on: whoever started it may not listen, or may have stopped reading.
 #[test]
 fn a_cluster_goes_on_and_stops() {
-    for sink in Sink::ALL {
+    let (_kept, mut stuck) = Reader::Stuck.pipe();
+    stuck.write_all(&[b'\n'; 4096]).unwrap();
+    let outputs =
+        [("closed", Sink::Closed.stdio()), ("full", Sink::Full.stdio()), ("stuck", Stdio::from(stuck))];
+    for (name, output) in outputs {
         let dir = tempfile::tempdir().unwrap();
         let mut command = sluice();
         command.args(["cluster", "--json", "--gateways", "0", "--logics", "0", "--tasks", "0", "--dir"]);
-        let mut child = command.arg(dir.path()).stdin(Stdio::null()).stdout(sink.stdio()).spawn().unwrap();
+        let mut child = command.arg(dir.path()).stdin(Stdio::null()).stdout(output).spawn().unwrap();
         let began = Instant::now();
         while !dir.path().join("postgres-1").exists() && !dir.path().join("postgres").exists() {
             assert!(
@@ -131,6 +137,6 @@ fn a_cluster_goes_on_and_stops() {
             std::thread::yield_now();
         }
         assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-        assert_eq!(child.wait().unwrap().code(), Some(0), "{sink:?}");
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{name}");
     }
 }
