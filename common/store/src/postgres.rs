@@ -1,8 +1,9 @@
 //! The store on PostgreSQL 15 or later.
 //!
-//! Every call is one statement, its own transaction, on a connection of one of three kinds of pools: commits
-//! (a pool of one for each lane, shared; one for the probe), reads, and chores. They have no manager to wait for and no `BEGIN` to leave open: a
-//! connection that did not answer well is dropped. Retries of writes are the caller's.
+//! Every call is one statement, its own transaction, on a connection of one of three kinds of pools: commits (a pool of
+//! one for each lane, shared; one for the probe), reads (which commits never wait for, B9), and chores. They have no
+//! manager to wait for and no `BEGIN` to leave open: a connection that did not answer well is dropped. Retries of writes
+//! are the caller's.
 
 mod config;
 mod dial;

@@ -126,8 +126,6 @@ impl Scenario {
     pub fn usual_plan(self) -> Plan {
         let plan = Plan::default();
         match self {
-            // A thousand rooms of equal weight: with a few large ones, the crowd would ask for the same pages, and
-            // their cost is what this scenario is about.
             // A thousand rooms of equal weight: with a few large ones the crowd would ask for the same
             // pages, and what they cost is the question here.
             Self::Herd => Plan {
