@@ -23,6 +23,7 @@ pub mod certs;
 mod cluster;
 mod defaults;
 mod error;
+mod family;
 mod find;
 mod folder;
 mod guard;

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::future::try_join_all;
-use sluice_launcher::{
-    Cluster, Exit, Node, Options, Port, Process, Service, Setting, Signal, service_binary,
-};
+use sluice_launcher::{Cluster, Exit, Node, Options, Port, Service, Setting, Signal, service_binary};
 
 use super::{Ended, Ending};
 use crate::links::{Link, Links};
@@ -207,7 +205,7 @@ impl Own {
     pub(super) fn signal(&self, place: Place, signal: Signal) -> bool {
         let Some(node) = self.node(place) else { return false };
         if place.role == Role::Postgres && matches!(signal, Signal::SIGSTOP | Signal::SIGCONT) {
-            return signal_family(&node, signal);
+            return node.signal_family(signal);
         }
         node.signal(signal)
     }
@@ -245,39 +243,6 @@ pub fn ended(exit: &Exit) -> Ended {
     Ended { how, took: exit.elapsed.unwrap_or_default() }
 }
 
-/// PostgreSQL is a family: a parent that stands still stops nobody's queries. While the parent does not reap, no pid of
-/// a child is given away, so it is the first to stop and the last to go on.
-fn signal_family(parent: &Process, signal: Signal) -> bool {
-    use nix::sys::signal::kill;
-    use nix::unistd::Pid;
-    let children = || {
-        for pid in children_of(parent.pid()) {
-            kill(Pid::from_raw(pid), signal).ok(); // one that has ended meanwhile is still the parent's
-        }
-    };
-    if signal == Signal::SIGSTOP {
-        let hit = parent.signal(signal);
-        children();
-        hit
-    } else {
-        children();
-        parent.signal(signal)
-    }
-}
-
-fn children_of(parent: u32) -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_child = |pid: &i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // `pid (name) state ppid …`; a name may hold anything, also blanks and brackets
-        let parent_of =
-            stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        parent_of == Some(parent)
-    };
-    pids.filter(is_child).collect()
-}
-
 fn key_of(store: Role) -> anyhow::Result<&'static str> {
     Ok(match store {
         Role::Nats => "nats.url",
@@ -307,14 +272,5 @@ mod tests {
         assert_eq!(host_of("postgres://postgres@127.0.0.1:5432/postgres"), "127.0.0.1:5432");
         assert_eq!(host_of("ws://127.0.0.1:8080/ws"), "127.0.0.1:8080");
         assert_eq!(host_of("http://127.0.0.1:2379"), "127.0.0.1:2379");
-    }
-
-    #[test]
-    fn children_are_found_by_their_parent() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let found = children_of(std::process::id());
-        assert!(found.contains(&i32::try_from(child.id()).unwrap()), "{found:?}");
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 }

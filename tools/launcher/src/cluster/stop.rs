@@ -58,11 +58,12 @@ pub(super) fn manner(shared: &ClusterShared, service: Service) -> (Signal, Durat
     }
 }
 
-/// Asks, waits, kills. A frozen process is thawed, else it could not hear the question. Says whether it was killed.
+/// Asks, waits, kills. A frozen process is thawed with its children, else it could not hear the question, or would wait
+/// for one that cannot. Says whether it was killed.
 pub(super) async fn end(process: &Arc<Process>, signal: Signal, limit: Duration) -> (Exit, bool) {
     // The signal first: thawed before it, it would work for a moment.
     process.signal(signal);
-    process.thaw();
+    process.signal_family(Signal::SIGCONT);
     if let Ok(exit) = process.wait_exit(limit).await {
         return (exit, false);
     }
@@ -86,7 +87,7 @@ pub(super) fn now(shared: &ClusterShared) {
     living.retain(|(_, process)| !process.reap_now());
     for (service, process) in &living {
         process.signal(kill_signal(*service));
-        process.thaw();
+        process.signal_family(Signal::SIGCONT);
     }
     let until = Instant::now() + DROP_WAIT;
     while !living.is_empty() {

@@ -182,6 +182,16 @@ async fn killed_and_frozen_stores_do_not_hold_up_the_stop() {
 }
 
 #[tokio::test]
+async fn a_frozen_postgresql_is_woken_to_stop_in_order() {
+    let cluster = start().await;
+    let connection = postgres(&cluster).await;
+    assert!(cluster.store(Service::Postgres).signal_family(Signal::SIGSTOP));
+    let stopped = cluster.stop().await;
+    assert_eq!((stopped.exits.len(), stopped.killed), (4, Vec::new()));
+    drop(connection);
+}
+
+#[tokio::test]
 async fn dropping_leaves_nothing_running() {
     let cluster = start().await;
     let connection = postgres(&cluster).await;

@@ -190,6 +190,12 @@ pub async fn tokens_grants_and_origins_are_enforced<G: Ground>() {
         assert!(allowed || answer["error"]["code"] == "forbidden", "{frame}: {answer}");
     }
 
+    // Everybody has a room of their own, however long the name is.
+    let longest = "u".repeat(128);
+    let mut socket = socket_of(&ground, &longest, 0).await;
+    socket.send(format!(r#"{{"sub":"@{longest}"}}"#)).await.unwrap();
+    assert_eq!(json(&mut socket).await["ok"], "sub");
+
     for (bad, why) in [
         (
             token::mint("another secret, long enough to be one", "ann", Grants::default(), SOON).unwrap(),
