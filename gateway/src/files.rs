@@ -32,13 +32,19 @@ fn needed(connections_max: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use sluice_testing::{keep_log, logged};
+
     use super::*;
 
     #[test]
-    fn all_that_the_system_allows_is_used() {
+    fn all_that_the_system_allows_is_used_and_only_a_change_is_said() {
+        keep_log();
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, hard.min(256), hard).unwrap();
-        raise(usize::MAX);
-        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+        for _ in 0..2 {
+            raise(usize::MAX);
+            assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+            assert_eq!(logged("The limit of open files is raised.").len(), 1);
+        }
     }
 }
