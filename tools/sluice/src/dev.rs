@@ -88,7 +88,7 @@ async fn live(run: Run) -> anyhow::Result<ExitCode> {
     let started = async {
         let dev = Dev::start(options, &lifecycle).await?;
         tell(&dev, &output, &lifecycle).await;
-        Ok(())
+        Ok::<_, Error>(())
     };
     let run = async { Ok::<_, Error>(engine.run().await) };
     // A start that fails does so before there is anything to release: what it began ends with the engine, which would

@@ -101,7 +101,7 @@ fn a_drill_ends_with_its_verdict_and_keeps_what_could_not_be_said() {
     let drill = |sink: Sink| {
         let mut command = sluice();
         command.args(["drill", "quick", "--quiet", "--rounds", "1", "--only", "term task", "--seed", "5"]);
-        command.args(["--clients", "10", "--rate", "20", "--rooms", "3", "--dir"]).arg(dir(sink));
+        command.args(["--clients", "20", "--rate", "50", "--rooms", "5", "--dir"]).arg(dir(sink));
         into(sink, &mut command)
     };
     let (code, said) = drill(Sink::Closed);

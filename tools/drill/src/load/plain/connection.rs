@@ -107,13 +107,7 @@ impl PlainClient {
         url: String,
         welcome: WelcomeFrame,
     ) -> ConnectionEnd {
-        let conn = self.recorder.moved(url, welcome.instance, welcome.epoch);
-        let mut connection = PlainConnection::new(conn);
-        self.recorder.state.come_back();
-        self.resends.opened();
-        // First of all requests: what is published before its `sub` would come by history only.
-        let rooms = self.recorder.state.wanted();
-        connection.requests.extend(rooms.into_iter().map(|(room, _)| Request::Sub(room)));
+        let mut connection = self.welcomed(url, welcome);
         let mut look = interval(LOOK);
         loop {
             self.note_gathered(&connection);
@@ -166,6 +160,17 @@ impl PlainClient {
                 return self.leave(socket, &connection, ended).await;
             }
         }
+    }
+
+    /// What comes first on a new connection.
+    fn welcomed(&mut self, url: String, welcome: WelcomeFrame) -> PlainConnection {
+        let mut connection = PlainConnection::new(self.recorder.moved(url, welcome.instance, welcome.epoch));
+        self.recorder.state.come_back();
+        self.resends.opened();
+        // First of all requests: what is published before its `sub` would come by history only.
+        let rooms = self.recorder.state.wanted();
+        connection.requests.extend(rooms.into_iter().map(|(room, _)| Request::Sub(room)));
+        connection
     }
 
     fn note_gathered(&mut self, connection: &PlainConnection) {
