@@ -137,7 +137,7 @@ mod tests {
         hold.read(230, 7);
         hold.answered(240);
         hold.duplicate(500, 6);
-        assert!(hold.hold_ms(500) < 30, "another message says nothing");
+        assert_eq!(hold.hold_ms(500), 29, "an eighth of the 10 ms above the shortest is taken back");
         hold.duplicate(500, 7);
         assert_eq!(hold.hold_ms(500), 600, "the message that was read came 300 ms late");
         hold.observe(500, true);
@@ -168,5 +168,20 @@ mod tests {
         hold.answered(25);
         hold.duplicate(2_000, 7);
         assert_eq!(hold.hold_ms(2_000), 20);
+        // As long as the longest wait is not beyond it.
+        hold.observe(2_000, true);
+        hold.filled(3_000);
+        assert_eq!(hold.hold_ms(3_000), 1_000);
+    }
+
+    #[test]
+    fn a_history_that_was_forgotten_teaches_nothing() {
+        let mut hold = Hold::new(&RoomLimits::default());
+        hold.observe(0, true);
+        hold.read(20, 7);
+        hold.reset();
+        assert_eq!(hold.due(), None);
+        hold.duplicate(300, 7);
+        assert_eq!(hold.hold_ms(300), 20);
     }
 }

@@ -56,3 +56,34 @@ impl Ring {
         self.0 = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Sizes that differ, so that no wrong sum looks right.
+    #[test]
+    fn the_oldest_go_beyond_either_bound_and_the_newest_stays_whatever_its_size() {
+        let mut ring = Ring::default();
+        for (seq, len, first) in [
+            (1, 30, 1),
+            (2, 40, 1),
+            // A hundred bytes are not beyond a hundred.
+            (3, 30, 1),
+            // The fourth of three.
+            (4, 1, 2),
+            (5, 60, 3),
+            (6, 20, 4),
+            // Alone more than all may be.
+            (7, 500, 7),
+            (8, 10, 8),
+            (9, 90, 8),
+            (10, 1, 9),
+        ] {
+            ring.push(Frame { seq, bytes: Bytes::from(vec![b'x'; len]) }, (3, 100));
+            assert_eq!(ring.ends(), Some((first, seq)));
+        }
+    }
+}

@@ -3,6 +3,8 @@
 
 use super::*;
 
+mod edges;
+
 const EPOCH: Epoch = Epoch(7);
 const OTHER: Epoch = Epoch(8);
 
