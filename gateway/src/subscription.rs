@@ -202,6 +202,30 @@ mod tests {
     }
 
     #[test]
+    fn few_rooms_take_no_place_in_reserve_and_many_do() {
+        let mut table = Subscriptions::default();
+        for n in 1..=EXACT_MAX {
+            table.insert(RoomId::parse(&n.to_string()).unwrap(), n).unwrap();
+            assert_eq!((table.len(), table.by_room.capacity()), (n, n));
+        }
+        table.insert(RoomId::parse("more").unwrap(), 0).unwrap();
+        assert!(table.by_room.capacity() > EXACT_MAX + 1, "each further one would move all of them");
+    }
+
+    #[test]
+    fn a_table_finds_what_was_entered_and_gives_it_back() {
+        let mut table = Subscriptions::default();
+        assert!(table.is_empty() && table.rotate().next().is_none());
+        for (name, at) in [("b", 2), ("a", 1)] {
+            table.insert(RoomId::parse(name).unwrap(), at).unwrap();
+        }
+        assert_eq!((table.len(), table.is_empty()), (2, false));
+        assert_eq!((table.get("a"), table.get("b"), table.get("c")), (Some(&1), Some(&2), None));
+        assert_eq!(table.iter().map(|(_, at)| *at).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((table.take().len(), table.len()), (2, 0));
+    }
+
+    #[test]
     fn the_start_rotates() {
         let mut table = Subscriptions::default();
         for n in 0..3 {

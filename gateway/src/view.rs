@@ -178,7 +178,7 @@ impl<R: Rules> View<R> {
         if self.epoch.is_none() {
             return;
         }
-        let follows = self.epoch == Some(run.epoch) && run.first() == self.head + 1;
+        let follows = self.follows(run);
         debug_assert!(follows, "a run that does not follow: the queue from home keeps the order");
         if !follows {
             return self.recover_gap(now, run, shard);
@@ -345,6 +345,10 @@ impl<R: Rules> View<R> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    fn follows(&self, run: &Run) -> bool {
+        self.epoch == Some(run.epoch) && run.first() == self.head + 1
     }
 
     /// A run that does not follow cannot be; should it come all the same, nobody sees a gap: what is

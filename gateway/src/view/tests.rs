@@ -320,3 +320,123 @@ fn who_leaves_leaves_nothing_behind_and_the_last_one_takes_the_room_along() {
     assert!(view.unsub(subs[2], &mut shard), "twice is once");
     assert_eq!(shard.needs.len(), 1);
 }
+
+/// A view at head 5 with one subscription after position 1, which asks for a page, at time 0.
+fn asking(known: Seq) -> (View, Shard, SubKey, u64) {
+    let (mut view, mut shard) = (View::new(Arc::new(limits())), Shard::default());
+    let sub = view.sub(0, Some(1), None, &mut shard);
+    hand_over(&mut view, 0, 5, known, &mut shard);
+    shard.told.clear();
+    let [ask] = shard.asks[..] else { panic!("asked {:?}", shard.asks) };
+    (view, shard, sub, ask.number)
+}
+
+#[test]
+fn a_run_follows_where_history_and_position_are_the_next() {
+    let (view, ..) = live(5, 1);
+    for (epoch, seq, follows) in
+        [(EPOCH, 6, true), (EPOCH, 5, false), (EPOCH, 7, false), (Epoch(8), 6, false)]
+    {
+        let run = Run { epoch, frames: frames(seq..=seq) };
+        assert_eq!(view.follows(&run), follows, "{seq} of {epoch:?}");
+    }
+}
+
+#[test]
+fn a_run_that_does_not_follow_is_made_good_by_reading_if_it_is_news() {
+    for (epoch, seq, news) in [(EPOCH, 9, true), (EPOCH, 6, false), (Epoch(8), 9, false)] {
+        let (mut view, mut shard, _) = live(5, 1);
+        run(&mut view, 1, 6..=6, &mut shard);
+        view.recover_gap(2, &Run { epoch, frames: frames(seq..=seq) }, &mut shard);
+        let head = if news { seq } else { 6 };
+        assert_eq!((view.head(), view.known(), view.check()), (head, head, Ok(())), "{seq} of {epoch:?}");
+        assert_eq!((shard.asks.len(), view.ring.ends().is_none()), (usize::from(news), news));
+    }
+}
+
+#[test]
+fn a_hand_over_at_the_same_head_forgets_nothing() {
+    let (mut view, mut shard, _) = live(5, 1);
+    run(&mut view, 1, 6..=7, &mut shard);
+    view.sub(1, Some(5), None, &mut shard);
+    hand_over(&mut view, 2, 7, 7, &mut shard);
+    assert_eq!((shard.queues[1].frames, shard.asks.len(), view.live_len()), (2, 0, 2));
+}
+
+#[test]
+fn a_run_does_not_look_at_who_waits_for_a_back_off() {
+    let (mut view, mut shard, _) = live(5, 1);
+    let sub = view.sub(1, Some(3), None, &mut shard);
+    hand_over(&mut view, 10, 5, 5, &mut shard);
+    view.page_failed(10, sub, shard.asks[0].number, &mut shard);
+    run(&mut view, 500, 6..=6, &mut shard);
+    assert_eq!(shard.asks.len(), 1, "its event is the tick");
+    view.on_tick(500, &mut shard);
+    assert_eq!(shard.asks.len(), 2);
+}
+
+/// A deadline that has passed would be looked at in every turn until there is space.
+#[test]
+fn a_back_off_that_is_over_is_no_deadline() {
+    let (mut view, mut shard, sub, number) = asking(5);
+    view.page_failed(10, sub, number, &mut shard);
+    shard.queues[0].level = HIGH;
+    view.on_tick(10 + limits().backoff_min_ms, &mut shard);
+    assert_eq!((shard.asks.len(), view.next_deadline()), (1, None), "its event is its queue");
+}
+
+#[test]
+fn a_page_moves_nobody_beyond_the_head() {
+    let (mut view, mut shard, sub, number) = asking(9);
+    view.page(1, sub, number, &page(1, 9, 2..=9), &mut shard);
+    assert_eq!((view.head(), shard.queues[0].frames, at(&view, sub)), (5, 4, SubscriptionState::Live));
+    run(&mut view, 2, 6..=9, &mut shard);
+    assert_eq!((shard.queues[0].frames, shard.asks.len()), (8, 1), "each once");
+}
+
+#[test]
+fn a_store_that_begins_right_behind_the_cursor_has_nothing_to_be_told_of() {
+    let (mut view, mut shard, sub, number) = asking(5);
+    view.page(1, sub, number, &page(2, 5, 2..=5), &mut shard);
+    assert_eq!((shard.told.len(), shard.queues[0].frames, at(&view, sub)), (0, 4, SubscriptionState::Live));
+}
+
+#[test]
+fn a_page_that_found_no_space_is_asked_for_again_as_one_that_others_share() {
+    let (mut view, mut shard, sub, number) = asking(5);
+    shard.queues[0].level = HIGH;
+    view.page(1, sub, number, &page(1, 5, 1..=5), &mut shard);
+    shard.queues[0].level = 0;
+    view.advance(2, sub, &mut shard);
+    assert_eq!((shard.asks.len(), shard.asks[1].shared), (2, true), "it has brought something");
+}
+
+#[test]
+fn a_room_with_one_subscriber_keeps_no_place_in_reserve() {
+    let (mut view, mut shard) = (View::new(Arc::new(limits())), Shard::default());
+    view.sub(0, None, None, &mut shard);
+    assert_eq!((view.places.capacity(), view.waiting.capacity()), (1, 1));
+    hand_over(&mut view, 0, 5, 5, &mut shard);
+    assert_eq!((view.waiting.capacity(), view.live.capacity()), (0, 1));
+}
+
+#[test]
+fn each_broken_invariant_is_named() {
+    let broken: [(fn(&mut View), &str); 4] = [
+        (|view| view.live.clear(), "a subscription is lost"),
+        (|view| view.live[0].sub += 9, "a subscription is at another place"),
+        (|view| view.waiting[0].waits_for = caught_up(7), "S2: CatchingUp at the head"),
+        (|view| view.head = 8, "the view's ring does not end at its head"),
+    ];
+    for (breaks, name) in broken {
+        let (mut view, mut shard, _) = live(5, 2);
+        shard.queues[0].level = HIGH;
+        run(&mut view, 1, 6..=7, &mut shard);
+        breaks(&mut view);
+        assert_eq!(view.check(), Err(name));
+    }
+}
+
+fn caught_up(cursor: Seq) -> WaitingFor {
+    WaitingFor::CatchingUp(CatchingUp { cursor, ..CatchingUp::default() })
+}

@@ -175,3 +175,97 @@ fn who_cannot_be_checked_comes_back_and_who_is_refused_does_not() {
         assert_eq!((bye.reconnect, bye.reconnect_ms), (reconnect, reconnect.then_some(UNCHECKED_AGAIN_MS)));
     }
 }
+
+/// A session whose token was not given: only `connect` makes it known.
+fn unknown() -> (Session, Frames) {
+    let (mut session, mut out) = (Session::new(link(), Arc::new(LIMITS)), Frames::default());
+    session.identified(Err(NotIdentified::Invalid("no".into())), true, &facts(), &mut out);
+    (session, out)
+}
+
+#[test]
+fn before_welcome_only_so_many_bytes_are_read_and_after_it_they_are_not_counted() {
+    let max = UNIDENTIFIED_BYTES_MAX as usize;
+    let (mut session, _) = unknown();
+    session.on_bytes(max - 1);
+    session.on_bytes(1);
+    assert!(!session.floods() && session.take_bye(0).is_none());
+    session.on_bytes(1);
+    assert!(session.floods() && matches!(session.take_bye(0), Some((Ending::NotConnected, _))));
+    let (mut session, _) = open_with(LIMITS);
+    session.on_bytes(max + 1);
+    assert!(!session.floods() && session.take_bye(0).is_none());
+}
+
+#[test]
+fn before_welcome_the_second_frame_that_is_no_connect_ends_it_whatever_it_is() {
+    for frames in [[r#"{"sub":"news"}"#, "hello"], ["hello", r#"{"sub":"news"}"#]] {
+        let (mut session, mut out) = unknown();
+        session.on_text(frames[0], 0, &mut out);
+        assert!(session.take_bye(0).is_none());
+        session.on_text(frames[1], 0, &mut out);
+        assert!(matches!(session.take_bye(0), Some((Ending::NotConnected, _))), "{frames:?}");
+    }
+}
+
+#[test]
+fn who_is_ended_while_it_is_checked_is_told_so_and_the_verdict_comes_too_late() {
+    let (mut session, mut out) = (Session::new(link(), Arc::new(LIMITS)), Frames::default());
+    assert!(session.is_being_checked() && !session.has_left());
+    session.end(Ending::Unchecked, 5);
+    assert!(!session.is_being_checked() && session.wants_frames(), "it reads on, to refuse");
+    session.identified(Ok(ann(false)), false, &facts(), &mut out);
+    assert!(out.0.is_empty() && session.identity().is_none());
+    session.take_bye(0).expect("it leaves");
+    assert!(session.has_left() && !session.wants_frames());
+}
+
+#[test]
+fn who_is_known_stays_so_when_it_is_ended() {
+    let (mut session, _) = open_with(LIMITS);
+    assert!(!session.is_being_checked() && !session.waits_for_connect());
+    session.end(Ending::Unchecked, 5);
+    assert!(!session.waits_for_connect());
+    assert_eq!(session.identity().map(|who| who.user.as_str()), Some("ann"));
+}
+
+#[test]
+fn bytes_without_outcome_are_those_of_all_publishes_together() {
+    let (mut session, mut out) = open_with(LIMITS);
+    let both: usize = (0..2).map(|_| publish(&mut session, &mut out).cost()).sum();
+    let (mut session, mut out) = open_with(SessionLimits { unanswered_bytes_max: both, ..LIMITS });
+    publish(&mut session, &mut out);
+    assert!(session.wants_frames());
+    publish(&mut session, &mut out);
+    assert!(!session.wants_frames());
+}
+
+#[test]
+fn what_is_not_granted_is_forbidden_and_leaving_a_room_needs_no_grant() {
+    let (mut session, mut out) = (Session::new(link(), Arc::new(LIMITS)), Frames::default());
+    let own = || vec!["own".to_owned()];
+    let grants = sluice_proto::grpc::Grants { sub: own(), r#pub: own() }.into();
+    session.identified(Ok(Identity { grants, ..ann(false) }), false, &facts(), &mut out);
+    for text in
+        [r#"{"sub":"news"}"#, r#"{"history":"news"}"#, r#"{"presence":"news"}"#, r#"{"pub":"news","data":1}"#]
+    {
+        assert!(matches!(session.on_text(text, 0, &mut out), Todo::Nothing), "{text}");
+        assert!(out.last().contains(r#""code":"forbidden""#), "{text}: {}", out.last());
+    }
+    assert!(matches!(session.on_text(r#"{"sub":"own"}"#, 0, &mut out), Todo::Subscribe { .. }));
+    assert!(matches!(session.on_text(r#"{"unsub":"news"}"#, 0, &mut out), Todo::Unsubscribe { .. }));
+}
+
+#[test]
+fn the_last_bye_waits_for_no_outcome_fences_what_has_none_and_is_said_once() {
+    let (mut session, mut out) = open_with(LIMITS);
+    publish(&mut session, &mut out);
+    let bye = session.take_last_bye(Ending::Unchecked, 250).expect("it was not said");
+    assert_eq!(bye.reconnect_ms, Some(250));
+    assert!(session.link().fenced() && session.has_left());
+    assert!(session.take_last_bye(Ending::Unchecked, 250).is_none());
+    let (mut session, _) = open_with(LIMITS);
+    session.end(Ending::Unchecked, 7);
+    let bye = session.take_last_bye(Ending::Unchecked, 250).expect("it was not said");
+    assert_eq!(bye.reconnect_ms, Some(7), "the first reason stands");
+}

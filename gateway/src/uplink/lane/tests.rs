@@ -268,3 +268,35 @@ fn a_batch_is_as_long_as_a_call_may_be() {
     let sizes: Vec<usize> = stored_by(&mut lane, now, &mut answers).iter().map(Vec::len).collect();
     assert_eq!(sizes, [1, 1, 2, 1]);
 }
+
+#[test]
+fn a_reply_of_another_shape_says_nothing_about_any_publish() {
+    for results in [0, 2] {
+        let (mut lane, now, mut answers) = calling();
+        let stored = PublishResult { outcome: grpc::Outcome::Stored.into(), ..PublishResult::default() };
+        lane.replied(1, Ok(PublishReply { results: vec![stored; results], epoch: 1 }), now, &mut answers);
+        let due = Some(now + LIMITS.backoff_min);
+        assert_eq!((answers.len(), lane.pending(), lane.wake_at()), (0, 1, due), "{results} results");
+        lane.give_up(&mut answers);
+        assert_eq!(answers.last().unwrap().outcome, Outcome::Unknown, "it may be stored");
+    }
+}
+
+#[test]
+fn a_retry_is_the_same_request() {
+    let (mut lane, now, mut answers) = (Lane::new(LIMITS), Instant::now(), Vec::new());
+    lane.push(publish(&link(), 1), &mut answers).unwrap();
+    let first = lane.next(now, 0, &mut answers).unwrap().request;
+    lane.replied(1, Err(CallFailed::Unknown), now, &mut answers);
+    let again = lane.next(now + LIMITS.backoff_min, 0, &mut answers).unwrap().request;
+    assert_eq!(again, first, "with its key");
+}
+
+#[test]
+fn a_publish_counts_its_data_its_names_and_a_fixed_share() {
+    let short = publish(&link(), 1);
+    let names = "news".len() + "ann".len() + short.key.as_str().len();
+    assert_eq!(short.cost(), 64 + names + 1);
+    let long = Publish { data: Bytes::from(vec![b'1'; 1_000]), ..short };
+    assert_eq!(long.cost(), 64 + names + 1_000);
+}
