@@ -113,3 +113,20 @@ impl Home {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::HeadsPass;
+
+    #[test]
+    fn a_slice_begins_where_the_last_one_ended_and_goes_round() {
+        let covered = |len, from, others| {
+            let pass = HeadsPass { below: len, len, from, others };
+            (0..len).filter(|number| pass.covers(*number)).collect::<Vec<_>>()
+        };
+        assert_eq!(covered(10, 2, 3), [2, 3, 4]);
+        assert_eq!(covered(10, 8, 4), [0, 1, 8, 9]);
+        assert_eq!(covered(3, 0, 3), [0, 1, 2]);
+        assert!(covered(3, 1, 0).is_empty(), "active rooms alone");
+    }
+}

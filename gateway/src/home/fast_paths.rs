@@ -11,16 +11,20 @@ use crate::defaults;
 use crate::room::limits::RoomLimits;
 use crate::uplink::Link;
 
+mod edges;
+
 const ACTIVE: Need = Need { attached: true, number: 1 };
 
 /// Keeps all that a home sends.
 #[derive(Default)]
 struct Sent {
     runs: Vec<(ShardId, Vec<Seq>)>,
+    hand_overs: usize,
     answers: Vec<Outcome>,
     pages: Vec<(ShardId, Option<Vec<Seq>>)>,
     calls: Vec<HomeCall>,
     announced: usize,
+    full: bool,
 }
 
 impl HomeOutput for Sent {
@@ -30,7 +34,8 @@ impl HomeOutput for Sent {
     }
 
     fn hand_over(&mut self, _: ShardId, _: &RoomId, _: HandOver) -> bool {
-        true
+        self.hand_overs += usize::from(!self.full);
+        !self.full
     }
 
     fn answer(&mut self, answered: Answered) {

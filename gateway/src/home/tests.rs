@@ -235,3 +235,20 @@ fn a_call_that_is_full_waits_for_its_answer_and_not_for_turns() {
 fn turns(home: &mut Home, now: Ms, calls: &mut Calls) -> usize {
     (0..100).take_while(|_| home.on_tick(now, (Instant::now(), 0), calls)).count()
 }
+
+#[test]
+fn a_turn_that_left_room_in_a_call_is_followed_by_another_at_once() {
+    let (mut home, mut calls) = crowded();
+    home.announce_below = ROOMS;
+    // The first was sent at once, so that there is room for one more.
+    assert!(home.go_on(2, &mut calls));
+    assert!(!home.go_on(2, &mut calls), "the call is full");
+    assert_eq!(home.announce_below, ROOMS - ROOMS_PER_CALL_MAX - 1);
+    // Rooms in which nothing happens: a turn looks at all it may and asks few heads.
+    let (mut home, mut calls) = crowded();
+    turns(&mut home, 5_000, &mut calls);
+    answer_all(&mut home, 5_000, &mut calls);
+    let quiet = 2 * defaults::ROOM_ACTIVE_MS;
+    assert_eq!(turns(&mut home, quiet, &mut calls), ROOMS / ROOMS_PER_TURN);
+    assert!(home.heads_pass.is_none(), "all were looked at");
+}
