@@ -292,6 +292,24 @@ mod tests {
         assert_eq!(spans, [Duration::ZERO; 3]);
     }
 
+    #[test]
+    fn a_delay_may_be_the_shortest_and_the_longest_and_nothing_beyond() {
+        let pace = Pace { reconnect_ms_min: 1_000, reconnect_ms_max: 1_200, ..Pace::plan(&ALONE) };
+        let delays = [0, 1, 200, 201].map(|random| pace.reconnect_ms(random));
+        assert_eq!(delays, [1_000, 1_001, 1_200, 1_000]);
+    }
+
+    #[test]
+    fn one_is_due_at_once_and_the_others_in_equal_steps() {
+        let within = Duration::from_millis(500);
+        for (total, ms, expected) in
+            [(10, 0, 1), (10, 49, 1), (10, 50, 2), (10, 499, 10), (10, 500, 10), (0, 0, 0), (1, 0, 1)]
+        {
+            assert_eq!(due(total, Duration::from_millis(ms), within), expected, "{total} after {ms} ms");
+        }
+        assert_eq!(due(7, Duration::ZERO, Duration::ZERO), 7, "without any time all at once");
+    }
+
     proptest! {
         #[test]
         fn the_budget_is_kept_and_delays_stay_inside(

@@ -113,3 +113,37 @@ impl Backoff {
         self.until
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::defaults::{QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES};
+
+    #[test]
+    fn a_subscription_falls_back_and_catches_up_where_its_socket_is_stopped_and_read() {
+        let view = ViewLimits::default();
+        assert_eq!((view.queue_low, view.queue_high), (QUEUE_LOW_BYTES, QUEUE_HIGH_BYTES));
+        let room = RoomLimits::default();
+        assert_eq!(
+            (view.ring_items, view.ring_bytes),
+            (room.ring_items, room.ring_bytes),
+            "of the same frames"
+        );
+        assert_eq!((room.ring_bytes, room.ahead_bytes), (131_072, 2_097_152));
+    }
+
+    #[test]
+    fn a_wait_doubles_with_each_failure_up_to_the_longest_and_begins_anew_after_a_success() {
+        let mut backoff = Backoff::default();
+        let mut failed = || {
+            backoff.failed(1_000, (50, 300));
+            backoff.until() - 1_000
+        };
+        assert_eq!([failed(), failed(), failed(), failed()], [50, 100, 200, 300]);
+        assert!((0..1_000).all(|_| failed() == 300), "however many");
+        backoff.succeeded();
+        assert_eq!(backoff.until(), 0);
+        backoff.failed(0, (50, 300));
+        assert_eq!(backoff.until(), 50);
+    }
+}

@@ -190,9 +190,12 @@ fn seeds_stand_in_until_somebody_has_their_address() {
         ..task("-")
     };
     let mut known = Known::new(TTL, id("me"), vec![seed], BTreeSet::new(), now);
-    assert!(known.view(now).instances.contains_key("seed-l:1"));
+    known.put(Instance { service: Service::Logic, address: "l:2".into(), ..task("elsewhere") });
+    known.put(Instance { address: "l:1".into(), ..task("other") });
+    assert!(known.view(now).instances.contains_key("seed-l:1"), "neither of them is that logic");
     known.put(Instance { service: Service::Logic, address: "l:1".into(), ..task("logic") });
-    assert_eq!(known.view(now).instances.into_keys().collect::<Vec<_>>(), [id("logic")]);
+    assert!(!known.view(now).instances.contains_key("seed-l:1"));
+    assert_eq!(known.view(now).instances.len(), 3);
 }
 
 fn list_of(known: &mut Known, names: &[&str], now: Instant) {
@@ -231,9 +234,10 @@ fn absent_and_gone_are_bounded() {
     let mut now = Instant::now();
     let mut known = watcher(now);
     let names: Vec<String> = (0..=ABSENT_MAX).map(|n| format!("x{n}")).collect();
-    for _ in 0..2 {
+    // The second time the one that found no place is among those that find one, but no place among the gone.
+    for first in 0..2 {
         names.iter().for_each(|name| known.put(task(name)));
-        names.iter().for_each(|name| known.remove(&id(name), now));
+        names[first..].iter().for_each(|name| known.remove(&id(name), now));
         assert_eq!(known.absent.len(), ABSENT_MAX);
         pass(&mut known, &mut now, Duration::from_secs(21), true);
         assert!(known.absent.is_empty());
@@ -312,6 +316,21 @@ fn the_gone_are_remembered_for_an_hour_and_not_a_moment_longer() {
     assert_eq!(known.gone(), [id("x")]);
     known.tick(forgotten);
     assert_eq!(known.gone(), []);
+}
+
+/// Else most go to one, and are given back one by one.
+#[test]
+fn what_nobody_owns_is_taken_at_once_in_equal_parts() {
+    let now = Instant::now();
+    for other in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        let claims = [other, "me"].map(|me| {
+            let mut known = Known::new(TTL, id(me), Vec::new(), all_duties(), now);
+            known.renewed(now);
+            list_of(&mut known, &[other, "me"], now);
+            known.steps(now).len()
+        });
+        assert_eq!(claims, [5, 5], "me and {other}");
+    }
 }
 
 #[cfg(feature = "etcd")]
