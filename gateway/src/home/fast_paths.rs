@@ -22,6 +22,7 @@ struct Sent {
     hand_overs: usize,
     answers: Vec<Outcome>,
     pages: Vec<(ShardId, Option<Vec<Seq>>)>,
+    oldest: Vec<Seq>,
     calls: Vec<HomeCall>,
     announced: usize,
     full: bool,
@@ -43,6 +44,7 @@ impl HomeOutput for Sent {
     }
 
     fn page(&mut self, to: PageTo, page: Option<Page>) {
+        self.oldest.extend(page.as_ref().map(|page| page.oldest));
         self.pages.push((to.shard, page.map(|page| page.frames.iter().map(|frame| frame.seq).collect())));
     }
 

@@ -79,6 +79,7 @@ fn a_page_in_memory_is_given_only_of_the_history_that_is_asked_for() {
     assert_eq!((sent.pages.len(), sent.read().0[0].after), (0, 5));
     home.wants_page(0, to(0, 2, 5, false), &mut sent);
     assert_eq!(sent.pages, [(0, Some(vec![6]))]);
+    assert_eq!(sent.oldest, [6], "the next of the asker: nothing is gone");
 }
 
 #[test]

@@ -164,15 +164,16 @@ fn who_is_not_known_may_only_connect_and_who_is_anonymous_still_may() {
 
 #[test]
 fn who_cannot_be_checked_comes_back_and_who_is_refused_does_not() {
-    for (error, code, reconnect) in [
-        (NotIdentified::Unavailable, "unavailable", true),
-        (NotIdentified::Invalid("expired".into()), "unauthorized", false),
+    for (error, code, reconnect_ms) in [
+        (NotIdentified::Unavailable, "unavailable", Some(UNCHECKED_AGAIN_MS)),
+        (NotIdentified::TooMany(7), "unavailable", Some(7)),
+        (NotIdentified::Invalid("expired".into()), "unauthorized", None),
     ] {
         let (mut session, mut out) = (Session::new(link(), Arc::new(LIMITS)), Frames::default());
         session.identified(Err(error), false, &facts(), &mut out);
         assert!(out.last().contains(&format!(r#""code":"{code}""#)), "{}", out.last());
         let (_, bye) = session.take_bye(0).expect("it leaves");
-        assert_eq!((bye.reconnect, bye.reconnect_ms), (reconnect, reconnect.then_some(UNCHECKED_AGAIN_MS)));
+        assert_eq!((bye.reconnect, bye.reconnect_ms), (reconnect_ms.is_some(), reconnect_ms));
     }
 }
 
