@@ -327,6 +327,9 @@ fn what_nobody_owns_is_taken_at_once_in_equal_parts() {
             let mut known = Known::new(TTL, id(me), Vec::new(), all_duties(), now);
             known.renewed(now);
             list_of(&mut known, &[other, "me"], now);
+            // They take none: a logic, and a task that goes.
+            known.put(Instance { service: Service::Logic, ..task("logic") });
+            known.put(Instance { state: InstanceState::Draining, ..task("old") });
             known.steps(now).len()
         });
         assert_eq!(claims, [5, 5], "me and {other}");
