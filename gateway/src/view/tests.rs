@@ -420,9 +420,11 @@ fn a_room_with_one_subscriber_keeps_no_place_in_reserve() {
     assert_eq!((view.waiting.capacity(), view.live.capacity()), (0, 1));
 }
 
+type Break = fn(&mut View);
+
 #[test]
 fn each_broken_invariant_is_named() {
-    let broken: [(fn(&mut View), &str); 4] = [
+    let broken: [(Break, &str); 4] = [
         (|view| view.live.clear(), "a subscription is lost"),
         (|view| view.live[0].sub += 9, "a subscription is at another place"),
         (|view| view.waiting[0].waits_for = caught_up(7), "S2: CatchingUp at the head"),
