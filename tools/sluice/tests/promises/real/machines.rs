@@ -18,7 +18,7 @@ use crate::record::Sent;
 const OPERATIONS: &str = include_str!("../../../../../docs/operations.md");
 const MACHINES: [&str; 2] = ["127.0.0.1", "127.0.0.2"];
 /// Says who is to be restarted, and ends when the old one has stopped.
-const SSH: &str = "#!/bin/sh\necho \"$@\" > \"$PIPES/asked\" && read -r answer < \"$PIPES/done\"\n";
+const SSH: &str = "#!/bin/sh\nprintf '%s\\n' \"$*\" > \"$PIPES/asked\" && read -r answer < \"$PIPES/done\"\n";
 
 fn script() -> &'static str {
     let section = OPERATIONS.split("### Across several machines").nth(1).unwrap();
