@@ -42,6 +42,7 @@ use crate::limits::Usages;
 use crate::listener;
 use crate::metrics::{Metrics, Stats};
 use crate::push::{self, Push};
+use crate::pushers::Pushers;
 use crate::refusals::{self, Refusals};
 use crate::repair::Missed;
 use crate::shard::handle::Shards;
@@ -169,6 +170,7 @@ impl App {
             names,
             proxies,
             refusals: Arc::new(Refusals::default()),
+            pushers: Pushers::default(),
             calls: Calls::new(Channels::new(targets, Role::Logic, caller.clone()), me.clone())
                 .comparing(deps.clock.clone(), Clocks::new(&registry, config.not_after())),
             config,
@@ -249,6 +251,7 @@ impl Running {
             draining: draining.subscribe(),
             missed,
             stop: scope.token(),
+            pushers: self.shared.pushers.clone(),
             metrics: self.shared.metrics.clone(),
             streams: Arc::new(Semaphore::new(PUSH_STREAMS_MAX)),
         };

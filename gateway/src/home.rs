@@ -28,6 +28,7 @@ use sluice_proto::wire::codec;
 use crate::address::Address;
 use crate::defaults::ROOMS_PER_TURN;
 use crate::fair_queue::FairQueue;
+use crate::pushers::PusherId;
 use crate::repair::Repair;
 use crate::room::link::{HandOver, Ms, Need, Page, Run, ShardId};
 use crate::room::{CallId, SubscribedRoom};
@@ -42,6 +43,7 @@ use calls::{Asker, HomeCall, PageOf, PublishCall, ReadCall, ReadFor, ReadTarget,
 use room_entry::{RoomEntry, RoomPorts};
 
 pub use limits::HomeLimits;
+pub use room_entry::Conflict;
 
 /// Where a home's messages and calls go. Called during an event, in order.
 pub trait HomeOutput {
@@ -58,6 +60,8 @@ pub trait HomeOutput {
     fn released(&mut self, who: Address);
     /// Makes a call on logic.
     fn ask(&mut self, asked: HomeCall);
+    /// Two versions of a message met; its room opens itself anew.
+    fn conflict(&mut self, conflict: Conflict);
     /// So many repairs found something that every room of this gateway, in all homes, is to announce its
     /// interest again: call [`Home::announce_all`] on each.
     fn announce_all(&mut self);
@@ -97,6 +101,8 @@ pub struct Home {
     heads: FairQueue<Asker, (RoomId, Option<CallId>)>,
     reads: FairQueue<Asker, ReadTarget>,
     pages: PageReads<PageOf, PageTo>,
+    /// While a push is taken: the stream that pushed to the room before, and the one it comes from.
+    pushing: [PusherId; 2],
 }
 
 impl Home {
@@ -121,6 +127,7 @@ impl Home {
             heads: FairQueue::new(ROOMS_PER_CALL_MAX),
             reads: FairQueue::new(RANGES_PER_CALL_MAX),
             pages: PageReads::default(),
+            pushing: [PusherId::default(); 2],
         }
     }
 
@@ -160,11 +167,19 @@ impl Home {
     }
 
     /// A task's push: runs of rooms, with or without their messages. Rooms nobody wants are passed over.
-    pub fn pushed(&mut self, now: Ms, epoch: Epoch, runs: &[RoomRun], ports: &mut impl HomeOutput) {
+    pub fn pushed(
+        &mut self,
+        now: Ms,
+        (epoch, by): (Epoch, PusherId),
+        runs: &[RoomRun],
+        ports: &mut impl HomeOutput,
+    ) {
         for run in runs {
             // A name that this version does not allow was allowed by another one's: nobody here has it.
             let Ok(room) = RoomId::parse(&run.room) else { continue };
-            self.mark_active(now, &room);
+            let before =
+                self.mark_active(now, &room).map(|entry| std::mem::replace(&mut entry.pushed_by, by));
+            self.pushing = [before.unwrap_or_default(), by];
             self.with_room(now, &room, ports, |entry, out| {
                 // Too large to travel with the notice (C7): only that they exist is said, and the room reads them.
                 if run.messages.is_empty() {
@@ -176,6 +191,7 @@ impl Home {
                 }
             });
         }
+        self.pushing = [PusherId::default(); 2];
     }
 
     /// A publish from a shard, within what it may have unanswered.
@@ -399,10 +415,10 @@ impl Home {
         })
     }
 
-    fn mark_active(&mut self, now: Ms, room: &RoomId) {
-        if let Some(entry) = self.rooms.get_mut(room) {
-            entry.active_until = self.repair.active_until(now);
-        }
+    fn mark_active(&mut self, now: Ms, room: &RoomId) -> Option<&mut RoomEntry> {
+        let entry = self.rooms.get_mut(room)?;
+        entry.active_until = self.repair.active_until(now);
+        Some(entry)
     }
 
     /// Makes the calls that can be made now: one of a kind at a time, with all that has gathered.

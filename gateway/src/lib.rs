@@ -19,6 +19,7 @@ pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod push;
+pub mod pushers;
 pub mod refusals;
 pub mod repair;
 pub mod room;

@@ -47,6 +47,8 @@ pub struct Metrics {
     pub longest_turn: Histogram,
     /// Batches pushed by tasks.
     pub pushes: Counter,
+    /// Positions of which two versions met.
+    pub conflicts: Counter,
     /// Connections now.
     pub connections: Gauge,
     /// Subscriptions now.
@@ -107,6 +109,10 @@ impl Metrics {
                 &SECONDS,
             ),
             pushes: registry.counter("pushes", "Batches pushed by tasks"),
+            conflicts: registry.counter(
+                "message_conflicts",
+                "Messages of which two versions met: one was forged, or a failover lost commits",
+            ),
             connections: registry.gauge("connections", "Connections"),
             subscriptions: registry.gauge("subscriptions", "Subscriptions"),
         }

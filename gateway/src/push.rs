@@ -9,12 +9,14 @@ use sluice_proto::grpc::gateway_server::{Gateway, GatewayServer};
 use sluice_proto::grpc::{GatewayState, PushReply, PushRequest, push_reply, push_request};
 use sluice_proto::ids::{Epoch, InstanceId};
 use sluice_proto::limits::GRPC_BYTES_MAX;
+use sluice_service::grpc::caller_of;
 use sluice_service::tls::Role;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::metrics::Metrics;
+use crate::pushers::{PusherId, Pushers};
 use crate::repair::Missed;
 use crate::shard::handle::Shards;
 
@@ -31,6 +33,8 @@ pub struct Push {
     pub missed: watch::Sender<Missed>,
     /// When cancelled, streams end.
     pub stop: CancellationToken,
+    /// Whose streams these are.
+    pub pushers: Pushers,
     /// The metrics of pushes.
     pub metrics: Metrics,
     /// Permits for streams.
@@ -51,6 +55,7 @@ impl Push {
 struct Pushing {
     push: Push,
     requests: Streaming<PushRequest>,
+    by: PusherId,
     told: Option<(InstanceId, bool)>,
     _place: OwnedSemaphorePermit,
 }
@@ -100,7 +105,7 @@ impl Pushing {
                 self.push.metrics.pushes.inc();
                 // Acknowledged when the homes have it in their queues, not when clients have: a slow shard must not stop NATS (D3).
                 if let Some(epoch) = Epoch::from_wire(batch.epoch) {
-                    self.push.shards.push(epoch, batch.runs).await;
+                    self.push.shards.push(epoch, self.by, batch.runs).await;
                 }
                 Some(PushReply { kind: Some(push_reply::Kind::Acked(batch.id)) })
             }
@@ -110,6 +115,16 @@ impl Pushing {
                 None
             }
         }
+    }
+}
+
+/// Who opens a stream: what it calls itself, which anybody may, and where it is.
+fn who<T>(request: &Request<T>) -> String {
+    let name = caller_of(request.metadata());
+    let name = name.map_or_else(|| "a task without a name".to_owned(), |name| name.to_string());
+    match request.remote_addr() {
+        Some(from) => format!("{name} at {from}"),
+        None => name,
     }
 }
 
@@ -129,7 +144,8 @@ impl Gateway for Push {
         // Refused at once: waiting for a place, a task would believe that it has a stream.
         let place = Arc::clone(&self.streams).try_acquire_owned();
         let _place = place.map_err(|_| Status::resource_exhausted("too many push streams"))?;
-        let pushing = Pushing { push: self.clone(), requests: request.into_inner(), told: None, _place };
+        let by = self.pushers.opened(who(&request));
+        let pushing = Pushing { push: self.clone(), requests: request.into_inner(), by, told: None, _place };
         let replies = futures::stream::unfold(pushing, |mut pushing| async move {
             let reply = pushing.next().await?;
             Some((reply, pushing))

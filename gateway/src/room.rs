@@ -27,7 +27,9 @@ pub mod link;
 pub mod ring;
 
 mod ahead;
+mod conflict;
 mod hold;
+mod pages;
 mod settle;
 
 use std::marker::PhantomData;
@@ -38,6 +40,7 @@ use sluice_proto::ids::{Epoch, Seq};
 
 use crate::rules::{Faithful, Rule, Rules};
 use ahead::Ahead;
+use conflict::Differs;
 use hold::Hold;
 use limits::{Backoff, RoomLimits};
 use link::{Frame, HandOver, Ms, Need, Page, Run, ShardId};
@@ -66,6 +69,9 @@ pub enum Action {
     /// A repair found what a push should have brought. The room announces its interest again by itself;
     /// the driver counts, and after many announces all.
     Reannounced,
+    /// Two versions of this position met, so one of them was never committed. The room opens itself anew from the
+    /// store; the driver says whom it had them from.
+    Conflict(Seq),
     /// Nobody wants the room and its interest is removed: drop it.
     Forget,
 }
@@ -212,15 +218,18 @@ impl<R: Rules> Room<R> {
             RoomPhase::Opening => {
                 // It overtook the reply that says where the room begins.
                 for (seq, encode) in messages {
-                    self.ahead.stash(self.ahead_max(), epoch, seq, encode);
+                    if let Err(conflict) = self.ahead.stash(self.ahead_max(), epoch, seq, encode) {
+                        return self.conflict(&conflict, out);
+                    }
                 }
                 return;
             }
             RoomPhase::Open if self.epoch == Some(epoch) => {
-                for (seq, encode) in messages {
-                    self.pushed(now, epoch, seq, encode);
+                let mut messages = messages.into_iter();
+                match messages.try_for_each(|(seq, encode)| self.pushed(now, epoch, seq, encode)) {
+                    Ok(()) => self.send_run(epoch, out),
+                    Err(conflict) => self.conflict(&conflict, out),
                 }
-                self.send_run(epoch, out);
             }
             RoomPhase::Open => self.foreign(epoch, out),
         }
@@ -361,28 +370,35 @@ impl<R: Rules> Room<R> {
         self.phase == RoomPhase::Open
     }
 
-    fn pushed(&mut self, now: Ms, epoch: Epoch, seq: Seq, encode: impl FnOnce() -> Bytes) {
+    fn pushed(
+        &mut self,
+        now: Ms,
+        epoch: Epoch,
+        seq: Seq,
+        encode: impl FnOnce() -> Bytes,
+    ) -> Result<(), Differs> {
         if seq <= self.head {
             self.hold.duplicate(now, seq);
-        } else if self.feed(epoch, seq, encode) {
+        }
+        if self.feed(epoch, seq, encode)? {
             self.hold.filled(now);
         }
+        Ok(())
     }
 
     /// Places one message: passed on, kept for later, or dropped. Whether the head moved.
-    fn feed(&mut self, epoch: Epoch, seq: Seq, encode: impl FnOnce() -> Bytes) -> bool {
+    fn feed(&mut self, epoch: Epoch, seq: Seq, encode: impl FnOnce() -> Bytes) -> Result<bool, Differs> {
         self.known = self.known.max(seq);
         if seq <= self.head {
-            return false;
+            return self.compare(seq, encode).map(|()| false);
         }
         // Two tasks push beside each other: this one overtook, the missing is usually milliseconds away (C8).
         if seq > self.head + 1 && R::keeps(Rule::NoGapPassed) {
-            self.ahead.stash(self.ahead_max(), epoch, seq, encode);
-            return false;
+            return self.ahead.stash(self.ahead_max(), epoch, seq, encode).map(|()| false);
         }
         self.pass(Frame { seq, bytes: encode() });
         self.pass_stashed();
-        true
+        Ok(true)
     }
 
     fn pass_stashed(&mut self) {
@@ -410,38 +426,10 @@ impl<R: Rules> Room<R> {
         self.known = head;
         self.owe_all();
         self.hand_over(out);
-        for frame in self.ahead.drain_epoch(epoch) {
-            self.pushed(now, epoch, frame.seq, || frame.bytes);
-        }
-        self.send_run(epoch, out);
-    }
-
-    fn take_page(&mut self, now: Ms, epoch: Epoch, page: &Page, out: &mut impl RoomOutput) {
-        let before = self.head;
-        self.hold.answered(now);
-        self.known = self.known.max(page.store_head);
-        if page.oldest > self.head + 1 {
-            // Retention took what is missing: nothing will ever fill the gap, so all begin behind it (B5).
-            self.ring.clear();
-            self.head = page.oldest - 1;
-            self.known = self.known.max(self.head);
-            self.ahead.drop_through(self.head);
-            self.owe_all();
-            self.hand_over(out);
-            self.pass_stashed();
-        }
-        for frame in page.frames.iter() {
-            self.feed(epoch, frame.seq, || frame.bytes.clone());
-        }
-        self.send_run(epoch, out);
-        // More is missing than one page holds: no hold, the gap is proven.
-        self.read_at_once = self.head > before && self.head < self.known;
-        let again = now.saturating_sub(self.limits.reannounce_ms);
-        // The store had what no push brought: our interest may be lost, and every message would come this way (C1).
-        if self.head > before && self.reannounced_at.is_none_or(|at| at <= again) {
-            self.reannounced_at = Some(now);
-            self.interest.owed = true;
-            out.act(Action::Reannounced);
+        let mut stashed = self.ahead.drain_epoch(epoch);
+        match stashed.try_for_each(|frame| self.pushed(now, epoch, frame.seq, || frame.bytes)) {
+            Ok(()) => self.send_run(epoch, out),
+            Err(conflict) => self.conflict(&conflict, out),
         }
     }
 
@@ -466,7 +454,7 @@ impl<R: Rules> Room<R> {
         }
     }
 
-    /// The store has another history: forgets everything but who is attached.
+    /// The store has another history, or not the one that was passed on: forgets everything but who is attached.
     fn reopen(&mut self, epoch: Epoch, out: &mut impl RoomOutput) {
         self.forget();
         self.phase = RoomPhase::Opening;

@@ -10,6 +10,7 @@
 
 mod authentications;
 mod buffers;
+mod conflicts;
 pub mod connection;
 pub mod connections;
 mod counters;
@@ -52,6 +53,7 @@ use self::counters::Counters;
 use self::draining::Draining;
 use self::handle::Shards;
 use self::history::History;
+use self::conflicts::Conflicts;
 use self::home_driver::HomeDriver;
 use self::inbound::Inbound;
 use self::presence::Presences;
@@ -88,6 +90,7 @@ pub(crate) struct Shard {
     history: History,
     views: Views,
     driver: HomeDriver,
+    conflicts: Conflicts,
     reports: Reports,
     session_limits: Arc<SessionLimits>,
     grants: SeenGrants,
@@ -123,6 +126,7 @@ impl Shard {
             history: History::default(),
             views: Views::new(Arc::new(limits)),
             driver: HomeDriver::new(me, shards),
+            conflicts: Conflicts::default(),
             reports: Reports::default(),
             session_limits: shared.session_limits(),
             grants: SeenGrants::default(),

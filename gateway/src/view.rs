@@ -85,6 +85,8 @@ pub struct View<R = Faithful> {
     limits: Arc<ViewLimits>,
     /// `None` until the first hand-over: closed.
     epoch: Option<Epoch>,
+    /// Which beginning of the room that was.
+    opened: u64,
     head: Seq,
     known: Seq,
     ring: Ring,
@@ -115,6 +117,7 @@ impl<R: Rules> View<R> {
         Self {
             limits,
             epoch: None,
+            opened: 0,
             head: 0,
             known: 0,
             ring: Ring::default(),
@@ -211,13 +214,14 @@ impl<R: Rules> View<R> {
 
     /// Where the room stands, in the order of the queue from home.
     pub fn hand_over(&mut self, now: Ms, to: HandOver, shard: &mut impl ViewOutput) {
-        if self.epoch == Some(to.epoch) {
+        if self.epoch == Some(to.epoch) && self.opened == to.opened {
             if to.head > self.head {
                 self.jump(to.head, shard);
             }
             self.known = self.known.max(to.known);
         } else {
             let changed = self.epoch.replace(to.epoch).is_some();
+            self.opened = to.opened;
             self.head = to.head;
             self.known = to.known;
             self.ring.clear();

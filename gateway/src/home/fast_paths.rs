@@ -8,6 +8,7 @@ use sluice_proto::ids::{Key, SessionId, UserId};
 
 use super::*;
 use crate::defaults;
+use crate::pushers::Pushers;
 use crate::room::limits::RoomLimits;
 use crate::uplink::Link;
 
@@ -26,6 +27,7 @@ struct Sent {
     calls: Vec<HomeCall>,
     announced: usize,
     full: bool,
+    conflicts: Vec<Conflict>,
 }
 
 impl HomeOutput for Sent {
@@ -50,6 +52,10 @@ impl HomeOutput for Sent {
 
     fn ask(&mut self, call: HomeCall) {
         self.calls.push(call);
+    }
+
+    fn conflict(&mut self, conflict: Conflict) {
+        self.conflicts.push(conflict);
     }
 
     fn announce_all(&mut self) {
@@ -201,7 +207,7 @@ fn heads_of_active_rooms_are_asked_each_second_and_of_quiet_ones_in_turn() {
     let later = 1_000 + defaults::ROOM_ACTIVE_MS;
     home.pushed(
         later,
-        Epoch(7),
+        (Epoch(7), PusherId::default()),
         &[grpc::RoomRun { room: "room9".into(), last: 5, ..Default::default() }],
         &mut sent,
     );
@@ -299,7 +305,7 @@ fn a_page_in_memory_is_given_at_once() {
     let (mut home, mut sent) = opened(1);
     let messages = (6..=8).map(|seq| Message { seq, data: "1".into(), ..Message::default() }).collect();
     let run = grpc::RoomRun { room: "room0".into(), first: 6, last: 8, messages };
-    home.pushed(0, Epoch(7), &[run], &mut sent);
+    home.pushed(0, (Epoch(7), PusherId::default()), &[run], &mut sent);
     home.wants_page(0, to(0, 1, 6, false), &mut sent);
     assert_eq!((sent.pages.clone(), sent.calls.len()), (vec![(0, Some(vec![7, 8]))], 0));
     home.wants_page(0, to(0, 1, 2, false), &mut sent);
@@ -345,7 +351,7 @@ fn a_repair_that_finds_much_makes_every_room_announce_itself() {
     for find in 0..=u64::from(defaults::REPAIR_FINDS_PER_MIN) {
         assert_eq!(sent.announced, 0, "after {find} finds");
         let missing = grpc::RoomRun { room: "room0".into(), last: 6 + find, ..Default::default() };
-        home.pushed(now, Epoch(7), &[missing], &mut sent);
+        home.pushed(now, (Epoch(7), PusherId::default()), &[missing], &mut sent);
         home.on_tick(now + 20, clock, &mut sent);
         let read = sent.calls.iter().position(|call| matches!(call, HomeCall::Read(_)));
         let HomeCall::Read(call) = sent.calls.remove(read.expect("a read")) else { continue };
@@ -423,4 +429,23 @@ fn a_home_is_busy_while_any_one_thing_is_due() {
     let (mut home, mut sent) = quiet();
     home.need(0, 0, &room(0), (Need { attached: false, number: 1 }, None), &mut sent);
     assert!(home.is_busy(RoomLimits::default().linger_ms), "a room is due");
+}
+
+#[test]
+fn who_pushed_is_named_where_two_versions_meet() {
+    let (mut home, mut sent) = opened(1);
+    let pushers = Pushers::default();
+    let (rogue, task) = (pushers.opened("rogue".into()), pushers.opened("task".into()));
+    let run = |data: &'static str| {
+        let message = Message { seq: 6, data: data.into(), ..Message::default() };
+        grpc::RoomRun { room: "room0".into(), first: 6, last: 6, messages: vec![message] }
+    };
+    home.pushed(0, (Epoch(7), rogue), &[run("1")], &mut sent);
+    home.pushed(1, (Epoch(7), rogue), &[run("1")], &mut sent);
+    assert!(sent.conflicts.is_empty(), "the same twice");
+    home.pushed(2, (Epoch(7), task), &[run("2")], &mut sent);
+    let [Conflict { room: at, seq: 6, pushers: [before, now] }] = &sent.conflicts[..] else {
+        panic!("{:?}", sent.conflicts)
+    };
+    assert_eq!((at, *before, *now), (&room(0), rogue, task));
 }

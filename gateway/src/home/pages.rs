@@ -75,7 +75,7 @@ impl Home {
         // First the room, then those who asked: they may be told of a head that it has to know.
         if let Some(page) = &page {
             self.with_room(now, &room, ports, |entry, out| {
-                entry.room.hint(now, page.epoch, page.store_head, out);
+                entry.room.seen(now, page, out);
             });
         }
         for to in waiters {

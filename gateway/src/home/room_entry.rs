@@ -2,14 +2,26 @@
 
 use std::sync::Arc;
 
-use sluice_proto::ids::RoomId;
+use sluice_proto::ids::{RoomId, Seq};
 
 use super::calls::{Asker, ReadFor, ReadTarget};
 use super::{Home, HomeOutput};
 use crate::address::Address;
+use crate::pushers::PusherId;
 use crate::room::limits::RoomLimits;
 use crate::room::link::{HandOver, Ms, Run, ShardId};
 use crate::room::{Action, CallId, Room, RoomOutput};
+
+/// Two versions of one message.
+#[derive(Debug, Clone)]
+pub struct Conflict {
+    /// The room.
+    pub room: RoomId,
+    /// Its position.
+    pub seq: Seq,
+    /// The streams that pushed to the room last, where versions came from them.
+    pub pushers: [PusherId; 2],
+}
 
 /// A room with what the home keeps about it.
 #[derive(Debug)]
@@ -19,6 +31,8 @@ pub(super) struct RoomEntry {
     pub(super) active_until: Ms,
     /// Its head is being asked by a slice.
     pub(super) asked_head: bool,
+    /// The stream that pushed to it last.
+    pub(super) pushed_by: PusherId,
     /// The deadline that stands in the home's heap.
     pub(super) due: Option<Ms>,
     /// The connection that subscribed last: its turn pays for calls about the room's interest.
@@ -36,6 +50,7 @@ impl RoomEntry {
             room: Room::new(limits, shards),
             active_until: 0,
             asked_head: false,
+            pushed_by: PusherId::default(),
             due: None,
             asker: None,
             leavers: None,
@@ -104,6 +119,9 @@ impl Home {
                         ports.announce_all();
                     }
                 }
+                Action::Conflict(seq) => {
+                    ports.conflict(Conflict { room: name, seq, pushers: self.pushers(room) })
+                }
                 Action::Forget => {
                     // The last room takes its number: passes go downwards and have seen that one.
                     let gone = self.rooms.swap_remove(room);
@@ -113,6 +131,15 @@ impl Home {
             }
         }
         self.send(now, ports);
+    }
+
+    /// Whose pushes may have brought the two versions that met: the one of now and the one before it.
+    fn pushers(&self, room: &RoomId) -> [PusherId; 2] {
+        if self.pushing != [PusherId::default(); 2] {
+            return self.pushing;
+        }
+        let before = self.rooms.get(room).map(|entry| entry.pushed_by);
+        [before.unwrap_or_default(), PusherId::default()]
     }
 
     /// Whose turn a call about a room's interest takes.

@@ -27,6 +27,8 @@ impl HomeOutput for Calls {
         self.0.push(call);
     }
 
+    fn conflict(&mut self, _: Conflict) {}
+
     fn announce_all(&mut self) {}
 
     fn released(&mut self, who: Address) {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use sluice_proto::ids::{Epoch, Seq};
 
+use super::conflict::Differs;
 use super::link::Frame;
 
 /// The stash of a room: nearly always nothing.
@@ -26,21 +27,22 @@ impl Ahead {
         epoch: Epoch,
         seq: Seq,
         encode: impl FnOnce() -> Bytes,
-    ) {
+    ) -> Result<(), Differs> {
         let stash = self.0.get_or_insert_default();
         // Dropped without a word: the room knows that it exists, and will read it.
         if stash.by_seq.len() >= items_max || stash.bytes >= bytes_max {
-            return;
-        }
-        // Brought by a second task: encoded once is enough.
-        if stash.by_seq.get(&seq).is_some_and(|(of, _)| *of == epoch) {
-            return;
+            return Ok(());
         }
         let bytes = encode();
+        // Brought by a second task: kept once, but it must be the same (C11).
+        if let Some((_, kept)) = stash.by_seq.get(&seq).filter(|(of, _)| *of == epoch) {
+            return if *kept == bytes { Ok(()) } else { Err(Differs::at(seq)) };
+        }
         stash.bytes += bytes.len();
         if let Some((_, replaced)) = stash.by_seq.insert(seq, (epoch, bytes)) {
             stash.bytes -= replaced.len();
         }
+        Ok(())
     }
 
     /// Takes the message at `seq`.
@@ -110,14 +112,14 @@ mod tests {
         let (own, other) = (Epoch(7), Epoch(8));
         let mut ahead = Ahead::default();
         let stash = |ahead: &mut Ahead, epoch, seq, len| {
-            ahead.stash((9, 1_000), epoch, seq, || Bytes::from(vec![b'x'; len]));
+            ahead.stash((9, 1_000), epoch, seq, || Bytes::from(vec![b'x'; len])).is_ok()
         };
         for (seq, len) in [(3, 30), (4, 7), (6, 100), (7, 11), (9, 50)] {
-            stash(&mut ahead, own, seq, len);
+            assert!(stash(&mut ahead, own, seq, len));
         }
-        stash(&mut ahead, own, 9, 500);
+        assert!(stash(&mut ahead, own, 9, 50) && !stash(&mut ahead, own, 9, 500));
         assert_eq!(ahead.bytes(), 198, "the same message again is not kept twice");
-        stash(&mut ahead, other, 7, 13);
+        assert!(stash(&mut ahead, other, 7, 13));
         assert_eq!(ahead.bytes(), 200, "another history replaces it");
         assert_eq!(ahead.take(3).map(|frame| frame.bytes.len()), Some(30));
         assert_eq!((ahead.bytes(), ahead.take(3).is_none()), (170, true));
@@ -127,7 +129,7 @@ mod tests {
         assert_eq!((ahead.bytes(), ahead.first()), (63, Some(7)));
         let kept: Vec<Seq> = ahead.drain_epoch(own).map(|frame| frame.seq).collect();
         assert_eq!((kept, ahead.bytes(), ahead.len()), (vec![9], 0, 0));
-        stash(&mut ahead, own, 1, 5);
+        assert!(stash(&mut ahead, own, 1, 5));
         ahead.clear();
         assert_eq!((ahead.bytes(), ahead.len()), (0, 0));
     }

@@ -50,6 +50,8 @@ impl Run {
 pub struct HandOver {
     /// Identity of the history.
     pub epoch: Epoch,
+    /// Differs each time the room begins anew, also in the same history.
+    pub opened: u64,
     /// Last position passed on; the next run starts after it.
     pub head: Seq,
     /// Last position known to exist, at least `head`.

@@ -108,11 +108,11 @@ impl<R: Rules> Room<R> {
     /// Sends the hand-overs that are owed, where there is space.
     pub(super) fn hand_over(&mut self, out: &mut impl RoomOutput) {
         let (RoomPhase::Open, Some(epoch)) = (self.phase, self.epoch) else { return };
+        let (opened, head, known) = (self.epoch_after, self.head, self.known);
         for (id, shard) in self.shards.iter_mut().enumerate() {
             if shard.owed {
                 let answered = shard.answered;
-                shard.owed =
-                    !out.hand_over(id, HandOver { epoch, head: self.head, known: self.known, answered });
+                shard.owed = !out.hand_over(id, HandOver { epoch, opened, head, known, answered });
             }
         }
     }

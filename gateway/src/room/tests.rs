@@ -1,12 +1,16 @@
 //! That the fast paths are taken: repair and later turns would make good what a broken one misses, only slower, and
 //! no promise would be seen broken.
 
+mod conflict;
+
 use super::*;
 
 mod edges;
 
 const EPOCH: Epoch = Epoch(7);
 const OTHER: Epoch = Epoch(8);
+/// Every message, whoever brings it.
+const MESSAGE: &[u8] = b"0123456789";
 
 /// Keeps what a room sends and asks; queues are full on demand.
 #[derive(Default)]
@@ -14,7 +18,9 @@ struct Sent {
     calls: CallId,
     actions: Vec<Action>,
     runs: Vec<(ShardId, Vec<Seq>)>,
+    /// Without the number of their beginning, which is kept apart.
     hand_overs: Vec<(ShardId, HandOver)>,
+    begun: Vec<u64>,
     full: bool,
 }
 
@@ -37,7 +43,8 @@ impl RoomOutput for Sent {
 
     fn hand_over(&mut self, shard: ShardId, hand_over: HandOver) -> bool {
         if !self.full {
-            self.hand_overs.push((shard, hand_over));
+            self.hand_overs.push((shard, HandOver { opened: 0, ..hand_over }));
+            self.begun.push(hand_over.opened);
         }
         !self.full
     }
@@ -63,7 +70,7 @@ fn opened_with(limits: RoomLimits, head: Seq) -> (Room, Sent) {
     room.need(0, 0, Need { attached: true, number: 1 }, &mut out);
     let [Action::Subscribe(call)] = asked(&mut room, 0, &mut out)[..] else { panic!("not subscribed") };
     room.subscribed(0, call, SubscribedRoom { epoch: EPOCH, head, stored: true }, &mut out);
-    let told = HandOver { epoch: EPOCH, head, known: head, answered: 1 };
+    let told = HandOver { epoch: EPOCH, opened: 0, head, known: head, answered: 1 };
     assert_eq!(out.hand_overs(), [(0, told)]);
     assert_eq!((asked(&mut room, 0, &mut out), room.next_deadline(), room.check()), (vec![], None, Ok(())));
     (room, out)
@@ -82,14 +89,14 @@ fn asked(room: &mut Room, now: Ms, out: &mut Sent) -> Vec<Action> {
                 assert!(room.sent(now, call), "{action:?} is wanted");
             }
             Action::Read { call, .. } => assert!(room.sent(now, call), "{action:?} is wanted"),
-            Action::Reannounced | Action::Forget => {}
+            Action::Reannounced | Action::Conflict(_) | Action::Forget => {}
         }
     }
     actions
 }
 
 fn push(room: &mut Room, now: Ms, seqs: &[Seq], out: &mut Sent) {
-    let messages = seqs.iter().map(|seq| (*seq, || Bytes::from_static(b"0123456789")));
+    let messages = seqs.iter().map(|seq| (*seq, || Bytes::from_static(MESSAGE)));
     room.push(now, EPOCH, messages, out);
     assert_eq!(room.check(), Ok(()));
 }
@@ -102,7 +109,7 @@ fn read_of(actions: &[Action]) -> Option<(CallId, Seq)> {
 }
 
 fn page(oldest: Seq, store_head: Seq, seqs: std::ops::RangeInclusive<Seq>) -> Page {
-    let frames = seqs.map(|seq| Frame { seq, bytes: Bytes::from_static(b"x") });
+    let frames = seqs.map(|seq| Frame { seq, bytes: Bytes::from_static(MESSAGE) });
     Page { epoch: EPOCH, oldest, store_head, frames: frames.collect() }
 }
 
@@ -129,8 +136,7 @@ fn what_was_passed_on_is_neither_kept_nor_encoded() {
     let never = || -> Bytes { panic!("encoded for nothing") };
     room.push(0, EPOCH, [(5, never), (4, never)], &mut out);
     assert_eq!((out.runs(), room.known()), (vec![], 5));
-    push(&mut room, 0, &[7], &mut out);
-    room.push(0, EPOCH, [(7, never)], &mut out);
+    push(&mut room, 0, &[7, 7], &mut out);
     assert_eq!(room.ahead.len(), 1);
 }
 
@@ -263,7 +269,7 @@ fn what_retention_removed_is_jumped_over_and_handed_over_with_the_stash_behind_i
     room.on_tick(20, &mut out);
     let [Action::Read { call, .. }] = asked(&mut room, 20, &mut out)[..] else { panic!("not read") };
     room.page(21, call, &page(8, 9, 8..=9), &mut out);
-    let told = HandOver { epoch: EPOCH, head: 7, known: 12, answered: 1 };
+    let told = HandOver { epoch: EPOCH, opened: 0, head: 7, known: 12, answered: 1 };
     assert_eq!((out.hand_overs(), out.runs()), (vec![(0, told)], vec![(0, vec![8, 9])]));
     assert_eq!(room.check(), Ok(()));
     push(&mut room, 22, &[10, 11], &mut out);
@@ -277,7 +283,7 @@ fn a_full_queue_costs_a_hand_over_and_no_run_goes_before_it() {
     push(&mut room, 0, &[2], &mut out);
     out.full = false;
     room.space(1, &mut out);
-    let told = HandOver { epoch: EPOCH, head: 2, known: 2, answered: 1 };
+    let told = HandOver { epoch: EPOCH, opened: 0, head: 2, known: 2, answered: 1 };
     assert_eq!((out.hand_overs(), out.runs()), (vec![(0, told)], vec![]));
     push(&mut room, 2, &[3], &mut out);
     assert_eq!((out.hand_overs(), out.runs()), (vec![], vec![(0, vec![3])]));
@@ -376,7 +382,7 @@ fn another_history_is_asked_for_once_and_then_opened_anew() {
     assert_eq!((room.epoch(), room.is_open()), (Some(OTHER), false));
     let [Action::Subscribe(call)] = asked(&mut room, 3, &mut out)[..] else { panic!("not subscribed anew") };
     room.subscribed(4, call, SubscribedRoom { epoch: OTHER, head: 4, stored: true }, &mut out);
-    let told = HandOver { epoch: OTHER, head: 4, known: 4, answered: 1 };
+    let told = HandOver { epoch: OTHER, opened: 0, head: 4, known: 4, answered: 1 };
     assert_eq!((out.hand_overs(), room.is_open()), (vec![(0, told)], true));
 }
 
@@ -415,7 +421,7 @@ fn a_subscribe_from_before_the_room_took_its_epoch_is_believed_only_if_it_names_
         room.head_is(2, heads, OTHER, 3, &mut out);
         room.subscribed(3, early, SubscribedRoom { epoch, head: 6, stored: true }, &mut out);
         assert_eq!((room.epoch(), room.is_open()), (Some(OTHER), believed));
-        let told = HandOver { epoch: OTHER, head: 6, known: 6, answered: 2 };
+        let told = HandOver { epoch: OTHER, opened: 0, head: 6, known: 6, answered: 2 };
         assert_eq!(out.hand_overs(), if believed { vec![(0, told)] } else { vec![] });
         let again = (!believed).then(|| 3 + limits().backoff_min_ms);
         assert_eq!((asked(&mut room, 3, &mut out), room.next_deadline()), (vec![], again));
@@ -428,7 +434,7 @@ fn a_later_subscribe_that_names_another_history_opens_the_room_anew() {
     room.announce(1, &mut out);
     let [Action::Subscribe(call)] = asked(&mut room, 1, &mut out)[..] else { panic!("not announced") };
     room.subscribed(2, call, SubscribedRoom { epoch: OTHER, head: 3, stored: true }, &mut out);
-    let told = HandOver { epoch: OTHER, head: 3, known: 3, answered: 1 };
+    let told = HandOver { epoch: OTHER, opened: 0, head: 3, known: 3, answered: 1 };
     assert_eq!((out.hand_overs(), asked(&mut room, 2, &mut out)), (vec![(0, told)], vec![]));
 }
 
@@ -465,7 +471,9 @@ fn a_page_that_brings_nothing_is_no_find_and_the_next_read_is_waited_for() {
 
 #[test]
 fn each_broken_invariant_is_named() {
-    let stash = |room: &mut Room, seq| room.ahead.stash((9, 99), EPOCH, seq, || Bytes::from_static(b"x"));
+    let stash = |room: &mut Room, seq| {
+        assert!(room.ahead.stash((9, 99), EPOCH, seq, || Bytes::from_static(b"x")).is_ok())
+    };
     let limits = RoomLimits { ahead_items: 1, ..limits() };
     let (mut room, _) = opened_with(limits.clone(), 5);
     stash(&mut room, 7);

@@ -34,8 +34,8 @@ impl Shard {
                 let shared = self.shared.clone();
                 self.local(|cell: ShardCell| upgrade::serve(cell, shared, socket));
             }
-            Order::Pushed { epoch, runs } => {
-                self.home(|home, now, ports| home.pushed(now, epoch, &runs, ports));
+            Order::Pushed { epoch, by, runs } => {
+                self.home(|home, now, ports| home.pushed(now, (epoch, by), &runs, ports));
             }
             Order::BeginFullSet { generation } => self.reports.begin(generation),
             Order::FullSetEnded => self.reports.end(),

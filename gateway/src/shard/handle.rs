@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::inbox::{Incoming, Order};
 use crate::address::{ShardIx, home_of};
 use crate::defaults::PUSHED_PER_ORDER;
+use crate::pushers::PusherId;
 use sluice_proto::ids::lane_of;
 
 /// All shards; clones share them.
@@ -61,7 +62,7 @@ impl Shards {
     }
 
     /// Hands pushed runs to the homes of their rooms; returns when all have accepted them.
-    pub async fn push(&self, epoch: Epoch, runs: Vec<RoomRun>) {
+    pub async fn push(&self, epoch: Epoch, by: PusherId, runs: Vec<RoomRun>) {
         let count = ShardIx::try_from(self.inboxes.len()).unwrap_or(ShardIx::MAX);
         let mut by_home: Vec<Vec<RoomRun>> = vec![Vec::new(); self.inboxes.len()];
         for run in runs {
@@ -73,7 +74,7 @@ impl Shards {
         // Waits for space, so that a push is answered only when all homes have it: task holds the rest back.
         for (inbox, runs) in self.inboxes.iter().zip(by_home) {
             for runs in orders(runs) {
-                drop(inbox.send(Incoming::Order(Order::Pushed { epoch, runs })).await);
+                drop(inbox.send(Incoming::Order(Order::Pushed { epoch, by, runs })).await);
             }
         }
     }

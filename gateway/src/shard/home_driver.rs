@@ -16,7 +16,7 @@ use super::views::{Views, Want};
 use super::{Shard, handle::Shards};
 use crate::address::{Address, ShardIx, home_of};
 use crate::home::calls::HomeCall;
-use crate::home::{Home, HomeLimits, HomeOutput, PageTo};
+use crate::home::{Conflict, Home, HomeLimits, HomeOutput, PageTo};
 use crate::limits::Charge;
 use crate::room::link::{HandOver, Ms, Page, Run, ShardId};
 use crate::status::change;
@@ -40,12 +40,17 @@ struct FollowUps {
     calls: Vec<HomeCall>,
     answers: Vec<Answered>,
     released: Vec<Address>,
+    conflicts: Vec<Conflict>,
     announce: bool,
 }
 
 impl FollowUps {
     fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.answers.is_empty() && self.released.is_empty() && !self.announce
+        self.calls.is_empty()
+            && self.answers.is_empty()
+            && self.released.is_empty()
+            && self.conflicts.is_empty()
+            && !self.announce
     }
 }
 
@@ -144,6 +149,10 @@ impl HomeOutput for HomePorts<'_> {
         self.follow_ups.calls.push(call);
     }
 
+    fn conflict(&mut self, conflict: Conflict) {
+        self.follow_ups.conflicts.push(conflict);
+    }
+
     fn announce_all(&mut self) {
         self.follow_ups.announce = true;
     }
@@ -183,6 +192,9 @@ impl Shard {
             }
             for who in follow_ups.released {
                 self.released(who);
+            }
+            for conflict in follow_ups.conflicts {
+                self.conflict(&conflict);
             }
             for call in follow_ups.calls {
                 self.call(call);

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::address::Address;
 use crate::drain::pace::Pace;
 use crate::home::PageTo;
+use crate::pushers::PusherId;
 use crate::room::link::{HandOver, Need, Page, Run};
 use crate::uplink::{Answered, Publish};
 
@@ -32,6 +33,8 @@ pub enum Order {
     Pushed {
         /// Of all of them.
         epoch: Epoch,
+        /// The stream they came on.
+        by: PusherId,
         /// The runs of the push.
         runs: Vec<RoomRun>,
     },

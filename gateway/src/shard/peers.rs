@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn no_more_hand_overs_are_offered_than_there_is_space_for() {
         let (mut peers, mut inbox) = pair(2);
-        let to = HandOver { epoch: Epoch(1), head: 0, known: 0, answered: 0 };
+        let to = HandOver { epoch: Epoch(1), opened: 0, head: 0, known: 0, answered: 0 };
         let refused = (0..9).filter(|n| !peers.hand_over(1, &room(*n), to)).count();
         assert_eq!(refused, 7);
         let (offered, more) = peers.flush(1);

@@ -23,6 +23,7 @@ use crate::defaults::{
 use crate::handshake::{Admission, Names, Proxies, Rules, Stopping};
 use crate::limits::Usages;
 use crate::metrics::{Metrics, Stats};
+use crate::pushers::Pushers;
 use crate::refusals::Refusals;
 use crate::session::machine::{SessionLimits, WelcomeFacts};
 
@@ -49,6 +50,8 @@ pub struct Shared {
     pub usages: Usages,
     /// Upgrades refused.
     pub refusals: Arc<Refusals>,
+    /// Who pushes.
+    pub pushers: Pushers,
 }
 
 /// The admission, as all shards and the listener see it.

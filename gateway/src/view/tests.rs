@@ -79,7 +79,7 @@ fn live(head: Seq, conns: u32) -> (View, Shard, Vec<SubKey>) {
 }
 
 fn hand_over(view: &mut View, now: Ms, head: Seq, known: Seq, shard: &mut Shard) {
-    let to = HandOver { epoch: EPOCH, head, known, answered: shard.numbers };
+    let to = HandOver { epoch: EPOCH, opened: 1, head, known, answered: shard.numbers };
     view.hand_over(now, to, shard);
     assert_eq!(view.check(), Ok(()));
 }
@@ -293,12 +293,24 @@ fn another_history_is_told_to_all_who_were_answered() {
     shard.queues[0].level = HIGH;
     run(&mut view, 1, 6..=6, &mut shard);
     let late = view.sub(1, None, None, &mut shard);
-    let to = HandOver { epoch: Epoch(8), head: 3, known: 4, answered: 0 };
+    let to = HandOver { epoch: Epoch(8), opened: 2, head: 3, known: 4, answered: 0 };
     view.hand_over(2, to, &mut shard);
     let ok = SubFrame::Ok { after: 3, head: 4, epoch: Epoch(8), recovered: false, solicited: false };
     assert_eq!(shard.told, [(0, ok)], "not whoever waits for an answer");
     assert_eq!((at(&view, subs[0]), at(&view, late)), (SubscriptionState::Live, SubscriptionState::Pending));
     assert_eq!(view.epoch(), Some(Epoch(8)));
+}
+
+/// What was delivered may not be what the store has: a client that is told so reads again (P6).
+#[test]
+fn a_room_that_begins_anew_in_the_same_history_is_told_too() {
+    let (mut view, mut shard, subs) = live(5, 1);
+    let to = HandOver { epoch: EPOCH, opened: 2, head: 5, known: 5, answered: 1 };
+    view.hand_over(1, to, &mut shard);
+    let ok = SubFrame::Ok { after: 5, head: 5, epoch: EPOCH, recovered: false, solicited: false };
+    assert_eq!((shard.told.as_slice(), at(&view, subs[0])), ([(0, ok)].as_slice(), SubscriptionState::Live));
+    view.hand_over(2, to, &mut shard);
+    assert_eq!(shard.told.len(), 1, "once");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod agent_check;
 mod authenticate;
 mod bounds;
 mod fair;
+mod forged;
 mod frozen;
 mod limits;
 mod logic;

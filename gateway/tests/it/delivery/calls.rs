@@ -107,6 +107,7 @@ impl RoomOutput for Around {
                 self.flying.push(Flying::Queued(action));
             }
             Action::Reannounced => {}
+            Action::Conflict(seq) => panic!("two versions of {seq}"),
             Action::Forget => self.forget = true,
         }
     }

@@ -63,7 +63,7 @@ impl<R: Rules> World<R> {
             Action::Unsubscribe(_) => Flying::Unsubscribe { call, sent, reply: None },
             Action::Read { after, .. } => Flying::Read { call, after, reply: None },
             Action::AskHead(_) => Flying::Heads { call, reply: None },
-            Action::Subscribe(_) | Action::Reannounced | Action::Forget => {
+            Action::Subscribe(_) | Action::Reannounced | Action::Conflict(_) | Action::Forget => {
                 Flying::Subscribe { call, sent, stored: None, reply: None }
             }
         });

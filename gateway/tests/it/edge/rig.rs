@@ -51,6 +51,8 @@ pub struct Rig {
     pub agent: Option<SocketAddr>,
     others: Others,
     status: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// How often two versions of a message met, and who has pushed.
+    forged: Arc<dyn Fn() -> (u64, String) + Send + Sync>,
     close: Arc<dyn Fn() + Send + Sync>,
     engine: Arc<Mutex<Option<Engine>>>,
 }
@@ -92,8 +94,9 @@ impl Rig {
         let scope = rig.lifecycle.scope(Stage::Release);
         let cluster = Arc::new(rig.others.0.join(&scope, app.registration(), BTreeSet::new()));
         let shared = app.serve(Deps { cluster, clock }).await.unwrap();
-        let (upgrades, stats) = (Arc::clone(&shared), shared);
+        let (upgrades, stats, forged) = (Arc::clone(&shared), Arc::clone(&shared), shared);
         rig.status = Arc::new(move || stats.stats.to_json());
+        rig.forged = Arc::new(move || (forged.metrics.conflicts.get(), forged.pushers.all()));
         let closing = rig.lifecycle.clone();
         rig.close = Arc::new(move || upgrades.upgrades.close(&closing, false));
         rig
@@ -115,6 +118,7 @@ impl Rig {
             agent: None,
             others: Others(SoloRegistry::new(Duration::from_secs(10))),
             status: Arc::new(|| Value::Null),
+            forged: Arc::new(|| (0, String::new())),
             close: Arc::new(|| {}),
             engine: Arc::new(Mutex::new(Some(engine))),
         }
@@ -149,6 +153,16 @@ impl Rig {
 
     pub fn status(&self) -> Value {
         (self.status)()
+    }
+
+    /// How often two versions of a message met.
+    pub fn conflicts(&self) -> u64 {
+        (self.forged)().0
+    }
+
+    /// Who has pushed.
+    pub fn pushers(&self) -> String {
+        (self.forged)().1
     }
 
     /// As stage notify does first.
