@@ -47,13 +47,13 @@ use tokio::time::Instant;
 
 use self::authentications::Authentications;
 use self::buffers::ReadBuffers;
+use self::conflicts::Conflicts;
 use self::connection::Connection;
 use self::connections::{Connections, Timeouts};
 use self::counters::Counters;
 use self::draining::Draining;
 use self::handle::Shards;
 use self::history::History;
-use self::conflicts::Conflicts;
 use self::home_driver::HomeDriver;
 use self::inbound::Inbound;
 use self::presence::Presences;

@@ -8,6 +8,7 @@ pub mod health;
 mod io;
 pub mod peers;
 pub mod server;
+mod strangers;
 
 use std::time::Duration;
 
@@ -26,6 +27,11 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection must be made within this; an address that swallows SYNs must not hold a call.
 pub const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+/// A TLS handshake must be over within this after accept: a service that dials has given up after [`CONNECT_WITHIN`].
+pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(1);
+/// Connections of one address that have not yet ended the handshake, or not said the preface: a service has one or two
+/// in hand, and many behind one address come back after a rest.
+pub const STRANGERS_PER_ADDRESS_MAX: usize = 64;
 /// The client's HTTP/2 preface must have arrived within this after accept.
 pub const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 

@@ -27,7 +27,8 @@ use super::access::Access;
 use super::health::Health;
 use super::io::{GuardedStream, Wire};
 use super::peers::{Peer, Peers};
-use super::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PREFACE_WITHIN, TIME_HEADER};
+use super::strangers::{Stranger, Strangers};
+use super::{HANDSHAKE_WITHIN, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PREFACE_WITHIN, TIME_HEADER};
 use crate::clock::Clock;
 use crate::listen::Bound;
 use crate::tls::{self, Reason, Roles};
@@ -96,7 +97,7 @@ impl Serving {
 }
 
 async fn accept(bound: Bound, serving: Arc<Serving>) {
-    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (free, strangers) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Strangers::default());
     {
         let mut going_away = std::pin::pin!(serving.going_away());
         loop {
@@ -107,7 +108,12 @@ async fn accept(bound: Bound, serving: Arc<Serving>) {
                 () = &mut going_away => break,
                 next = next => next,
             };
-            let connection = connection(tcp, from, Arc::clone(&serving));
+            // Closed at once: all that say nothing would take every permit, and the links of services with them.
+            let Some(stranger) = strangers.enter(from.ip()) else {
+                serving.server.access.refuse(Reason::TooMany, from);
+                continue;
+            };
+            let connection = connection(tcp, from, stranger, Arc::clone(&serving));
             serving.scope.spawn_transient("grpc-connection", async move {
                 connection.await;
                 drop(permit);
@@ -122,9 +128,10 @@ async fn accept(bound: Bound, serving: Arc<Serving>) {
     serving.scope.token().cancelled().await;
 }
 
-async fn connection(tcp: TcpStream, from: SocketAddr, serving: Arc<Serving>) {
+async fn connection(tcp: TcpStream, from: SocketAddr, stranger: Stranger, serving: Arc<Serving>) {
     let local_addr = tcp.local_addr().ok();
     let Some((wire, roles)) = opened(tcp, from, &serving).await else { return };
+    drop(stranger);
     let info = TcpConnectInfo { local_addr, remote_addr: Some(from) };
     let mut open = Open { peer: Arc::new(serving.server.peers.connect(from.to_string())), given_up: true };
     let service = {
@@ -204,7 +211,7 @@ async fn opened(tcp: TcpStream, from: SocketAddr, serving: &Serving) -> Option<(
 async fn secure(tcp: TcpStream, from: SocketAddr, access: &Access) -> Option<(Wire, Option<Roles>)> {
     let (mut wire, roles) = match access.identity() {
         None => (Wire::Plain(tcp), None),
-        Some(identity) => match identity.accept(tcp).await {
+        Some(identity) => match timeout(HANDSHAKE_WITHIN, identity.accept(tcp)).await.ok()? {
             Ok((_, roles)) if roles.is_empty() => {
                 access.refuse(Reason::OtherRole, from);
                 return None;

@@ -13,6 +13,8 @@ pub(crate) enum Reason {
     OnlyTls,
     /// It ended the connection before it said anything.
     Closed,
+    /// It has opened many connections and finishes none.
+    TooMany,
     /// It shows no certificate.
     NoCertificate,
     /// Its certificate is not of our authorities.
@@ -39,6 +41,9 @@ impl Reason {
             Self::OnlyTls => "it speaks TLS and we do not: set tls.ca, tls.cert and tls.key here too",
             Self::Closed => {
                 "it closed the connection during the TLS handshake: is it a service, with tls.ca, tls.cert and tls.key set?"
+            }
+            Self::TooMany => {
+                "it has opened too many connections and finishes no handshake: only services belong into this network"
             }
             Self::NoCertificate => "it shows no certificate: only services of this deployment are let in",
             Self::OtherAuthority => {

@@ -6,10 +6,11 @@ use sluice_proto::grpc::gateway_client::GatewayClient;
 use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::access::Access;
 use sluice_service::grpc::channels::{Caller, dial};
+use sluice_service::grpc::{HANDSHAKE_WITHIN, STRANGERS_PER_ADDRESS_MAX};
 use sluice_service::tls::{Identity, Role, Tls};
 use sluice_testing::{Authority, TlsFiles, keep_log, logged};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -91,6 +92,15 @@ async fn strangers_are_refused_and_named_once() {
     }
     until("the server has seen them", || said("it does not speak TLS") == 1).await;
     assert_eq!(said("its certificate is not of our authority"), 1, "{:?}", logged("WARN"));
+    // Who dials without TLS is told as well, once: where, and what to set.
+    let told =
+        || logged("cannot be called: it speaks TLS and we do not: set tls.ca, tls.cert and tls.key here");
+    until("the client has heard why", || !told().is_empty()).await;
+    let told = told();
+    assert!(
+        matches!(&told[..], [line] if line.contains(&format!("The gateway at {}", node.address))),
+        "{told:?}"
+    );
     assert!(node.peers.is_empty());
     assert_eq!(push(&node, &caller(identity(&ours, Role::Task))).await, Ok(()), "others are not disturbed");
 }
@@ -141,7 +151,42 @@ async fn who_never_ends_the_handshake_is_closed_after_its_deadline() {
     // The beginning of a record that never ends.
     tcp.write_all(&[0x16, 3, 1, 0x10]).await.unwrap();
     while !matches!(tcp.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
-    assert!(start.elapsed() >= Duration::from_secs(5));
+    assert!((HANDSHAKE_WITHIN..2 * HANDSHAKE_WITHIN).contains(&start.elapsed()), "{:?}", start.elapsed());
+}
+
+/// From another address of loopback than everybody else.
+async fn stranger(node: &Node) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    socket.connect(node.address.parse().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_opens_handshakes_by_the_thousand_keeps_nobody_else_out() {
+    keep_log();
+    let ours = Authority::new();
+    let node = gateway(identity(&ours, Role::Gateway)).await;
+    let task = caller(identity(&ours, Role::Task));
+    let mut crowd = Vec::new();
+    for _ in 0..STRANGERS_PER_ADDRESS_MAX + 100 {
+        crowd.push(stranger(&node).await);
+    }
+    let refused = || logged("was refused: it has opened too many connections");
+    until("those too many are closed", || refused().len() == 1).await;
+    assert!(refused()[0].contains("127.0.0.2:"), "{:?}", refused());
+    assert_eq!(push(&node, &task).await, Ok(()), "from another address");
+    drop(crowd);
+    // Its address has places again as soon as they are gone: one that is silent is read until its deadline.
+    let read_to_its_deadline = async {
+        loop {
+            let (start, mut silent) = (Instant::now(), stranger(&node).await);
+            while !matches!(silent.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
+            if start.elapsed() > HANDSHAKE_WITHIN / 2 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), read_to_its_deadline).await.expect("a place is free again");
 }
 
 #[tokio::test]
