@@ -28,6 +28,8 @@ pub const CERTIFICATE_DAYS: u32 = 365;
 /// Files of the authority in its folder: only the first goes to the services.
 const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
+/// There while files are made for the first time: whoever finds it begins anew.
+const UNFINISHED: &str = "unfinished";
 
 /// Where the files of a service are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,28 +49,61 @@ pub fn files(dir: &Path, service: Service) -> Files {
     Files { ca: dir.join(CA), cert: file("pem"), key: file("key") }
 }
 
-/// Makes an authority and the certificates of all services. Overwrites nothing.
+/// Makes an authority and the certificates of all services. Overwrites nothing but what an interrupted call has left.
 ///
 /// # Errors
 /// A file is there already, or cannot be written.
 pub fn make(dir: &Path) -> Result<(), Error> {
-    let there: Vec<PathBuf> = all_files(dir).into_iter().filter(|file| file.exists()).collect();
-    if let Some(first) = there.first() {
-        return Err(Error::System(format!(
-            "{} is there already and is not overwritten: `sluice certs --dir {} --renew` makes new certificates of the \
-             same authority",
-            first.display(),
-            dir.display()
-        )));
+    let unfinished = dir.join(UNFINISHED);
+    // The authority's certificate is written last: with it all is there, and nobody can have used what lacks it.
+    let half = unfinished.exists() && !dir.join(CA).exists();
+    if !half {
+        refuse_to_overwrite(dir)?;
     }
     // Of the owner alone, also if keys once come in with another mode.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(Error::file("cannot create", dir))?;
+    write(&unfinished, "`sluice certs` makes these files, or was killed; call it again.\n", 0o644)?;
+    sync(dir)?;
     let key = new_key()?;
     let authority = CertifiedIssuer::self_signed(authority(), key).map_err(failed)?;
     write(&dir.join(CA_KEY), &authority.key().serialize_pem(), 0o600)?;
+    certify_all(dir, &authority)?;
+    sync(dir)?;
     write(&dir.join(CA), &authority.pem(), 0o644)?;
-    certify_all(dir, &authority)
+    finish(dir)
+}
+
+/// With the authority's certificate in its place nothing is unfinished any more.
+fn finish(dir: &Path) -> Result<(), Error> {
+    sync(dir)?;
+    let unfinished = dir.join(UNFINISHED);
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(Error::file("cannot remove", &unfinished)),
+    }
+}
+
+fn refuse_to_overwrite(dir: &Path) -> Result<(), Error> {
+    let (ca, key) = (dir.join(CA), dir.join(CA_KEY));
+    if ca.exists() {
+        // Killed after its last file: all that was missing is this.
+        finish(dir)?;
+    }
+    let there: Vec<PathBuf> = all_files(dir).into_iter().filter(|file| file.exists()).collect();
+    let Some(first) = there.first() else { return Ok(()) };
+    let fix = match (ca.exists(), key.exists()) {
+        (true, true) => {
+            format!(
+                "`sluice certs --dir {} --renew` makes new certificates of the same authority",
+                dir.display()
+            )
+        }
+        // Not the leavings of a call: somebody took the other one away.
+        (true, false) => format!("bring {} back and renew them, or take another folder", key.display()),
+        (false, _) => format!("bring {} back, or take another folder", ca.display()),
+    };
+    Err(Error::System(format!("{} is there already and is not overwritten: {fix}", first.display())))
 }
 
 /// As [`make`], where there is no authority yet.
@@ -76,7 +111,7 @@ pub fn make(dir: &Path) -> Result<(), Error> {
 /// # Errors
 /// As [`make`].
 pub fn make_missing(dir: &Path) -> Result<(), Error> {
-    if files(dir, Service::Logic).ca.exists() { Ok(()) } else { make(dir) }
+    if dir.join(CA).exists() { finish(dir) } else { make(dir) }
 }
 
 /// Makes the certificates and keys of all services anew, of the authority that is in the folder.
@@ -99,11 +134,14 @@ fn certify_all(dir: &Path, authority: &Issuer<'_, KeyPair>) -> Result<(), Error>
         let Files { cert, key, .. } = files(dir, service);
         let own = new_key()?;
         let signed = certificate(service)?.signed_by(&own, authority).map_err(failed)?;
-        // A service reads both again only when neither has changed for a while.
-        write(&key, &own.serialize_pem(), 0o600)?;
-        write(&cert, &signed.pem(), 0o644)?;
+        // Both are whole before either takes its place. Killed between the two, the next call makes both anew; a running
+        // service keeps what it has until they belong together.
+        let (key, cert) =
+            (written(&key, &own.serialize_pem(), 0o600)?, written(&cert, &signed.pem(), 0o644)?);
+        key.place()?;
+        cert.place()?;
     }
-    Ok(())
+    sync(dir)
 }
 
 fn authority() -> CertificateParams {
@@ -152,9 +190,33 @@ fn all_files(dir: &Path) -> Vec<PathBuf> {
     [dir.join(CA), dir.join(CA_KEY)].into_iter().chain(of_services).collect()
 }
 
-/// Beside it first: nobody reads half a file, and a key is never open to others, not even for a moment.
+/// A file that is whole, beside the place where it belongs.
+struct Written<'a> {
+    beside: PathBuf,
+    path: &'a Path,
+}
+
+impl Written<'_> {
+    fn place(self) -> Result<(), Error> {
+        std::fs::rename(&self.beside, self.path).map_err(Error::file("cannot write", self.path))
+    }
+}
+
+/// At once or not at all.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
-    let beside = path.with_extension("new");
+    written(path, text, mode)?.place()
+}
+
+/// What the folder says of its files is on the disk: after a power cut too, they came in their order.
+fn sync(dir: &Path) -> Result<(), Error> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::file("cannot write", dir))
+}
+
+/// Beside it first: nobody reads half a file, and a key is never open to others, not even for a moment.
+fn written<'a>(path: &'a Path, text: &str, mode: u32) -> Result<Written<'a>, Error> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
     match std::fs::remove_file(&beside) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         removed => removed.map_err(Error::file("cannot remove", &beside))?,
@@ -162,7 +224,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside);
     let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
     written.map_err(Error::file("cannot write", &beside))?;
-    std::fs::rename(&beside, path).map_err(Error::file("cannot write", path))
+    Ok(Written { beside, path })
 }
 
 #[cfg(test)]
@@ -188,6 +250,52 @@ mod tests {
         let error = make(&dir).unwrap_err().to_string();
         assert!(error.contains("not overwritten") && error.contains("--renew"), "{error}");
         assert_eq!(std::fs::read(dir.join(CA)).unwrap(), before);
+    }
+
+    /// Every state that a crash can leave: the files in the order in which they are made, cut off after each.
+    #[test]
+    fn a_call_that_was_killed_is_made_good_by_the_next() {
+        let whole = tempfile::tempdir().unwrap();
+        make(whole.path()).unwrap();
+        assert!(!whole.path().join(UNFINISHED).exists());
+        let mut made = vec![CA_KEY.to_owned()];
+        for service in Service::SERVICES {
+            made.extend([format!("{service}.key"), format!("{service}.pem")]);
+        }
+        for cut in 0..=made.len() {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(UNFINISHED), "").unwrap();
+            std::fs::write(dir.path().join("logic.key.new"), "half a k").unwrap();
+            for file in &made[..cut] {
+                std::fs::copy(whole.path().join(file), dir.path().join(file)).unwrap();
+            }
+            make_missing(dir.path()).unwrap();
+            assert!(
+                !dir.path().join(UNFINISHED).exists()
+                    && all_files(dir.path()).iter().all(|file| file.exists())
+            );
+            let renewed = renew(dir.path());
+            assert!(renewed.is_ok(), "cut after {cut}: {renewed:?}");
+        }
+        // Killed after the last one: nothing is made anew.
+        std::fs::write(whole.path().join(UNFINISHED), "").unwrap();
+        let before = std::fs::read(whole.path().join(CA_KEY)).unwrap();
+        let error = make(whole.path()).unwrap_err().to_string();
+        assert!(error.contains("--renew") && !whole.path().join(UNFINISHED).exists(), "{error}");
+        assert_eq!(std::fs::read(whole.path().join(CA_KEY)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_that_somebody_took_away_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path()).unwrap();
+        let ca = std::fs::read(dir.path().join(CA)).unwrap();
+        std::fs::remove_file(dir.path().join(CA)).unwrap();
+        let error = make_missing(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("bring") && error.contains("ca.pem back"), "{error}");
+        std::fs::write(dir.path().join(CA), ca).unwrap();
+        std::fs::remove_file(dir.path().join(CA_KEY)).unwrap();
+        assert!(make(dir.path()).unwrap_err().to_string().contains("ca.key back"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use sluice_launcher::Service;
 use sluice_launcher::certs::{self, AUTHORITY_DAYS, CERTIFICATE_DAYS};
 use sluice_program::output;
@@ -34,7 +34,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { dir, renew, if_missing } = arguments;
     let kept = || format!("the certificates are in {}, but", dir.display());
     if if_missing && certs::files(&dir, Service::Logic).ca.exists() {
-        check(&dir)?;
+        certs::make_missing(&dir)?;
+        // A renewal that was killed leaves a key beside the certificate of another.
+        check(&dir).with_context(|| {
+            format!(
+                "`sluice certs --dir {} --renew` makes new certificates of the same authority",
+                dir.display()
+            )
+        })?;
         output::line(format_args!("{} has certificates that are good", dir.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
