@@ -23,6 +23,7 @@ use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
 use sluice_service::process::{Settings as _, StartError};
 use sluice_service::telemetry;
+use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -179,6 +180,7 @@ impl App {
             clock: deps.clock.clone(),
             upgrades: UpgradeGate::default(),
         });
+        look_after(identity.clone(), &registry, &lifecycle.scope(Stage::Release));
         let mut pages = pages(&lifecycle, registry, &deps, &shared);
         pages.token = token;
         watch(&pages.dependencies, &lifecycle, &deps, &shared);
@@ -192,7 +194,6 @@ impl App {
         // Until release: drain and flush, the stages before it, are work that shards do.
         let shards = runtime::start(count, &lifecycle.scope(Stage::Release), start)?;
         let running = Running { lifecycle, deps, shared, shards, me, identity };
-        running.follow_identity();
         running.report(inbox);
         let (health, draining) = running.serve_tasks(grpc, missed).await;
         // After the shards and the reporter: whoever comes in finds somebody to be served by.
@@ -229,13 +230,6 @@ impl Running {
         };
         let (shared, shards) = (Arc::clone(&self.shared), self.shards.clone());
         scope.spawn("status", Reporter::new(shared, shards, inbox, self.me.clone(), until).run());
-    }
-
-    fn follow_identity(&self) {
-        if let Some(identity) = self.identity.clone() {
-            let scope = self.lifecycle.scope(Stage::Release);
-            scope.spawn("tls-files", identity.follow(scope.token()));
-        }
     }
 
     /// The gRPC server that tasks push to.

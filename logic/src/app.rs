@@ -24,6 +24,7 @@ use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
 use sluice_service::process::{Settings as _, StartError};
 use sluice_service::telemetry;
+use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
 use sluice_store::{Store, StoreError};
 use tonic::service::Routes;
@@ -142,7 +143,7 @@ impl App {
         let (peers, core) = (Peers::new(), Arc::new(OnceLock::new()));
         let (health, health_service) = Health::new().await;
         let running = Running { config, lifecycle, deps, metrics, probe, peers, core, health, identity };
-        running.follow_identity();
+        look_after(running.identity.clone(), &registry, &running.lifecycle.scope(Stage::Release));
         let mut pages = running.pages(registry);
         pages.token = token;
         running.watch(&pages.dependencies);
@@ -210,13 +211,6 @@ impl Running {
             peers: self.peers.clone(),
             goaway: self.lifecycle.scope(Stage::Notify).token(),
             grace: Duration::from_millis(self.config.shutdown.stages.drain_ms),
-        }
-    }
-
-    fn follow_identity(&self) {
-        if let Some(identity) = self.identity.clone() {
-            let scope = self.lifecycle.scope(Stage::Release);
-            scope.spawn("tls-files", identity.follow(scope.token()));
         }
     }
 

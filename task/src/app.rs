@@ -19,6 +19,7 @@ use sluice_service::listen::{Bound, bind};
 use sluice_service::metrics::Registry;
 use sluice_service::process::{Settings as _, StartError};
 use sluice_service::telemetry;
+use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -97,10 +98,7 @@ impl App {
         let registry = Registry::new("task");
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
-        if let Some(identity) = identity.clone() {
-            let scope = lifecycle.scope(Stage::Release);
-            scope.spawn("tls-files", identity.follow(scope.token()));
-        }
+        look_after(identity.clone(), &registry, &lifecycle.scope(Stage::Release));
         let (caller, peers) = (Caller::new(deps.cluster.me()).identified(identity), Peers::new());
         let scope = lifecycle.scope(Stage::Flush);
         let outlets =

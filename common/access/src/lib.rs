@@ -24,7 +24,7 @@ pub struct TlsFiles<'a> {
 }
 
 /// What [`TlsFiles`] hold: PEM.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct TlsParts {
     /// The authority.
     pub ca: Option<Vec<u8>>,

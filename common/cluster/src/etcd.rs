@@ -5,6 +5,7 @@
 //! a lock.
 
 mod access;
+mod connection;
 mod duties;
 mod lease;
 mod registry;
@@ -22,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::access::Access;
 use self::registry::EtcdRegistry;
 pub use self::registry::RegistryError;
 use crate::known::Known;
@@ -86,7 +88,7 @@ pub async fn probe(etcd: Etcd) -> Result<String, String> {
     let mut said = Vec::new();
     for endpoint in &etcd.endpoints {
         let status = async {
-            let options = access::with_access(ConnectOptions::new(), &etcd)?;
+            let options = Access::read(&etcd)?.put_into(ConnectOptions::new());
             let mut client = etcd_client::Client::connect([endpoint], Some(options)).await?;
             client.status().await
         };

@@ -2,6 +2,7 @@
 //! by a DNS name that is the same for all instances: instances move, services do not. Accepts and dials nothing.
 
 mod credentials;
+pub mod expiry;
 mod identity;
 mod reason;
 

@@ -2,49 +2,59 @@
 //! let in.
 
 use etcd_client::{Certificate, ConnectOptions, Error, Identity, TlsOptions};
-use sluice_access::TlsNames;
+use sluice_access::{TlsNames, TlsParts};
 
 use crate::Etcd;
 
-/// Puts credentials and certificates into the options.
-///
-/// # Errors
-/// A file that cannot be used, by its key.
-pub(super) fn with_access(options: ConnectOptions, etcd: &Etcd) -> Result<ConnectOptions, Error> {
-    let options = with_tls(options, etcd)?;
-    if etcd.user.is_empty() {
-        return Ok(options);
-    }
-    let password = match etcd.password_file.as_str() {
-        "" => etcd.password.clone(),
-        file => sluice_access::secret("etcd.password_file", file).map_err(Error::InvalidArgs)?,
-    };
-    // A server that starts anew knows none of its tokens, and an idle one forgets them.
-    Ok(options.with_user(etcd.user.clone(), password).with_auto_token_refresh(true))
+/// What the section and its files hold.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Access {
+    /// Name and password, where the servers ask for them.
+    user: Option<(String, String)>,
+    /// `None` for servers that are spoken to in clear.
+    tls: Option<TlsParts>,
 }
 
-/// Puts what TLS needs into the options.
-pub(super) fn with_tls(options: ConnectOptions, etcd: &Etcd) -> Result<ConnectOptions, Error> {
-    Ok(match tls(etcd)? {
-        Some(tls) => options.with_tls(tls),
-        None => options,
-    })
-}
-
-/// `None` for servers that are spoken to in clear.
-fn tls(etcd: &Etcd) -> Result<Option<TlsOptions>, Error> {
-    if !etcd.endpoints.iter().any(|url| url.starts_with("https://")) {
-        return Ok(None);
+impl Access {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A file that cannot be used, by its key.
+    pub(super) fn read(etcd: &Etcd) -> Result<Self, Error> {
+        let encrypted = etcd.endpoints.iter().any(|url| url.starts_with("https://"));
+        let tls = encrypted.then(|| etcd.tls().read()).transpose().map_err(Error::InvalidArgs)?;
+        if etcd.user.is_empty() {
+            return Ok(Self { user: None, tls });
+        }
+        let password = match etcd.password_file.as_str() {
+            "" => etcd.password.clone(),
+            file => sluice_access::secret("etcd.password_file", file).map_err(Error::InvalidArgs)?,
+        };
+        Ok(Self { user: Some((etcd.user.clone(), password)), tls })
     }
-    let parts = etcd.tls().read().map_err(Error::InvalidArgs)?;
-    let options = match parts.ca {
-        Some(ca) => TlsOptions::new().ca_certificate(Certificate::from_pem(ca)),
-        None => TlsOptions::new().with_native_roots(),
-    };
-    Ok(Some(match parts.identity {
-        Some((cert, key)) => options.identity(Identity::from_pem(cert, key)),
-        None => options,
-    }))
+
+    /// Puts credentials and certificates into the options.
+    pub(super) fn put_into(&self, options: ConnectOptions) -> ConnectOptions {
+        let options = self.put_tls_into(options);
+        match self.user.clone() {
+            // A server that starts anew knows none of its tokens, and an idle one forgets them.
+            Some((user, password)) => options.with_user(user, password).with_auto_token_refresh(true),
+            None => options,
+        }
+    }
+
+    /// Puts what TLS needs into the options.
+    pub(super) fn put_tls_into(&self, options: ConnectOptions) -> ConnectOptions {
+        let Some(TlsParts { ca, identity }) = self.tls.clone() else { return options };
+        let tls = match ca {
+            Some(ca) => TlsOptions::new().ca_certificate(Certificate::from_pem(ca)),
+            None => TlsOptions::new().with_native_roots(),
+        };
+        options.with_tls(match identity {
+            Some((cert, key)) => tls.identity(Identity::from_pem(cert, key)),
+            None => tls,
+        })
+    }
 }
 
 const NAMES: TlsNames = TlsNames {

@@ -1,24 +1,18 @@
-//! What is asked of etcd, typed. Every call ends within [`ANSWER`]; nothing here tries twice.
+//! What is asked of etcd, typed. Every call ends within a second; nothing here tries twice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions, KeyValue, PutOptions, Txn,
-    TxnOp, WatchOptions, WatchStream,
+    Client, Compare, CompareOp, Error, EventType, GetOptions, KeyValue, PutOptions, Txn, TxnOp, WatchOptions,
+    WatchStream,
 };
 use serde::{Deserialize, Serialize};
 use sluice_proto::ids::InstanceId;
-use tokio::sync::OnceCell;
-use tokio::time::timeout;
 
 use super::access;
+use super::connection::Connection;
 use crate::{Duty, Etcd, Headroom, Instance, InstanceState, Service};
-
-/// Longest wait for an answer. A third of the shortest useful lease time.
-const ANSWER: Duration = Duration::from_secs(1);
-/// A connection is dead when it does not answer a ping for as long.
-const PING: Duration = Duration::from_secs(2);
 
 /// Why etcd did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +28,10 @@ pub enum RegistryError {
     Etcd(#[from] Error),
 }
 
-type Result<T, E = RegistryError> = std::result::Result<T, E>;
+pub(super) type Result<T, E = RegistryError> = std::result::Result<T, E>;
 
 pub(super) struct EtcdRegistry {
-    endpoints: Vec<String>,
-    options: ConnectOptions,
-    /// Made by the first call: who has to say who he is needs a server that answers.
-    client: OnceCell<Client>,
+    connection: Connection,
     prefix: String,
 }
 
@@ -84,45 +75,38 @@ enum RegistryKey {
 impl EtcdRegistry {
     /// Connects with the first call.
     pub(super) async fn open(etcd: &Etcd, prefix: &str) -> Result<Self> {
-        let options = ConnectOptions::new()
-            .with_connect_timeout(ANSWER)
-            .with_keep_alive(PING, PING)
-            .with_keep_alive_while_idle(true)
-            // A member cut off from its leader must not answer from what it remembers.
-            .with_require_leader(true);
-        let endpoints = etcd.endpoints.clone();
-        // Without a user it connects to nobody yet, and finds an endpoint that is none.
-        Client::connect(&endpoints, Some(access::with_tls(options.clone(), etcd)?)).await?;
-        let options = access::with_access(options, etcd)?;
-        let prefix = format!("/{}/", prefix.trim_matches('/'));
-        Ok(Self { endpoints, options, client: OnceCell::new(), prefix })
+        let connection = Connection::open(etcd).await?;
+        Ok(Self { connection, prefix: format!("/{}/", prefix.trim_matches('/')) })
     }
 
     async fn client(&self) -> Result<Client> {
-        let connect = || Client::connect(&self.endpoints, Some(self.options.clone()));
-        answer(self.client.get_or_try_init(connect)).await.cloned()
+        self.connection.client().await
+    }
+
+    async fn answer<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T> {
+        self.connection.answer(call).await
     }
 
     /// Asks etcd for a new lease.
     pub(super) async fn grant(&self, ttl: Duration) -> Result<i64> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let mut client = self.client().await?;
-        Ok(answer(client.lease_grant(seconds, None)).await?.id())
+        Ok(self.answer(client.lease_grant(seconds, None)).await?.id())
     }
 
     /// One renewal on a stream of its own: its answer is the only evidence that it happened.
     pub(super) async fn renew(&self, lease: i64) -> Result<()> {
         let mut client = self.client().await?;
-        answer(client.lease_keep_alive(lease)).await.map(drop)
+        self.answer(client.lease_keep_alive(lease)).await.map(drop)
     }
 
     pub(super) fn has_several_endpoints(&self) -> bool {
-        self.endpoints.len() > 1
+        self.connection.has_several_endpoints()
     }
 
     pub(super) async fn revoke(&self, lease: i64) -> Result<()> {
         let mut client = self.client().await?;
-        answer(client.lease_revoke(lease)).await.map(drop)
+        self.answer(client.lease_revoke(lease)).await.map(drop)
     }
 
     pub(super) async fn put(&self, instance: &Instance, lease: i64) -> Result<()> {
@@ -138,7 +122,7 @@ impl EtcdRegistry {
         let value = serde_json::to_vec(&record).map_err(|error| Error::Internal(error.to_string()))?;
         let mut client = self.client().await?;
         let options = PutOptions::new().with_lease(lease);
-        answer(client.put(self.instance_key(instance), value, Some(options))).await.map(drop)
+        self.answer(client.put(self.instance_key(instance), value, Some(options))).await.map(drop)
     }
 
     /// Takes a duty that belongs to nobody, or to `from`. False: it belongs to somebody else.
@@ -157,7 +141,7 @@ impl EtcdRegistry {
         };
         let put = TxnOp::put(key, me.as_str(), Some(PutOptions::new().with_lease(lease)));
         let mut client = self.client().await?;
-        Ok(answer(client.txn(Txn::new().when([condition]).and_then([put]))).await?.succeeded())
+        Ok(self.answer(client.txn(Txn::new().when([condition]).and_then([put]))).await?.succeeded())
     }
 
     /// Gives a duty back if it is still ours.
@@ -165,12 +149,13 @@ impl EtcdRegistry {
         let key = self.duty_key(duty);
         let ours = Compare::value(key.clone(), CompareOp::Equal, me.as_str());
         let mut client = self.client().await?;
-        answer(client.txn(Txn::new().when([ours]).and_then([TxnOp::delete(key, None)]))).await.map(drop)
+        self.answer(client.txn(Txn::new().when([ours]).and_then([TxnOp::delete(key, None)]))).await.map(drop)
     }
 
     pub(super) async fn list(&self) -> Result<Listing> {
         let mut client = self.client().await?;
-        let all = answer(client.get(self.prefix.as_str(), Some(GetOptions::new().with_prefix()))).await?;
+        let all =
+            self.answer(client.get(self.prefix.as_str(), Some(GetOptions::new().with_prefix()))).await?;
         let revision = all.header().map_or(0, etcd_client::ResponseHeader::revision);
         let mut listing = Listing { instances: HashMap::new(), owners: BTreeMap::new(), revision };
         for change in all.kvs().iter().filter_map(|pair| self.read_put(pair)) {
@@ -188,7 +173,7 @@ impl EtcdRegistry {
         // From the revision of the list on: nothing between list and watch is missed.
         let options = WatchOptions::new().with_prefix().with_start_revision(after + 1);
         let mut client = self.client().await?;
-        answer(client.watch(self.prefix.as_str(), Some(options))).await
+        self.answer(client.watch(self.prefix.as_str(), Some(options))).await
     }
 
     /// The changes of a watch's event, if it is about anything of ours.
@@ -279,20 +264,4 @@ fn innermost(error: &Error) -> String {
         cause = inner.source();
     }
     last
-}
-
-/// Bounds a call, and tells a lost lease from all else.
-async fn answer<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T> {
-    let error = match timeout(ANSWER, call).await {
-        Err(_) => return Err(RegistryError::Timeout),
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => error,
-    };
-    // The client says it in words, the server (tonic's NotFound) too.
-    // By text: the client has no error kind for it.
-    if error.to_string().contains("lease not found") {
-        Err(RegistryError::LeaseGone)
-    } else {
-        Err(error.into())
-    }
 }

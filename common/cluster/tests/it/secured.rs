@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
+use etcd_client::{Client, ConnectOptions, GetOptions, Permission, PermissionType};
 use sluice_cluster::etcd::{EtcdCluster, EtcdConfig, probe};
-use sluice_cluster::{Cluster as _, Etcd, Registration, Service};
+use sluice_cluster::{Cluster as _, Etcd, InstanceState, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
 use sluice_testing::{Authority, ServerKind, TestServer, TlsFiles, eventually, free_port};
 
@@ -118,15 +118,55 @@ async fn a_user_with_a_password_is_let_in_also_by_a_server_that_came_later() {
     eventually("it sees itself", LONG, async || cluster.view().borrow().sees_me).await;
     server.kill();
     server.run().await;
-    cluster.set_state(sluice_cluster::InstanceState::Draining).await;
+    cluster.set_state(InstanceState::Draining).await;
     let mut etcd = {
         let options = ConnectOptions::new().with_user("root", "hush");
         Client::connect([server.url()], Some(options)).await.unwrap()
     };
     let key = "/sluice/instances/task/";
     eventually("its new state is written", LONG, async || {
-        let all = etcd.get(key, Some(etcd_client::GetOptions::new().with_prefix())).await.unwrap();
+        let all = etcd.get(key, Some(GetOptions::new().with_prefix())).await.unwrap();
         all.kvs().iter().any(|pair| pair.value_str().unwrap().contains("draining"))
+    })
+    .await;
+    lifecycle.stop(StopReason::Manual("test".into()));
+    engine.run().await;
+}
+
+/// etcd forgets the tokens of a user whose password changes: from then on the old one opens nothing.
+#[tokio::test]
+async fn a_password_that_is_replaced_in_its_file_needs_no_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = TestServer::start(ServerKind::Etcd).await;
+    ask_for_users(&server).await;
+    let file = dir.path().join("password");
+    std::fs::write(&file, "hush").unwrap();
+    let etcd = Etcd {
+        user: "ann".into(),
+        password_file: file.display().to_string(),
+        lease_ttl_s: 2,
+        ..Etcd::at([server.url()])
+    };
+    let plan = Plan::new(Duration::from_secs(2)).stage(Stage::Release, Duration::from_secs(1));
+    let (lifecycle, engine) = Lifecycle::new(plan);
+    let (address, version) = ("task:7072".into(), "test".into());
+    let registration = Registration { service: Service::Task, address, url: None, version };
+    let config = EtcdConfig { etcd, ..EtcdConfig::default() };
+    let scope = lifecycle.scope(Stage::Release);
+    let cluster = EtcdCluster::start(&scope, config, registration, &[], [].into()).await.unwrap();
+    eventually("it sees itself", LONG, async || cluster.view().borrow().sees_me).await;
+
+    let root = ConnectOptions::new().with_user("root", "hush");
+    let mut root = Client::connect([server.url()], Some(root)).await.unwrap();
+    root.user_change_password("ann", "whisper").await.unwrap();
+    // Renewing a lease asks for no right, a change does.
+    cluster.set_state(InstanceState::Draining).await;
+    eventually("the old password is refused", LONG, async || cluster.health().is_err()).await;
+    std::fs::write(&file, "whisper").unwrap();
+    eventually("the new one is taken", LONG, async || {
+        let all = root.get("/sluice/instances/task/", Some(GetOptions::new().with_prefix())).await.unwrap();
+        cluster.health().is_ok()
+            && all.kvs().iter().any(|pair| pair.value_str().unwrap().contains("draining"))
     })
     .await;
     lifecycle.stop(StopReason::Manual("test".into()));

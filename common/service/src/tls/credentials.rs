@@ -15,12 +15,13 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
 
+use super::expiry::SOON;
 use super::{Role, Tls};
 
 /// All that both ends speak.
 const ALPN: &[u8] = b"h2";
-/// Before its end a certificate is worth a warning for so long.
-const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+/// No certificate is asked about further ahead than a century.
+const FAR: u64 = 100 * 365 * 24 * 3600;
 
 /// Why files cannot be used: a sentence with its fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,9 +53,9 @@ impl Pem {
 /// The certificate of a service with its key, and the authorities it believes.
 pub struct Credentials {
     pem: Pem,
-    chain: Vec<CertificateDer<'static>>,
-    verifier: Arc<WebPkiServerVerifier>,
     role: Role,
+    /// The last second, since 1970, at which others believe it.
+    ends: u64,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -82,9 +83,10 @@ impl Credentials {
             .map_err(|error| BadCredentials(format!("tls.ca {:?} is of no use: {error}", files.ca)))?;
         believed(&*verifier, &*clients, &chain, role)
             .map_err(|error| BadCredentials(disbelief(&error, files, role)))?;
+        let ends = believed_until(&*verifier, &chain, role);
         let server = server(&pem, &chain, clients, &provider).map_err(|why| bad_key(&why, files))?;
         let client = client(&pem, &chain, roots, provider).map_err(|why| bad_key(&why, files))?;
-        Ok(Self { pem, chain, verifier, role, server: Arc::new(server), client: Arc::new(client) })
+        Ok(Self { pem, role, ends, server: Arc::new(server), client: Arc::new(client) })
     }
 
     /// For accepting: who connects must show a certificate of our authorities.
@@ -101,12 +103,16 @@ impl Credentials {
         &self.pem
     }
 
+    /// How long others will believe the certificate.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        Duration::from_secs(self.ends.saturating_sub(UnixTime::now().as_secs()))
+    }
+
     /// Whether nobody will believe the certificate a while from now.
     #[must_use]
     pub fn ends_soon(&self) -> bool {
-        let then = UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + SOON);
-        let Some((first, rest)) = self.chain.split_first() else { return false };
-        self.verifier.verify_server_cert(first, rest, &self.role.server_name(), &[], then).is_err()
+        self.left() < SOON
     }
 }
 
@@ -147,6 +153,26 @@ fn believed(
     };
     servers.verify_server_cert(first, rest, &role.server_name(), &[], UnixTime::now())?;
     clients.verify_client_cert(first, rest, UnixTime::now()).map(drop)
+}
+
+/// Until when it is, in seconds since 1970: whoever judges is asked, as every certificate of the chain counts.
+fn believed_until(servers: &dyn ServerCertVerifier, chain: &[CertificateDer<'_>], role: Role) -> u64 {
+    let Some((first, rest)) = chain.split_first() else { return 0 };
+    let believed = |at: u64| {
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
+        servers.verify_server_cert(first, rest, &role.server_name(), &[], at).is_ok()
+    };
+    let now = UnixTime::now().as_secs();
+    let (mut good, mut bad) = (now, now + FAR);
+    while good + 1 < bad {
+        let middle = good + (bad - good) / 2;
+        if believed(middle) {
+            good = middle;
+        } else {
+            bad = middle;
+        }
+    }
+    good
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "rustls has many more, and adds to them")]

@@ -14,6 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::credentials::Pem;
+use super::expiry::notice;
 use super::{BadCredentials, Credentials, Role, Roles, Tls};
 
 /// Files are looked at this often: certificates are replaced days before they end.
@@ -34,6 +35,8 @@ struct Current {
     seen: Mutex<Option<Result<Pem, BadCredentials>>>,
     /// The same, once its fault was said.
     said: Mutex<Option<Result<Pem, BadCredentials>>>,
+    /// What was said last of the certificate's end.
+    end_said: Mutex<Option<String>>,
 }
 
 impl Identity {
@@ -46,8 +49,9 @@ impl Identity {
             return Ok(None);
         }
         let credentials = watch::Sender::new(Arc::new(Credentials::load(files, role)?));
-        let (files, seen, said) = (files.clone(), Mutex::default(), Mutex::default());
-        Ok(Some(Self(Arc::new(Current { files, role, credentials, seen, said }))))
+        let (files, seen, said, end_said) =
+            (files.clone(), Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Some(Self(Arc::new(Current { files, role, credentials, seen, said, end_said }))))
     }
 
     /// The service it is.
@@ -57,7 +61,7 @@ impl Identity {
     }
 
     /// Looks at the files until `stop`.
-    pub async fn follow(self, stop: CancellationToken) {
+    pub(super) async fn follow(self, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             let identity = self.clone();
             // A file may lie on a disk that hangs.
@@ -65,9 +69,39 @@ impl Identity {
         }
     }
 
-    /// One look at the files: takes what is new and good, and was the same at the look before. Files are replaced one
-    /// after the other, and a key that does not yet belong to its certificate is no fault.
+    /// How long others will believe the certificate in force.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.now().left()
+    }
+
+    /// One look at the files, and at the end of the certificate in force.
     pub fn look(&self) {
+        self.take_new();
+        self.say_end();
+    }
+
+    /// Says each day, and on the last one each hour, that the certificate ends.
+    fn say_end(&self) {
+        let notice = notice(self.left());
+        let mut said = self.0.end_said.lock().unwrap_or_else(PoisonError::into_inner);
+        if *said == notice {
+            return;
+        }
+        if let Some(notice) = &notice {
+            let file = &self.0.files.cert;
+            tracing::warn!(
+                file,
+                "The certificate of tls.cert {notice}, and then no service takes a connection from this one: renew it, for \
+                 example with `sluice certs --dir certs --renew`. The file is read again by itself."
+            );
+        }
+        *said = notice;
+    }
+
+    /// Takes what is new and good, and was the same at the look before. Files are replaced one
+    /// after the other, and a key that does not yet belong to its certificate is no fault.
+    fn take_new(&self) {
         let read = Pem::read(&self.0.files);
         let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if read.as_ref().is_ok_and(|pem| pem == self.0.credentials.borrow().pem()) {

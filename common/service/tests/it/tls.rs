@@ -7,6 +7,8 @@ use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::access::Access;
 use sluice_service::grpc::channels::{Caller, dial};
 use sluice_service::grpc::{HANDSHAKE_WITHIN, STRANGERS_PER_ADDRESS_MAX};
+use sluice_service::metrics::Registry;
+use sluice_service::tls::expiry::measure;
 use sluice_service::tls::{Identity, Role, Tls};
 use sluice_testing::{Authority, TlsFiles, keep_log, logged};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -226,6 +228,26 @@ async fn new_files_hold_for_new_connections_and_broken_ones_never() {
     assert_eq!(push(&node, &new).await, Ok(()));
     assert!(push(&node, &old).await.is_err());
     assert_eq!(logged("WARN").iter().filter(|line| line.contains("old ones stay")).count(), 1);
+}
+
+#[test]
+fn an_end_that_comes_near_is_said_once_a_day_and_measured() {
+    keep_log();
+    let ours = Authority::new();
+    let files = tls(ours.issue("logic.sluice"));
+    let held = Identity::load(&files, Role::Logic).unwrap().unwrap();
+    (0..9).for_each(|_| held.look());
+    let said = logged("expires within 24 hours");
+    assert!(
+        matches!(&said[..], [line] if line.contains("--renew") && line.contains("logic.sluice.pem")),
+        "{said:?}"
+    );
+    let metrics = Registry::new("test");
+    measure(Some(held.clone()), &metrics);
+    let text = metrics.encode();
+    let value = text.lines().find_map(|line| line.strip_prefix("sluice_test_tls_certificate_left_seconds "));
+    let left: u64 = value.unwrap_or_else(|| panic!("{text}")).parse().unwrap();
+    assert!((86_000..=86_400).contains(&left), "{left}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use sluice_lifecycle::Lifecycle;
 use sluice_service::admin::AdminPages;
 use sluice_service::clock::skew::Clocks;
 use sluice_service::metrics::{Descriptor, Registry};
+use sluice_service::tls::expiry::measure;
 
 const INTRODUCTION: &str = "# Metrics
 
@@ -28,6 +29,7 @@ fn registries() -> [(&'static str, Registry); 3] {
         let _ = Clocks::new(registry, Duration::ZERO);
     }
     for (service, registry) in &services {
+        measure(None, registry);
         let (lifecycle, _engine) = Lifecycle::new(sluice_dev::plan());
         drop(AdminPages::new(service, lifecycle, registry.clone()));
     }
