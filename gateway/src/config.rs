@@ -376,6 +376,13 @@ mod tests {
     }
 
     #[test]
+    fn no_secret_is_in_what_is_shown_of_it() {
+        let etcd = Etcd { password: "hush".into(), ..Etcd::at(["http://ann:hush@a:2379"]) };
+        let shown = format!("{:?}", Config { etcd, ..Config::default() });
+        assert!(!shown.contains("hush") && shown.contains("http://ann:********@a:2379"), "{shown}");
+    }
+
+    #[test]
     fn contradictions_are_all_named() {
         let mut config = Config { connections_max: 0, ..Config::default() };
         config.drain.close_code = 1000;

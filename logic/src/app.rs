@@ -195,7 +195,7 @@ impl Running {
         let anonymous = self.config.anonymous.then(|| self.config.anonymous_grants.clone());
         Rpc {
             core: Arc::clone(&self.core),
-            auth: Auth::new(&self.config.token_secret, anonymous)
+            auth: Auth::new(self.config.token_secret.reveal(), anonymous)
                 .accepting(&self.config.token_secrets_accepted)
                 .requiring(&self.config.token_claims),
             probe: self.probe.clone(),

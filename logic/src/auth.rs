@@ -11,6 +11,7 @@
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use sluice_access::Secret;
 use sluice_proto::ids::{InvalidName, RoomId, UserId};
 use sluice_proto::limits::ROOM_BYTES_MAX;
 
@@ -177,8 +178,9 @@ impl Auth {
 
     /// Tokens signed with one of `secrets` are valid too, while one secret replaces another.
     #[must_use]
-    pub fn accepting(mut self, secrets: &[String]) -> Self {
-        self.decoding.extend(secrets.iter().map(|secret| DecodingKey::from_secret(secret.as_bytes())));
+    pub fn accepting(mut self, secrets: &[Secret]) -> Self {
+        let keys = secrets.iter().map(|secret| DecodingKey::from_secret(secret.reveal().as_bytes()));
+        self.decoding.extend(keys);
         self
     }
 
@@ -415,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_replaced_without_refusing_anybody() {
-        let accepting = |secret, other: &str| Auth::new(secret, None).accepting(&[other.to_owned()]);
+        let accepting = |secret, other: &str| Auth::new(secret, None).accepting(&[other.into()]);
         let (old, new) = ("correct horse battery staple", "another secret");
         let signed = |secret| Auth::new(secret, None).sign(&ann()).expect("signed");
         // Two logics at each step of the way, and what either of them signs.

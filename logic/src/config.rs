@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sluice_access::unreadable;
+use sluice_access::{Secret, SecretUrl, unreadable};
 use sluice_cluster::Etcd;
 use sluice_lifecycle::Plan;
 use sluice_presence::Redis;
@@ -37,11 +37,11 @@ pub struct Config {
     /// Begins all names in etcd, Redis and NATS, so that two deployments can share servers.
     pub prefix: String,
     /// HMAC secret of tokens (HS256), its UTF-8 bytes. At least 16; anonymous users' names are signed with it too.
-    pub token_secret: String,
+    pub token_secret: Secret,
     /// A file that holds it, instead: one line break at its end is not part of the secret.
     pub token_secret_file: String,
     /// Tokens signed with one of these are valid too: how a secret is replaced without logging anybody out.
-    pub token_secrets_accepted: Vec<String>,
+    pub token_secrets_accepted: Vec<Secret>,
     /// What every token must say of itself.
     pub token_claims: RequiredClaims,
     /// Whether clients without a token are let in.
@@ -79,7 +79,7 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Postgres {
     /// `postgres://user:password@host:port/database`; several hosts with commas, of which one is the primary.
-    pub url: String,
+    pub url: SecretUrl,
     /// A file that holds the password, instead; read for each connection.
     pub password_file: String,
     /// Connections that commit, 1…16.
@@ -124,7 +124,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             prefix: "sluice".into(),
-            token_secret: String::new(),
+            token_secret: Secret::default(),
             token_secret_file: String::new(),
             token_secrets_accepted: Vec::new(),
             token_claims: RequiredClaims::default(),
@@ -185,15 +185,16 @@ impl Settings for Config {
 
     fn read_files(&mut self) -> Result<(), Vec<String>> {
         let names = ["token_secret", "token_secret_file"];
-        let secret = secret::one_of(&self.token_secret, Path::new(&self.token_secret_file), names);
-        self.token_secret = secret.map_err(|error| vec![error.to_string()])?;
+        let secret = secret::one_of(self.token_secret.reveal(), Path::new(&self.token_secret_file), names);
+        self.token_secret = secret.map_err(|error| vec![error.to_string()])?.into();
         Ok(())
     }
 
     fn warnings(&self) -> Vec<String> {
-        let secrets = std::iter::once(("token_secret", &self.token_secret))
-            .chain(self.token_secrets_accepted.iter().map(|secret| ("token_secrets_accepted", secret)));
+        let accepted = self.token_secrets_accepted.iter().map(|secret| ("token_secrets_accepted", secret));
+        let secrets = std::iter::once(("token_secret", &self.token_secret)).chain(accepted);
         secrets
+            .map(|(key, secret)| (key, secret.reveal()))
             .flat_map(|(key, secret)| [secret::warning(key, secret), short(key, secret)])
             .flatten()
             .chain(self.grpc.warning(&self.tls))
@@ -204,8 +205,8 @@ impl Settings for Config {
     fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
         // Needed with anonymous users too: their names are proved by tokens, and an empty secret is known to all.
-        if self.token_secret.len() < TOKEN_SECRET_BYTES_MIN {
-            let bytes = self.token_secret.len();
+        let bytes = self.token_secret.reveal().len();
+        if bytes < TOKEN_SECRET_BYTES_MIN {
             wrong.push(format!(
                 "token_secret has {bytes} bytes, fewer than {TOKEN_SECRET_BYTES_MIN} can be guessed: \
                  export SLUICE_TOKEN_SECRET=$(openssl rand -hex 32), or name a file in SLUICE_TOKEN_SECRET_FILE, the \
@@ -213,8 +214,8 @@ impl Settings for Config {
             ));
         }
         for secret in &self.token_secrets_accepted {
-            if secret.len() < TOKEN_SECRET_BYTES_MIN {
-                let bytes = secret.len();
+            let bytes = secret.reveal().len();
+            if bytes < TOKEN_SECRET_BYTES_MIN {
                 wrong.push(format!(
                     "token_secrets_accepted has one of {bytes} bytes, fewer than {TOKEN_SECRET_BYTES_MIN} can be guessed: \
                      remove it, or what stands before a comma too many"
@@ -238,11 +239,11 @@ impl Settings for Config {
             let text = "it must be at least 10: gateways look for lost messages of quiet rooms that seldom";
             wrong.push(format!("repair_bound_s is {}, {text}", self.repair_bound_s));
         }
-        wrong.extend(url::check("postgres.url", &self.postgres.url, UrlKind::Postgres));
+        wrong.extend(url::check("postgres.url", self.postgres.url.reveal(), UrlKind::Postgres));
         wrong.extend(unreadable("postgres.password_file", &self.postgres.password_file));
-        wrong.extend(url::check("nats.url", &self.nats.url, UrlKind::Nats));
+        wrong.extend(url::check("nats.url", self.nats.url.reveal(), UrlKind::Nats));
         wrong.extend(self.nats.check());
-        wrong.extend(url::check("redis.url", &self.redis.url, UrlKind::Redis));
+        wrong.extend(url::check("redis.url", self.redis.url.reveal(), UrlKind::Redis));
         wrong.extend(self.redis.check());
         wrong.extend(self.logic.check("logic.seeds"));
         wrong.extend(self.grpc.check(&self.tls));
@@ -259,8 +260,8 @@ impl Config {
     /// Whether anybody can sign tokens, because the secret is the one that is published with the compose files.
     #[must_use]
     pub fn secret_is_published(&self) -> bool {
-        self.token_secret == PUBLISHED_SECRET
-            || self.token_secrets_accepted.iter().any(|secret| secret == PUBLISHED_SECRET)
+        let mut secrets = std::iter::once(&self.token_secret).chain(&self.token_secrets_accepted);
+        secrets.any(|secret| secret.reveal() == PUBLISHED_SECRET)
     }
 
     /// Outbox rows older than this are deleted.
@@ -293,7 +294,7 @@ mod tests {
         assert!(wrong[0].contains("SLUICE_TOKEN_SECRET"));
         let anonymous = Config { anonymous: true, ..Config::default() };
         assert!(anonymous.check().is_err(), "with an empty secret anybody could sign tokens");
-        let token_secret = "0123456789abcdef".to_owned();
+        let token_secret = "0123456789abcdef".into();
         assert_eq!(Config { token_secret, ..Config::default() }.check(), Ok(()));
     }
 
@@ -303,11 +304,11 @@ mod tests {
             [include_str!("../../deploy/compose.yaml"), include_str!("../../deploy/compose.cluster.yaml")]
         {
             let (_, rest) = file.split_once("${SLUICE_TOKEN_SECRET:-").expect("a default");
-            let token_secret = rest.split('}').next().expect("its end").to_owned();
+            let token_secret = rest.split('}').next().expect("its end").into();
             let config = Config { token_secret, ..Config::default() };
-            assert!(config.secret_is_published() && config.check().is_ok(), "{:?}", config.token_secret);
+            assert!(config.secret_is_published() && config.check().is_ok(), "{file}");
         }
-        let token_secret = "0123456789abcdef".to_owned();
+        let token_secret = "0123456789abcdef".into();
         assert!(!Config { token_secret, ..Config::default() }.secret_is_published());
     }
 
@@ -323,7 +324,11 @@ mod tests {
         let secret = "0123456789abcdef0123456789abcdef";
         for (text, warnings) in [("", 0), ("\n", 0), ("\r\n", 0), ("\n\n", 1), (" \n", 1)] {
             let config = read(&format!("{secret}{text}")).expect("read");
-            assert_eq!((config.token_secret.trim(), config.warnings().len()), (secret, warnings), "{text:?}");
+            assert_eq!(
+                (config.token_secret.reveal().trim(), config.warnings().len()),
+                (secret, warnings),
+                "{text:?}"
+            );
             assert_eq!(config.check(), Ok(()));
         }
         let mut both = read(secret).expect("read");
@@ -335,12 +340,32 @@ mod tests {
 
     #[test]
     fn a_short_secret_is_warned_of_and_no_error() {
-        let with = |bytes| Config { token_secret: "s".repeat(bytes), ..Config::default() };
+        let with = |bytes| Config { token_secret: "s".repeat(bytes).into(), ..Config::default() };
         assert_eq!((with(31).check(), with(31).warnings().len()), (Ok(()), 1));
         assert!(with(31).warnings()[0].contains("RFC 7518"));
         assert_eq!(with(32).warnings(), Vec::<String>::new());
-        let old = Config { token_secrets_accepted: vec!["s".repeat(20)], ..with(32) };
+        let old = Config { token_secrets_accepted: vec!["s".repeat(20).into()], ..with(32) };
         assert!(old.warnings()[0].starts_with("token_secrets_accepted has 20 bytes"), "{:?}", old.warnings());
+    }
+
+    #[test]
+    fn no_secret_is_in_what_is_shown_of_it() {
+        let mut config = Config {
+            token_secret: "hush-token".into(),
+            token_secrets_accepted: vec!["hush-old".into()],
+            nats: Nats::at("nats://ann:hush-nats@a:4222,nats://hush-token@b:4222"),
+            redis: Redis::at("redis://:hush-redis@a:6379"),
+            etcd: Etcd {
+                user: "ann".into(),
+                password: "hush-etcd".into(),
+                ..Etcd::at(["http://u:hush-url@a:2379"])
+            },
+            ..Config::default()
+        };
+        config.postgres.url = "postgres://sluice:hush-postgres@a/sluice?password=hush-option".into();
+        let shown = format!("{config:?} {config:#?}");
+        assert!(!shown.contains("hush"), "{shown}");
+        assert!(shown.contains("postgres://sluice:********@a/sluice"), "and the rest is: {shown}");
     }
 
     #[test]

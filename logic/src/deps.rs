@@ -53,7 +53,7 @@ fn open_store(config: &Config) -> OpenStore {
         lane_connections: config.postgres.lane_connections,
         read_connections: config.postgres.read_connections,
         password_file: config.postgres.password_file.clone(),
-        ..PgConfig::new(&config.postgres.url)
+        ..PgConfig::new(config.postgres.url.clone())
     };
     Box::new(move || {
         let config = config.clone();

@@ -86,9 +86,9 @@ impl Settings for Config {
         wrong.extend(self.admin.token().err());
         wrong.extend(self.shutdown.check(&stages::TIMES_MIN, 0));
         wrong.extend(url::check_all("etcd.endpoints", &self.etcd.endpoints, UrlKind::Etcd));
-        wrong.extend(url::check("nats.url", &self.nats.url, UrlKind::Nats));
+        wrong.extend(url::check("nats.url", self.nats.url.reveal(), UrlKind::Nats));
         wrong.extend(self.nats.check());
-        wrong.extend(url::check("redis.url", &self.redis.url, UrlKind::Redis));
+        wrong.extend(url::check("redis.url", self.redis.url.reveal(), UrlKind::Redis));
         wrong.extend(self.redis.check());
         wrong.extend(self.tls.check(Role::Task));
         wrong.extend(self.logic.check("logic.seeds").chain(self.gateway.check("gateway.seeds")));
@@ -103,6 +103,18 @@ mod tests {
     #[test]
     fn the_defaults_are_complete() {
         assert_eq!(Config::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn no_secret_is_in_what_is_shown_of_it() {
+        let config = Config {
+            nats: Nats::at("tls://ann:hush@a:4222,tls://hush@b:4222"),
+            redis: Redis::at("rediss://ann:hush@a:6379"),
+            etcd: Etcd { password: "hush".into(), ..Etcd::at(["https://ann:hush@a:2379"]) },
+            ..Config::default()
+        };
+        let shown = format!("{config:?} {config:#?}");
+        assert!(!shown.contains("hush") && shown.contains("rediss://ann:********@a:6379"), "{shown}");
     }
 
     #[test]

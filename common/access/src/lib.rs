@@ -2,6 +2,7 @@
 //! what it says shows no secret.
 
 mod handshake;
+mod secret;
 
 use std::fs::File;
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::path::Path;
 use sluice_program::secret::one_of;
 
 pub use handshake::TlsNames;
+pub use secret::{MASK, Secret, SecretUrl, masked_url};
 
 /// The files of TLS that a section names; an empty name means that there is none.
 #[derive(Debug, Clone, Copy)]

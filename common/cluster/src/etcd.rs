@@ -89,7 +89,7 @@ pub async fn probe(etcd: Etcd) -> Result<String, String> {
     for endpoint in &etcd.endpoints {
         let status = async {
             let options = Access::read(&etcd)?.put_into(ConnectOptions::new());
-            let mut client = etcd_client::Client::connect([endpoint], Some(options)).await?;
+            let mut client = etcd_client::Client::connect([endpoint.reveal()], Some(options)).await?;
             client.status().await
         };
         let status = status.await.map_err(|error| format!("{endpoint}: {}", registry::describe(&error)))?;

@@ -1,26 +1,25 @@
 //! The section `[etcd]`: where the servers are, and how they let a service in.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sluice_access::{TlsFiles, unreadable};
+use sluice_access::{Secret, SecretUrl, TlsFiles, unreadable};
 
 /// The shortest lease that etcd grants, seconds.
 const LEASE_TTL_MIN_S: u64 = 2;
 
 /// `[etcd]`. An empty name of a file means that there is none.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Etcd {
     /// URLs of the servers, `http://host:port`, or `https://host:port` to insist on TLS.
-    pub endpoints: Vec<String>,
+    pub endpoints: Vec<SecretUrl>,
     /// How long a silent instance counts as there, seconds.
     pub lease_ttl_s: u64,
     /// Who this is, where etcd asks for it.
     pub user: String,
     /// The user's password.
-    pub password: String,
+    pub password: Secret,
     /// A file that holds it, instead.
     pub password_file: String,
     /// PEM file of the authority that signed the servers' certificates, instead of those of the system.
@@ -37,33 +36,16 @@ impl Default for Etcd {
     }
 }
 
-/// A password is not shown.
-impl fmt::Debug for Etcd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoints, lease_ttl_s, user, password: _, password_file, ca_file, cert_file, key_file } =
-            self;
-        f.debug_struct("Etcd")
-            .field("endpoints", endpoints)
-            .field("lease_ttl_s", lease_ttl_s)
-            .field("user", user)
-            .field("password_file", password_file)
-            .field("ca_file", ca_file)
-            .field("cert_file", cert_file)
-            .field("key_file", key_file)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Etcd {
     /// These servers, which let everybody in.
     #[must_use]
-    pub fn at<T: Into<String>>(endpoints: impl IntoIterator<Item = T>) -> Self {
+    pub fn at<T: Into<SecretUrl>>(endpoints: impl IntoIterator<Item = T>) -> Self {
         let none = String::new;
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             lease_ttl_s: 10,
             user: none(),
-            password: none(),
+            password: Secret::default(),
             password_file: none(),
             ca_file: none(),
             cert_file: none(),
@@ -75,6 +57,12 @@ impl Etcd {
     #[must_use]
     pub const fn lease_ttl(&self) -> Duration {
         Duration::from_secs(self.lease_ttl_s)
+    }
+
+    /// The servers, as the client takes them.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn urls(&self) -> Vec<&str> {
+        self.endpoints.iter().map(SecretUrl::reveal).collect()
     }
 
     /// The files of TLS.
@@ -92,8 +80,9 @@ impl Etcd {
             endpoints.is_empty().then(|| "etcd.endpoints is empty: name at least one URL".to_owned());
         let short = (*ttl < LEASE_TTL_MIN_S)
             .then(|| format!("etcd.lease_ttl_s is {ttl}, etcd grants {LEASE_TTL_MIN_S} at least"));
-        let clear = endpoints.iter().any(|url| !url.starts_with("https://"));
-        let encrypted = endpoints.iter().any(|url| url.starts_with("https://"));
+        let is_encrypted = |url: &SecretUrl| url.reveal().starts_with("https://");
+        let clear = !endpoints.iter().all(is_encrypted);
+        let encrypted = endpoints.iter().any(is_encrypted);
         let clear = (clear && (encrypted || self.tls().any())).then(|| {
             "with TLS (an https:// among etcd.endpoints, etcd.ca_file, etcd.cert_file, etcd.key_file) every one of \
              etcd.endpoints must begin with https://"

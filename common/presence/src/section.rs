@@ -1,16 +1,14 @@
 //! The section `[redis]`: where the server is, and how it lets a service in.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
-use sluice_access::{TlsFiles, unreadable};
+use sluice_access::{SecretUrl, TlsFiles, unreadable};
 
 /// `[redis]`. An empty name of a file means that there is none.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
     /// `redis://user:password@host:port/db`, or `rediss://` for TLS. The user is one of the server's ACL, or nobody.
-    pub url: String,
+    pub url: SecretUrl,
     /// A file that holds the password, instead.
     pub password_file: String,
     /// PEM file of the authority that signed the server's certificate, instead of those of the system.
@@ -27,26 +25,13 @@ impl Default for Redis {
     }
 }
 
-/// The URL may hold a password, so it is not shown.
-impl fmt::Debug for Redis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, password_file, ca_file, cert_file, key_file } = self;
-        f.debug_struct("Redis")
-            .field("password_file", password_file)
-            .field("ca_file", ca_file)
-            .field("cert_file", cert_file)
-            .field("key_file", key_file)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Redis {
     /// This server, which lets everybody in or names who comes in its URL.
     #[must_use]
     pub fn at(url: &str) -> Self {
         let none = String::new;
         let (password_file, ca_file, cert_file, key_file) = (none(), none(), none(), none());
-        Self { url: url.to_owned(), password_file, ca_file, cert_file, key_file }
+        Self { url: url.into(), password_file, ca_file, cert_file, key_file }
     }
 
     /// The files of TLS.
@@ -59,11 +44,11 @@ impl Redis {
     /// What contradicts itself besides the URL, and the files that cannot be read; each a sentence with its fix.
     #[must_use]
     pub fn check(&self) -> Vec<String> {
-        let clear = (self.tls().any() && !self.url.starts_with("rediss://")).then(|| {
+        let clear = (self.tls().any() && !self.url.reveal().starts_with("rediss://")).then(|| {
             "redis.ca_file, redis.cert_file and redis.key_file are for TLS: redis.url must then begin with rediss://"
                 .to_owned()
         });
-        let user = self.url.rsplit_once('@').map_or("", |(user, _)| user);
+        let user = self.url.reveal().rsplit_once('@').map_or("", |(user, _)| user);
         let user = user.split_once("://").map_or(user, |(_, user)| user);
         let twice = (user.contains(':') && !self.password_file.is_empty()).then(|| {
             "redis.password_file is set, and redis.url has a password: leave one of them".to_owned()

@@ -58,7 +58,7 @@ impl Default for NatsConfig {
 /// # Errors
 /// Why it cannot be used.
 pub async fn probe(nats: Nats) -> Result<String, QueueError> {
-    let servers = access::servers(&nats.url)?;
+    let servers = access::servers(nats.url.reveal())?;
     let options = access::options(&nats, &servers).await?;
     let client =
         options.connect(servers).await.map_err(|error| QueueError::Refused(access::describe(&error)))?;

@@ -1,15 +1,15 @@
 //! The section `[nats]`: where the servers are, and how they let a service in.
 
 use serde::{Deserialize, Serialize};
-use sluice_access::unreadable;
+use sluice_access::{SecretUrl, unreadable};
 
 /// `[nats]`. An empty name of a file means that there is none.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
     /// URLs of the servers, separated by commas: `nats://host:port`, or `tls://host:port` to insist on TLS. A user and
     /// a password, or a token alone, in front of the first `@` hold for all of them.
-    pub url: String,
+    pub url: SecretUrl,
     /// File with the password of the URL's user; with the token, where the URL names no user.
     pub password_file: String,
     /// A `.creds` file: the JWT of a user with the seed of its key.
@@ -35,38 +35,13 @@ impl Default for Nats {
     }
 }
 
-/// The URL may hold a password, so it is not shown.
-impl std::fmt::Debug for Nats {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            url: _,
-            password_file,
-            credentials_file,
-            nkey_file,
-            ca_file,
-            cert_file,
-            key_file,
-            replicas,
-        } = self;
-        f.debug_struct("Nats")
-            .field("password_file", password_file)
-            .field("credentials_file", credentials_file)
-            .field("nkey_file", nkey_file)
-            .field("ca_file", ca_file)
-            .field("cert_file", cert_file)
-            .field("key_file", key_file)
-            .field("replicas", replicas)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Nats {
     /// These servers, which let everybody in.
     #[must_use]
     pub fn at(url: &str) -> Self {
         let none = String::new;
         Self {
-            url: url.to_owned(),
+            url: url.into(),
             password_file: none(),
             credentials_file: none(),
             nkey_file: none(),
@@ -80,7 +55,7 @@ impl Nats {
     /// What contradicts itself besides the URL, and the files that cannot be read; each a sentence with its fix.
     #[must_use]
     pub fn check(&self) -> Vec<String> {
-        let password = self.url.contains('@') || !self.password_file.is_empty();
+        let password = self.url.reveal().contains('@') || !self.password_file.is_empty();
         let ways = [
             ("a user or token (in nats.url, nats.password_file)", password),
             ("nats.credentials_file", !self.credentials_file.is_empty()),

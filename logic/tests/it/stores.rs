@@ -33,10 +33,10 @@ pub async fn stores() -> Cluster {
 fn config(cluster: &Cluster) -> Config {
     let url = |service| cluster.store(service).url().to_owned();
     let mut config = rig::config();
-    config.nats.url = url(Service::Nats);
-    config.redis.url = url(Service::Redis);
-    config.etcd.endpoints = vec![url(Service::Etcd)];
-    config.postgres.url = url(Service::Postgres);
+    config.nats.url = url(Service::Nats).into();
+    config.redis.url = url(Service::Redis).into();
+    config.etcd.endpoints = vec![url(Service::Etcd).into()];
+    config.postgres.url = url(Service::Postgres).into();
     config
 }
 

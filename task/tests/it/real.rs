@@ -37,7 +37,7 @@ fn config(nats: u16, redis: u16, etcd: u16) -> Config {
     Config {
         nats: Nats::at(&format!("nats://127.0.0.1:{nats}")),
         redis: Redis::at(&format!("redis://127.0.0.1:{redis}")),
-        etcd: Etcd { endpoints: vec![format!("http://127.0.0.1:{etcd}")], ..usual.etcd },
+        etcd: Etcd { endpoints: vec![format!("http://127.0.0.1:{etcd}").into()], ..usual.etcd },
         ..usual
     }
 }

@@ -207,7 +207,7 @@ impl Supervised {
 
     fn logic_config(&self) -> sluice_logic::config::Config {
         sluice_logic::config::Config {
-            token_secret: self.embedded.token_secret.clone(),
+            token_secret: self.embedded.token_secret.clone().into(),
             anonymous: true,
             grpc: self.grpc(),
             admin: self.admin(),

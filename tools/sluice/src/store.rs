@@ -72,7 +72,7 @@ impl Which {
         #[cfg(feature = "store")]
         if let Some(url) = self.postgres.or_else(|| std::env::var(URL).ok()) {
             let password_file = self.password_file.or_else(|| std::env::var(PASSWORD_FILE).ok());
-            let access = PgAccess { url, password_file: password_file.unwrap_or_default() };
+            let access = PgAccess { url: url.into(), password_file: password_file.unwrap_or_default() };
             return Ok(sluice_store::postgres::new_epoch_with(&access).await?.to_string());
         }
         bail!("which store? Name it with --postgres URL, or --dir FOLDER of a `sluice dev`")

@@ -21,13 +21,13 @@ impl Access {
     /// # Errors
     /// A file that cannot be used, by its key.
     pub(super) fn read(etcd: &Etcd) -> Result<Self, Error> {
-        let encrypted = etcd.endpoints.iter().any(|url| url.starts_with("https://"));
+        let encrypted = etcd.urls().iter().any(|url| url.starts_with("https://"));
         let tls = encrypted.then(|| etcd.tls().read()).transpose().map_err(Error::InvalidArgs)?;
         if etcd.user.is_empty() {
             return Ok(Self { user: None, tls });
         }
         let password = match etcd.password_file.as_str() {
-            "" => etcd.password.clone(),
+            "" => etcd.password.reveal().to_owned(),
             file => sluice_access::secret("etcd.password_file", file).map_err(Error::InvalidArgs)?,
         };
         Ok(Self { user: Some((etcd.user.clone(), password)), tls })

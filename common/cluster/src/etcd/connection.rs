@@ -48,7 +48,7 @@ impl Connection {
     pub(super) async fn open(etcd: &Etcd) -> Result<Self> {
         let access = Access::read(etcd)?;
         // Without a user it connects to nobody yet, and finds an endpoint that is none.
-        Client::connect(&etcd.endpoints, Some(access.put_tls_into(options()))).await?;
+        Client::connect(etcd.urls(), Some(access.put_tls_into(options()))).await?;
         let current = Mutex::new(Current::new(access));
         Ok(Self { etcd: etcd.clone(), current, failed: AtomicBool::new(false) })
     }
@@ -63,7 +63,7 @@ impl Connection {
             self.read_again().await;
         }
         let Current { access, client } = self.current();
-        let connect = || Client::connect(&self.etcd.endpoints, Some(access.put_into(options())));
+        let connect = || Client::connect(self.etcd.urls(), Some(access.put_into(options())));
         self.answer(client.get_or_try_init(connect)).await.cloned()
     }
 

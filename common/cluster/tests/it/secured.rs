@@ -92,7 +92,7 @@ async fn a_user_with_a_password_is_let_in_also_by_a_server_that_came_later() {
     ask_for_users(&server).await;
     let with = |user: &str, password: &str| Etcd {
         user: user.to_owned(),
-        password: password.to_owned(),
+        password: password.into(),
         ..Etcd::at([server.url()])
     };
     let (ann, wrong) = (with("ann", "hush"), with("ann", "loud"));
@@ -100,7 +100,7 @@ async fn a_user_with_a_password_is_let_in_also_by_a_server_that_came_later() {
     let password_file = dir.path().join("password");
     std::fs::write(&password_file, "hush\n").unwrap();
     let password_file = password_file.display().to_string();
-    let by_file = Etcd { password: String::new(), password_file, ..ann.clone() };
+    let by_file = Etcd { password: "".into(), password_file, ..ann.clone() };
     lets_in(&by_file).await;
     let why = refusal(&wrong).await;
     assert!(why.contains("etcd.user") && !why.contains("loud"), "{why}");

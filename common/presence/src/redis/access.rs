@@ -15,8 +15,8 @@ use crate::Redis;
 /// # Errors
 /// A URL that is none, or a file of the section that cannot be used.
 pub(super) fn client(redis: &Redis) -> RedisResult<Client> {
-    let info = with_password(redis.url.as_str().into_connection_info()?, redis)?;
-    if !redis.url.starts_with("rediss://") {
+    let info = with_password(redis.url.reveal().into_connection_info()?, redis)?;
+    if !redis.url.reveal().starts_with("rediss://") {
         return Client::open(info);
     }
     let parts = redis.tls().read().map_err(wrong)?;

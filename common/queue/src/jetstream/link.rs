@@ -41,7 +41,7 @@ pub(super) struct NatsLink {
 impl NatsLink {
     /// Begins to connect, and goes on for ever; returns at once.
     pub(super) async fn open(nats: &Nats) -> Result<Self, QueueError> {
-        let servers = access::servers(&nats.url)?;
+        let servers = access::servers(nats.url.reveal())?;
         let worn = Arc::new(AtomicBool::new(false));
         let (tell, connected) = watch::channel(false);
         let client = access::options(nats, &servers)

@@ -1,7 +1,7 @@
 //! Whether the URL of a server can be meant as it is written, and whether this build can use it. Resolves nothing and
 //! connects to nothing; what it says shows no password.
 
-use super::masked::masked_url;
+use sluice_access::{SecretUrl, masked_url};
 
 /// What a URL leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +62,8 @@ impl UrlKind {
 
 /// What is wrong with the URLs under `key`, a sentence each.
 #[must_use]
-pub fn check_all(key: &str, urls: &[String], kind: UrlKind) -> Vec<String> {
-    urls.iter().filter_map(|url| check(key, url, kind)).collect()
+pub fn check_all(key: &str, urls: &[SecretUrl], kind: UrlKind) -> Vec<String> {
+    urls.iter().filter_map(|url| check(key, url.reveal(), kind)).collect()
 }
 
 /// What is wrong with the URL under `key`: one sentence with its fix.

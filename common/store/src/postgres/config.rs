@@ -1,18 +1,18 @@
 //! What the PostgreSQL store can be told, with defaults and their arithmetic.
 
-use std::fmt;
 use std::time::Duration;
 
+use sluice_access::SecretUrl;
 use sluice_proto::limits::LANES;
 
 use super::servers::PgAccess;
 
 /// How to reach PostgreSQL and how much to ask of it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct PgConfig {
     /// `postgres://user:password@host:port/database`; must lead to the primary, which is looked for where it names
     /// several hosts, `host:port,host:port`.
-    pub url: String,
+    pub url: SecretUrl,
     /// A file that holds the password, instead; "" = none. Read for each connection.
     pub password_file: String,
     /// Connections that commit, 1…16; lanes share them as `lane % lane_connections`.
@@ -33,7 +33,7 @@ pub struct PgConfig {
 impl PgConfig {
     /// The defaults, for this URL.
     #[must_use]
-    pub fn new(url: impl Into<String>) -> Self {
+    pub fn new(url: impl Into<SecretUrl>) -> Self {
         Self {
             url: url.into(),
             password_file: String::new(),
@@ -51,18 +51,5 @@ impl PgConfig {
     /// Connections for lanes, as used.
     pub(super) fn lanes(&self) -> usize {
         self.lane_connections.clamp(1, usize::from(LANES))
-    }
-}
-
-impl fmt::Debug for PgConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PgConfig")
-            .field("url", &"(hidden)")
-            .field("password_file", &self.password_file)
-            .field("lane_connections", &self.lane_connections)
-            .field("read_connections", &self.read_connections)
-            .field("call_timeout", &self.call_timeout)
-            .field("connect_timeout", &self.connect_timeout)
-            .finish()
     }
 }

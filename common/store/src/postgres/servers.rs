@@ -1,12 +1,11 @@
 //! Which servers a URL names, and the one of them that is the primary. The driver takes one host: a list, as libpq has
 //! it, is tried here, beginning with the one that served last.
 
-use std::fmt;
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sluice_access::TlsNames;
+use sluice_access::{SecretUrl, TlsNames};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::timeout;
@@ -21,10 +20,10 @@ const HOST_WITHIN: Duration = Duration::from_secs(1);
 const ATTRIBUTES: [&str; 3] = ["any", "read-write", "primary"];
 
 /// Where PostgreSQL is, and who comes.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PgAccess {
     /// `postgres://user:password@host:port,host:port/database`
-    pub url: String,
+    pub url: SecretUrl,
     /// A file that holds the password, instead; "" = none. Read for each connection.
     pub password_file: String,
 }
@@ -32,15 +31,8 @@ pub struct PgAccess {
 impl PgAccess {
     /// Who needs no password, or has it in the URL.
     #[must_use]
-    pub fn at(url: impl Into<String>) -> Self {
+    pub fn at(url: impl Into<SecretUrl>) -> Self {
         Self { url: url.into(), password_file: String::new() }
-    }
-}
-
-/// The URL may hold a password.
-impl fmt::Debug for PgAccess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PgAccess").field("password_file", &self.password_file).finish_non_exhaustive()
     }
 }
 
@@ -55,7 +47,7 @@ pub(super) struct Servers {
 impl Servers {
     /// Reads a URL; what is wrong with it is said without its password.
     pub(super) fn new(access: &PgAccess) -> Result<Self, StoreError> {
-        let urls = each_host(&access.url).map_err(StoreError::Misconfigured)?;
+        let urls = each_host(access.url.reveal()).map_err(StoreError::Misconfigured)?;
         let hosts = urls.iter().map(|url| options_of(url)).collect::<Result<_, _>>()?;
         Ok(Self { hosts, password_file: access.password_file.clone(), served: AtomicUsize::new(0) })
     }

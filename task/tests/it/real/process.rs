@@ -28,13 +28,14 @@ impl Process {
 
     pub fn command(config: &Config) -> Command {
         let list = |list: &[String]| format!("{list:?}");
+        let endpoints: Vec<_> = config.etcd.endpoints.iter().map(|url| url.reveal().to_owned()).collect();
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluice-task"));
         command
             .args(["--set", &format!("admin.listen={}", config.admin.listen)])
-            .args(["--set", &format!("nats.url={}", config.nats.url)])
-            .args(["--set", &format!("redis.url={}", config.redis.url)])
+            .args(["--set", &format!("nats.url={}", config.nats.url.reveal())])
+            .args(["--set", &format!("redis.url={}", config.redis.url.reveal())])
             .env("SLUICE_GATEWAY__SEEDS", list(&config.gateway.seeds))
-            .env("SLUICE_ETCD__ENDPOINTS", list(&config.etcd.endpoints))
+            .env("SLUICE_ETCD__ENDPOINTS", list(&endpoints))
             .stdout(Stdio::piped());
         command
     }

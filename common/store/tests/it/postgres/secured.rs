@@ -63,7 +63,8 @@ async fn tls_with_an_own_authority_a_clients_certificate_and_a_password() {
     let by_file = PgAccess { password_file: password_file.clone(), ..at("app", &ours.ca, Some(&ours)) };
     for access in [&good, &by_file] {
         assert!(probe(access.clone()).await.unwrap().starts_with("PostgreSQL 15"));
-        let config = PgConfig { password_file: access.password_file.clone(), ..PgConfig::new(&access.url) };
+        let config =
+            PgConfig { password_file: access.password_file.clone(), ..PgConfig::new(access.url.clone()) };
         let store = PgStore::connect(config).await.unwrap();
         publish(&store, messages("a", 2)).await;
         let clear = "select from pg_stat_ssl s join pg_stat_activity a using (pid) \
