@@ -68,3 +68,7 @@ if [ "$what" = all ] && ! cargo nextest --version >/dev/null 2>&1; then
     say "installing cargo-nextest"
     cargo install --locked --quiet cargo-nextest || say "cargo-nextest could not be installed: tests run with cargo test"
 fi
+if [ "$what" = all ] && ! cargo deny --version >/dev/null 2>&1; then
+    say "installing cargo-deny"
+    cargo install --locked --quiet cargo-deny || say "cargo-deny could not be installed: make check does not look at licences and advisories"
+fi
