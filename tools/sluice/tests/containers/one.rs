@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::sleep;
 
-use crate::engine::{Project, SERVICES, STORES, docker, output};
+use crate::engine::{Project, SERVICES, STORES, composed, docker, output};
 use crate::image::CUT;
 use crate::load::{did, under_load};
 
@@ -22,6 +22,12 @@ async fn one_of_each_carries_a_message_and_survives_what_is_done_to_its_containe
     project.healthy(&SERVICES).await;
     message("ws://127.0.0.1:8080/ws").await;
     assert!(project.log("logic").await.contains("ANYBODY CAN SIGN TOKENS"), "the default secret is in use");
+    assert_eq!(project.exit_code("certs").await, 0, "{}", project.log("certs").await);
+    let trusting = "SLUICE_GRPC__INSECURE";
+    assert!(
+        !composed("compose.yaml", &[]).await.contains(trusting),
+        "services know each other by certificates"
+    );
     for service in SERVICES {
         let id = project.id(service).await;
         let format = "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.Init}}";
