@@ -42,7 +42,8 @@ static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-b
 
 const EXAMPLES: &str = "Examples:
   sluice-bench
-  sluice-bench publish --runs 5 --seconds 10 --json";
+  sluice-bench publish --runs 5 --seconds 10 --json
+  sluice-bench publish --rate 5000 --compare-tls   # what certificates between the services cost";
 
 /// What all measurements share.
 #[derive(Debug, Clone, Args)]
@@ -65,6 +66,9 @@ struct Common {
     /// Configuration of the services, as of `sluice cluster`; may be repeated
     #[arg(long = "set", global = true, value_name = "SERVICE.KEY=VALUE")]
     settings: Vec<Setting>,
+    /// Give the services certificates: their links are encrypted, as with `sluice cluster --secure`
+    #[arg(long, global = true)]
+    secure: bool,
     /// Write one JSON object instead of the table
     #[arg(long, global = true)]
     json: bool,

@@ -23,7 +23,7 @@ use crate::{Common, What, machine};
 pub(crate) async fn run(what: What, common: &Common) -> anyhow::Result<Report> {
     let machine = machine::describe();
     let sections = match &what {
-        What::Publish(arguments) => vec![publish::run(arguments, common).await?],
+        What::Publish(arguments) => publish::sections(arguments, common).await?,
         What::Fanout(arguments) => vec![fanout::run(arguments, common).await?],
         What::Idle(arguments) => vec![idle::run(arguments, common).await?],
         What::Connects(arguments) => vec![connects::run(arguments, common).await?],
@@ -54,6 +54,7 @@ impl Bed {
             dir: common.dir.clone(),
             bin_dir: common.bin_dir.clone(),
             settings: common.settings.clone(),
+            secure: common.secure,
             ..Options::default()
         };
         Ok(Self { cluster: Cluster::start(options).await? })

@@ -8,6 +8,9 @@ use crate::report::Section;
 use crate::spec::{Job, Load, Pace, Publishers};
 use crate::worker::Worker;
 
+/// The two loads.
+const TAGS: [&str; 2] = ["saturated", "steady"];
+
 /// Durable publishes a second, and the time to their answer
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
@@ -26,18 +29,49 @@ pub(crate) struct Arguments {
     /// Publishes a second of the steady load
     #[arg(long, default_value_t = Self::default().rate)]
     rate: u32,
+    /// Measure without certificates between the services, then with them, and say what they cost
+    #[arg(long)]
+    compare_tls: bool,
 }
 
 impl Default for Arguments {
     fn default() -> Self {
-        Self { connections: 64, depth: 64, rooms: 1_000, data: 128, rate: 1_000 }
+        Self { connections: 64, depth: 64, rooms: 1_000, data: 128, rate: 1_000, compare_tls: false }
     }
 }
 
+/// One section, or two and what certificates cost. One command for both: figures of two runs differ by more than that.
+pub(crate) async fn sections(arguments: &Arguments, common: &Common) -> anyhow::Result<Vec<Section>> {
+    if !arguments.compare_tls {
+        return Ok(vec![run(arguments, common).await?]);
+    }
+    let plain = run(arguments, &Common { secure: false, ..common.clone() }).await?;
+    let mut secure = run(arguments, &Common { secure: true, ..common.clone() }).await?;
+    let costs = TAGS.iter().filter_map(|tag| cost_of_tls(tag, &plain, &secure)).collect::<Vec<_>>();
+    secure.notes.extend(costs);
+    Ok(vec![plain, secure])
+}
+
+fn services_cpu(tag: &str) -> String {
+    format!("{tag}: CPU of gateway, logic and task, µs per publish")
+}
+
+/// By the medians.
+fn cost_of_tls(tag: &str, plain: &Section, secure: &Section) -> Option<String> {
+    let name = services_cpu(tag);
+    let median = |section: &Section| {
+        let figure = section.figures.iter().find(|figure| figure.name == name)?;
+        Some(figure.values[1])
+    };
+    let percent = (median(secure)? / median(plain)? - 1.0) * 100.0;
+    Some(format!("{tag}: with certificates the services take {percent:+.1} % CPU a publish"))
+}
+
 pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Result<Section> {
-    let Arguments { connections, depth, rooms, data, rate } = arguments;
+    let Arguments { connections, depth, rooms, data, rate, compare_tls: _ } = arguments;
+    let secure = if common.secure { " --secure" } else { "" };
     let command = format!(
-        "sluice-bench publish --connections {connections} --depth {depth} --rooms {rooms} --data {data} --rate {rate}"
+        "sluice-bench publish --connections {connections} --depth {depth} --rooms {rooms} --data {data} --rate {rate}{secure}"
     );
     let mut section = Section::new(command);
     let bed = Bed::start(common, 1).await?;
@@ -53,9 +87,7 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
             subscribers: None,
         }))
     };
-    for (tag, pace) in
-        [("saturated", Pace::Closed { depth: *depth }), ("steady", Pace::Open { per_s: *rate })]
-    {
+    for (tag, pace) in TAGS.into_iter().zip([Pace::Closed { depth: *depth }, Pace::Open { per_s: *rate }]) {
         let mut publishers = Worker::start(&job(tag, pace)?).await?;
         let label = format!("publish, {tag}");
         let all = windows(&label, common, Some(&bed), &mut [&mut publishers]).await?;
@@ -69,8 +101,32 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
             let name = format!("{tag}: CPU of {service}, µs per publish");
             section.figure(name, all.iter().map(|window| cost(window, service)));
         }
+        let services = [Service::Gateway, Service::Logic, Service::Task];
+        let sum = |window: &Window| services.into_iter().map(|service| cost(window, service)).sum::<f64>();
+        section.figure(services_cpu(tag), all.iter().map(sum));
         notes(&mut section, tag, &["publishers"], &all);
     }
     bed.cluster.stop().await;
     Ok(section)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_certificates_cost_is_said_by_the_medians() {
+        let of = |medians: [f64; 2]| {
+            let mut section = Section::new(String::new());
+            for (tag, median) in TAGS.into_iter().zip(medians) {
+                section.values(services_cpu(tag), [0.0, median, 99.0]);
+            }
+            section
+        };
+        let (plain, secure) = (of([20.0, 40.0]), of([21.0, 38.0]));
+        let said: Vec<_> = TAGS.iter().filter_map(|tag| cost_of_tls(tag, &plain, &secure)).collect();
+        assert!(said[0].starts_with("saturated: ") && said[0].contains("+5.0 %"), "{said:?}");
+        assert!(said[1].contains("-5.0 %"), "{said:?}");
+        assert_eq!(cost_of_tls("steady", &plain, &Section::new(String::new())), None);
+    }
 }
