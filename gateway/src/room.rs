@@ -205,7 +205,7 @@ impl<R: Rules> Room<R> {
         self.settle(now, out);
     }
 
-    /// A push brought messages. `encode` is called only for those that are kept.
+    /// A push brought messages. `encode` is called only for those that are kept, or came before.
     pub fn push<E: FnOnce() -> Bytes>(
         &mut self,
         now: Ms,

@@ -153,7 +153,7 @@ async fn who_never_ends_the_handshake_is_closed_after_its_deadline() {
     // The beginning of a record that never ends.
     tcp.write_all(&[0x16, 3, 1, 0x10]).await.unwrap();
     while !matches!(tcp.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
-    assert!((HANDSHAKE_WITHIN..2 * HANDSHAKE_WITHIN).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert!(start.elapsed() >= HANDSHAKE_WITHIN, "{:?}", start.elapsed());
 }
 
 /// From another address of loopback than everybody else.
@@ -184,6 +184,7 @@ async fn who_opens_handshakes_by_the_thousand_keeps_nobody_else_out() {
             let (start, mut silent) = (Instant::now(), stranger(&node).await);
             while !matches!(silent.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
             if start.elapsed() > HANDSHAKE_WITHIN / 2 {
+                assert!(start.elapsed() < 3 * HANDSHAKE_WITHIN, "{:?}", start.elapsed());
                 return;
             }
         }
