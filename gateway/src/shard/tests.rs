@@ -43,6 +43,7 @@ pub(super) fn shard() -> ShardCell {
         metrics: Metrics::new(&Registry::new("gateway")),
         clock: Clock::system(),
         upgrades: UpgradeGate::default(),
+        pushers: Default::default(),
     };
     let (inbox, _) = mpsc::channel(1);
     let (sockets, _) = Sockets::new().unwrap();

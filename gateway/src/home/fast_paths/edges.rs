@@ -40,7 +40,7 @@ fn a_deadline_stands_in_the_heap_once_and_a_nearer_one_before_it() {
     (0..3).for_each(|n| home.space(10 + n, &room(0), &mut sent));
     assert_eq!(home.due.len(), 1);
     let missing = grpc::RoomRun { room: "room0".into(), last: 6, ..Default::default() };
-    home.pushed(30, Epoch(7), &[missing], &mut sent);
+    home.pushed(30, (Epoch(7), PusherId::default()), &[missing], &mut sent);
     home.on_tick(30 + RoomLimits::default().hold_min_ms, clock(), &mut sent);
     assert_eq!(sent.read().0[0].after, 5, "although the room lingers for much longer");
 }
@@ -72,7 +72,7 @@ fn a_page_in_memory_is_given_only_of_the_history_that_is_asked_for() {
     let (mut home, mut sent) = opened(1);
     let message = Message { seq: 6, data: "1".into(), ..Message::default() };
     let run = grpc::RoomRun { room: "room0".into(), first: 6, last: 6, messages: vec![message] };
-    home.pushed(0, Epoch(7), &[run], &mut sent);
+    home.pushed(0, (Epoch(7), PusherId::default()), &[run], &mut sent);
     let mut other = to(0, 1, 5, false);
     other.ask.epoch = Epoch(8);
     home.wants_page(0, other, &mut sent);
