@@ -160,6 +160,7 @@ mod tests {
         for (url, shown) in [
             ("redis://ann:hush@h:1/0", "redis://ann:********@h:1/0"),
             ("redis://:hu@sh@h:1", "redis://:********@h:1"),
+            ("redis+sentinel://ann:hush@a:1,b:2/main/3", "redis+sentinel://ann:********@a:1,b:2/main/3"),
             ("postgres://sluice:aHVzaA==@db:5432/sluice", "postgres://sluice:********@db:5432/sluice"),
             ("rediss://:aHVzaA=@redis:6379/0", "rediss://:********@redis:6379/0"),
             (

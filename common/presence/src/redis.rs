@@ -10,13 +10,13 @@
 //! | `<prefix>:marker` | random number; lost with the data. An older copy of the data brings it back, so the number that the server gave itself at its start counts as well |
 //!
 //! A field and its entry in the instance's hash are written in one Lua call, so that whatever an instance
-//! has can be found without looking through rooms. The scripts build their keys, so on a Redis Cluster all
-//! of them have to be on one node: give the prefix a hash tag, `{sluice}`. Never sends a command that is not
-//! safe to repeat.
+//! has can be found without looking through rooms. The scripts build their keys, so all of them are on one
+//! server: a single one, or the primary that sentinels name. Never sends a command that is not safe to repeat.
 
 mod access;
 mod link;
 mod scripts;
+mod sentinels;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, Pipeline, RedisResult};
 use async_trait::async_trait;
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
+use tokio::time::timeout;
 
 use self::link::RedisLink;
 use self::scripts::{Generation, Scripts};
@@ -35,6 +36,8 @@ use crate::{Change, Presence, PresenceError, Present, Redis, Result, Roster, Use
 const CHANGES_PER_CALL: usize = 256;
 /// Fields asked for in one step of a scan.
 const SCAN_STEP: usize = 512;
+/// Longest look at a server, connecting included.
+const PROBED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where Redis is and what is ours in it.
 #[derive(Debug, Clone)]
@@ -63,10 +66,14 @@ impl Default for RedisConfig {
 /// Why it cannot be used.
 pub async fn probe(redis: Redis) -> Result<String, String> {
     let ask = async {
-        let mut connection = access::client(&redis)?.get_multiplexed_async_connection().await?;
+        let mut connection = access::connect(&redis, PROBED_WITHIN).await?;
         ::redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
     };
-    let info = ask.await.map_err(|error| access::describe(&error))?;
+    let info = timeout(PROBED_WITHIN, ask).await.map_err(|_| "no answer in time".to_owned())?;
+    let info = info.map_err(|error| access::describe(&error))?;
+    if info.lines().any(|line| line.trim_end() == "redis_mode:cluster") {
+        return Err(access::NO_CLUSTER.to_owned());
+    }
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
     Ok(format!("Redis {}", version.unwrap_or("of unknown version").trim()))
 }

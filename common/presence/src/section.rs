@@ -8,9 +8,12 @@ use sluice_access::{SecretUrl, TlsFiles, unreadable};
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
     /// `redis://user:password@host:port/db`, or `rediss://` for TLS. The user is one of the server's ACL, or nobody.
+    /// Behind Sentinel `redis+sentinel://user:password@host:port,host:port/name/db`, or `rediss+sentinel://`.
     pub url: SecretUrl,
     /// A file that holds the password, instead.
     pub password_file: String,
+    /// A file that holds the password of the sentinels, where they ask for one.
+    pub sentinel_password_file: String,
     /// PEM file of the authority that signed the server's certificate, instead of those of the system.
     pub ca_file: String,
     /// PEM file of the certificate that is shown to the server; needs `key_file`.
@@ -30,8 +33,9 @@ impl Redis {
     #[must_use]
     pub fn at(url: &str) -> Self {
         let none = String::new;
-        let (password_file, ca_file, cert_file, key_file) = (none(), none(), none(), none());
-        Self { url: url.into(), password_file, ca_file, cert_file, key_file }
+        let (password_file, sentinel_password_file) = (none(), none());
+        let (ca_file, cert_file, key_file) = (none(), none(), none());
+        Self { url: url.into(), password_file, sentinel_password_file, ca_file, cert_file, key_file }
     }
 
     /// The files of TLS.
@@ -44,8 +48,9 @@ impl Redis {
     /// What contradicts itself besides the URL, and the files that cannot be read; each a sentence with its fix.
     #[must_use]
     pub fn check(&self) -> Vec<String> {
-        let clear = (self.tls().any() && !self.url.reveal().starts_with("rediss://")).then(|| {
-            "redis.ca_file, redis.cert_file and redis.key_file are for TLS: redis.url must then begin with rediss://"
+        let clear = (self.tls().any() && !self.url.reveal().starts_with("rediss")).then(|| {
+            "redis.ca_file, redis.cert_file and redis.key_file are for TLS: redis.url must then begin with rediss://, \
+             or with rediss+sentinel://"
                 .to_owned()
         });
         let user = self.url.reveal().rsplit_once('@').map_or("", |(user, _)| user);
@@ -53,8 +58,15 @@ impl Redis {
         let twice = (user.contains(':') && !self.password_file.is_empty()).then(|| {
             "redis.password_file is set, and redis.url has a password: leave one of them".to_owned()
         });
+        let alone = !self.sentinel_password_file.is_empty() && !self.url.reveal().contains("+sentinel://");
+        let alone = alone.then(|| {
+            "redis.sentinel_password_file is for sentinels: redis.url must then begin with redis+sentinel://, or with \
+             rediss+sentinel://"
+                .to_owned()
+        });
         let unread = unreadable("redis.password_file", &self.password_file);
-        [clear, twice, unread].into_iter().flatten().chain(self.tls().check()).collect()
+        let hidden = unreadable("redis.sentinel_password_file", &self.sentinel_password_file);
+        [clear, twice, alone, unread, hidden].into_iter().flatten().chain(self.tls().check()).collect()
     }
 }
 
@@ -74,5 +86,10 @@ mod tests {
         assert!(wrong[1].contains("leave one of them") && !wrong[1].contains("hush"), "{wrong:?}");
         let file = Redis { password_file: "/dev/null".into(), ..Redis::at("redis://ann@a") };
         assert_eq!(file.check(), Vec::<String>::new());
+        let behind =
+            Redis { sentinel_password_file: "/dev/null".into(), ..Redis::at("redis+sentinel://a,b/main") };
+        assert_eq!(behind.check(), Vec::<String>::new());
+        let alone = Redis { url: "redis://a".into(), ..behind }.check();
+        assert!(alone.len() == 1 && alone[0].contains("redis+sentinel://"), "{alone:?}");
     }
 }

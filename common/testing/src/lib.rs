@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub use authority::{Authority, TlsFiles};
 pub use log::{keep_log, logged};
 pub use reader::{ReadEnd, Reader};
-pub use server::{ServerKind, TestServer, free_port};
+pub use server::{PRIMARY, ServerKind, TestServer, free_port};
 
 /// Waits until the condition holds, looking every few milliseconds, and panics when it does not in time. Returns
 /// how long it took.

@@ -27,7 +27,14 @@ pub enum ServerKind {
     Redis,
     /// A cluster of one etcd.
     Etcd,
+    /// A sentinel of Redis; [`TestServer::sentinel`] makes it.
+    Sentinel,
 }
+
+/// The name of the primary that sentinels look after.
+pub const PRIMARY: &str = "main";
+/// A sentinel's file, which it writes to.
+const SENTINEL_CONF: &str = "sentinel.conf";
 
 /// A server, running or not.
 #[derive(Debug)]
@@ -63,6 +70,19 @@ impl TestServer {
         Self { kind, port, peer_port, dir: tempfile::tempdir().unwrap(), args: Vec::new(), child: None }
     }
 
+    /// A sentinel that calls the Redis on this port [`PRIMARY`]; two of them decide. Not running.
+    #[must_use]
+    pub fn sentinel(primary: u16) -> Self {
+        let server = Self::absent(ServerKind::Sentinel);
+        let (dir, port) = (server.dir.path().display(), server.port);
+        let text = format!(
+            "bind 127.0.0.1\nport {port}\ndir {dir}\nsentinel monitor {PRIMARY} 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds {PRIMARY} 1000\nsentinel failover-timeout {PRIMARY} 3000\n"
+        );
+        std::fs::write(server.dir.path().join(SENTINEL_CONF), text).unwrap();
+        server
+    }
+
     /// A server that answers.
     pub async fn start(kind: ServerKind) -> Self {
         let mut server = Self::absent(kind);
@@ -96,7 +116,7 @@ impl TestServer {
     pub fn url(&self) -> String {
         let scheme = match self.kind {
             ServerKind::Nats => "nats",
-            ServerKind::Redis => "redis",
+            ServerKind::Redis | ServerKind::Sentinel => "redis",
             ServerKind::Etcd => "http",
         };
         format!("{scheme}://127.0.0.1:{}", self.port)
@@ -145,6 +165,11 @@ impl TestServer {
                 let mut command = Command::new("redis-server");
                 command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--dir"]);
                 command.arg(self.dir.path());
+                command
+            }
+            ServerKind::Sentinel => {
+                let mut command = Command::new("redis-server");
+                command.arg(self.dir.path().join(SENTINEL_CONF)).arg("--sentinel");
                 command
             }
             ServerKind::Etcd => {

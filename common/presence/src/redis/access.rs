@@ -1,14 +1,47 @@
 //! How the client shows who it is: what `[redis]` names becomes a client. Read anew for each connection, so that a
 //! password or a certificate can be replaced.
 
-use ::redis::{
-    Client, ClientTlsConfig, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisError, RedisResult,
-    TlsCertificates,
-};
+use std::time::Duration;
 
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
+    RedisError, RedisResult, TlsCertificates,
+};
 use sluice_access::TlsNames;
 
+use super::sentinels::Sentinels;
 use crate::Redis;
+
+/// Whether the section can be used; connects to nobody.
+///
+/// # Errors
+/// A URL that is none, or a file of the section that cannot be used.
+pub(super) fn check(redis: &Redis) -> RedisResult<()> {
+    match Sentinels::of(redis.url.reveal())? {
+        Some(sentinels) => sentinels.check(redis),
+        None => client(redis).map(drop),
+    }
+}
+
+/// Connects, behind Sentinel to the primary of now. It has answered once: a frozen Redis accepts connections too.
+pub(super) async fn connect(redis: &Redis, patience: Duration) -> RedisResult<MultiplexedConnection> {
+    if let Some(sentinels) = Sentinels::of(redis.url.reveal())? {
+        return sentinels.connect(redis, patience).await;
+    }
+    let mut connection = open(redis, patience).await?;
+    ::redis::cmd("PING").exec_async(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Connects to one server.
+pub(super) async fn open(redis: &Redis, patience: Duration) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(patience))
+        // The caller's is the only clock: a call that it ends leaves the connection to the others.
+        .set_response_timeout(None);
+    client(redis)?.get_multiplexed_async_connection_with_config(&config).await
+}
 
 /// A client that connects to nobody yet.
 ///
@@ -47,6 +80,10 @@ pub(super) fn describe(error: &RedisError) -> String {
     }
 }
 
+/// Why a node of a Redis Cluster is of no use.
+pub(super) const NO_CLUSTER: &str = "it is a node of a Redis Cluster, which this build cannot use: name a server \
+                                     without `cluster-enabled` in redis.url, or its sentinels by redis+sentinel://";
+
 const NAMES: TlsNames = TlsNames {
     url: "redis.url",
     ca: "redis.ca_file",
@@ -56,10 +93,20 @@ const NAMES: TlsNames = TlsNames {
 
 fn fix_of(said: &str) -> Option<String> {
     let has = |words: &[&str]| words.iter().any(|word| said.to_uppercase().contains(word));
-    if has(&["WRONGPASS", "NOAUTH", "AUTHENTICATION FAILED", "INVALID PASSWORD"]) {
+    let stranger = has(&["WRONGPASS", "NOAUTH", "AUTHENTICATION FAILED", "INVALID PASSWORD"]);
+    if stranger && has(&["THE SENTINEL AT"]) {
+        Some("check redis.sentinel_password_file (`requirepass` of the sentinels)".to_owned())
+    } else if stranger {
         Some("check the user and password of redis.url, or redis.password_file (ACL SETUSER)".to_owned())
     } else if has(&["NOPERM"]) {
         Some("give the user ~PREFIX:* and the commands that `ACL LOG` names".to_owned())
+    } else if has(&["READONLY", "MASTERDOWN"]) {
+        Some(
+            "it is a replica: name the primary in redis.url, or its sentinels by redis+sentinel://"
+                .to_owned(),
+        )
+    } else if has(&["MOVED", "CROSSSLOT", "CLUSTERDOWN", "NON LOCAL KEY"]) {
+        Some(NO_CLUSTER.to_owned())
     } else {
         NAMES.fix(said)
     }

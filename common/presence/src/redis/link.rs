@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult};
+use ::redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::{Instant, timeout};
 
 use super::access;
@@ -47,7 +47,7 @@ struct Failing {
 impl RedisLink {
     pub(super) fn new(redis: Redis, patience: Duration) -> Result<Self> {
         // Made anew for each connection; what cannot be used is said now.
-        access::client(&redis).map_err(|error| PresenceError::Refused(access::describe(&error)))?;
+        access::check(&redis).map_err(|error| PresenceError::Refused(access::describe(&error)))?;
         Ok(Self { redis, patience, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
     }
 
@@ -111,18 +111,8 @@ impl RedisLink {
         if let Some(again) = self.asked_again(number).await {
             return again;
         }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.patience))
-            // Ours is the only clock: a call that it ends leaves the connection to the others.
-            .set_response_timeout(None);
-        let connection = async {
-            let client = access::client(&self.redis)?;
-            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-            // A frozen Redis accepts connections too.
-            ::redis::cmd("PING").exec_async(&mut connection).await?;
-            Ok(connection)
-        };
-        let connection = connection.await.map_err(|error| self.failed(number, &error))?;
+        let connection = access::connect(&self.redis, self.patience).await;
+        let connection = connection.map_err(|error| self.failed(number, &error))?;
         self.install(connection)
     }
 
@@ -154,12 +144,11 @@ impl RedisLink {
     /// Judges an error: an answer of the server leaves the connection as it is.
     fn failed(&self, number: u64, error: &RedisError) -> PresenceError {
         let answered = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
-        if answered && !error.is_unrecoverable_error() {
+        // After a failover it is another server that takes writes: whoever connects again finds it.
+        if answered && !error.is_unrecoverable_error() && !is_no_primary(error) {
             return match error.code() {
                 // The server lives and will serve again; nothing of ours is wrong.
-                Some("LOADING" | "BUSY" | "READONLY" | "MASTERDOWN" | "OOM") => {
-                    PresenceError::Unavailable(error.to_string())
-                }
+                Some("LOADING" | "BUSY" | "OOM") => PresenceError::Unavailable(error.to_string()),
                 Some(_) | None => PresenceError::Refused(access::describe(error)),
             };
         }
@@ -197,6 +186,13 @@ impl RedisLink {
         }
         state.failing = Some(Failing { next: Instant::now() + pause, pause });
     }
+}
+
+/// Whether a replica says this, or a primary that has lost its replicas to another one; in the text, since older
+/// servers put it behind a code of their own when a script hits upon it.
+fn is_no_primary(error: &RedisError) -> bool {
+    let said = error.to_string().to_uppercase();
+    ["READONLY", "MASTERDOWN", "NOREPLICAS"].iter().any(|code| said.contains(code))
 }
 
 fn away() -> PresenceError {

@@ -8,3 +8,5 @@ mod memory;
 mod redis;
 #[cfg(feature = "redis")]
 mod secured;
+#[cfg(feature = "redis")]
+mod sentinel;

@@ -70,6 +70,7 @@ pub const KNOWN_ANYWHERE: &[&str] = &[
     "redis.cert_file",
     "redis.key_file",
     "redis.password_file",
+    "redis.sentinel_password_file",
     "redis.url",
     "repair_bound_s",
     "retention.age_s",

@@ -23,7 +23,7 @@ impl UrlKind {
     const fn schemes(self) -> &'static [&'static str] {
         match self {
             Self::Postgres => &["postgres", "postgresql"],
-            Self::Redis => &["redis", "rediss", "redis+unix", "unix"],
+            Self::Redis => &["redis", "rediss", "redis+unix", "unix", "redis+sentinel", "rediss+sentinel"],
             Self::Nats => &["nats", "tls"],
             Self::Etcd => &["http", "https"],
             Self::WebSocket => &["ws", "wss"],
@@ -46,8 +46,8 @@ impl UrlKind {
             (Self::Postgres, _) => Some("the store of this build is PostgreSQL"),
             (Self::Redis, "valkey") => Some("Valkey is spoken to as Redis"),
             (Self::Redis, "valkeys") => Some("Valkey is spoken to as Redis: rediss:// for TLS"),
-            (Self::Redis, "redis+sentinel" | "redis+cluster") => {
-                Some("this build asks one server, no Sentinel and no cluster's other nodes")
+            (Self::Redis, "redis+cluster" | "rediss+cluster") => {
+                Some("this build cannot use a Redis Cluster: a server alone, or redis+sentinel://")
             }
             (Self::WebSocket, "http" | "https") => Some("clients connect by WebSocket"),
             (Self::Redis | Self::Nats | Self::Etcd | Self::WebSocket, _) => None,
@@ -85,11 +85,34 @@ fn wrong(url: &str, kind: UrlKind) -> Option<String> {
     if scheme.ends_with("unix") {
         return None;
     }
+    let sentinels = scheme.ends_with("+sentinel");
+    if sentinels && !names_primary(rest) {
+        return Some(
+            "its path must name the primary, as in redis+sentinel://a:26379,b:26379/main".to_owned(),
+        );
+    }
+    if kind == UrlKind::Redis && !sentinels && places_of(rest).contains(',') {
+        return Some("it names one server; several sentinels are named by redis+sentinel://".to_owned());
+    }
     // Several servers where the client takes a list.
     let lists = kind == UrlKind::Nats;
     let mut parts = if lists { rest.split(',').collect() } else { vec![rest] };
     parts.iter_mut().for_each(|part| *part = part.split_once("://").map_or(*part, |(_, rest)| rest));
     parts.into_iter().find_map(|part| wrong_place(part, kind))
+}
+
+/// What follows the user, up to the path.
+fn places_of(rest: &str) -> &str {
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    place.split(['/', '?', '#']).next().unwrap_or(place)
+}
+
+/// `host,host/name` or `host/name/db`.
+fn names_primary(rest: &str) -> bool {
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    let path = place.split_once('/').map_or("", |(_, path)| path);
+    let (name, db) = path.split_once('/').unwrap_or((path, ""));
+    !name.is_empty() && !name.contains(['?', '#']) && db.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Of what follows the scheme.
@@ -113,8 +136,9 @@ fn wrong_place(rest: &str, kind: UrlKind) -> Option<String> {
         return Some("a % in a password must be written %25".to_owned());
     }
     let socket = kind == UrlKind::Postgres && path.contains("host=");
-    // As libpq, it takes a list of hosts behind one user.
-    let mut places = if kind == UrlKind::Postgres { place.split(',').collect() } else { vec![place] };
+    // As libpq, and as sentinels are named, it takes a list of hosts behind one user.
+    let lists = matches!(kind, UrlKind::Postgres | UrlKind::Redis);
+    let mut places = if lists { place.split(',').collect() } else { vec![place] };
     places.retain(|place| !(socket && place.is_empty()));
     places.into_iter().find_map(|place| wrong_host(place, kind))
 }
@@ -165,6 +189,8 @@ mod tests {
             ("http://[::1]:2379", UrlKind::Etcd),
             ("https://etcd:2379", UrlKind::Etcd),
             ("rediss://ann:p%25w@redis", UrlKind::Redis),
+            ("redis+sentinel://:p%25w@a:26379,[::1],b/main", UrlKind::Redis),
+            ("rediss+sentinel://a,b/main/3", UrlKind::Redis),
             ("postgres://u:p,w@a:5432,b/sluice?target_session_attrs=read-write", UrlKind::Postgres),
             ("wss://chat.example/ws", UrlKind::WebSocket),
         ] {
@@ -184,7 +210,11 @@ mod tests {
             ("redis://:hu%sh@redis:6379", UrlKind::Redis, "a % in a password must be written %25"),
             ("redis://:6379", UrlKind::Redis, "names no host"),
             ("redis://redis:sixthousand", UrlKind::Redis, "is no port"),
-            ("redis+sentinel://:hush@redis:6379/main", UrlKind::Redis, "no Sentinel"),
+            ("redis+cluster://:hush@redis:6379", UrlKind::Redis, "cannot use a Redis Cluster"),
+            ("redis+sentinel://:hush@a:26379", UrlKind::Redis, "must name the primary"),
+            ("redis+sentinel://:hush@a,b/main/one", UrlKind::Redis, "must name the primary"),
+            ("redis+sentinel://:hush@a,b:0/main", UrlKind::Redis, "is no port"),
+            ("redis://:hush@a,b", UrlKind::Redis, "names one server"),
             ("postgres://u:hush@a:5432,b:0/sluice", UrlKind::Postgres, "is no port"),
             ("postgres://u:hush@a,/sluice", UrlKind::Postgres, "names no host"),
             ("nats://ann:hu/sh@nats:4222", UrlKind::Nats, "a / in a password must be written %2F"),
