@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::broadcast;
 
@@ -18,6 +19,7 @@ use state::ClusterShared;
 pub use stop::Stopped;
 
 use crate::error::Error;
+use crate::leader;
 use crate::log_reader::LogReading;
 use crate::node::Node;
 use crate::options::{Options, Setting};
@@ -127,10 +129,23 @@ impl Cluster {
         self.expect(Service::Task, index)
     }
 
-    /// NATS, etcd, Redis or PostgreSQL.
+    /// NATS, etcd, Redis or PostgreSQL; of a group the first member.
     #[must_use]
     pub fn store(&self, service: Service) -> Node {
         self.expect(service, 0)
+    }
+
+    /// What services are given to reach a kind of server: all members of a group, of a Redis behind Sentinel those.
+    #[must_use]
+    pub fn url(&self, store: Service) -> String {
+        self.shared.state().url(store)
+    }
+
+    /// The index of the member that leads a group now: of etcd, of the stream in NATS, the primary of Redis. `None` while
+    /// nobody does. One that is alone leads itself.
+    pub async fn leader(&self, store: Service) -> Option<usize> {
+        let (members, sentinels) = (self.shared.members(store), self.shared.members(Service::Sentinel));
+        leader::leader(store, &members, &sentinels).await
     }
 
     /// Events from now on: exits, and starts of replacements once they are ready.
@@ -222,15 +237,17 @@ impl Cluster {
         self.start_store(store).await
     }
 
-    /// Stops a store, removes all it holds and starts it again, on its port.
+    /// Stops a store, of a group all members, removes all it holds and starts it again, on its port.
     ///
     /// # Errors
     /// As [`Cluster::start`].
     pub async fn wipe_store(&self, store: Service) -> Result<Node, Error> {
-        // Stopped first: a server that runs would write again what is removed.
-        self.stop_store(store).await?;
-        self.with_store(store)?.wipe()?;
-        self.start_store(store).await
+        let members = self.shared.members(store);
+        // Stopped first, and all: a server that runs would write again what is removed, or tell the others.
+        try_join_all(members.iter().map(|member| self.stop_node(store, member.index))).await?;
+        members.iter().try_for_each(|member| member.wipe())?;
+        let nodes = try_join_all(members.iter().map(|member| self.start_at(store, member.index))).await?;
+        nodes.into_iter().next().ok_or(Error::NoSuch(store, 0))
     }
 
     /// Removes all keys of Redis while it runs.
@@ -238,7 +255,9 @@ impl Cluster {
     /// # Errors
     /// When Redis does not answer as it should.
     pub async fn flush_redis(&self) -> Result<(), Error> {
-        self.with_store(Service::Redis)?.flush(Duration::from_secs(2)).await
+        let primary = self.leader(Service::Redis).await.unwrap_or(0);
+        let primary = self.shared.members(Service::Redis).into_iter().nth(primary);
+        primary.ok_or(Error::NoSuch(Service::Redis, 0))?.flush(Duration::from_secs(2)).await
     }
 
     /// The folder with all data of a store: copy it while the store is stopped, put it back later.
@@ -267,7 +286,7 @@ impl Cluster {
     }
 
     fn with_store(&self, store: Service) -> Result<Arc<Store>, Error> {
-        self.shared.state().stores.get(&store).cloned().ok_or(Error::NoSuch(store, 0))
+        self.shared.state().stores.get(&(store, 0)).cloned().ok_or(Error::NoSuch(store, 0))
     }
 
     /// Stops everything in order: gateways, tasks, logics, stores. Bounded: what does not stop is killed.

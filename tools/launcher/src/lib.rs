@@ -22,12 +22,14 @@
 pub mod certs;
 mod cluster;
 mod defaults;
+mod engines;
 mod error;
 mod family;
 mod find;
 mod folder;
 mod guard;
 mod held;
+mod leader;
 mod log_reader;
 mod node;
 mod options;
@@ -40,6 +42,7 @@ mod store;
 pub mod token;
 
 pub use cluster::{Cluster, Event, Stopped};
+pub use engines::Engines;
 pub use error::Error;
 pub use find::service_binary;
 pub use log_reader::LogReading;

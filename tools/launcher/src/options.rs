@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::engines::Engines;
 use crate::error::Error;
 use crate::service::Service;
 
@@ -15,6 +16,8 @@ pub struct Options {
     pub logics: usize,
     /// How many tasks.
     pub tasks: usize,
+    /// How many servers of each kind it stands on.
+    pub engines: Engines,
     /// Where data and logs go, used again when it exists; `None` = a temporary folder that is removed at the end.
     pub dir: Option<PathBuf>,
     /// Where the service binaries are; `None` = beside the running executable (or one folder up), else on PATH.
@@ -40,6 +43,7 @@ impl Default for Options {
             gateways: 1,
             logics: 1,
             tasks: 1,
+            engines: Engines::default(),
             dir: None,
             bin_dir: None,
             settings: Vec::new(),
@@ -66,7 +70,9 @@ impl Options {
             Service::Gateway => self.gateways,
             Service::Logic => self.logics,
             Service::Task => self.tasks,
-            Service::Nats | Service::Etcd | Service::Redis | Service::Postgres => 1,
+            Service::Nats | Service::Etcd | Service::Redis | Service::Sentinel | Service::Postgres => {
+                self.engines.count(service)
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ async fn ask(
         "{method} {path} HTTP/1.0\r\nHost: {host}\r\n{name}: {value}\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-    let bytes = within(timeout, exchange(&address, request.as_bytes(), None)).await?;
+    let bytes = within(timeout, exchange(&address, request.as_bytes(), |_| false)).await?;
     let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").ok_or(ProbeError::NotHttp)?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(ProbeError::NotHttp)?;
@@ -82,8 +82,33 @@ async fn ask(
 
 /// Sends `request` (may be empty) and returns the first line of the answer.
 pub(crate) async fn line(address: &str, request: &str, timeout: Duration) -> Result<String, ProbeError> {
-    let bytes = within(timeout, exchange(address, request.as_bytes(), Some(b'\n'))).await?;
+    let bytes = exchange_until(address, request, |said| said.contains(&b'\n'), timeout).await?;
     Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
+/// Sends a command of Redis whose answer is a text of several lines, and returns it.
+pub(crate) async fn bulk(address: &str, request: &str, timeout: Duration) -> Result<String, ProbeError> {
+    let whole = |said: &[u8]| {
+        let text = String::from_utf8_lossy(said);
+        let Some((length, rest)) = text.split_once("\r\n") else { return false };
+        // Something else than a text has one line.
+        length
+            .strip_prefix('$')
+            .and_then(|length| length.parse::<usize>().ok())
+            .is_none_or(|n| rest.len() >= n)
+    };
+    let bytes = exchange_until(address, request, whole, timeout).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Sends `request` and returns what came until it was `whole`, or ended.
+pub(crate) async fn exchange_until(
+    address: &str,
+    request: &str,
+    whole: impl Fn(&[u8]) -> bool,
+    timeout: Duration,
+) -> Result<Vec<u8>, ProbeError> {
+    within(timeout, exchange(address, request.as_bytes(), whole)).await
 }
 
 async fn within(
@@ -93,15 +118,15 @@ async fn within(
     Ok(tokio::time::timeout(timeout, work).await.map_err(|_| ProbeError::Late(timeout))??)
 }
 
-/// Reads up to and with `until`, else to the end.
-async fn exchange(address: &str, request: &[u8], until: Option<u8>) -> std::io::Result<Vec<u8>> {
+/// Reads until it is `whole`, else to the end.
+async fn exchange(address: &str, request: &[u8], whole: impl Fn(&[u8]) -> bool) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request).await?;
     // Bounded: what listens there may be anything.
     let mut stream = stream.take(PROBE_BYTES_MAX);
     let mut answer = Vec::new();
     while stream.read_buf(&mut answer).await? > 0 {
-        if until.is_some_and(|end| answer.contains(&end)) {
+        if whole(&answer) {
             break;
         }
     }

@@ -21,6 +21,8 @@ pub enum Service {
     Etcd,
     /// Redis.
     Redis,
+    /// Looks after a Redis with replicas.
+    Sentinel,
     /// PostgreSQL.
     Postgres,
 }
@@ -28,7 +30,7 @@ pub enum Service {
 impl Service {
     /// The services of Sluice itself.
     pub const SERVICES: [Self; 3] = [Self::Gateway, Self::Logic, Self::Task];
-    /// The servers it stands on.
+    /// The servers it stands on. Sentinels are beside them, where there are any.
     pub const STORES: [Self; 4] = [Self::Nats, Self::Etcd, Self::Redis, Self::Postgres];
 
     /// The name used in events, file names and settings.
@@ -41,20 +43,22 @@ impl Service {
             Self::Nats => "nats",
             Self::Etcd => "etcd",
             Self::Redis => "redis",
+            Self::Sentinel => "sentinel",
             Self::Postgres => "postgres",
         }
     }
 
-    /// Whether this is one of the servers that Sluice stands on.
+    /// Whether this is one of the servers that Sluice stands on, or looks after one.
     #[must_use]
     pub fn is_store(self) -> bool {
-        Self::STORES.contains(&self)
+        !Self::SERVICES.contains(&self)
     }
 
-    /// Name of one process, as people and log files have it: `logic-1` is the one with index 0; `nats`.
+    /// Name of one process, as people and log files have it: `logic-1` is the one with index 0; `nats`, and `nats-2`.
     #[must_use]
     pub fn name(self, index: usize) -> String {
-        if self.is_store() { self.as_str().to_owned() } else { format!("{self}-{}", index + 1) }
+        // Most clusters have one of each server: its name has no number.
+        if self.is_store() && index == 0 { self.as_str().to_owned() } else { format!("{self}-{}", index + 1) }
     }
 }
 
@@ -68,9 +72,9 @@ impl FromStr for Service {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = Self::SERVICES.into_iter().chain(Self::STORES);
+        let all = Self::SERVICES.into_iter().chain(Self::STORES).chain([Self::Sentinel]);
         all.into_iter().find(|service| service.as_str() == text).ok_or_else(|| {
-            format!("{text:?} is no service: gateway, logic, task, nats, etcd, redis or postgres")
+            format!("{text:?} is no service: gateway, logic, task, nats, etcd, redis, sentinel or postgres")
         })
     }
 }

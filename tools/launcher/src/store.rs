@@ -1,5 +1,7 @@
-//! The four servers: how each is started, asked whether it is ready, stopped and wiped. Data is as durable as the
+//! The servers, alone and as members of a group: how each is started, asked whether it is ready, stopped and wiped. Data is as durable as the
 //! design asks: PostgreSQL with fsync, the others may lose everything.
+
+mod group;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,6 +20,9 @@ use crate::probe;
 use crate::record::ProcessRecord;
 use crate::service::Service;
 
+use self::group::{Group, KEPT, conf, ports};
+pub(crate) use self::group::{PRIMARY, prepare};
+
 const INITDB: &str = "initdb";
 /// File beside the data of an etcd that was ready once.
 const READY: &str = "ready";
@@ -26,47 +31,56 @@ const READY: &str = "ready";
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) service: Service,
+    /// Which one of its group.
+    pub(crate) index: usize,
+    group: Group,
     binary: PathBuf,
     data: PathBuf,
     owner: Option<Owner>,
     /// Data that need not survive a power cut is written without waiting for the disk where nobody can tell.
     temporary: bool,
     port: Port,
-    /// etcd listens for peers too, even alone.
-    peer: Option<Port>,
+    /// Where members listen for each other; etcd does so even alone.
+    peer: Port,
 }
 
 impl Store {
     /// Finds the binary, claims ports, makes the data folder.
-    pub(crate) fn prepare(service: Service, folder: &Folder) -> Result<Self, Error> {
+    fn prepare(service: Service, index: usize, folder: &Folder, grouped: bool) -> Result<Self, Error> {
         let owner = if service == Service::Postgres { Owner::of_postgres()? } else { None };
-        Ok(Self {
-            service,
-            binary: find::server(service)?,
-            data: folder.data_of(service.as_str(), owner.as_ref())?,
-            owner,
-            temporary: folder.is_temporary(),
-            // Held as long as this lives, also while the server is down: it comes back to it.
-            port: Port::claim()?,
-            peer: if service == Service::Etcd { Some(Port::claim()?) } else { None },
-        })
+        let binary = find::server(service)?;
+        let data = folder.data_of(&service.name(index), owner.as_ref())?;
+        // Held as long as this lives, also while the server is down: it comes back to it.
+        let (port, peer) = ports(&data, grouped && service == Service::Etcd)?;
+        let (group, temporary) = (Group::default(), folder.is_temporary());
+        Ok(Self { service, index, group, binary, data, owner, temporary, port, peer })
     }
 
     /// The same server and data on ports of its own.
     pub(crate) fn elsewhere(&self) -> Result<Self, Error> {
         Ok(Self {
             service: self.service,
+            index: self.index,
+            group: self.group.clone(),
             binary: self.binary.clone(),
             data: self.data.clone(),
             owner: self.owner.clone(),
             temporary: self.temporary,
             port: Port::claim()?,
-            peer: if self.peer.is_some() { Some(Port::claim()?) } else { None },
+            peer: Port::claim()?,
         })
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port.number())
+    }
+
+    pub(crate) fn client_port(&self) -> u16 {
+        self.port.number()
+    }
+
+    fn peer_address(&self) -> String {
+        format!("127.0.0.1:{}", self.peer.number())
     }
 
     /// What services are given to reach it.
@@ -75,7 +89,7 @@ impl Store {
         match self.service {
             Service::Nats => format!("nats://{address}"),
             Service::Etcd => format!("http://{address}"),
-            Service::Redis => format!("redis://{address}"),
+            Service::Redis | Service::Sentinel => format!("redis://{address}"),
             Service::Postgres => format!("postgres://postgres@{address}/postgres"),
             Service::Gateway | Service::Logic | Service::Task => String::new(),
         }
@@ -90,7 +104,7 @@ impl Store {
     }
 
     pub(crate) fn port_is_free(&self) -> bool {
-        self.port.is_free() && self.peer.as_ref().is_none_or(Port::is_free)
+        self.port.is_free() && self.peer.is_free()
     }
 
     /// SIGTERM asks PostgreSQL to wait for its clients, for ever; SIGINT ends their sessions.
@@ -116,17 +130,14 @@ impl Store {
         let mut command = self.of(held::command(&self.binary));
         let port = self.port.number().to_string();
         match self.service {
-            // With its files in the folder: a restart keeps what a stream holds on disk, a wipe does not.
-            Service::Nats => {
-                command.args(["-a", "127.0.0.1", "-p", &port, "-js", "-sd"]).arg(&self.data);
+            Service::Nats => self.nats(&mut command, &port),
+            Service::Etcd => self.etcd(&mut command),
+            Service::Sentinel => {
+                command.arg(conf(self)).arg("--sentinel");
             }
-            Service::Etcd => {
-                let client = self.url();
-                let peer = format!("http://127.0.0.1:{}", self.peer.as_ref().map_or(0, Port::number));
-                command.args(["--name", "one", "--data-dir"]).arg(self.data.join("data"));
-                command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-                command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-                command.args(["--initial-cluster", &format!("one={peer}"), "--logger", "zap"]);
+            // Its role is in the file, where a failover changes it.
+            Service::Redis if !self.group.is_alone() => {
+                command.arg(conf(self));
             }
             Service::Redis => {
                 // Nothing on disk: Redis may forget everything, and a drill wants to see that it may.
@@ -154,11 +165,35 @@ impl Store {
         command
     }
 
+    /// With its files in the folder: a restart keeps what a stream holds on disk, a wipe does not.
+    fn nats(&self, command: &mut Command, port: &str) {
+        command.args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"]).arg(&self.data);
+        if !self.group.is_alone() {
+            let peer = format!("nats://{}", self.peer_address());
+            command.args(["--name", &self.service.name(self.index), "--cluster_name", PRIMARY]);
+            command.args(["--cluster", &peer, "--routes", &self.group.routes()]);
+        }
+    }
+
+    fn etcd(&self, command: &mut Command) {
+        let (client, peer) = (self.url(), format!("http://{}", self.peer_address()));
+        let (name, members) = if self.group.is_alone() {
+            ("one".to_owned(), format!("one={peer}"))
+        } else {
+            (self.service.name(self.index), self.group.initial_cluster())
+        };
+        command.args(["--name", &name, "--data-dir"]).arg(self.data.join("data"));
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &members, "--logger", "zap"]);
+    }
+
     /// What must be there before a start: PostgreSQL's cluster of databases. Of etcd, what must not be there.
     pub(crate) async fn initialise(&self, record: &ProcessRecord) -> Result<(), Error> {
         let data = self.data.join("data");
         // Killed before it had written that it is a member of its own cluster, etcd never elects a leader again.
-        if self.service == Service::Etcd && !self.data.join(READY).exists() {
+        // A member of a group the others go on with: it must not come back without what it has promised them.
+        if self.service == Service::Etcd && self.group.is_alone() && !self.data.join(READY).exists() {
             remove(&data)?;
         }
         // the version file is written last but for the first database: an interrupted initdb is begun again
@@ -210,6 +245,10 @@ impl Store {
             Service::Redis => {
                 probe::line(&self.address(), "PING\r\n", PROBE).await.map(|line| line == "+PONG")
             }
+            // Before it knows all of them, it could not bring about a failover.
+            Service::Sentinel => probe::bulk(&self.address(), "INFO sentinel\r\n", PROBE)
+                .await
+                .map(|said| said.contains("slaves=2,sentinels=3")),
             Service::Postgres => return self.postgres_is_ready().await,
             Service::Gateway | Service::Logic | Service::Task => return Ok(()),
         };
@@ -242,10 +281,29 @@ impl Store {
         }
     }
 
+    /// Whether it does what it is in its group for: a replica follows.
+    pub(crate) async fn has_joined(&self) -> Result<(), String> {
+        if self.service != Service::Redis || self.group.is_alone() {
+            return Ok(());
+        }
+        let said = probe::bulk(&self.address(), "INFO replication\r\n", PROBE).await;
+        let said = said.map_err(|error| error.to_string())?;
+        let joined = said.contains("role:master") || said.contains("master_link_status:up");
+        joined.then_some(()).ok_or_else(|| "it does not follow its primary yet".to_owned())
+    }
+
+    /// The port of the primary, as this sentinel has it.
+    pub(crate) async fn primary(&self) -> Option<u16> {
+        let said = probe::bulk(&self.address(), "INFO sentinel\r\n", PROBE).await.ok()?;
+        let (_, rest) = said.split_once("address=127.0.0.1:")?;
+        rest.split(',').next()?.parse().ok()
+    }
+
     /// Removes all data. The server must not run.
     pub(crate) fn wipe(&self) -> Result<(), Error> {
         let entries = std::fs::read_dir(&self.data).map_err(Error::file("cannot read", &self.data))?;
-        entries.flatten().try_for_each(|entry| remove(&entry.path()))
+        let data = entries.flatten().filter(|entry| !KEPT.iter().any(|kept| entry.file_name() == *kept));
+        data.map(|entry| entry.path()).try_for_each(|path| remove(&path))
     }
 
     /// Removes all keys of a running Redis.

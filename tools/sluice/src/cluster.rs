@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use sluice_launcher::{Cluster, Options, Setting};
 use sluice_program::secret::TokenSecret;
 
+use crate::engines::EngineArguments;
 use crate::signals::Signals;
 use commands::Commands;
 use output::Output;
@@ -25,6 +26,7 @@ use output::Output;
   sluice cluster --gateways 1 --logics 1 --tasks 1 --dir ./data
   sluice cluster --json --set gateway.drain.rate_per_s=50 --set all.etcd.lease_ttl_s=2
   sluice cluster --secure   # services show each other certificates
+  sluice cluster --etcds 3 --natses 3 --redis sentinel   # servers that outlive one of their own
   sluice cluster --gateways 0 --logics 0 --tasks 0   # the servers alone")]
 pub(crate) struct Arguments {
     /// How many gateways
@@ -36,6 +38,8 @@ pub(crate) struct Arguments {
     /// How many tasks
     #[arg(long, default_value_t = 2, value_name = "N")]
     tasks: usize,
+    #[command(flatten)]
+    engines: EngineArguments,
     /// Folder for data and logs, used again when it exists; without it a temporary one, removed at the end
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -66,6 +70,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         gateways: arguments.gateways,
         logics: arguments.logics,
         tasks: arguments.tasks,
+        engines: arguments.engines.engines(),
         dir: arguments.dir,
         bin_dir: arguments.bin_dir,
         settings: arguments.settings,

@@ -9,6 +9,7 @@ mod cluster;
 mod dev;
 #[cfg(feature = "servers")]
 mod drill;
+mod engines;
 #[cfg(test)]
 mod examples;
 mod health;

@@ -27,7 +27,7 @@ use crate::port::Port;
 use crate::probe;
 use crate::process::{Exit, Process};
 use crate::service::Service;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Stores, then logics, then the rest: gateways and tasks find a logic at once.
 pub(super) async fn launch(shared: &Arc<ClusterShared>) -> Result<(), Error> {
@@ -38,7 +38,9 @@ pub(super) async fn launch(shared: &Arc<ClusterShared>) -> Result<(), Error> {
     if shared.options.secure {
         certs::make_missing(&shared.certs())?;
     }
-    try_join_all(Service::STORES.map(|store| first_start_of_store(shared, store))).await?;
+    try_join_all(Service::STORES.map(|store| first_start_of(shared, store))).await?;
+    // They look for replicas at once, and then not for ten seconds.
+    first_start_of(shared, Service::Sentinel).await?;
     let all = |service: Service| (0..shared.options.count(service)).map(move |index| (service, index));
     for group in
         [all(Service::Logic).collect(), all(Service::Task).chain(all(Service::Gateway)).collect::<Vec<_>>()]
@@ -48,21 +50,34 @@ pub(super) async fn launch(shared: &Arc<ClusterShared>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A store finds its port on its first start: one that somebody else took meanwhile is exchanged.
-async fn first_start_of_store(shared: &Arc<ClusterShared>, service: Service) -> Result<Node, Error> {
+/// A store finds its port on its first start: one that somebody else took meanwhile is exchanged. Of a group all start
+/// together, since none is ready alone.
+async fn first_start_of(shared: &Arc<ClusterShared>, service: Service) -> Result<(), Error> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let store = Arc::new(Store::prepare(service, &shared.folder)?);
-        shared.state().stores.insert(service, Arc::clone(&store));
-        match start_store(shared, &store).await {
-            // Only if the port is the reason: a server that does not start on its own is shown to people.
-            Err(error) if tries < STORE_TRIES && !store.port_is_free() => {
+        let primary = shared.state().stores.get(&(Service::Redis, 0)).cloned();
+        let primary = primary.filter(|_| service == Service::Sentinel);
+        let count = shared.options.count(service);
+        let members = store::prepare(service, &shared.folder, count, primary.as_deref())?;
+        let members: Vec<Arc<Store>> = members.into_iter().map(Arc::new).collect();
+        for store in &members {
+            shared.state().stores.insert((service, store.index), Arc::clone(store));
+        }
+        match try_join_all(members.iter().map(|store| first_start(shared, store))).await {
+            // Only if the port is the reason: a server that does not start on its own is shown to people. Others of a
+            // group have its port written down.
+            Err(error) if count == 1 && tries < STORE_TRIES && !members[0].port_is_free() => {
                 tracing::warn!(%service, %error, "the port was taken, another one is tried");
             }
-            outcome => return outcome,
+            outcome => return outcome.map(drop),
         }
     }
+}
+
+async fn first_start(shared: &Arc<ClusterShared>, store: &Arc<Store>) -> Result<(), Error> {
+    let node = start_store(shared, store).await?;
+    wait_until(&node.process, node.process.name(), STORE_READY, || store.has_joined()).await
 }
 
 /// Starts what is missing: the given place, else that of one which has ended or is stopping, else one more.
@@ -79,13 +94,14 @@ pub(super) async fn replacement(
     // Two starts of one place would both become its process, and one of them would be forgotten.
     let place = place.ok_or_else(|| Error::System(format!("{service} is being started already")))?;
     let node = if service.is_store() {
-        let store = shared.state().stores.get(&service).cloned().ok_or(Error::NoSuch(service, 0))?;
+        let store = shared.state().stores.get(&(service, place.index)).cloned();
+        let store = store.ok_or(Error::NoSuch(service, place.index))?;
         // one that was killed a moment ago may not be reaped yet
-        let old = shared.state().nodes.get(&(service, 0)).cloned();
+        let old = shared.state().nodes.get(&(service, place.index)).cloned();
         if let Some(old) = old
             && old.wait_exit(REPLACE_LOOK).await.is_err()
         {
-            return Err(Error::System(format!("{service} runs already (pid {})", old.pid())));
+            return Err(Error::System(format!("{} runs already (pid {})", old.name(), old.pid())));
         }
         start_store(shared, &store).await?
     } else {
@@ -192,12 +208,11 @@ async fn is_stopping(node: &Node) -> bool {
 async fn start_store(shared: &Arc<ClusterShared>, store: &Arc<Store>) -> Result<Node, Error> {
     // Also at each later start: a wipe has removed it.
     store.initialise(&shared.record).await?;
-    let service = store.service;
-    let name = service.name(0);
-    let (process, _) = begin(shared, service, 0, store.command(), false)?;
+    let (service, index) = (store.service, store.index);
+    let (process, _) = begin(shared, service, index, store.command(), false)?;
     let addresses = Addresses { url: Some(store.url()), ..Addresses::default() };
-    let node = Node { service, index: 0, addresses, process };
-    wait_until(&node.process, &name, STORE_READY, || store.is_ready()).await?;
+    let node = Node { service, index, addresses, process };
+    wait_until(&node.process, node.process.name(), STORE_READY, || store.is_ready()).await?;
     store.note_ready()?;
     settle(shared, node)
 }
@@ -263,13 +278,14 @@ async fn start_service(shared: &Arc<ClusterShared>, service: Service, index: usi
 fn environment(shared: &ClusterShared, service: Service, index: usize) -> Vec<(String, String)> {
     // The settings of now: a process that is replaced is started with what was set since.
     let state = shared.state();
-    let url = |store: Service| state.stores.get(&store).map(|store| store.url()).unwrap_or_default();
+    let url = |store: Service| state.url(store);
     let mut values = vec![("admin.listen", "127.0.0.1:0".to_owned()), ("etcd.endpoints", url(Service::Etcd))];
     if matches!(service, Service::Gateway | Service::Logic) {
         values.push(("grpc.listen", "127.0.0.1:0".to_owned()));
     }
     if matches!(service, Service::Logic | Service::Task) {
         values.extend([("nats.url", url(Service::Nats)), ("redis.url", url(Service::Redis))]);
+        values.push(("nats.replicas", shared.options.engines.replicas().to_string()));
     }
     if service == Service::Logic {
         values.push(("postgres.url", url(Service::Postgres)));

@@ -19,7 +19,7 @@ use crate::port::Port;
 use crate::process::Process;
 use crate::record::ProcessRecord;
 use crate::service::Service;
-use crate::store::Store;
+use crate::store::{PRIMARY, Store};
 
 #[derive(Debug)]
 pub(super) struct ClusterShared {
@@ -38,7 +38,7 @@ pub(super) struct ClusterShared {
 pub(super) struct ClusterState {
     pub(super) stopping: bool,
     pub(super) settings: Vec<Setting>,
-    pub(super) stores: BTreeMap<Service, Arc<Store>>,
+    pub(super) stores: BTreeMap<(Service, usize), Arc<Store>>,
     /// Client ports of gateways by index: a replacement listens where its predecessor did.
     pub(super) ports: BTreeMap<usize, Arc<Port>>,
     /// How the logs of a place are read, where that is not as usual.
@@ -51,8 +51,29 @@ pub(super) struct ClusterState {
     pub(super) processes: Vec<(Service, Arc<Process>)>,
 }
 
+impl ClusterState {
+    pub(super) fn members(&self, service: Service) -> Vec<Arc<Store>> {
+        let members = self.stores.iter().filter(|((kind, _), _)| *kind == service);
+        members.map(|(_, store)| Arc::clone(store)).collect()
+    }
+
+    /// What services are given to reach a kind of server.
+    pub(super) fn url(&self, service: Service) -> String {
+        let all = |service, text: fn(&Store) -> String| {
+            let texts: Vec<String> = self.members(service).iter().map(|store| text(store)).collect();
+            texts.join(",")
+        };
+        if service == Service::Redis && !self.members(Service::Sentinel).is_empty() {
+            format!("redis+sentinel://{}/{PRIMARY}", all(Service::Sentinel, Store::address))
+        } else {
+            all(service, Store::url)
+        }
+    }
+}
+
 impl ClusterShared {
     pub(super) fn new(options: Options, token_secret: String) -> Result<Self, Error> {
+        options.engines.check()?;
         // Locked first: the record and the guard belong to whoever has the lock.
         let folder = Folder::open(options.dir.as_deref())?;
         let record = ProcessRecord::open(folder.path())?;
@@ -65,6 +86,11 @@ impl ClusterShared {
     /// Where the certificates of a secure cluster are.
     pub(super) fn certs(&self) -> PathBuf {
         self.folder.path().join("certs")
+    }
+
+    /// All members of a kind of server, in order.
+    pub(super) fn members(&self, service: Service) -> Vec<Arc<Store>> {
+        self.state().members(service)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, ClusterState> {

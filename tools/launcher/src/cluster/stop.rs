@@ -24,7 +24,14 @@ pub struct Stopped {
 const DROP_WAIT: Duration = Duration::from_secs(2);
 
 /// The order in which nobody waits for one that is gone.
-const ORDER: [&[Service]; 4] = [&[Service::Gateway], &[Service::Task], &[Service::Logic], &Service::STORES];
+const ORDER: [&[Service]; 5] = [
+    &[Service::Gateway],
+    &[Service::Task],
+    &[Service::Logic],
+    // Before the servers: they would begin a failover.
+    &[Service::Sentinel],
+    &Service::STORES,
+];
 
 pub(super) async fn all(shared: &ClusterShared) -> Stopped {
     // Before the list is taken: what starts from now on is refused, so that nobody is missed.
@@ -52,7 +59,7 @@ pub(super) async fn all(shared: &ClusterShared) -> Stopped {
 
 /// Which signal asks it to stop, and how long it may take.
 pub(super) fn manner(shared: &ClusterShared, service: Service) -> (Signal, Duration) {
-    match shared.state().stores.get(&service) {
+    match shared.state().stores.get(&(service, 0)) {
         Some(store) => (store.stop_signal(), STORE_STOP),
         None => (Signal::SIGTERM, SERVICE_STOP),
     }

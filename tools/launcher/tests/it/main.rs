@@ -1,6 +1,7 @@
 //! The launcher against the real servers. Nothing is skipped: a missing server is a failure that says how to get it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod groups;
 mod stores;
 
 use sluice_launcher::{Cluster, Options};

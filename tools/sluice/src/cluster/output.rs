@@ -79,10 +79,17 @@ impl Output {
     }
 }
 
+const GROUPS: [(&str, Service); 4] = [
+    ("natses", Service::Nats),
+    ("etcds", Service::Etcd),
+    ("redises", Service::Redis),
+    ("sentinels", Service::Sentinel),
+];
+
 fn first_line(cluster: &Cluster) -> serde_json::Value {
     // Programs read these names: `docs/operations.md` shows them, so they only grow.
     let store = |service| cluster.node(service, 0);
-    json!({
+    let mut line = json!({
         "gateways": cluster.nodes(Service::Gateway),
         "logics": cluster.nodes(Service::Logic),
         "tasks": cluster.nodes(Service::Task),
@@ -92,12 +99,23 @@ fn first_line(cluster: &Cluster) -> serde_json::Value {
         "postgres": store(Service::Postgres),
         "token_secret": cluster.token_secret(),
         "certs": cluster.certs(),
-    })
+    });
+    // Of a group the first is above already, where whoever knows of one server looks.
+    for (name, service) in GROUPS {
+        let members = cluster.nodes(service);
+        if members.len() > 1 {
+            line[name] = json!(members);
+        }
+    }
+    if !cluster.nodes(Service::Sentinel).is_empty() {
+        line["redis_url"] = json!(cluster.url(Service::Redis));
+    }
+    line
 }
 
 fn table(cluster: &Cluster) -> String {
     let mut rows = String::from("\n  process       pid      address\n");
-    for service in Service::SERVICES.into_iter().chain(Service::STORES) {
+    for service in Service::SERVICES.into_iter().chain(Service::STORES).chain([Service::Sentinel]) {
         for node in cluster.nodes(service) {
             let addresses = &node.addresses;
             let admin = addresses.admin.as_ref().map(|admin| format!("admin {admin}"));

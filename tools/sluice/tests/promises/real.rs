@@ -1,6 +1,7 @@
 //! The real ground: processes of every service on servers of their own, and what only that has.
 
 mod command;
+mod leaders;
 mod machines;
 mod outages;
 mod presence;

@@ -13,7 +13,11 @@ use crate::record::{Observer, judge, sender};
 
 /// Load on two gateways while `trouble` happens; returns the longest silence any observer saw.
 async fn silence_during(trouble: impl AsyncFnOnce(&Real)) -> Duration {
-    let cluster = Real::start(2, 1, 1).await;
+    silence_on(Real::start(2, 1, 1).await, trouble).await
+}
+
+/// The same on this cluster, which has two gateways.
+pub(super) async fn silence_on(cluster: Real, trouble: impl AsyncFnOnce(&Real)) -> Duration {
     let mut observers = Vec::new();
     for n in 0..2 {
         observers.push(

@@ -1,0 +1,142 @@
+//! Members of a group: how they find each other, and what is written down for them. It starts none.
+
+use std::path::Path;
+
+use super::Store;
+use crate::error::Error;
+use crate::folder::Folder;
+use crate::port::Port;
+use crate::service::Service;
+
+/// What sentinels call the primary.
+pub(crate) const PRIMARY: &str = "sluice";
+/// File beside the data with the ports of a member that others have written down.
+const PORTS: &str = "ports";
+/// What a server of Redis and a sentinel read, and write their roles to.
+const CONF: &str = "redis.conf";
+/// What a wipe leaves: it is no data.
+pub(super) const KEPT: [&str; 2] = [PORTS, CONF];
+/// A sentinel takes a server for dead after this long without an answer, milliseconds.
+const DOWN_AFTER_MS: u32 = 1_000;
+/// A failover that does not come about is begun again after twice this, milliseconds.
+const FAILOVER_MS: u32 = 3_000;
+
+/// What a member knows of the others; of one that is alone, nothing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Group {
+    /// Where members listen for each other, in order.
+    peers: Vec<String>,
+}
+
+impl Group {
+    pub(super) fn is_alone(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// `nats://a,nats://b`
+    pub(super) fn routes(&self) -> String {
+        let routes: Vec<String> = self.peers.iter().map(|peer| format!("nats://{peer}")).collect();
+        routes.join(",")
+    }
+
+    /// `etcd=http://a,etcd-2=http://b`
+    pub(super) fn initial_cluster(&self) -> String {
+        let members = self.peers.iter().enumerate();
+        let members = members.map(|(index, peer)| format!("{}=http://{peer}", Service::Etcd.name(index)));
+        members.collect::<Vec<_>>().join(",")
+    }
+}
+
+/// All of a kind, of which there may be one. `primary`: the Redis that sentinels look after first.
+pub(crate) fn prepare(
+    service: Service,
+    folder: &Folder,
+    count: usize,
+    primary: Option<&Store>,
+) -> Result<Vec<Store>, Error> {
+    let stores = (0..count).map(|index| Store::prepare(service, index, folder, count > 1));
+    let mut stores = stores.collect::<Result<Vec<_>, _>>()?;
+    if count > 1 {
+        let group = Group { peers: stores.iter().map(Store::peer_address).collect() };
+        stores.iter_mut().for_each(|store| store.group = group.clone());
+    }
+    let primary = primary.or(stores.first()).map_or(0, |store| store.port.number());
+    for store in &stores {
+        write_conf(store, primary)?;
+    }
+    Ok(stores)
+}
+
+/// Ports for clients and peers; those of before, if others have them written down in their data.
+pub(super) fn ports(data: &Path, kept: bool) -> Result<(Port, Port), Error> {
+    if !kept {
+        return Ok((Port::claim()?, Port::claim()?));
+    }
+    let file = data.join(PORTS);
+    let Ok(text) = std::fs::read_to_string(&file) else {
+        let (client, peer) = (Port::claim()?, Port::claim()?);
+        let text = format!("{} {}\n", client.number(), peer.number());
+        std::fs::write(&file, text).map_err(Error::file("cannot write", &file))?;
+        return Ok((client, peer));
+    };
+    let mut numbers = text.split_whitespace().map_while(|number| number.parse::<u16>().ok());
+    let mut next = || numbers.next().map(Port::at).transpose().map(Option::flatten);
+    match (next()?, next()?) {
+        (Some(client), Some(peer)) => Ok((client, peer)),
+        (None, _) | (_, None) => Err(Error::NoPort(format!(
+            "the members of etcd know each other by the ports in {}, and they are taken: end who has them, or give \
+             another folder",
+            file.display()
+        ))),
+    }
+}
+
+/// Anew for each cluster: nothing that Redis holds outlives one.
+fn write_conf(store: &Store, primary: u16) -> Result<(), Error> {
+    let port = store.port.number();
+    let common = format!("bind 127.0.0.1\nport {port}\ndir \"{}\"\n", store.data.display());
+    let own = match store.service {
+        Service::Redis if store.group.is_alone() => return Ok(()),
+        Service::Redis => {
+            let role =
+                if port == primary { String::new() } else { format!("replicaof 127.0.0.1 {primary}\n") };
+            // Replicas are there at once: a failover may be wanted in the next second.
+            format!("save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n{role}")
+        }
+        Service::Sentinel => format!(
+            "sentinel monitor {PRIMARY} 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds {PRIMARY} {DOWN_AFTER_MS}\n\
+             sentinel failover-timeout {PRIMARY} {FAILOVER_MS}\n"
+        ),
+        Service::Nats
+        | Service::Etcd
+        | Service::Postgres
+        | Service::Gateway
+        | Service::Logic
+        | Service::Task => {
+            return Ok(());
+        }
+    };
+    let file = conf(store);
+    std::fs::write(&file, common + &own).map_err(Error::file("cannot write", &file))
+}
+
+pub(super) fn conf(store: &Store) -> std::path::PathBuf {
+    store.data.join(CONF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_etcd_keep_the_ports_that_others_know_them_by() {
+        let folder = tempfile::tempdir().unwrap();
+        let numbers = |(client, peer): &(Port, Port)| (client.number(), peer.number());
+        let first = ports(folder.path(), true).unwrap();
+        let before = numbers(&first);
+        assert!(ports(folder.path(), true).unwrap_err().to_string().contains("another folder"), "in use");
+        drop(first);
+        assert_eq!(numbers(&ports(folder.path(), true).unwrap()), before);
+    }
+}

@@ -1,0 +1,31 @@
+//! How many servers of each kind a private Sluice stands on, as options of `cluster` and `drill`. It starts nothing.
+
+use sluice_launcher::Engines;
+
+#[derive(clap::Args)]
+pub(crate) struct EngineArguments {
+    /// Members of etcd: 1, 3 or 5
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    etcds: usize,
+    /// NATS servers: 1, 3 or 5; the stream has three copies where there are as many
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    natses: usize,
+    /// What Redis is
+    #[arg(long, value_enum, default_value_t = RedisKind::Single)]
+    redis: RedisKind,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum RedisKind {
+    /// One server
+    Single,
+    /// A primary, two replicas, three sentinels
+    Sentinel,
+}
+
+impl EngineArguments {
+    pub(crate) fn engines(&self) -> Engines {
+        let sentinel = matches!(self.redis, RedisKind::Sentinel);
+        Engines { etcds: self.etcds, natses: self.natses, sentinel }
+    }
+}
