@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 use sluice_judge::verdict::{AnomalyKind, Verdict};
-use sluice_launcher::{Service, service_binary};
+use sluice_launcher::{Engines, Service, service_binary};
 use sluice_lifecycle::error_chain;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -126,6 +126,7 @@ async fn one(
         plan: setup.plan(seed),
         // Two of each: with one, what another would do wrongly is not done at all.
         counts: [2, 2, 2],
+        engines: Engines::default(),
         bin_dir: Some(bin_dir.to_owned()),
         settings,
         habits: setup.habits.iter().map(|name| (*name).to_owned()).collect(),

@@ -38,6 +38,8 @@ pub enum FaultKind {
     Roll(Role),
     /// SIGKILL.
     Kill(Role),
+    /// SIGKILL to the member that leads a group of servers, which stays away until another one does.
+    KillLeader(Role),
     /// SIGKILL while it stops.
     KillStopping(Role),
     /// SIGKILL to one process of each service at once.
@@ -107,6 +109,7 @@ impl fmt::Display for FaultKind {
             Self::TermEvery(role) => write!(f, "term every {role}"),
             Self::Roll(role) => write!(f, "roll {role}"),
             Self::Kill(role) => write!(f, "kill {role}"),
+            Self::KillLeader(role) => write!(f, "kill leader of {role}"),
             Self::KillStopping(role) => write!(f, "kill stopping {role}"),
             Self::KillOneOfEach => f.write_str("kill one of each"),
             Self::KillEvery(role) => write!(f, "kill every {role}"),
@@ -176,6 +179,7 @@ impl FaultInjector<'_> {
             FaultKind::TermEvery(role) => self.term_every(role).await?,
             FaultKind::Roll(role) => vec![self.roll(role).await?],
             FaultKind::Kill(role) => vec![self.kill(role).await?],
+            FaultKind::KillLeader(role) => vec![self.kill_leader(role).await?],
             FaultKind::KillStopping(role) => vec![self.kill_stopping(role).await?],
             FaultKind::KillOneOfEach => {
                 let places = Role::SERVICES.map(|role| self.pick(role));

@@ -104,7 +104,8 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.role.is_store() || self.role == Role::Dev {
+        // Of a group the first has no number either: most clusters have one of each server.
+        if (self.role.is_store() && self.index == 0) || self.role == Role::Dev {
             write!(f, "{}", self.role)
         } else {
             write!(f, "{}-{}", self.role, self.index + 1)
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn places_are_read_as_they_are_written() {
-        for text in ["gateway-1", "logic-2", "task-12", "redis", "postgres", "dev"] {
+        for text in ["gateway-1", "logic-2", "task-12", "redis", "etcd-3", "postgres", "dev"] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
         assert_eq!("gateway".parse::<Place>().unwrap().to_string(), "gateway-1");

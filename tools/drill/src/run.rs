@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rand::RngExt;
 use sluice_judge::verdict::Verdict;
-use sluice_launcher::Setting;
+use sluice_launcher::{Engines, Setting};
 use sluice_report::measure::measure;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +55,8 @@ pub struct Options {
     pub plan: Plan,
     /// How many gateways, logics and tasks a cluster of our own has.
     pub counts: [usize; 3],
+    /// How many servers of each kind it stands on.
+    pub engines: Engines,
     /// Where the service binaries are, unless beside this one or on PATH.
     pub bin_dir: Option<PathBuf>,
     /// Settings of the services of a cluster of our own.
@@ -91,6 +93,7 @@ impl Options {
         if !self.given.is_empty() {
             self.given.check()?;
         }
+        self.engines.check()?;
         refuse_used(&self.dir)?;
         // Before anything is started: a typing error must not cost the minute that a cluster takes.
         if let Some(name) = self.habits.iter().find(|name| Habit::named(name).is_none()) {
@@ -117,7 +120,13 @@ impl Options {
         // A cluster of our own leaves out what only a given one can do without a word: nobody asked for it
         // there. Whoever gives a deployment is told what he did not get, and why.
         let own = self.given.is_empty();
-        let refuses = |kind: FaultKind| if own { kind.needs_given() } else { self.given.refuses(kind) };
+        let refuses = |kind: FaultKind| {
+            if own {
+                kind.needs_given().or_else(|| kind.needs_engines(self.engines))
+            } else {
+                self.given.refuses(kind)
+            }
+        };
         let (kinds, refused): (Vec<FaultKind>, Vec<FaultKind>) =
             asked.into_iter().partition(|kind| refuses(*kind).is_none());
         let why: Vec<String> = refused
@@ -191,6 +200,7 @@ impl FaultKind {
             | Self::TermStarting(_)
             | Self::TermEvery(_)
             | Self::Kill(_)
+            | Self::KillLeader(_)
             | Self::KillStopping(_)
             | Self::KillOneOfEach
             | Self::KillEvery(_)
@@ -207,6 +217,22 @@ impl FaultKind {
             | Self::LogStuck(_) => return None,
         };
         Some(format!("it needs a deployment that is given, with {option}"))
+    }
+
+    /// Why servers that are made up so are no good for it; `None` = they are.
+    fn needs_engines(self, engines: Engines) -> Option<String> {
+        let leads = |role: Role| role.service().is_some_and(|service| engines.has_leader(service));
+        if let Self::KillLeader(role) = self
+            && !leads(role)
+        {
+            return Some("it needs several: --etcds 3, --natses 3, --redis sentinel".to_owned());
+        }
+        // A proxy leads to one server.
+        if matches!(self, Self::Cut(..)) && engines != Engines::default() {
+            return Some("links are cut in a cluster with one of each server".to_owned());
+        }
+        // Which server holds the copy, and which is the primary then, is for sentinels to say.
+        (self == Self::OldRedis && engines.sentinel).then(|| "it needs a Redis that is alone".to_owned())
     }
 }
 
@@ -351,6 +377,17 @@ fn forget(dir: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leader_is_killed_where_there_is_one() {
+        let groups = Engines { etcds: 3, natses: 1, sentinel: true };
+        let refused = |kind: FaultKind, engines| kind.needs_engines(engines).is_some();
+        for (role, of_groups) in [(Role::Etcd, false), (Role::Redis, false), (Role::Nats, true)] {
+            assert!(refused(FaultKind::KillLeader(role), Engines::default()), "{role}");
+            assert_eq!(refused(FaultKind::KillLeader(role), groups), of_groups, "{role}");
+        }
+        assert!(refused(FaultKind::OldRedis, groups) && !refused(FaultKind::OldRedis, Engines::default()));
+    }
 
     #[test]
     fn parts_are_alike_and_complete() {

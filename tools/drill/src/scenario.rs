@@ -56,7 +56,11 @@ const NAMES: [(&str, Scenario, &str); 14] = [
     ("roll", Scenario::Roll, "every service is replaced, one by one"),
     ("crash", Scenario::Crash, "processes are killed, alone and together"),
     ("freeze", Scenario::Freeze, "processes stand still, up to twice their lease"),
-    ("stores", Scenario::Stores, "NATS, etcd, Redis and PostgreSQL restart, stand still, forget"),
+    (
+        "stores",
+        Scenario::Stores,
+        "NATS, etcd, Redis and PostgreSQL restart, stand still, forget, lose their leader",
+    ),
     ("network", Scenario::Network, "links are cut, swallow bytes or crawl"),
     ("storm", Scenario::Storm, "all gateways go at once"),
     (
@@ -195,7 +199,10 @@ fn freeze() -> Vec<FaultKind> {
 }
 
 fn stores() -> Vec<FaultKind> {
-    let mut kinds = each(&Role::FORGETFUL, &[FaultKind::Restart, FaultKind::Kill, FaultKind::Wipe]);
+    let mut kinds = each(
+        &Role::FORGETFUL,
+        &[FaultKind::Restart, FaultKind::Kill, FaultKind::KillLeader, FaultKind::Wipe],
+    );
     for role in Role::FORGETFUL.into_iter().chain([Role::Postgres]) {
         kinds.extend([
             FaultKind::Freeze(role, FreezeLength::Short),

@@ -15,6 +15,7 @@ use sluice_program::output;
 use sluice_program::secret::TokenSecret;
 use tokio_util::sync::CancellationToken;
 
+use crate::engines::EngineArguments;
 use crate::paste;
 use crate::signals::Signals;
 use crate::target::trust;
@@ -98,6 +99,8 @@ struct Own {
     /// How many tasks
     #[arg(long, default_value_t = 2, value_name = "N")]
     tasks: usize,
+    #[command(flatten)]
+    engines: EngineArguments,
     /// Where the service binaries are, unless beside this one or on PATH
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
@@ -150,6 +153,7 @@ Examples:
   sluice drill mix --report drill.html
   sluice drill crash --rounds 300 --seed 7   # in parts, one after the other
   sluice drill mix --only 'term logic' --only 'freeze gateway'
+  sluice drill stores --etcds 3 --natses 3 --redis sentinel --only leader
   sluice drill herd   # 10,000 clients come back, again and again
   sluice drill herd --crowd 500 --only 'kill gateway' --habit churner
   sluice drill --check drill-7
@@ -276,6 +280,7 @@ impl Arguments {
             },
             habits: self.habits,
             counts: [self.own.gateways, self.own.logics, self.own.tasks],
+            engines: self.own.engines.engines(),
             bin_dir: self.own.bin_dir,
             settings: self.own.settings,
             given,

@@ -218,8 +218,8 @@ impl FaultInjector<'_> {
     /// SIGTERM to everything in random order, stores included; then everything starts again on the same data.
     pub(super) async fn all_at_once(&mut self) -> anyhow::Result<Vec<FaultRecord>> {
         let services: Vec<Place> = Role::SERVICES.iter().flat_map(|role| self.target.places(*role)).collect();
-        let stores: Vec<Place> =
-            Role::FORGETFUL.into_iter().chain([Role::Postgres]).map(Place::only).collect();
+        let stores = Role::FORGETFUL.into_iter().chain([Role::Postgres]);
+        let stores: Vec<Place> = stores.flat_map(|role| self.target.places(role)).collect();
         let mut order = [&*services, &*stores].concat();
         // In any order: no stop may hang on who hears of it first.
         order.shuffle(&mut self.rng);

@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rand::RngExt;
 use sluice_judge::record::FaultRecord;
 use sluice_launcher::{Service, Signal};
 use sluice_lifecycle::error_chain;
 use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::process::add_note;
 use super::{FaultInjector, STOP_WAIT};
@@ -24,16 +24,41 @@ use crate::target::own::Own;
 const AGE_MS: std::ops::Range<u64> = 1_500..3_500;
 /// Longest copy of a store.
 const COPY: Duration = Duration::from_secs(60);
+/// A group of servers has another leader within this: NATS takes four to nine seconds for each election.
+const TAKEN_OVER: Duration = Duration::from_secs(40);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
 /// Longest question to a store.
 const ASK: Duration = Duration::from_secs(10);
 
 impl FaultInjector<'_> {
     pub(super) async fn restart(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
-        let place = Place::only(role);
+        let place = self.pick(role).unwrap_or(Place::only(role));
         let mut fault = self.begin(place);
         // PostgreSQL takes it for a stop without haste: the one that follows is what hits.
         fault.hit = self.target.signal(place, Signal::SIGTERM).await || role == Role::Postgres;
         self.stop_store(place).await?;
+        self.target.start(place).await?;
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+
+    /// The leader dies, another one takes over, and the old one comes back as one of the others.
+    pub(super) async fn kill_leader(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
+        let (Target::Own(own), Some(service)) = (self.target, role.service()) else {
+            return Ok(self.begin(role));
+        };
+        let Some(index) = leader_but(own, service, None).await else {
+            return Ok(self.missed(role, &anyhow!("nobody leads")));
+        };
+        let place = Place { role, index };
+        let mut fault = self.begin(place);
+        fault.hit = self.target.signal(place, Signal::SIGKILL).await;
+        let killed = Instant::now();
+        self.target.ended(place, STOP_WAIT).await.with_context(|| format!("{place} does not die"))?;
+        let next = leader_but(own, service, Some(index)).await;
+        let next = next.with_context(|| format!("nobody leads {role} after {TAKEN_OVER:?}"))?;
+        fault.note = format!("{} leads after {} ms", service.name(next), killed.elapsed().as_millis());
         self.target.start(place).await?;
         self.heal(&mut fault);
         Ok(fault)
@@ -144,6 +169,21 @@ impl FaultInjector<'_> {
         let mut fault = self.begin(role);
         fault.note = format!("not done: {}", error_chain(why.as_ref()));
         fault
+    }
+}
+
+/// The member that leads, as soon as there is one that is not this.
+async fn leader_but(own: &Own, service: Service, not: Option<usize>) -> Option<usize> {
+    let until = Instant::now() + TAKEN_OVER;
+    loop {
+        let leader = own.cluster().leader(service).await;
+        if leader.is_some() && leader != not {
+            return leader;
+        }
+        if Instant::now() >= until {
+            return None;
+        }
+        sleep(LOOK).await;
     }
 }
 

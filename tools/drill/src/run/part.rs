@@ -108,6 +108,7 @@ impl RunPart<'_> {
             gateways,
             logics,
             tasks,
+            engines: options.engines,
             dir: self.dir.join("cluster"),
             bin_dir: options.bin_dir.clone(),
             settings: options.settings.clone(),

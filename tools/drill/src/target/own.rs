@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::future::try_join_all;
-use sluice_launcher::{Cluster, Exit, Node, Options, Port, Service, Setting, Signal, service_binary};
+use sluice_launcher::{
+    Cluster, Engines, Exit, Node, Options, Port, Service, Setting, Signal, service_binary,
+};
 
 use super::{Ended, Ending};
 use crate::links::{Link, Links};
@@ -25,6 +27,8 @@ pub struct ClusterWanted {
     pub logics: usize,
     /// How many tasks.
     pub tasks: usize,
+    /// How many servers of each kind.
+    pub engines: Engines,
     /// Folder of data and logs.
     pub dir: PathBuf,
     /// Where the service binaries are, unless beside this one or on PATH.
@@ -68,6 +72,7 @@ impl Own {
             gateways: wanted.gateways,
             logics: wanted.logics,
             tasks: wanted.tasks,
+            engines: wanted.engines,
             dir: Some(wanted.dir.clone()),
             bin_dir: wanted.bin_dir.clone(),
             log_readers: wanted.log_readers,

@@ -33,6 +33,7 @@ impl Wanted {
             }
             FaultKind::Disconnect(_) | FaultKind::Roll(_) | FaultKind::Sessions => None,
             FaultKind::TermStarting(_)
+            | FaultKind::KillLeader(_)
             | FaultKind::AllAtOnce
             | FaultKind::Wipe(_)
             | FaultKind::OldRedis
