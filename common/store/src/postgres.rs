@@ -62,7 +62,10 @@ impl PgStore {
     /// [`StoreError::Misconfigured`]: will not get better by itself, the text names the fix. Any other: the server
     /// was not reached in time, try again.
     pub async fn connect(config: PgConfig) -> Result<Self, StoreError> {
-        migrations::migrate_with(&config.access()).await?;
+        let dialer = Dialer::new(config)?;
+        // By the same list: whoever dials next begins with the server that was found, not with those that are silent.
+        migrations::migrate_on(dialer.servers()).await?;
+        let config = &dialer.config;
         let store = Self {
             // Pools of one: groups of a lane would wait for each other anyway, on their rooms' locks.
             lanes: (0..config.lanes()).map(|_| Pool::new("commit", Kind::Durable, 1)).collect(),
@@ -72,7 +75,7 @@ impl PgStore {
             // Its own, so that it says nothing of how long the lanes are.
             probes: Pool::new("probe", Kind::Durable, 1),
             trim_from: Mutex::default(),
-            dialer: Dialer::new(config)?,
+            dialer,
         };
         // A connection that cannot read is found now, not by the first client.
         store.epoch().await?;

@@ -59,7 +59,11 @@ fn presence(cluster: &Cluster) -> RedisPresence {
 
 /// Stops or continues PostgreSQL with all its backends: the postmaster alone only takes no new connections.
 pub fn signal_postgres(cluster: &Cluster, signal: Signal) {
-    let postmaster = cluster.store(Service::Postgres).pid();
+    signal_family(cluster.store(Service::Postgres).pid(), signal);
+}
+
+/// Of a postmaster and all that it has started.
+pub fn signal_family(postmaster: u32, signal: Signal) {
     let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
     for pid in [postmaster.to_string().as_str()].into_iter().chain(children.split_whitespace()) {
         // A backend may have ended meanwhile.

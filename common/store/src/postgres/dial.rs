@@ -75,6 +75,11 @@ impl Dialer {
         Ok(Self { config, servers, epochs: Epochs::default() })
     }
 
+    /// Whom it dials.
+    pub(super) fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
     /// Opens a checked connection and learns its epoch. The caller sets the deadline.
     pub(super) async fn dial(&self, kind: Kind) -> Result<ServingConnection, StoreError> {
         let mut conn = self.servers.open().await?;

@@ -36,11 +36,10 @@ const BEGIN: &str = "begin; set local statement_timeout = '25s'; set local lock_
 /// # Errors
 /// Nothing was changed, except if the answer to the commit was lost; run it again.
 pub async fn migrate(url: &str) -> Result<(), StoreError> {
-    migrate_with(&PgAccess::at(url)).await
+    migrate_on(&Servers::new(&PgAccess::at(url))?).await
 }
 
-pub(super) async fn migrate_with(access: &PgAccess) -> Result<(), StoreError> {
-    let servers = Servers::new(access)?;
+pub(super) async fn migrate_on(servers: &Servers) -> Result<(), StoreError> {
     let work = async {
         let mut conn = servers.open().await?;
         apply(&mut conn).await?;

@@ -2,21 +2,26 @@
 //! answer, and all goes on by itself.
 
 use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-use nix::unistd::{Uid, User, chown};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, User, chown};
 use sluice_launcher::{Cluster, Service};
-use sluice_proto::grpc::Outcome::{self, NotStored, Stored};
+use sluice_proto::grpc::Outcome::{self, Duplicate, NotStored, Stored, Unknown};
 use sluice_proto::grpc::PublishItem;
 use sluice_proto::grpc::logic_client::LogicClient;
 use sluice_service::clock::Clock;
+use sluice_testing::free_port;
+use tempfile::TempDir;
+use tonic::Code;
 
 use super::{Logic, urls};
-use crate::rig::{Caller, get, item, outcomes, publish};
-use crate::stores::{eventually, stores};
+use crate::rig::{Caller, get, item, outcomes, publish, within};
+use crate::stores::{eventually, signal_family, stores};
 
 /// Until readiness, log and metric say it.
 const SAID_WITHIN: Duration = Duration::from_secs(3);
@@ -244,6 +249,92 @@ async fn a_full_disk_is_said_and_left_behind() {
     assert!(status == 503 && said.contains("free space"), "{status} {said}");
     std::fs::remove_file(disk.filler()).unwrap();
     bed.recovers("53100").await;
+}
+
+/// A standby that every commit waits for.
+struct Standby {
+    child: Child,
+    _dir: TempDir,
+}
+
+impl Standby {
+    async fn of(bed: &Bed) -> Self {
+        let program = bed.cluster.store_program(Service::Postgres).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (data, original) = (dir.path().join("data"), bed.cluster.store_data(Service::Postgres).unwrap());
+        let original = original.join("data");
+        ran(Command::new(program.with_file_name("pg_basebackup"))
+            .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--dbname"])
+            .args([bed.cluster.store(Service::Postgres).url(), "--pgdata"])
+            .arg(&data));
+        ran(Command::new("chown").args(["-R", "--reference"]).args([&original, &data]));
+        let owner = original.metadata().unwrap();
+        let mut command = Command::new(program);
+        command.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-k", "", "-p", &free_port().to_string()]);
+        command.uid(owner.uid()).gid(owner.gid()).current_dir(&data);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let standby = Self { child, _dir: dir };
+        bed.sql("alter system set synchronous_standby_names = '*'");
+        bed.sql("select pg_reload_conf()");
+        let follows = "select count(*) from pg_stat_replication where sync_state = 'sync'";
+        eventually("it acknowledges", async || {
+            let output = psql(&bed.url()).args(["-At", "-c", follows]).output().unwrap();
+            output.stdout == b"1\n"
+        })
+        .await;
+        standby
+    }
+
+    fn signal(&self, signal: Signal) {
+        signal_family(self.child.id(), signal);
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGCONT);
+        drop(kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGQUIT));
+        drop(self.child.wait());
+    }
+}
+
+fn ran(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_frozen_standby_is_said_and_left_behind() {
+    let mut bed = Bed::start().await;
+    let standby = Standby::of(&bed).await;
+    assert_eq!(bed.publish("1").await, Stored);
+    let item = bed.item("news", "1");
+    let begun = Instant::now();
+    standby.signal(Signal::SIGSTOP);
+    let said = async {
+        eventually("not ready", async || bed.readyz().await.0 == 503).await;
+        eventually("logged", async || {
+            bed.metric("sluice_logic_dependency_failures_total{dependency=\"postgres\"} 1").await
+        })
+        .await;
+        assert!(begun.elapsed() < SAID_WITHIN, "{:?}", begun.elapsed());
+        assert!(bed.metric("sluice_logic_store_up 0").await);
+        let (_, why) = bed.readyz().await;
+        assert!(why.contains("synchronous_standby_names"), "{why}");
+    };
+    let mut caller = bed.caller.clone();
+    let asked = caller.publish(within(Duration::from_secs(2), call(vec![item.clone()])));
+    // It waits in the server, and may yet be stored: nobody is told anything else.
+    match tokio::join!(asked, said).0 {
+        Ok(reply) => assert_eq!(outcomes(reply.get_ref()), [Unknown]),
+        Err(status) => assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status}"),
+    }
+    standby.signal(Signal::SIGCONT);
+    eventually("it is ready again", async || bed.readyz().await.0 == 200).await;
+    let again = bed.send(vec![item]).await;
+    assert!([[Duplicate], [Stored]].iter().any(|right| again == right), "{again:?}");
+    bed.recovers("synchronous_standby_names").await;
 }
 
 /// A session that keeps a room locked until it is dropped.

@@ -1,8 +1,10 @@
 //! A PostgreSQL that lets in only whom it knows, over TLS; and several of which one is the primary.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sluice_store::postgres::{PgAccess, PgConfig, PgStore, new_epoch_with, probe};
 use sluice_store::{Store as _, StoreError};
@@ -129,4 +131,20 @@ async fn of_several_hosts_the_primary_is_found_also_after_a_failover() {
     assert_eq!(publish(&store, messages("a", 2)).await, [Is::Old(1), Is::New(2)]);
     let refused = PgStore::connect(PgConfig::new("postgres://a,b/x?target_session_attrs=standby")).await;
     assert!(matches!(refused, Err(StoreError::Misconfigured(why)) if why.contains("use read-write")));
+}
+
+/// Each silent host costs its second, once: more of them than a call has seconds.
+#[tokio::test]
+async fn hosts_that_say_nothing_are_passed_over() {
+    let primary = PgServer::start_fresh().await;
+    // The system accepts for them, and nobody ever reads.
+    let silent: Vec<TcpListener> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports = silent.iter().map(|listener| listener.local_addr().unwrap().port()).chain([primary.port]);
+    let hosts: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+    let url = format!("postgres://postgres@{}/postgres?sslmode=disable", hosts.join(","));
+    let begun = Instant::now();
+    let store = PgStore::connect(PgConfig::new(url)).await.unwrap();
+    let took = begun.elapsed();
+    assert!((Duration::from_secs(4)..Duration::from_secs(7)).contains(&took), "{took:?}");
+    assert_eq!(publish(&store, messages("a", 1)).await, [Is::New(1)]);
 }
