@@ -16,7 +16,7 @@ pub(crate) fn run(mut control: Control, name: &str, place: &Place) -> anyhow::Re
     dial::raise_file_limit()?;
     let habit = Habit::named(name).with_context(|| format!("there is no habit {name:?}"))?;
     let target = Target {
-        address: place.address,
+        to: place.address.into(),
         tag: place.tag.clone(),
         token: Box::new(|user| token::of(&place.secret, user).ok()),
     };

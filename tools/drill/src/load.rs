@@ -28,7 +28,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 pub use counters::Progress;
-pub use crowd::address;
+pub use crowd::destination;
 pub use plan::{ClientKind, ClientRole, ClientSpec, Plan, Summary};
 pub use shared::Endpoints;
 pub use zipf::Zipf;

@@ -8,9 +8,9 @@ mod people;
 mod timers;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::destination::Destination;
 use crate::driver::{Driver, Ready};
 use crate::frame;
 use crate::server_frame::ServerFrame;
@@ -28,12 +28,12 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 pub type Token = Box<dyn Fn(&str) -> Option<String> + Send>;
 
 /// A gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Gateway {
     /// As people write it.
     pub url: String,
     /// Where it is.
-    pub address: SocketAddr,
+    pub to: Destination,
 }
 
 /// What happens to a client. `conn` counts its connections from 1.
@@ -258,11 +258,10 @@ impl Crowd {
     fn dial(&mut self, client: usize, witness: &mut impl Witness) -> io::Result<()> {
         let Some((gateway, user)) = self.people.next_gateway(client, &self.gateways) else { return Ok(()) };
         let token = (self.token)(user).or_else(|| self.people.token_of(client));
-        let host = gateway.address.to_string();
-        let first = frame::request(&host, token.as_deref());
+        let first = frame::request(&gateway.to.host, token.as_deref());
         let connection = self.people.connection(client, &gateway.url);
         let serial = connection.serial;
-        match self.driver.dial(gateway.address, first, connection) {
+        match self.driver.dial_with(&gateway.to, None, first, connection) {
             Ok(key) => {
                 self.people.dialled(client, key);
                 self.people.timers.add(Instant::now() + CONNECT_WITHIN, Timer::Connect(key, serial));

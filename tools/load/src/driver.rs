@@ -7,8 +7,10 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 
+use crate::destination::Destination;
 use crate::dial::dial;
 use crate::socket::{Gone, Heard, Socket};
+use crate::transport::Transport;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 256 * 1024;
@@ -71,26 +73,26 @@ impl<T> Driver<T> {
     /// # Errors
     /// When the system has no socket or port left.
     pub fn dial(&mut self, address: SocketAddr, first: Vec<u8>, state: T) -> io::Result<usize> {
-        self.dial_with(address, None, first, state)
+        self.dial_with(&address.into(), None, first, state)
     }
 
-    /// The same with a receive buffer of so many bytes.
+    /// The same to wherever it leads, with a receive buffer of so many bytes.
     ///
     /// # Errors
     /// As [`Driver::dial`].
     pub fn dial_with(
         &mut self,
-        address: SocketAddr,
+        to: &Destination,
         receive_buffer: Option<usize>,
         first: Vec<u8>,
         state: T,
     ) -> io::Result<usize> {
-        let mut stream = dial(address, self.dialled, receive_buffer)?;
+        let mut stream = dial(to.address, self.dialled, receive_buffer)?;
         self.dialled += 1;
         let entry = self.entries.vacant_entry();
         let (key, interest) = (entry.key(), Interest::READABLE | Interest::WRITABLE);
         self.poll.registry().register(&mut stream, Token(key), interest)?;
-        entry.insert((Socket::new(stream, first), state));
+        entry.insert((Socket::new(Transport::new(stream, to.tls.as_ref())?, first), state));
         Ok(key)
     }
 

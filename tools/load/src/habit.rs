@@ -16,11 +16,11 @@ mod unconnected;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::destination::Destination;
 use crate::driver::{Driver, Ready};
 use crate::frame;
 use crate::socket::{Gone, Heard};
@@ -44,7 +44,7 @@ pub type Token<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
 /// Where a habit is lived out, and with which tokens.
 pub struct Target<'a> {
     /// The gateway.
-    pub address: SocketAddr,
+    pub to: Destination,
     /// What names of rooms and users begin with.
     pub tag: String,
     /// Gives a user a token that may read and write everything; `None`: anonymous.
@@ -252,10 +252,9 @@ impl Running {
                 return Ok(());
             }
             self.due.pop_front();
-            let host = target.address.to_string();
             let user = format!("{}-{n}", target.tag);
             let token = (self.profile.first != First::Nameless).then(|| (target.token)(&user)).flatten();
-            let mut first = frame::request(&host, token.as_deref());
+            let mut first = frame::request(&target.to.host, token.as_deref());
             self.behaviour.begin(n);
             let mut place = Place { n, speaks: false, queued: false, is_done: false };
             match self.profile.first {
@@ -269,7 +268,7 @@ impl Running {
             // who does not read is felt sooner with a small buffer of the system
             let bytes = first.len() as u64;
             let buffer = (n >= self.profile.readers).then_some(UNREAD_BUFFER_BYTES);
-            match self.driver.dial_with(target.address, buffer, first, place) {
+            match self.driver.dial_with(&target.to, buffer, first, place) {
                 Ok(_) => {
                     self.totals.dialled += 1;
                     self.totals.written += bytes;
@@ -392,8 +391,8 @@ fn store(target: &Target<'_>, frames: &[Vec<u8>]) -> io::Result<()> {
     }
     let (mut driver, mut ready, mut answers) = (Driver::<()>::new()?, Vec::new(), 0);
     let token = (target.token)(&format!("{}-prepares", target.tag));
-    let first = frame::request(&target.address.to_string(), token.as_deref());
-    let key = driver.dial(target.address, first, ())?;
+    let first = frame::request(&target.to.host, token.as_deref());
+    let key = driver.dial_with(&target.to, None, first, ())?;
     let (begun, mut trouble) = (Instant::now(), None);
     while answers < frames.len() {
         driver.wait(Some(TURN), &mut ready)?;

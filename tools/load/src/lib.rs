@@ -6,6 +6,7 @@
 
 pub mod comeback;
 pub mod crowd;
+pub mod destination;
 pub mod dial;
 pub mod driver;
 pub mod frame;
@@ -13,6 +14,8 @@ pub mod habit;
 pub mod samples;
 pub mod server_frame;
 pub mod socket;
+mod transport;
 
 pub use crowd::Crowd;
+pub use destination::Destination;
 pub use driver::Driver;

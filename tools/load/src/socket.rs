@@ -2,11 +2,9 @@
 //! a frame is under way. It knows nothing of what frames say.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
-
-use mio::net::TcpStream;
 
 use crate::frame;
+use crate::transport::Transport;
 
 /// Longest answer to an upgrade.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -54,7 +52,7 @@ impl std::fmt::Display for Gone {
 /// A connection that is being made, or is.
 #[derive(Debug)]
 pub struct Socket {
-    pub(crate) stream: TcpStream,
+    transport: Transport,
     upgraded: bool,
     /// Half a frame.
     rest: Vec<u8>,
@@ -63,10 +61,10 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Of a stream that connects; `first` is written as soon as it has.
+    /// Of a transport that connects; `first` is written as soon as it has.
     #[must_use]
-    pub fn new(stream: TcpStream, first: Vec<u8>) -> Self {
-        Self { stream, upgraded: false, rest: Vec::new(), out: first, written: 0 }
+    pub(crate) fn new(transport: Transport, first: Vec<u8>) -> Self {
+        Self { transport, upgraded: false, rest: Vec::new(), out: first, written: 0 }
     }
 
     /// Where frames are queued.
@@ -77,12 +75,12 @@ impl Socket {
     /// Whether nothing waits to be written.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        self.out.is_empty()
+        self.out.is_empty() && !self.transport.holds_bytes()
     }
 
     /// Ends our half of the connection.
     pub fn finish(&self) {
-        self.stream.shutdown(Shutdown::Write).ok(); // one that broke shows at the next read
+        self.transport.finish();
     }
 
     /// Writes what is queued, as far as the socket takes it; returns how many bytes that was. `keep`: the buffer will
@@ -93,7 +91,7 @@ impl Socket {
     pub fn flush(&mut self, keep: bool) -> Result<usize, Gone> {
         let mut count = 0;
         while self.written < self.out.len() {
-            match self.stream.write(&self.out[self.written..]) {
+            match self.transport.write(&self.out[self.written..]) {
                 Ok(some) => {
                     self.written += some;
                     count += some;
@@ -101,6 +99,11 @@ impl Socket {
                 Err(error) if is_not_yet(&error) => return Ok(count),
                 Err(error) => return Err(Gone::Broken(error.to_string())),
             }
+        }
+        match self.transport.flush() {
+            Err(error) if !is_not_yet(&error) => return Err(Gone::Broken(error.to_string())),
+            // The session of TLS has it: not ours to write again.
+            Ok(()) | Err(_) => {}
         }
         self.written = 0;
         if keep {
@@ -129,7 +132,7 @@ impl Socket {
                 buffer.resize(kept * 2, 0); // a page of history is larger than what comes at once
             }
             buffer[..kept].copy_from_slice(&self.rest);
-            match self.stream.read(&mut buffer[kept..]) {
+            match self.transport.read(&mut buffer[kept..]) {
                 Ok(0) => return Err(Gone::Broken("the server closed the connection".into())),
                 Ok(count) => {
                     reads += 1;
@@ -141,7 +144,8 @@ impl Socket {
                         self.rest = Vec::new();
                     }
                     // Unless the other end has closed, which is told once: its last bytes are read to the end.
-                    if kept + count < buffer.len() && !ended {
+                    let emptied = self.transport.is_emptied_by_short_reads() && kept + count < buffer.len();
+                    if emptied && !ended {
                         return Ok(reads); // a short read of a stream: empty, the next bytes are a new event
                     }
                 }

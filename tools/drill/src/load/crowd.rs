@@ -1,13 +1,14 @@
 //! The crowd of a load: thousands of clients on one thread, driven by [`sluice_load::Crowd`], that only read. What
 //! happens to each is written down as for everybody else.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::anyhow;
+use sluice_client::Trust;
 use sluice_judge::record::ClientEvent;
+use sluice_load::Destination;
 use sluice_load::crowd::{Crowd, Event, Gateway};
 use sluice_load::dial::raise_file_limit;
 use sluice_load::server_frame::ServerFrame;
@@ -53,7 +54,8 @@ pub(super) fn live(shared: &Arc<LoadShared>, members: Vec<Member>) -> anyhow::Re
         crowd.join(&member.spec.user, &member.spec.rooms);
     }
     let mut changes = shared.endpoints.changes();
-    crowd.set_gateways(gateways(&changes.borrow_and_update())?);
+    let trust = shared.endpoints.trust();
+    crowd.set_gateways(gateways(&changes.borrow_and_update(), &trust)?);
     let (members_len, mut looked) = (members.len(), Instant::now());
     let gathered = vec![false; members_len];
     let mut members = Members { shared, members, gathered };
@@ -73,7 +75,7 @@ pub(super) fn live(shared: &Arc<LoadShared>, members: Vec<Member>) -> anyhow::Re
         }
         // Addresses change with each gateway that is replaced: who comes back must know the new ones.
         if changes.has_changed().unwrap_or(false) {
-            crowd.set_gateways(gateways(&changes.borrow_and_update())?);
+            crowd.set_gateways(gateways(&changes.borrow_and_update(), &trust)?);
         }
     }
     let until = Instant::now() + LEAVE_WITHIN;
@@ -87,18 +89,16 @@ pub(super) fn live(shared: &Arc<LoadShared>, members: Vec<Member>) -> anyhow::Re
     Ok(())
 }
 
-fn gateways(urls: &[String]) -> anyhow::Result<Vec<Gateway>> {
-    urls.iter().map(|url| Ok(Gateway { url: url.clone(), address: address(url)? })).collect()
+fn gateways(urls: &[String], trust: &Trust) -> anyhow::Result<Vec<Gateway>> {
+    urls.iter().map(|url| Ok(Gateway { url: url.clone(), to: destination(url, trust)? })).collect()
 }
 
-/// Where a gateway listens.
+/// Where a gateway listens, and whose certificate is taken for its own.
 ///
 /// # Errors
 /// When the URL names no host that is known.
-pub fn address(url: &str) -> anyhow::Result<SocketAddr> {
-    let host = url.trim_start_matches("ws://").split('/').next().unwrap_or_default();
-    let address = host.to_socket_addrs().ok().and_then(|mut all| all.next());
-    address.with_context(|| format!("{url:?} is no address of the form ws://host:port/path"))
+pub fn destination(url: &str, trust: &Trust) -> anyhow::Result<Destination> {
+    Destination::of(url, &trust.config()).map_err(|why| anyhow!(why))
 }
 
 impl Members<'_> {
@@ -149,8 +149,11 @@ mod tests {
     #[test]
     fn gateways_are_found_by_their_urls() {
         let urls = ["ws://127.0.0.1:81/ws".to_owned(), "ws://127.0.0.1:82/ws".to_owned()];
-        let found = gateways(&urls).unwrap();
-        assert_eq!(found.iter().map(|it| it.address.port()).collect::<Vec<_>>(), [81, 82]);
-        assert!(gateways(&["nonsense".to_owned()]).unwrap_err().to_string().contains("ws://host:port"));
+        let trust = Trust::default();
+        let found = gateways(&urls, &trust).unwrap();
+        assert_eq!(found.iter().map(|it| it.to.address.port()).collect::<Vec<_>>(), [81, 82]);
+        assert!(
+            gateways(&["nonsense".to_owned()], &trust).unwrap_err().to_string().contains("ws://host:port")
+        );
     }
 }

@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Options;
 use super::token::token;
-use crate::load::address;
+use crate::load::destination;
 use crate::target::Target;
 
 /// What the names of a habit's rooms and users begin with.
@@ -42,11 +42,11 @@ impl Neighbours {
         let url = target.endpoints().into_iter().next().context("there is no gateway")?;
         for habit in options.habits.iter().filter_map(|name| Habit::named(name)) {
             let (stop, secret) = (Arc::clone(&neighbours.stop), target.token_secret().to_owned());
-            let (address, tag) = (address(&url)?, tag(seed, habit.name));
+            let (to, tag) = (destination(&url, &options.given.trust)?, tag(seed, habit.name));
             let (ready, prepared) = oneshot::channel();
             let live = move || {
                 let token = Box::new(move |user: &str| token(&secret, user));
-                let target = habit::Target { address, tag, token };
+                let target = habit::Target { to, tag, token };
                 let running = habit.prepare(&target)?;
                 ready.send(()).ok(); // nobody waits any more: the run is over
                 running.run(&target, || stop.load(Relaxed))

@@ -90,7 +90,8 @@ fn the_last_word_about_coming_back_counts() {
 #[test]
 fn who_is_refused_by_all_comes_when_the_first_of_them_said() {
     let mut people = two_rooms();
-    let gateways = ["a", "b"].map(|url| Gateway { url: url.into(), address: ([127, 0, 0, 1], 1).into() });
+    let gateways = ["a", "b"]
+        .map(|url| Gateway { url: url.into(), to: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into() });
     let now = Instant::now();
     let refused = |people: &mut People, key: usize, after_s: u64| {
         let url = people.next_gateway(0, &gateways).map(|(gateway, _)| gateway.url.clone()).unwrap();
