@@ -105,7 +105,7 @@ fn fix_of(said: &str) -> Option<String> {
             "it is a replica: name the primary in redis.url, or its sentinels by redis+sentinel://"
                 .to_owned(),
         )
-    } else if has(&["MOVED", "CROSSSLOT", "CLUSTERDOWN", "NON LOCAL KEY"]) {
+    } else if has(&["MOVED:", "CROSSSLOT", "CLUSTERDOWN", "NON LOCAL KEY"]) {
         Some(NO_CLUSTER.to_owned())
     } else {
         NAMES.fix(said)

@@ -16,15 +16,21 @@ struct Bed {
 impl Bed {
     /// Ready for a failover: every sentinel knows the replicas and the other sentinels.
     async fn start() -> Self {
-        let primary = TestServer::start(ServerKind::Redis).await;
-        let replica_of = format!("127.0.0.1 {}", primary.port());
-        let port = primary.port();
+        // A primary waits for more replicas otherwise.
+        let args = ["--repl-diskless-sync-delay", "0"].map(str::to_owned).to_vec();
+        let primary = TestServer::start_with(ServerKind::Redis, args.clone()).await;
+        let (port, of) = (primary.port(), primary.port().to_string());
         let mut bed = Self { servers: vec![primary], sentinels: Vec::new() };
         for _ in 0..2 {
-            let args = ["--replicaof", &replica_of, "--repl-diskless-sync-delay", "0"];
-            let args = args.map(str::to_owned).to_vec();
+            let follow = ["--replicaof", "127.0.0.1", of.as_str()].map(str::to_owned);
+            let args = [follow.as_slice(), args.as_slice()].concat();
             bed.servers.push(TestServer::start_with(ServerKind::Redis, args).await);
         }
+        // Sentinels look for replicas at once, and then not for ten seconds.
+        let info =
+            async || ask::<String>(&bed.servers[0], "INFO", &["replication"]).await.unwrap_or_default();
+        let online = async || info().await.matches("state=online").count() == 2;
+        eventually("both follow", LONG, online).await;
         for _ in 0..3 {
             let mut sentinel = TestServer::sentinel(port);
             sentinel.run().await;
@@ -170,12 +176,8 @@ async fn a_password_of_the_sentinels_is_one_of_its_own() {
     let primary = TestServer::start(ServerKind::Redis).await;
     let mut guarded = TestServer::sentinel(primary.port());
     guarded.run().await;
-    let set: String = ask(&guarded, "CONFIG", &["SET", "requirepass", "hush"]).await.unwrap_or_default();
-    // Sentinels of before 7 have no `CONFIG SET` for it, but take users.
-    if set != "OK" {
-        let user = ["SETUSER", "default", "resetpass", ">hush"];
-        assert_eq!(ask::<String>(&guarded, "ACL", &user).await.as_deref(), Some("OK"));
-    }
+    let only = ["SETUSER", "default", "resetpass", ">hush"];
+    assert_eq!(ask::<String>(&guarded, "ACL", &only).await.as_deref(), Some("OK"));
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("password");
     std::fs::write(&file, "hush\n").unwrap();
