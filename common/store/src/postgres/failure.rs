@@ -47,7 +47,7 @@ pub(super) fn dial_error(error: &sqlx::Error) -> StoreError {
         });
     };
     let code = server.code().unwrap_or_default();
-    match fix_of(&code) {
+    match fix_of(&code).or_else(|| pooler_fix(&code, server.message())) {
         Some(fix) => StoreError::Misconfigured(format!("{}; {fix}", server.message())),
         None => StoreError::RolledBack { sqlstate: code.into_owned(), message: server.message().to_owned() },
     }
@@ -72,6 +72,20 @@ fn fix_of(sqlstate: &str) -> Option<&'static str> {
         "3D000" => Some("create the database, or correct its name in postgres.url"),
         "42P01" | "42883" => Some("the schema is missing: start logic once, which makes it"),
         "42501" => Some("grant the role of postgres.url ownership of the database's schema"),
+        _ => None,
+    }
+}
+
+/// The same where something stands between that hands sessions around, or takes no parameter it does not know.
+fn pooler_fix(sqlstate: &str, said: &str) -> Option<&'static str> {
+    match sqlstate {
+        "42P05" | "26000" => {
+            Some("let nothing share sessions between logic and PostgreSQL (PgBouncer: pool_mode = session)")
+        }
+        // A pooler says everything with this code; the rest may pass by itself.
+        "08P01" if said.contains("startup parameter") => Some(
+            "let the pooler pass over what the driver asks for (PgBouncer: ignore_startup_parameters = extra_float_digits)",
+        ),
         _ => None,
     }
 }
@@ -133,6 +147,14 @@ mod tests {
         }
         assert_eq!(class("23505"), Class::Unknown);
         assert_eq!(class("SLU01"), Class::TooLate);
+    }
+
+    #[test]
+    fn what_a_pooler_breaks_names_its_setting() {
+        let fix = |code, said| pooler_fix(code, said).unwrap_or_default();
+        assert!(fix("42P05", "prepared statement \"sqlx_s_1\" already exists").contains("pool_mode = session"));
+        assert!(fix("08P01", "unsupported startup parameter: extra_float_digits").contains("ignore_startup"));
+        assert_eq!(fix("08P01", "query_wait_timeout"), "", "it may pass");
     }
 
     #[test]
