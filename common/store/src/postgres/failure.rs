@@ -152,7 +152,9 @@ mod tests {
     #[test]
     fn what_a_pooler_breaks_names_its_setting() {
         let fix = |code, said| pooler_fix(code, said).unwrap_or_default();
-        assert!(fix("42P05", "prepared statement \"sqlx_s_1\" already exists").contains("pool_mode = session"));
+        assert!(
+            fix("42P05", "prepared statement \"sqlx_s_1\" already exists").contains("pool_mode = session")
+        );
         assert!(fix("08P01", "unsupported startup parameter: extra_float_digits").contains("ignore_startup"));
         assert_eq!(fix("08P01", "query_wait_timeout"), "", "it may pass");
     }
