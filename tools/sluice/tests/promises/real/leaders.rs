@@ -4,26 +4,40 @@
 use std::time::Duration;
 
 use sluice_launcher::{Engines, Options, Service};
-use tokio::time::Instant;
 
 use super::Real;
 use super::outages::silence_on;
-use crate::kit::SOON;
+use crate::kit::{SOON, until};
+
+/// The member that leads and lives, as soon as there is one.
+async fn leader(cluster: &Real, service: Service) -> usize {
+    let mut found = None;
+    until("one leads", SOON * 3, async || {
+        found = cluster.leader(service).await;
+        let lives = |index| cluster.node(service, index).is_some_and(|node| node.exited().is_none());
+        found = found.filter(|index| lives(*index));
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+/// Kills it; returns which one it was.
+async fn kill_leader(cluster: &Real, service: Service) -> usize {
+    let index = leader(cluster, service).await;
+    let node = cluster.node(service, index).unwrap();
+    assert!(node.kill());
+    node.exit().await;
+    index
+}
 
 /// The longest silence that anybody saw.
 async fn silence_without_leader(service: Service, engines: Engines) -> Duration {
     let cluster = Real::with(Options { gateways: 2, engines, ..Options::default() }).await;
     silence_on(cluster, async |cluster| {
-        let old = cluster.leader(service).await.expect("one leads");
-        let node = cluster.node(service, old).unwrap();
-        assert!(node.kill());
-        let killed = Instant::now();
-        node.exit().await;
-        while cluster.leader(service).await.is_none_or(|now| now == old) {
-            assert!(killed.elapsed() < SOON * 3, "nobody follows {service}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        println!("another {service} leads after {:?}", killed.elapsed());
+        let old = kill_leader(cluster, service).await;
+        let new = leader(cluster, service).await;
+        assert_ne!(old, new);
         cluster.start_at(service, old).await.unwrap();
     })
     .await
@@ -50,29 +64,18 @@ async fn the_primary_of_redis_dies() {
     assert!(silence < Duration::from_secs(3), "silent for {silence:?}");
 }
 
-/// All groups in one cluster, as it would be run.
+/// All groups in one cluster, as it would be run, and all at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_leader_dies_in_one_cluster() {
+    let groups = [Service::Nats, Service::Redis, Service::Etcd];
     let engines = Engines { etcds: 3, natses: 3, sentinel: true };
-    let cluster =
-        Real::with(Options { gateways: 2, logics: 2, tasks: 2, engines, ..Options::default() }).await;
-    let silence = silence_on(cluster, async |cluster| {
-        for service in [Service::Nats, Service::Redis, Service::Etcd] {
-            let leader = cluster.leader(service).await.expect("one leads");
-            let node = cluster.node(service, leader).unwrap();
-            assert!(node.kill());
-            node.exit().await;
+    let options = Options { gateways: 2, logics: 2, tasks: 2, engines, ..Options::default() };
+    let silence = silence_on(Real::with(options).await, async |cluster| {
+        for service in groups {
+            kill_leader(cluster, service).await;
         }
-        for service in [Service::Nats, Service::Redis, Service::Etcd] {
-            let until = Instant::now() + SOON * 3;
-            while cluster
-                .leader(service)
-                .await
-                .is_none_or(|now| cluster.node(service, now).is_none_or(|node| node.exited().is_some()))
-            {
-                assert!(Instant::now() < until, "nobody follows {service}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+        for service in groups {
+            leader(cluster, service).await;
         }
     })
     .await;
