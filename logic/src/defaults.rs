@@ -67,6 +67,9 @@ pub const PROBE_EVERY: Duration = Duration::from_millis(500);
 pub const STORE_CLOCK_BOUND: Duration = Duration::from_secs(DEDUPE_MIN.as_secs() / 4);
 /// A store that does not answer the probe within this is unreachable.
 pub const PROBE_WITHIN: Duration = Duration::from_secs(1);
+/// A commit that does not end within this is not taken, unless one of a group has ended meanwhile. With [`PROBE_EVERY`], 500
+/// ms until the dependency is looked at and 1.5 s until it counts as lost, 2.9 s at most.
+pub const COMMIT_WITHIN: Duration = Duration::from_millis(400);
 
 /// Outbox rows older than this were not handed over, or their deletion was lost. Ten times
 /// [`NOTED_EVERY`], or the sweep would announce what was announced.

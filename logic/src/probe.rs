@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::defaults::{PROBE_EVERY, PROBE_WITHIN};
+use crate::defaults::{COMMIT_WITHIN, PROBE_EVERY, PROBE_WITHIN};
 use crate::metrics::Metrics;
 use commits::Commits;
 
@@ -201,9 +201,9 @@ impl Probe {
             Box::pin(async move { store.probe_commit(thorough).await })
         });
         // Kept when it is late: one that hangs holds a session of the server, and so would each that follows.
-        let Ok(tried) = timeout(PROBE_WITHIN, under_way).await else {
+        let Ok(tried) = timeout(COMMIT_WITHIN, under_way).await else {
             return Err(format!(
-                "the store answers, but a commit does not end within {PROBE_WITHIN:?}: look for a standby that does not \
+                "the store answers, but a commit does not end within {COMMIT_WITHIN:?}: look for a standby that does not \
                  acknowledge (synchronous_standby_names), and for a disk that does not write"
             ));
         };

@@ -272,6 +272,8 @@ impl Standby {
         let owner = original.metadata().unwrap();
         let mut command = Command::new(program);
         command.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-k", "", "-p", &free_port().to_string()]);
+        // Not fewer than the primary has, or it refuses to follow.
+        command.args(["-c", "max_connections=1000"]);
         command.uid(owner.uid()).gid(owner.gid()).current_dir(&data);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let standby = Self { child, _dir: dir };
