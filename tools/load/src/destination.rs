@@ -68,7 +68,8 @@ mod tests {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
-    use sluice_testing::Pki;
+    use sluice_testing::{Authority, TlsFiles};
+    use tempfile::TempDir;
 
     use super::*;
     use crate::frame::{self, TEXT};
@@ -83,17 +84,22 @@ mod tests {
         Arc::new(rustls::crypto::ring::default_provider())
     }
 
-    fn trusting(pki: &Pki) -> Arc<ClientConfig> {
+    /// A certificate for 127.0.0.1 of an authority of its own.
+    fn files(dir: &TempDir, name: &str) -> TlsFiles {
+        Authority::in_dir(dir.path(), name).issue("127.0.0.1")
+    }
+
+    fn trusting(files: &TlsFiles) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&pki.ca).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_file(&files.ca).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         Arc::new(config.unwrap().with_root_certificates(roots).with_no_client_auth())
     }
 
     /// A server of one connection: upgrades it, reads `want` bytes more, answers with one large frame and one small.
-    fn serve(pki: &Pki, want: usize) -> (String, std::thread::JoinHandle<std::io::Result<()>>) {
-        let chain = vec![CertificateDer::from_pem_file(&pki.cert).unwrap()];
-        let key = PrivateKeyDer::from_pem_file(&pki.key).unwrap();
+    fn serve(files: &TlsFiles, want: usize) -> (String, std::thread::JoinHandle<std::io::Result<()>>) {
+        let chain = vec![CertificateDer::from_pem_file(&files.cert).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
         let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let config = config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -118,7 +124,7 @@ mod tests {
         (url, serving)
     }
 
-    /// Runs one client until `is_done` says so; what ended it, if something did.
+    /// Runs one client until it has heard the small frame; what ended it before, if something did.
     fn run(to: &Destination, question: &[u8], heard: &mut Vec<usize>) -> Option<String> {
         let mut driver = Driver::<()>::new().unwrap();
         let first = frame::request(&to.host, None);
@@ -143,12 +149,12 @@ mod tests {
     #[test]
     fn frames_of_every_size_pass_through_tls() {
         let dir = tempfile::tempdir().unwrap();
-        let pki = Pki::new(dir.path(), "gateway");
+        let files = files(&dir, "gateway");
         // More than the system takes at once: the rest goes when it can.
         let question = vec![b'q'; 4 * ANSWER];
-        let (url, serving) = serve(&pki, question.len());
+        let (url, serving) = serve(&files, question.len());
         let mut heard = Vec::new();
-        let ended = run(&Destination::of(&url, &trusting(&pki)).unwrap(), &question, &mut heard);
+        let ended = run(&Destination::of(&url, &trusting(&files)).unwrap(), &question, &mut heard);
         assert_eq!((ended, heard), (None, vec![ANSWER, 3]));
         serving.join().unwrap().unwrap();
     }
@@ -156,9 +162,9 @@ mod tests {
     #[test]
     fn a_certificate_of_nobody_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let (pki, other) = (Pki::new(dir.path(), "gateway"), Pki::new(dir.path(), "other"));
-        let (url, serving) = serve(&pki, 0);
-        let ended = run(&Destination::of(&url, &trusting(&other)).unwrap(), b"", &mut Vec::new());
+        let (ours, theirs) = (files(&dir, "gateway"), files(&dir, "other"));
+        let (url, serving) = serve(&ours, 0);
+        let ended = run(&Destination::of(&url, &trusting(&theirs)).unwrap(), b"", &mut Vec::new());
         assert!(ended.as_deref().is_some_and(|why| why.contains("certificate")), "{ended:?}");
         serving.join().unwrap().unwrap_err();
     }
@@ -166,7 +172,7 @@ mod tests {
     #[test]
     fn urls_are_read() {
         let dir = tempfile::tempdir().unwrap();
-        let trust = trusting(&Pki::new(dir.path(), "any"));
+        let trust = trusting(&files(&dir, "any"));
         let of = |url: &str| Destination::of(url, &trust);
         let plain = of("ws://127.0.0.1:81/ws").unwrap();
         assert_eq!((plain.address.port(), &*plain.host, plain.tls.is_none()), (81, "127.0.0.1:81", true));

@@ -296,7 +296,7 @@ impl Standby {
 impl Drop for Standby {
     fn drop(&mut self) {
         self.signal(Signal::SIGCONT);
-        drop(kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGQUIT));
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGQUIT).ok();
         drop(self.child.wait());
     }
 }

@@ -11,6 +11,7 @@ use sluice_drill::run::{self, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given;
 use sluice_judge::record::{FaultRecord, Leftovers, RunRecord, Sample, StoreRow};
+use sluice_launcher::Engines;
 use tokio_util::sync::CancellationToken;
 
 fn options(dir: &Path) -> Options {
@@ -21,6 +22,7 @@ fn options(dir: &Path) -> Options {
         only: Vec::new(),
         plan: Plan { seed: 5, clients: 20, rate_per_s: 50, rooms: 5, ..Plan::default() },
         counts: [2, 2, 1],
+        engines: Engines::default(),
         bin_dir: None,
         settings: Vec::new(),
         habits: Vec::new(),

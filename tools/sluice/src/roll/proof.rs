@@ -8,6 +8,7 @@ use sluice_drill::load::Plan;
 use sluice_drill::run::{self, During, Options, Outcome};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given::Wanted;
+use sluice_launcher::Engines;
 use sluice_program::output;
 use sluice_program::secret::TokenSecret;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,7 @@ impl Proof {
             only: Vec::new(),
             plan: Plan { seed, clients: self.clients, rate_per_s: self.rate, ..Plan::default() },
             counts: [0; 3],
+            engines: Engines::default(),
             bin_dir: None,
             settings: Vec::new(),
             habits: Vec::new(),

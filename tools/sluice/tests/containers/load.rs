@@ -8,7 +8,7 @@ use sluice_drill::run::{self, During, Intervention, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given::Wanted;
 use sluice_drill::target::{Ended, Ending};
-use sluice_launcher::probe;
+use sluice_launcher::{Engines, probe};
 use tempfile::TempDir;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,7 @@ pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
         only: Vec::new(),
         plan: Plan { seed: run::new_seed(), clients: clients(), rate_per_s: rate_per_s(), ..Plan::default() },
         counts: [0; 3],
+        engines: Engines::default(),
         bin_dir: None,
         settings: Vec::new(),
         habits: Vec::new(),
