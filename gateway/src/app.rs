@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -343,14 +343,10 @@ impl Running {
         tally("closed", |stats| stats.closed.load(Ordering::Relaxed));
         tally("dropped", |stats| stats.dropped.load(Ordering::Relaxed));
         tally("publishes_unknown", Stats::unknown_at_stop);
-        let sum = |key, read: fn(&Stats) -> &AtomicU64| {
-            let shared = Arc::clone(&self.shared);
-            self.lifecycle.summarize(key, move || read(&shared.stats).load(Ordering::Relaxed));
-        };
-        sum("accepted", |stats| &stats.accepted);
-        sum("completed", |stats| &stats.completed);
-        sum("rejected", |stats| &stats.rejected);
-        sum("unknown", |stats| &stats.unknown);
+        let shared = Arc::clone(&self.shared);
+        self.lifecycle.summarize("unknown", move || shared.stats.unknown.load(Ordering::Relaxed));
+        let shared = Arc::clone(&self.shared);
+        self.lifecycle.report_work(move || shared.stats.work(shared.metrics.retries.get()));
     }
 
     /// Looks for a logic that answers, at first often; later the homes' own calls tell.
@@ -388,6 +384,8 @@ fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Sh
     let stats = Arc::clone(shared);
     admin.status = Arc::new(move || stats.stats.to_json());
     let heard = Arc::clone(shared);
+    let door = Arc::clone(shared);
+    admin.accepts = Arc::new(move || !door.upgrades.is_closed());
     let clients = Arc::clone(shared);
     admin.missed = Arc::new(move || clients.stats.missed());
     // Not by etcd: the seeds suffice for a start while it is away (D9).

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
+use sluice_lifecycle::Work;
 use sluice_service::metrics::{Registry, SECONDS};
 
 /// The metrics of a gateway.
@@ -185,6 +186,19 @@ impl Stats {
         self.unknown.load(Ordering::Relaxed).saturating_sub(self.drain_unknown.load(Ordering::Relaxed))
     }
 
+    /// What the gateway does, in publishes; `cancelled`: answered "send again".
+    #[must_use]
+    pub fn work(&self, cancelled: u64) -> Work {
+        Work {
+            // Shards add changes one after the other: for a moment the sum may be below zero.
+            in_flight: u64::try_from(self.publishes.load(Ordering::Relaxed)).unwrap_or(0),
+            accepted: self.accepted.load(Ordering::Relaxed),
+            completed: self.completed.load(Ordering::Relaxed),
+            rejected: self.rejected.load(Ordering::Relaxed),
+            cancelled,
+        }
+    }
+
     /// What `/status` shows of it.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -196,9 +210,6 @@ impl Stats {
             "rooms": self.rooms.load(Ordering::Relaxed),
             "publishes_in_flight": self.publishes.load(Ordering::Relaxed),
             "queued_bytes": self.queued_bytes.load(Ordering::Relaxed),
-            "accepted": self.accepted.load(Ordering::Relaxed),
-            "completed": self.completed.load(Ordering::Relaxed),
-            "rejected": self.rejected.load(Ordering::Relaxed),
             "unknown": self.unknown.load(Ordering::Relaxed),
             "longest_turn_ms": self.longest_turn_us.load(Ordering::Relaxed) / 1_000,
             "moved": self.moved.load(Ordering::Relaxed),

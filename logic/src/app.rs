@@ -169,12 +169,11 @@ impl App {
     }
 }
 
-/// What the summary of a stop says about publishes: of the life of the process.
-const SUMMARY: [(&str, &[OutcomeLabel]); 4] = [
-    ("stored", &[OutcomeLabel::Stored]),
-    ("duplicates", &[OutcomeLabel::Duplicate]),
-    ("rejected", &[OutcomeLabel::Conflict, OutcomeLabel::Refused]),
-    ("unknown", &[OutcomeLabel::Unknown]),
+/// What the summary of a stop says about publishes beside the names that all services share: of the life of the process.
+const SUMMARY: [(&str, OutcomeLabel); 3] = [
+    ("stored", OutcomeLabel::Stored),
+    ("duplicates", OutcomeLabel::Duplicate),
+    ("unknown", OutcomeLabel::Unknown),
 ];
 
 /// Everything, once the sockets are served.
@@ -386,6 +385,8 @@ impl Running {
             Ok(())
         });
         let (metrics, publishing) = (self.metrics.clone(), Arc::clone(&publisher));
+        self.lifecycle.report_work(move || metrics.work(publishing.in_hand()));
+        let (metrics, publishing) = (self.metrics.clone(), Arc::clone(&publisher));
         self.lifecycle.tally(Stage::Drain, "publishes_unknown", move || {
             let all = metrics.unknown();
             // Whoever waits for these hears nothing more from here.
@@ -397,10 +398,9 @@ impl Running {
             notices.close().await;
             Ok(())
         });
-        for (key, outcomes) in SUMMARY {
+        for (key, outcome) in SUMMARY {
             let metrics = self.metrics.clone();
-            let sum = move || outcomes.iter().map(|outcome| metrics.publish(*outcome).get()).sum();
-            self.lifecycle.summarize(key, sum);
+            self.lifecycle.summarize(key, move || metrics.publish(outcome).get());
         }
     }
 }

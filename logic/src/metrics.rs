@@ -6,6 +6,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use sluice_lifecycle::Work;
 use sluice_service::metrics::{ITEMS, Registry, SECONDS};
 use sluice_store::{Class, Trouble};
 
@@ -154,6 +155,23 @@ impl Metrics {
     #[must_use]
     pub fn unknown(&self) -> u64 {
         self.publish(OutcomeLabel::Unknown).get()
+    }
+
+    /// What logic does, in publishes; `cancelled`: not stored, or nobody knows.
+    #[must_use]
+    pub fn work(&self, in_flight: u64) -> Work {
+        let sum = |labels: [OutcomeLabel; 2]| labels.into_iter().map(|label| self.publish(label).get()).sum();
+        let completed = sum([OutcomeLabel::Stored, OutcomeLabel::Duplicate]);
+        let rejected = sum([OutcomeLabel::Conflict, OutcomeLabel::Refused]);
+        let cancelled: u64 = sum([OutcomeLabel::NotStored, OutcomeLabel::Unknown]);
+        // Nothing counts a publish when it comes: whatever is not in hand has its outcome.
+        Work {
+            in_flight,
+            accepted: in_flight + completed + rejected + cancelled,
+            completed,
+            rejected,
+            cancelled,
+        }
     }
 
     /// Publishes by outcome, for `/status`.

@@ -282,7 +282,8 @@ impl Running {
         self.lifecycle.release("redis", CLOSE_WITHIN, Arc::clone(presence), |presence| async move {
             presence.close().await
         });
-        let metrics = self.metrics.clone();
-        self.lifecycle.summarize("processed", move || metrics.notices.get());
+        let (metrics, progress) = (self.metrics.clone(), self.lifecycle.progress());
+        // Behind the drain nobody holds what it left: NATS hands it to another task.
+        self.lifecycle.report_work(move || metrics.work(progress.borrow().stage > Stage::Drain));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use sluice_lifecycle::Work;
 use sluice_service::metrics::{ITEMS, Registry, SECONDS};
 
 /// All metrics of one task; clones share them.
@@ -54,6 +55,15 @@ impl std::ops::Deref for Metrics {
 }
 
 impl Metrics {
+    /// What task does, in notices; `dropped`: what it has in hand is given up.
+    #[must_use]
+    pub fn work(&self, dropped: bool) -> Work {
+        let in_hand = u64::try_from(self.notices_in_flight.get()).unwrap_or(0);
+        let (in_flight, cancelled) = if dropped { (0, in_hand) } else { (in_hand, 0) };
+        let (completed, rejected) = (self.notices.get(), self.notices_bad.get());
+        Work { in_flight, accepted: in_hand + completed + rejected, completed, rejected, cancelled }
+    }
+
     /// Registers everything, as `sluice_task_…`.
     #[must_use]
     pub fn register(registry: &Registry) -> Self {

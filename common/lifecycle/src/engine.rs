@@ -83,7 +83,7 @@ impl Engine {
         // Before the report is made, so that what the abort says still belongs to this stage.
         let cancelled = self.state.stage_tasks(index).end();
         let mut record = self.state.record();
-        record.cancelled += cancelled as u64;
+        record.tasks_cancelled += cancelled as u64;
         let failures = mem::take(&mut record.failures);
         let counts = mem::take(&mut record.stage_counts);
         let outcome = match outcome {
@@ -135,11 +135,14 @@ impl Engine {
             progress.stage = Stage::Gone;
             progress.deadline = None;
         });
+        // Before the look at the progress: whoever counts may look at it too.
+        let (counts, work) = (self.state.settle(), self.state.work());
         let progress = self.state.progress.borrow();
         Report {
             reason: progress.reason.clone().unwrap_or_else(|| StopReason::Manual("no reason".to_owned())),
             stages: progress.outcomes.clone(),
-            counts: self.state.settle(),
+            counts,
+            work,
             abandoned: self.state.tasks(),
             elapsed: asked.elapsed(),
         }

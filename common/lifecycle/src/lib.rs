@@ -102,8 +102,8 @@
 //! # Watching it
 //!
 //! [`Lifecycle::progress`] is the one value behind readiness, status pages, metrics and tests; [`Lifecycle::blockers`]
-//! says what the current stage waits for. The log has one INFO line for each stage and one summary
-//! ([`Lifecycle::note`] adds counts to both).
+//! says what the current stage waits for. The log has two INFO lines for each stage and one summary
+//! ([`Lifecycle::note`] adds counts to both, [`Lifecycle::report_work`] what the process did in its life).
 //!
 //! # Limits
 //!
@@ -125,6 +125,7 @@ mod state;
 mod task;
 mod wait;
 mod watchdog;
+mod work;
 
 pub use causes::error_chain;
 pub use engine::Engine;
@@ -137,3 +138,4 @@ pub use stage::{ProcessState, Stage};
 pub use task::{BoxError, TaskResult};
 pub use wait::{Late, bounded};
 pub use watchdog::{WATCHDOG_MARGIN, arm_watchdog};
+pub use work::Work;

@@ -21,6 +21,7 @@ use crate::stage_tasks::BoxedHook;
 use crate::state::LifecycleState;
 use crate::task::{BoxError, TaskResult};
 use crate::wait::bounded;
+use crate::work::Work;
 
 /// The handle to a process' life. Cheap to clone; see the [crate] for the whole picture.
 #[derive(Clone)]
@@ -174,8 +175,23 @@ impl Lifecycle {
         self.state.record().totals.push((key, Arc::new(value)));
     }
 
-    /// What was counted so far: by [`note`](Lifecycle::note), for the [summary](Lifecycle::summarize), and how many
-    /// tasks were ended because they were late.
+    /// Has the lines of the stop, and whoever asks [`work`](Lifecycle::work), hear what the process does. Must not wait.
+    pub fn report_work(&self, work: impl Fn() -> Work + Send + Sync + 'static) {
+        self.state.record().work = Some(Arc::new(work));
+    }
+
+    /// What the process does and did; after the stop what it had done.
+    pub fn work(&self) -> Work {
+        self.state.work()
+    }
+
+    /// How long the process has lived.
+    pub fn uptime(&self) -> Duration {
+        self.state.started.elapsed()
+    }
+
+    /// What was counted so far: by [`note`](Lifecycle::note), for the [summary](Lifecycle::summarize), the sums of
+    /// the [work](Lifecycle::work), and how many tasks came to their end or were ended because they were late.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.state.totals()
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::field;
 
 use crate::stage::{ProcessState, Stage};
+use crate::work::Work;
 
 /// Names and what belongs to each, as a field of a line in the log; none: no field.
 pub(crate) fn list<N: fmt::Display, V: fmt::Display>(
@@ -126,6 +127,8 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// Everything that was counted during the life of the process.
     pub counts: BTreeMap<&'static str, u64>,
+    /// What the process did in its life, and left undone.
+    pub work: Work,
     /// Tasks that did not even obey their abort, because they never yield, and guards still held.
     pub abandoned: Vec<(String, usize)>,
     /// From the moment the stop was asked for to its end.
@@ -164,6 +167,7 @@ impl Report {
                     elapsed_ms = millis(self.elapsed),
                     unclean = list(unclean.map(|stage| (stage.stage, stage.outcome.as_str()))),
                     abandoned = numbers(self.abandoned.iter().map(counted)),
+                    processed_count = self.work.processed(),
                     counts = numbers(self.counts.iter().map(|(name, count)| (name, *count))),
                     "Stopped"
                 )
@@ -200,6 +204,11 @@ impl Progress {
     /// Whether the process wants work: ready, and no stop asked for.
     pub fn is_ready(&self) -> bool {
         self.stage == Stage::Ready && self.reason.is_none()
+    }
+
+    /// Whether new work is taken: also before a stop is told to others, who may not know of it yet.
+    pub const fn takes_work(&self) -> bool {
+        matches!(self.stage, Stage::Ready | Stage::NotReady)
     }
 
     /// What is left for the whole stop; None before a stop is asked for.

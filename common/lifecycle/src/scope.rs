@@ -117,6 +117,9 @@ impl Scope {
     /// Decides what the end of a member means.
     fn ended(&self, name: &'static str, kind: TaskKind, end: End) {
         let phase = self.stage_tasks().phase();
+        if kind != TaskKind::Hook && matches!(end, End::Done) {
+            self.state.task_completed();
+        }
         let error = match (kind, end) {
             // We aborted it ourselves.
             (_, End::Dropped) if phase == StagePhase::Over => return,

@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::alarm::Alarm;
 use crate::plan::Plan;
 use crate::report::{Progress, StopReason, millis};
+use crate::signals;
 use crate::stage::Stage;
 use crate::stage_tasks::StageTasks;
+use crate::work::Work;
 
 /// No stop takes longer, whatever a configuration says: keeps the arithmetic of deadlines from overflowing.
 const TOTAL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -22,6 +24,8 @@ const TOTAL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The shared state; see the module.
 pub(crate) struct LifecycleState {
     pub(crate) plan: Plan,
+    /// When the process began.
+    pub(crate) started: Instant,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stopping: CancellationToken,
     /// Cancelled when nobody runs the stages any more.
@@ -40,14 +44,23 @@ pub(crate) struct StopRecord {
     counts: BTreeMap<&'static str, u64>,
     pub(crate) tallies: Vec<(usize, &'static str, Tally)>,
     pub(crate) totals: Vec<(&'static str, Total)>,
+    /// Tasks that came to their end by themselves.
+    tasks_completed: u64,
     /// Tasks that were ended because their stage was over.
-    pub(crate) cancelled: u64,
+    pub(crate) tasks_cancelled: u64,
+    pub(crate) work: Option<WorkSource>,
+    /// What the source of work said at the end.
+    last_work: Work,
+    /// The last sums are made.
+    is_settled: bool,
 }
 
 /// A number that is asked for when a stage is over.
 type Tally = Box<dyn FnOnce() -> u64 + Send>;
 /// A number that is asked for at the end, and when somebody looks.
 type Total = Arc<dyn Fn() -> u64 + Send + Sync>;
+/// The same for what the process does.
+type WorkSource = Arc<dyn Fn() -> Work + Send + Sync>;
 
 impl StopRecord {
     pub(crate) fn note(&mut self, key: &'static str, value: u64) {
@@ -72,6 +85,7 @@ impl LifecycleState {
         LifecycleState {
             stages: plan.stages.iter().map(|_| StageTasks::new()).collect(),
             plan,
+            started: Instant::now(),
             progress: watch::Sender::new(start),
             stopping: CancellationToken::new(),
             over: CancellationToken::new(),
@@ -117,12 +131,45 @@ impl LifecycleState {
             StopReason::Failed(task, error) => tracing::error!(task, error, "Task died, stopping"),
             StopReason::NotStarted(why, _) => tracing::error!(reason = why, "The start failed, stopping"),
             StopReason::Signal(_) | StopReason::Admin | StopReason::Manual(_) => {
-                tracing::info!(%reason, total_ms = millis(total), "Stopping");
+                self.log_request(reason, total);
             }
         }
         // Last, as whoever wakes up looks for the reason.
         self.stopping.cancel();
         true
+    }
+
+    /// What an operator wants to know at the signal: which, of whom, and whether it matters.
+    fn log_request(&self, reason: &StopReason, total: Duration) {
+        let signal = if let StopReason::Signal(name) = reason { signals::number(name) } else { None };
+        let work = self.work();
+        tracing::info!(
+            %reason,
+            signal_number = signal,
+            pid = std::process::id(),
+            is_processing = work.is_processing(),
+            in_flight = work.in_flight,
+            total_ms = millis(total),
+            "Stopping"
+        );
+    }
+
+    /// What the process does and did.
+    pub(crate) fn work(&self) -> Work {
+        let record = self.record();
+        let (source, last) = (record.work.clone(), record.last_work);
+        drop(record);
+        // Asked without the lock: it is foreign code.
+        source.map_or(last, |source| source())
+    }
+
+    /// A task came to its end by itself.
+    pub(crate) fn task_completed(&self) {
+        let mut record = self.record();
+        // What ends behind the last sums would make them untrue.
+        if !record.is_settled {
+            record.tasks_completed += 1;
+        }
     }
 
     /// A stage is over: what is to be counted by then.
@@ -142,22 +189,29 @@ impl LifecycleState {
     /// Everything that was counted.
     pub(crate) fn totals(&self) -> BTreeMap<&'static str, u64> {
         let record = self.record();
-        let (mut counts, totals, cancelled) =
-            (record.counts.clone(), record.totals.clone(), record.cancelled);
+        let (mut counts, totals) = (record.counts.clone(), record.totals.clone());
+        let tasks =
+            [("tasks_completed", record.tasks_completed), ("tasks_cancelled", record.tasks_cancelled)];
+        let does_work = record.work.is_some();
         drop(record);
+        if does_work {
+            counts.extend(self.work().sums());
+        }
         counts.extend(totals.into_iter().map(|(key, value)| (key, value())));
-        counts.extend((cancelled > 0).then_some(("tasks_cancelled", cancelled)));
+        counts.extend(tasks.into_iter().filter(|(_, count)| *count > 0));
         counts
     }
 
     /// Everything that was counted, for the last time: whoever counted is let go of. Who counts may hold this lifecycle,
     /// and would keep itself alive for ever.
     pub(crate) fn settle(&self) -> BTreeMap<&'static str, u64> {
-        let totals = self.totals();
+        let (totals, work) = (self.totals(), self.work());
         let mut record = self.record();
         record.counts = totals.clone();
-        record.cancelled = 0;
-        let foreign = (std::mem::take(&mut record.tallies), std::mem::take(&mut record.totals));
+        record.last_work = work;
+        (record.tasks_completed, record.tasks_cancelled, record.is_settled) = (0, 0, true);
+        let foreign =
+            (std::mem::take(&mut record.tallies), std::mem::take(&mut record.totals), record.work.take());
         drop(record);
         // Without the lock: their ends are foreign code too.
         drop(foreign);

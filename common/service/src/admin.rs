@@ -3,6 +3,7 @@
 //! Starts first and stops last. A connection that does not speak, or never finishes, holds nothing up.
 
 pub mod access;
+mod index;
 mod stage_metric;
 mod status;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -60,6 +61,8 @@ pub struct AdminPages {
     pub duties: PageSource,
     /// What else must hold for `/readyz` to say 200.
     pub ready: Check,
+    /// Whether new work is taken, as far as the service itself can tell: `accepting` in `/status`.
+    pub accepts: Arc<dyn Fn() -> bool + Send + Sync>,
     /// What it depends on: whatever is lost is shown by `/readyz` and `/status`, also of a service that is ready.
     pub dependencies: Dependencies,
     /// What is allowed by the configuration, and hardly meant: in `/status`, as in the log at the start.
@@ -85,6 +88,7 @@ impl AdminPages {
             instances: Arc::new(|| json!([])),
             duties: Arc::new(|| json!([])),
             ready: Arc::new(|| Ok(())),
+            accepts: Arc::new(|| true),
             dependencies,
             warnings: Vec::new(),
             token: None,
@@ -121,7 +125,8 @@ impl AdminPages {
                 "/admin/duties",
                 get(|State(admin): State<Arc<Self>>| async move { Json((admin.duties)()) }),
             )
-            .fallback(not_found)
+            // Not a route of `/`: a service that has pages for people puts its own there.
+            .fallback(index::index)
             .layer(axum::middleware::map_response(no_store))
             .with_state(Arc::new(self))
     }
@@ -155,11 +160,6 @@ async fn readyz(State(admin): State<Arc<AdminPages>>) -> Response {
 
 async fn metrics(State(admin): State<Arc<AdminPages>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], admin.metrics.encode())
-}
-
-async fn not_found(uri: Uri) -> impl IntoResponse {
-    let pages = ["/livez", "/readyz", "/status", "/metrics", "/admin/instances", "/admin/duties"];
-    (StatusCode::NOT_FOUND, Json(json!({ "error": format!("no page {}", uri.path()), "pages": pages })))
 }
 
 async fn no_store(mut response: Response) -> Response {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
+use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason, Work};
 use sluice_testing::{keep_log, logged as lines_with};
 
 use crate::{STAGE, plan};
@@ -60,6 +60,42 @@ async fn one_line_for_each_stage_and_a_summary() {
     assert!(summary[0].ends_with("counts={accepted=12 cut=2 tasks_cancelled=1 unknown=3}"), "{summary:?}");
     assert!(!lines.0.contains(r#"="""#), "no empty field: {}", lines.0);
     assert_eq!(lines.containing("ignored").len(), 1, "the second signal");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_line_says_what_is_under_way_and_the_last_what_was_done() {
+    let lines = logged(plan(), |lifecycle| {
+        lifecycle.report_work(|| Work { in_flight: 2, accepted: 9, completed: 5, rejected: 1, cancelled: 1 });
+        lifecycle.scope(Stage::Drain).spawn_transient("call", async {});
+    })
+    .await;
+    let stopping = lines.containing(" Stopping ");
+    let expected = format!(
+        "reason=SIGTERM signal_number=15 pid={} is_processing=true in_flight=2 total_ms=8000",
+        std::process::id()
+    );
+    assert!(stopping.len() == 1 && stopping[0].ends_with(&expected), "{stopping:?}");
+    let summary = lines.containing(" Stopped ");
+    let expected =
+        "processed_count=6 counts={accepted=9 cancelled=1 completed=5 rejected=1 tasks_completed=1}";
+    assert!(summary[0].ends_with(expected), "{summary:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_done_can_be_asked_for_after_the_end() {
+    let (lifecycle, engine) = Lifecycle::new(plan());
+    let (work, kept) = (std::sync::Arc::new(Work { completed: 3, ..Work::default() }), lifecycle.clone());
+    let source = work.clone();
+    lifecycle.report_work(move || if kept.stage() == Stage::Starting { Work::default() } else { *source });
+    assert_eq!(lifecycle.work(), Work::default());
+    tokio::time::advance(STAGE).await;
+    lifecycle.ready();
+    assert!(lifecycle.work() == *work && lifecycle.progress().borrow().takes_work());
+    assert_eq!(lifecycle.uptime(), STAGE);
+    lifecycle.stop(StopReason::Admin);
+    assert_eq!(engine.run().await.work, *work);
+    assert_eq!((lifecycle.work(), lifecycle.progress().borrow().takes_work()), (*work, false));
+    assert_eq!(std::sync::Arc::strong_count(&work), 1, "the source is let go of");
 }
 
 /// Who counts may hold the lifecycle.

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
-use sluice_lifecycle::{StageOutcome, StageReport};
+use sluice_lifecycle::{StageOutcome, StageReport, Work};
 
 use super::AdminPages;
 use crate::clock::Clock;
 
 impl AdminPages {
-    /// Stage and state, since when (wall clock), what is left of a stop, who is waited for, the stages so far,
+    /// Stage and state, since when (wall clock), what is left of a stop, who is waited for, the work, the stages so far,
     /// and the service's own fields.
     #[must_use]
     pub fn status(&self) -> Value {
@@ -25,7 +25,10 @@ impl AdminPages {
             "stage": progress.stage.as_str(),
             "state": progress.state().as_str(),
             "since_ms": Clock::system().now_ms().saturating_sub_unsigned(millis(age)),
+            "uptime_ms": millis(self.lifecycle.uptime()),
+            "accepting": progress.takes_work() && (self.accepts)(),
             "remaining_ms": progress.remaining().map(millis),
+            "eta_ms": self.lifecycle.ends_within().map(millis),
             "reason": progress.reason.as_ref().map(ToString::to_string),
             "blockers": counts(&self.lifecycle.blockers()),
             "tasks": counts(&self.lifecycle.tasks()),
@@ -36,13 +39,31 @@ impl AdminPages {
             "counts": self.lifecycle.counts(),
             "report": progress.outcomes.iter().map(stage).collect::<Vec<_>>(),
         });
-        if let (Some(status), Value::Object(own)) = (status.as_object_mut(), (self.status)()) {
-            for (key, value) in own {
+        let own = if let Value::Object(own) = (self.status)() { own } else { Map::new() };
+        if let Some(status) = status.as_object_mut() {
+            // What all services say comes first: none can say it otherwise.
+            for (key, value) in work(&self.lifecycle.work()).into_iter().chain(own) {
                 status.entry(key).or_insert(value);
             }
         }
         status
     }
+}
+
+/// The work of a service under the names that all of them share.
+fn work(work: &Work) -> Map<String, Value> {
+    let named = [
+        ("in_flight", work.in_flight),
+        ("processed_count", work.processed()),
+        ("accepted", work.accepted),
+        ("completed", work.completed),
+        ("rejected", work.rejected),
+        ("cancelled", work.cancelled),
+    ];
+    let mut named: Map<_, _> =
+        named.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+    named.insert("is_processing".to_owned(), json!(work.is_processing()));
+    named
 }
 
 fn stage(report: &StageReport) -> Value {

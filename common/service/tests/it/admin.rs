@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
+use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason, Work};
 use sluice_service::admin::AdminPages;
 use sluice_service::listen;
 use sluice_service::metrics::Registry;
@@ -42,11 +42,14 @@ async fn rig() -> Rig {
     metrics.counter("messages", "Messages").inc();
     let admin = AdminPages {
         instance: Arc::new(|| "test-1".into()),
-        status: Arc::new(|| json!({ "clients": 7, "stage": "not to be overwritten" })),
+        status: Arc::new(
+            || json!({ "clients": 7, "stage": "not to be overwritten", "completed": "nor this" }),
+        ),
         duties: Arc::new(|| json!([{ "duty": "sweep" }])),
         missed: Arc::new(|| Err("cut 7 connections".into())),
         ..AdminPages::new("test", lifecycle.clone(), metrics)
     };
+    lifecycle.report_work(|| Work { in_flight: 2, accepted: 8, completed: 4, rejected: 1, cancelled: 1 });
     let bound = listen::bind("127.0.0.1:0").await.unwrap();
     let address = bound.address().to_string();
     admin.serve(bound, &lifecycle.scope(Stage::Gone));
@@ -89,7 +92,15 @@ async fn pages_answer_and_readiness_follows_the_stage() {
     assert_eq!((&status["service"], &status["instance"]), (&json!("test"), &json!("test-1")));
     assert_eq!((&status["clients"], &status["safe_to_kill"]), (&json!(7), &json!(false)));
     assert_eq!(status["a_kill_would"], "cut 7 connections");
-    assert_eq!(status["remaining_ms"], Value::Null);
+    assert_eq!((&status["remaining_ms"], &status["eta_ms"]), (&Value::Null, &Value::Null));
+    let work = json!({
+        "accepting": true, "is_processing": true, "in_flight": 2, "processed_count": 5, "accepted": 8,
+        "completed": 4, "rejected": 1, "cancelled": 1,
+    });
+    for (name, value) in work.as_object().unwrap() {
+        assert_eq!(&status[name], value, "{name}");
+    }
+    assert!(status["uptime_ms"].is_u64());
 
     let held = rig.lifecycle.scope(Stage::Drain).track("transfer");
     rig.lifecycle.note("unknown", 2);
@@ -98,13 +109,42 @@ async fn pages_answer_and_readiness_follows_the_stage() {
     let status = parsed(&get(at, "GET", "/status").await.1);
     assert_eq!((&status["stage"], &status["state"]), (&json!("drain"), &json!("draining")));
     assert_eq!(status["blockers"], json!({ "transfer": 1 }));
-    assert_eq!(status["counts"], json!({ "unknown": 2 }));
-    assert!(status["remaining_ms"].as_u64().unwrap() > 1000);
+    assert_eq!((&status["counts"]["unknown"], &status["counts"]["completed"]), (&json!(2), &json!(4)));
+    assert_eq!(status["accepting"], false);
+    let ms = |name: &str| status[name].as_u64().unwrap();
+    assert!(ms("remaining_ms") > 1000 && ms("eta_ms") <= 2000, "{status}");
     let (head, body) = get(at, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 503") && body.contains("draining"), "{head} {body}");
     drop(held);
     assert!(rig.engine.join_next().await.unwrap().unwrap().is_clean());
     assert!(TcpStream::connect(at).await.is_err());
+}
+
+/// For programs JSON, for a browser a page with links that lead somewhere.
+#[tokio::test]
+async fn the_root_says_who_answers_and_leads_to_every_page() {
+    let rig = rig().await;
+    let at = rig.address.as_str();
+    let (head, body) = get(at, "GET", "/").await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    let index = parsed(&body);
+    assert_eq!((&index["service"], &index["instance"]), (&json!("test"), &json!("test-1")));
+    assert_eq!((&index["state"], &index["stage"]), (&json!("starting"), &json!("starting")));
+    assert!(index["message"].as_str().unwrap().contains("sluice test"), "{index}");
+    let mut tcp = TcpStream::connect(at).await.unwrap();
+    let request =
+        "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html,*/*;q=0.8\r\nConnection: close\r\n\r\n";
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut html = String::new();
+    tcp.read_to_string(&mut html).await.unwrap();
+    assert!(html.contains("text/html") && html.contains("<h1>test-1</h1>"), "{html}");
+    rig.lifecycle.ready();
+    for page in index["pages"].as_array().unwrap() {
+        let path = page["path"].as_str().unwrap();
+        assert!(html.contains(&format!("href=\"{path}\"")), "{path}: {html}");
+        assert!(get(at, "GET", path).await.0.starts_with("http/1.1 200"), "{path}");
+    }
+    assert!(get(at, "POST", "/").await.0.starts_with("http/1.1 405"));
 }
 
 #[tokio::test]

@@ -185,14 +185,28 @@ async fn a_stop_is_told_in_numbers() {
     let in_order =
         ["Stopping", "Stage begins", "Stage is over", "Stopped"].map(|message| said(message).len());
     assert_eq!(in_order, [1, 6, 6, 1], "{text}");
-    assert_eq!(said("Stopping")[0]["total_ms"], 9000);
+    let stopping = said("Stopping")[0];
+    assert_eq!((&stopping["total_ms"], &stopping["reason"]), (&9000.into(), &"SIGTERM".into()));
+    assert_eq!((&stopping["signal_number"], &stopping["pid"]), (&15.into(), &process.said["pid"]));
+    assert_eq!((&stopping["is_processing"], &stopping["in_flight"]), (&false.into(), &0.into()));
     let drain = said("Stage is over").into_iter().find(|line| line["stage"] == "drain").unwrap();
     assert_eq!((&drain["counts"]["closed"], &drain["counts"]["dropped"]), (&1.into(), &0.into()), "{drain}");
     assert_eq!(said("Stage begins")[2]["allowed_ms"], 3000, "{text}");
-    for line in lines.iter().filter(|line| line["message"] == "Stopped") {
-        assert_eq!((&line["service"], &line["level"]), (&"gateway".into(), &"INFO".into()));
-        assert_eq!(line["instance"], process.said["instance"]);
-        assert!(line["counts"]["accepted"].is_u64(), "{line}");
+    for line in &lines[lines.iter().position(|line| line["message"] == "Stopping").unwrap()..] {
+        assert_eq!((&line["service"], &line["instance"]), (&"gateway".into(), &process.said["instance"]));
+    }
+    let fields = |message: &str, names: &[&str]| {
+        for line in said(message) {
+            assert!(line["stage"].is_string(), "{line}");
+            assert!(names.iter().all(|name| line[name].is_u64()), "{line}");
+        }
+    };
+    fields("Stage begins", &["allowed_ms", "remaining_ms"]);
+    fields("Stage is over", &["allowed_ms", "elapsed_ms"]);
+    let last = said("Stopped")[0];
+    assert_eq!((&last["level"], &last["processed_count"]), (&"INFO".into(), &0.into()), "{last}");
+    for name in ["accepted", "completed", "rejected", "cancelled", "tasks_completed"] {
+        assert!(last["counts"][name].is_u64(), "{name}: {last}");
     }
 }
 
