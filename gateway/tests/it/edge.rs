@@ -18,6 +18,7 @@ mod prefix;
 mod process;
 mod rig;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,10 +30,11 @@ use sluice_lifecycle::{Stage, StageOutcome, StopReason};
 use sluice_proto::grpc::{ChangeKind, FullSet};
 use sluice_proto::wire::close;
 use sluice_service::clock::Clock;
+use sluice_testing::eventually;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use self::rig::{Client, Rig};
+use self::rig::{Client, Rig, SOON};
 
 #[tokio::test]
 async fn an_idle_gateway_stops_at_once() {
@@ -189,6 +191,28 @@ async fn a_stop_ends_with_a_goodbye_for_the_whole_instance() {
     let goodbyes: Vec<usize> = (0..).zip(&reports).filter(|(_, it)| it.gone).map(|(at, _)| at).collect();
     assert_eq!(goodbyes, [reports.len() - 1], "{reports:#?}");
     assert!(reports.iter().all(|it| it.instance == reports[0].instance));
+}
+
+/// The goodbye is not understood: change after change is told before the end.
+#[tokio::test]
+async fn a_stop_tells_each_change_to_a_logic_that_knows_no_goodbye() {
+    let rig = Rig::start(2, true).await;
+    rig.logic.know_no_goodbyes();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(Client::connect(&rig).await);
+    }
+    let told = |kind: ChangeKind| -> BTreeSet<String> {
+        let changes = rig.logic.reports().into_iter().flat_map(|it| it.changes);
+        changes.filter(|change| change.kind() == kind).map(|change| change.connection).collect()
+    };
+    // Who came and went untold would be left out.
+    let all_told = async || told(ChangeKind::Connected).len() == clients.len();
+    eventually("it is told of everybody", SOON, all_told).await;
+    let report = rig.clone().stop().await;
+    assert_eq!(report.outcome(Stage::Flush), Some(&StageOutcome::Done));
+    assert!(rig.logic.reports().iter().any(|it| it.gone), "a goodbye is tried first");
+    assert_eq!(told(ChangeKind::Disconnected), told(ChangeKind::Connected));
 }
 
 /// Listed until its lease ends, but nobody that clients could go to.

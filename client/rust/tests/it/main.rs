@@ -309,6 +309,29 @@ async fn gateways_that_change_are_followed_and_every_attempt_is_told() {
     drop(client);
 }
 
+/// One never answers the handshake, one never says `welcome`; in time the next one is asked.
+#[tokio::test]
+async fn a_gateway_that_says_nothing_is_given_up_in_time() {
+    let within = Duration::from_millis(300);
+    let (mute, wordless, third) = (Gateway::bind().await, Gateway::bind().await, Gateway::bind().await);
+    let options = |url: String| quick(Options::new(url)).connect_timeout(within);
+    let began = Instant::now();
+    let Err(Error::Connect { url, reason }) = Client::connect(options(mute.url())).await else {
+        panic!("it cannot be connected")
+    };
+    assert_eq!((url, reason.contains("no welcome within 300ms")), (mute.url(), true), "{reason}");
+    assert!((within..within + Duration::from_secs(2)).contains(&began.elapsed()), "{:?}", began.elapsed());
+
+    let options = options(third.url()).or(mute.url()).or(wordless.url());
+    let (connected, session) = tokio::join!(Client::connect(options), third.accept());
+    let (_client, mut events) = connected.unwrap();
+    session.bye(1012, true).await;
+    let (stream, _) = wordless.0.accept().await.unwrap();
+    let _unwelcomed = tokio_tungstenite::accept_async(stream).await.unwrap();
+    let _session = third.accept().await;
+    until(&mut events, |event| matches!(event, Event::Connected(_))).await;
+}
+
 #[tokio::test]
 async fn an_address_that_makes_no_sense_is_an_error_at_once() {
     for url in ["http://127.0.0.1:1/ws", "wss://127.0.0.1:1/ws", "", "ws://127.0.0.1:1/ws"] {

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use sluice_proto::grpc::gateway_client::GatewayClient;
 use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::channels::{Caller, Channels, Pick, Target};
+use sluice_service::grpc::{CONNECT_WITHIN, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use sluice_service::tls::Role;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -105,6 +108,46 @@ async fn calls_fail_over_and_come_back() {
         tokio::task::yield_now().await;
     }
     let _ = (again.stop().await, two.stop().await);
+}
+
+/// An address whose queue is full: its system drops a SYN without a word, as a firewall does.
+async fn swallowing() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        queued.push(stream.unwrap());
+        assert!(queued.len() < 64, "the queue never fills");
+    }
+    (listener, queued)
+}
+
+/// How long a call takes to fail at somebody who listens there.
+async fn fails_after(listener: &TcpListener) -> Duration {
+    let address = listener.local_addr().unwrap().to_string();
+    let target = Target { id: InstanceId::parse("logic-1").unwrap(), address, draining: false };
+    let (_sender, channels) = channels(vec![target]);
+    let begun = Instant::now();
+    let answered = timeout(Duration::from_secs(20), call(&channels.pick(0).unwrap())).await;
+    assert_eq!(answered, Ok(false), "it fails by itself");
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn an_address_that_swallows_packets_holds_a_call_for_half_a_second() {
+    let (listener, _queued) = swallowing().await;
+    let took = fails_after(&listener).await;
+    assert!(took >= CONNECT_WITHIN && took < CONNECT_WITHIN + Duration::from_secs(1), "{took:?}");
+}
+
+/// Its system takes the connection, and nobody ever answers on it.
+#[tokio::test]
+async fn a_peer_that_never_answers_holds_a_call_until_its_pings_are_missed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let took = fails_after(&listener).await;
+    assert!(took < KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT + Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use sluice_gateway::config::{Config, ConnectionLimits, Limits, PartyLimits};
+use sluice_gateway::defaults::CONNECT_WITHIN;
 use sluice_proto::wire::close;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -195,6 +196,23 @@ async fn who_does_not_connect_first_is_sent_away() {
     let bye = client.hear().await;
     assert_eq!((&bye["bye"]["code"], &bye["bye"]["reconnect"]), (&json!(4501), &json!(false)));
     assert_eq!(client.end().await.unwrap().0, close::UNAUTHORIZED);
+    rig.stop().await;
+}
+
+/// Who says nothing at all is told why it is sent away, and that it may come back.
+#[tokio::test]
+async fn who_never_connects_is_sent_away_in_time() {
+    let rig = Rig::with(limited(|_| {}), false).await;
+    rig.logic.refuse_anonymous();
+    let began = Instant::now();
+    let mut client = Client::unwelcomed(&rig.url).await;
+    let first = timeout(CONNECT_WITHIN + SOON, client.0.next()).await.expect("a word in time");
+    let Some(Ok(Message::Text(text))) = first else { panic!("{first:?}") };
+    // Times are counted in ticks of a tenth of a second.
+    assert!(began.elapsed() + Duration::from_millis(200) >= CONNECT_WITHIN, "{:?}", began.elapsed());
+    let bye: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&bye["bye"]["code"], &bye["bye"]["reconnect"]), (&json!(4005), &json!(true)), "{bye}");
+    assert_eq!(client.end().await.unwrap().0, close::CONNECT_TIMEOUT);
     rig.stop().await;
 }
 

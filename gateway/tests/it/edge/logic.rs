@@ -29,6 +29,8 @@ struct Book {
     users: u64,
     expires_at_ms: i64,
     no_anonymous: bool,
+    /// It is of a version that knows no goodbye of a whole instance.
+    no_goodbyes: bool,
     /// Tokens of each call about many.
     asked: Vec<Vec<String>>,
     asked_singly: Vec<String>,
@@ -127,6 +129,11 @@ impl Scripted {
     /// Whoever comes without a token is nobody.
     pub fn refuse_anonymous(&self) {
         self.book.lock().unwrap().no_anonymous = true;
+    }
+
+    /// A goodbye for a whole instance is a report without changes to it.
+    pub fn know_no_goodbyes(&self) {
+        self.book.lock().unwrap().no_goodbyes = true;
     }
 
     /// Questions about many tokens are not answered.
@@ -309,8 +316,12 @@ impl Logic for Scripted {
 
     async fn report_status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let report = request.into_inner();
-        let gone = report.gone;
-        self.book.lock().unwrap().reports.push(report);
+        let gone = {
+            let mut book = self.book.lock().unwrap();
+            let gone = report.gone && !book.no_goodbyes;
+            book.reports.push(report);
+            gone
+        };
         self.reported.send_modify(|reported| *reported += 1);
         Ok(Response::new(StatusReply { epoch: EPOCH, marker: *self.marker.borrow(), stored: true, gone }))
     }
