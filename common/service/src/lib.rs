@@ -16,6 +16,7 @@ pub mod listen;
 pub mod metrics;
 pub mod process;
 pub mod seeded;
+pub mod systemd;
 pub mod telemetry;
 pub mod tls;
 pub mod untrusted;

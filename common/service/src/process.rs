@@ -20,6 +20,7 @@ use crate::config::sections::{Log, Shutdown};
 use crate::config::{ConfigError, comparable, masked_toml};
 use crate::lines::{self, Lines};
 use crate::seeded::{self, Bug};
+use crate::systemd;
 use crate::telemetry::{self, BadLevel};
 use crate::tls::BadCredentials;
 
@@ -245,7 +246,10 @@ fn live<C: Settings>(
         }
         started
     };
-    let (report, started) = runtime.block_on(async { tokio::join!(engine.run(), started) });
+    let (report, started) = runtime.block_on(async {
+        systemd::follow(&lifecycle);
+        tokio::join!(engine.run(), started)
+    });
     // Dropping it would wait without limit for a name that is being looked up.
     // Whatever still blocks ends with the process, which is next.
     runtime.shutdown_background();
