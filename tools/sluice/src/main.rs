@@ -25,6 +25,7 @@ mod store;
 mod subscribe;
 mod target;
 mod token;
+mod worker;
 
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -63,6 +64,7 @@ enum Verb {
     Sub(subscribe::Arguments),
     Health(health::Arguments),
     Status(status::Arguments),
+    Worker(worker::Arguments),
     Check(check::Arguments),
     Certs(certs::Arguments),
     #[cfg(any(feature = "dev", feature = "store"))]
@@ -104,6 +106,7 @@ async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Sub(arguments) => subscribe::run(arguments).await,
         Verb::Health(arguments) => health::run(arguments).await,
         Verb::Status(arguments) => status::run(arguments).await,
+        Verb::Worker(arguments) => worker::run(arguments).await,
         Verb::Check(arguments) => check::run(arguments).await,
         Verb::Certs(arguments) => certs::run(arguments),
         #[cfg(any(feature = "dev", feature = "store"))]

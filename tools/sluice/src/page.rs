@@ -19,6 +19,9 @@ pub(crate) struct Page {
     pub(crate) reason: Option<String>,
     pub(crate) connections: Option<u64>,
     pub(crate) in_flight: Option<u64>,
+    pub(crate) processed: Option<u64>,
+    pub(crate) uptime: Option<Duration>,
+    pub(crate) safe_to_kill: bool,
     pub(crate) remaining: Option<Duration>,
     /// Who a stop waits for.
     pub(crate) blockers: String,
@@ -37,10 +40,10 @@ impl Page {
             stage: text("stage").unwrap_or_else(|| "?".to_owned()),
             reason: text("reason"),
             connections: number("connections"),
-            // Each service has its own name for it, and none has two.
-            in_flight: number("publishes_in_flight")
-                .or(number("calls_waiting"))
-                .or(number("notices_in_flight")),
+            in_flight: number("in_flight"),
+            processed: number("processed_count"),
+            uptime: number("uptime_ms").map(Duration::from_millis),
+            safe_to_kill: page.get("safe_to_kill").and_then(Value::as_bool).unwrap_or_default(),
             remaining: number("remaining_ms").map(Duration::from_millis),
             blockers: blockers.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" "),
         }

@@ -62,8 +62,20 @@ fn object(url: &str, page: &Result<Value, String>) -> Value {
 
 fn table(pages: &[(&str, Result<Value, String>)]) -> String {
     let mut rows = vec![
-        ["SERVICE", "INSTANCE", "STAGE", "CONNECTIONS", "IN FLIGHT", "PID", "VERSION", "ADMIN"]
-            .map(String::from),
+        [
+            "SERVICE",
+            "INSTANCE",
+            "STAGE",
+            "UP",
+            "CONNECTIONS",
+            "IN FLIGHT",
+            "PROCESSED",
+            "KILL",
+            "PID",
+            "VERSION",
+            "ADMIN",
+        ]
+        .map(String::from),
     ];
     let (mut gateways, mut connections) = (0, 0);
     let mut notes = String::new();
@@ -71,7 +83,7 @@ fn table(pages: &[(&str, Result<Value, String>)]) -> String {
         let page = match page {
             Ok(page) => Page::of(page),
             Err(error) => {
-                rows.push(["?", "", error, "", "", "", "", url].map(String::from));
+                rows.push(["?", "", error, "", "", "", "", "", "", "", url].map(String::from));
                 continue;
             }
         };
@@ -85,15 +97,16 @@ fn table(pages: &[(&str, Result<Value, String>)]) -> String {
             Some(left) => format!("{}, {:.1} s left", page.stage, left.as_secs_f32()),
             None => page.stage,
         };
-        let (connections, in_flight, pid) =
-            (number(page.connections), number(page.in_flight), number(page.pid));
         rows.push([
             page.service,
             page.instance,
             stage,
-            connections,
-            in_flight,
-            pid,
+            page.uptime.map(uptime).unwrap_or_default(),
+            number(page.connections),
+            number(page.in_flight),
+            number(page.processed),
+            if page.safe_to_kill { "safe" } else { "no" }.to_owned(),
+            number(page.pid),
             page.version,
             (*url).to_owned(),
         ]);
@@ -101,6 +114,18 @@ fn table(pages: &[(&str, Result<Value, String>)]) -> String {
     let many = |count: u64| if count == 1 { "" } else { "s" };
     let sum = format!("{connections} connection{}", many(connections));
     format!("{}{notes}{sum} on {gateways} gateway{}\n", aligned(&rows), many(gateways))
+}
+
+/// The two largest units: nobody wants the seconds of a month.
+fn uptime(up: Duration) -> String {
+    let seconds = up.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m{}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h{minutes}m"),
+        (days, hours, _) => format!("{days}d{hours}h"),
+    }
 }
 
 fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
@@ -121,7 +146,8 @@ mod tests {
     #[test]
     fn a_table_has_all_instances_and_the_sum() {
         let gateway = json!({"service": "gateway", "instance": "g1", "stage": "ready", "connections": 12,
-                             "publishes_in_flight": 3, "pid": 7, "version": "0.1.0"});
+                             "in_flight": 3, "processed_count": 90, "uptime_ms": 61_000, "safe_to_kill": true,
+                             "pid": 7, "version": "0.1.0"});
         let stopping = json!({"service": "gateway", "instance": "g2", "stage": "drain", "connections": 5,
                               "remaining_ms": 1_500, "reason": "SIGTERM", "pid": 8, "version": "0.1.0"});
         let text = table(&[
@@ -131,10 +157,19 @@ mod tests {
         ]);
         let lines: Vec<&str> = text.lines().collect();
         let words = |line: usize| lines[line].split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(words(1), "gateway g1 ready 12 3 7 0.1.0 http://a:1");
-        assert_eq!(words(2), "gateway g2 drain, 1.5 s left 5 8 0.1.0 http://b:1");
+        assert_eq!(words(1), "gateway g1 ready 1m1s 12 3 90 safe 7 0.1.0 http://a:1");
+        assert_eq!(words(2), "gateway g2 drain, 1.5 s left 5 no 8 0.1.0 http://b:1");
         assert_eq!(words(3), "? no answer: refused http://c:1");
         assert_eq!(lines[4..], ["http://b:1: SIGTERM", "17 connections on 2 gateways"]);
         assert!(!is_serving(&stopping));
+    }
+
+    #[test]
+    fn an_uptime_has_its_two_largest_units() {
+        let cases =
+            [(0, "0s"), (59, "59s"), (61, "1m1s"), (3_600, "1h0m"), (7_260, "2h1m"), (90_000, "1d1h")];
+        for (seconds, expected) in cases {
+            assert_eq!(uptime(Duration::from_secs(seconds)), expected);
+        }
     }
 }

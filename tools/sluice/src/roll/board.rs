@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_row_says_where_a_gateway_stands() {
-        let page = json!({"stage": "drain", "connections": 12, "publishes_in_flight": 3, "remaining_ms": 1_500,
+        let page = json!({"stage": "drain", "connections": 12, "in_flight": 3, "remaining_ms": 1_500,
                           "blockers": {"connection": 12}});
         let row = Row { step: "stopping".into(), page: Some(Page::of(&page)) };
         let text = table(&BTreeMap::from([("gateway-1".into(), row), ("task-1".into(), Row::default())]));
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn who_serves_waits_for_nobody() {
         let page =
-            json!({"stage": "ready", "calls_waiting": 0, "remaining_ms": null, "blockers": {"store": 1}});
+            json!({"stage": "ready", "in_flight": 0, "remaining_ms": null, "blockers": {"store": 1}});
         assert_eq!(words(&Page::of(&page)), "ready                               0 in flight");
         assert_eq!(Page::of(&json!({})).stage, "?");
     }

@@ -42,6 +42,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["sub"],
         &["health"],
         &["status"],
+        &["worker"],
         &["check"],
         &["certs"],
         &["store", "new-epoch"],
