@@ -2,17 +2,21 @@
 //! must agree against each other.
 
 mod differences;
+mod kill_timer;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Output};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use rand::distr::{Alphanumeric, SampleString};
 use sluice_launcher::{Service, service_binary};
 use sluice_program::output;
 use tokio::process::Command;
 
 use differences::{Compared, differences};
+use kill_timer::kill_timers;
 
 /// Check the configuration of the services for mistakes and contradictions; nothing is started
 ///
@@ -22,7 +26,8 @@ use differences::{Compared, differences};
   sluice check   # what the environment says, for all three
   sluice check --logic /etc/sluice/logic.toml --gateway /etc/sluice/gateway.toml
   sluice check --gateway gateway-1.toml --gateway gateway-2.toml --connect   # and try each server once
-  SLUICE_SHUTDOWN__KILL_AFTER_MS=10000 sluice check   # is each stop over before the platform kills?")]
+  SLUICE_SHUTDOWN__KILL_AFTER_MS=10000 sluice check   # is each stop over before the platform kills?
+  sluice check --platform compose.yaml --platform sluice-task.service   # the same, by their own files")]
 pub(crate) struct Arguments {
     /// Configuration file of a gateway; may be repeated
     #[arg(long, value_name = "FILE")]
@@ -33,6 +38,10 @@ pub(crate) struct Arguments {
     /// Configuration file of a task; may be repeated
     #[arg(long, value_name = "FILE")]
     task: Vec<PathBuf>,
+    /// Unit of systemd, Compose file or manifest of Kubernetes, whose kill timer has to leave time for a stop; may be
+    /// repeated
+    #[arg(long, value_name = "FILE")]
+    platform: Vec<PathBuf>,
     /// Connect once to each server that is configured, and say what it answers
     #[arg(long)]
     connect: bool,
@@ -77,10 +86,11 @@ impl Subject {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let flags: &[&str] = if arguments.connect { &["--check", "--connect"] } else { &["--check"] };
+    let platforms = arguments.platform.clone();
     let subjects = arguments.subjects()?;
     // Secrets are compared as hashes. A salt of this one run: what is printed says nothing tomorrow.
     let salt = Alphanumeric.sample_string(&mut rand::rng(), 22);
-    let (mut fine, mut compared) = (true, Vec::new());
+    let (mut fine, mut compared, mut totals) = (true, Vec::new(), Vec::new());
     for subject in &subjects {
         let output = subject.run(flags).await?;
         let usable = output.status.success();
@@ -90,7 +100,12 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             output::line(format_args!("  {line}"))?;
         }
         // Of one that is not usable too: what it says is still held against the others.
-        compared.push(subject.compared(&salt).await?);
+        let values = subject.compared(&salt).await?;
+        totals.extend(values.total().map(|total| (subject.service, total)));
+        compared.push(values);
+    }
+    for platform in platforms {
+        fine &= leaves_time(&platform, &totals)?;
     }
     let differences = differences(&compared);
     fine &= differences.iter().all(|difference| difference.is_allowed);
@@ -98,6 +113,26 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         output::line(difference)?;
     }
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// Whether a platform's kill timers come after the longest stop of whom they are for; says which do not.
+fn leaves_time(file: &Path, totals: &[(Service, Duration)]) -> anyhow::Result<bool> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("--platform {}", file.display()))?;
+    let timers = kill_timers(&text, |name| std::env::var(name).ok())
+        .map_err(|why| anyhow::anyhow!("--platform {}: {why}", file.display()))?;
+    let longest = |service: Option<Service>| {
+        let own = |(of, _): &&(Service, Duration)| service.is_none_or(|service| service == *of);
+        // Of one that was not checked nothing is known: it is taken for one like the others.
+        let total = totals.iter().filter(own).map(|(_, total)| *total).max();
+        total.or(totals.iter().map(|(_, total)| *total).max())
+    };
+    let short: Vec<_> = timers.iter().filter_map(|timer| timer.against(longest(timer.service)?)).collect();
+    let verdict = if short.is_empty() { "leaves time for a stop" } else { "kills before a stop is over" };
+    output::line(format_args!("{}: {verdict}", file.display()))?;
+    for short in &short {
+        output::line(format_args!("  {short}"))?;
+    }
+    Ok(short.is_empty())
 }
 
 impl Arguments {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 /// With two values of one of these there are two deployments, or promises that only one of them keeps.
 const MUST: [&str; 12] = [
@@ -31,6 +32,13 @@ pub(super) struct Compared {
     pub(super) name: String,
     /// Keys and values, secrets as numbers.
     pub(super) values: BTreeMap<String, String>,
+}
+
+impl Compared {
+    /// How long a stop may take.
+    pub(super) fn total(&self) -> Option<Duration> {
+        Some(Duration::from_millis(self.values.get("shutdown.total_ms")?.parse().ok()?))
+    }
 }
 
 /// A key that has several values.

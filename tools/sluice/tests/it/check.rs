@@ -105,6 +105,28 @@ fn services_that_let_in_strangers_say_so() {
 }
 
 #[test]
+fn a_platform_that_kills_too_early_is_found_in_its_file() {
+    let folder = Folder::new();
+    let slow = folder.file("gateway.toml", "[shutdown]\ntotal_ms = 15000\n");
+    let quick = folder.file("task.toml", "");
+    let unit = |service: &str, seconds: u32| {
+        let text = format!("[Service]\nExecStart=/usr/bin/sluice-{service}\nTimeoutStopSec={seconds}\n");
+        folder.file(&format!("sluice-{service}.service"), &text)
+    };
+    let (gateway, task) = (unit("gateway", 12), unit("task", 12));
+    let files = [("--gateway", slow.as_path()), ("--task", &quick)];
+    let (code, said) = check(&[files[0], files[1], ("--platform", &task)], &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("leaves time for a stop"), "{said}");
+    let (code, said) = check(&[files[0], files[1], ("--platform", &task), ("--platform", &gateway)], &[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("line 3: TimeoutStopSec is 12s, but a stop of gateway may take 15s"), "{said}");
+    let (code, said) = check(&[files[1], ("--platform", &quick)], &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no unit of systemd"), "{said}");
+}
+
+#[test]
 fn servers_are_tried_when_that_is_asked_for() {
     let folder = Folder::new();
     let logic = folder.file(
