@@ -1,9 +1,10 @@
-//! What tests of several crates need: private servers, certificates, their own log, and waiting for something to become
+//! What tests of several crates need: private servers, certificates, a service manager, their own log, and waiting for something to become
 //! true. Only ever a dev-dependency; it panics where a test would.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "for tests only")]
 
 mod authority;
 mod log;
+mod notify_socket;
 mod reader;
 mod server;
 
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use authority::{Authority, TlsFiles};
 pub use log::{keep_log, logged};
+pub use notify_socket::NotifySocket;
 pub use reader::{ReadEnd, Reader};
 pub use server::{PRIMARY, ServerKind, TestServer, free_port};
 

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use sluice_launcher::{Cluster, Service};
-use sluice_testing::{Reader, free_port};
+use sluice_testing::{NotifySocket, Reader, free_port};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -76,8 +76,12 @@ impl Logic {
         self.ended(signal).await
     }
 
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().unwrap().try_into().unwrap())
+    }
+
     async fn ended(&mut self, signal: Signal) -> (Option<i32>, Duration) {
-        let pid = Pid::from_raw(self.child.id().unwrap().try_into().unwrap());
+        let pid = self.pid();
         let began = Instant::now();
         kill(pid, signal).unwrap();
         let status = timeout(Duration::from_secs(12), self.child.wait()).await.expect("it ends").unwrap();
@@ -186,6 +190,18 @@ async fn a_log_that_nobody_reads_ends_nothing_and_holds_nothing_up() {
         assert_eq!(code, Some(0), "{reader:?}");
         assert!(after < Duration::from_secs(2), "{reader:?}: {after:?}");
     }
+}
+
+#[tokio::test]
+async fn a_service_manager_hears_how_far_it_is() {
+    let (cluster, manager) = (stores().await, NotifySocket::bind());
+    let mut command = command();
+    command.envs(urls(&cluster)).envs(manager.environment()).stderr(Stdio::null());
+    let mut logic = Logic::spawn(command).await;
+    manager.hears_a_life(Duration::from_secs(8), || kill(logic.pid(), Signal::SIGTERM).unwrap()).await;
+    let status = timeout(Duration::from_secs(12), logic.child.wait()).await.expect("it ends").unwrap();
+    assert_eq!(status.code(), Some(0));
+    cluster.stop().await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use sluice_testing::{Reader, eventually, free_port};
+use sluice_testing::{NotifySocket, Reader, eventually, free_port};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -208,6 +208,18 @@ async fn a_stop_is_told_in_numbers() {
     for name in ["accepted", "completed", "rejected", "cancelled", "tasks_completed"] {
         assert!(last["counts"][name].is_u64(), "{name}: {last}");
     }
+}
+
+/// As under systemd; a stop that takes longer than its unit says gets the time.
+#[tokio::test]
+async fn a_service_manager_hears_how_far_it_is() {
+    let (logic, manager) = (logic().await, NotifySocket::bind());
+    let mut process = Process::start(&logic, |command| {
+        command.envs(manager.environment()).stderr(Stdio::null());
+        command.args(["--set", "shutdown.total_ms=20000"]);
+    });
+    manager.hears_a_life(Duration::from_secs(20), || process.signal(Signal::SIGTERM)).await;
+    assert_eq!(process.exited().await, Some(0));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sluice_lifecycle::{Stage, StageOutcome};
 use sluice_task::config::Config;
 use sluice_task::deps;
-use sluice_testing::{Reader, eventually, free_port};
+use sluice_testing::{NotifySocket, Reader, eventually, free_port};
 use tokio::time::{Instant, timeout};
 
 use super::{Real, config};
@@ -146,6 +146,16 @@ async fn a_log_that_nobody_reads_ends_nothing_and_holds_nothing_up() {
         assert_eq!(process.exited().await.code(), Some(0), "{reader:?}");
         assert!(begun.elapsed() < Duration::from_secs(2), "{reader:?}: {:?}", begun.elapsed());
     }
+}
+
+/// Nothing it needs is up: it is ready to work all the same.
+#[tokio::test]
+async fn a_service_manager_hears_how_far_it_is() {
+    let (config, manager) = (config(free_port(), free_port(), free_port()), NotifySocket::bind());
+    let mut command = Process::command(&config);
+    let mut process = Process(command.envs(manager.environment()).stderr(Stdio::null()).spawn().unwrap());
+    manager.hears_a_life(Duration::from_secs(8), || process.signal(Signal::SIGTERM)).await;
+    assert_eq!(process.exited().await.code(), Some(0));
 }
 
 /// A NATS that takes connections and keeps nothing, and a Redis that is not there.
