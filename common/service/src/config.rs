@@ -20,7 +20,7 @@ use toml::{Table, Value};
 pub use address::{Address, BadAddress};
 pub use known::KNOWN_ANYWHERE;
 use known::NO_KEYS;
-pub use masked::{comparable, masked_toml};
+pub use masked::{changed, comparable, masked_toml};
 
 /// Environment variables with this prefix are configuration; `__` stands between levels.
 pub const ENV_PREFIX: &str = "SLUICE_";

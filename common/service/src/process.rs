@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::cli::Args;
 use crate::config::sections::{Log, Shutdown};
-use crate::config::{ConfigError, comparable, masked_toml};
+use crate::config::{ConfigError, changed, comparable, masked_toml};
 use crate::lines::{self, Lines};
 use crate::seeded::{self, Bug};
 use crate::systemd;
@@ -227,6 +227,12 @@ fn live<C: Settings>(
         runtime.worker_threads(workers);
     }
     let runtime = runtime.enable_all().build()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        config = changed(&config),
+        "Starting"
+    );
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     if let Err(error) = kill_timer(&config) {
         tracing::warn!(%error, "The stop will be cut: {KILL_TIMER_FIX}.");

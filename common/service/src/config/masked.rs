@@ -31,6 +31,19 @@ pub fn comparable<T: Serialize>(config: &T, salt: &str) -> BTreeMap<String, Stri
     shown.iter().map(text).collect()
 }
 
+/// What is not as usual, for the log: `prefix="a" shards=2`. Masked as [`masked_toml`] does.
+#[must_use]
+pub fn changed<T: Serialize + Default>(config: &T) -> String {
+    let tree = |config: &T| Table::try_from(config).unwrap_or_default();
+    let (clear, usual) = (flat(&tree(config)), flat(&tree(&T::default())));
+    let mut shown = tree(config);
+    mask_table(&mut shown);
+    // By what is set: two secrets look the same behind their masks.
+    let differs = |(key, _): &(String, Value)| clear.get(key) != usual.get(key);
+    let pairs = flat(&shown).into_iter().filter(differs).map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(" ")
+}
+
 fn flat(tree: &Table) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for (key, value) in tree {
@@ -106,6 +119,32 @@ mod tests {
         for clear in ["token_ttl_s = 5", "prefix = \"sluice\"", "nats://n:4222", "empty_secret = \"\""] {
             assert!(shown.contains(clear), "{clear} in {shown}");
         }
+    }
+
+    #[test]
+    fn what_is_not_as_usual_is_shown_without_secrets() {
+        #[derive(Serialize)]
+        struct Store {
+            url: String,
+            lanes: u64,
+        }
+        #[derive(Serialize)]
+        struct Settings {
+            prefix: String,
+            token_secret: String,
+            store: Store,
+        }
+        impl Default for Settings {
+            fn default() -> Self {
+                let store = Store { url: "postgres://db".to_owned(), lanes: 8 };
+                Self { prefix: "sluice".to_owned(), token_secret: "usual".to_owned(), store }
+            }
+        }
+        assert_eq!(changed(&Settings::default()), "");
+        let store = Store { url: "postgres://u:hush@db".to_owned(), lanes: 8 };
+        let settings = Settings { token_secret: "s3cret".to_owned(), store, ..Settings::default() };
+        let expected = "store.url=\"postgres://u:********@db\" token_secret=\"********\"";
+        assert_eq!(changed(&settings), expected);
     }
 
     #[test]

@@ -185,6 +185,10 @@ async fn a_stop_is_told_in_numbers() {
     let in_order =
         ["Stopping", "Stage begins", "Stage is over", "Stopped"].map(|message| said(message).len());
     assert_eq!(in_order, [1, 6, 6, 1], "{text}");
+    let starting = said("Starting")[0];
+    assert_eq!((&starting["pid"], &starting["service"]), (&process.said["pid"], &"gateway".into()));
+    let config = starting["config"].as_str().unwrap();
+    assert!(config.contains("shutdown.stages.drain_ms=3000 shutdown.total_ms=9000"), "{config}");
     let stopping = said("Stopping")[0];
     assert_eq!((&stopping["total_ms"], &stopping["reason"]), (&9000.into(), &"SIGTERM".into()));
     assert_eq!((&stopping["signal_number"], &stopping["pid"]), (&15.into(), &process.said["pid"]));
