@@ -26,7 +26,7 @@ use serde_json::json;
 use sluice_cluster::{Cluster, ClusterView, Headroom, Service};
 use sluice_gateway::config::Config;
 use sluice_gateway::defaults::{HANDSHAKES_PER_S, STATUS_ITEMS_MAX, budget};
-use sluice_lifecycle::{Stage, StageOutcome, StopReason};
+use sluice_lifecycle::{Stage, StageOutcome, StopReason, Work};
 use sluice_proto::grpc::{ChangeKind, FullSet};
 use sluice_proto::wire::close;
 use sluice_service::clock::Clock;
@@ -96,6 +96,23 @@ async fn an_outcome_that_never_comes_is_unknown_in_time() {
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert_eq!(report.outcome(Stage::Drain), Some(&StageOutcome::Done));
     assert_eq!(report.counts.get("publishes_unknown"), Some(&1));
+}
+
+/// Each publish is counted once, under what became of it.
+#[tokio::test]
+async fn the_work_is_counted() {
+    let rig = Rig::start(1, false).await;
+    let mut client = Client::connect(&rig).await;
+    client.say(json!({"pub": "news", "data": 1, "key": "stored", "id": 1})).await;
+    assert_eq!(client.hear().await["ok"], json!("pub"));
+    rig.logic.hold(true);
+    client.say(json!({"pub": "news", "data": 1, "key": "held", "id": 2})).await;
+    // Shards add to the sums once a tick.
+    let held = Work { in_flight: 1, accepted: 2, completed: 1, ..Work::default() };
+    eventually("one is stored, one in hand", SOON, async || rig.lifecycle.work() == held).await;
+    let report = rig.clone().stop().await;
+    assert_eq!(report.work, Work { accepted: 2, completed: 1, cancelled: 1, ..Work::default() });
+    assert_eq!((rig.lifecycle.work(), report.work.processed()), (report.work, 1));
 }
 
 /// Thousands are told and closed within the budget although nobody of them answers the close.

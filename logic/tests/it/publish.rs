@@ -33,7 +33,13 @@ async fn stored_duplicate_conflict_and_refused_are_told_apart() {
     let notices = sent(&faked.queue, 1).await;
     let run = &notices[0].runs[0];
     assert_eq!((run.room.as_str(), run.first, run.last, run.messages.len()), ("news", 1, 2, 2));
-    assert!(faked.rig.stop().await.is_clean());
+    let (_, status) = super::rig::get(faked.rig.admin, "/status").await;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let names = ["accepted", "completed", "rejected", "cancelled", "processed_count", "in_flight"];
+    assert_eq!(names.map(|name| status[name].as_u64().unwrap()), [5, 3, 2, 0, 5, 0], "{status}");
+    assert_eq!((&status["accepting"], &status["is_processing"]), (&true.into(), &false.into()));
+    let report = faked.rig.stop().await;
+    assert!(report.is_clean() && report.work.processed() == 5, "{report:?}");
 }
 
 /// A caller that is no gateway of ours, or one that has gone mad, says what it likes.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_lifecycle::Stage;
+use sluice_lifecycle::{Stage, Work};
 use sluice_testing::eventually;
 use tokio::time::Instant;
 
@@ -49,6 +49,9 @@ pub async fn a_notice_in_hand_is_brought_to_its_end<G: Ground>() {
     gateway.wedge(true);
     rig.publish(&["news"]).await;
     eventually("it is pushed", SOON, async || gateway.runs().len() == 1).await;
+    let status = task.status().await;
+    assert_eq!((&status["is_processing"], &status["in_flight"]), (&true.into(), &1.into()), "{status}");
+    assert_eq!((&status["accepting"], &status["processed_count"]), (&true.into(), &0.into()), "{status}");
     let lifecycle = task.lifecycle.clone();
     let unwedge = async {
         eventually("it waits for the ack", SOON, async || lifecycle.stage() == Stage::Drain).await;
@@ -56,6 +59,7 @@ pub async fn a_notice_in_hand_is_brought_to_its_end<G: Ground>() {
     };
     let (report, ()) = tokio::join!(task.stop(), unwedge);
     assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.work, Work { accepted: 1, completed: 1, ..Work::default() });
     rig.settled().await;
     assert_eq!(gateway.runs().len(), 1);
 }
