@@ -169,7 +169,7 @@ impl App {
     }
 }
 
-/// What the summary of a stop says about publishes beside the names that all services share: of the life of the process.
+/// What the summary of a stop says of publishes, beside the names that all services share: of the life of the process.
 const SUMMARY: [(&str, OutcomeLabel); 3] = [
     ("stored", OutcomeLabel::Stored),
     ("duplicates", OutcomeLabel::Duplicate),

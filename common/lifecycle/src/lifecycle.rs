@@ -175,7 +175,7 @@ impl Lifecycle {
         self.state.record().totals.push((key, Arc::new(value)));
     }
 
-    /// Has the lines of the stop, and whoever asks [`work`](Lifecycle::work), hear what the process does. Must not wait.
+    /// Has the lines of the stop, and whoever asks for the [`work`](Lifecycle::work), hear what is done. Must not wait.
     pub fn report_work(&self, work: impl Fn() -> Work + Send + Sync + 'static) {
         self.state.record().work = Some(Arc::new(work));
     }

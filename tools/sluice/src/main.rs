@@ -25,6 +25,8 @@ mod store;
 mod subscribe;
 mod target;
 mod token;
+#[cfg(feature = "servers")]
+mod top;
 mod worker;
 
 use std::process::ExitCode;
@@ -65,6 +67,8 @@ enum Verb {
     Health(health::Arguments),
     Status(status::Arguments),
     Worker(worker::Arguments),
+    #[cfg(feature = "servers")]
+    Top(top::Arguments),
     Check(check::Arguments),
     Certs(certs::Arguments),
     #[cfg(any(feature = "dev", feature = "store"))]
@@ -107,6 +111,8 @@ async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Health(arguments) => health::run(arguments).await,
         Verb::Status(arguments) => status::run(arguments).await,
         Verb::Worker(arguments) => worker::run(arguments).await,
+        #[cfg(feature = "servers")]
+        Verb::Top(arguments) => top::run(arguments).await,
         Verb::Check(arguments) => check::run(arguments).await,
         Verb::Certs(arguments) => certs::run(arguments),
         #[cfg(any(feature = "dev", feature = "store"))]

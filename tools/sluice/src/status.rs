@@ -117,7 +117,7 @@ fn table(pages: &[(&str, Result<Value, String>)]) -> String {
 }
 
 /// The two largest units: nobody wants the seconds of a month.
-fn uptime(up: Duration) -> String {
+pub(crate) fn uptime(up: Duration) -> String {
     let seconds = up.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

@@ -9,8 +9,8 @@ use super::AdminPages;
 use crate::clock::Clock;
 
 impl AdminPages {
-    /// Stage and state, since when (wall clock), what is left of a stop, who is waited for, the work, the stages so far,
-    /// and the service's own fields.
+    /// Stage and state, since when (wall clock), what is left of a stop, who is waited for, the work, the stages so
+    /// far, and the service's own fields.
     #[must_use]
     pub fn status(&self) -> Value {
         let progress = self.lifecycle.progress().borrow().clone();

@@ -190,8 +190,7 @@ mod tests {
 
     #[test]
     fn who_serves_waits_for_nobody() {
-        let page =
-            json!({"stage": "ready", "in_flight": 0, "remaining_ms": null, "blockers": {"store": 1}});
+        let page = json!({"stage": "ready", "in_flight": 0, "remaining_ms": null, "blockers": {"store": 1}});
         assert_eq!(words(&Page::of(&page)), "ready                               0 in flight");
         assert_eq!(Page::of(&json!({})).stage, "?");
     }

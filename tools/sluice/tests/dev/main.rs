@@ -17,5 +17,6 @@ mod rig;
 mod secure;
 #[path = "../shared/sink.rs"]
 mod sink;
+mod status;
 mod stdout;
 mod stop;

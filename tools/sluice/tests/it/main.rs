@@ -43,6 +43,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["health"],
         &["status"],
         &["worker"],
+        &["top"],
         &["check"],
         &["certs"],
         &["store", "new-epoch"],
