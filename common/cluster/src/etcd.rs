@@ -7,6 +7,7 @@
 mod access;
 mod connection;
 mod duties;
+mod error;
 mod lease;
 mod registry;
 mod watching;
@@ -24,8 +25,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::access::Access;
+pub use self::error::RegistryError;
 use self::registry::EtcdRegistry;
-pub use self::registry::RegistryError;
 use crate::known::Known;
 use crate::registrant::Registrant;
 use crate::shown::Shown;
@@ -92,7 +93,7 @@ pub async fn probe(etcd: Etcd) -> Result<String, String> {
             let mut client = etcd_client::Client::connect([endpoint.reveal()], Some(options)).await?;
             client.status().await
         };
-        let status = status.await.map_err(|error| format!("{endpoint}: {}", registry::describe(&error)))?;
+        let status = status.await.map_err(|error| format!("{endpoint}: {}", error::describe(&error)))?;
         said.push(format!("etcd {}", status.version()));
     }
     Ok(said.join(", "))
@@ -145,7 +146,7 @@ impl EtcdShared {
             // Its own word: it answers.
             Ok(_) | Err(RegistryError::LeaseGone) => None,
             Err(RegistryError::Timeout) => Some("etcd does not answer".to_owned()),
-            Err(RegistryError::Etcd(error)) => Some(registry::describe(error)),
+            Err(RegistryError::Etcd(error)) => Some(error::describe(error)),
         };
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }

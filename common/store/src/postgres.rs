@@ -5,6 +5,7 @@
 //! manager to wait for and no `BEGIN` to leave open: a connection that did not answer well is dropped. Retries of writes
 //! are the caller's.
 
+mod access;
 mod config;
 mod dial;
 mod epochs;
@@ -16,6 +17,7 @@ mod read;
 #[cfg(feature = "seeded-bugs")]
 pub mod seeded;
 mod servers;
+mod session;
 mod upkeep;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,7 +31,7 @@ use tokio::time::Instant;
 pub use config::PgConfig;
 pub use dial::probe;
 pub use migrations::{migrate, new_epoch, new_epoch_with};
-pub use servers::PgAccess;
+pub use access::PgAccess;
 
 use crate::{
     Committed, Heads, NewMessage, NoteId, Pages, Range, Retention, StaleNote, Store, StoreError, Trimmed,

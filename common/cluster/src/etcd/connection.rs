@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::access::Access;
-use super::registry::{RegistryError, Result};
+use super::error::{RegistryError, Result};
 use crate::Etcd;
 
 /// Longest wait for an answer. A third of the shortest useful lease time.

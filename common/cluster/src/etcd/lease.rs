@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::EtcdShared;
-use super::registry::RegistryError;
+use super::error::RegistryError;
 use crate::InstanceState;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);

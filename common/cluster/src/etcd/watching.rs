@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::EtcdShared;
+use super::error::RegistryError;
 use super::lease::Pause;
-use super::registry::{KeyChange, RegistryError};
+use super::registry::KeyChange;
 use crate::known::Known;
 
 /// How long a watch is believed.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sluice_access::SecretUrl;
 use sluice_proto::limits::LANES;
 
-use super::servers::PgAccess;
+use super::access::PgAccess;
 
 /// How to reach PostgreSQL and how much to ask of it.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-use super::servers::tls_fix;
+use super::access::tls_fix;
 use crate::StoreError;
 
 /// SQLSTATE that `publish_v1` raises past `not_after`.

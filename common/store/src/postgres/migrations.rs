@@ -8,9 +8,11 @@ use sluice_proto::ids::Epoch;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::time::timeout;
 
-use super::dial::{read_epoch, simple};
+use super::access::PgAccess;
+use super::dial::read_epoch;
 use super::failure::dial_error;
-use super::servers::{PgAccess, Servers};
+use super::servers::Servers;
+use super::session::simple;
 use crate::StoreError;
 
 /// All migrations in order. A published migration is never edited but for its comments: a database out there has run it.

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::pool::{Answer, Statement};
-use super::read::senseless;
+use super::read::{senseless, seq_of};
 use crate::{Committed, NewMessage, NoteId, Outcome, Row, StoreError};
 
 const PUBLISH: &str = "select ord, seq, outcome, ms_v1(at) as at_ms, note \
@@ -94,9 +94,4 @@ fn outcome_of(row: &PgRow) -> Result<Outcome, sqlx::Error> {
         1 => Outcome::Duplicate { seq: seq_of(row, "seq")? },
         _ => Outcome::Conflict,
     })
-}
-
-pub(super) fn seq_of(row: &PgRow, column: &str) -> Result<Seq, sqlx::Error> {
-    let seq: i64 = row.try_get(column)?;
-    Seq::try_from(seq).map_err(|e| sqlx::Error::Decode(e.into()))
 }

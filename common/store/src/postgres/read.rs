@@ -7,7 +7,6 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::pool::{Answer, Statement};
-use super::publish::seq_of;
 use crate::{Heads, Page, Pages, Range, StoreError, StoredMessage};
 
 const READ: &str = "select ord, head, oldest, deferred, seq, sender, key, at_ms, data \
@@ -90,6 +89,11 @@ fn message(row: &PgRow) -> Result<StoredMessage, sqlx::Error> {
 /// An answer that cannot be understood; reading changes nothing.
 pub(super) fn senseless(error: sqlx::Error) -> StoreError {
     StoreError::Unknown(format!("the store's answer makes no sense: {error}"))
+}
+
+pub(super) fn seq_of(row: &PgRow, column: &str) -> Result<Seq, sqlx::Error> {
+    let seq: i64 = row.try_get(column)?;
+    Seq::try_from(seq).map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
 /// A position as the database counts; one beyond its numbers is beyond every room.

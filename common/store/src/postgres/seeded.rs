@@ -1,8 +1,9 @@
 //! Statements that are wrong on purpose, for the drill's own proof. Only with the feature `seeded-bugs`; never part
 //! of a migration.
 
-use super::dial::simple;
-use super::servers::{PgAccess, Servers};
+use super::access::PgAccess;
+use super::servers::Servers;
+use super::session::simple;
 use crate::StoreError;
 
 /// `publish_v1` that looks for duplicates before it locks the heads (hazard A1).

@@ -5,12 +5,12 @@ use std::str::FromStr as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sluice_access::{SecretUrl, TlsNames};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::timeout;
 
-use super::dial::open_one;
+use super::access::PgAccess;
+use super::session;
 use crate::StoreError;
 
 /// For one of several servers: one that does not answer must leave time for the others within a call.
@@ -18,23 +18,6 @@ const HOST_WITHIN: Duration = Duration::from_secs(1);
 
 /// What libpq takes for `target_session_attrs` and has a meaning here: only the primary is of use.
 const ATTRIBUTES: [&str; 3] = ["any", "read-write", "primary"];
-
-/// Where PostgreSQL is, and who comes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PgAccess {
-    /// `postgres://user:password@host:port,host:port/database`
-    pub url: SecretUrl,
-    /// A file that holds the password, instead; "" = none. Read for each connection.
-    pub password_file: String,
-}
-
-impl PgAccess {
-    /// Who needs no password, or has it in the URL.
-    #[must_use]
-    pub fn at(url: impl Into<SecretUrl>) -> Self {
-        Self { url: url.into(), password_file: String::new() }
-    }
-}
 
 /// The servers of one URL.
 pub(super) struct Servers {
@@ -59,7 +42,7 @@ impl Servers {
             None => self.hosts.clone(),
         };
         match &*hosts {
-            [only] => open_one(only).await,
+            [only] => session::open(only).await,
             several => self.open_one_of(several).await,
         }
     }
@@ -69,7 +52,7 @@ impl Servers {
         let mut said = Vec::with_capacity(count);
         for at in (0..count).map(|step| (first + step) % count) {
             let options = &hosts[at];
-            let opened = timeout(HOST_WITHIN, open_one(options)).await;
+            let opened = timeout(HOST_WITHIN, session::open(options)).await;
             let error = match opened {
                 Ok(Ok(connection)) => {
                     self.served.store(at, Ordering::Relaxed);
@@ -127,18 +110,6 @@ fn each_host(url: &str) -> Result<Vec<String>, String> {
     }
     let query = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
     Ok(hosts.split(',').map(|host| format!("{scheme}://{user}{host}{database}{query}")).collect())
-}
-
-const NAMES: TlsNames = TlsNames {
-    url: "postgres.url",
-    ca: "sslrootcert=FILE of postgres.url",
-    identity: "sslcert=FILE and sslkey=FILE of postgres.url",
-    plain: "sslmode=disable in postgres.url",
-};
-
-/// What a failed handshake asks an operator for.
-pub(super) fn tls_fix(said: &str) -> Option<String> {
-    NAMES.fix(said)
 }
 
 #[cfg(test)]
