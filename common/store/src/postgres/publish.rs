@@ -1,6 +1,6 @@
 //! The publish statement: arguments in, outcomes out. The rules are in `publish_v1` itself.
 
-use sluice_proto::ids::{RoomId, Seq};
+use sluice_proto::ids::RoomId;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
