@@ -1,5 +1,5 @@
 //! The cluster on etcd: `/<prefix>/instances/{service}/{id}` and `/<prefix>/duties/{duty}`, both under the
-//! lease of whom they name.
+//! lease of whom they name, and `/<prefix>/commands/{id}`, what an operator wants of that instance, for a minute.
 //!
 //! etcd may be away from the start, for any time, or come back empty. Nothing here treats one of its keys as
 //! a lock.
@@ -12,7 +12,7 @@ mod lease;
 mod registry;
 mod watching;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ use crate::known::Known;
 use crate::registrant::Registrant;
 use crate::shown::Shown;
 use crate::{
-    Cluster, ClusterView, Duty, DutyInfo, Etcd, Headroom, Instance, InstanceState, NotGivenBack,
-    Registration, Service, until,
+    Cluster, ClusterCounts, ClusterView, Command, Commanded, Duty, DutyInfo, Etcd, Headroom, Instance,
+    InstanceState, LeaseLeft, NotCarried, NotGivenBack, Registration, Released, Service, until,
 };
 
 /// Longest part of a call that waits for etcd.
@@ -216,6 +216,39 @@ impl Cluster for EtcdCluster {
         }
     }
 
+    async fn resume_duties(&self) {
+        self.0.learn(|known, _| known.resume());
+        self.set_state(InstanceState::Serving).await;
+    }
+
+    async fn release_duty(&self, duty: Duty) -> Result<Option<InstanceId>, NotCarried> {
+        // If it is ours: no loss, as an operator wants it so.
+        self.0.learn(|known, _| known.gives(duty));
+        self.0.registry.take_from_owner(duty).await.map_err(not_carried)
+    }
+
+    async fn release_everything(&self) -> Result<Released, NotCarried> {
+        let duties = self.0.registry.take_all_duties().await.map_err(not_carried)?;
+        let registrations = self.0.registry.remove_gone().await.map_err(not_carried)?;
+        Ok(Released { duties, registrations })
+    }
+
+    async fn command(&self, to: &InstanceId, command: Command) -> Result<(), NotCarried> {
+        self.0.registry.command(to, command, &self.0.shown.id()).await.map_err(not_carried)
+    }
+
+    fn commanded(&self) -> watch::Receiver<Option<Commanded>> {
+        self.0.shown.commanded.subscribe()
+    }
+
+    async fn leases(&self) -> HashMap<InstanceId, LeaseLeft> {
+        self.0.registry.leases().await
+    }
+
+    fn counts(&self) -> ClusterCounts {
+        self.0.shown.counts()
+    }
+
     async fn close(&self) -> Result<(), NotGivenBack> {
         self.0.learn(|known, _| known.release());
         self.0.closed.cancel();
@@ -237,10 +270,20 @@ impl Cluster for EtcdCluster {
             }
         };
         match timeout(REVOKE, revoke).await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                tracing::info!(id = %self.0.shown.id(), "Lease given back.");
+                Ok(())
+            }
             Ok(false) | Err(_) => Err(NotGivenBack { reason, expires_in: self.0.ttl }),
         }
     }
+}
+
+fn not_carried(error: RegistryError) -> NotCarried {
+    NotCarried(match error {
+        RegistryError::LeaseGone | RegistryError::Timeout => error.to_string(),
+        RegistryError::Etcd(error) => error::describe(&error),
+    })
 }
 
 /// Stands for a logic instance at a configured address.

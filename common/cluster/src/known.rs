@@ -1,6 +1,8 @@
 //! What one process knows of the registry, and what follows from it: who is there, who is gone, which duties
 //! are whose. Pure: time is an argument, nothing waits.
 
+mod hands;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use sluice_proto::ids::InstanceId;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::hands::Hands;
+pub(crate) use self::hands::{DutyEvent, Former};
 use crate::view::{ClusterView, Duty, DutyInfo, Instance, InstanceState, Service};
 
 /// How long a gone instance is remembered.
@@ -35,6 +39,7 @@ pub(crate) struct Known {
     contact: Option<Instant>,
     listed: HashMap<InstanceId, Instance>,
     owners: BTreeMap<Duty, InstanceId>,
+    hands: Hands,
     /// Not listed any more, since when, counted only while this process saw itself.
     absent: HashMap<InstanceId, Instant>,
     /// Absent for two lease times, since when.
@@ -61,6 +66,7 @@ impl Known {
             contact: None,
             listed: HashMap::new(),
             owners: BTreeMap::new(),
+            hands: Hands::default(),
             absent: HashMap::new(),
             gone: HashMap::new(),
         }
@@ -77,8 +83,16 @@ impl Known {
 
     /// The lease was lost: a new id, not registered yet.
     pub(crate) fn rename(&mut self, me: InstanceId) {
+        for duty in self.mine() {
+            self.hands.parted(duty, None, self.releasing);
+        }
         self.me = me;
         self.contact = None;
+    }
+
+    /// The duties that are this process's in the registry.
+    fn mine(&self) -> Vec<Duty> {
+        self.owners.iter().filter(|(_, owner)| **owner == self.me).map(|(duty, _)| *duty).collect()
     }
 
     pub(crate) fn renewed(&mut self, sent: Instant) {
@@ -87,6 +101,23 @@ impl Known {
 
     pub(crate) fn release(&mut self) {
         self.releasing = true;
+    }
+
+    /// The opposite of a release: duties are taken again.
+    pub(crate) fn resume(&mut self) {
+        self.releasing = false;
+    }
+
+    /// This process is about to give one of its duties back.
+    pub(crate) fn gives(&mut self, duty: Duty) {
+        if self.owners.get(&duty) == Some(&self.me) {
+            self.hands.gives(duty);
+        }
+    }
+
+    /// What became of this process's duties since the last time.
+    pub(crate) fn take_events(&mut self) -> Vec<DutyEvent> {
+        self.hands.take_events()
     }
 
     /// Everything there is, as listed.
@@ -102,7 +133,9 @@ impl Known {
             self.now_absent(id, now);
         }
         self.absent.retain(|id, _| !self.listed.contains_key(id));
-        self.owners = owners;
+        for duty in self.owners.keys().chain(owners.keys()).copied().collect::<BTreeSet<_>>() {
+            self.set_owner(duty, owners.get(&duty).cloned(), now);
+        }
     }
 
     pub(crate) fn put(&mut self, instance: Instance) {
@@ -116,12 +149,29 @@ impl Known {
         }
     }
 
-    pub(crate) fn put_owner(&mut self, duty: Duty, owner: InstanceId) {
-        self.owners.insert(duty, owner);
+    pub(crate) fn put_owner(&mut self, duty: Duty, owner: InstanceId, now: Instant) {
+        self.set_owner(duty, Some(owner), now);
     }
 
-    pub(crate) fn remove_owner(&mut self, duty: Duty) {
-        self.owners.remove(&duty);
+    pub(crate) fn remove_owner(&mut self, duty: Duty, now: Instant) {
+        self.set_owner(duty, None, now);
+    }
+
+    fn set_owner(&mut self, duty: Duty, owner: Option<InstanceId>, now: Instant) {
+        let before = match &owner {
+            Some(owner) => self.owners.insert(duty, owner.clone()),
+            None => self.owners.remove(&duty),
+        };
+        if before == owner {
+            return;
+        }
+        self.hands.changed(duty, before.clone(), owner.is_some(), now);
+        if before.as_ref() == Some(&self.me) {
+            self.hands.parted(duty, owner.clone(), self.releasing);
+        }
+        if owner.as_ref() == Some(&self.me) {
+            self.hands.taken(duty, &self.me, |id| self.listed.contains_key(id));
+        }
     }
 
     fn now_absent(&mut self, id: InstanceId, now: Instant) {
@@ -206,7 +256,7 @@ impl Known {
             let owner = self.owners.get(&duty).cloned();
             let owner_lives = owner.as_ref().is_some_and(|owner| self.listed.contains_key(owner));
             let mine = self.candidates.contains(&duty) && self.is_mine(duty, now);
-            DutyInfo { duty, owner, owner_lives, mine }
+            DutyInfo { duty, owner, owner_lives, held_for: self.hands.held_for(duty, now), mine }
         };
         all.into_iter().map(info).collect()
     }
@@ -214,9 +264,8 @@ impl Known {
     /// What to change now. Every task computes the same from the same list, so that they rarely collide;
     /// the registry's comparisons settle the rest.
     pub(crate) fn steps(&self, now: Instant) -> Vec<DutyStep> {
-        let mine = || self.owners.iter().filter(|(_, owner)| **owner == self.me).map(|(duty, _)| *duty);
         if self.releasing {
-            return mine().map(DutyStep::Release).collect();
+            return self.mine().into_iter().map(DutyStep::Release).collect();
         }
         // Claims of somebody who is not listed would be taken over at once.
         if !self.sees_me(now) {
@@ -236,7 +285,7 @@ impl Known {
                 continue;
             }
             // Nobody serves: the duty waits, and is neglected in time.
-            let Some(chosen) = least_loaded(&load, *duty) else { return Vec::new() };
+            let Some(chosen) = self.heir(&load, *duty, now) else { return Vec::new() };
             load.entry(chosen).and_modify(|count| *count += 1);
             if *chosen == self.me {
                 steps.push(DutyStep::Claim { duty: *duty, from: from.cloned() });
@@ -245,9 +294,35 @@ impl Known {
         // One at a time and only when nothing is claimed, so that duties do not swing between
         // tasks.
         if steps.is_empty() && self.is_overloaded(&load) {
-            steps.extend(mine().next_back().map(DutyStep::Release));
+            steps.extend(self.spared().map(DutyStep::Release));
         }
         steps
+    }
+
+    /// Who is to take a duty of nobody: the least loaded, but not who gave it back a moment ago. It was told to, or
+    /// had too many, and another one is there.
+    fn heir<'a>(
+        &self,
+        load: &BTreeMap<&'a InstanceId, usize>,
+        duty: Duty,
+        now: Instant,
+    ) -> Option<&'a InstanceId> {
+        let former = self.hands.given_back_by(duty, self.moment(), now);
+        let but = |except: Option<&InstanceId>| {
+            least_loaded(load.iter().filter(|(id, _)| Some(**id) != except), duty)
+        };
+        but(former).or_else(|| but(None))
+    }
+
+    /// Which duty to give back of too many: the one that has not changed hands for the longest time, so that a release
+    /// by hand lasts.
+    fn spared(&self) -> Option<Duty> {
+        self.mine().into_iter().rev().min_by_key(|duty| self.hands.changed_at(*duty))
+    }
+
+    /// How long a duty that was given back is not for who had it: whoever sees all that happens claims at once.
+    fn moment(&self) -> Duration {
+        self.ttl / 2
     }
 
     /// Whether this process has two duties more than some other, and nobody has more than it.
@@ -258,8 +333,11 @@ impl Known {
     }
 }
 
-fn least_loaded<'a>(load: &BTreeMap<&'a InstanceId, usize>, duty: Duty) -> Option<&'a InstanceId> {
-    load.iter()
+fn least_loaded<'a: 'l, 'l>(
+    load: impl Iterator<Item = (&'l &'a InstanceId, &'l usize)>,
+    duty: Duty,
+) -> Option<&'a InstanceId> {
+    load
         // The hash breaks ties the same way in every process.
         .min_by_key(|(id, count)| (**count, xxh3_64(format!("{duty} {id}").as_bytes())))
         .map(|(id, _)| *id)

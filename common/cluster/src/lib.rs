@@ -4,6 +4,7 @@
 //! depends on it. An owner of a duty is never exclusive (two for a moment do no harm), and nobody is
 //! declared gone by an observer who cannot see itself.
 
+mod command;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod known;
@@ -15,7 +16,7 @@ mod shown;
 pub mod solo;
 mod view;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use sluice_proto::ids::InstanceId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use command::{ClusterCounts, Command, Commanded, LeaseLeft, NotCarried, Released, UnknownCommand};
 pub use section::Etcd;
 pub use view::{
     ClusterView, Duty, DutyInfo, Headroom, Instance, InstanceState, Registration, Service, UnknownDuty,
@@ -67,9 +69,41 @@ pub trait Cluster: Send + Sync + 'static {
     /// All duties this process is a candidate for or has seen owned, in order.
     fn duties(&self) -> Vec<DutyInfo>;
 
-    /// Gives all duties back and takes no more, for ever: the process is draining from now on. Returns within
-    /// 500 ms; [`Cluster::owned`] is empty at once.
+    /// Gives all duties back and takes no more until [`Cluster::resume_duties`]: the process is draining from now on.
+    /// Returns within 500 ms; [`Cluster::owned`] is empty at once.
     async fn release_duties(&self);
+
+    /// Serves again, and takes its share of the duties. Returns within 500 ms.
+    async fn resume_duties(&self);
+
+    /// Takes a duty from its owner, whoever that is; another task takes it at once, the former owner not for a moment.
+    /// Who had it, if anybody did.
+    ///
+    /// # Errors
+    /// The registry did not take it.
+    async fn release_duty(&self, duty: Duty) -> Result<Option<InstanceId>, NotCarried>;
+
+    /// Takes every duty from its owner, and removes registrations that nobody stands behind. Safe at any moment, as
+    /// effects are exact whoever does a duty; who lives registers again.
+    ///
+    /// # Errors
+    /// The registry did not take it.
+    async fn release_everything(&self) -> Result<Released, NotCarried>;
+
+    /// Carries a command to an instance, which follows it as soon as it hears of it; the last one counts.
+    ///
+    /// # Errors
+    /// The registry did not take it.
+    async fn command(&self, to: &InstanceId, command: Command) -> Result<(), NotCarried>;
+
+    /// What an operator wants of this process, asked through another one.
+    fn commanded(&self) -> watch::Receiver<Option<Commanded>>;
+
+    /// What is left of the leases of all; nothing for those of whom the registry did not say it within a second.
+    async fn leases(&self) -> HashMap<InstanceId, LeaseLeft>;
+
+    /// What became of this process's registration and duties.
+    fn counts(&self) -> ClusterCounts;
 
     /// Gives duties and lease back, within 500 ms also when the registry is away. Harmless when repeated.
     ///

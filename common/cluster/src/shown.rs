@@ -9,14 +9,16 @@ use sluice_proto::ids::InstanceId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::known::Known;
-use crate::{ClusterView, Duty};
+use crate::known::{DutyEvent, Former, Known};
+use crate::{ClusterCounts, ClusterView, Commanded, Duty};
 
 pub(crate) struct Shown {
     known: Mutex<Known>,
     pub(crate) view: watch::Sender<Arc<ClusterView>>,
     pub(crate) me: watch::Sender<InstanceId>,
     pub(crate) owned: watch::Sender<BTreeSet<Duty>>,
+    pub(crate) commanded: watch::Sender<Option<Commanded>>,
+    counts: Mutex<ClusterCounts>,
 }
 
 /// How often time is to be let pass, a few times in a lease time: with a [`Shown::learn`] of nothing.
@@ -30,6 +32,8 @@ impl Shown {
             view: watch::Sender::new(Arc::new(known.view(Instant::now()))),
             me: watch::Sender::new(known.me().clone()),
             owned: watch::Sender::default(),
+            commanded: watch::Sender::default(),
+            counts: Mutex::default(),
             known: Mutex::new(known),
         }
     }
@@ -62,6 +66,56 @@ impl Shown {
             changed
         });
         set(&self.owned, known.owned(now));
+        let events = known.take_events();
+        drop(known);
+        events.iter().for_each(|event| self.tell(event));
+    }
+
+    /// A command for this process was seen, perhaps not for the first time.
+    pub(crate) fn hear(&self, heard: Commanded) {
+        self.commanded.send_if_modified(|last| {
+            let news = last.as_ref().is_none_or(|last| last.revision < heard.revision);
+            if news {
+                *last = Some(heard);
+            }
+            news
+        });
+    }
+
+    pub(crate) fn counts(&self) -> ClusterCounts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self, count: impl FnOnce(&mut ClusterCounts)) {
+        count(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Each change of hands is a line, with whose it was and why.
+    fn tell(&self, event: &DutyEvent) {
+        let me = self.id();
+        match event {
+            DutyEvent::Taken { duty, from: Former::Nobody } => {
+                self.count(|counts| counts.from_nobody += 1);
+                tracing::info!(%duty, owner = %me, reason = "nobody had it", "Duty taken.");
+            }
+            DutyEvent::Taken { duty, from: Former::GaveBack(from) } => {
+                self.count(|counts| counts.given_by_others += 1);
+                tracing::info!(%duty, owner = %me, %from, reason = "it was given back", "Duty taken.");
+            }
+            DutyEvent::Taken { duty, from: Former::Left(from) } => {
+                self.count(|counts| counts.taken_over += 1);
+                tracing::info!(%duty, owner = %me, %from, reason = "its owner has ended", "Duty taken over.");
+            }
+            DutyEvent::GivenBack(duty) => {
+                self.count(|counts| counts.given_back += 1);
+                tracing::info!(%duty, owner = %me, "Duty given back.");
+            }
+            DutyEvent::Lost { duty, to } => {
+                self.count(|counts| counts.lost += 1);
+                let to = to.as_ref().map_or("nobody", |to| to.as_str());
+                tracing::warn!(%duty, owner = %me, to, "Duty lost: released by hand, or with the lease.");
+            }
+        }
     }
 }
 

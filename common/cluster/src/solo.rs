@@ -5,7 +5,7 @@
 
 mod listed;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use crate::known::Known;
 use crate::registrant::Registrant;
 use crate::shown::{Shown, beat};
 use crate::{
-    Cluster, ClusterView, Duty, DutyInfo, Headroom, InstanceState, NotGivenBack, Registration, until,
+    Cluster, ClusterCounts, ClusterView, Command, Commanded, Duty, DutyInfo, Headroom, InstanceState,
+    LeaseLeft, NotCarried, NotGivenBack, Registration, Released, until,
 };
 
 /// The registry that all members of one process share. Cheap to clone; clones are the same registry.
@@ -73,11 +74,12 @@ impl SoloRegistry {
         SoloCluster { registry: self.clone(), member, closed }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Listed)) {
+    fn change<T>(&self, change: impl FnOnce(&mut Listed) -> T) -> T {
         let mut listed = self.0.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut listed);
+        let changed = change(&mut listed);
         // Within the same lock, so that every change is complete when its call returns.
         listed.settle();
+        changed
     }
 }
 
@@ -106,6 +108,7 @@ impl Drop for Membership {
 impl SoloCluster {
     /// What a lost lease does: this process is off the list with its duties, and on it again under a new id.
     pub fn expire(&self) {
+        self.member.shown.count(|counts| counts.leases_lost += 1);
         self.registry.change(|listed| listed.rename(&self.member));
     }
 }
@@ -150,6 +153,49 @@ impl Cluster for SoloCluster {
             // Draining, or the others would wait for this process to take its share again.
             listed.set_state(&self.member, InstanceState::Draining);
         });
+    }
+
+    async fn resume_duties(&self) {
+        self.registry.change(|listed| {
+            self.member.shown.learn(|known, _| known.resume());
+            listed.set_state(&self.member, InstanceState::Serving);
+        });
+    }
+
+    async fn release_duty(&self, duty: Duty) -> Result<Option<InstanceId>, NotCarried> {
+        Ok(self.registry.change(|listed| listed.release(duty)))
+    }
+
+    async fn release_everything(&self) -> Result<Released, NotCarried> {
+        let duties = self.registry.change(|listed| {
+            let all = listed.owned().into_iter();
+            all.filter_map(|duty| listed.release(duty).map(|owner| (duty, owner))).collect()
+        });
+        // Who is off the list has left it himself: nothing is left of anybody.
+        Ok(Released { duties, registrations: Vec::new() })
+    }
+
+    async fn command(&self, to: &InstanceId, command: Command) -> Result<(), NotCarried> {
+        let by = self.member.shown.id();
+        if self.registry.change(|listed| listed.command(to, command, by)) {
+            Ok(())
+        } else {
+            Err(NotCarried(format!("{to} is not there any more")))
+        }
+    }
+
+    fn commanded(&self) -> watch::Receiver<Option<Commanded>> {
+        self.member.shown.commanded.subscribe()
+    }
+
+    async fn leases(&self) -> HashMap<InstanceId, LeaseLeft> {
+        let ttl = self.registry.0.ttl;
+        let ids = self.registry.change(|listed| listed.ids());
+        ids.into_iter().map(|id| (id, LeaseLeft { granted: ttl, left: ttl })).collect()
+    }
+
+    fn counts(&self) -> ClusterCounts {
+        self.member.shown.counts()
     }
 
     async fn close(&self) -> Result<(), NotGivenBack> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sluice_proto::ids::InstanceId;
@@ -114,6 +115,13 @@ impl Instance {
         self.started_ms == 0
     }
 
+    /// Whether `younger` is in the place of this one, which therefore ended without a word.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn is_replaced_by(&self, younger: &Self) -> bool {
+        let same = self.service == younger.service && self.place() == younger.place();
+        same && self.started_ms < younger.started_ms
+    }
+
     /// Host and address: only one process at a time has both. Several have the same address where nobody dials it, as
     /// tasks in containers, which listen on `0.0.0.0`.
     fn place(&self) -> (&str, &str) {
@@ -196,6 +204,8 @@ pub struct DutyInfo {
     pub owner: Option<InstanceId>,
     /// Whether that owner is among the instances.
     pub owner_lives: bool,
+    /// How long it has been its owner, as far as this process saw.
+    pub held_for: Option<Duration>,
     /// Whether this process is to do it, as owner or because there is none.
     pub mine: bool,
 }

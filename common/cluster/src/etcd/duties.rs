@@ -30,14 +30,13 @@ pub(super) async fn take(shared: &EtcdShared, step: DutyStep) {
         // A release may have been asked for since the steps were made.
         DutyStep::Claim { .. } if shared.look(crate::known::Known::is_releasing) => return,
         DutyStep::Claim { duty, from } => {
-            let claimed = shared.registry.claim(*duty, from.as_ref(), &me, lease).await;
-            claimed.map(|claimed| {
-                if claimed {
-                    tracing::info!(%duty, "Duty taken.");
-                }
-            })
+            shared.registry.claim(*duty, from.as_ref(), &me, lease).await.map(|_succeeded| ())
         }
-        DutyStep::Release(duty) => shared.registry.release(*duty, &me).await,
+        DutyStep::Release(duty) => {
+            // Noted before: the watch may say that it is gone before the answer does.
+            shared.learn(|known, _| known.gives(*duty));
+            shared.registry.release(*duty, &me).await
+        }
     };
     if let Err(error) = outcome {
         tracing::debug!(?step, %error, "A duty did not change hands.");

@@ -48,8 +48,9 @@ pub(super) async fn hold(shared: Arc<EtcdShared>) {
         // Before the new id: nothing may be claimed under a lease that is gone.
         shared.lease.send_replace(None);
         shared.written.send_replace(None);
-        let fresh = shared.registrant.fresh_id();
-        tracing::warn!(id = %fresh, "The lease was lost; a new id begins.");
+        let (was, fresh) = (shared.shown.id(), shared.registrant.fresh_id());
+        shared.shown.count(|counts| counts.leases_lost += 1);
+        tracing::warn!(%was, id = %fresh, "The lease was lost; a new id begins.");
         shared.learn(|known, _| known.rename(fresh));
     }
 }

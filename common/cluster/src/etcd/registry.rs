@@ -1,5 +1,7 @@
 //! What is asked of etcd, typed. Every call ends within a second; nothing here tries twice.
 
+mod operating;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use sluice_proto::ids::InstanceId;
 
 use super::connection::Connection;
 use super::error::Result;
-use crate::{Duty, Etcd, Headroom, Instance, InstanceState, Service};
+use crate::{Command, Commanded, Duty, Etcd, Headroom, Instance, InstanceState, Service};
 
 pub(super) struct EtcdRegistry {
     connection: Connection,
@@ -23,6 +25,7 @@ pub(super) struct EtcdRegistry {
 pub(super) struct Listing {
     pub(super) instances: HashMap<InstanceId, Instance>,
     pub(super) owners: BTreeMap<Duty, InstanceId>,
+    pub(super) commands: Vec<(InstanceId, Commanded)>,
     pub(super) revision: i64,
 }
 
@@ -32,6 +35,7 @@ pub(super) enum KeyChange {
     Removed(InstanceId),
     Owner(Duty, InstanceId),
     NoOwner(Duty),
+    Command(InstanceId, Commanded),
 }
 
 /// The value of an instance's key; id and service are in the key.
@@ -50,10 +54,19 @@ struct Record {
     headroom_handshakes_per_s: Option<u32>,
 }
 
+/// The value of a command's key; whom it is for is in the key.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    command: Command,
+    by: String,
+}
+
 /// What a key is about.
 enum RegistryKey {
     Instance(Service, InstanceId),
     Duty(Duty),
+    /// For an instance.
+    Command(InstanceId),
 }
 
 impl EtcdRegistry {
@@ -141,11 +154,13 @@ impl EtcdRegistry {
         let all =
             self.answer(client.get(self.prefix.as_str(), Some(GetOptions::new().with_prefix()))).await?;
         let revision = all.header().map_or(0, etcd_client::ResponseHeader::revision);
-        let mut listing = Listing { instances: HashMap::new(), owners: BTreeMap::new(), revision };
+        let (instances, owners, commands) = (HashMap::new(), BTreeMap::new(), Vec::new());
+        let mut listing = Listing { instances, owners, commands, revision };
         for change in all.kvs().iter().filter_map(|pair| self.read_put(pair)) {
             match change {
                 KeyChange::Put(instance) => drop(listing.instances.insert(instance.id.clone(), instance)),
                 KeyChange::Owner(duty, owner) => drop(listing.owners.insert(duty, owner)),
+                KeyChange::Command(to, command) => listing.commands.push((to, command)),
                 KeyChange::Removed(_) | KeyChange::NoOwner(_) => {}
             }
         }
@@ -168,6 +183,8 @@ impl EtcdRegistry {
             EventType::Delete => match self.read_key(pair.key())? {
                 RegistryKey::Instance(_, id) => Some(KeyChange::Removed(id)),
                 RegistryKey::Duty(duty) => Some(KeyChange::NoOwner(duty)),
+                // Its time was over: it was heard, or nobody is there.
+                RegistryKey::Command(_) => None,
             },
         }
     }
@@ -176,6 +193,12 @@ impl EtcdRegistry {
         match self.read_key(pair.key())? {
             RegistryKey::Duty(duty) => {
                 Some(KeyChange::Owner(duty, InstanceId::parse(pair.value_str().ok()?).ok()?))
+            }
+            RegistryKey::Command(to) => {
+                let Order { command, by } = serde_json::from_slice(pair.value()).ok()?;
+                let command =
+                    Commanded { command, by: InstanceId::parse(&by).ok()?, revision: pair.mod_revision() };
+                Some(KeyChange::Command(to, command))
             }
             RegistryKey::Instance(service, id) => {
                 // What a later version wrote is skipped, not fatal: the others stay known.
@@ -212,6 +235,7 @@ impl EtcdRegistry {
         let (kind, name) = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?.split_once('/')?;
         match kind {
             "duties" => Some(RegistryKey::Duty(name.parse().ok()?)),
+            "commands" => Some(RegistryKey::Command(InstanceId::parse(name).ok()?)),
             "instances" => {
                 let (service, id) = name.split_once('/')?;
                 Some(RegistryKey::Instance(service.parse().ok()?, InstanceId::parse(id).ok()?))

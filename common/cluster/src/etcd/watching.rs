@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_proto::ids::InstanceId;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::EtcdShared;
 use super::error::RegistryError;
 use super::lease::Pause;
 use super::registry::KeyChange;
+use crate::Commanded;
 use crate::known::Known;
 
 /// How long a watch is believed.
@@ -35,6 +37,7 @@ async fn session(shared: &EtcdShared, pause: &mut Pause) -> Result<(), RegistryE
     // The whole list first: what a broken watch missed cannot be asked for.
     let listing = shared.registry.list().await?;
     shared.learn(|known, now| known.list(listing.instances, listing.owners, now));
+    listing.commands.into_iter().for_each(|(to, command)| hear(shared, &to, command));
     doubt_if_unlisted(shared);
     let mut watch = shared.registry.watch(listing.revision).await?;
     *pause = Pause::new();
@@ -50,7 +53,12 @@ async fn session(shared: &EtcdShared, pause: &mut Pause) -> Result<(), RegistryE
         let changes: Vec<_> =
             message.events().iter().filter_map(|event| shared.registry.read(event)).collect();
         if !changes.is_empty() {
-            shared.learn(|known, now| changes.into_iter().for_each(|change| apply(known, change, now)));
+            shared.learn(|known, now| changes.iter().for_each(|change| apply(known, change, now)));
+            for change in changes {
+                if let KeyChange::Command(to, command) = change {
+                    hear(shared, &to, command);
+                }
+            }
             doubt_if_unlisted(shared);
         }
     }
@@ -60,12 +68,20 @@ fn closed(why: &str) -> RegistryError {
     etcd_client::Error::WatchError(why.into()).into()
 }
 
-fn apply(known: &mut Known, change: KeyChange, now: Instant) {
+fn apply(known: &mut Known, change: &KeyChange, now: Instant) {
     match change {
-        KeyChange::Put(instance) => known.put(instance),
-        KeyChange::Removed(id) => known.remove(&id, now),
-        KeyChange::Owner(duty, owner) => known.put_owner(duty, owner),
-        KeyChange::NoOwner(duty) => known.remove_owner(duty),
+        KeyChange::Put(instance) => known.put(instance.clone()),
+        KeyChange::Removed(id) => known.remove(id, now),
+        KeyChange::Owner(duty, owner) => known.put_owner(*duty, owner.clone(), now),
+        KeyChange::NoOwner(duty) => known.remove_owner(*duty, now),
+        KeyChange::Command(..) => {}
+    }
+}
+
+/// Everybody sees every command; it is for one.
+fn hear(shared: &EtcdShared, to: &InstanceId, command: Commanded) {
+    if *to == shared.shown.id() {
+        shared.shown.hear(command);
     }
 }
 

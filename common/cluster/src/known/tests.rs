@@ -151,11 +151,11 @@ fn only_what_belongs_to_nobody_or_to_the_gone_is_taken() {
     let mut now = Instant::now();
     let mut known = watcher(now);
     known.remove(&id("x"), now);
-    known.put_owner(Duty::Sweep, id("x"));
+    known.put_owner(Duty::Sweep, id("x"), now);
     assert_eq!(known.steps(now), [], "its lease may live");
     pass(&mut known, &mut now, Duration::from_secs(21), true);
     assert_eq!(known.steps(now), [DutyStep::Claim { duty: Duty::Sweep, from: Some(id("x")) }]);
-    known.remove_owner(Duty::Sweep);
+    known.remove_owner(Duty::Sweep, now);
     assert_eq!(known.steps(now), [DutyStep::Claim { duty: Duty::Sweep, from: None }]);
 }
 
@@ -163,14 +163,14 @@ fn only_what_belongs_to_nobody_or_to_the_gone_is_taken() {
 fn an_owner_without_contact_stops_and_after_two_lease_times_anyone_begins() {
     let mut now = Instant::now();
     let mut known = watcher(now);
-    known.put_owner(Duty::Sweep, id("me"));
+    known.put_owner(Duty::Sweep, id("me"), now);
     known.tick(now);
     assert_eq!(known.owned(now), [Duty::Sweep].into());
     pass(&mut known, &mut now, Duration::from_secs(11), false);
     assert_eq!(known.owned(now), BTreeSet::new(), "the lease may be over");
     pass(&mut known, &mut now, Duration::from_secs(20), false);
     assert_eq!(known.owned(now), [Duty::Sweep].into(), "etcd is away: anyone");
-    known.put_owner(Duty::Sweep, id("x"));
+    known.put_owner(Duty::Sweep, id("x"), now);
     known.renewed(now);
     known.tick(now);
     assert_eq!(known.owned(now), BTreeSet::new(), "it has an owner who lives");
@@ -263,29 +263,38 @@ fn a_lost_lease_is_a_new_name_that_is_not_seen_yet() {
 fn pages_show_who_owns_what_and_whether_that_owner_lives() {
     let mut now = Instant::now();
     let mut known = watcher(now);
-    known.put_owner(Duty::Sweep, id("me"));
-    known.put_owner(Duty::Reap, id("dead"));
-    let info =
-        |duty, owner: &str, owner_lives, mine| DutyInfo { duty, owner: Some(id(owner)), owner_lives, mine };
+    known.put_owner(Duty::Sweep, id("me"), now);
+    known.put_owner(Duty::Reap, id("dead"), now);
+    let info = |duty, owner: &str, owner_lives, held_for, mine| DutyInfo {
+        duty,
+        owner: Some(id(owner)),
+        owner_lives,
+        held_for: Some(held_for),
+        mine,
+    };
     known.tick(now);
-    let shown = [info(Duty::Sweep, "me", true, true), info(Duty::Reap, "dead", false, false)];
-    assert_eq!(known.duties(now), shown);
+    let shown = |held_for| {
+        [info(Duty::Sweep, "me", true, held_for, true), info(Duty::Reap, "dead", false, held_for, false)]
+    };
+    assert_eq!(known.duties(now), shown(Duration::ZERO));
     pass(&mut known, &mut now, 2 * TTL, true);
-    assert_eq!(known.duties(now), shown, "a duty this process is no candidate for is never its own");
-    known.put_owner(Duty::Sweep, id("x"));
+    assert_eq!(known.duties(now), shown(2 * TTL), "a duty this process is no candidate for is never its own");
+    known.put_owner(Duty::Sweep, id("x"), now);
+    known.put_owner(Duty::Reap, id("dead"), now);
     known.tick(now);
-    assert_eq!(known.duties(now)[0], info(Duty::Sweep, "x", true, false));
+    assert_eq!(known.duties(now)[0], info(Duty::Sweep, "x", true, Duration::ZERO, false));
+    assert_eq!(known.duties(now)[1], shown(2 * TTL)[1], "said again, it is not a new owner");
 }
 
 #[test]
 fn who_gives_its_duties_back_gives_back_its_own_and_takes_none() {
     let mut now = Instant::now();
     let mut known = watcher(now);
-    known.put_owner(Duty::Sweep, id("me"));
-    known.put_owner(Duty::Reap, id("x"));
+    known.put_owner(Duty::Sweep, id("me"), now);
+    known.put_owner(Duty::Reap, id("x"), now);
     known.release();
     assert_eq!(known.steps(now), [DutyStep::Release(Duty::Sweep)]);
-    known.remove_owner(Duty::Sweep);
+    known.remove_owner(Duty::Sweep, now);
     pass(&mut known, &mut now, 3 * TTL, true);
     assert_eq!((known.steps(now), known.owned(now)), (vec![], BTreeSet::new()));
 }
@@ -343,4 +352,81 @@ fn who_gives_its_duties_back_says_so() {
     assert!(!known.is_releasing());
     known.release();
     assert!(known.is_releasing());
+}
+
+#[test]
+fn a_duty_that_was_released_by_hand_goes_to_another_and_stays_there() {
+    let mut now = Instant::now();
+    let mut known = watcher(now);
+    known.put_owner(Duty::Sweep, id("me"), now);
+    known.remove_owner(Duty::Sweep, now);
+    assert_eq!(known.steps(now), [], "x is there, and I had it a moment ago");
+    let mut other = Known::new(TTL, id("x"), Vec::new(), [Duty::Sweep].into(), now);
+    other.renewed(now);
+    list_of(&mut other, &["me", "x"], now);
+    other.put_owner(Duty::Sweep, id("me"), now);
+    other.remove_owner(Duty::Sweep, now);
+    assert_eq!(other.steps(now), [DutyStep::Claim { duty: Duty::Sweep, from: None }]);
+    // Alone, or when nobody took it for a while, it is mine as ever.
+    known.remove(&id("x"), now);
+    assert_eq!(known.steps(now), [DutyStep::Claim { duty: Duty::Sweep, from: None }]);
+    known.put(task("x"));
+    pass(&mut known, &mut now, TTL, true);
+    let claims = [&known, &other].map(|it| it.steps(now).len());
+    assert_eq!(claims.iter().sum::<usize>(), 1, "exactly one of both");
+}
+
+#[test]
+fn of_too_many_duties_one_goes_that_did_not_come_a_moment_ago() {
+    let now = Instant::now();
+    let mut known = Known::new(TTL, id("me"), Vec::new(), all_duties(), now);
+    known.renewed(now);
+    list_of(&mut known, &["me", "x"], now);
+    for duty in all_duties() {
+        known.put_owner(duty, id("me"), now);
+    }
+    known.put_owner(Duty::Due(7), id("x"), now);
+    known.remove_owner(Duty::Due(7), now);
+    known.put_owner(Duty::Due(7), id("me"), now);
+    assert_eq!(known.steps(now), [DutyStep::Release(Duty::Due(6))]);
+}
+
+#[test]
+fn what_becomes_of_my_duties_is_told_with_whose_they_were() {
+    let now = Instant::now();
+    let mut known = watcher(now);
+    let taken = |from| [DutyEvent::Taken { duty: Duty::Sweep, from }];
+    known.put_owner(Duty::Sweep, id("me"), now);
+    known.put_owner(Duty::Sweep, id("me"), now);
+    assert_eq!(known.take_events(), taken(Former::Nobody));
+    known.gives(Duty::Sweep);
+    known.remove_owner(Duty::Sweep, now);
+    assert_eq!(known.take_events(), [DutyEvent::GivenBack(Duty::Sweep)]);
+    known.put_owner(Duty::Sweep, id("x"), now);
+    known.remove_owner(Duty::Sweep, now);
+    known.put_owner(Duty::Sweep, id("me"), now);
+    assert_eq!(known.take_events(), taken(Former::GaveBack(id("x"))));
+    known.put_owner(Duty::Sweep, id("x"), now);
+    assert_eq!(known.take_events(), [DutyEvent::Lost { duty: Duty::Sweep, to: Some(id("x")) }]);
+    known.remove(&id("x"), now);
+    known.put_owner(Duty::Sweep, id("me"), now);
+    assert_eq!(known.take_events(), taken(Former::Left(id("x"))));
+    // A list that does not have it says the same, and a lost lease loses all.
+    list_of(&mut known, &["me"], now);
+    assert_eq!(known.take_events(), []);
+    known.rename(id("me2"));
+    assert_eq!(known.take_events(), [DutyEvent::Lost { duty: Duty::Sweep, to: None }]);
+    known.list(HashMap::new(), BTreeMap::new(), now);
+    assert_eq!(known.take_events(), [], "it was not mine any more");
+}
+
+#[test]
+fn who_comes_back_takes_duties_again() {
+    let now = Instant::now();
+    let mut known = watcher(now);
+    known.remove(&id("x"), now);
+    known.release();
+    assert_eq!(known.steps(now), []);
+    known.resume();
+    assert_eq!(known.steps(now), [DutyStep::Claim { duty: Duty::Sweep, from: None }]);
 }

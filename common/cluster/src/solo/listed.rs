@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::SoloMember;
 use crate::known::{DutyStep, Known};
-use crate::{Duty, Instance, InstanceState};
+use crate::{Command, Commanded, Duty, Instance, InstanceState};
 
 /// Most times that everybody is asked for its next steps after one change; a few are needed.
 const ROUNDS_MAX: usize = 100;
@@ -19,6 +19,8 @@ pub(super) struct Listed {
     members: Vec<Arc<SoloMember>>,
     instances: HashMap<InstanceId, Instance>,
     owners: BTreeMap<Duty, InstanceId>,
+    /// How many commands were carried.
+    commands: i64,
 }
 
 impl Listed {
@@ -87,16 +89,45 @@ impl Listed {
         match step {
             // The comparison that etcd's transaction makes.
             DutyStep::Claim { duty, from } if self.owners.get(&duty) == from.as_ref() => {
-                tracing::info!(%duty, owner = %me, "Duty taken.");
                 self.owners.insert(duty, me.clone());
-                self.tell(|known, _| known.put_owner(duty, me.clone()));
+                self.tell(|known, now| known.put_owner(duty, me.clone(), now));
             }
             DutyStep::Release(duty) if self.owners.get(&duty) == Some(me) => {
                 self.owners.remove(&duty);
-                self.tell(|known, _| known.remove_owner(duty));
+                self.tell(|known, now| {
+                    if known.me() == me {
+                        known.gives(duty);
+                    }
+                    known.remove_owner(duty, now);
+                });
             }
             DutyStep::Claim { .. } | DutyStep::Release(_) => {}
         }
+    }
+
+    /// Takes a duty from its owner.
+    pub(super) fn release(&mut self, duty: Duty) -> Option<InstanceId> {
+        let owner = self.owners.remove(&duty)?;
+        self.tell(|known, now| known.remove_owner(duty, now));
+        Some(owner)
+    }
+
+    /// Every duty that has an owner.
+    pub(super) fn owned(&self) -> Vec<Duty> {
+        self.owners.keys().copied().collect()
+    }
+
+    /// All who are there.
+    pub(super) fn ids(&self) -> Vec<InstanceId> {
+        self.instances.keys().cloned().collect()
+    }
+
+    /// Carries a command to a member; false: it is not there.
+    pub(super) fn command(&mut self, to: &InstanceId, command: Command, by: InstanceId) -> bool {
+        let Some(member) = self.members.iter().find(|member| member.shown.id() == *to) else { return false };
+        self.commands += 1;
+        member.shown.hear(Commanded { command, by, revision: self.commands });
+        true
     }
 
     fn put(&mut self, instance: Instance) {
@@ -110,7 +141,7 @@ impl Listed {
         let its: Vec<Duty> =
             self.owners.extract_if(.., |_, owner| owner == id).map(|(duty, _)| duty).collect();
         self.tell(|known, now| {
-            its.iter().for_each(|duty| known.remove_owner(*duty));
+            its.iter().for_each(|duty| known.remove_owner(*duty, now));
             known.remove(id, now);
         });
         Some(removed)

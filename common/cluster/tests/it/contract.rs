@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_cluster::{Cluster, Duty, Instance, InstanceState, Registration, Service};
+use sluice_cluster::{Cluster, Command, Duty, Instance, InstanceState, Registration, Service};
 use sluice_lifecycle::{Engine, Lifecycle, Plan, Scope, Stage, StopReason};
 use sluice_proto::ids::InstanceId;
 use sluice_testing::eventually;
@@ -42,6 +42,10 @@ macro_rules! against_the_contract {
             who_is_no_candidate_owns_nothing
             a_crashed_owner_is_replaced_within_two_lease_times
             a_close_is_quick_final_and_gives_all_back
+            a_drained_task_comes_back
+            a_duty_released_by_hand_changes_hands
+            a_command_reaches_the_instance_that_is_meant
+            an_emergency_release_leaves_nobody_out
         }
     };
     ($bed:ty: $($case:ident)*) => {$(
@@ -288,4 +292,68 @@ pub async fn a_close_is_quick_final_and_gives_all_back<B: Bed>() {
     b.stop().await;
     a.stop().await;
     assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+}
+
+pub async fn a_drained_task_comes_back<B: Bed>() {
+    let bed = B::start().await;
+    let (a, b) = (Node::task(&bed).await, Node::task(&bed).await);
+    eventually("each does one", LONG, async || a.owned().len() == 1 && b.owned().len() == 1).await;
+    b.cluster.release_duties().await;
+    eventually("a does all", LONG, async || a.owned() == both()).await;
+    b.cluster.resume_duties().await;
+    eventually("each does one again", LONG, async || a.owned().len() == 1 && b.owned().len() == 1).await;
+    let serves = |seen: Option<Instance>| seen.is_some_and(|it| it.state == InstanceState::Serving);
+    eventually("b serves", LONG, async || serves(a.seen(&b.id()))).await;
+    let counts = b.cluster.counts();
+    assert!(counts.given_by_others >= 1 && counts.given_back >= 1 && counts.lost == 0, "{counts:?}");
+}
+
+pub async fn a_duty_released_by_hand_changes_hands<B: Bed>() {
+    let bed = B::start().await;
+    let (a, b) = (Node::task(&bed).await, Node::task(&bed).await);
+    let logic = Node::start(&bed, Service::Logic, "a:1").await;
+    eventually("each does one", LONG, async || a.owned().len() == 1 && b.owned().len() == 1).await;
+    let (of_a, of_b) = (a.owned(), b.owned());
+    let duty = *of_a.first().unwrap();
+    // Asked of somebody who owns nothing. The other task then has too many, and gives its own back.
+    assert_eq!(logic.cluster.release_duty(duty).await, Ok(Some(a.id())));
+    eventually("they have changed places", LONG, async || a.owned() == of_b && b.owned() == of_a).await;
+    let held = b.cluster.duties().into_iter().find(|info| info.duty == duty).unwrap();
+    assert!(held.owner_lives && held.mine && held.held_for.is_some(), "{held:?}");
+    assert_eq!(a.cluster.counts().lost, 1);
+    // What nobody owns cannot be released.
+    assert_eq!(logic.cluster.release_duty(Duty::Due(3)).await, Ok(None));
+}
+
+pub async fn a_command_reaches_the_instance_that_is_meant<B: Bed>() {
+    let bed = B::start().await;
+    let (a, b) = (Node::task(&bed).await, Node::start(&bed, Service::Gateway, "b:1").await);
+    eventually("both are there", LONG, async || a.sees_itself() && a.seen(&b.id()).is_some()).await;
+    let (mut told, bystander) = (b.cluster.commanded(), a.cluster.commanded());
+    for command in [Command::Drain, Command::Undrain, Command::Drain] {
+        a.cluster.command(&b.id(), command).await.unwrap();
+        timeout(LONG, told.changed()).await.expect("in time").unwrap();
+        let heard = told.borrow_and_update().clone().unwrap();
+        assert_eq!((heard.command, heard.by), (command, a.id()));
+    }
+    assert_eq!(*bystander.borrow(), None);
+    let leases = a.cluster.leases().await;
+    for id in [a.id(), b.id()] {
+        let lease = leases[&id];
+        assert!(lease.granted == B::TTL && lease.left <= lease.granted, "{lease:?}");
+    }
+}
+
+pub async fn an_emergency_release_leaves_nobody_out<B: Bed>() {
+    let bed = B::start().await;
+    let (a, b) = (Node::task(&bed).await, Node::task(&bed).await);
+    eventually("each does one", LONG, async || a.owned().len() == 1 && b.owned().len() == 1).await;
+    eventually("both are there", LONG, async || a.seen(&b.id()).is_some() && b.seen(&a.id()).is_some()).await;
+    let ids = (a.id(), b.id());
+    let released = b.cluster.release_everything().await.unwrap();
+    assert_eq!(released.duties.iter().map(|(duty, _)| *duty).collect::<BTreeSet<_>>(), both());
+    assert_eq!(released.registrations, []);
+    let all = || a.owned().union(&b.owned()).copied().collect::<BTreeSet<_>>();
+    eventually("all are owned again", LONG, async || all() == both() && a.owned().len() == 1).await;
+    assert_eq!((a.id(), b.id()), ids, "who lives stays who it is");
 }

@@ -160,3 +160,42 @@ async fn a_frozen_etcd_holds_nobody_and_is_survived() {
     })
     .await;
 }
+
+/// A registration without a lease, as a restored dump may have it, and one whose process was replaced in its place.
+#[tokio::test]
+async fn an_emergency_release_removes_whom_nobody_stands_behind() {
+    let etcd = Etcd::start().await;
+    let node = Node::task(&etcd).await;
+    node.registered(LONG).await;
+    let mut client = etcd.client().await;
+    let record = |address: &str| {
+        format!(r#"{{"address":"{address}","version":"0","started_ms":1,"state":"serving"}}"#)
+    };
+    let host = node.id().as_str().rsplit_once('-').unwrap().0.to_owned();
+    let replaced = format!("{host}-0000000000000001");
+    let lease = client.lease_grant(60, None).await.unwrap().id();
+    let put = |key: &str| format!("/sluice/instances/task/{key}");
+    let leased = etcd_client::PutOptions::new().with_lease(lease);
+    client.put(put("task-else-1"), record("else:1"), None).await.unwrap();
+    client.put(put(&replaced), record("task:7072"), Some(leased.clone())).await.unwrap();
+    client.put(put("task-other-1"), record("other:1"), Some(leased)).await.unwrap();
+    client.put("/sluice/duties/sweep", "task-else-1", None).await.unwrap();
+    let released = node.cluster.release_everything().await.unwrap();
+    let removed: BTreeSet<String> = released.registrations.iter().map(ToString::to_string).collect();
+    assert_eq!(removed, ["task-else-1".to_owned(), replaced].into());
+    assert!(released.duties.iter().any(|(duty, owner)| *duty == Duty::Sweep && owner.as_str() == "task-else-1"));
+    node.registered(LONG).await;
+    eventually("it does all", LONG, async || node.owned() == both()).await;
+}
+
+#[tokio::test]
+async fn what_etcd_does_not_take_is_said() {
+    let etcd = Etcd(TestServer::absent(ServerKind::Etcd));
+    let node = Node::task(&etcd).await;
+    let id = node.id();
+    let refused = node.cluster.command(&id, sluice_cluster::Command::Drain).await.unwrap_err();
+    assert!(refused.to_string().contains("etcd"), "{refused}");
+    assert!(node.cluster.release_duty(Duty::Sweep).await.is_err());
+    assert!(node.cluster.release_everything().await.is_err());
+    assert!(node.cluster.leases().await.is_empty());
+}
