@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, ClusterView, Headroom, InstanceState, Registration, Service, pages};
+use sluice_cluster::{Cluster, ClusterView, Headroom, InstanceState, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
+use sluice_operator::Operator;
 use sluice_proto::ids::InstanceId;
 use sluice_service::admin::AdminPages;
 use sluice_service::clock::Clock;
@@ -37,6 +38,7 @@ use crate::defaults::{
     REPORTER_QUEUE_MAX,
 };
 use crate::drain::DrainHooks;
+use crate::drain::standby::Standby;
 use crate::files;
 use crate::handshake::{Names, Proxies};
 use crate::limits::Usages;
@@ -181,11 +183,13 @@ impl App {
             upgrades: UpgradeGate::default(),
         });
         look_after(identity.clone(), &registry, &lifecycle.scope(Stage::Release));
-        let mut pages = pages(&lifecycle, registry, &deps, &shared);
+        let operator = Operator::new(lifecycle.clone(), Arc::clone(&deps.cluster), &registry);
+        let mut pages = pages(&lifecycle, registry, &deps, &shared, &operator);
         pages.token = token;
+        operator.describe(&mut pages);
         watch(&pages.dependencies, &lifecycle, &deps, &shared);
         // First to begin and last to end: a start or a stop that hangs is looked at here.
-        pages.serve(admin, &lifecycle.scope(Stage::Gone));
+        pages.serve_with(operator.routes(), admin, &lifecycle.scope(Stage::Gone));
         let (told, inbox) = mpsc::channel(REPORTER_QUEUE_MAX);
         let missed = watch::Sender::new(Missed::default());
         let start =
@@ -206,6 +210,8 @@ impl App {
         running.lifecycle.ready();
         // Last: whoever hears that this gateway serves may call in the same moment.
         health.serving().await;
+        // After that, or it would take back what an operator has said first.
+        running.follow_operator(&operator, health);
         Ok(running.shared)
     }
 }
@@ -278,13 +284,25 @@ impl Running {
         scope.spawn("agent", agent_check::answer(agent, Arc::clone(&self.deps.cluster), scope.token()));
     }
 
-    fn on_stop(&self, health: Health, draining: watch::Sender<bool>, caller: Caller) {
-        let drains = DrainHooks {
+    fn drain_hooks(&self) -> DrainHooks {
+        DrainHooks {
             lifecycle: self.lifecycle.clone(),
             shared: Arc::clone(&self.shared),
             shards: self.shards.clone(),
             cluster: Arc::clone(&self.deps.cluster),
-        };
+        }
+    }
+
+    /// Until the stop, which has its own way of draining.
+    fn follow_operator(&self, operator: &Operator, health: Health) {
+        let scope = self.lifecycle.scope(Stage::NotReady);
+        let standby = Standby { drain: self.drain_hooks(), health };
+        scope.spawn("standby", standby.follow(operator.drain().clone(), scope.token()));
+        operator.follow();
+    }
+
+    fn on_stop(&self, health: Health, draining: watch::Sender<bool>, caller: Caller) {
+        let drains = self.drain_hooks();
         let not_ready = drains.clone();
         self.lifecycle.hook(Stage::NotReady, "draining", move || async move {
             health.not_serving().await;
@@ -372,15 +390,17 @@ impl Running {
     }
 }
 
-fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Shared>) -> AdminPages {
+fn pages(
+    lifecycle: &Lifecycle,
+    registry: Registry,
+    deps: &Deps,
+    shared: &Arc<Shared>,
+    operator: &Operator,
+) -> AdminPages {
     let mut admin = AdminPages::new("gateway", lifecycle.clone(), registry);
     let me = deps.cluster.me();
     admin.instance = Arc::new(move || me.borrow().to_string());
     admin.warnings = shared.config.warnings();
-    let view = deps.cluster.view();
-    admin.instances = Arc::new(move || pages::instances(&view.borrow()));
-    let cluster = Arc::clone(&deps.cluster);
-    admin.duties = Arc::new(move || pages::duties(&cluster.duties()));
     let stats = Arc::clone(shared);
     admin.status = Arc::new(move || stats.stats.to_json());
     let heard = Arc::clone(shared);
@@ -389,7 +409,9 @@ fn pages(lifecycle: &Lifecycle, registry: Registry, deps: &Deps, shared: &Arc<Sh
     let clients = Arc::clone(shared);
     admin.missed = Arc::new(move || clients.stats.missed());
     // Not by etcd: the seeds suffice for a start while it is away (D9).
+    let drain = operator.drain().clone();
     admin.ready = Arc::new(move || {
+        drain.ready()?;
         if !heard.calls.heard_lately() {
             return Err("no logic answers".into());
         }

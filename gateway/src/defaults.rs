@@ -172,6 +172,9 @@ pub mod budget {
 pub const GIVE_UP_BEFORE_END: Duration = Duration::from_millis(500);
 /// Before the end of the drain whoever is still there is dropped.
 pub const DROP_BEFORE_END: Duration = Duration::from_millis(100);
+/// A drain that the process survives has no end by itself: who is still there so long after the last paced close is
+/// dropped. More than [`LANE_HORIZON`], after which every publish has its outcome.
+pub const STANDBY_PATIENCE: Duration = Duration::from_secs(12);
 /// For telling logics that we drain.
 pub const SAY_SO_WITHIN: Duration = Duration::from_millis(300);
 /// The reporter ends so much before its stage, so that it ends by itself.

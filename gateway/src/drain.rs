@@ -1,6 +1,7 @@
 //! How clients leave when the gateway stops. The arithmetic is in [`pace`]; the shards carry it out.
 
 pub mod pace;
+pub mod standby;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use self::pace::{Pace, Room, Situation, rate_for, returns_per_s};
 use crate::defaults::{DROP_BEFORE_END, GIVE_UP_BEFORE_END, SAY_SO_WITHIN, budget};
 use crate::shard::handle::Shards;
-use crate::shard::inbox::{Close, Order};
+use crate::shard::inbox::{Close, Leaving, Order};
 use crate::shard::shared::Shared;
 
 /// The parts of a stop that concern clients, one per stage.
@@ -63,7 +64,7 @@ impl DrainHooks {
             reconnect_ms_max = pace.reconnect_ms_max,
             "Clients are told to reconnect."
         );
-        self.shards.ask_all(|told| Order::Notify(pace, told)).await;
+        self.shards.ask_all(|told| Order::Notify(pace, Leaving::Stop, told)).await;
     }
 
     /// Stage drain: every accepted publish gets its outcome, every connection is closed.
@@ -75,6 +76,7 @@ impl DrainHooks {
         let end = self.lifecycle.progress().borrow().deadline.map_or(now + stage, |end| end.min(now + stage));
         let close = Close {
             pace: Pace::plan(&situation),
+            leaving: Leaving::Stop,
             code: self.shared.config.drain.close_code,
             give_up_at: before(end, GIVE_UP_BEFORE_END, now),
             drop_at: before(end, DROP_BEFORE_END, now),

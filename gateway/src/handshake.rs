@@ -33,6 +33,8 @@ pub enum Admission {
     Open,
     /// No: this gateway stops.
     Draining(Stopping),
+    /// No: an operator drains this gateway.
+    Drained,
     /// No: `connections_max` is reached.
     Full,
 }
@@ -115,6 +117,10 @@ fn admit(head: &Head, rules: Rules<'_>) -> Result<(Vec<u8>, Option<String>), Ref
     match rules.admission {
         Admission::Open => {}
         Admission::Draining(stopping) => return Err(stopping.into()),
+        Admission::Drained => {
+            let why = "an operator moves all clients to other gateways: connect to one of them";
+            return Err(Refusal::unavailable(Reason::Draining, why, RETRY_AFTER_S));
+        }
         Admission::Full => {
             let why = "this gateway has as many connections as it may have";
             return Err(Refusal::unavailable(Reason::Full, why, RETRY_AFTER_S));

@@ -95,6 +95,8 @@ pub(crate) struct Shard {
     session_limits: Arc<SessionLimits>,
     grants: SeenGrants,
     draining: Option<Draining>,
+    /// How many of them there were.
+    drain_rounds: u64,
     counters: Counters,
 }
 
@@ -131,6 +133,7 @@ impl Shard {
             session_limits: shared.session_limits(),
             grants: SeenGrants::default(),
             draining: None,
+            drain_rounds: 0,
             counters: Counters::default(),
             shared,
         })

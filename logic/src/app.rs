@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Instance, InstanceState, Registration, Service, pages};
+use sluice_cluster::{Cluster, Instance, InstanceState, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
+use sluice_operator::Operator;
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
@@ -144,10 +146,13 @@ impl App {
         let (health, health_service) = Health::new().await;
         let running = Running { config, lifecycle, deps, metrics, probe, peers, core, health, identity };
         look_after(running.identity.clone(), &registry, &running.lifecycle.scope(Stage::Release));
-        let mut pages = running.pages(registry);
+        let cluster = Arc::clone(&running.deps.cluster);
+        let operator = Operator::new(running.lifecycle.clone(), cluster, &registry);
+        let mut pages = running.pages(registry, &operator);
         pages.token = token;
+        operator.describe(&mut pages);
         running.watch(&pages.dependencies);
-        pages.serve(admin, &running.lifecycle.scope(Stage::Gone));
+        pages.serve_with(operator.routes(), admin, &running.lifecycle.scope(Stage::Gone));
         // Before anything is accepted: a stop during start-up gives everything back.
         running.on_stop();
         let routes = Routes::new(health_service).add_service(running.rpc().into_server());
@@ -165,6 +170,8 @@ impl App {
         // After the lifecycle is ready, so that nobody is told to come who is then refused.
         running.health.serving().await;
         running.lifecycle.until_stopping(running.deps.cluster.set_state(InstanceState::Serving)).await;
+        // After that, or it would take back what an operator has said first.
+        running.follow_operator(&operator);
         Ok(())
     }
 }
@@ -213,16 +220,12 @@ impl Running {
         }
     }
 
-    fn pages(&self, registry: Registry) -> AdminPages {
+    fn pages(&self, registry: Registry, operator: &Operator) -> AdminPages {
         let mut admin = AdminPages::new("logic", self.lifecycle.clone(), registry);
         admin.warnings = self.config.warnings();
-        let (cluster, probe) = (Arc::clone(&self.deps.cluster), self.probe.clone());
-        let me = cluster.me();
+        let (me, probe, drain) = (self.deps.cluster.me(), self.probe.clone(), operator.drain().clone());
         admin.instance = Arc::new(move || me.borrow().to_string());
-        let view = cluster.view();
-        admin.instances = Arc::new(move || pages::instances(&view.borrow()));
-        admin.duties = Arc::new(move || pages::duties(&cluster.duties()));
-        admin.ready = Arc::new(move || probe.store());
+        admin.ready = Arc::new(move || drain.ready().and_then(|()| probe.store()));
         admin.missed = Arc::new(self.missed());
         let (core, queue) = (Arc::clone(&self.core), Arc::clone(&self.deps.queue));
         let (peers, metrics, probe) = (self.peers.clone(), self.metrics.clone(), self.probe.clone());
@@ -373,6 +376,30 @@ impl Running {
         self.lifecycle.release("redis", CLOSE_WITHIN, Arc::clone(presence), |presence| async move {
             presence.close().await
         });
+    }
+
+    /// A logic that an operator drains answers as ever, and is asked only while no other one serves.
+    fn follow_operator(&self, operator: &Operator) {
+        let (health, cluster) = (self.health.clone(), Arc::clone(&self.deps.cluster));
+        let say = move |state: InstanceState| {
+            let (health, cluster) = (health.clone(), Arc::clone(&cluster));
+            async move {
+                match state {
+                    InstanceState::Serving => health.serving().await,
+                    InstanceState::Draining => health.not_serving().await,
+                }
+                cluster.set_state(state).await;
+            }
+        };
+        let scope = self.lifecycle.scope(Stage::NotReady);
+        let (wish, stop) = (operator.drain().clone(), scope.token());
+        scope.spawn("standby", async move {
+            let (out, back) = (|| say(InstanceState::Draining), || say(InstanceState::Serving));
+            wish.follow(stop, out, back).await;
+            // The stop may have cut a way back that had said the opposite; noted at once, and not waited for.
+            say(InstanceState::Draining).now_or_never();
+        });
+        operator.follow();
     }
 
     /// Commits are through, then their notices; says how many publishes stayed unknown meanwhile, also when the store

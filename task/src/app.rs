@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, InstanceState, Registration, Service, pages};
+use sluice_cluster::{Cluster, InstanceState, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
+use sluice_operator::{DrainSwitch, Operator};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
 use sluice_queue::Queue;
@@ -104,14 +106,18 @@ impl App {
         let outlets =
             Outlets::new(scope, caller.clone(), peers.clone(), metrics.clone(), &config.gateway.seeds);
         let running = Running { config, lifecycle, deps, metrics, caller, peers, outlets };
-        let mut pages = running.pages(registry);
+        let cluster = Arc::clone(&running.deps.cluster);
+        let operator = Operator::new(running.lifecycle.clone(), cluster, &registry);
+        let mut pages = running.pages(registry, &operator);
         pages.token = token;
+        operator.describe(&mut pages);
         running.watch(&pages.dependencies);
-        pages.serve(admin, &running.lifecycle.scope(Stage::Gone));
+        pages.serve_with(operator.routes(), admin, &running.lifecycle.scope(Stage::Gone));
         // Before the first task starts: a stop during start-up gives everything back.
         running.on_stop();
-        running.fan_out();
+        running.fan_out(operator.drain().clone());
         running.duties();
+        running.follow_operator(&operator);
         running.lifecycle.ready();
     }
 }
@@ -128,17 +134,16 @@ struct Running {
 }
 
 impl Running {
-    fn pages(&self, registry: Registry) -> AdminPages {
+    fn pages(&self, registry: Registry, operator: &Operator) -> AdminPages {
         let mut admin = AdminPages::new("task", self.lifecycle.clone(), registry);
         admin.warnings = self.config.warnings();
         let Deps { cluster, queue, .. } = &self.deps;
-        let (me, view, duties) = (cluster.me(), cluster.view(), Arc::clone(cluster));
+        let (me, drain) = (cluster.me(), operator.drain().clone());
         admin.instance = Arc::new(move || me.borrow().to_string());
-        admin.instances = Arc::new(move || pages::instances(&view.borrow()));
-        admin.duties = Arc::new(move || pages::duties(&duties.duties()));
         let (nats, outlets) = (Arc::clone(queue), self.outlets.clone());
         admin.missed = Arc::new(self.missed());
         admin.ready = Arc::new(move || {
+            drain.ready()?;
             if !nats.connected() {
                 return Err("NATS is not connected".into());
             }
@@ -221,7 +226,7 @@ impl Running {
     }
 
     /// Queue → interest → outlets. Each part outlives the one before it.
-    fn fan_out(&self) {
+    fn fan_out(&self, drain: DrainSwitch) {
         let Deps { queue, presence, cluster } = &self.deps;
         let flush = self.lifecycle.scope(Stage::Flush);
         flush.spawn("outlets", self.outlets.clone().follow(cluster.view()));
@@ -233,7 +238,7 @@ impl Running {
             // Who knows no gateway would take notices away from those who do.
             match finish.run_until_cancelled(outlets.known()).await {
                 // A stop during the wait takes no notice at all.
-                Some(()) => consumer::run(queue, fanout, metrics, finish).await,
+                Some(()) => consumer::run(queue, fanout, metrics, (drain, finish)).await,
                 None => Ok(()),
             }
         });
@@ -256,6 +261,19 @@ impl Running {
         });
         scope.spawn("sweep", Arc::clone(&duties).sweep(scope.token()));
         scope.spawn("reap", duties.reap(scope.token()));
+    }
+
+    /// A task that an operator drains fetches nothing more and has given its duties back.
+    fn follow_operator(&self, operator: &Operator) {
+        let cluster = Arc::clone(&self.deps.cluster);
+        let scope = self.lifecycle.scope(Stage::NotReady);
+        let (wish, stop) = (operator.drain().clone(), scope.token());
+        scope.spawn("standby", async move {
+            wish.follow(stop, || cluster.release_duties(), || cluster.resume_duties()).await;
+            // The stop may have cut a way back that had said the opposite; noted at once, and not waited for.
+            cluster.release_duties().now_or_never();
+        });
+        operator.follow();
     }
 
     fn on_stop(&self) {

@@ -4,10 +4,12 @@
 #[cfg(feature = "seeded-bugs")]
 mod early;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use sluice_operator::DrainSwitch;
 use sluice_queue::{Delivery, Queue, QueueError};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +17,7 @@ use crate::defaults::{NOTICES_BYTES_MAX, NOTICES_MAX};
 use crate::fanout::FanOut;
 use crate::metrics::Metrics;
 
-/// Carries notices until `finish`, then those in hand to their end.
+/// Carries notices until `finish`, then those in hand to their end; none while an operator has this task drained.
 ///
 /// # Errors
 /// When the queue was closed before.
@@ -23,7 +25,33 @@ pub async fn run(
     queue: Arc<dyn Queue>,
     fanout: FanOut,
     metrics: Metrics,
-    finish: CancellationToken,
+    (drain, finish): (DrainSwitch, CancellationToken),
+) -> Result<(), QueueError> {
+    while finish.run_until_cancelled(drain.becomes(false)).await.is_some() {
+        let until = finish.child_token();
+        let drained = async {
+            drain.becomes(true).await;
+            until.cancel();
+            // Those in hand are carried on.
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            ended = carry_until(&queue, &fanout, &metrics, &until) => ended?,
+            never = drained => match never {},
+        }
+        if finish.is_cancelled() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn carry_until(
+    queue: &Arc<dyn Queue>,
+    fanout: &FanOut,
+    metrics: &Metrics,
+    finish: &CancellationToken,
 ) -> Result<(), QueueError> {
     let mut reader = queue.consumer().await?;
     let mut in_hand = FuturesUnordered::new();
@@ -43,7 +71,7 @@ pub async fn run(
             next = reader.next(), if !ended && room => match next {
                 Ok(delivery) => {
                     bytes += delivery.payload.len();
-                    in_hand.push(carry(&fanout, delivery));
+                    in_hand.push(carry(fanout, delivery));
                 }
                 // After `finish` the end of the reader is what was asked for.
                 Err(_) if finishing => ended = true,

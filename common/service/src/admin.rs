@@ -1,4 +1,5 @@
-//! The admin page of a service: is it alive, is it ready, what is it waiting for. Reads only.
+//! The admin page of a service: is it alive, is it ready, what is it waiting for. What changes anything is added by
+//! others, and asks for the token.
 //!
 //! Starts first and stops last. A connection that does not speak, or never finishes, holds nothing up.
 
@@ -15,7 +16,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::access::Access;
+pub use self::index::PageEntry;
 use crate::dependency::Dependencies;
 use crate::listen::Bound;
 use crate::metrics::{CONTENT_TYPE, Registry};
@@ -55,19 +57,19 @@ pub struct AdminPages {
     pub metrics: Registry,
     /// An object whose fields are added to `/status`.
     pub status: PageSource,
-    /// `/admin/instances`: who lives.
-    pub instances: PageSource,
-    /// `/admin/duties`: who owns what.
-    pub duties: PageSource,
     /// What else must hold for `/readyz` to say 200.
     pub ready: Check,
     /// Whether new work is taken, as far as the service itself can tell: `accepting` in `/status`.
     pub accepts: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Whether an operator has it drained: then it is not `accepting`, whatever the service can tell.
+    pub drained: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// The routes of [`AdminPages::serve_with`], as `GET /` names them.
+    pub more: &'static [PageEntry],
     /// What it depends on: whatever is lost is shown by `/readyz` and `/status`, also of a service that is ready.
     pub dependencies: Dependencies,
     /// What is allowed by the configuration, and hardly meant: in `/status`, as in the log at the start.
     pub warnings: Vec<String>,
-    /// Needed for anything but reading, if there is one.
+    /// Needed for anything but reading: without one nothing under `/admin/` can be changed.
     pub token: Option<Arc<str>>,
     /// Why somebody would notice a kill now, if anybody would: clients would wait, or come back unasked.
     pub missed: Check,
@@ -85,10 +87,10 @@ impl AdminPages {
             lifecycle,
             metrics,
             status: Arc::new(|| json!({})),
-            instances: Arc::new(|| json!([])),
-            duties: Arc::new(|| json!([])),
             ready: Arc::new(|| Ok(())),
             accepts: Arc::new(|| true),
+            drained: Arc::new(|| false),
+            more: &[],
             dependencies,
             warnings: Vec::new(),
             token: None,
@@ -105,29 +107,19 @@ impl AdminPages {
     /// Like [`AdminPages::serve`], with more routes.
     pub fn serve_with(self, more: Router, bound: Bound, scope: &Scope) {
         let access = Access { loopback: bound.address().ip().is_loopback(), token: self.token.clone() };
-        let router = self.router().merge(more);
+        let router = self.router().merge(more).layer(axum::middleware::map_response(no_store));
         let router = router.layer(axum::middleware::from_fn_with_state(access, access::admit));
         scope.spawn("admin-accept", accept(bound, router, scope.clone()));
     }
 
-    /// The pages, for tests and for a process that has its own HTTP server.
-    pub fn router(self) -> Router {
+    fn router(self) -> Router {
         Router::new()
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/status", get(|State(admin): State<Arc<Self>>| async move { Json(admin.status()) }))
             .route("/metrics", get(metrics))
-            .route(
-                "/admin/instances",
-                get(|State(admin): State<Arc<Self>>| async move { Json((admin.instances)()) }),
-            )
-            .route(
-                "/admin/duties",
-                get(|State(admin): State<Arc<Self>>| async move { Json((admin.duties)()) }),
-            )
             // Not a route of `/`: a service that has pages for people puts its own there.
             .fallback(index::index)
-            .layer(axum::middleware::map_response(no_store))
             .with_state(Arc::new(self))
     }
 }
@@ -172,12 +164,13 @@ async fn accept(bound: Bound, router: Router, scope: Scope) {
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let next = async { (Arc::clone(&free).acquire_owned().await, bound.accept().await) };
-        let (permit, (tcp, _)) = tokio::select! {
+        let (permit, (tcp, from)) = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             next = next => next,
         };
-        let (router, scope_of_connection) = (router.clone(), scope.clone());
+        let router = router.clone().layer(Extension(access::Peer(from)));
+        let scope_of_connection = scope.clone();
         scope.spawn_transient("admin-connection", async move {
             connection(tcp, router, &scope_of_connection).await;
             drop(permit);

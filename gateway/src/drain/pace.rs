@@ -45,6 +45,17 @@ pub struct Situation {
     pub reconnect_ms_max: u64,
 }
 
+impl Situation {
+    /// With as much time as the rate needs: the process stays, and no budget ends.
+    #[must_use]
+    pub fn unhurried(self) -> Self {
+        let connections = u32::try_from(self.connections).unwrap_or(u32::MAX);
+        let at_rate = Duration::from_secs(1).saturating_mul(connections) / self.rate_per_s.max(1);
+        let close_for = self.move_for + at_rate + budget::AFTER_LAST_CLOSE;
+        Self { close_for, close_for_last: close_for, ..self }
+    }
+}
+
 /// What the others can take of the clients that leave; `None`: they did not all say, or have no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Room {
@@ -250,6 +261,15 @@ mod tests {
         assert_eq!(fleet.close_within, Duration::from_secs(40), "2,500 a second");
         let short = Pace::plan(&Situation { connections: 100_000, ..beside });
         assert_eq!(short.close_within, Duration::from_millis(800), "the budget wins");
+    }
+
+    #[test]
+    fn without_a_budget_the_rate_is_kept_whatever_the_number() {
+        for (connections, peers, seconds) in [(10, true, 0), (100_000, true, 40), (100_000, false, 40)] {
+            let pace = Pace::plan(&Situation { connections, peers, ..ALONE }.unhurried());
+            let at_rate = Duration::from_secs(1) * u32::try_from(connections).unwrap() / 2_500;
+            assert_eq!((pace.close_within, pace.close_within.as_secs()), (at_rate, seconds), "{connections}");
+        }
     }
 
     #[test]

@@ -119,6 +119,8 @@ fn people_and_tools_get_a_helpful_answer() {
     let body: serde_json::Value = serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!((&body["stage"], &body["retry_after_s"]), (&"drain".into(), &4.into()), "{body}");
     assert_eq!(refused(&upgrade(&[]), Admission::Full, &[]).0, 503);
+    let (status, response) = refused(&upgrade(&[]), Admission::Drained, &[]);
+    assert!(status == 503 && response.contains("Retry-After") && response.contains("operator"), "{response}");
     assert_eq!(refused(b"POST /ws HTTP/1.1\r\nHost: a\r\n\r\n", Admission::Open, &[]).0, 405);
     assert_eq!(refused(b"GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n", Admission::Open, &[]).0, 404);
     assert_eq!(refused(b"\x16\x03\x01\x02\x00 hello", Admission::Open, &[]).0, 400);

@@ -40,8 +40,9 @@ impl Shard {
             Order::BeginFullSet { generation } => self.reports.begin(generation),
             Order::FullSetEnded => self.reports.end(),
             Order::FlushReports => self.reports.finish(),
-            Order::Notify(pace, told) => self.notify_all(pace, told),
+            Order::Notify(pace, leaving, told) => self.notify_all(pace, leaving, told),
             Order::Close(close, empty) => self.close_all(close, empty),
+            Order::Stay => self.stay(),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::Shard;
 use super::connection::Connection;
 use super::counters::Departure;
-use super::inbox::Close;
+use super::inbox::{Close, Leaving};
 use super::turn::{Budget, ShardCell};
 use crate::address::Address;
 use crate::defaults::DRAIN_SLICE;
@@ -24,6 +24,9 @@ use crate::ending::{Ending, RESTART};
 /// A shard that is left.
 #[derive(Debug)]
 pub(super) struct Draining {
+    leaving: Leaving,
+    /// Names it, so that what is left of an earlier one, which was called off or overtaken, does nothing more.
+    round: u64,
     pace: Pace,
     /// By which pace clients were told to come back, and when.
     told: Option<(Pace, Instant)>,
@@ -34,13 +37,14 @@ pub(super) struct Draining {
 }
 
 impl Shard {
-    /// Tells all clients that this gateway stops.
-    pub(super) fn notify_all(&mut self, pace: Pace, told: oneshot::Sender<()>) {
+    /// Tells all clients to leave.
+    pub(super) fn notify_all(&mut self, pace: Pace, leaving: Leaving, told: oneshot::Sender<()>) {
         let now = Some((pace, Instant::now()));
-        self.draining = Some(Draining { pace, told: now, close: None, empty: None });
+        let Some(round) = self.begin_round(leaving) else { return };
+        self.draining = Some(Draining { leaving, round, pace, told: now, close: None, empty: None });
         let all = self.everybody();
         self.local(async move |cell: ShardCell| {
-            in_slices(&cell, all, pace.notify_within, |shard, who| shard.notify(who, pace)).await;
+            in_slices(&cell, round, all, pace.notify_within, |shard, who| shard.notify(who, pace)).await;
             // Whoever asked may have run out of time.
             let _ = told.send(());
         });
@@ -48,19 +52,27 @@ impl Shard {
 
     /// Closes all connections, each after its publishes have their outcome.
     pub(super) fn close_all(&mut self, close: Close, empty: oneshot::Sender<()>) {
+        let Some(round) = self.begin_round(close.leaving) else { return };
         let told = self.draining.take().and_then(|draining| draining.told);
-        self.draining = Some(Draining { pace: close.pace, told, close: Some(close), empty: Some(empty) });
+        let (leaving, pace) = (close.leaving, close.pace);
+        let (closing, empty) = (Some(close), Some(empty));
+        self.draining = Some(Draining { leaving, round, pace, told, close: closing, empty });
         self.signal_if_empty();
         self.local(async move |cell: ShardCell| {
             let closing = async {
                 sleep(close.pace.close_after).await;
                 let all = cell.turn(|shard| shard.everybody());
-                in_slices(&cell, all, close.pace.close_within, |shard, who| shard.close(who, close)).await;
+                let one = |shard: &mut Shard, who| shard.close(who, close);
+                in_slices(&cell, round, all, close.pace.close_within, one).await;
             };
             // At its time, also when a machine without time to spare has made the closes late.
             let giving_up = async {
                 sleep_until(close.give_up_at).await;
-                cell.turn(Shard::give_up);
+                cell.turn(|shard| {
+                    if shard.is_round(round) {
+                        shard.give_up();
+                    }
+                });
             };
             // However late they are, what is left of the stage belongs to the last words.
             let in_order = async {
@@ -69,10 +81,31 @@ impl Shard {
             };
             drop(timeout_at(close.drop_at, in_order).await);
             cell.turn(|shard| {
-                shard.last_words();
-                shard.drop_all();
+                if shard.is_round(round) {
+                    shard.last_words();
+                    shard.drop_all();
+                }
             });
         });
+    }
+
+    /// Who has not been closed stays: the drain of an operator is called off. A stop goes on.
+    pub(super) fn stay(&mut self) {
+        self.draining.take_if(|draining| draining.leaving == Leaving::Drain);
+    }
+
+    /// The name of a new round; `None`: the process stops already, and by the pace of that.
+    fn begin_round(&mut self, leaving: Leaving) -> Option<u64> {
+        let stops = self.draining.as_ref().is_some_and(|draining| draining.leaving == Leaving::Stop);
+        if stops && leaving == Leaving::Drain {
+            return None;
+        }
+        self.drain_rounds += 1;
+        Some(self.drain_rounds)
+    }
+
+    fn is_round(&self, round: u64) -> bool {
+        self.draining.as_ref().is_some_and(|draining| draining.round == round)
     }
 
     /// Says goodbye to whoever has not heard it, and writes it at once, in one turn: nothing else matters any more. The
@@ -219,12 +252,16 @@ fn own_random(connection: &Connection) -> u64 {
 /// Does `act` for all, spread over `within`; what is due at once is done in as many turns as it needs.
 async fn in_slices(
     cell: &ShardCell,
+    round: u64,
     all: Vec<Address>,
     within: Duration,
     mut act: impl FnMut(&mut Shard, Address),
 ) {
     let turn = |slice: Range<usize>| {
         cell.turn(|shard| {
+            if !shard.is_round(round) {
+                return all.len();
+            }
             let budget = Budget::begin();
             let mut done = slice.start;
             while done < slice.end && !budget.is_spent() {

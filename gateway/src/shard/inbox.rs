@@ -47,10 +47,21 @@ pub enum Order {
     FullSetEnded,
     /// Tell the reporter what waits, and where it ends.
     FlushReports,
-    /// Tell all clients that this gateway stops, at this pace; answer when all are told.
-    Notify(Pace, oneshot::Sender<()>),
+    /// Tell all clients to leave, at this pace; answer when all are told.
+    Notify(Pace, Leaving, oneshot::Sender<()>),
     /// Close all connections; answer when all are gone.
     Close(Close, oneshot::Sender<()>),
+    /// A drain by an operator is called off: who has not been closed stays.
+    Stay,
+}
+
+/// Why clients leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// The process stops.
+    Stop,
+    /// An operator wants them elsewhere; the process stays.
+    Drain,
 }
 
 /// How a shard closes its connections.
@@ -58,6 +69,8 @@ pub enum Order {
 pub struct Close {
     /// How fast connections are closed.
     pub pace: Pace,
+    /// Why they are closed.
+    pub leaving: Leaving,
     /// The close code.
     pub code: u16,
     /// When publishes without outcome are given up.

@@ -2,7 +2,7 @@
 //! waited for.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -56,7 +56,10 @@ pub struct Shared {
 
 /// The admission, as all shards and the listener see it.
 #[derive(Default)]
-pub struct UpgradeGate(OnceLock<ClosedBy>);
+pub struct UpgradeGate {
+    stop: OnceLock<ClosedBy>,
+    drained: AtomicBool,
+}
 
 struct ClosedBy {
     lifecycle: Lifecycle,
@@ -67,18 +70,23 @@ struct ClosedBy {
 impl UpgradeGate {
     /// From now on upgrades are refused, for this life's stop; `peers`: another gateway serves.
     pub fn close(&self, lifecycle: &Lifecycle, peers: bool) {
-        self.0.get_or_init(|| ClosedBy { lifecycle: lifecycle.clone(), peers });
+        self.stop.get_or_init(|| ClosedBy { lifecycle: lifecycle.clone(), peers });
     }
 
     /// Whether upgrades are refused because the gateway stops.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.get().is_some()
+        self.stop.get().is_some()
+    }
+
+    /// From now on upgrades are refused, or let in again, because an operator wants it so. A stop refuses all the same.
+    pub fn drain(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
     }
 
     /// What a client is told that comes while the gateway stops.
     fn stopping(&self) -> Option<Stopping> {
-        let ClosedBy { lifecycle, peers } = self.0.get()?;
+        let ClosedBy { lifecycle, peers } = self.stop.get()?;
         // Others take it at once. Alone, this one's place is free when it has ended, and that is when its clients have left:
         // the stages behind nearly always end at once. Whoever comes too soon finds a closed port and a back-off of its own;
         // whoever is sent away for the whole plan would stay away for seconds in which the next one serves.
@@ -107,6 +115,8 @@ impl Shared {
     pub fn admission(&self) -> Admission {
         if let Some(stopping) = self.upgrades.stopping() {
             Admission::Draining(stopping)
+        } else if self.upgrades.drained.load(Ordering::Relaxed) {
+            Admission::Drained
         // Above it, not at it: the listener has counted the one that asks.
         } else if self.stats.connections.load(Ordering::Relaxed) > self.config.connections_max {
             Admission::Full

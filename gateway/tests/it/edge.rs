@@ -17,6 +17,7 @@ mod one_order;
 mod prefix;
 mod process;
 mod rig;
+mod standby;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

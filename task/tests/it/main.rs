@@ -14,4 +14,5 @@ mod missed;
 mod real;
 #[cfg(all(feature = "servers", not(feature = "seeded-bugs")))]
 mod release;
+mod standby;
 mod stop;

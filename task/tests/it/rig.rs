@@ -70,6 +70,7 @@ macro_rules! all_cases {
                 a_working_stream_is_life_whatever_the_registry_says;
             duties: duties_are_spread_done_and_handed_over;
             missed: a_kill_is_safe_exactly_while_no_client_would_notice;
+            standby: a_drained_task_fetches_nothing_and_comes_back;
             stop:
                 an_idle_task_stops_at_once,
                 the_last_task_pushes_until_draining_gateways_are_gone,

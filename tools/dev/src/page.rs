@@ -15,8 +15,8 @@ use axum::{Json, Router};
 use serde_json::json;
 use sluice_launcher::probe;
 use sluice_lifecycle::{Lifecycle, Stage};
-use sluice_service::admin::AdminPages;
 use sluice_service::admin::access::is_loopback;
+use sluice_service::admin::{AdminPages, PageEntry};
 use sluice_service::listen::{self, Bound};
 use sluice_service::metrics::Registry;
 
@@ -31,6 +31,12 @@ const STATUS_WITHIN: Duration = Duration::from_secs(2);
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
                       connect-src 'self' ws:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
+/// What it adds for programs.
+const PAGES: [PageEntry; 2] = [
+    PageEntry::get("/admin/instances", "the services and where each stands"),
+    PageEntry::get("/dev/state", "all that the page for people shows"),
+];
+
 pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<Bound> {
     listen::bind(&address.to_string()).await
 }
@@ -38,9 +44,12 @@ pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<Bound> {
 /// Serves until the last stage.
 pub(crate) fn serve(dev: Dev, bound: Bound, lifecycle: &Lifecycle) {
     let mut admin = AdminPages::new("dev", lifecycle.clone(), Registry::new("dev"));
-    let instances = dev.clone();
-    admin.instances = std::sync::Arc::new(move || instances.to_json()["services"].take());
+    admin.more = &PAGES;
     let more = Router::new()
+        .route(
+            "/admin/instances",
+            get(|State(dev): State<Dev>| async move { Json(dev.to_json()["services"].take()) }),
+        )
         .route("/", get(page))
         .route("/dev/state", get(|State(dev): State<Dev>| async move { Json(dev.to_json()) }))
         .route("/dev/status/{name}", get(status))

@@ -49,6 +49,19 @@ pub async fn post(url: &str, body: &str, timeout: Duration) -> Result<Answer, Pr
     ask(url, "POST", ("Content-Type", "application/json"), body, timeout).await
 }
 
+/// POSTs `body` with a header to `http://host:port/path`.
+///
+/// # Errors
+/// As [`get`].
+pub async fn post_with(
+    url: &str,
+    header: (&str, &str),
+    body: &str,
+    timeout: Duration,
+) -> Result<Answer, ProbeError> {
+    ask(url, "POST", header, body, timeout).await
+}
+
 /// POSTs nothing but a header to `http://host:port/path`.
 ///
 /// # Errors

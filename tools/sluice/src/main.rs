@@ -13,6 +13,7 @@ mod engines;
 #[cfg(test)]
 mod examples;
 mod health;
+mod operate;
 mod page;
 mod paste;
 mod publish;
@@ -69,6 +70,11 @@ enum Verb {
     Worker(worker::Arguments),
     #[cfg(feature = "servers")]
     Top(top::Arguments),
+    Instances(operate::instances::Arguments),
+    Duties(operate::duties::Arguments),
+    Stop(operate::commands::Stop),
+    Drain(operate::commands::Drain),
+    Undrain(operate::commands::Undrain),
     Check(check::Arguments),
     Certs(certs::Arguments),
     #[cfg(any(feature = "dev", feature = "store"))]
@@ -113,6 +119,11 @@ async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Worker(arguments) => worker::run(arguments).await,
         #[cfg(feature = "servers")]
         Verb::Top(arguments) => top::run(arguments).await,
+        Verb::Instances(arguments) => operate::instances::run(arguments).await,
+        Verb::Duties(arguments) => operate::duties::run(arguments).await,
+        Verb::Stop(arguments) => operate::commands::stop(arguments).await,
+        Verb::Drain(arguments) => operate::commands::drain(arguments).await,
+        Verb::Undrain(arguments) => operate::commands::undrain(arguments).await,
         Verb::Check(arguments) => check::run(arguments).await,
         Verb::Certs(arguments) => certs::run(arguments),
         #[cfg(any(feature = "dev", feature = "store"))]

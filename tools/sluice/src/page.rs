@@ -22,6 +22,8 @@ pub(crate) struct Page {
     pub(crate) processed: Option<u64>,
     pub(crate) uptime: Option<Duration>,
     pub(crate) safe_to_kill: bool,
+    /// An operator moves its work to others; it stays.
+    pub(crate) drained: bool,
     pub(crate) remaining: Option<Duration>,
     /// Who a stop waits for.
     pub(crate) blockers: String,
@@ -31,6 +33,7 @@ impl Page {
     pub(crate) fn of(page: &Value) -> Self {
         let number = |name: &str| page.get(name).and_then(Value::as_u64);
         let text = |name: &str| page.get(name).and_then(Value::as_str).map(str::to_owned);
+        let flag = |name: &str| page.get(name).and_then(Value::as_bool).unwrap_or_default();
         let blockers = page.get("blockers").and_then(Value::as_object).into_iter().flatten();
         Self {
             service: text("service").unwrap_or_default(),
@@ -43,9 +46,19 @@ impl Page {
             in_flight: number("in_flight"),
             processed: number("processed_count"),
             uptime: number("uptime_ms").map(Duration::from_millis),
-            safe_to_kill: page.get("safe_to_kill").and_then(Value::as_bool).unwrap_or_default(),
+            safe_to_kill: flag("safe_to_kill"),
+            drained: flag("drained_by_operator"),
             remaining: number("remaining_ms").map(Duration::from_millis),
             blockers: blockers.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    /// The stage, and what is left of a stop.
+    pub(crate) fn standing(&self) -> String {
+        match self.remaining {
+            Some(left) => format!("{}, {:.1} s left", self.stage, left.as_secs_f32()),
+            None if self.drained => format!("{}, drained by operator", self.stage),
+            None => self.stage.clone(),
         }
     }
 }

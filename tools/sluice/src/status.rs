@@ -44,7 +44,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn is_serving(page: &Value) -> bool {
-    page.get("stage").and_then(Value::as_str) == Some("ready")
+    let page = Page::of(page);
+    page.stage == "ready" && !page.drained
 }
 
 fn object(url: &str, page: &Result<Value, String>) -> Value {
@@ -93,10 +94,7 @@ fn table(pages: &[(&str, Result<Value, String>)]) -> String {
             notes.push_str(&format!("{url}: {reason}\n"));
         }
         let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
-        let stage = match page.remaining {
-            Some(left) => format!("{}, {:.1} s left", page.stage, left.as_secs_f32()),
-            None => page.stage,
-        };
+        let stage = page.standing();
         rows.push([
             page.service,
             page.instance,
@@ -128,7 +126,8 @@ pub(crate) fn uptime(up: Duration) -> String {
     }
 }
 
-fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+/// Rows in columns as wide as they need to be.
+pub(crate) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: [usize; COLUMNS] = std::array::from_fn(width);
     let line = |row: &[String; COLUMNS]| {
@@ -162,6 +161,9 @@ mod tests {
         assert_eq!(words(3), "? no answer: refused http://c:1");
         assert_eq!(lines[4..], ["http://b:1: SIGTERM", "17 connections on 2 gateways"]);
         assert!(!is_serving(&stopping));
+        let drained = json!({"service": "task", "stage": "ready", "drained_by_operator": true});
+        assert!(!is_serving(&drained));
+        assert!(table(&[("http://a:1", Ok(drained))]).contains("ready, drained by operator"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Who may ask the admin pages: on loopback nobody who came by a foreign name, and for anything but reading who has the
 //! token, if there is one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Json;
@@ -16,16 +16,39 @@ use serde_json::json;
 pub struct Access {
     /// The pages listen on loopback: whoever calls them by another name was led here by it.
     pub(super) loopback: bool,
-    /// Needed for anything but reading.
+    /// Needed for anything but reading; without one nothing under `/admin/` can be changed.
     pub(super) token: Option<Arc<str>>,
 }
 
-/// Lets a request through, or says what it lacks.
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// Lets a request through, or says what it lacks. Whatever would change something is logged, with its outcome.
 pub(super) async fn admit(State(access): State<Access>, request: Request, next: Next) -> Response {
-    match access.refusal(request.method(), request.uri().path(), request.headers()) {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let from = request.extensions().get::<Peer>().map(|peer| peer.0.to_string());
+    let answer = match access.refusal(&method, &path, request.headers()) {
         None => next.run(request).await,
+        Some((StatusCode::UNAUTHORIZED, why)) => {
+            let how = [(header::WWW_AUTHENTICATE, "Bearer")];
+            (StatusCode::UNAUTHORIZED, how, Json(json!({ "error": why }))).into_response()
+        }
         Some((status, why)) => (status, Json(json!({ "error": why }))).into_response(),
+    };
+    if is_write(&method) {
+        let (status, from) = (answer.status().as_u16(), from.unwrap_or_default());
+        if answer.status().is_success() {
+            tracing::info!(%method, path, from, status, "An operator's request was carried out.");
+        } else {
+            tracing::warn!(%method, path, from, status, "An operator's request was refused.");
+        }
     }
+    answer
+}
+
+fn is_write(method: &Method) -> bool {
+    ![Method::GET, Method::HEAD].contains(method)
 }
 
 impl Access {
@@ -46,16 +69,22 @@ impl Access {
                 "asked by a foreign name: use http://127.0.0.1 or http://localhost, or listen on another address",
             ));
         }
-        let writes = ![Method::GET, Method::HEAD].contains(method);
-        if let Some(token) = self.token.as_deref().filter(|_| writes)
-            && !headers.get(header::AUTHORIZATION).is_some_and(|shown| is_bearer(shown.as_bytes(), token))
-        {
-            return Some((
+        if !is_write(method) {
+            return None;
+        }
+        let shown = headers.get(header::AUTHORIZATION);
+        match self.token.as_deref() {
+            Some(token) if shown.is_some_and(|shown| is_bearer(shown.as_bytes(), token)) => None,
+            Some(_) => Some((
                 StatusCode::UNAUTHORIZED,
                 "for anything but GET the header `Authorization: Bearer …` with what admin.token_file holds is needed",
-            ));
+            )),
+            None if path.starts_with("/admin/") => Some((
+                StatusCode::UNAUTHORIZED,
+                "nothing can be changed here without a token: name a file with one in admin.token_file",
+            )),
+            None => None,
         }
-        None
     }
 }
 
@@ -113,5 +142,13 @@ mod tests {
             assert_eq!(post(&[(header::AUTHORIZATION, wrong)]), 401, "{wrong}");
         }
         assert_eq!(post(&[]), 401);
+    }
+
+    #[test]
+    fn without_a_token_nothing_is_changed_under_admin() {
+        let access = Access::default();
+        let post = |path| asked(&access, Method::POST, path, &[(header::AUTHORIZATION, "Bearer ")]);
+        assert_eq!((post("/admin/drain"), post("/dev/restart/logic")), (401, 200));
+        assert_eq!(asked(&access, Method::GET, "/admin/duties", &[]), 200);
     }
 }

@@ -11,14 +11,47 @@ use serde_json::{Value, json};
 
 use super::AdminPages;
 
-/// The pages, and what each is for.
-const PAGES: [(&str, &str); 6] = [
-    ("/livez", "whether the process lives"),
-    ("/readyz", "whether it wants work, and why not"),
-    ("/status", "stage, work, what a stop waits for, whether a kill would be noticed"),
-    ("/metrics", "figures, OpenMetrics"),
-    ("/admin/instances", "who lives"),
-    ("/admin/duties", "who owns what"),
+/// A page, and what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageEntry {
+    method: &'static str,
+    path: &'static str,
+    what: &'static str,
+}
+
+impl PageEntry {
+    /// One that is read.
+    #[must_use]
+    pub const fn get(path: &'static str, what: &'static str) -> Self {
+        Self { method: "GET", path, what }
+    }
+
+    /// One that changes something; `{…}` in its path stands for a name.
+    #[must_use]
+    pub const fn post(path: &'static str, what: &'static str) -> Self {
+        Self { method: "POST", path, what }
+    }
+
+    fn to_json(self) -> Value {
+        json!({ "method": self.method, "path": self.path, "what": self.what })
+    }
+
+    fn to_html(self) -> String {
+        let Self { method, path, what } = self;
+        match method {
+            "GET" => format!("<li><a href=\"{path}\">{path}</a>: {what}</li>\n"),
+            // A link would ask with GET.
+            _ => format!("<li>{method} {path}: {what}</li>\n"),
+        }
+    }
+}
+
+/// What every service has.
+const PAGES: [PageEntry; 4] = [
+    PageEntry::get("/livez", "whether the process lives"),
+    PageEntry::get("/readyz", "whether it wants work, and why not"),
+    PageEntry::get("/status", "stage, work, what a stop waits for, whether a kill would be noticed"),
+    PageEntry::get("/metrics", "figures, OpenMetrics"),
 ];
 
 /// Answers what has no route.
@@ -29,7 +62,7 @@ pub(super) async fn index(
     headers: HeaderMap,
 ) -> Response {
     if uri.path() != "/" {
-        let pages = PAGES.map(|(path, _)| path);
+        let pages: Vec<_> = admin.pages().map(|page| page.path).collect();
         let said = json!({ "error": format!("no page {}", uri.path()), "pages": pages });
         return (StatusCode::NOT_FOUND, Json(said)).into_response();
     }
@@ -50,6 +83,10 @@ fn wants_html(headers: &HeaderMap) -> bool {
 }
 
 impl AdminPages {
+    fn pages(&self) -> impl Iterator<Item = PageEntry> {
+        PAGES.into_iter().chain(self.more.iter().copied())
+    }
+
     fn message(&self) -> String {
         let Self { service, lifecycle, .. } = self;
         format!(
@@ -68,15 +105,14 @@ impl AdminPages {
             "version": env!("CARGO_PKG_VERSION"),
             "state": stage.state().as_str(),
             "stage": stage.as_str(),
-            "pages": PAGES.map(|(path, what)| json!({ "path": path, "what": what })),
+            "pages": self.pages().map(PageEntry::to_json).collect::<Vec<_>>(),
         })
     }
 
     /// Constants and an instance id, which has no sign that HTML would read.
     fn index_html(&self) -> String {
         let (service, instance, message) = (self.service, (self.instance)(), self.message());
-        let page = |(path, what)| format!("<li><a href=\"{path}\">{path}</a>: {what}</li>\n");
-        let pages: String = PAGES.map(page).concat();
+        let pages: String = self.pages().map(PageEntry::to_html).collect();
         format!(
             "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>sluice {service}</title>\n\
              <h1>{instance}</h1>\n<p>{message}</p>\n<ul>\n{pages}</ul>\n</html>\n"

@@ -17,6 +17,7 @@ impl AdminPages {
         let age = Instant::now().saturating_duration_since(progress.since.into_std());
         // A stop that is so far has nothing left that could be missed.
         let missed = (!progress.safe_to_kill()).then(|| (self.missed)().err()).flatten();
+        let drained = (self.drained)();
         let mut status = json!({
             "service": self.service,
             "instance": (self.instance)(),
@@ -26,7 +27,8 @@ impl AdminPages {
             "state": progress.state().as_str(),
             "since_ms": Clock::system().now_ms().saturating_sub_unsigned(millis(age)),
             "uptime_ms": millis(self.lifecycle.uptime()),
-            "accepting": progress.takes_work() && (self.accepts)(),
+            "accepting": progress.takes_work() && (self.accepts)() && !drained,
+            "drained_by_operator": drained,
             "remaining_ms": progress.remaining().map(millis),
             "eta_ms": self.lifecycle.ends_within().map(millis),
             "reason": progress.reason.as_ref().map(ToString::to_string),

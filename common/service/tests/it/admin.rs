@@ -45,7 +45,6 @@ async fn rig() -> Rig {
         status: Arc::new(
             || json!({ "clients": 7, "stage": "not to be overwritten", "completed": "nor this" }),
         ),
-        duties: Arc::new(|| json!([{ "duty": "sweep" }])),
         missed: Arc::new(|| Err("cut 7 connections".into())),
         ..AdminPages::new("test", lifecycle.clone(), metrics)
     };
@@ -84,8 +83,6 @@ async fn pages_answer_and_readiness_follows_the_stage() {
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
-    assert_eq!(parsed(&get(at, "GET", "/admin/duties").await.1), json!([{ "duty": "sweep" }]));
-    assert_eq!(parsed(&get(at, "GET", "/admin/instances").await.1), json!([]));
 
     let status = parsed(&get(at, "GET", "/status").await.1);
     assert_eq!((&status["stage"], &status["state"]), (&json!("ready"), &json!("running")));
@@ -193,7 +190,7 @@ async fn on_loopback_a_foreign_name_reads_no_status_and_no_metrics() {
         tcp.read_to_string(&mut answer).await.unwrap();
         answer[9..12].to_owned()
     };
-    for path in ["/status", "/metrics", "/admin/instances", "/admin/duties"] {
+    for path in ["/status", "/metrics"] {
         assert_eq!(status(path, "rebound.example").await, "403", "{path}");
         assert_eq!(status(path, &rig.address).await, "200", "{path}");
     }

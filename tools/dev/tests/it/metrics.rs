@@ -1,10 +1,14 @@
 //! docs/metrics.md names every metric of every service, and no other: it is generated from the registries.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_lifecycle::Lifecycle;
+use sluice_cluster::solo::SoloRegistry;
+use sluice_cluster::{Cluster, Registration, Service};
+use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_service::admin::AdminPages;
 use sluice_service::clock::skew::Clocks;
 use sluice_service::metrics::{Descriptor, Registry};
@@ -31,9 +35,20 @@ fn registries() -> [(&'static str, Registry); 3] {
     for (service, registry) in &services {
         measure(None, registry);
         let (lifecycle, _engine) = Lifecycle::new(sluice_dev::plan());
+        sluice_operator::register_metrics(registry, member(&lifecycle));
         drop(AdminPages::new(service, lifecycle, registry.clone()));
     }
     services
+}
+
+/// Of a cluster of its own.
+fn member(lifecycle: &Lifecycle) -> Arc<dyn Cluster> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let (service, address, version) = (Service::Task, "a:1".to_owned(), String::new());
+    let registration = Registration { service, address, url: None, version };
+    let scope = lifecycle.scope(Stage::Gone);
+    Arc::new(SoloRegistry::new(Duration::from_secs(10)).join(&scope, registration, BTreeSet::new()))
 }
 
 /// The base unit is the last word of a name.

@@ -1,6 +1,5 @@
 //! What `sluice top` shows: a row for each instance with its rate since the last look, and who owns which duty. Pure.
 
-use std::time::Duration;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
@@ -110,11 +109,10 @@ impl Seen {
             }
         };
         let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
-        let stage = |left: Duration| format!("{}, {:.1} s left", page.stage, left.as_secs_f32());
         [
             page.service.clone(),
             page.instance.clone(),
-            page.remaining.map_or_else(|| page.stage.clone(), stage),
+            page.standing(),
             page.uptime.map(crate::status::uptime).unwrap_or_default(),
             number(page.connections),
             number(page.in_flight),
@@ -141,6 +139,8 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use serde_json::json;
+
+    use std::time::Duration;
 
     use super::*;
 

@@ -3,6 +3,7 @@
 mod command;
 mod leaders;
 mod machines;
+mod operators;
 mod outages;
 mod presence;
 mod secure;

@@ -46,7 +46,7 @@ async fn grpc_of(cluster: &Real, service: &str) -> String {
     until("it is listed", SOON, async || {
         let page = probe::get(&page, Duration::from_secs(2)).await.unwrap().body;
         let all: Value = serde_json::from_str(&page).unwrap();
-        let one = all.as_array().unwrap().iter().find(|one| one["service"] == service);
+        let one = all["instances"].as_array().unwrap().iter().find(|one| one["service"] == service);
         address = one.map(|one| one["address"].as_str().unwrap().to_owned());
         address.is_some()
     })
