@@ -1,6 +1,5 @@
 //! What `sluice top` shows: a row for each instance with its rate since the last look, and who owns which duty. Pure.
 
-
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Modifier, Style};
@@ -136,11 +135,11 @@ impl Duty {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use serde_json::json;
-
-    use std::time::Duration;
 
     use super::*;
 
