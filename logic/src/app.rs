@@ -153,6 +153,8 @@ impl App {
         operator.describe(&mut pages);
         running.watch(&pages.dependencies);
         pages.serve_with(operator.routes(), admin, &running.lifecycle.scope(Stage::Gone));
+        // Also one that never reaches its store is stopped from afar.
+        operator.follow();
         // Before anything is accepted: a stop during start-up gives everything back.
         running.on_stop();
         let routes = Routes::new(health_service).add_service(running.rpc().into_server());
@@ -399,7 +401,6 @@ impl Running {
             // The stop may have cut a way back that had said the opposite; noted at once, and not waited for.
             say(InstanceState::Draining).now_or_never();
         });
-        operator.follow();
     }
 
     /// Commits are through, then their notices; says how many publishes stayed unknown meanwhile, also when the store

@@ -20,6 +20,7 @@ mod read;
 #[cfg(all(feature = "servers", not(feature = "seeded-bugs")))]
 mod release;
 mod rig;
+mod standby;
 mod stop;
 #[cfg(feature = "servers")]
 mod stores;

@@ -123,6 +123,11 @@ impl Neighbours {
         self.registry.join(&self.lifecycle.scope(Stage::Gone), registration, BTreeSet::new())
     }
 
+    /// Where an operator asks.
+    pub fn operator(&self) -> SoloCluster {
+        self.join(Service::Gateway)
+    }
+
     /// Another logic is there, in this state.
     pub async fn logic(&self, state: InstanceState) {
         self.join(Service::Logic).set_state(state).await;

@@ -1,6 +1,6 @@
 //! A task that an operator drains: nothing is fetched and no duty done, until it comes back.
 
-use sluice_cluster::{Cluster, Command, InstanceState, Registration, Service};
+use sluice_cluster::{Command, InstanceState, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Plan, Stage};
 use sluice_testing::eventually;
 
