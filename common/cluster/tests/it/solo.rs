@@ -7,6 +7,7 @@ use std::time::Duration;
 use sluice_cluster::solo::{SoloCluster, SoloRegistry};
 use sluice_cluster::{Cluster, Duty, InstanceState, Registration, Service};
 use sluice_lifecycle::Scope;
+use sluice_testing::{keep_log, logged};
 
 use crate::contract::{Bed, Node, both};
 
@@ -76,4 +77,27 @@ async fn many_duties_are_spread_evenly_and_move_little() {
             assert!(node.owned().is_subset(&before), "nobody but the new one takes any");
         }
     }
+}
+
+/// Who takes over from whom and why, what is given back, and what is lost.
+#[tokio::test]
+async fn each_change_of_hands_is_a_line_in_the_log() {
+    keep_log();
+    let bed = Solo::start().await;
+    let (a, b) = (Node::task(&bed).await, Node::task(&bed).await);
+    let said = |line: &str, parts: &[String]| {
+        logged(line).iter().any(|line| parts.iter().all(|part| line.contains(part)))
+    };
+    let (owner_a, owner_b) = (format!("owner={}", a.id()), format!("owner={}", b.id()));
+    assert!(said("Duty taken.", &[owner_a.clone(), "nobody had it".into()]));
+    assert!(said("Duty given back.", std::slice::from_ref(&owner_a)));
+    let from_a = format!("from={}", a.id());
+    assert!(said("Duty taken.", &[owner_b.clone(), from_a, "it was given back".into()]));
+    b.cluster.close().await.unwrap();
+    let from_b = format!("from={}", b.id());
+    assert!(said("Duty taken over.", &[owner_a.clone(), from_b, "its owner has ended".into()]));
+    a.cluster.release_duty(Duty::Sweep).await.unwrap();
+    assert!(said("Duty lost", &[owner_a, "duty=sweep".into()]));
+    let counts = a.cluster.counts();
+    assert_eq!((counts.taken_over, counts.given_back, counts.lost), (1, 1, 1), "{counts:?}");
 }
