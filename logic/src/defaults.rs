@@ -80,6 +80,10 @@ pub const SWEEP_NOTES_MAX: usize = 512;
 pub const SWEEP_DROP_MAX: usize = 10_000;
 /// Messages one sweep deletes by retention.
 pub const SWEEP_TRIM_MAX: usize = 2_000;
+/// Cancelled keys one sweep forgets.
+pub const SWEEP_CANCELLED_MAX: usize = 10_000;
+/// Delayed messages one step publishes, of each of its two lanes: 8 MiB at most, well within the second that a task waits.
+pub const FIRE_MAX: usize = BATCH_ITEMS_MAX / 2;
 /// Questions about presence under way at once: each looks at up to 100,000 connections, in steps of Redis that reports
 /// and interest have to wait for.
 pub const PRESENCE_QUERIES_MAX: usize = 4;

@@ -73,9 +73,14 @@ fn open_store(config: &Config) -> OpenStore {
 #[cfg(feature = "seeded-bugs")]
 async fn plant_statements(access: &PgAccess) -> Result<(), sluice_store::StoreError> {
     use sluice_service::seeded::{Bug, is};
-    use sluice_store::postgres::seeded::{LOOKUP_BEFORE_LOCK, NO_UNIQUE_KEY, replace};
+    use sluice_store::postgres::seeded::{FIRES_TWICE, LOOKUP_BEFORE_LOCK, NO_UNIQUE_KEY, replace};
 
-    for (bug, sql) in [(Bug::LookupBeforeLock, LOOKUP_BEFORE_LOCK), (Bug::NoUniqueKey, NO_UNIQUE_KEY)] {
+    let statements = [
+        (Bug::LookupBeforeLock, LOOKUP_BEFORE_LOCK),
+        (Bug::NoUniqueKey, NO_UNIQUE_KEY),
+        (Bug::FiresTwice, FIRES_TWICE),
+    ];
+    for (bug, sql) in statements {
         if is(bug) {
             replace(access, sql).await?;
         }

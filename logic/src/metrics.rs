@@ -44,6 +44,24 @@ pub enum OutcomeLabel {
     Unknown,
 }
 
+/// What became of a message that is for later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DelayedLabel {
+    /// It waits, since now or before.
+    Scheduled,
+    /// It was taken back.
+    Cancelled,
+    /// A cancel found nothing that waits.
+    TooLate,
+    /// It was published when it was due.
+    Fired,
+    /// It was not: its sender had used the key for other data.
+    Conflict,
+}
+
+/// Labels in the order of [`DelayedLabel`].
+const DELAYED: [&str; 5] = ["scheduled", "cancelled", "too_late", "fired", "conflict"];
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PublishLabels {
     outcome: &'static str,
@@ -71,6 +89,7 @@ pub struct Metrics(Arc<Instruments>);
 /// The metrics by name.
 pub struct Instruments {
     publishes: [Counter; 6],
+    delayed: [Counter; DELAYED.len()],
     store_failures: [Counter; 4],
     store_refusals: [Counter; Trouble::ALL.len()],
     reads_refused: [Counter; 2],
@@ -109,6 +128,9 @@ impl Metrics {
         let outcomes = registry.counters("publishes", "Publishes answered, by outcome");
         let failures = registry.counters("store_failures", "Commit groups that failed, by class");
         let publishes = OUTCOMES.map(|outcome| outcomes.get_or_create_owned(&PublishLabels { outcome }));
+        let delayed = registry
+            .counters("delayed_messages", "Delayed messages, by what became of them or of their cancel");
+        let delayed = DELAYED.map(|outcome| delayed.get_or_create_owned(&PublishLabels { outcome }));
         let store_failures = CLASSES.map(|class| failures.get_or_create_owned(&FailureLabels { class }));
         let refusals = registry
             .counters("store_refusals", "Commit groups and probes that the store did not take, by reason");
@@ -119,6 +141,7 @@ impl Metrics {
         let reads_refused = READ_KINDS.map(|kind| refused.get_or_create_owned(&ReadLabels { kind }));
         Self(Arc::new(Instruments {
             publishes,
+            delayed,
             store_failures,
             store_refusals,
             reads_refused,
@@ -143,6 +166,12 @@ impl Metrics {
     #[must_use]
     pub fn publish(&self, label: OutcomeLabel) -> &Counter {
         &self.publishes[label as usize]
+    }
+
+    /// Counts delayed messages with this end, or cancels.
+    #[must_use]
+    pub fn delayed(&self, label: DelayedLabel) -> &Counter {
+        &self.delayed[label as usize]
     }
 
     /// Counts reads of this kind that found too many others.

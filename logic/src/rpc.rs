@@ -9,9 +9,9 @@ use sluice_proto::grpc::authenticate_result::Result as Verdict;
 use sluice_proto::grpc::logic_server::{Logic, LogicServer};
 use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
-    AuthenticateResult, Grants, HeadsReply, HeadsRequest, PresenceReply, PresenceRequest, PublishReply,
-    PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest, StatusReply, StatusRequest,
-    SubscribeReply, SubscribeRequest, SweepReply, SweepRequest,
+    AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, PresenceReply,
+    PresenceRequest, PublishReply, PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest,
+    StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest,
 };
 use sluice_proto::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, TOKENS_PER_CALL_MAX};
 use sluice_service::clock::Clock;
@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::{Auth, Identity};
 use crate::defaults::CALL_WITHIN;
+use crate::due::Firing;
 use crate::error::CallError;
 use crate::presence::PresenceService;
 use crate::probe::Probe;
@@ -39,6 +40,8 @@ pub struct Core {
     pub reports: PresenceService,
     /// Answers `Sweep`.
     pub sweeper: Sweeper,
+    /// Answers `FireDue`.
+    pub firing: Firing,
 }
 
 /// The gRPC service `Logic`.
@@ -73,7 +76,7 @@ impl Rpc {
 /// Whose certificate is good for a method of this service.
 pub fn may_call(path: &str) -> &'static [Role] {
     match path {
-        "/sluice.v1.Logic/Sweep" | "/sluice.v1.Logic/Reap" => &[Role::Task],
+        "/sluice.v1.Logic/Sweep" | "/sluice.v1.Logic/Reap" | "/sluice.v1.Logic/FireDue" => &[Role::Task],
         _ => &[Role::Gateway],
     }
 }
@@ -137,6 +140,11 @@ impl Logic for Rpc {
     async fn sweep(&self, request: Request<SweepRequest>) -> Result<Response<SweepReply>, Status> {
         let deadline = deadline_of(request.metadata());
         answer(deadline, async { self.core()?.sweeper.sweep().await }).await
+    }
+
+    async fn fire_due(&self, request: Request<FireDueRequest>) -> Result<Response<FireDueReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        answer(deadline, async { self.core()?.firing.fire(request.into_inner()).await }).await
     }
 
     async fn reap(&self, request: Request<ReapRequest>) -> Result<Response<ReapReply>, Status> {

@@ -33,5 +33,7 @@ pub const TOKENS_PER_CALL_MAX: usize = 256;
 pub const RANGES_PER_CALL_MAX: usize = 64;
 /// Most bytes of messages carried inline in a notice: NATS refuses payloads above 1 MiB.
 pub const NOTICE_INLINE_BYTES_MAX: usize = 512 * 1024;
+/// Longest delay of a publish, in milliseconds: 30 days.
+pub const DELAY_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// First byte of keys minted by a gateway; clients may not use it.
 pub const MINTED_KEY_PREFIX: char = '~';

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, InstanceState, Registration, Service, pages};
+use sluice_cluster::{Cluster, Duty, InstanceState, Registration, Service, pages};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
@@ -189,7 +189,7 @@ impl Running {
         let (view, prefix) = (self.deps.cluster.view(), self.config.prefix.clone());
         dependencies.add(
             "logic",
-            "lost notices are not announced again and gone instances are not removed",
+            "delayed messages wait, lost notices are not announced again and gone instances are not removed",
             move || {
                 let none = view.borrow().of(Service::Logic).next().is_none();
                 std::future::ready(if none {
@@ -255,6 +255,9 @@ impl Running {
             metrics: self.metrics.clone(),
         });
         scope.spawn("sweep", Arc::clone(&duties).sweep(scope.token()));
+        for part in 0..Duty::DUE_PARTS {
+            scope.spawn("fire-due", Arc::clone(&duties).fire(part, scope.token()));
+        }
         scope.spawn("reap", duties.reap(scope.token()));
     }
 

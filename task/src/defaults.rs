@@ -52,6 +52,11 @@ pub const REAP_EVERY: Duration = Duration::from_millis(500);
 pub const REDIALS_WITHIN: Duration = Duration::from_secs(1);
 /// Most instances remembered whose push stream broke: a roll of a thousand gateways.
 pub const BROKEN_MAX: usize = 1_000;
+/// How often a part of the schedule is looked at that has nothing due: a delayed message that is due before the one last
+/// seen goes out this much too late at most. Eight parts are sixteen small questions a second.
+pub const FIRE_EVERY: Duration = Duration::from_millis(500);
+/// Pause when what is due is in the hands of somebody else, whose transaction ends in a moment.
+pub const FIRE_AGAIN_MIN: Duration = Duration::from_millis(10);
 /// Deadline of one call on logic; a stop waits for the call under way.
 pub const CALL_WITHIN: Duration = Duration::from_secs(1);
 /// Instances one call may reap, a limit of logic.

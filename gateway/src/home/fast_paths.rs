@@ -121,6 +121,7 @@ fn publish(n: u64) -> Publish {
         room: room(0),
         sender: UserId::parse("ann").unwrap(),
         data: Bytes::from_static(b"1"),
+        later: None,
         id: None,
         not_after_ms: 1_000,
     }
@@ -132,7 +133,7 @@ fn reply(results: &[(grpc::Outcome, Seq)]) -> Result<PublishReply, CallFailed> {
         seq: *seq,
         ..PublishResult::default()
     };
-    Ok(PublishReply { results: results.iter().map(result).collect(), epoch: 7 })
+    Ok(PublishReply { results: results.iter().map(result).collect(), epoch: 7, delayed: Vec::new() })
 }
 
 #[test]

@@ -5,21 +5,22 @@
 //! Never does I/O, never waits.
 
 mod leaving;
+mod publishing;
 
 use std::num::NonZero;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
-use sluice_proto::ids::{Epoch, InstanceId, Key, RoomId, UserId};
+use sluice_proto::ids::{Epoch, InstanceId, RoomId, UserId};
 use sluice_proto::wire::codec::{self, Request};
 use sluice_proto::wire::{ErrorCode, Welcome, WireError, WireLimits};
 
+use self::publishing::PublishFrame;
 use super::grants::Grants;
 use super::todo::{RequestId, Todo};
 use crate::defaults::{UNIDENTIFIED_BYTES_MAX, UNIDENTIFIED_FRAMES_MAX};
 use crate::ending::Ending;
-use crate::uplink::{Answered, Link, Outcome, Publish};
+use crate::uplink::Link;
 
 /// Where replies go: one call, one text frame.
 pub trait Sink {
@@ -312,9 +313,12 @@ impl Session {
     ) -> Todo {
         let may_read = |room: &RoomId| who.grants.may_subscribe(&who.user, room);
         let todo = match request {
-            Request::Publish { room, key, data } => {
-                return self.on_publish(room, key, data, who, id, wall_ms, out);
+            Request::Publish { room, key, data, when } => {
+                let publish = PublishFrame { room, key, data, when, id };
+                return self.on_publish(publish, who, wall_ms, out);
             }
+            // Needs no grant: what waits is the sender's own.
+            Request::Cancel { room, key } => return self.on_cancel((room, key), who, id, wall_ms, out),
             // Also while leaving: it asks whether anybody is here, and changes nothing.
             Request::Ping => {
                 out.frame(|buf| codec::ok_ping(buf, id));
@@ -346,79 +350,6 @@ impl Session {
             return Todo::Nothing;
         }
         todo
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one frame")]
-    fn on_publish(
-        &mut self,
-        room: RoomId,
-        key: Option<Key>,
-        data: &RawValue,
-        who: &Known,
-        id: Option<&str>,
-        wall_ms: i64,
-        out: &mut impl Sink,
-    ) -> Todo {
-        if !who.grants.may_publish(&room) {
-            forbid(out, &room, "pub", id);
-            return Todo::Nothing;
-        }
-        // Behind the fence nothing may be stored before what has to be sent again (A5).
-        // After what is wrong for good: that has the same answer on the next connection.
-        if self.refuses() {
-            refuse(out, ErrorCode::NotSent, NOT_SENT, true, id);
-            return Todo::Nothing;
-        }
-        // Once, before the lane: its retries must carry the same key (A4).
-        let key = key.unwrap_or_else(|| {
-            self.minted += 1;
-            Key::mint(self.link.session, self.minted)
-        });
-        let publish = Publish {
-            link: Arc::clone(&self.link),
-            room,
-            sender: who.user.clone(),
-            key,
-            data: Bytes::copy_from_slice(data.get().as_bytes()),
-            id: id.map(Box::from),
-            // From the reading on: what waits in the lane uses it up too (A11).
-            not_after_ms: wall_ms.saturating_add(self.limits.not_after_ms),
-        };
-        // Counted before the lane has it: from here on it must have an outcome, whatever happens.
-        self.unanswered += 1;
-        self.unanswered_bytes = self.unanswered_bytes.saturating_add(cost(&publish));
-        Todo::Publish(publish)
-    }
-
-    /// The outcome of one of its publishes.
-    pub fn answered(&mut self, answered: &Answered, out: &mut impl Sink) {
-        let Answered { publish, outcome } = answered;
-        self.unanswered = self.unanswered.saturating_sub(1);
-        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(cost(publish));
-        // `bye` was said: a frame after it would be taken for one of the next connection.
-        if self.phase == SessionPhase::Left {
-            return;
-        }
-        let id = publish.id.as_deref();
-        // A minted key is of no use to the client: what begins with `~` is refused from it (A4).
-        let key = (!publish.key.is_minted()).then_some(&publish.key);
-        match outcome {
-            Outcome::Stored { seq, .. } | Outcome::Duplicate { seq } => {
-                out.frame(|buf| codec::ok_pub(buf, &publish.room, *seq, key, id));
-            }
-            Outcome::Conflict => {
-                refuse(
-                    out,
-                    ErrorCode::Conflict,
-                    "this key was used for other data; choose another",
-                    false,
-                    id,
-                );
-            }
-            Outcome::Refused { code, message } => refuse(out, *code, message, false, id),
-            Outcome::NotSent => refuse(out, ErrorCode::NotSent, NOT_SENT, true, id),
-            Outcome::Unknown => refuse(out, ErrorCode::Unavailable, UNKNOWN, true, id),
-        }
     }
 
     fn bad_frame(&mut self) {
@@ -454,16 +385,8 @@ impl Session {
     }
 }
 
-/// A publish is a frame, which has far fewer bytes than 4 GiB.
-fn cost(publish: &Publish) -> u32 {
-    u32::try_from(publish.cost()).unwrap_or(u32::MAX)
-}
-
 /// Milliseconds after which a token that could not be checked is worth another try.
 const UNCHECKED_AGAIN_MS: u64 = 1_000;
-
-const NOT_SENT: &str = "not stored, this connection is closing: come back and send it again";
-const UNKNOWN: &str = "no answer in time, it may be stored: come back and send it again with the same key";
 
 fn refuse(out: &mut impl Sink, code: ErrorCode, message: &str, retry: bool, id: Option<&str>) {
     let error = WireError { code, message: message.to_owned(), retry };

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod delayed;
 mod fake;
 mod missed;
 #[cfg(feature = "servers")]

@@ -7,7 +7,7 @@ mod request;
 use serde::Serialize;
 
 pub use self::decode::decode;
-pub use self::request::{Decoded, HistoryRange, Refused, Request};
+pub use self::request::{Decoded, HistoryRange, Refused, Request, When};
 use super::{Bye, Drain, Welcome, WireError};
 use crate::grpc::Message;
 use crate::ids::{Epoch, Key, RoomId, Seq};
@@ -76,6 +76,30 @@ pub fn ok_pub(out: &mut Vec<u8>, room: &RoomId, seq: Seq, key: Option<&Key>, id:
         out.extend_from_slice(b",\"key\":");
         push_json(out, key.as_str());
     }
+    push_id(out, id);
+    out.push(b'}');
+}
+
+/// `{"ok":"pub",…}` of a publish that waits until `due_ms`; the key also when it was minted: to cancel it, it is needed.
+pub fn ok_pub_due(out: &mut Vec<u8>, room: &RoomId, due_ms: i64, key: &Key, id: Option<&str>) {
+    out.extend_from_slice(b"{\"ok\":\"pub\",\"room\":");
+    push_json(out, room.as_str());
+    out.extend_from_slice(b",\"due\":");
+    push_json(out, &due_ms);
+    out.extend_from_slice(b",\"key\":");
+    push_json(out, key.as_str());
+    push_id(out, id);
+    out.push(b'}');
+}
+
+/// `{"ok":"cancel",…}`
+pub fn ok_cancel(out: &mut Vec<u8>, room: &RoomId, key: &Key, cancelled: bool, id: Option<&str>) {
+    out.extend_from_slice(b"{\"ok\":\"cancel\",\"room\":");
+    push_json(out, room.as_str());
+    out.extend_from_slice(b",\"key\":");
+    push_json(out, key.as_str());
+    out.extend_from_slice(b",\"cancelled\":");
+    out.extend_from_slice(if cancelled { b"true" } else { b"false" });
     push_id(out, id);
     out.push(b'}');
 }
@@ -245,6 +269,22 @@ mod tests {
         assert_eq!((&value["more"], &value["before"]), (&true.into(), &58.into()));
         let value = read(Some(HistoryRange::After(58)), None);
         assert_eq!((&value["more"], &value["after"]), (&true.into(), &58.into()));
+    }
+
+    #[test]
+    fn a_delayed_publish_is_answered_with_what_cancels_it() {
+        let (room, key) = (RoomId::parse("r\"").expect("valid"), Key::parse("~0/1").expect("valid"));
+        let read = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            serde_json::from_slice::<serde_json::Value>(&out).expect("JSON")
+        };
+        let due = read(&|out| ok_pub_due(out, &room, 7, &key, Some("1")));
+        assert_eq!(due, serde_json::json!({"ok": "pub", "room": "r\"", "due": 7, "key": "~0/1", "id": 1}));
+        let cancel = read(&|out| ok_cancel(out, &room, &key, true, None));
+        assert_eq!(cancel["cancelled"], true);
+        let too_late = read(&|out| ok_cancel(out, &room, &key, false, None));
+        assert_eq!((&too_late["ok"], &too_late["cancelled"]), (&"cancel".into(), &false.into()));
     }
 
     #[test]

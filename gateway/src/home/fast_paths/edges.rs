@@ -89,7 +89,13 @@ fn an_own_publish_is_passed_on_as_it_was_stored() {
     let call = sent.publish();
     let stored =
         PublishResult { outcome: grpc::Outcome::Stored.into(), seq: 6, at_ms: 9, ..PublishResult::default() };
-    home.published(&call, Ok(PublishReply { results: vec![stored], epoch: 7 }), 1, clock(), &mut sent);
+    home.published(
+        &call,
+        Ok(PublishReply { results: vec![stored], epoch: 7, delayed: Vec::new() }),
+        1,
+        clock(),
+        &mut sent,
+    );
     let key = publish(1).key.as_str().to_owned();
     let message = Message { seq: 6, sender: "ann".into(), key, at_ms: 9, data: "1".into() };
     let (_, mut frames) = home.rooms[&room(0)].room.recent(5, 1).expect("it was passed on");

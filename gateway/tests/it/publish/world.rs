@@ -340,7 +340,7 @@ impl<R: Rules> World<R> {
                 PublishResult { outcome: outcome.into(), seq, ..PublishResult::default() }
             })
             .collect();
-        self.calls[n].reply = Some(PublishReply { results, epoch: 1 });
+        self.calls[n].reply = Some(PublishReply { results, epoch: 1, delayed: Vec::new() });
     }
 
     fn reply_arrives(&mut self) {

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::diagnosis::{self, EXAMPLE};
-use super::request::{Decoded, HistoryRange, Refused, Request, judge_id};
+use super::request::{Decoded, HistoryRange, Refused, Request, When, judge_id};
 use crate::ids::{Epoch, Key, RoomId, Seq, UserId};
 use crate::json;
-use crate::limits::{DATA_BYTES_MAX, PAGE_MESSAGES_MAX, PRESENCE_USERS_MAX};
+use crate::limits::{DATA_BYTES_MAX, DELAY_MS_MAX, PAGE_MESSAGES_MAX, PRESENCE_USERS_MAX};
 use crate::wire::{Connect, ErrorCode};
 
 /// A string, without a copy where it has no escapes.
@@ -63,6 +63,8 @@ struct Frame<'a> {
     #[serde(rename = "pub", borrow, deserialize_with = "given")]
     publish: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "given")]
+    cancel: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "given")]
     history: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "given")]
     presence: Option<Text<'a>>,
@@ -78,6 +80,10 @@ struct Frame<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "given")]
     key: Option<Text<'a>>,
+    #[serde(deserialize_with = "given")]
+    delay_ms: Option<u64>,
+    #[serde(deserialize_with = "given")]
+    at: Option<u64>,
     #[serde(deserialize_with = "given")]
     before: Option<Seq>,
     #[serde(deserialize_with = "given")]
@@ -121,7 +127,11 @@ impl<'a> Frame<'a> {
             return Some(Ok(Request::Connect(connect)));
         }
         if let Some(Text(room)) = self.publish.take() {
-            return Some(publish(&room, self.key.take(), self.data.take()));
+            let when = when(self.delay_ms.take(), self.at.take());
+            return Some(publish(&room, self.key.take(), self.data.take(), when));
+        }
+        if let Some(Text(room)) = self.cancel.take() {
+            return Some(cancel(&room, self.key.take()));
         }
         if let Some(Text(room)) = self.sub.take() {
             let (after, epoch) = (self.after_seq()?, self.epoch.take());
@@ -155,13 +165,14 @@ impl<'a> Frame<'a> {
     }
 
     fn is_spent(&self) -> bool {
-        let Self { connect, sub, unsub, publish, history, presence, ping, .. } = self;
-        let Self { id, after, epoch, data, key, before, limit, .. } = self;
-        let texts = [sub, unsub, publish, history, presence, epoch, key];
+        let Self { connect, sub, unsub, publish, cancel, history, presence, ping, .. } = self;
+        let Self { id, after, epoch, data, key, delay_ms, at, before, limit, .. } = self;
+        let texts = [sub, unsub, publish, cancel, history, presence, epoch, key];
         connect.is_none()
             && texts.iter().all(|text| text.is_none())
             && [ping, id, data].iter().all(|value| value.is_none())
-            && (after.is_none() && before.is_none() && limit.is_none())
+            && [delay_ms, at, before].iter().all(|number| number.is_none())
+            && (after.is_none() && limit.is_none())
     }
 }
 
@@ -174,8 +185,10 @@ fn publish<'a>(
     room: &str,
     key: Option<Text<'_>>,
     data: Option<&'a RawValue>,
+    when: Result<When, Refused>,
 ) -> Result<Request<'a>, Refused> {
     let room = RoomId::parse_from_client(room)?;
+    let when = when?;
     let key = key.map(|Text(key)| Key::parse_from_client(&key)).transpose()?;
     let Some(data) = data else { return Err(Refused::bad(format!("pub needs data, for example {EXAMPLE}"))) };
     let bytes = data.get().len();
@@ -185,7 +198,29 @@ fn publish<'a>(
     }
     json::check(data.get())
         .map_err(|why| Refused::bad(format!("data cannot be read by everybody: {why}")))?;
-    Ok(Request::Publish { room, key, data })
+    Ok(Request::Publish { room, key, data, when })
+}
+
+/// How far ahead `at` is depends on a clock, so it is not judged here.
+fn when(delay_ms: Option<u64>, at: Option<u64>) -> Result<When, Refused> {
+    match (delay_ms, at) {
+        (None, None) => Ok(When::Now),
+        (Some(ms), None) if ms > DELAY_MS_MAX => {
+            Err(Refused::bad(format!("delay_ms is {ms}, at most {DELAY_MS_MAX} (30 days) are allowed")))
+        }
+        (Some(ms), None) => Ok(When::In(ms)),
+        (None, Some(ms)) => Ok(When::At(ms)),
+        (Some(_), Some(_)) => Err(Refused::bad("pub takes delay_ms or at, not both")),
+    }
+}
+
+fn cancel<'a>(room: &str, key: Option<Text<'_>>) -> Result<Request<'a>, Refused> {
+    let room = RoomId::parse(room)?;
+    let Some(Text(key)) = key else {
+        return Err(Refused::bad(r#"cancel needs the key of the publish: {"cancel":"news","key":"c1"}"#));
+    };
+    // A minted one too: whoever sent no key knows it from the answer.
+    Ok(Request::Cancel { room, key: Key::parse(&key)? })
 }
 
 fn history<'a>(
@@ -237,7 +272,8 @@ mod tests {
     fn verbs_are_understood() {
         let decoded = decode("{\"pub\":\"news\",\"data\":{\"t\": \"hi\"},\"key\":\"c1\",\"id\":2}\n");
         assert_eq!(decoded.id.map(RawValue::get), Some("2"));
-        let Ok(Request::Publish { room, key, data }) = decoded.request else { panic!("not a publish") };
+        let Ok(Request::Publish { room, key, data, when }) = decoded.request else { panic!("not a publish") };
+        assert_eq!(when, When::Now);
         assert_eq!((room.as_str(), key.as_ref().map(Key::as_str)), ("news", Some("c1")));
         assert_eq!(data.get(), "{\"t\": \"hi\"}", "the payload keeps its bytes");
         assert!(matches!(decode("{\"ping\":null}").request, Ok(Request::Ping)));
@@ -248,6 +284,32 @@ mod tests {
         ));
         assert!(matches!(decode(" {\"connect\":{\"token\":\"t\"}}").request, Ok(Request::Connect(_))));
         assert!(matches!(decode("{\"id\":1,\"unsub\":\"a\"}").request, Ok(Request::Unsubscribe(_))));
+    }
+
+    #[test]
+    fn a_publish_may_be_for_later_and_taken_back() {
+        let when = |text: &str| match decode(text).request {
+            Ok(Request::Publish { when, .. }) => when,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(when(r#"{"pub":"a","data":1,"delay_ms":2592000000}"#), When::In(DELAY_MS_MAX));
+        assert_eq!(when(r#"{"pub":"a","data":1,"at":1763719200123}"#), When::At(1_763_719_200_123));
+        for text in [r#"{"cancel":"a","key":"c1","id":1}"#, r#"{"cancel":"a","key":"~0/1"}"#] {
+            assert!(matches!(decode(text).request, Ok(Request::Cancel { .. })), "{text}");
+        }
+        for (text, why) in [
+            (r#"{"pub":"a","data":1,"delay_ms":2592000001}"#, "30 days"),
+            (r#"{"pub":"a","data":1,"delay_ms":1,"at":1}"#, "not both"),
+            (r#"{"pub":"a","data":1,"delay_ms":-1}"#, "delay_ms is -1"),
+            (r#"{"pub":"a","data":1,"at":"tomorrow"}"#, "at is"),
+            (r#"{"pub":"a","data":1,"delay":1}"#, "did you mean \"delay_ms\""),
+            (r#"{"sub":"a","at":1}"#, "sub has no field"),
+            (r#"{"cancel":"a"}"#, "cancel needs the key"),
+            (r#"{"cancel":"a","key":"c1","data":1}"#, "cancel has no field"),
+        ] {
+            let refused = refusal(text);
+            assert!(refused.code == ErrorCode::BadRequest && refused.message.contains(why), "{refused:?}");
+        }
     }
 
     #[test]

@@ -34,11 +34,16 @@ enum Kind {
 type Field = (&'static str, Kind);
 
 /// The verbs, each with what its value and its fields have to be. `id` goes with all of them.
-const VERBS: [(&str, Kind, &[Field]); 7] = [
+const VERBS: [(&str, Kind, &[Field]); 8] = [
     ("connect", Kind::Connect, &[]),
     ("sub", Kind::Text, &[("after", Kind::Seq), ("epoch", Kind::Text)]),
     ("unsub", Kind::Text, &[]),
-    ("pub", Kind::Text, &[("data", Kind::Any), ("key", Kind::Text)]),
+    (
+        "pub",
+        Kind::Text,
+        &[("data", Kind::Any), ("key", Kind::Text), ("delay_ms", Kind::Seq), ("at", Kind::Seq)],
+    ),
+    ("cancel", Kind::Text, &[("key", Kind::Text)]),
     ("history", Kind::Text, &[("before", Kind::Seq), ("after", Kind::Seq), ("limit", Kind::Count)]),
     ("presence", Kind::Text, &[("after", Kind::Text), ("limit", Kind::Count)]),
     ("ping", Kind::Any, &[]),
@@ -131,7 +136,8 @@ impl Fields<'_> {
                     .take(NAMES_COMPARED_MAX)
                     .find_map(|(name, _)| near(name, VERBS.iter().map(|(verb, ..)| *verb)));
                 let meant = meant.map(|verb| format!("; did you mean {verb:?}?")).unwrap_or_default();
-                let why = format!("no verb (connect, sub, unsub, pub, history, presence, ping){meant}");
+                let why =
+                    format!("no verb (connect, sub, unsub, pub, cancel, history, presence, ping){meant}");
                 return not_understood(text, &why);
             }
         };
