@@ -44,6 +44,29 @@ pub struct Stored {
     pub key: String,
 }
 
+/// When a message is to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// So long after it is stored, at most 30 days.
+    In(Duration),
+    /// At this time, milliseconds since 1970, at most 30 days ahead.
+    At(u64),
+}
+
+/// A message that is to be published later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scheduled {
+    /// It waits.
+    Waits {
+        /// Until then, milliseconds since 1970 by the clock of the store.
+        due_ms: i64,
+        /// The key that cancels it.
+        key: String,
+    },
+    /// It was sent before with this key, and is published already.
+    Published(Stored),
+}
+
 /// Where a subscription stands.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Subscribed {

@@ -18,6 +18,12 @@ pub(crate) struct OutgoingFrame<'a> {
     #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
     pub publish: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub presence: Option<&'a str>,
@@ -82,6 +88,8 @@ pub(crate) struct ServerFrame {
     pub id: Option<u64>,
     pub room: Option<String>,
     pub seq: Option<u64>,
+    pub due: Option<i64>,
+    pub cancelled: Option<bool>,
     /// The sender's name in `msg`, a seq in `skipped`.
     pub from: Option<serde_json::Value>,
     pub to: Option<u64>,

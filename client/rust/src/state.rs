@@ -1,34 +1,24 @@
 //! What the client must remember across connections: publishes without an answer, in order; subscriptions and how far
 //! each has come. Pure: frames in, frames and events out. It never touches a socket or a clock.
 
+mod publish;
 mod rooms;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use serde_json::value::RawValue;
 use sluice_proto::wire::codec::{HistoryRange, PresentPage};
 use sluice_proto::wire::{Bye, Drain, Welcome};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::defaults::REQUESTS_MAX;
 use crate::error::Error;
-use crate::event::{Event, HistoryPage, Stored, Subscribed};
+use crate::event::{Event, HistoryPage, Subscribed};
 use crate::frame::{After, OutgoingFrame, ServerFrame};
 use crate::options::Position;
+pub(crate) use publish::{Ask, Publish};
 use rooms::Rooms;
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
-
-/// A publish without a final answer.
-#[derive(Debug)]
-pub(crate) struct Publish {
-    pub room: String,
-    pub key: String,
-    pub data: Box<RawValue>,
-    pub reply: Reply<Stored>,
-    /// Its place in the outbox, given back with the answer.
-    pub _place: OwnedSemaphorePermit,
-}
 
 /// A request that is not repeated when the connection ends.
 #[derive(Debug)]
@@ -104,8 +94,7 @@ impl ClientState {
         // By id, which is the order of submission: also after a reconnect the oldest goes first.
         let (id, publish) = self.outbox.range(self.sent_to + 1..).next()?;
         self.sent_to = *id;
-        let (room, key, data) = (Some(&*publish.room), Some(&*publish.key), Some(&*publish.data));
-        Some(OutgoingFrame { publish: room, key, data, id: *id, ..OutgoingFrame::default() }.text())
+        Some(publish.frame(*id))
     }
 
     /// A new subscription; the frame to send when connected.
@@ -184,7 +173,7 @@ impl ClientState {
     /// Nothing will ever be answered.
     pub(crate) fn end(&mut self, error: &Error) {
         for (_, publish) in std::mem::take(&mut self.outbox) {
-            publish.reply.send(Err(error.clone())).ok();
+            publish.fail(error);
         }
         for (_, request) in self.requests.drain() {
             request.fail(error);
@@ -257,11 +246,7 @@ impl ClientState {
         }
         // Both connections may answer the same publish: the first counts.
         let Some(publish) = self.outbox.remove(&id) else { return Then::Nothing };
-        let outcome = match frame.error {
-            Some(error) => Err(Error::Answer(error)),
-            None => Ok(Stored { seq: frame.seq.unwrap_or_default(), key: publish.key }),
-        };
-        publish.reply.send(outcome).ok(); // nobody may be waiting: then nobody cares
+        publish.answer(frame);
         Then::Nothing
     }
 
