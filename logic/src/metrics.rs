@@ -186,11 +186,16 @@ impl Metrics {
         self.publish(OutcomeLabel::Unknown).get()
     }
 
-    /// What logic does, in publishes; `cancelled`: not stored, or nobody knows.
+    /// What logic does, in publishes, those for later and their cancels among them; `cancelled`: not stored, or nobody knows.
     #[must_use]
     pub fn work(&self, in_flight: u64) -> Work {
         let sum = |labels: [OutcomeLabel; 2]| labels.into_iter().map(|label| self.publish(label).get()).sum();
-        let completed = sum([OutcomeLabel::Stored, OutcomeLabel::Duplicate]);
+        // A firing is nobody's call: task asks for it, and it is in no sum.
+        let delayed: u64 = [DelayedLabel::Scheduled, DelayedLabel::Cancelled, DelayedLabel::TooLate]
+            .into_iter()
+            .map(|label| self.delayed(label).get())
+            .sum();
+        let completed = sum([OutcomeLabel::Stored, OutcomeLabel::Duplicate]) + delayed;
         let rejected = sum([OutcomeLabel::Conflict, OutcomeLabel::Refused]);
         let cancelled: u64 = sum([OutcomeLabel::NotStored, OutcomeLabel::Unknown]);
         // Nothing counts a publish when it comes: whatever is not in hand has its outcome.

@@ -29,10 +29,10 @@ use futures::future::join_all;
 use sluice_proto::ids::{Epoch, RoomId};
 use tokio::time::Instant;
 
+pub use access::PgAccess;
 pub use config::PgConfig;
 pub use dial::probe;
 pub use migrations::{migrate, new_epoch, new_epoch_with};
-pub use access::PgAccess;
 
 use crate::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::validate::{self, InvalidItem};
 use super::{plain, refused};
-use crate::metrics::{DelayedLabel, Metrics};
+use crate::metrics::{DelayedLabel, Metrics, OutcomeLabel};
 
 /// Has the store keep messages, and take them back.
 pub struct Delayer {
@@ -49,7 +49,25 @@ impl Delayer {
         if in_time && !valid.is_empty() {
             self.keep(&valid, not_after_ms, &mut results).await;
         }
+        results.iter().for_each(|result| self.count(result.outcome()));
         results
+    }
+
+    /// What waits and what was taken back have names of their own; the rest became what any publish may become.
+    fn count(&self, outcome: grpc::Outcome) {
+        let delayed = |label: DelayedLabel| self.metrics.delayed(label).inc();
+        let publish = |label: OutcomeLabel| self.metrics.publish(label).inc();
+        match outcome {
+            grpc::Outcome::Scheduled => delayed(DelayedLabel::Scheduled),
+            grpc::Outcome::Cancelled => delayed(DelayedLabel::Cancelled),
+            grpc::Outcome::TooLate => delayed(DelayedLabel::TooLate),
+            grpc::Outcome::Stored => publish(OutcomeLabel::Stored),
+            grpc::Outcome::Duplicate => publish(OutcomeLabel::Duplicate),
+            grpc::Outcome::Conflict => publish(OutcomeLabel::Conflict),
+            grpc::Outcome::Refused => publish(OutcomeLabel::Refused),
+            grpc::Outcome::NotStored => publish(OutcomeLabel::NotStored),
+            grpc::Outcome::Unknown => publish(OutcomeLabel::Unknown),
+        };
     }
 
     /// All of them together; when the store cannot hold one of them, each by itself.
@@ -83,7 +101,7 @@ impl Delayer {
         match self.store.delay(lane, not_after_ms, group).await {
             Ok(outcomes) if outcomes.len() == items.len() => {
                 for ((place, item), outcome) in items.iter().zip(outcomes) {
-                    results[*place] = self.result(item, outcome);
+                    results[*place] = answer(item, outcome);
                 }
                 Ok(())
             }
@@ -102,30 +120,24 @@ impl Delayer {
             }
         }
     }
+}
 
-    fn result(&self, item: &store::DelayedItem, outcome: DelayedOutcome) -> PublishResult {
-        let is_cancel = matches!(item, store::DelayedItem::Cancel { .. });
-        let counted = |label: DelayedLabel, result| {
-            self.metrics.delayed(label).inc();
-            result
-        };
-        match outcome {
-            DelayedOutcome::Waits { due_ms } => {
-                let due_ms = if seeded::is(Bug::FiresEarly) { due_ms + EARLY_MS } else { due_ms };
-                let result = PublishResult { due_ms, ..plain(grpc::Outcome::Scheduled) };
-                counted(DelayedLabel::Scheduled, result)
-            }
-            DelayedOutcome::Published { seq } => PublishResult { seq, ..plain(grpc::Outcome::Duplicate) },
-            DelayedOutcome::Conflict => plain(grpc::Outcome::Conflict),
-            DelayedOutcome::Cancelled if is_cancel => {
-                counted(DelayedLabel::Cancelled, plain(grpc::Outcome::Cancelled))
-            }
-            DelayedOutcome::Cancelled => {
-                let message = "this key was cancelled; choose another".into();
-                refused(InvalidItem { code: ErrorCode::Conflict, message })
-            }
-            DelayedOutcome::NothingWaits => counted(DelayedLabel::TooLate, plain(grpc::Outcome::TooLate)),
+fn answer(item: &store::DelayedItem, outcome: DelayedOutcome) -> PublishResult {
+    match outcome {
+        DelayedOutcome::Waits { due_ms } => {
+            let due_ms = if seeded::is(Bug::FiresEarly) { due_ms + EARLY_MS } else { due_ms };
+            PublishResult { due_ms, ..plain(grpc::Outcome::Scheduled) }
         }
+        DelayedOutcome::Published { seq } => PublishResult { seq, ..plain(grpc::Outcome::Duplicate) },
+        DelayedOutcome::Conflict => plain(grpc::Outcome::Conflict),
+        DelayedOutcome::Cancelled if matches!(item, store::DelayedItem::Cancel { .. }) => {
+            plain(grpc::Outcome::Cancelled)
+        }
+        DelayedOutcome::Cancelled => {
+            let message = "this key was cancelled; choose another".into();
+            refused(InvalidItem { code: ErrorCode::Conflict, message })
+        }
+        DelayedOutcome::NothingWaits => plain(grpc::Outcome::TooLate),
     }
 }
 

@@ -39,7 +39,8 @@ async fn what_is_for_later_is_answered_beside_what_is_for_now() {
     assert_eq!(due, [1_500, 0, 7, 0], "by the clock of the store");
     assert_eq!(reply.delayed[1].code, "bad_request");
     assert_eq!(faked.store.keys("news"), ["now"], "nothing of it is published");
-    faked.rig.stop().await;
+    let work = faked.rig.stop().await.work;
+    assert_eq!((work.accepted, work.completed, work.rejected), (5, 4, 1), "each is work, and counted once");
 }
 
 #[tokio::test]
@@ -57,7 +58,8 @@ async fn a_failure_says_whether_anything_was_kept() {
     assert_eq!(told(&publish(&caller, delayed(poisoned)).await), [Scheduled, Refused, Scheduled]);
     let late = PublishRequest { not_after_ms: NOW_MS - 1, ..delayed(items()) };
     assert_eq!(told(&publish(&caller, late).await), [NotStored; 2]);
-    faked.rig.stop().await;
+    let work = faked.rig.stop().await.work;
+    assert_eq!((work.completed, work.rejected, work.cancelled, work.in_flight), (2, 1, 6, 0));
 }
 
 #[tokio::test]

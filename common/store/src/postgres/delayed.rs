@@ -8,8 +8,8 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::pool::{Answer, Statement};
-use super::publish::{not_after, seq_of};
-use super::read::senseless;
+use super::publish::not_after;
+use super::read::{senseless, seq_of};
 use super::upkeep::interval;
 use crate::{DelayedItem, DelayedOutcome, Due, Fired, NewMessage, NoteId, Run, StoreError};
 
