@@ -327,14 +327,14 @@ impl Running {
         // Registered with what it flushes: a stop before the store was reached has nothing to
         // flush.
         let firing = Firing::new(Arc::clone(&store), Arc::clone(&notices), metrics.clone());
-        self.flush_with(Arc::clone(&publisher), notices);
+        self.flush_with(Arc::clone(&publisher), Arc::clone(&notices));
         self.lifecycle
             .release("store", CLOSE_WITHIN, Arc::clone(&store), |store| async move { store.close().await });
         let retention = self.config.retention.policy();
         let core = Core {
             publisher,
             reader: Reader::new(Arc::clone(&store), Arc::clone(&presence), probe.clone(), metrics.clone()),
-            reports: PresenceService::new(presence, probe.clone(), self.alive(), metrics.clone()),
+            reports: PresenceService::new(presence, notices, probe.clone(), self.alive(), metrics.clone()),
             sweeper: Sweeper::new(store, queue, retention, self.config.repair_bound(), metrics),
             firing,
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use sluice_cluster::Registration;
@@ -31,8 +32,12 @@ pub async fn connect(
     let nats =
         NatsConfig { nats: config.nats.clone(), prefix: config.prefix.clone(), ..NatsConfig::default() };
     let queue = JetStream::connect(nats).await.map_err(StartError::url("nats.url"))?;
-    let redis =
-        RedisConfig { redis: config.redis.clone(), prefix: config.prefix.clone(), ..RedisConfig::default() };
+    let redis = RedisConfig {
+        redis: config.redis.clone(),
+        prefix: config.prefix.clone(),
+        leave_grace: Duration::from_secs(config.leave_grace_s),
+        ..RedisConfig::default()
+    };
     let presence = RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?;
     let etcd = EtcdConfig { etcd: config.etcd.clone(), prefix: config.prefix.clone() };
     let scope = lifecycle.scope(Stage::Release);

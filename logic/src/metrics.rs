@@ -103,6 +103,10 @@ pub struct Instruments {
     pub notices_dropped: Counter,
     /// Subscribes and status reports that Redis did not take.
     pub presence_failures: Counter,
+    /// Joins and leaves handed to NATS.
+    pub presence_events: Counter,
+    /// Joins and leaves that nobody is told of, as too much waited.
+    pub presence_dropped: Counter,
     /// Changes of a status report that made no sense.
     pub changes_ignored: Counter,
     /// Outbox rows announced again.
@@ -155,6 +159,11 @@ impl Metrics {
             notices_dropped: registry
                 .counter("notices_dropped", "Groups not handed to NATS: the sweep announces them"),
             presence_failures: registry.counter("presence_failures", "Calls that Redis did not take"),
+            presence_events: registry.counter("presence_events", "Joins and leaves handed over to be told"),
+            presence_dropped: registry.counter(
+                "presence_events_dropped",
+                "Joins and leaves that nobody is told of: too much waited",
+            ),
             changes_ignored: registry.counter("changes_ignored", "Malformed status changes"),
             renoticed: registry.counter("renoticed", "Outbox rows announced again"),
             trimmed: registry.counter("messages_trimmed", "Messages deleted by retention"),

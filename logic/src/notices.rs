@@ -1,6 +1,8 @@
 //! Hands committed groups to the fan-out queue. Never waits and never fails a publish: what does not fit
 //! is dropped and counted, its outbox row stays, and the sweep announces it again.
 
+mod presence;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -221,6 +223,7 @@ fn runs(items: &[&NewMessage], committed: &Committed) -> Vec<RoomRun> {
                     first: seq,
                     last: seq,
                     messages: vec![message],
+                    ..RoomRun::default()
                 });
             }
         }
@@ -244,7 +247,7 @@ fn runs(items: &[&NewMessage], committed: &Committed) -> Vec<RoomRun> {
 /// A run without its messages, for what is announced again. Its last seq is what counts: a gateway reads up to it.
 #[must_use]
 pub fn bare_run(room: &str, first: Seq, last: Seq) -> RoomRun {
-    RoomRun { room: room.to_owned(), first, last, messages: Vec::new() }
+    RoomRun { room: room.to_owned(), first, last, ..RoomRun::default() }
 }
 
 #[cfg(test)]

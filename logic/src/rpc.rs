@@ -11,7 +11,8 @@ use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
     AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, PresenceReply,
     PresenceRequest, PublishReply, PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest,
-    StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest,
+    StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest, TellLeavesReply,
+    TellLeavesRequest,
 };
 use sluice_proto::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, TOKENS_PER_CALL_MAX};
 use sluice_service::clock::Clock;
@@ -36,7 +37,7 @@ pub struct Core {
     pub publisher: Arc<Publisher>,
     /// Answers `Read`, `Heads` and `Subscribe`.
     pub reader: Reader,
-    /// Answers `ReportStatus`, `Presence` and `Reap`.
+    /// Answers `ReportStatus`, `Presence`, `Reap` and `TellLeaves`.
     pub reports: PresenceService,
     /// Answers `Sweep`.
     pub sweeper: Sweeper,
@@ -76,7 +77,10 @@ impl Rpc {
 /// Whose certificate is good for a method of this service.
 pub fn may_call(path: &str) -> &'static [Role] {
     match path {
-        "/sluice.v1.Logic/Sweep" | "/sluice.v1.Logic/Reap" | "/sluice.v1.Logic/FireDue" => &[Role::Task],
+        "/sluice.v1.Logic/Sweep"
+        | "/sluice.v1.Logic/Reap"
+        | "/sluice.v1.Logic/FireDue"
+        | "/sluice.v1.Logic/TellLeaves" => &[Role::Task],
         _ => &[Role::Gateway],
     }
 }
@@ -151,6 +155,14 @@ impl Logic for Rpc {
         let deadline = deadline_of(request.metadata());
         answer(deadline, async { self.core()?.reports.reap(request.into_inner()).await }).await
     }
+
+    async fn tell_leaves(
+        &self,
+        request: Request<TellLeavesRequest>,
+    ) -> Result<Response<TellLeavesReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        answer(deadline, async { self.core()?.reports.tell_leaves().await }).await
+    }
 }
 
 /// Ends a call when its caller has stopped waiting. What it was doing is dropped with it, as when the caller takes its call
@@ -219,6 +231,7 @@ fn identity(identity: Identity) -> AuthenticateReply {
         token: identity.token.unwrap_or_default(),
         expires_at_ms: identity.expires_at_ms.unwrap_or(0),
         grants: Some(Grants { sub: identity.grants.sub, r#pub: identity.grants.publish }),
+        info: identity.info,
     }
 }
 
@@ -277,7 +290,7 @@ mod tests {
         for method in ["Publish", "Read", "Subscribe", "Heads", "ReportStatus", "Presence", "Authenticate"] {
             assert_eq!(may(method), [Role::Gateway], "{method}");
         }
-        for method in ["Sweep", "Reap"] {
+        for method in ["Sweep", "Reap", "TellLeaves"] {
             assert_eq!(may(method), [Role::Task], "{method}");
         }
     }

@@ -258,6 +258,7 @@ impl Running {
         for part in 0..Duty::DUE_PARTS {
             scope.spawn("fire-due", Arc::clone(&duties).fire(part, scope.token()));
         }
+        scope.spawn("leaves", Arc::clone(&duties).tell_leaves(scope.token()));
         scope.spawn("reap", duties.reap(scope.token()));
     }
 

@@ -46,6 +46,8 @@ pub const GOODBYE: Duration = Duration::from_millis(100);
 pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often gone instances are looked for: one small question to Redis by one task.
 pub const REAP_EVERY: Duration = Duration::from_millis(500);
+/// How often is asked whose leave is due: one small question to Redis by one task. A leave is told this much late.
+pub const LEAVES_EVERY: Duration = Duration::from_millis(500);
 /// Who has lost its lease and whose push stream broke is gone after this: a living one has had two attempts at its stream
 /// by then. With a second in which etcd notices the end of a lease and two looks, presence after a SIGKILL is right within
 /// the lease time and 3 s.

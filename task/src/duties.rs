@@ -1,8 +1,10 @@
 //! Owed work, driven by calls on logic while this task owns the duty: the sweep of the outbox, the reaping of what gone
-//! instances left, and delayed messages. Effects are exact whoever does them, so a duty done twice does no harm.
+//! instances left, telling who left rooms, and delayed messages. Effects are exact whoever does them, so a duty done
+//! twice does no harm.
 
 mod absent;
 mod due;
+mod leaves;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -313,7 +313,7 @@ fn identity(result: Authenticated) -> Result<Identity, NotIdentified> {
 }
 
 fn known(reply: AuthenticateReply) -> Option<Identity> {
-    let AuthenticateReply { user, anonymous, token, expires_at_ms, grants } = reply;
+    let AuthenticateReply { user, anonymous, token, expires_at_ms, grants, .. } = reply;
     let grants: WireGrants = grants.unwrap_or_default();
     Some(Identity {
         user: UserId::parse(&user).ok()?,

@@ -23,6 +23,7 @@ impl About<'_> {
             room: room.to_owned(),
             since_ms: self.since_ms,
             goodbye,
+            ..StatusChange::default()
         }
     }
 }

@@ -14,6 +14,7 @@ mod missed;
 mod outage;
 #[cfg(feature = "servers")]
 mod password;
+mod presence;
 #[cfg(feature = "servers")]
 mod process;
 mod publish;

@@ -163,7 +163,7 @@ async fn reporting(caller: &mut Caller) {
         user: "ann".into(),
         room: room.into(),
         since_ms: 5,
-        goodbye: false,
+        ..StatusChange::default()
     };
     let report = |changes, full| StatusRequest {
         instance: "gateway-a-1".into(),

@@ -29,6 +29,7 @@ pub async fn duties_are_spread_done_and_handed_over<G: Ground>() {
     eventually("each has half", SOON, async || duties(&one).await == 5 && duties(&two).await == 5).await;
     eventually("it sweeps", SOON, async || logic.sweeps() > 1).await;
     eventually("it reaps", SOON, async || !logic.reaped().is_empty()).await;
+    eventually("it asks who left", SOON, async || logic.leaves() > 1).await;
     assert!(logic.reaped().iter().all(|id| id == "gateway-gone"), "{:?}", logic.reaped());
     let stop = one.stop();
     let taken = eventually("the other takes over", SOON, async || duties(&two).await == 10);

@@ -1,4 +1,4 @@
-//! A logic as task sees it: sweeps, reaps and fires, and keeps whom it was told to reap.
+//! A logic as task sees it: sweeps, reaps, tells who left and fires, and keeps whom it was told to reap.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ struct Inner {
     reaped: Arc<Mutex<Vec<String>>>,
     fires: Arc<Mutex<(usize, BTreeSet<u32>)>>,
     held: watch::Sender<bool>,
+    leaves: Arc<Mutex<u64>>,
 }
 
 pub struct Logic {
@@ -57,6 +58,11 @@ impl Logic {
         self.inner.held.send_replace(hold);
     }
 
+    /// How often it was asked to tell who left.
+    pub fn leaves(&self) -> u64 {
+        *self.inner.leaves.lock().unwrap()
+    }
+
     pub fn reaped(&self) -> Vec<String> {
         self.inner.reaped.lock().unwrap().clone()
     }
@@ -91,6 +97,14 @@ macro_rules! not_asked {
                 }
                 self.held.subscribe().wait_for(|held| !held).await.unwrap();
                 Ok(Response::new(FireDueReply { fired: 1, next_in_ms: Some(20) }))
+            }
+
+            async fn tell_leaves(
+                &self,
+                _: Request<TellLeavesRequest>,
+            ) -> Result<Response<TellLeavesReply>, Status> {
+                *self.leaves.lock().unwrap() += 1;
+                Ok(Response::new(TellLeavesReply::default()))
             }
         }
     };

@@ -205,6 +205,7 @@ impl<G: Ground> Rig<G> {
             first: self.seq,
             last: self.seq,
             messages: vec![message()],
+            ..RoomRun::default()
         };
         let runs: Vec<RoomRun> = rooms.iter().map(run).collect();
         let notice = Notice { epoch: 5, runs: runs.clone() }.encode_to_vec();

@@ -71,7 +71,13 @@ fn a_hand_over_that_found_no_space_goes_out_when_there_is_some() {
 fn a_page_in_memory_is_given_only_of_the_history_that_is_asked_for() {
     let (mut home, mut sent) = opened(1);
     let message = Message { seq: 6, data: "1".into(), ..Message::default() };
-    let run = grpc::RoomRun { room: "room0".into(), first: 6, last: 6, messages: vec![message] };
+    let run = grpc::RoomRun {
+        room: "room0".into(),
+        first: 6,
+        last: 6,
+        messages: vec![message],
+        ..Default::default()
+    };
     home.pushed(0, (Epoch(7), PusherId::default()), &[run], &mut sent);
     let mut other = to(0, 1, 5, false);
     other.ask.epoch = Epoch(8);

@@ -11,7 +11,7 @@ use sluice_proto::grpc::{
     AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, Message, Outcome,
     PresenceReply, PresenceRequest, PublishReply, PublishRequest, PublishResult, ReadReply, ReadRequest,
     ReapReply, ReapRequest, RoomPage, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
-    SweepReply, SweepRequest,
+    SweepReply, SweepRequest, TellLeavesReply, TellLeavesRequest,
 };
 use sluice_service::clock::Clock;
 use sluice_service::grpc::TIME_HEADER;
@@ -243,6 +243,7 @@ impl Scripted {
             token: "t".into(),
             expires_at_ms: book.expires_at_ms,
             grants: Some(Grants { sub: all.clone(), r#pub: all }),
+            info: String::new(),
         })
     }
 
@@ -378,5 +379,9 @@ impl Logic for Scripted {
 
     async fn fire_due(&self, _: Request<FireDueRequest>) -> Result<Response<FireDueReply>, Status> {
         Err(Status::unimplemented("a gateway never fires"))
+    }
+
+    async fn tell_leaves(&self, _: Request<TellLeavesRequest>) -> Result<Response<TellLeavesReply>, Status> {
+        Err(Status::unimplemented("a gateway never asks for leaves"))
     }
 }

@@ -124,7 +124,8 @@ async fn strangers_on_the_port_for_pushes_deliver_nothing() {
     let epoch = json_with(&mut ann, "ok").await["epoch"].as_str().unwrap().to_owned();
     let epoch = u64::from_str_radix(&epoch, 16).unwrap();
     let forged = Message { seq: 1, sender: "eve".into(), data: r#""forged""#.into(), ..Message::default() };
-    let run = RoomRun { room: "news".into(), first: 1, last: 1, messages: vec![forged] };
+    let run =
+        RoomRun { room: "news".into(), first: 1, last: 1, messages: vec![forged], ..RoomRun::default() };
     let batch = push_request::Kind::Batch(PushBatch { id: 1, epoch, runs: vec![run] });
     let push = PushRequest { kind: Some(batch) };
     for who in [None, Some((Service::Logic, Role::Logic))] {
