@@ -17,7 +17,8 @@ use sluice_proto::wire::{ErrorCode, Welcome, WireError, WireLimits};
 
 use self::publishing::PublishFrame;
 use super::grants::Grants;
-use super::todo::{RequestId, Todo};
+use super::info::UserInfo;
+use super::todo::Todo;
 use crate::defaults::{UNIDENTIFIED_BYTES_MAX, UNIDENTIFIED_FRAMES_MAX};
 use crate::ending::Ending;
 use crate::uplink::Link;
@@ -54,6 +55,8 @@ pub struct Identity {
     pub token: Option<String>,
     /// When the token ends, milliseconds since 1970.
     pub expires_at_ms: Option<i64>,
+    /// What the token says to whoever is in a room with them.
+    pub info: Option<UserInfo>,
 }
 
 /// Why a client could not be identified.
@@ -78,12 +81,14 @@ pub struct Known {
     pub anonymous: bool,
     /// When the token ends, milliseconds since 1970.
     pub expires_at_ms: Option<NonZero<i64>>,
+    /// What the token says to whoever is in a room with them.
+    pub info: Option<UserInfo>,
 }
 
 impl From<Identity> for Known {
     /// The token is said once, and would be the largest part of an idle connection.
-    fn from(Identity { user, grants, anonymous, token: _, expires_at_ms }: Identity) -> Self {
-        Self { user, grants, anonymous, expires_at_ms: expires_at_ms.and_then(NonZero::new) }
+    fn from(Identity { user, grants, anonymous, token: _, expires_at_ms, info }: Identity) -> Self {
+        Self { user, grants, anonymous, expires_at_ms: expires_at_ms.and_then(NonZero::new), info }
     }
 }
 
@@ -112,6 +117,10 @@ enum SessionPhase {
     Left,
 }
 
+/// The `id` of a `connect`. Behind one pointer, as nobody has it for long.
+#[derive(Debug)]
+struct ConnectId(Box<str>);
+
 /// The state machine of a client on this gateway.
 #[derive(Debug)]
 pub struct Session {
@@ -120,7 +129,7 @@ pub struct Session {
     phase: SessionPhase,
     identity: Option<Known>,
     /// `id` of the `connect` being checked; none while a token of the upgrade is checked.
-    connect: RequestId,
+    connect: Option<Box<ConnectId>>,
     ending: Option<Box<(Ending, u64)>>,
     unanswered: u32,
     unanswered_bytes: u32,
@@ -212,7 +221,7 @@ impl Session {
         if self.phase != SessionPhase::Checking {
             return;
         }
-        let id = self.connect.take();
+        let id = self.connect.take().map(|id| id.0);
         match result {
             Ok(identity) => {
                 let welcome = self.welcome(&identity, facts);
@@ -298,7 +307,7 @@ impl Session {
             refuse(out, ErrorCode::BadRequest, text, false, id);
             return Todo::Nothing;
         }
-        self.connect = id.map(Box::from);
+        self.connect = id.map(|id| Box::new(ConnectId(id.into())));
         self.phase = SessionPhase::Checking;
         Todo::Authenticate { token }
     }
@@ -334,8 +343,8 @@ impl Session {
                 forbid(out, &room, "sub", id);
                 return Todo::Nothing;
             }
-            Request::Subscribe { room, after, epoch } => {
-                Todo::Subscribe { room, after, epoch, id: id.map(Box::from) }
+            Request::Subscribe { room, after, epoch, watches } => {
+                Todo::Subscribe { room, after, epoch, watches, id: id.map(Box::from) }
             }
             Request::History { room, range, limit } => {
                 Todo::History { room, range, limit, id: id.map(Box::from) }

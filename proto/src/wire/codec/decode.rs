@@ -50,6 +50,35 @@ impl<'de> Deserialize<'de> for After<'de> {
     }
 }
 
+/// `presence`: the room of a question, or in `sub` whether to be told who comes and goes.
+#[derive(Debug)]
+enum Presence<'a> {
+    Of(Cow<'a, str>),
+    Watched(bool),
+}
+
+impl<'de> Deserialize<'de> for Presence<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Presence<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a room, true or false")
+            }
+            fn visit_bool<E>(self, watched: bool) -> Result<Presence<'de>, E> {
+                Ok(Presence::Watched(watched))
+            }
+            fn visit_borrowed_str<E>(self, room: &'de str) -> Result<Presence<'de>, E> {
+                Ok(Presence::Of(room.into()))
+            }
+            fn visit_str<E>(self, room: &str) -> Result<Presence<'de>, E> {
+                Ok(Presence::Of(room.to_owned().into()))
+            }
+        }
+        source.deserialize_any(Visitor)
+    }
+}
+
 /// All fields that a frame may have; which of them belong together is in [`diagnosis::VERBS`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -67,7 +96,7 @@ struct Frame<'a> {
     #[serde(borrow, deserialize_with = "given")]
     history: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "given")]
-    presence: Option<Text<'a>>,
+    presence: Option<Presence<'a>>,
     #[serde(borrow, deserialize_with = "given")]
     ping: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "given")]
@@ -135,7 +164,12 @@ impl<'a> Frame<'a> {
         }
         if let Some(Text(room)) = self.sub.take() {
             let (after, epoch) = (self.after_seq()?, self.epoch.take());
-            return Some(subscribe(&room, after, epoch));
+            let watches = match self.presence.take() {
+                None => false,
+                Some(Presence::Watched(watches)) => watches,
+                Some(Presence::Of(_)) => return None,
+            };
+            return Some(subscribe(&room, after, epoch, watches));
         }
         if let Some(Text(room)) = self.unsub.take() {
             return Some(RoomId::parse(&room).map(Request::Unsubscribe).map_err(Refused::from));
@@ -144,7 +178,8 @@ impl<'a> Frame<'a> {
             let (before, after) = (self.before.take(), self.after_seq()?);
             return Some(history(&room, before, after, self.limit.take()));
         }
-        if let Some(Text(room)) = self.presence.take() {
+        if let Some(asked) = self.presence.take() {
+            let Presence::Of(room) = asked else { return None };
             let after = match self.after.take() {
                 None => None,
                 Some(After::User(user)) => Some(user),
@@ -167,8 +202,8 @@ impl<'a> Frame<'a> {
     fn is_spent(&self) -> bool {
         let Self { connect, sub, unsub, publish, cancel, history, presence, ping, .. } = self;
         let Self { id, after, epoch, data, key, delay_ms, at, before, limit, .. } = self;
-        let texts = [sub, unsub, publish, cancel, history, presence, epoch, key];
-        connect.is_none()
+        let texts = [sub, unsub, publish, cancel, history, epoch, key];
+        (connect.is_none() && presence.is_none())
             && texts.iter().all(|text| text.is_none())
             && [ping, id, data].iter().all(|value| value.is_none())
             && [delay_ms, at, before].iter().all(|number| number.is_none())
@@ -176,9 +211,15 @@ impl<'a> Frame<'a> {
     }
 }
 
-fn subscribe<'a>(room: &str, after: Option<Seq>, epoch: Option<Text<'_>>) -> Result<Request<'a>, Refused> {
+fn subscribe<'a>(
+    room: &str,
+    after: Option<Seq>,
+    epoch: Option<Text<'_>>,
+    watches: bool,
+) -> Result<Request<'a>, Refused> {
     let room = RoomId::parse_from_client(room)?;
-    Ok(Request::Subscribe { room, after, epoch: epoch.map(|Text(text)| Epoch::parse(&text).ok_or(())) })
+    let epoch = epoch.map(|Text(text)| Epoch::parse(&text).ok_or(()));
+    Ok(Request::Subscribe { room, after, epoch, watches })
 }
 
 fn publish<'a>(
@@ -310,6 +351,23 @@ mod tests {
             let refused = refusal(text);
             assert!(refused.code == ErrorCode::BadRequest && refused.message.contains(why), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn presence_is_a_question_or_an_addition_to_sub() {
+        let watches = |text: &str| match decode(text).request {
+            Ok(Request::Subscribe { watches, .. }) => watches,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert!(watches(r#"{"sub":"a","presence":true}"#) && watches(r#"{"presence":true,"sub":"a"}"#));
+        assert!(!watches(r#"{"sub":"a","presence":false}"#) && !watches(r#"{"sub":"a"}"#));
+        assert!(matches!(decode(r#"{"presence":"a"}"#).request, Ok(Request::Presence { .. })));
+        for text in [r#"{"sub":"a","presence":"a"}"#, r#"{"presence":true}"#, r#"{"sub":"a","presence":1}"#] {
+            let refused = refusal(text);
+            assert_eq!(refused.code, ErrorCode::BadRequest, "{text}");
+            assert!(refused.message.starts_with("presence is "), "{}", refused.message);
+        }
+        assert_eq!(refusal(r#"{"unsub":"a","presence":true}"#).code, ErrorCode::BadFrame, "two verbs");
     }
 
     #[test]

@@ -26,6 +26,7 @@ enum Kind {
     Any,
     Connect,
     Text,
+    Flag,
     Seq,
     Count,
 }
@@ -36,7 +37,7 @@ type Field = (&'static str, Kind);
 /// The verbs, each with what its value and its fields have to be. `id` goes with all of them.
 const VERBS: [(&str, Kind, &[Field]); 8] = [
     ("connect", Kind::Connect, &[]),
-    ("sub", Kind::Text, &[("after", Kind::Seq), ("epoch", Kind::Text)]),
+    ("sub", Kind::Text, &[("after", Kind::Seq), ("epoch", Kind::Text), ("presence", Kind::Flag)]),
     ("unsub", Kind::Text, &[]),
     (
         "pub",
@@ -55,6 +56,7 @@ impl Kind {
             Self::Any => true,
             Self::Connect => serde_json::from_str::<Connect>(value).is_ok(),
             Self::Text => serde_json::from_str::<String>(value).is_ok(),
+            Self::Flag => serde_json::from_str::<bool>(value).is_ok(),
             Self::Seq => serde_json::from_str::<u64>(value).is_ok(),
             Self::Count => serde_json::from_str::<u32>(value).is_ok(),
         }
@@ -65,6 +67,7 @@ impl Kind {
             Self::Any => "any JSON value",
             Self::Connect => r#"{"token":"<jwt>"}"#,
             Self::Text => "a string",
+            Self::Flag => "true or false",
             Self::Seq => "a whole number from 0 to 18446744073709551615",
             Self::Count => "a whole number from 1 to 256",
         }
@@ -123,7 +126,9 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 impl Fields<'_> {
     fn refusal(&self, text: &str) -> Refused {
         let present = |name: &str| self.all.iter().any(|(field, _)| field == name);
-        let mut verbs = VERBS.iter().filter(|(verb, ..)| present(verb));
+        // In `sub` it is a field.
+        let is_field = |name: &str| name == "presence" && present("sub");
+        let mut verbs = VERBS.iter().filter(|(verb, ..)| present(verb) && !is_field(verb));
         let (verb, verb_kind, fields) = match (verbs.next(), verbs.next()) {
             (Some(verb), None) => *verb,
             (Some((one, ..)), Some((other, ..))) => {
@@ -273,7 +278,10 @@ mod tests {
         assert!(epoch.contains("epoch is null"), "{epoch}");
         for text in [r#"{"sub":"n","before":5}"#, r#"{"sub":"n","limit":5}"#, r#"{"sub":"n","data":1}"#] {
             let text = message(text);
-            assert!(text.contains("sub has no field") && text.contains("after, epoch, id"), "{text}");
+            assert!(
+                text.contains("sub has no field") && text.contains("after, epoch, presence, id"),
+                "{text}"
+            );
         }
     }
 

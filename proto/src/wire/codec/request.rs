@@ -54,6 +54,8 @@ pub enum Request<'a> {
         after: Option<Seq>,
         /// The epoch of `after`. An epoch that cannot be read is one that differs.
         epoch: Option<Result<Epoch, ()>>,
+        /// Also told who comes and goes.
+        watches: bool,
     },
     /// `{"unsub":…}`
     Unsubscribe(RoomId),
