@@ -199,9 +199,16 @@ impl Client {
     /// # Errors
     /// [`Error::Answer`] when refused.
     pub async fn subscribe(&self, room: &str, from: Position) -> Result<Subscribed, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.send(DriverCommand::Subscribe(room.to_owned(), from, reply)).await?;
-        answer.await.unwrap_or(Err(Error::Closed))
+        self.open(room, from, false).await
+    }
+
+    /// As [`Client::subscribe`], and also told who comes into the room and leaves it: [`Event::UserJoined`],
+    /// [`Event::UserLeft`] and [`Event::Stale`]. Ask [`Client::presence`] after this answer.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`].
+    pub async fn watch(&self, room: &str, from: Position) -> Result<Subscribed, Error> {
+        self.open(room, from, true).await
     }
 
     /// Ends a subscription.
@@ -270,6 +277,12 @@ impl Client {
         if self.send(DriverCommand::Close(reply)).await.is_ok() {
             done.await.ok(); // the task has ended, which is what was asked for
         }
+    }
+
+    async fn open(&self, room: &str, from: Position, watches: bool) -> Result<Subscribed, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(DriverCommand::Subscribe(room.to_owned(), from, watches, reply)).await?;
+        answer.await.unwrap_or(Err(Error::Closed))
     }
 
     async fn request<T>(

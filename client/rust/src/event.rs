@@ -99,6 +99,33 @@ pub enum Event {
         /// Last of them.
         to: u64,
     },
+    /// A user's first connection came into a room that is watched. Of two events about a user the one with the later
+    /// `at_ms` counts.
+    UserJoined {
+        /// Which room.
+        room: String,
+        /// Who came.
+        user: String,
+        /// When, milliseconds since 1970.
+        at_ms: i64,
+        /// What the user's token says.
+        info: Option<Box<RawValue>>,
+    },
+    /// A user's last connection left a room that is watched, and did not come back in time.
+    UserLeft {
+        /// Which room.
+        room: String,
+        /// Who left.
+        user: String,
+        /// When, milliseconds since 1970.
+        at_ms: i64,
+    },
+    /// Joins and leaves of a room that is watched may have been missed, by the server's word or by a reconnect: ask
+    /// [`crate::Client::presence`] again, after a random time below two seconds.
+    Stale {
+        /// Which room.
+        room: String,
+    },
     /// A subscription was resumed, or its room's epoch changed; look at `recovered`.
     Resumed(Subscribed),
     /// A subscription cannot be resumed and is over.

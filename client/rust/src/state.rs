@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::defaults::REQUESTS_MAX;
 use crate::error::Error;
 use crate::event::{Event, HistoryPage, Subscribed};
-use crate::frame::{After, OutgoingFrame, ServerFrame};
+use crate::frame::{After, OutgoingFrame, PresenceField, ServerFrame};
 use crate::options::Position;
 pub(crate) use publish::{Ask, Publish};
 use rooms::Rooms;
@@ -102,10 +102,11 @@ impl ClientState {
         &mut self,
         room: String,
         at: Position,
+        watches: bool,
         reply: Reply<Subscribed>,
     ) -> Option<String> {
         let id = self.id();
-        self.rooms.open(room, at, id, reply)
+        self.rooms.open(room, (at, watches), id, reply)
     }
 
     /// The frame of a request. One too many is answered at once.
@@ -211,6 +212,8 @@ impl ClientState {
         }
         if frame.skipped.is_some() || frame.msg.is_some() {
             self.events.extend(self.rooms.delivery(frame));
+        } else {
+            self.events.extend(self.rooms.told(frame));
         }
         Then::Nothing
     }
@@ -227,8 +230,11 @@ impl ClientState {
         }
         match self.rooms.answer(id, frame) {
             Ok(event) => {
+                // Who came and left meanwhile was told to nobody.
+                let stale = event.as_ref().and_then(|event| self.rooms.stale_after(event));
                 self.events
                     .extend(event.filter(|event| self.detailed || !matches!(event, Event::Subscribed(_))));
+                self.events.extend(stale);
                 Then::Nothing
             }
             Err(why) => Then::Reconnect(why),
@@ -276,7 +282,10 @@ impl PendingRequest {
             }
             Self::Presence { room, after, limit, .. } => {
                 let after = after.as_deref().map(After::User);
-                OutgoingFrame { presence: Some(room), after, limit: *limit, ..OutgoingFrame::default() }
+                {
+                    let presence = Some(PresenceField::Of(room));
+                    OutgoingFrame { presence, after, limit: *limit, ..OutgoingFrame::default() }
+                }
             }
             Self::Ping(_) => OutgoingFrame { ping: Some(1), ..OutgoingFrame::default() },
         };

@@ -41,7 +41,7 @@ fn keys(state: &mut ClientState) -> Vec<String> {
 /// A subscription from `after`, confirmed.
 fn subscribed(state: &mut ClientState, after: u64) {
     let (reply, _answer) = oneshot::channel();
-    state.subscribe("r".into(), Position::After(after), reply).unwrap();
+    state.subscribe("r".into(), Position::After(after), false, reply).unwrap();
     let id = state.last_id;
     let ok = format!(
         r#"{{"ok":"sub","room":"r","after":{after},"head":9,"epoch":"000000000000001f","recovered":true,"id":{id}}}"#
@@ -224,4 +224,33 @@ fn a_schedule_and_its_cancel_survive_a_reconnect_in_order() {
     assert_eq!(scheduled.try_recv().unwrap().unwrap(), waits);
     state.frame(r#"{"ok":"cancel","room":"r","key":"k","cancelled":false,"id":2}"#, Source::Active);
     assert!(!cancelled.try_recv().unwrap().unwrap());
+}
+
+#[test]
+fn who_watches_hears_who_comes_and_goes_and_when_to_ask_again() {
+    let mut state = ClientState::default();
+    state.attach(welcome());
+    let (reply, _answer) = oneshot::channel();
+    let sub = state.subscribe("r".into(), Position::After(4), true, reply).unwrap();
+    assert!(sub.contains(r#""presence":true"#), "{sub}");
+    let join = r#"{"join":"r","user":"bob","at":5,"info":{"n":1}}"#;
+    state.frame(join, Source::Active);
+    let ok = |id: u64| {
+        format!(
+            r#"{{"ok":"sub","room":"r","after":4,"head":9,"epoch":"000000000000001f","recovered":true,"id":{id}}}"#
+        )
+    };
+    state.frame(&ok(state.last_id), Source::Active);
+    for frame in [join, r#"{"leave":"r","user":"bob","at":6}"#, r#"{"stale":"r"}"#] {
+        state.frame(frame, Source::Active);
+        state.frame(frame, Source::Old);
+        state.frame(&frame.replace("\"r\"", "\"other\""), Source::Active);
+    }
+    let again = state.attach(welcome());
+    assert!(again[0].contains(r#""presence":true"#), "{again:?}");
+    state.frame(&ok(state.last_id), Source::Active);
+    let told: Vec<String> = state.events.iter().map(|event| format!("{event:?}")).collect();
+    let told: Vec<&str> = told.iter().map(|text| text.split([' ', '(']).next().unwrap()).collect();
+    let all = ["Connected", "UserJoined", "UserLeft", "Stale", "Connected", "Resumed", "Stale"];
+    assert_eq!(told, all, "before its first answer nothing; after a reconnect it is to ask again");
 }
