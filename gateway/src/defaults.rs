@@ -141,6 +141,12 @@ pub const HISTORY_LOOKS_PER_TICK: usize = 256;
 /// Push streams at once: one per task, and old ones that have not been seen to end.
 pub const PUSH_STREAMS_MAX: usize = 256;
 
+/// What a watched room was told last, for what a task brings again within seconds, in each shard.
+pub const ROOM_TELLINGS_KEPT: usize = 32;
+/// After Redis forgot, until whoever watches a room is told to ask again: it is told everything within seconds, and for 10
+/// it tells nobody who comes.
+pub const STALE_AFTER: Duration = Duration::from_secs(12);
+
 /// Status changes in one report: 1,000 of at most 450 bytes stay below half of the gRPC limit.
 pub const STATUS_ITEMS_MAX: usize = 1_000;
 /// Bytes in one report.

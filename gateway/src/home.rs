@@ -248,6 +248,9 @@ impl Home {
                     Some((seq, move || encode(room, &stored(publish, seq, at_ms))))
                 }
                 Outcome::Duplicate { .. }
+                | Outcome::Scheduled { .. }
+                | Outcome::Cancelled
+                | Outcome::TooLate
                 | Outcome::Conflict
                 | Outcome::Refused { .. }
                 | Outcome::NotSent
@@ -260,6 +263,9 @@ impl Home {
                     Outcome::Duplicate { seq } => seq,
                     Outcome::Stored { seq, .. } if !Faithful::keeps(Rule::HintRaisesOnlyKnown) => seq,
                     Outcome::Stored { .. }
+                    | Outcome::Scheduled { .. }
+                    | Outcome::Cancelled
+                    | Outcome::TooLate
                     | Outcome::Conflict
                     | Outcome::Refused { .. }
                     | Outcome::NotSent

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::Stream;
 use sluice_proto::grpc::gateway_server::{Gateway, GatewayServer};
-use sluice_proto::grpc::{GatewayState, PushReply, PushRequest, push_reply, push_request};
+use sluice_proto::grpc::{GatewayState, PushReply, PushRequest, RoomRun, push_reply, push_request};
 use sluice_proto::ids::{Epoch, InstanceId};
 use sluice_proto::limits::GRPC_BYTES_MAX;
 use sluice_service::grpc::caller_of;
@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::pushers::{PusherId, Pushers};
 use crate::repair::Missed;
 use crate::shard::handle::Shards;
+use crate::shard::watchers::RoomTelling;
 
 /// The gRPC service `Gateway`.
 #[derive(Debug, Clone)]
@@ -99,13 +100,24 @@ impl Pushing {
         }
     }
 
+    /// Who came and left, to whoever watches in any shard.
+    fn tell(&self, runs: &[RoomRun]) {
+        let tellings: Arc<[RoomTelling]> = runs.iter().filter_map(RoomTelling::encode).collect();
+        if !tellings.is_empty() && !self.push.shards.tell(&tellings) {
+            self.push.missed.send_modify(|missed| missed.told += 1);
+        }
+    }
+
     async fn take(&mut self, kind: push_request::Kind) -> Option<PushReply> {
         match kind {
             push_request::Kind::Batch(batch) => {
                 self.push.metrics.pushes.inc();
                 // Acknowledged when the homes have it in their queues, not when clients have: a slow shard must not stop NATS (D3).
-                if let Some(epoch) = Epoch::from_wire(batch.epoch) {
-                    self.push.shards.push(epoch, self.by, batch.runs).await;
+                let (presence, runs): (Vec<RoomRun>, _) =
+                    batch.runs.into_iter().partition(|run| !run.presence.is_empty());
+                self.tell(&presence);
+                if let Some(epoch) = Epoch::from_wire(batch.epoch).filter(|_| !runs.is_empty()) {
+                    self.push.shards.push(epoch, self.by, runs).await;
                 }
                 Some(PushReply { kind: Some(push_reply::Kind::Acked(batch.id)) })
             }

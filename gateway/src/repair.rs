@@ -26,6 +26,8 @@ pub struct Missed {
     pub ended: u64,
     /// A task said that it dropped some: heads of all rooms.
     pub resync: u64,
+    /// A shard had no room for who came and left.
+    pub told: u64,
 }
 
 /// What is to be asked now.

@@ -3,6 +3,7 @@
 //! [`machine::Session`] is the pure machine. It owns no socket, no queue and no clock.
 
 pub mod grants;
+pub mod info;
 pub mod machine;
 pub mod outbound;
 pub mod todo;

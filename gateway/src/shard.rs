@@ -34,6 +34,7 @@ mod turn;
 mod unanswered;
 mod upgrade;
 pub mod views;
+pub mod watchers;
 pub mod wheel;
 
 use std::io;
@@ -175,6 +176,8 @@ impl Shard {
             return;
         }
         self.forget_pages(who);
+        // Who was told to move has a second connection by now, which may be told later than this one's end.
+        let goodbye = goodbye && self.draining.is_none();
         let Some(connection) = self.connections.get(who) else { return };
         // All at once: taking a thousand out one by one would move the rest of the table each time.
         for (room, entry) in connection.subscriptions.take() {
@@ -183,7 +186,7 @@ impl Shard {
             {
                 self.report(change);
             }
-            self.views.leave(&mut self.connections, &entry, None);
+            self.views.leave(&mut self.connections, &entry, who, None);
         }
         if let Some(change) = self.change(who, |about| change::disconnected(about, goodbye)) {
             self.report(change);

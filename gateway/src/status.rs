@@ -9,6 +9,7 @@ mod pending;
 pub mod reporter;
 
 use sluice_proto::grpc::StatusChange;
+use tokio::sync::oneshot;
 
 /// From a shard, in its order.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub enum Report {
     FullSetEnd(u64),
     /// Changes were forgotten, as there were too many: only a full set can tell.
     Lost,
+    /// Answer when everything before this is told, or given up.
+    Mark(oneshot::Sender<()>),
     /// The end of what waited, as was asked.
     End,
 }

@@ -1,4 +1,5 @@
-//! The publish path of a gateway: from a decoded frame to the client's outcome.
+//! The publish path of a gateway: from a decoded frame to the client's outcome. What is to be published later, and what is
+//! not to be after all, goes the same way: it needs the same retries, the same fence and the same order.
 //!
 //! [`Publish`] is one accepted publish, [`Link`] what it shares with its connection, [`lane::Lane`] the
 //! machine that batches, sends and retries. No I/O here.
@@ -44,6 +45,17 @@ impl Link {
     }
 }
 
+/// What is asked for under the key of a publish, if not to publish it at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Later {
+    /// To publish it so many milliseconds after it is stored.
+    In(i64),
+    /// To publish it at this time, milliseconds since 1970.
+    At(i64),
+    /// Not to publish it: it waits to be, and has no data here.
+    Cancel,
+}
+
 /// One accepted publish. Its outcome goes back with it, so nothing has to be looked up.
 #[derive(Debug, Clone)]
 pub struct Publish {
@@ -57,6 +69,8 @@ pub struct Publish {
     pub key: Key,
     /// The JSON text as it was received.
     pub data: Bytes,
+    /// What else is asked for than to publish it at once. Boxed, as it is rare.
+    pub later: Option<Box<Later>>,
     /// The frame's `id`, as JSON text.
     pub id: Option<Box<str>>,
     /// Past this wall time (milliseconds since 1970) it must not be stored: retention may have
@@ -91,6 +105,15 @@ pub enum Outcome {
         /// Position of the first storing.
         seq: Seq,
     },
+    /// `ok`: it waits until then, milliseconds since 1970.
+    Scheduled {
+        /// By the clock of the store.
+        due_ms: i64,
+    },
+    /// `ok` to a cancel: it is not published.
+    Cancelled,
+    /// `ok` to a cancel, which came too late or is of nothing.
+    TooLate,
     /// `retry:false`: the key was used for other data.
     Conflict,
     /// `retry:false`: this sending stored nothing and never will.

@@ -34,6 +34,7 @@ use tonic::service::Routes;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOCK_BOUND};
+use crate::due::Firing;
 use crate::last;
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::missed::{self, InHand};
@@ -330,15 +331,17 @@ impl Running {
         scope.spawn("probe", probing);
         // Registered with what it flushes: a stop before the store was reached has nothing to
         // flush.
-        self.flush_with(Arc::clone(&publisher), notices);
+        let firing = Firing::new(Arc::clone(&store), Arc::clone(&notices), metrics.clone());
+        self.flush_with(Arc::clone(&publisher), Arc::clone(&notices));
         self.lifecycle
             .release("store", CLOSE_WITHIN, Arc::clone(&store), |store| async move { store.close().await });
         let retention = self.config.retention.policy();
         let core = Core {
             publisher,
             reader: Reader::new(Arc::clone(&store), Arc::clone(&presence), probe.clone(), metrics.clone()),
-            reports: PresenceService::new(presence, probe.clone(), self.alive(), metrics.clone()),
+            reports: PresenceService::new(presence, notices, probe.clone(), self.alive(), metrics.clone()),
             sweeper: Sweeper::new(store, queue, retention, self.config.repair_bound(), metrics),
+            firing,
         };
         probe.saw_store(Ok(()));
         // Only once in a life: `serve` takes the app.

@@ -13,7 +13,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sluice_access::Secret;
 use sluice_proto::ids::{InvalidName, RoomId, UserId};
-use sluice_proto::limits::ROOM_BYTES_MAX;
+use sluice_proto::json;
+use sluice_proto::limits::{INFO_BYTES_MAX, ROOM_BYTES_MAX};
 
 use crate::defaults::{GRANTS_MAX, LEEWAY_S, TOKEN_BYTES_MAX};
 
@@ -52,6 +53,9 @@ pub struct Claims {
     /// What the user may do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<Grants>,
+    /// What is said of the user to whoever is in a room with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<serde_json::Value>,
     /// Who signed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iss: Option<String>,
@@ -76,6 +80,8 @@ pub struct Identity {
     pub expires_at_ms: Option<i64>,
     /// What it may do, its own room included.
     pub grants: Grants,
+    /// The claim `info`, as JSON; empty = none.
+    pub info: String,
 }
 
 /// Why a token was refused. The text is shown to the client and names the rule.
@@ -116,6 +122,9 @@ pub enum AuthError {
     /// A grant is empty or longer than any room, or there are too many.
     #[error("the token's grants are not usable: {0}")]
     Grants(&'static str),
+    /// `info` is too long, or not for every reader of JSON.
+    #[error("the token's info is not usable: {0}")]
+    Info(String),
     /// An anonymous user's token where anonymous users are not allowed (any more).
     #[error("anonymous users are not allowed here")]
     AnonymousOff,
@@ -206,7 +215,8 @@ impl Auth {
             (false, _) => checked(claims.grants.unwrap_or_default())?,
         };
         let grants = with_own_room(grants, &user);
-        Ok(Identity { user, anonymous: claims.anon, token: None, expires_at_ms, grants })
+        let info = claims.info.as_ref().map(checked_info).transpose()?.unwrap_or_default();
+        Ok(Identity { user, anonymous: claims.anon, token: None, expires_at_ms, grants, info })
     }
 
     /// Signs claims.
@@ -232,7 +242,14 @@ impl Auth {
             ..Claims::default()
         })?;
         let grants = with_own_room(grants.clone(), &user);
-        Ok(Identity { user, anonymous: true, token: Some(token), expires_at_ms: None, grants })
+        Ok(Identity {
+            user,
+            anonymous: true,
+            token: Some(token),
+            expires_at_ms: None,
+            grants,
+            info: String::new(),
+        })
     }
 
     fn decode(&self, token: &str) -> Result<Claims, AuthError> {
@@ -298,6 +315,19 @@ fn checked(grants: Grants) -> Result<Grants, AuthError> {
     Ok(grants)
 }
 
+/// As it is passed on.
+fn checked_info(info: &serde_json::Value) -> Result<String, AuthError> {
+    let text = info.to_string();
+    if text.len() > INFO_BYTES_MAX {
+        return Err(AuthError::Info(format!(
+            "it has {} bytes, at most {INFO_BYTES_MAX} are allowed",
+            text.len()
+        )));
+    }
+    json::check(&text).map_err(|why| AuthError::Info(why.to_string()))?;
+    Ok(text)
+}
+
 /// Adds the user's own room. A user whose name has a `*` has none: the grant would be read as a prefix.
 fn with_own_room(mut grants: Grants, user: &UserId) -> Grants {
     let own = RoomId::own_room_of(user);
@@ -341,6 +371,17 @@ mod tests {
         let grants = Grants { sub: vec!["news.*".into(), "@ann".into()], publish: vec!["*".into()] };
         let identity = judge(&Claims { grants: Some(grants.clone()), ..ann() }).expect("valid");
         assert_eq!(identity.grants, grants, "the own room is not named twice");
+    }
+
+    #[test]
+    fn what_a_token_says_of_its_user_is_taken_over_up_to_a_kilobyte() {
+        let says = |info: serde_json::Value| Claims { info: Some(info), ..ann() };
+        let info = |claims: &Claims| judge(claims).map(|identity| identity.info);
+        assert_eq!(info(&ann()), Ok(String::new()));
+        assert_eq!(info(&says(serde_json::json!({"name": "Ann"}))), Ok(r#"{"name":"Ann"}"#.into()));
+        let long = |bytes: usize| says("x".repeat(bytes - 2).into());
+        assert_eq!(info(&long(INFO_BYTES_MAX)).map(|info| info.len()), Ok(INFO_BYTES_MAX));
+        assert!(matches!(info(&long(INFO_BYTES_MAX + 1)), Err(AuthError::Info(_))));
     }
 
     #[test]

@@ -23,7 +23,8 @@ use sluice_store::{DEDUPE_MIN, Retention};
 
 use crate::auth::{Grants, RequiredClaims};
 use crate::defaults::{
-    LANE_CONNECTIONS, READ_CONNECTIONS, RETRY_HORIZON, TOKEN_SECRET_BYTES_ASKED, TOKEN_SECRET_BYTES_MIN,
+    LANE_CONNECTIONS, LEAVE_GRACE_S, READ_CONNECTIONS, RETRY_HORIZON, TOKEN_SECRET_BYTES_ASKED,
+    TOKEN_SECRET_BYTES_MIN,
 };
 use crate::stages;
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub anonymous_grants: Grants,
     /// Outbox rows older than this are deleted: gateways have found their messages by themselves, seconds.
     pub repair_bound_s: u64,
+    /// How long a user may be away from a room before those who watch it are told, seconds; the same in every logic.
+    pub leave_grace_s: u64,
     /// Health and metrics, HTTP.
     pub admin: Admin,
     /// For gateways and tasks.
@@ -131,6 +134,7 @@ impl Default for Config {
             anonymous: false,
             anonymous_grants: Grants::all(),
             repair_bound_s: 60,
+            leave_grace_s: LEAVE_GRACE_S,
             admin: Admin::at(7071),
             grpc: Grpc::at(7070),
             tls: Tls::default(),
@@ -238,6 +242,10 @@ impl Settings for Config {
         if self.repair_bound_s < 10 {
             let text = "it must be at least 10: gateways look for lost messages of quiet rooms that seldom";
             wrong.push(format!("repair_bound_s is {}, {text}", self.repair_bound_s));
+        }
+        if !(1..=3_600).contains(&self.leave_grace_s) {
+            let text = "it must be 1…3600: whoever moves to another gateway needs some seconds";
+            wrong.push(format!("leave_grace_s is {}, {text}", self.leave_grace_s));
         }
         wrong.extend(url::check("postgres.url", self.postgres.url.reveal(), UrlKind::Postgres));
         wrong.extend(unreadable("postgres.password_file", &self.postgres.password_file));
@@ -374,6 +382,7 @@ mod tests {
             token_secret: "short".into(),
             token_secrets_accepted: vec!["short too".into()],
             repair_bound_s: 1,
+            leave_grace_s: 0,
             grpc: Grpc { listen: "0.0.0.0:7070".parse().expect("an address"), ..Grpc::default() },
             tls: Tls { cert: "logic.pem".into(), ..Tls::default() },
             retention: RetentionSettings { age_s: 10, count: 0, dedupe_min_s: 60 },
@@ -381,6 +390,6 @@ mod tests {
             postgres: Postgres { lane_connections: 99, read_connections: 0, ..Postgres::default() },
             ..Config::default()
         };
-        assert_eq!(config.check().expect_err("nine mistakes").len(), 9);
+        assert_eq!(config.check().expect_err("ten mistakes").len(), 10);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sluice_presence::LEAVE_GRACE;
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, GRPC_BYTES_MAX, NOTICE_INLINE_BYTES_MAX};
 use sluice_store::DEDUPE_MIN;
 
@@ -39,6 +40,10 @@ pub const NOTICE_GROUPS_MAX: usize = 64;
 /// Bytes of one NATS message, which NATS limits to 1 MiB: the inline messages of one group, the names of
 /// 256 of them (3 × 128 bytes and framing each, together at most 128 KiB), and some more small groups.
 pub const NOTICE_BYTES_MAX: usize = 768 * 1024;
+/// Bytes of a notice that tells who came and left: far below what NATS takes, so that messages join it.
+pub const PRESENCE_NOTICE_BYTES_MAX: usize = 128 * 1024;
+/// How long a user may be away from a room before those who watch it are told, unless configured, seconds.
+pub const LEAVE_GRACE_S: u64 = LEAVE_GRACE.as_secs();
 /// Outbox rows are deleted at most this often, so that one statement takes many.
 pub const NOTED_EVERY: Duration = Duration::from_millis(100);
 /// Outbox rows deleted by one statement.
@@ -80,6 +85,10 @@ pub const SWEEP_NOTES_MAX: usize = 512;
 pub const SWEEP_DROP_MAX: usize = 10_000;
 /// Messages one sweep deletes by retention.
 pub const SWEEP_TRIM_MAX: usize = 2_000;
+/// Cancelled keys one sweep forgets.
+pub const SWEEP_CANCELLED_MAX: usize = 10_000;
+/// Delayed messages one step publishes, of each of its two lanes: 8 MiB at most, well within the second that a task waits.
+pub const FIRE_MAX: usize = BATCH_ITEMS_MAX / 2;
 /// Questions about presence under way at once: each looks at up to 100,000 connections, in steps of Redis that reports
 /// and interest have to wait for.
 pub const PRESENCE_QUERIES_MAX: usize = 4;

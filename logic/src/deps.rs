@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use sluice_cluster::Registration;
@@ -31,8 +32,12 @@ pub async fn connect(
     let nats =
         NatsConfig { nats: config.nats.clone(), prefix: config.prefix.clone(), ..NatsConfig::default() };
     let queue = JetStream::connect(nats).await.map_err(StartError::url("nats.url"))?;
-    let redis =
-        RedisConfig { redis: config.redis.clone(), prefix: config.prefix.clone(), ..RedisConfig::default() };
+    let redis = RedisConfig {
+        redis: config.redis.clone(),
+        prefix: config.prefix.clone(),
+        leave_grace: Duration::from_secs(config.leave_grace_s),
+        ..RedisConfig::default()
+    };
     let presence = RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?;
     let etcd = EtcdConfig { etcd: config.etcd.clone(), prefix: config.prefix.clone() };
     let scope = lifecycle.scope(Stage::Release);
@@ -73,9 +78,14 @@ fn open_store(config: &Config) -> OpenStore {
 #[cfg(feature = "seeded-bugs")]
 async fn plant_statements(access: &PgAccess) -> Result<(), sluice_store::StoreError> {
     use sluice_service::seeded::{Bug, is};
-    use sluice_store::postgres::seeded::{LOOKUP_BEFORE_LOCK, NO_UNIQUE_KEY, replace};
+    use sluice_store::postgres::seeded::{FIRES_TWICE, LOOKUP_BEFORE_LOCK, NO_UNIQUE_KEY, replace};
 
-    for (bug, sql) in [(Bug::LookupBeforeLock, LOOKUP_BEFORE_LOCK), (Bug::NoUniqueKey, NO_UNIQUE_KEY)] {
+    let statements = [
+        (Bug::LookupBeforeLock, LOOKUP_BEFORE_LOCK),
+        (Bug::NoUniqueKey, NO_UNIQUE_KEY),
+        (Bug::FiresTwice, FIRES_TWICE),
+    ];
+    for (bug, sql) in statements {
         if is(bug) {
             replace(access, sql).await?;
         }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod defaults;
 #[cfg(feature = "servers")]
 pub mod deps;
+mod due;
 pub mod error;
 mod last;
 pub mod metrics;

@@ -44,6 +44,24 @@ pub enum OutcomeLabel {
     Unknown,
 }
 
+/// What became of a message that is for later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DelayedLabel {
+    /// It waits, since now or before.
+    Scheduled,
+    /// It was taken back.
+    Cancelled,
+    /// A cancel found nothing that waits.
+    TooLate,
+    /// It was published when it was due.
+    Fired,
+    /// It was not: its sender had used the key for other data.
+    Conflict,
+}
+
+/// Labels in the order of [`DelayedLabel`].
+const DELAYED: [&str; 5] = ["scheduled", "cancelled", "too_late", "fired", "conflict"];
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PublishLabels {
     outcome: &'static str,
@@ -71,6 +89,7 @@ pub struct Metrics(Arc<Instruments>);
 /// The metrics by name.
 pub struct Instruments {
     publishes: [Counter; 6],
+    delayed: [Counter; DELAYED.len()],
     store_failures: [Counter; 4],
     store_refusals: [Counter; Trouble::ALL.len()],
     reads_refused: [Counter; 2],
@@ -84,6 +103,10 @@ pub struct Instruments {
     pub notices_dropped: Counter,
     /// Subscribes and status reports that Redis did not take.
     pub presence_failures: Counter,
+    /// Joins and leaves handed to NATS.
+    pub presence_events: Counter,
+    /// Joins and leaves that nobody is told of, as too much waited.
+    pub presence_dropped: Counter,
     /// Changes of a status report that made no sense.
     pub changes_ignored: Counter,
     /// Outbox rows announced again.
@@ -109,6 +132,9 @@ impl Metrics {
         let outcomes = registry.counters("publishes", "Publishes answered, by outcome");
         let failures = registry.counters("store_failures", "Commit groups that failed, by class");
         let publishes = OUTCOMES.map(|outcome| outcomes.get_or_create_owned(&PublishLabels { outcome }));
+        let delayed = registry
+            .counters("delayed_messages", "Delayed messages, by what became of them or of their cancel");
+        let delayed = DELAYED.map(|outcome| delayed.get_or_create_owned(&PublishLabels { outcome }));
         let store_failures = CLASSES.map(|class| failures.get_or_create_owned(&FailureLabels { class }));
         let refusals = registry
             .counters("store_refusals", "Commit groups and probes that the store did not take, by reason");
@@ -119,6 +145,7 @@ impl Metrics {
         let reads_refused = READ_KINDS.map(|kind| refused.get_or_create_owned(&ReadLabels { kind }));
         Self(Arc::new(Instruments {
             publishes,
+            delayed,
             store_failures,
             store_refusals,
             reads_refused,
@@ -132,6 +159,11 @@ impl Metrics {
             notices_dropped: registry
                 .counter("notices_dropped", "Groups not handed to NATS: the sweep announces them"),
             presence_failures: registry.counter("presence_failures", "Calls that Redis did not take"),
+            presence_events: registry.counter("presence_events", "Joins and leaves handed over to be told"),
+            presence_dropped: registry.counter(
+                "presence_events_dropped",
+                "Joins and leaves that nobody is told of: too much waited",
+            ),
             changes_ignored: registry.counter("changes_ignored", "Malformed status changes"),
             renoticed: registry.counter("renoticed", "Outbox rows announced again"),
             trimmed: registry.counter("messages_trimmed", "Messages deleted by retention"),
@@ -143,6 +175,12 @@ impl Metrics {
     #[must_use]
     pub fn publish(&self, label: OutcomeLabel) -> &Counter {
         &self.publishes[label as usize]
+    }
+
+    /// Counts delayed messages with this end, or cancels.
+    #[must_use]
+    pub fn delayed(&self, label: DelayedLabel) -> &Counter {
+        &self.delayed[label as usize]
     }
 
     /// Counts reads of this kind that found too many others.
@@ -157,11 +195,16 @@ impl Metrics {
         self.publish(OutcomeLabel::Unknown).get()
     }
 
-    /// What logic does, in publishes; `cancelled`: not stored, or nobody knows.
+    /// What logic does, in publishes, those for later and their cancels among them; `cancelled`: not stored, or nobody knows.
     #[must_use]
     pub fn work(&self, in_flight: u64) -> Work {
         let sum = |labels: [OutcomeLabel; 2]| labels.into_iter().map(|label| self.publish(label).get()).sum();
-        let completed = sum([OutcomeLabel::Stored, OutcomeLabel::Duplicate]);
+        // A firing is nobody's call: task asks for it, and it is in no sum.
+        let delayed: u64 = [DelayedLabel::Scheduled, DelayedLabel::Cancelled, DelayedLabel::TooLate]
+            .into_iter()
+            .map(|label| self.delayed(label).get())
+            .sum();
+        let completed = sum([OutcomeLabel::Stored, OutcomeLabel::Duplicate]) + delayed;
         let rejected = sum([OutcomeLabel::Conflict, OutcomeLabel::Refused]);
         let cancelled: u64 = sum([OutcomeLabel::NotStored, OutcomeLabel::Unknown]);
         // Nothing counts a publish when it comes: whatever is not in hand has its outcome.

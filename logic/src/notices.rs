@@ -1,6 +1,8 @@
 //! Hands committed groups to the fan-out queue. Never waits and never fails a publish: what does not fit
 //! is dropped and counted, its outbox row stays, and the sweep announces it again.
 
+mod presence;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +16,7 @@ use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_proto::limits::{LANES, NOTICE_INLINE_BYTES_MAX};
 use sluice_queue::Queue;
 use sluice_service::batcher::{Batcher, Bounds};
-use sluice_store::{Committed, NewMessage, NoteId, Outcome, Store};
+use sluice_store::{Committed, NewMessage, NoteId, Outcome, Run, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::defaults::{
@@ -83,9 +85,20 @@ impl Notices {
         if runs.is_empty() {
             return;
         }
-        let notice = Notice { epoch: committed.epoch.0, runs };
-        let bytes = notice.encode_to_vec().into();
-        let out = Outgoing { epoch: committed.epoch, bytes, note: committed.note };
+        self.hand_over(lane, committed.epoch, runs, committed.note);
+    }
+
+    /// Hands over what was committed in other ways, without the messages, or drops it.
+    pub fn offer_runs(&self, lane: u8, epoch: Epoch, runs: &[Run], note: Option<NoteId>) {
+        if !runs.is_empty() {
+            let runs = runs.iter().map(|run| bare_run(run.room.as_str(), run.first, run.last)).collect();
+            self.hand_over(lane, epoch, runs, note);
+        }
+    }
+
+    fn hand_over(&self, lane: u8, epoch: Epoch, runs: Vec<RoomRun>, note: Option<NoteId>) {
+        let bytes = Notice { epoch: epoch.0, runs }.encode_to_vec().into();
+        let out = Outgoing { epoch, bytes, note };
         // Never waits: a queue that is away must not delay a commit (C6).
         // Before the offer, as it may be handed over before this goes on.
         self.in_hand.fetch_add(1, Ordering::Relaxed);
@@ -210,6 +223,7 @@ fn runs(items: &[&NewMessage], committed: &Committed) -> Vec<RoomRun> {
                     first: seq,
                     last: seq,
                     messages: vec![message],
+                    ..RoomRun::default()
                 });
             }
         }
@@ -233,7 +247,7 @@ fn runs(items: &[&NewMessage], committed: &Committed) -> Vec<RoomRun> {
 /// A run without its messages, for what is announced again. Its last seq is what counts: a gateway reads up to it.
 #[must_use]
 pub fn bare_run(room: &str, first: Seq, last: Seq) -> RoomRun {
-    RoomRun { room: room.to_owned(), first, last, messages: Vec::new() }
+    RoomRun { room: room.to_owned(), first, last, ..RoomRun::default() }
 }
 
 #[cfg(test)]

@@ -3,26 +3,28 @@
 
 use std::sync::Arc;
 
-use sluice_presence::{Change, Presence, Present, Roster};
+use sluice_presence::{Change, Presence, Present, RoomEvent, Roster};
 use sluice_proto::grpc::{
     ChangeKind, PresenceReply, PresenceRequest, PresentUser, ReapReply, ReapRequest, StatusChange,
-    StatusReply, StatusRequest, presence_request,
+    StatusReply, StatusRequest, TellLeavesReply, presence_request,
 };
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
-use sluice_proto::limits::NAME_BYTES_MAX;
+use sluice_proto::limits::{INFO_BYTES_MAX, NAME_BYTES_MAX, PAGE_INFO_BYTES_MAX};
 use tokio::sync::Semaphore;
 
 use crate::defaults::{PRESENCE_QUERIES_MAX, PRESENT_MAX, REAP_MAX};
 use crate::error::CallError;
 use crate::metrics::Metrics;
+use crate::notices::Notices;
 use crate::probe::Probe;
 
 /// Says whether an instance is alive for certain, whatever the registry says.
 pub type Alive = Box<dyn Fn(&InstanceId) -> bool + Send + Sync>;
 
-/// Answers `ReportStatus`, `Presence` and `Reap`.
+/// Answers `ReportStatus`, `Presence`, `Reap` and `TellLeaves`.
 pub struct PresenceService {
     presence: Arc<dyn Presence>,
+    notices: Arc<Notices>,
     probe: Probe,
     alive: Alive,
     metrics: Metrics,
@@ -30,11 +32,17 @@ pub struct PresenceService {
 }
 
 impl PresenceService {
-    /// Reports go into `presence`.
+    /// Reports go into `presence`; what they bring about is told by `notices`.
     #[must_use]
-    pub fn new(presence: Arc<dyn Presence>, probe: Probe, alive: Alive, metrics: Metrics) -> Self {
+    pub fn new(
+        presence: Arc<dyn Presence>,
+        notices: Arc<Notices>,
+        probe: Probe,
+        alive: Alive,
+        metrics: Metrics,
+    ) -> Self {
         let queries = Semaphore::new(PRESENCE_QUERIES_MAX);
-        Self { presence, probe, alive, metrics, queries }
+        Self { presence, notices, probe, alive, metrics, queries }
     }
 
     /// Applies a report; `stored` is false when Redis did not take it.
@@ -57,8 +65,7 @@ impl PresenceService {
             // Also without changes: the part that ends a full set removes what it did not name.
             Some(full) => self.presence.full_set(&instance, full.generation, &changes, full.last).await,
             None if changes.is_empty() => Ok(()),
-            // Leaves become frames for subscribers when such frames exist.
-            None => self.presence.apply(&instance, &changes).await.map(|_leaves| ()),
+            None => self.presence.apply(&instance, &changes).await.map(|joins| self.tell(joins)),
         };
         if let Err(error) = &stored {
             self.metrics.presence_failures.inc();
@@ -66,6 +73,23 @@ impl PresenceService {
         }
         let (epoch, marker) = (self.probe.epoch(), self.probe.marker());
         Ok(StatusReply { epoch, marker, stored: stored.is_ok(), gone: false })
+    }
+
+    fn tell(&self, events: Vec<RoomEvent>) {
+        if !events.is_empty() {
+            self.notices.tell(self.probe.epoch(), events);
+        }
+    }
+
+    /// Tells leaves whose grace is over.
+    ///
+    /// # Errors
+    /// Redis.
+    pub async fn tell_leaves(&self) -> Result<TellLeavesReply, CallError> {
+        let due = self.presence.due_leaves().await?;
+        let told = u32::try_from(due.events.len()).unwrap_or(u32::MAX);
+        self.tell(due.events);
+        Ok(TellLeavesReply { told, more: due.more })
     }
 
     /// An instance ends and says so itself: nobody has to wait until its lease has run out and it is reaped.
@@ -101,7 +125,10 @@ impl PresenceService {
             None => return Err(CallError::Invalid("say of which room or user".into())),
         };
         let Roster { users, count, connections, more } = roster;
-        Ok(PresenceReply { users: users.into_iter().map(present_user).collect(), count, connections, more })
+        let all = users.len();
+        let users: Vec<PresentUser> = bounded(users).into_iter().map(present_user).collect();
+        let more = more || users.len() < all;
+        Ok(PresenceReply { users, count, connections, more })
     }
 
     /// Removes what gone instances left. One that is alive for certain is left alone.
@@ -127,32 +154,46 @@ impl PresenceService {
     }
 }
 
+/// As many of the first as a page has room for by what is said of them.
+fn bounded(mut users: Vec<Present>) -> Vec<Present> {
+    let mut bytes = 0;
+    let mut fits = |present: &Present| {
+        bytes += present.info.len();
+        bytes <= PAGE_INFO_BYTES_MAX
+    };
+    // At least one, whatever a logic of another version took from a token.
+    let fitting = users.iter().map_while(|present| Some(present).filter(|present| fits(present))).count();
+    users.truncate(fitting.max(1));
+    users
+}
+
 fn present_user(present: Present) -> PresentUser {
     PresentUser {
         user: present.user.as_str().to_owned(),
         connections: present.connections,
         since_ms: present.since_ms,
+        info: present.info,
     }
 }
 
 /// `None` for what makes no sense.
 fn change(change: StatusChange) -> Option<Change> {
     let kind = change.kind();
-    let StatusChange { connection, user, room, since_ms, goodbye, .. } = change;
+    let StatusChange { connection, user, room, since_ms, goodbye, info, watches, .. } = change;
     let named = (1..=NAME_BYTES_MAX).contains(&connection.len()) && !connection.chars().any(char::is_control);
     let of_connection = !matches!(kind, ChangeKind::InterestAdded | ChangeKind::InterestRemoved);
     // Part of names in Redis, where a line break parts them.
-    if of_connection && !named {
+    if (of_connection && !named) || info.len() > INFO_BYTES_MAX {
         return None;
     }
     let user = || UserId::parse(&user).ok();
     let room = || RoomId::parse(&room).ok();
     Some(match kind {
         ChangeKind::None => return None,
-        ChangeKind::Connected => Change::Connected { user: user()?, connection, since_ms },
-        ChangeKind::Disconnected => Change::Disconnected { user: user()?, connection, goodbye },
-        ChangeKind::Joined => Change::Joined { user: user()?, room: room()?, connection, since_ms },
-        ChangeKind::Left => Change::Left { room: room()?, connection },
+        ChangeKind::Connected => Change::Connected { user: user()?, connection, since_ms, info },
+        ChangeKind::Disconnected => Change::Disconnected { user: user()?, connection },
+        ChangeKind::Joined => Change::Joined { user: user()?, room: room()?, connection, since_ms, watches },
+        ChangeKind::Left => Change::Left { room: room()?, connection, goodbye },
         ChangeKind::InterestAdded => Change::InterestAdded(room()?),
         ChangeKind::InterestRemoved => Change::InterestRemoved(room()?),
     })
@@ -170,7 +211,7 @@ mod tests {
         let room = RoomId::parse("news").expect("valid");
         assert_eq!(
             change(StatusChange { room: "news".into(), ..left.clone() }),
-            Some(Change::Left { connection: "c".into(), room })
+            Some(Change::Left { connection: "c".into(), room, goodbye: false })
         );
         let long = "c".repeat(NAME_BYTES_MAX + 1);
         for connection in ["", "a\nb", &long] {
@@ -178,6 +219,26 @@ mod tests {
                 StatusChange { room: "news".into(), connection: connection.into(), ..left.clone() };
             assert_eq!(change(change_of), None, "{connection:?}");
         }
+        let says = |bytes| StatusChange {
+            kind: ChangeKind::Connected.into(),
+            connection: "c".into(),
+            user: "ann".into(),
+            info: "1".repeat(bytes),
+            ..Default::default()
+        };
+        assert!(change(says(INFO_BYTES_MAX)).is_some() && change(says(INFO_BYTES_MAX + 1)).is_none());
         assert_eq!(change(StatusChange { kind: 99, room: "news".into(), ..Default::default() }), None);
+    }
+
+    #[test]
+    fn a_page_also_ends_by_what_is_said_of_its_users() {
+        let users = |info: usize, count: usize| {
+            let user = |n| UserId::parse(&format!("u{n}")).expect("valid");
+            let one = |n| Present { user: user(n), connections: 1, since_ms: 1, info: "1".repeat(info) };
+            bounded((0..count).map(one).collect()).len()
+        };
+        assert_eq!(users(0, 1_000), 1_000);
+        assert_eq!(users(INFO_BYTES_MAX, 1_000), PAGE_INFO_BYTES_MAX / INFO_BYTES_MAX);
+        assert_eq!((users(PAGE_INFO_BYTES_MAX + 1, 3), users(5, 0)), (1, 0), "one at least");
     }
 }

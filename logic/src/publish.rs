@@ -3,6 +3,7 @@
 //! One batcher per lane: while one of its groups commits, calls gather for
 //! the next. A call is never split over two groups. Nothing here waits for the fan-out.
 
+mod delayed;
 #[cfg(feature = "seeded-bugs")]
 mod early;
 pub mod group;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::future::join_all;
 use sluice_lifecycle::Scope;
 use sluice_proto::ROOM_LOCKED;
-use sluice_proto::grpc::{self, PublishReply, PublishRequest, PublishResult};
+use sluice_proto::grpc::{self, DelayedItem, PublishItem, PublishReply, PublishRequest, PublishResult};
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, LANES};
 use sluice_proto::wire::ErrorCode;
 use sluice_service::batcher::{Batcher, Bounds, SubmitError};
@@ -27,6 +28,7 @@ use crate::defaults::{ITEM_COST_MIN, LANE_BYTES_MAX, LANE_CALLS_MAX};
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::notices::Notices;
 use crate::probe::Probe;
+use delayed::Delayer;
 use group::{CallOutcomes, CommitGroup, CommitObserver, ItemOutcome, PublishCall};
 use validate::{InvalidCall, InvalidItem};
 
@@ -38,6 +40,7 @@ pub struct Publisher {
     metrics: Metrics,
     in_hand: AtomicU64,
     notices: Arc<Notices>,
+    delayer: Delayer,
 }
 
 impl Publisher {
@@ -58,6 +61,7 @@ impl Publisher {
             queue_bytes_max: LANE_BYTES_MAX,
         };
         let stop = CancellationToken::new();
+        let delayer = Delayer::new(Arc::clone(&store), clock.clone(), metrics.clone());
         let lane = |lane: u8| {
             let parts = Arc::new(CommitLane {
                 lane,
@@ -78,6 +82,7 @@ impl Publisher {
             metrics: metrics.clone(),
             in_hand: AtomicU64::new(0),
             notices,
+            delayer,
         }
     }
 
@@ -92,9 +97,32 @@ impl Publisher {
     ) -> Result<PublishReply, InvalidCall> {
         // As a whole first: a call above the bounds would have to be split (A6).
         validate::call(&request)?;
-        let mut items = Vec::with_capacity(request.items.len());
-        let mut refusals = Vec::with_capacity(request.items.len());
-        for item in request.items {
+        let not_after_ms = request.not_after_ms;
+        // No order between the two is promised: what is for later has its place when it is due.
+        let delayed = self.delay(request.delayed, not_after_ms, deadline);
+        let (reply, delayed) = tokio::join!(self.publish_now(request.items, not_after_ms, deadline), delayed);
+        Ok(PublishReply { delayed, ..reply })
+    }
+
+    async fn delay(
+        &self,
+        items: Vec<DelayedItem>,
+        not_after_ms: i64,
+        deadline: Option<Instant>,
+    ) -> Vec<PublishResult> {
+        let _in_hand = InHand::new(&self.in_hand, items.len());
+        self.delayer.delay(items, not_after_ms, deadline).await
+    }
+
+    async fn publish_now(
+        &self,
+        request: Vec<PublishItem>,
+        not_after_ms: i64,
+        deadline: Option<Instant>,
+    ) -> PublishReply {
+        let mut items = Vec::with_capacity(request.len());
+        let mut refusals = Vec::with_capacity(request.len());
+        for item in request {
             match validate::item(item) {
                 Ok(message) => {
                     items.push(message);
@@ -104,14 +132,14 @@ impl Publisher {
                 Err(refusal) => refusals.push(Some(refusal)),
             }
         }
-        let answer = self.commit(PublishCall { items, deadline, not_after_ms: request.not_after_ms }).await;
+        let answer = self.commit(PublishCall { items, deadline, not_after_ms }).await;
         let epoch = answer.epoch.map_or(0, |epoch| epoch.0);
         let mut outcomes = answer.outcomes.into_iter();
         let results = refusals.into_iter().map(|refusal| match refusal {
             Some(refusal) => self.counted(OutcomeLabel::Refused, refused(refusal)),
             None => self.result(outcomes.next().unwrap_or(ItemOutcome::Unknown)),
         });
-        Ok(PublishReply { results: results.collect(), epoch })
+        PublishReply { results: results.collect(), epoch, delayed: Vec::new() }
     }
 
     /// Refuses new calls and waits until the accepted ones are through. Harmless when repeated.
@@ -153,7 +181,6 @@ impl Publisher {
     }
 
     fn result(&self, outcome: ItemOutcome) -> PublishResult {
-        let plain = |outcome: grpc::Outcome| PublishResult { outcome: outcome.into(), ..Default::default() };
         let at = |outcome: grpc::Outcome, seq, at_ms| PublishResult { seq, at_ms, ..plain(outcome) };
         let (label, result) = match outcome {
             ItemOutcome::Stored { seq, at_ms } => {
@@ -207,6 +234,10 @@ fn cost(call: &PublishCall) -> usize {
     let bytes = call.items.iter().map(|item| item.data.len()).sum::<usize>();
     // Many tiny items cost rows, not bytes.
     bytes.max(call.items.len() * ITEM_COST_MIN)
+}
+
+fn plain(outcome: grpc::Outcome) -> PublishResult {
+    PublishResult { outcome: outcome.into(), ..Default::default() }
 }
 
 fn refused(refusal: InvalidItem) -> PublishResult {

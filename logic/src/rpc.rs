@@ -9,9 +9,10 @@ use sluice_proto::grpc::authenticate_result::Result as Verdict;
 use sluice_proto::grpc::logic_server::{Logic, LogicServer};
 use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
-    AuthenticateResult, Grants, HeadsReply, HeadsRequest, PresenceReply, PresenceRequest, PublishReply,
-    PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest, StatusReply, StatusRequest,
-    SubscribeReply, SubscribeRequest, SweepReply, SweepRequest,
+    AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, PresenceReply,
+    PresenceRequest, PublishReply, PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest,
+    StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest, TellLeavesReply,
+    TellLeavesRequest,
 };
 use sluice_proto::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, TOKENS_PER_CALL_MAX};
 use sluice_service::clock::Clock;
@@ -22,6 +23,7 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::{Auth, Identity};
 use crate::defaults::CALL_WITHIN;
+use crate::due::Firing;
 use crate::error::CallError;
 use crate::presence::PresenceService;
 use crate::probe::Probe;
@@ -35,10 +37,12 @@ pub struct Core {
     pub publisher: Arc<Publisher>,
     /// Answers `Read`, `Heads` and `Subscribe`.
     pub reader: Reader,
-    /// Answers `ReportStatus`, `Presence` and `Reap`.
+    /// Answers `ReportStatus`, `Presence`, `Reap` and `TellLeaves`.
     pub reports: PresenceService,
     /// Answers `Sweep`.
     pub sweeper: Sweeper,
+    /// Answers `FireDue`.
+    pub firing: Firing,
 }
 
 /// The gRPC service `Logic`.
@@ -73,7 +77,10 @@ impl Rpc {
 /// Whose certificate is good for a method of this service.
 pub fn may_call(path: &str) -> &'static [Role] {
     match path {
-        "/sluice.v1.Logic/Sweep" | "/sluice.v1.Logic/Reap" => &[Role::Task],
+        "/sluice.v1.Logic/Sweep"
+        | "/sluice.v1.Logic/Reap"
+        | "/sluice.v1.Logic/FireDue"
+        | "/sluice.v1.Logic/TellLeaves" => &[Role::Task],
         _ => &[Role::Gateway],
     }
 }
@@ -139,9 +146,22 @@ impl Logic for Rpc {
         answer(deadline, async { self.core()?.sweeper.sweep().await }).await
     }
 
+    async fn fire_due(&self, request: Request<FireDueRequest>) -> Result<Response<FireDueReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        answer(deadline, async { self.core()?.firing.fire(request.into_inner()).await }).await
+    }
+
     async fn reap(&self, request: Request<ReapRequest>) -> Result<Response<ReapReply>, Status> {
         let deadline = deadline_of(request.metadata());
         answer(deadline, async { self.core()?.reports.reap(request.into_inner()).await }).await
+    }
+
+    async fn tell_leaves(
+        &self,
+        request: Request<TellLeavesRequest>,
+    ) -> Result<Response<TellLeavesReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        answer(deadline, async { self.core()?.reports.tell_leaves().await }).await
     }
 }
 
@@ -211,6 +231,7 @@ fn identity(identity: Identity) -> AuthenticateReply {
         token: identity.token.unwrap_or_default(),
         expires_at_ms: identity.expires_at_ms.unwrap_or(0),
         grants: Some(Grants { sub: identity.grants.sub, r#pub: identity.grants.publish }),
+        info: identity.info,
     }
 }
 
@@ -269,7 +290,7 @@ mod tests {
         for method in ["Publish", "Read", "Subscribe", "Heads", "ReportStatus", "Presence", "Authenticate"] {
             assert_eq!(may(method), [Role::Gateway], "{method}");
         }
-        for method in ["Sweep", "Reap"] {
+        for method in ["Sweep", "Reap", "TellLeaves"] {
             assert_eq!(may(method), [Role::Task], "{method}");
         }
     }

@@ -10,7 +10,9 @@ use sluice_proto::grpc::{Notice, RoomRun, SweepReply};
 use sluice_queue::Queue;
 use sluice_store::{NoteId, Retention, StaleNote, Store};
 
-use crate::defaults::{NOTICE_BYTES_MAX, STALE_NOTE, SWEEP_DROP_MAX, SWEEP_NOTES_MAX, SWEEP_TRIM_MAX};
+use crate::defaults::{
+    NOTICE_BYTES_MAX, STALE_NOTE, SWEEP_CANCELLED_MAX, SWEEP_DROP_MAX, SWEEP_NOTES_MAX, SWEEP_TRIM_MAX,
+};
 use crate::error::CallError;
 use crate::metrics::Metrics;
 use crate::notices::bare_run;
@@ -52,9 +54,14 @@ impl Sweeper {
         } else {
             sluice_store::Trimmed::default()
         };
+        // As long as keys are remembered: by then no late copy of a call can be stored.
+        let forgotten = self.store.forget_cancelled(self.retention.dedupe_min, SWEEP_CANCELLED_MAX).await?;
         self.metrics.trimmed.inc_by(trimmed.messages);
         let more_notes = stale.len() == SWEEP_NOTES_MAX && renoticed == stale.len() as u64;
-        let more = trimmed.more || more_notes || outbox_removed == SWEEP_DROP_MAX as u64;
+        let more = trimmed.more
+            || more_notes
+            || outbox_removed == SWEEP_DROP_MAX as u64
+            || forgotten == SWEEP_CANCELLED_MAX as u64;
         Ok(SweepReply { renoticed, outbox_removed, messages_trimmed: trimmed.messages, more })
     }
 

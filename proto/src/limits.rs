@@ -13,6 +13,10 @@ pub const ID_BYTES_MAX: usize = 256;
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Most users in one page of `presence`.
 pub const PRESENCE_USERS_MAX: usize = 256;
+/// Largest `info` of a token, in bytes of JSON: it stands in every answer that names its user.
+pub const INFO_BYTES_MAX: usize = 1_024;
+/// Most bytes of `info` in one page of `presence`: as much as the rest of it.
+pub const PAGE_INFO_BYTES_MAX: usize = 32 * 1_024;
 /// Largest `data` of a publish, in bytes of JSON as received.
 pub const DATA_BYTES_MAX: usize = 64 * 1024;
 /// Largest frame a client may send: `data` plus names plus room for escapes.
@@ -33,5 +37,7 @@ pub const TOKENS_PER_CALL_MAX: usize = 256;
 pub const RANGES_PER_CALL_MAX: usize = 64;
 /// Most bytes of messages carried inline in a notice: NATS refuses payloads above 1 MiB.
 pub const NOTICE_INLINE_BYTES_MAX: usize = 512 * 1024;
+/// Longest delay of a publish, in milliseconds: 30 days.
+pub const DELAY_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// First byte of keys minted by a gateway; clients may not use it.
 pub const MINTED_KEY_PREFIX: char = '~';

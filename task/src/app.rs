@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, InstanceState, Registration, Service};
+use sluice_cluster::{Cluster, Duty, InstanceState, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_operator::{DrainSwitch, Operator};
 use sluice_presence::Presence;
@@ -194,7 +194,7 @@ impl Running {
         let (view, prefix) = (self.deps.cluster.view(), self.config.prefix.clone());
         dependencies.add(
             "logic",
-            "lost notices are not announced again and gone instances are not removed",
+            "delayed messages wait, lost notices are not announced again and gone instances are not removed",
             move || {
                 let none = view.borrow().of(Service::Logic).next().is_none();
                 std::future::ready(if none {
@@ -260,6 +260,10 @@ impl Running {
             metrics: self.metrics.clone(),
         });
         scope.spawn("sweep", Arc::clone(&duties).sweep(scope.token()));
+        for part in 0..Duty::DUE_PARTS {
+            scope.spawn("fire-due", Arc::clone(&duties).fire(part, scope.token()));
+        }
+        scope.spawn("leaves", Arc::clone(&duties).tell_leaves(scope.token()));
         scope.spawn("reap", duties.reap(scope.token()));
     }
 

@@ -46,12 +46,19 @@ pub const GOODBYE: Duration = Duration::from_millis(100);
 pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often gone instances are looked for: one small question to Redis by one task.
 pub const REAP_EVERY: Duration = Duration::from_millis(500);
+/// How often is asked whose leave is due: one small question to Redis by one task. A leave is told this much late.
+pub const LEAVES_EVERY: Duration = Duration::from_millis(500);
 /// Who has lost its lease and whose push stream broke is gone after this: a living one has had two attempts at its stream
 /// by then. With a second in which etcd notices the end of a lease and two looks, presence after a SIGKILL is right within
 /// the lease time and 3 s.
 pub const REDIALS_WITHIN: Duration = Duration::from_secs(1);
 /// Most instances remembered whose push stream broke: a roll of a thousand gateways.
 pub const BROKEN_MAX: usize = 1_000;
+/// How often a part of the schedule is looked at that has nothing due: a delayed message that is due before the one last
+/// seen goes out this much too late at most. Eight parts are sixteen small questions a second.
+pub const FIRE_EVERY: Duration = Duration::from_millis(500);
+/// Pause when what is due is in the hands of somebody else, whose transaction ends in a moment.
+pub const FIRE_AGAIN_MIN: Duration = Duration::from_millis(10);
 /// Deadline of one call on logic; a stop waits for the call under way.
 pub const CALL_WITHIN: Duration = Duration::from_secs(1);
 /// Instances one call may reap, a limit of logic.

@@ -29,8 +29,7 @@ pub async fn connect(
     let presence = RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?;
     let etcd = EtcdConfig { etcd: config.etcd.clone(), prefix: config.prefix.clone() };
     let scope = lifecycle.scope(Stage::Release);
-    let duties = [Duty::Sweep, Duty::Reap].into();
-    let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, duties)
+    let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, Duty::all())
         .await
         .map_err(StartError::url("etcd.endpoints"))?;
     Ok(Deps { queue: Arc::new(queue), presence: Arc::new(presence), cluster: Arc::new(cluster) })

@@ -40,6 +40,8 @@ pub struct Instruments {
     pub resyncs: Counter,
     /// Sweeps done.
     pub sweeps: Counter,
+    /// Delayed messages that logic published.
+    pub messages_fired: Counter,
     /// Calls of duties that failed.
     pub duties_failed: Counter,
     /// Fields of gone instances removed.
@@ -89,6 +91,8 @@ impl Metrics {
             lags: registry.counter("lags", "Times a gateway began to lag"),
             resyncs: registry.counter("resyncs", "Times a gateway was told to ask for heads"),
             sweeps: registry.counter("sweeps", "Sweeps done"),
+            messages_fired: registry
+                .counter("messages_fired", "Delayed messages published when they were due"),
             duties_failed: registry.counter("duties_failed", "Calls of duties that failed"),
             fields_reaped: registry.counter("fields_reaped", "Fields of gone instances removed"),
         }))

@@ -2,7 +2,7 @@
 //!
 //! | Stage | waits for |
 //! |---|---|
-//! | not-ready | duties given back, state `draining` written; the last task: draining gateways to leave |
+//! | not-ready | the calls of duties under way; duties given back, state `draining` written; the last task: draining gateways to leave |
 //! | notify | nothing: fetching stops |
 //! | drain | notices in hand: pushed, acknowledged by their gateways, acknowledged to NATS |
 //! | flush | push streams ended |

@@ -1,12 +1,13 @@
 //! The handle that programs hold, and the stream of events beside it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::distr::{Alphanumeric, SampleString};
 use serde::Serialize;
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 use sluice_proto::ids::{Key, RoomId};
-use sluice_proto::limits::DATA_BYTES_MAX;
+use sluice_proto::limits::{DATA_BYTES_MAX, DELAY_MS_MAX};
 use sluice_proto::wire::codec::{HistoryRange, PresentPage, PresentUser};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -14,21 +15,21 @@ use tokio::task::JoinSet;
 use crate::defaults::COMMANDS_MAX;
 use crate::driver::{Driver, DriverCommand};
 use crate::error::Error;
-use crate::event::{Event, HistoryPage, Stored, Subscribed};
+use crate::event::{Due, Event, HistoryPage, Scheduled, Stored, Subscribed};
 use crate::options::{Options, Position};
-use crate::state::{PendingRequest, Publish};
+use crate::state::{Ask, PendingRequest, Publish};
 
 /// A publish on its way. It is sent, and sent again, whether this is awaited or not.
 #[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<Result<Stored, Error>>);
+pub struct Receipt<T = Stored>(oneshot::Receiver<Result<T, Error>>);
 
-impl Receipt {
+impl<T> Receipt<T> {
     /// The final outcome.
     ///
     /// # Errors
     /// [`Error::Answer`] when the server refused it for good, [`Error::Closed`] or [`Error::Refused`] when the client
     /// ended before there was an answer: it may or may not be stored.
-    pub async fn outcome(self) -> Result<Stored, Error> {
+    pub async fn outcome(self) -> Result<T, Error> {
         self.0.await.unwrap_or(Err(Error::Closed))
     }
 }
@@ -62,6 +63,23 @@ impl Events {
 #[must_use]
 pub fn random_key() -> String {
     Alphanumeric.sample_string(&mut rand::rng(), 22)
+}
+
+/// Longest delay of a publish.
+const DELAY_MAX: Duration = Duration::from_millis(DELAY_MS_MAX);
+
+/// The data as JSON, if the server will take it. Here rather than by the server: a name that breaks a rule would be sent
+/// again and again.
+fn checked<T: Serialize + ?Sized>(room: &str, key: &str, data: &T) -> Result<Box<RawValue>, Error> {
+    let invalid = |error: &dyn std::fmt::Display| Error::Invalid(error.to_string());
+    RoomId::parse_from_client(room).map_err(|error| invalid(&error))?;
+    Key::parse_from_client(key).map_err(|error| invalid(&error))?;
+    let data = to_raw_value(data).map_err(|error| invalid(&error))?;
+    let bytes = data.get().len();
+    if bytes > DATA_BYTES_MAX {
+        return Err(Error::Invalid(format!("data has {bytes} bytes, at most {DATA_BYTES_MAX} are allowed")));
+    }
+    Ok(data)
 }
 
 impl Client {
@@ -114,21 +132,64 @@ impl Client {
         key: &str,
         data: &T,
     ) -> Result<Receipt, Error> {
-        let invalid = |error: &dyn std::fmt::Display| Error::Invalid(error.to_string());
-        RoomId::parse_from_client(room).map_err(|error| invalid(&error))?;
-        // Here rather than by the server: a name that breaks a rule would be sent again and again.
-        Key::parse_from_client(key).map_err(|error| invalid(&error))?;
-        let data = to_raw_value(data).map_err(|error| invalid(&error))?;
-        if data.get().len() > DATA_BYTES_MAX {
-            return Err(Error::Invalid(format!(
-                "data has {} bytes, at most {DATA_BYTES_MAX} are allowed",
-                data.get().len()
-            )));
+        let data = checked(room, key, data)?;
+        self.put(room, key, |reply| Ask::Publish(data, reply)).await
+    }
+
+    /// Publishes under this key when it is due, and waits until that is stored: then it will happen, whether this client
+    /// is there or not. The same key is published once.
+    ///
+    /// # Errors
+    /// As [`Client::publish`]; [`Error::Invalid`] also when it is too far ahead.
+    pub async fn schedule<T: Serialize + ?Sized>(
+        &self,
+        room: &str,
+        key: &str,
+        data: &T,
+        due: Due,
+    ) -> Result<Scheduled, Error> {
+        self.submit_for(room, key, data, due).await?.outcome().await
+    }
+
+    /// [`Client::schedule`] as [`Client::submit`] does it: the receipt gives the outcome.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::Closed`].
+    pub async fn submit_for<T: Serialize + ?Sized>(
+        &self,
+        room: &str,
+        key: &str,
+        data: &T,
+        due: Due,
+    ) -> Result<Receipt<Scheduled>, Error> {
+        let data = checked(room, key, data)?;
+        if matches!(due, Due::In(delay) if delay > DELAY_MAX) {
+            return Err(Error::Invalid(format!("the delay is above {} days", DELAY_MAX.as_secs() / 86_400)));
         }
+        self.put(room, key, |reply| Ask::Schedule(data, due, reply)).await
+    }
+
+    /// Takes back what this user scheduled in the room with this key. `true`: it will never be published. `false`: nothing
+    /// waits, as it was published or never scheduled.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn cancel(&self, room: &str, key: &str) -> Result<bool, Error> {
+        RoomId::parse(room).map_err(|error| Error::Invalid(error.to_string()))?;
+        Key::parse(key).map_err(|error| Error::Invalid(error.to_string()))?;
+        self.put(room, key, Ask::Cancel).await?.outcome().await
+    }
+
+    async fn put<T>(
+        &self,
+        room: &str,
+        key: &str,
+        ask: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Ask,
+    ) -> Result<Receipt<T>, Error> {
         // Waits here, before the order is fixed: the semaphore is fair, so callers keep theirs.
         let place = Arc::clone(&self.outbox).acquire_owned().await.map_err(|_| Error::Closed)?;
         let (reply, receipt) = oneshot::channel();
-        let publish = Publish { room: room.to_owned(), key: key.to_owned(), data, reply, _place: place };
+        let publish = Publish { room: room.to_owned(), key: key.to_owned(), ask: ask(reply), _place: place };
         self.send(DriverCommand::Publish(publish)).await?;
         Ok(Receipt(receipt))
     }
@@ -138,9 +199,16 @@ impl Client {
     /// # Errors
     /// [`Error::Answer`] when refused.
     pub async fn subscribe(&self, room: &str, from: Position) -> Result<Subscribed, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.send(DriverCommand::Subscribe(room.to_owned(), from, reply)).await?;
-        answer.await.unwrap_or(Err(Error::Closed))
+        self.open(room, from, false).await
+    }
+
+    /// As [`Client::subscribe`], and also told who comes into the room and leaves it: [`Event::UserJoined`],
+    /// [`Event::UserLeft`] and [`Event::Stale`]. Ask [`Client::presence`] after this answer.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`].
+    pub async fn watch(&self, room: &str, from: Position) -> Result<Subscribed, Error> {
+        self.open(room, from, true).await
     }
 
     /// Ends a subscription.
@@ -209,6 +277,12 @@ impl Client {
         if self.send(DriverCommand::Close(reply)).await.is_ok() {
             done.await.ok(); // the task has ended, which is what was asked for
         }
+    }
+
+    async fn open(&self, room: &str, from: Position, watches: bool) -> Result<Subscribed, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(DriverCommand::Subscribe(room.to_owned(), from, watches, reply)).await?;
+        answer.await.unwrap_or(Err(Error::Closed))
     }
 
     async fn request<T>(

@@ -23,7 +23,7 @@ use dial::{GatewayDialer, Standing};
 #[derive(Debug)]
 pub(crate) enum DriverCommand {
     Publish(Publish),
-    Subscribe(String, Position, oneshot::Sender<Result<Subscribed, Error>>),
+    Subscribe(String, Position, bool, oneshot::Sender<Result<Subscribed, Error>>),
     Request(PendingRequest),
     Close(oneshot::Sender<()>),
 }
@@ -170,8 +170,8 @@ impl Driver {
                 self.state.publish(publish);
                 None
             }
-            DriverCommand::Subscribe(room, from, reply) => {
-                let text = self.state.subscribe(room.clone(), from, reply);
+            DriverCommand::Subscribe(room, from, watches, reply) => {
+                let text = self.state.subscribe(room.clone(), from, watches, reply);
                 // Without a connection it is asked by `attach`, with all others.
                 if text.is_some() && self.active.is_some() {
                     self.state.asked(&room);

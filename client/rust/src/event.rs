@@ -44,6 +44,29 @@ pub struct Stored {
     pub key: String,
 }
 
+/// When a message is to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// So long after it is stored, at most 30 days.
+    In(Duration),
+    /// At this time, milliseconds since 1970, at most 30 days ahead.
+    At(u64),
+}
+
+/// A message that is to be published later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scheduled {
+    /// It waits.
+    Waits {
+        /// Until then, milliseconds since 1970 by the clock of the store.
+        due_ms: i64,
+        /// The key that cancels it.
+        key: String,
+    },
+    /// It was sent before with this key, and is published already.
+    Published(Stored),
+}
+
 /// Where a subscription stands.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Subscribed {
@@ -75,6 +98,33 @@ pub enum Event {
         from: u64,
         /// Last of them.
         to: u64,
+    },
+    /// A user's first connection came into a room that is watched. Of two events about a user the one with the later
+    /// `at_ms` counts.
+    UserJoined {
+        /// Which room.
+        room: String,
+        /// Who came.
+        user: String,
+        /// When, milliseconds since 1970.
+        at_ms: i64,
+        /// What the user's token says.
+        info: Option<Box<RawValue>>,
+    },
+    /// A user's last connection left a room that is watched, and did not come back in time.
+    UserLeft {
+        /// Which room.
+        room: String,
+        /// Who left.
+        user: String,
+        /// When, milliseconds since 1970.
+        at_ms: i64,
+    },
+    /// Joins and leaves of a room that is watched may have been missed, by the server's word or by a reconnect: ask
+    /// [`crate::Client::presence`] again, after a random time below two seconds.
+    Stale {
+        /// Which room.
+        room: String,
     },
     /// A subscription was resumed, or its room's epoch changed; look at `recovered`.
     Resumed(Subscribed),

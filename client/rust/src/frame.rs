@@ -18,9 +18,15 @@ pub(crate) struct OutgoingFrame<'a> {
     #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
     pub publish: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub presence: Option<&'a str>,
+    pub presence: Option<PresenceField<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ping: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,6 +44,14 @@ pub(crate) struct OutgoingFrame<'a> {
     pub id: u64,
 }
 
+/// `presence`: the room of a question, or in `sub` that it is to be told who comes and goes.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub(crate) enum PresenceField<'a> {
+    Of(&'a str),
+    Watched(bool),
+}
+
 /// `after`: a seq, or a user in `presence`.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(untagged)]
@@ -52,15 +66,16 @@ impl OutgoingFrame<'_> {
     }
 }
 
-/// `{"sub":…}` from a position.
-pub(crate) fn subscribe(room: &str, position: &Position, id: u64) -> String {
+/// `{"sub":…}` from a position; `watches`: and be told who comes and goes.
+pub(crate) fn subscribe(room: &str, position: &Position, watches: bool, id: u64) -> String {
     let (after, epoch) = match position {
         Position::Now => (None, None),
         Position::After(after) => (Some(*after), None),
         Position::In { after, epoch } => (Some(*after), Some(epoch.as_str())),
     };
     let after = after.map(After::Seq);
-    OutgoingFrame { sub: Some(room), after, epoch, id, ..OutgoingFrame::default() }.text()
+    let presence = watches.then_some(PresenceField::Watched(true));
+    OutgoingFrame { sub: Some(room), after, epoch, presence, id, ..OutgoingFrame::default() }.text()
 }
 
 /// A question that anybody may ask; no request has its id.
@@ -79,9 +94,16 @@ pub(crate) struct ServerFrame {
     pub skipped: Option<String>,
     pub drain: Option<Drain>,
     pub bye: Option<Bye>,
+    pub join: Option<String>,
+    pub leave: Option<String>,
+    pub stale: Option<String>,
+    pub user: Option<String>,
+    pub info: Option<Box<RawValue>>,
     pub id: Option<u64>,
     pub room: Option<String>,
     pub seq: Option<u64>,
+    pub due: Option<i64>,
+    pub cancelled: Option<bool>,
     /// The sender's name in `msg`, a seq in `skipped`.
     pub from: Option<serde_json::Value>,
     pub to: Option<u64>,
@@ -135,12 +157,12 @@ mod tests {
     fn what_is_written_is_understood_by_the_server() {
         use sluice_proto::wire::codec::{Request, decode};
         let position = Position::In { after: 41, epoch: "000000000000001f".into() };
-        let text = subscribe("news", &position, 7);
+        let text = subscribe("news", &position, true, 7);
         let decoded = decode(&text);
         assert_eq!(decoded.id.map(RawValue::get), Some("7"));
         assert!(matches!(
             decoded.request,
-            Ok(Request::Subscribe { after: Some(41), epoch: Some(Ok(_)), .. })
+            Ok(Request::Subscribe { after: Some(41), epoch: Some(Ok(_)), watches: true, .. })
         ));
         let data = RawValue::from_string("{\"a\": 1}".into()).unwrap();
         let text = OutgoingFrame {

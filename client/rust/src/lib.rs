@@ -36,7 +36,7 @@ mod wire;
 
 pub use client::{Client, Events, Receipt, random_key};
 pub use error::Error;
-pub use event::{Event, HistoryPage, Message, Stored, Subscribed};
+pub use event::{Due, Event, HistoryPage, Message, Scheduled, Stored, Subscribed};
 pub use options::{Options, Position};
 pub use sluice_proto::wire::codec::{HistoryRange, PresentPage, PresentUser};
 pub use sluice_proto::wire::{Bye, Drain, ErrorCode, Welcome, WireError};

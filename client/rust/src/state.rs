@@ -1,34 +1,24 @@
 //! What the client must remember across connections: publishes without an answer, in order; subscriptions and how far
 //! each has come. Pure: frames in, frames and events out. It never touches a socket or a clock.
 
+mod publish;
 mod rooms;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use serde_json::value::RawValue;
 use sluice_proto::wire::codec::{HistoryRange, PresentPage};
 use sluice_proto::wire::{Bye, Drain, Welcome};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::defaults::REQUESTS_MAX;
 use crate::error::Error;
-use crate::event::{Event, HistoryPage, Stored, Subscribed};
-use crate::frame::{After, OutgoingFrame, ServerFrame};
+use crate::event::{Event, HistoryPage, Subscribed};
+use crate::frame::{After, OutgoingFrame, PresenceField, ServerFrame};
 use crate::options::Position;
+pub(crate) use publish::{Ask, Publish};
 use rooms::Rooms;
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
-
-/// A publish without a final answer.
-#[derive(Debug)]
-pub(crate) struct Publish {
-    pub room: String,
-    pub key: String,
-    pub data: Box<RawValue>,
-    pub reply: Reply<Stored>,
-    /// Its place in the outbox, given back with the answer.
-    pub _place: OwnedSemaphorePermit,
-}
 
 /// A request that is not repeated when the connection ends.
 #[derive(Debug)]
@@ -104,8 +94,7 @@ impl ClientState {
         // By id, which is the order of submission: also after a reconnect the oldest goes first.
         let (id, publish) = self.outbox.range(self.sent_to + 1..).next()?;
         self.sent_to = *id;
-        let (room, key, data) = (Some(&*publish.room), Some(&*publish.key), Some(&*publish.data));
-        Some(OutgoingFrame { publish: room, key, data, id: *id, ..OutgoingFrame::default() }.text())
+        Some(publish.frame(*id))
     }
 
     /// A new subscription; the frame to send when connected.
@@ -113,10 +102,11 @@ impl ClientState {
         &mut self,
         room: String,
         at: Position,
+        watches: bool,
         reply: Reply<Subscribed>,
     ) -> Option<String> {
         let id = self.id();
-        self.rooms.open(room, at, id, reply)
+        self.rooms.open(room, (at, watches), id, reply)
     }
 
     /// The frame of a request. One too many is answered at once.
@@ -184,7 +174,7 @@ impl ClientState {
     /// Nothing will ever be answered.
     pub(crate) fn end(&mut self, error: &Error) {
         for (_, publish) in std::mem::take(&mut self.outbox) {
-            publish.reply.send(Err(error.clone())).ok();
+            publish.fail(error);
         }
         for (_, request) in self.requests.drain() {
             request.fail(error);
@@ -222,6 +212,8 @@ impl ClientState {
         }
         if frame.skipped.is_some() || frame.msg.is_some() {
             self.events.extend(self.rooms.delivery(frame));
+        } else {
+            self.events.extend(self.rooms.told(frame));
         }
         Then::Nothing
     }
@@ -238,8 +230,11 @@ impl ClientState {
         }
         match self.rooms.answer(id, frame) {
             Ok(event) => {
+                // Who came and left meanwhile was told to nobody.
+                let stale = event.as_ref().and_then(|event| self.rooms.stale_after(event));
                 self.events
                     .extend(event.filter(|event| self.detailed || !matches!(event, Event::Subscribed(_))));
+                self.events.extend(stale);
                 Then::Nothing
             }
             Err(why) => Then::Reconnect(why),
@@ -257,11 +252,7 @@ impl ClientState {
         }
         // Both connections may answer the same publish: the first counts.
         let Some(publish) = self.outbox.remove(&id) else { return Then::Nothing };
-        let outcome = match frame.error {
-            Some(error) => Err(Error::Answer(error)),
-            None => Ok(Stored { seq: frame.seq.unwrap_or_default(), key: publish.key }),
-        };
-        publish.reply.send(outcome).ok(); // nobody may be waiting: then nobody cares
+        publish.answer(frame);
         Then::Nothing
     }
 
@@ -291,7 +282,10 @@ impl PendingRequest {
             }
             Self::Presence { room, after, limit, .. } => {
                 let after = after.as_deref().map(After::User);
-                OutgoingFrame { presence: Some(room), after, limit: *limit, ..OutgoingFrame::default() }
+                {
+                    let presence = Some(PresenceField::Of(room));
+                    OutgoingFrame { presence, after, limit: *limit, ..OutgoingFrame::default() }
+                }
             }
             Self::Ping(_) => OutgoingFrame { ping: Some(1), ..OutgoingFrame::default() },
         };

@@ -1,6 +1,6 @@
 //! What is known of the cluster: plain data, no I/O.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -165,6 +165,17 @@ pub enum Duty {
     Due(u8),
 }
 
+impl Duty {
+    /// How many duties delayed messages are divided into.
+    pub const DUE_PARTS: u8 = 8;
+
+    /// All that tasks do.
+    #[must_use]
+    pub fn all() -> BTreeSet<Self> {
+        (0..Self::DUE_PARTS).map(Self::Due).chain([Self::Sweep, Self::Reap]).collect()
+    }
+}
+
 impl fmt::Display for Duty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -188,7 +199,7 @@ impl FromStr for Duty {
             "sweep" => Ok(Self::Sweep),
             "reap" => Ok(Self::Reap),
             _ => match text.strip_prefix("due/").map(str::parse) {
-                Some(Ok(part @ 0..=7)) => Ok(Self::Due(part)),
+                Some(Ok(part @ 0..Self::DUE_PARTS)) => Ok(Self::Due(part)),
                 Some(_) | None => Err(UnknownDuty(text.into())),
             },
         }

@@ -13,6 +13,8 @@ mod users;
 pub use section::Redis;
 pub use users::CONNECTIONS_MAX;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
@@ -30,6 +32,19 @@ pub enum PresenceError {
     Closed,
 }
 
+/// How long a user may be away from a room before a leave is told: longer than a gateway needs to be replaced.
+pub const LEAVE_GRACE: Duration = Duration::from_secs(15);
+/// After a goodbye: a second connection that took the place of the first is known by then.
+pub const GOODBYE_GRACE: Duration = Duration::from_secs(1);
+/// How long nobody is told of joins after the data was lost, or may be an older copy: gateways notice within a second
+/// and tell everything again.
+pub const QUIET: Duration = Duration::from_secs(10);
+/// Leaves taken by one call: some milliseconds of Redis.
+pub const DUE_LEAVES_MAX: usize = 256;
+/// A user with more connections than this neither joins nor leaves a room for those who watch it: to look through all
+/// of them with each change would cost too much.
+pub const WATCHED_CONNECTIONS_MAX: usize = 256;
+
 /// Short for results of this crate.
 pub type Result<T, E = PresenceError> = std::result::Result<T, E>;
 
@@ -44,6 +59,8 @@ pub enum Change {
         user: UserId,
         /// When the connection began, milliseconds since 1970.
         since_ms: i64,
+        /// What its token says of the user, as JSON; empty = nothing.
+        info: String,
     },
     /// A connection ended. Rooms it had joined are left one by one with [`Change::Left`].
     Disconnected {
@@ -51,8 +68,6 @@ pub enum Change {
         connection: String,
         /// The user of the connection.
         user: UserId,
-        /// The client said goodbye: no grace.
-        goodbye: bool,
     },
     /// A connection joined a room.
     Joined {
@@ -64,6 +79,8 @@ pub enum Change {
         room: RoomId,
         /// When it joined, milliseconds since 1970.
         since_ms: i64,
+        /// It is told who comes and goes: only rooms with such a connection have events.
+        watches: bool,
     },
     /// A connection left a room.
     Left {
@@ -71,6 +88,8 @@ pub enum Change {
         connection: String,
         /// The room that it left.
         room: RoomId,
+        /// The client said goodbye: hardly any grace.
+        goodbye: bool,
     },
     /// The instance wants pushes of a room.
     InterestAdded(RoomId),
@@ -78,13 +97,38 @@ pub enum Change {
     InterestRemoved(RoomId),
 }
 
-/// A user's last connection was removed. Emitted by the one call that removed it, at most once.
+/// What whoever watches a room is told, at most once. Of two events about one user the later one counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserLeft {
-    /// The user who left.
+pub struct RoomEvent {
+    /// The room.
+    pub room: RoomId,
+    /// The user who came or left.
     pub user: UserId,
-    /// The client said goodbye: announce at once, else after the grace.
-    pub goodbye: bool,
+    /// When, by the clock of what keeps the data, milliseconds since 1970.
+    pub at_ms: i64,
+    /// What happened.
+    pub kind: RoomEventKind,
+}
+
+/// What happened in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomEventKind {
+    /// The user's first connection joined.
+    Joined {
+        /// What the user's token says, as JSON; empty = nothing.
+        info: String,
+    },
+    /// The user's last connection is gone, and did not come back within the grace.
+    Left,
+}
+
+/// Leaves whose grace is over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DueLeaves {
+    /// What is to be told.
+    pub events: Vec<RoomEvent>,
+    /// Whether more are due.
+    pub more: bool,
 }
 
 /// A user who is connected, or in a room.
@@ -96,6 +140,8 @@ pub struct Present {
     pub connections: u32,
     /// Since when the oldest of them, in milliseconds since 1970.
     pub since_ms: i64,
+    /// What a token of the user says, as JSON; empty = nothing, or nobody knows.
+    pub info: String,
 }
 
 /// A page of the users in a room.
@@ -125,13 +171,17 @@ pub trait Presence: Send + Sync + 'static {
     /// Who wants each of these rooms, in their order. Dead instances may be among them until reaped.
     async fn interested(&self, rooms: &[RoomId]) -> Result<Vec<Vec<InstanceId>>>;
 
-    /// Applies changes in order and returns the users whose last connection ended by them.
-    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<UserLeft>>;
+    /// Applies changes in order and returns who came by them into rooms that are watched. Whoever removes a user's last
+    /// connection of such a room notes the leave in the same call; it is told by [`Presence::due_leaves`].
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<RoomEvent>>;
+
+    /// Takes leaves whose grace is over, at most [`DUE_LEAVES_MAX`] of them: each is returned once, to one caller.
+    async fn due_leaves(&self) -> Result<DueLeaves>;
 
     /// Takes a part of everything an instance holds. After the part marked `last`, whatever of this
     /// instance was neither in a part of this generation nor written since its first part is removed.
     ///
-    /// Removals among the changes are applied too. A part of an older generation than the last one seen
+    /// Removals among the changes are applied too. Nobody is told of who comes by this: it is no news. A part of an older generation than the last one seen
     /// is ignored.
     async fn full_set(
         &self,

@@ -6,28 +6,47 @@ mod tables;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
+use tokio::time::Instant;
+
 use self::tables::Tables;
-use crate::{Change, Presence, PresenceError, Present, Result, Roster, UserLeft};
+use crate::{
+    Change, DueLeaves, LEAVE_GRACE, Presence, PresenceError, Present, QUIET, Result, RoomEvent, Roster,
+};
 
 /// [`Presence`] inside one process. One for each service: see [`MemoryPresence::share`].
-#[derive(Default)]
 pub struct MemoryPresence {
     memory: Arc<Memory>,
     closed: AtomicBool,
 }
 
 /// What all that share a presence have in common.
-#[derive(Default)]
 struct Memory {
     tables: Mutex<Tables>,
     away: AtomicBool,
+    begun: (Instant, SystemTime),
+}
+
+impl Default for MemoryPresence {
+    fn default() -> Self {
+        Self::with_grace(LEAVE_GRACE)
+    }
 }
 
 impl MemoryPresence {
+    /// One that tells a leave when its user was away for so long.
+    #[must_use]
+    pub fn with_grace(grace: Duration) -> Self {
+        let tables = Mutex::new(Tables::with_grace(millis(grace)));
+        let begun = (Instant::now(), SystemTime::now());
+        let memory = Memory { tables, away: AtomicBool::default(), begun };
+        Self { memory: Arc::new(memory), closed: AtomicBool::new(false) }
+    }
+
     /// The same presence for another service: each closes only its own, like a connection to a server.
     #[must_use]
     pub fn share(&self) -> Self {
@@ -36,7 +55,8 @@ impl MemoryPresence {
 
     /// Forgets everything, the marker too, as a server that came back empty.
     pub fn wipe(&self) {
-        *self.memory.tables.lock().unwrap_or_else(PoisonError::into_inner) = Tables::default();
+        let quiet_until = self.memory.now_ms() + millis(QUIET);
+        self.memory.tables.lock().unwrap_or_else(PoisonError::into_inner).wipe(quiet_until);
     }
 
     /// Behaves as a server that is down, or up again, for all that share it. Nothing is forgotten by that.
@@ -52,8 +72,23 @@ impl MemoryPresence {
         if self.memory.away.load(Ordering::SeqCst) {
             return Err(PresenceError::Unavailable("it is away".into()));
         }
-        Ok(call(&mut self.memory.tables.lock().unwrap_or_else(PoisonError::into_inner)))
+        let now_ms = self.memory.now_ms();
+        let mut tables = self.memory.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.now_ms = now_ms;
+        Ok(call(&mut tables))
     }
+}
+
+impl Memory {
+    /// Milliseconds since 1970; goes on at the pace of the runtime's clock, which tests may pause.
+    fn now_ms(&self) -> i64 {
+        let (begun, wall) = self.begun;
+        millis(wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + begun.elapsed())
+    }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[async_trait]
@@ -72,8 +107,12 @@ impl Presence for MemoryPresence {
         self.call(|tables| rooms.iter().map(|room| tables.interested(room)).collect())
     }
 
-    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<UserLeft>> {
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<RoomEvent>> {
         self.call(|tables| tables.apply(instance, changes))
+    }
+
+    async fn due_leaves(&self) -> Result<DueLeaves> {
+        self.call(Tables::due_leaves)
     }
 
     async fn full_set(

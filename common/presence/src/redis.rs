@@ -4,9 +4,14 @@
 //! |---|---|
 //! | `<prefix>:interest:{room}` | set of instance ids |
 //! | `<prefix>:presence:r:{room}`, `<prefix>:presence:u:{user}` | hash connection → `instance\|since_ms\|user` |
+//! | `<prefix>:watch:{room}` | set of connections that are told who comes and goes; none: nothing is told or noted |
+//! | `<prefix>:watched:{room}` | for one grace after the last of them left: watchers move too |
+//! | `<prefix>:leaves` | sorted set of `room\nuser` by when the leave is due; a field `~user` stands in the room until then |
+//! | `<prefix>:info:{user}` | what a token of the user says, until a minute after the grace of the last connection |
 //! | `<prefix>:instance:{id}` | hash of everything the instance has in the others → generation that named it last |
 //! | `<prefix>:instances` | set of instances with such a hash |
 //! | `<prefix>:gone:{id}` | for a minute: the instance has said goodbye, writes of it that come late are dropped |
+//! | `<prefix>:run`, `<prefix>:quiet` | the number that the server gave itself at its start; for a while after a new one nobody is told of joins |
 //! | `<prefix>:marker` | random number; lost with the data. An older copy of the data brings it back, so the number that the server gave itself at its start counts as well |
 //!
 //! A field and its entry in the instance's hash are written in one Lua call, so that whatever an instance
@@ -30,7 +35,10 @@ use tokio::time::timeout;
 use self::link::RedisLink;
 use self::scripts::{Generation, Scripts};
 use crate::users::{CONNECTIONS_OF_USER_MAX, Gathering, INSTANCES_MAX, by_user};
-use crate::{Change, Presence, PresenceError, Present, Redis, Result, Roster, UserLeft};
+use crate::{
+    Change, DueLeaves, LEAVE_GRACE, Presence, PresenceError, Present, QUIET, Redis, Result, RoomEvent,
+    RoomEventKind, Roster,
+};
 
 /// Changes of one Lua call: about a millisecond of Redis.
 const CHANGES_PER_CALL: usize = 256;
@@ -48,6 +56,10 @@ pub struct RedisConfig {
     pub prefix: String,
     /// Longest wait for a call, connecting included.
     pub response_timeout: Duration,
+    /// How long a user may be away from a room before a leave is told; the same for all.
+    pub leave_grace: Duration,
+    /// How long nobody is told of joins after the server has started or lost its data.
+    pub quiet: Duration,
 }
 
 impl Default for RedisConfig {
@@ -56,6 +68,8 @@ impl Default for RedisConfig {
             redis: Redis::default(),
             prefix: "sluice".into(),
             response_timeout: Duration::from_millis(500),
+            leave_grace: LEAVE_GRACE,
+            quiet: QUIET,
         }
     }
 }
@@ -92,7 +106,8 @@ impl RedisPresence {
     /// [`PresenceError::Refused`] for a URL that is none, or a file of the section that cannot be used.
     pub fn connect(config: RedisConfig) -> Result<Self> {
         let link = RedisLink::new(config.redis, config.response_timeout)?;
-        Ok(Self { link, scripts: Scripts::new(&config.prefix), prefix: config.prefix })
+        let scripts = Scripts::new(&config.prefix, config.leave_grace, config.quiet);
+        Ok(Self { link, scripts, prefix: config.prefix })
     }
 
     async fn write(
@@ -100,13 +115,13 @@ impl RedisPresence {
         instance: &InstanceId,
         generation: Option<u64>,
         changes: &[Change],
-    ) -> Result<Vec<UserLeft>> {
-        let mut leaves = Vec::new();
+    ) -> Result<Vec<RoomEvent>> {
+        let mut joins = Vec::new();
         // Lua blocks all of Redis while it runs.
         for part in changes.chunks(CHANGES_PER_CALL) {
-            leaves.extend(self.write_part(instance, generation, part).await?);
+            joins.extend(self.write_part(instance, generation, part).await?);
         }
-        Ok(leaves)
+        Ok(joins)
     }
 
     async fn write_part(
@@ -114,16 +129,31 @@ impl RedisPresence {
         instance: &InstanceId,
         generation: Option<u64>,
         changes: &[Change],
-    ) -> Result<Vec<UserLeft>> {
+    ) -> Result<Vec<RoomEvent>> {
         let mut call = self.scripts.write(instance, generation.map(Generation::from));
         for change in changes {
             call.change(change);
         }
-        let left: Vec<(String, bool)> =
+        let joins: Vec<(String, String, i64, String)> =
             self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
-        let leave =
-            |(user, goodbye): (String, bool)| Some(UserLeft { user: UserId::parse(&user).ok()?, goodbye });
-        Ok(left.into_iter().filter_map(leave).collect())
+        let event = |(room, user, at_ms, info): (String, String, i64, String)| {
+            event(&room, &user, at_ms, RoomEventKind::Joined { info })
+        };
+        Ok(joins.into_iter().filter_map(event).collect())
+    }
+
+    /// Adds what tokens say of the users of a page.
+    async fn add_info(&self, redis: &mut MultiplexedConnection, users: &mut [Present]) -> RedisResult<()> {
+        if users.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<String> =
+            users.iter().map(|present| format!("{}:info:{}", self.prefix, present.user)).collect();
+        let infos: Vec<Option<String>> = ::redis::cmd("MGET").arg(keys).query_async(redis).await?;
+        for (present, info) in users.iter_mut().zip(infos) {
+            present.info = info.unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Removes what of this instance was named last before `below`. Bounded steps; may be dropped and
@@ -182,6 +212,11 @@ fn scan(command: &str, key: &str, cursor: u64) -> Cmd {
     command
 }
 
+/// `None` for names that cannot be: somebody else's data.
+fn event(room: &str, user: &str, at_ms: i64, kind: RoomEventKind) -> Option<RoomEvent> {
+    Some(RoomEvent { room: RoomId::parse(room).ok()?, user: UserId::parse(user).ok()?, at_ms, kind })
+}
+
 /// Reads `instance|since_ms|user`.
 fn read_value(value: &str) -> Option<(UserId, i64)> {
     // Three parts at most: a user's name may hold the separator.
@@ -224,8 +259,16 @@ impl Presence for RedisPresence {
         Ok(sets.into_iter().map(read).collect())
     }
 
-    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<UserLeft>> {
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<RoomEvent>> {
         self.write(instance, None, changes).await
+    }
+
+    async fn due_leaves(&self) -> Result<DueLeaves> {
+        let call = self.scripts.due();
+        let (at_ms, more, due): (i64, bool, Vec<(String, String)>) =
+            self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
+        let events = due.iter().filter_map(|(room, user)| event(room, user, at_ms, RoomEventKind::Left));
+        Ok(DueLeaves { events: events.collect(), more })
     }
 
     async fn full_set(
@@ -266,7 +309,9 @@ impl Presence for RedisPresence {
             if gathering.is_full() {
                 connections = ::redis::cmd("HLEN").arg(&key).query_async(&mut redis).await?;
             }
-            Ok(gathering.roster(connections))
+            let mut roster = gathering.roster(connections);
+            self.add_info(&mut redis, &mut roster.users).await?;
+            Ok(roster)
         });
         gathered.await
     }
@@ -280,9 +325,11 @@ impl Presence for RedisPresence {
                 found.len() < CONNECTIONS_OF_USER_MAX
             };
             Self::connections(&mut redis, &key, take).await?;
-            Ok(found)
+            let mut present = by_user(found.into_values()).remove(user);
+            self.add_info(&mut redis, present.as_mut_slice()).await?;
+            Ok(present)
         });
-        Ok(by_user(found.await?.into_values()).remove(user))
+        found.await
     }
 
     async fn instances(&self) -> Result<Vec<InstanceId>> {

@@ -23,6 +23,7 @@ pub(crate) fn by_user(connections: impl Iterator<Item = (UserId, i64)>) -> HashM
             user,
             connections: 1,
             since_ms,
+            info: String::new(),
         });
     }
     users
@@ -71,7 +72,8 @@ impl<'a> Gathering<'a> {
         if full && self.page.last_key_value().is_some_and(|(last, _)| user > *last) {
             return;
         }
-        self.page.insert(user.clone(), Present { user, connections: 1, since_ms });
+        let present = Present { user: user.clone(), connections: 1, since_ms, info: String::new() };
+        self.page.insert(user, present);
         if full {
             self.page.pop_last();
         }

@@ -62,6 +62,9 @@ bugs! {
     NoGoodbye = "no-goodbye": "Connections are cut without `drain` and `bye`.",
     WedgedStop = "wedged-stop": "A stop hangs until the watchdog ends the process.",
     QueueWithoutFairness = "queue-without-fairness": "What connections ask of logic waits in one line: a thousand of one stand before another's one.",
+    FiresTwice = "fires-twice": "A delayed message that is published stays on the schedule under another key.",
+    FiresEarly = "fires-early": "Delayed messages are published 1.5 s before they are due.",
+    CancelLies = "cancel-lies": "A cancel is answered `cancelled`, and the message is published all the same.",
     RedisNotHealed = "redis-not-healed": "A gateway does not notice that Redis has forgotten everything.",
 }
 

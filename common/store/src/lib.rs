@@ -1,4 +1,5 @@
-//! The store: rooms, messages, outbox. The one part of Sluice that is trusted to remember.
+//! The store: rooms, messages, outbox, and what is to be published later. The one part of Sluice that is trusted to
+//! remember.
 //!
 //! [`Store`] is the contract. Two modules keep it, each behind the feature of its name:
 //!
@@ -30,8 +31,8 @@ pub use error::{Class, StoreError};
 pub use retention::{DEDUPE_MIN, InvalidRetention, Retention};
 pub use trouble::Trouble;
 pub use types::{
-    Committed, Heads, NewMessage, NoteId, Outcome, Page, Pages, Range, Row, Run, StaleNote, StoredMessage,
-    Trimmed, hash_of, message_cost,
+    Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, NewMessage, NoteId, Outcome, Page, Pages,
+    Range, Row, Run, StaleNote, StoredMessage, Trimmed, hash_of, message_cost,
 };
 
 /// What every store must do. Each call is bounded by the store's own deadlines and may be cancelled by
@@ -107,6 +108,41 @@ pub trait Store: Send + Sync + 'static {
         let _ = (lane, rooms);
         Ok(Vec::new())
     }
+
+    /// Keeps messages until they are due, and takes them back: all of `items` or nothing, those of a key in the order
+    /// given. All are of `lane`. What was cancelled is remembered until [`Store::forget_cancelled`], so each item may be
+    /// sent again. Past `not_after_ms` nothing is stored: [`StoreError::TooLate`].
+    ///
+    /// A message that waits does not have its key yet: one that is published at once with that key is stored, and the
+    /// one that waits is then a duplicate, or a conflict, when it is due.
+    ///
+    /// # Errors
+    /// By [`StoreError::class`]; only [`Class::Unknown`] leaves open whether it was done.
+    async fn delay(
+        &self,
+        lane: u8,
+        not_after_ms: i64,
+        items: Vec<DelayedItem>,
+    ) -> Result<Vec<DelayedOutcome>, StoreError>;
+
+    /// How long until the next message of these lanes is due by the store's clock; zero if one is, `None` if none waits.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError>;
+
+    /// Publishes messages of `lane` that are due, at most `limit`, the longest due first: they wait no more and are
+    /// stored with the keys of their senders, in one transaction. Who else fires at the same time takes others.
+    ///
+    /// # Errors
+    /// By [`StoreError::class`]; made again after any of them, it publishes what is still due.
+    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError>;
+
+    /// Forgets up to `limit` keys that were cancelled longer ago than `older_than`; says how many.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError>;
 
     /// Forgets outbox rows that were handed over. May be undone by a crash of the store, which only
     /// makes somebody announce them again.

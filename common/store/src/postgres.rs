@@ -7,6 +7,7 @@
 
 mod access;
 mod config;
+mod delayed;
 mod dial;
 mod epochs;
 mod failure;
@@ -34,7 +35,8 @@ pub use dial::probe;
 pub use migrations::{migrate, new_epoch, new_epoch_with};
 
 use crate::{
-    Committed, Heads, NewMessage, NoteId, Pages, Range, Retention, StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
+    StaleNote, Store, StoreError, Trimmed,
 };
 use dial::{Dialer, Kind};
 use pool::Pool;
@@ -137,6 +139,32 @@ impl Store for PgStore {
 
     async fn locked(&self, lane: u8, rooms: &[RoomId]) -> Result<Vec<RoomId>, StoreError> {
         publish::locked(&self.lane(lane).ask(&self.dialer, publish::locked_statement(rooms)).await?)
+    }
+
+    async fn delay(
+        &self,
+        lane: u8,
+        not_after_ms: i64,
+        items: Vec<DelayedItem>,
+    ) -> Result<Vec<DelayedOutcome>, StoreError> {
+        let statement = delayed::statement(lane, not_after_ms, &items);
+        delayed::outcomes(&self.lane(lane).ask(&self.dialer, statement).await?, items.len())
+    }
+
+    async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError> {
+        // Where they are fired too: what cannot be reached there cannot be fired.
+        let pool = self.lane(lanes.first().copied().unwrap_or(0));
+        delayed::next_due(&pool.ask_again(&self.dialer, || delayed::next(lanes)).await?)
+    }
+
+    /// On the connection of the lane: what it locks are the rooms that publishes of the lane lock.
+    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError> {
+        delayed::fired(&self.lane(lane).ask(&self.dialer, delayed::fire(lane, limit)).await?)
+    }
+
+    async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
+        let statement = delayed::forget_cancelled(older_than, limit);
+        upkeep::dropped(&self.chores.ask(&self.dialer, statement).await?)
     }
 
     async fn noted(&self, notes: &[NoteId]) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@
 
 mod commits;
 mod config;
+mod delayed;
 mod dial;
 mod failure;
 mod file_identity;
@@ -32,7 +33,8 @@ use tokio::time::{Instant, timeout};
 pub use config::SqliteConfig;
 
 use crate::{
-    Committed, Heads, NewMessage, NoteId, Pages, Range, Retention, StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
+    StaleNote, Store, StoreError, Trimmed,
 };
 use commits::Commits;
 use dial::{Dialer, Kind};
@@ -173,6 +175,17 @@ fn real(path: &Path) -> Result<PathBuf, StoreError> {
 }
 
 impl Pools {
+    /// The file is there: else nothing is written, and that is certain.
+    fn before_commit(&self) -> Result<(), StoreError> {
+        self.file.as_ref().map_or(Ok(()), FileIdentity::check).map_err(StoreError::Unreachable)
+    }
+
+    /// What was committed, unless the file went meanwhile: an `ok` would promise what the next process cannot find.
+    fn committed<T>(&self, done: T) -> Result<T, StoreError> {
+        self.file.as_ref().map_or(Ok(()), FileIdentity::check_committed).map_err(StoreError::Unknown)?;
+        Ok(done)
+    }
+
     /// Within the time of a call. What takes longer is dropped, and the connection with it.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         // Unknown: the worker thread goes on with the statement after its future is dropped.
@@ -220,6 +233,31 @@ impl Store for SqliteStore {
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         ask!(self.pools, reads, |conn| dial::read_epoch(conn))
+    }
+
+    async fn delay(
+        &self,
+        _lane: u8,
+        not_after_ms: i64,
+        items: Vec<DelayedItem>,
+    ) -> Result<Vec<DelayedOutcome>, StoreError> {
+        self.pools.before_commit()?;
+        let outcomes = ask!(self.pools, durable, |conn| delayed::delay(conn, not_after_ms, &items))??;
+        self.pools.committed(outcomes)
+    }
+
+    async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError> {
+        ask!(self.pools, reads, |conn| delayed::next(conn, lanes))
+    }
+
+    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError> {
+        self.pools.before_commit()?;
+        let fired = ask!(self.pools, durable, |conn| delayed::fire(conn, self.pools.epoch, lane, limit))?;
+        self.pools.committed(fired)
+    }
+
+    async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
+        ask!(self.pools, forgetful, |conn| delayed::forget_cancelled(conn, older_than, limit))
     }
 
     async fn noted(&self, notes: &[NoteId]) -> Result<(), StoreError> {

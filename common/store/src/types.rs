@@ -72,6 +72,72 @@ pub struct Committed {
     pub note: Option<NoteId>,
 }
 
+/// When a delayed message is to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// At this time of the store's clock, milliseconds since 1970.
+    At(i64),
+    /// So many milliseconds after it is stored.
+    In(i64),
+}
+
+/// Something about a message that is to be published later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DelayedItem {
+    /// Keeps it until it is due.
+    Schedule {
+        /// The message.
+        message: NewMessage,
+        /// When it is to be published.
+        due: Due,
+    },
+    /// Takes it back.
+    Cancel {
+        /// Its room.
+        room: RoomId,
+        /// Who scheduled it.
+        sender: UserId,
+        /// The key it was scheduled with.
+        key: Key,
+    },
+}
+
+/// The outcome of one [`DelayedItem`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DelayedOutcome {
+    /// It waits, since this call or an earlier one.
+    Waits {
+        /// Until then, milliseconds since 1970 by the store's clock.
+        due_ms: i64,
+    },
+    /// It was published before, by itself or without a delay.
+    Published {
+        /// The position of the message.
+        seq: Seq,
+    },
+    /// The key was used for other data. Final.
+    Conflict,
+    /// It was cancelled, by this call or an earlier one: it is not published.
+    Cancelled,
+    /// Nothing waits under this key: it was published, or never scheduled.
+    NothingWaits,
+}
+
+/// What one step of firing did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fired {
+    /// Epoch of the connection that served it.
+    pub epoch: Epoch,
+    /// Messages that do not wait any more.
+    pub taken: u64,
+    /// Of these, messages whose key was used for other data meanwhile: they are not published.
+    pub conflicts: u64,
+    /// What was published now, in the order of the rooms' names.
+    pub runs: Vec<Run>,
+    /// The outbox row, absent when nothing new was stored.
+    pub note: Option<NoteId>,
+}
+
 /// What to read of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {

@@ -121,6 +121,7 @@ fn publish(n: u64) -> Publish {
         room: room(0),
         sender: UserId::parse("ann").unwrap(),
         data: Bytes::from_static(b"1"),
+        later: None,
         id: None,
         not_after_ms: 1_000,
     }
@@ -132,7 +133,7 @@ fn reply(results: &[(grpc::Outcome, Seq)]) -> Result<PublishReply, CallFailed> {
         seq: *seq,
         ..PublishResult::default()
     };
-    Ok(PublishReply { results: results.iter().map(result).collect(), epoch: 7 })
+    Ok(PublishReply { results: results.iter().map(result).collect(), epoch: 7, delayed: Vec::new() })
 }
 
 #[test]
@@ -304,7 +305,7 @@ fn page_reply(oldest: Seq, seqs: std::ops::RangeInclusive<Seq>) -> ReadReply {
 fn a_page_in_memory_is_given_at_once() {
     let (mut home, mut sent) = opened(1);
     let messages = (6..=8).map(|seq| Message { seq, data: "1".into(), ..Message::default() }).collect();
-    let run = grpc::RoomRun { room: "room0".into(), first: 6, last: 8, messages };
+    let run = grpc::RoomRun { room: "room0".into(), first: 6, last: 8, messages, ..Default::default() };
     home.pushed(0, (Epoch(7), PusherId::default()), &[run], &mut sent);
     home.wants_page(0, to(0, 1, 6, false), &mut sent);
     assert_eq!((sent.pages.clone(), sent.calls.len()), (vec![(0, Some(vec![7, 8]))], 0));

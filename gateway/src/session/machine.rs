@@ -5,21 +5,23 @@
 //! Never does I/O, never waits.
 
 mod leaving;
+mod publishing;
 
 use std::num::NonZero;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
-use sluice_proto::ids::{Epoch, InstanceId, Key, RoomId, UserId};
+use sluice_proto::ids::{Epoch, InstanceId, RoomId, UserId};
 use sluice_proto::wire::codec::{self, Request};
 use sluice_proto::wire::{ErrorCode, Welcome, WireError, WireLimits};
 
+use self::publishing::PublishFrame;
 use super::grants::Grants;
-use super::todo::{RequestId, Todo};
+use super::info::UserInfo;
+use super::todo::Todo;
 use crate::defaults::{UNIDENTIFIED_BYTES_MAX, UNIDENTIFIED_FRAMES_MAX};
 use crate::ending::Ending;
-use crate::uplink::{Answered, Link, Outcome, Publish};
+use crate::uplink::Link;
 
 /// Where replies go: one call, one text frame.
 pub trait Sink {
@@ -53,6 +55,8 @@ pub struct Identity {
     pub token: Option<String>,
     /// When the token ends, milliseconds since 1970.
     pub expires_at_ms: Option<i64>,
+    /// What the token says to whoever is in a room with them.
+    pub info: Option<UserInfo>,
 }
 
 /// Why a client could not be identified.
@@ -77,12 +81,14 @@ pub struct Known {
     pub anonymous: bool,
     /// When the token ends, milliseconds since 1970.
     pub expires_at_ms: Option<NonZero<i64>>,
+    /// What the token says to whoever is in a room with them.
+    pub info: Option<UserInfo>,
 }
 
 impl From<Identity> for Known {
     /// The token is said once, and would be the largest part of an idle connection.
-    fn from(Identity { user, grants, anonymous, token: _, expires_at_ms }: Identity) -> Self {
-        Self { user, grants, anonymous, expires_at_ms: expires_at_ms.and_then(NonZero::new) }
+    fn from(Identity { user, grants, anonymous, token: _, expires_at_ms, info }: Identity) -> Self {
+        Self { user, grants, anonymous, expires_at_ms: expires_at_ms.and_then(NonZero::new), info }
     }
 }
 
@@ -111,6 +117,10 @@ enum SessionPhase {
     Left,
 }
 
+/// The `id` of a `connect`. Behind one pointer, as nobody has it for long.
+#[derive(Debug)]
+struct ConnectId(Box<str>);
+
 /// The state machine of a client on this gateway.
 #[derive(Debug)]
 pub struct Session {
@@ -119,7 +129,7 @@ pub struct Session {
     phase: SessionPhase,
     identity: Option<Known>,
     /// `id` of the `connect` being checked; none while a token of the upgrade is checked.
-    connect: RequestId,
+    connect: Option<Box<ConnectId>>,
     ending: Option<Box<(Ending, u64)>>,
     unanswered: u32,
     unanswered_bytes: u32,
@@ -211,7 +221,7 @@ impl Session {
         if self.phase != SessionPhase::Checking {
             return;
         }
-        let id = self.connect.take();
+        let id = self.connect.take().map(|id| id.0);
         match result {
             Ok(identity) => {
                 let welcome = self.welcome(&identity, facts);
@@ -297,7 +307,7 @@ impl Session {
             refuse(out, ErrorCode::BadRequest, text, false, id);
             return Todo::Nothing;
         }
-        self.connect = id.map(Box::from);
+        self.connect = id.map(|id| Box::new(ConnectId(id.into())));
         self.phase = SessionPhase::Checking;
         Todo::Authenticate { token }
     }
@@ -312,9 +322,12 @@ impl Session {
     ) -> Todo {
         let may_read = |room: &RoomId| who.grants.may_subscribe(&who.user, room);
         let todo = match request {
-            Request::Publish { room, key, data } => {
-                return self.on_publish(room, key, data, who, id, wall_ms, out);
+            Request::Publish { room, key, data, when } => {
+                let publish = PublishFrame { room, key, data, when, id };
+                return self.on_publish(publish, who, wall_ms, out);
             }
+            // Needs no grant: what waits is the sender's own.
+            Request::Cancel { room, key } => return self.on_cancel((room, key), who, id, wall_ms, out),
             // Also while leaving: it asks whether anybody is here, and changes nothing.
             Request::Ping => {
                 out.frame(|buf| codec::ok_ping(buf, id));
@@ -330,8 +343,8 @@ impl Session {
                 forbid(out, &room, "sub", id);
                 return Todo::Nothing;
             }
-            Request::Subscribe { room, after, epoch } => {
-                Todo::Subscribe { room, after, epoch, id: id.map(Box::from) }
+            Request::Subscribe { room, after, epoch, watches } => {
+                Todo::Subscribe { room, after, epoch, watches, id: id.map(Box::from) }
             }
             Request::History { room, range, limit } => {
                 Todo::History { room, range, limit, id: id.map(Box::from) }
@@ -346,79 +359,6 @@ impl Session {
             return Todo::Nothing;
         }
         todo
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one frame")]
-    fn on_publish(
-        &mut self,
-        room: RoomId,
-        key: Option<Key>,
-        data: &RawValue,
-        who: &Known,
-        id: Option<&str>,
-        wall_ms: i64,
-        out: &mut impl Sink,
-    ) -> Todo {
-        if !who.grants.may_publish(&room) {
-            forbid(out, &room, "pub", id);
-            return Todo::Nothing;
-        }
-        // Behind the fence nothing may be stored before what has to be sent again (A5).
-        // After what is wrong for good: that has the same answer on the next connection.
-        if self.refuses() {
-            refuse(out, ErrorCode::NotSent, NOT_SENT, true, id);
-            return Todo::Nothing;
-        }
-        // Once, before the lane: its retries must carry the same key (A4).
-        let key = key.unwrap_or_else(|| {
-            self.minted += 1;
-            Key::mint(self.link.session, self.minted)
-        });
-        let publish = Publish {
-            link: Arc::clone(&self.link),
-            room,
-            sender: who.user.clone(),
-            key,
-            data: Bytes::copy_from_slice(data.get().as_bytes()),
-            id: id.map(Box::from),
-            // From the reading on: what waits in the lane uses it up too (A11).
-            not_after_ms: wall_ms.saturating_add(self.limits.not_after_ms),
-        };
-        // Counted before the lane has it: from here on it must have an outcome, whatever happens.
-        self.unanswered += 1;
-        self.unanswered_bytes = self.unanswered_bytes.saturating_add(cost(&publish));
-        Todo::Publish(publish)
-    }
-
-    /// The outcome of one of its publishes.
-    pub fn answered(&mut self, answered: &Answered, out: &mut impl Sink) {
-        let Answered { publish, outcome } = answered;
-        self.unanswered = self.unanswered.saturating_sub(1);
-        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(cost(publish));
-        // `bye` was said: a frame after it would be taken for one of the next connection.
-        if self.phase == SessionPhase::Left {
-            return;
-        }
-        let id = publish.id.as_deref();
-        // A minted key is of no use to the client: what begins with `~` is refused from it (A4).
-        let key = (!publish.key.is_minted()).then_some(&publish.key);
-        match outcome {
-            Outcome::Stored { seq, .. } | Outcome::Duplicate { seq } => {
-                out.frame(|buf| codec::ok_pub(buf, &publish.room, *seq, key, id));
-            }
-            Outcome::Conflict => {
-                refuse(
-                    out,
-                    ErrorCode::Conflict,
-                    "this key was used for other data; choose another",
-                    false,
-                    id,
-                );
-            }
-            Outcome::Refused { code, message } => refuse(out, *code, message, false, id),
-            Outcome::NotSent => refuse(out, ErrorCode::NotSent, NOT_SENT, true, id),
-            Outcome::Unknown => refuse(out, ErrorCode::Unavailable, UNKNOWN, true, id),
-        }
     }
 
     fn bad_frame(&mut self) {
@@ -454,16 +394,8 @@ impl Session {
     }
 }
 
-/// A publish is a frame, which has far fewer bytes than 4 GiB.
-fn cost(publish: &Publish) -> u32 {
-    u32::try_from(publish.cost()).unwrap_or(u32::MAX)
-}
-
 /// Milliseconds after which a token that could not be checked is worth another try.
 const UNCHECKED_AGAIN_MS: u64 = 1_000;
-
-const NOT_SENT: &str = "not stored, this connection is closing: come back and send it again";
-const UNKNOWN: &str = "no answer in time, it may be stored: come back and send it again with the same key";
 
 fn refuse(out: &mut impl Sink, code: ErrorCode, message: &str, retry: bool, id: Option<&str>) {
     let error = WireError { code, message: message.to_owned(), retry };

@@ -29,6 +29,8 @@ pub enum Todo {
         after: Option<Seq>,
         /// Epoch of `after`; one that could not be read differs from every epoch.
         epoch: Option<Result<Epoch, ()>>,
+        /// Also told who comes and goes.
+        watches: bool,
         /// The `id` to echo in the answer.
         id: RequestId,
     },

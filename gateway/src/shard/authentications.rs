@@ -29,6 +29,7 @@ use crate::fair_queue::FairQueue;
 use crate::limits::TooMany;
 use crate::limits::table::Seat;
 use crate::session::grants::Grants;
+use crate::session::info::UserInfo;
 use crate::session::machine::{Identity, NotIdentified};
 use crate::status::change;
 use crate::tick::{NEVER, tick_of, ticks};
@@ -217,12 +218,13 @@ impl Shard {
         if known {
             connection.deadlines.connect_by = NEVER;
             connection.deadlines.expires_at = expires_ms.map_or(NEVER, |at| tick_of(at, wall_ms, now));
-            let rooms: Vec<RoomId> = connection.joined_rooms().cloned().collect();
+            let rooms: Vec<(RoomId, bool)> =
+                connection.joined_rooms().map(|(room, watches)| (room.clone(), watches)).collect();
             for change in former.into_iter().chain(self.change(who, change::connected)) {
                 self.report(change);
             }
-            for room in rooms {
-                if let Some(change) = self.change(who, |about| change::joined(about, &room)) {
+            for (room, watches) in rooms {
+                if let Some(change) = self.change(who, |about| change::joined(about, &room, watches)) {
                     self.report(change);
                 }
             }
@@ -313,7 +315,7 @@ fn identity(result: Authenticated) -> Result<Identity, NotIdentified> {
 }
 
 fn known(reply: AuthenticateReply) -> Option<Identity> {
-    let AuthenticateReply { user, anonymous, token, expires_at_ms, grants } = reply;
+    let AuthenticateReply { user, anonymous, token, expires_at_ms, grants, info } = reply;
     let grants: WireGrants = grants.unwrap_or_default();
     Some(Identity {
         user: UserId::parse(&user).ok()?,
@@ -321,6 +323,7 @@ fn known(reply: AuthenticateReply) -> Option<Identity> {
         anonymous,
         token: (!token.is_empty()).then_some(token),
         expires_at_ms: (expires_at_ms != 0).then_some(expires_at_ms),
+        info: UserInfo::of(info),
     })
 }
 

@@ -44,15 +44,18 @@ pub struct SubscriptionEntry {
     pub id: Cell<RequestId>,
     /// Its `sub` is answered: only then presence is told, so that what is cancelled before costs nothing.
     pub joined: Cell<bool>,
+    /// It is also told who comes and goes.
+    pub watches: bool,
 }
 
 impl fmt::Debug for SubscriptionEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { view, sub, id: _, joined } = self;
+        let Self { view, sub, id: _, joined, watches } = self;
         f.debug_struct("SubscriptionEntry")
             .field("view", view)
             .field("sub", sub)
             .field("joined", joined)
+            .field("watches", watches)
             .finish()
     }
 }
@@ -221,10 +224,10 @@ impl Connection {
         }
     }
 
-    /// The rooms whose `sub` is answered.
-    pub fn joined_rooms(&self) -> impl Iterator<Item = &RoomId> {
+    /// The rooms whose `sub` is answered, and whether it watches them.
+    pub fn joined_rooms(&self) -> impl Iterator<Item = (&RoomId, bool)> {
         let joined = self.subscriptions.iter().filter(|(_, entry)| entry.joined.get());
-        joined.map(|(room, _)| room)
+        joined.map(|(room, entry)| (room, entry.watches))
     }
 
     /// Reads what the socket has. `None` = it has nothing for now.

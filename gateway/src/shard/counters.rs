@@ -58,7 +58,11 @@ impl Counters {
     /// A publish has its outcome.
     pub(super) fn outcome(&mut self, outcome: &Outcome) {
         match outcome {
-            Outcome::Stored { .. } | Outcome::Duplicate { .. } => self.completed += 1,
+            Outcome::Stored { .. }
+            | Outcome::Duplicate { .. }
+            | Outcome::Scheduled { .. }
+            | Outcome::Cancelled
+            | Outcome::TooLate => self.completed += 1,
             Outcome::Conflict | Outcome::Refused { .. } => self.rejected += 1,
             Outcome::NotSent => self.retries += 1,
             Outcome::Unknown => self.unknown += 1,

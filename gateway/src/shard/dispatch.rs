@@ -37,6 +37,8 @@ impl Shard {
             Order::Pushed { epoch, by, runs } => {
                 self.home(|home, now, ports| home.pushed(now, (epoch, by), &runs, ports));
             }
+            Order::Told(tellings) => self.views.tell(&mut self.connections, &tellings),
+            Order::Stale => self.views.all_stale(&mut self.connections),
             Order::BeginFullSet { generation } => self.reports.begin(generation),
             Order::FullSetEnded => self.reports.end(),
             Order::FlushReports => self.reports.finish(),
@@ -49,6 +51,9 @@ impl Shard {
     /// Pushes may have been missed.
     pub(super) fn missed(&mut self, before: Missed, now: Missed) {
         let all = before.resync != now.resync;
+        if all || before.told != now.told {
+            self.views.all_stale(&mut self.connections);
+        }
         self.home(|home, at, ports| home.missed(at, all, ports));
     }
 }

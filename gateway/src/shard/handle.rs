@@ -9,6 +9,7 @@ use sluice_proto::ids::Epoch;
 use tokio::sync::{mpsc, oneshot};
 
 use super::inbox::{Incoming, Order};
+use super::watchers::RoomTelling;
 use crate::address::{ShardIx, home_of};
 use crate::defaults::PUSHED_PER_ORDER;
 use crate::pushers::PusherId;
@@ -77,6 +78,17 @@ impl Shards {
                 drop(inbox.send(Incoming::Order(Order::Pushed { epoch, by, runs })).await);
             }
         }
+    }
+
+    /// Tells all shards who came into rooms and left them; says whether each of them had room for it. Never waits: this
+    /// is not worth holding messages up.
+    #[must_use]
+    pub fn tell(&self, tellings: &Arc<[RoomTelling]>) -> bool {
+        let told = |inbox: &mpsc::Sender<Incoming>| {
+            inbox.try_send(Incoming::Order(Order::Told(Arc::clone(tellings)))).is_ok()
+        };
+        // Each of them, also after the first that has none.
+        self.inboxes.iter().filter(|inbox| told(inbox)).count() == self.inboxes.len()
     }
 
     /// Gives each an order that it answers, and waits for all answers.

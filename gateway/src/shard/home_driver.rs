@@ -241,7 +241,8 @@ impl Shard {
                 }
             }
             Want::Joined(who, room) => {
-                if let Some(change) = self.change(who, |about| change::joined(about, &room)) {
+                let watches = self.views.joined(&mut self.connections, who, &room);
+                if let Some(change) = self.change(who, |about| change::joined(about, &room, watches)) {
                     self.report(change);
                 }
             }

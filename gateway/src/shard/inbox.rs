@@ -2,12 +2,14 @@
 //! Values only; [`super::handle`] and [`super::peers`] send them, the shard takes them.
 
 use std::net::TcpStream;
+use std::sync::Arc;
 
 use sluice_proto::grpc::RoomRun;
 use sluice_proto::ids::{Epoch, RoomId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::watchers::RoomTelling;
 use crate::address::Address;
 use crate::drain::pace::Pace;
 use crate::home::PageTo;
@@ -38,6 +40,10 @@ pub enum Order {
         /// The runs of the push.
         runs: Vec<RoomRun>,
     },
+    /// Pushed by a task: who came into rooms and left them, wherever somebody watches.
+    Told(Arc<[RoomTelling]>),
+    /// Redis had forgotten, and knows everything again: who watches may have missed something.
+    Stale,
     /// Tell the reporter everything, as this generation; until it is told no interest is removed.
     BeginFullSet {
         /// Names the full set.

@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use sluice_proto::grpc::StatusChange;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::Shard;
 use super::connection::Connection;
 use super::connections::Connections;
 use crate::defaults::{STATUS_ITEMS_MAX, STATUS_QUEUE_MAX};
 use crate::home::Home;
+use crate::session::info::UserInfo;
 use crate::status::{Report, change};
 
 /// Changes and the full set under way.
@@ -63,6 +64,7 @@ impl Reports {
                 | Report::FullSetPart(..)
                 | Report::FullSetEnd(_)
                 | Report::Lost
+                | Report::Mark(_)
                 | Report::End,
             )
             | None => {
@@ -70,6 +72,14 @@ impl Reports {
             }
         }
         self.more.notify_one();
+    }
+
+    /// Whoever waits for the answer hears when everything up to here is told, or that nobody will say so.
+    pub(super) fn mark(&mut self) -> oneshot::Receiver<()> {
+        let (told, answer) = oneshot::channel();
+        self.queue.push_back(Report::Mark(told));
+        self.more.notify_one();
+        answer
     }
 
     /// Everything is to be told, from the beginning.
@@ -164,9 +174,10 @@ fn tell(connection: &Connection, part: &mut Vec<StatusChange>) {
         session: connection.session.link().session,
         user: &identity.user,
         since_ms: connection.since_ms,
+        info: identity.info.as_ref().map_or("", UserInfo::as_str),
     };
     part.push(change::connected(&about));
-    part.extend(connection.joined_rooms().map(|room| change::joined(&about, room)));
+    part.extend(connection.joined_rooms().map(|(room, watches)| change::joined(&about, room, watches)));
 }
 
 #[cfg(test)]
@@ -202,7 +213,7 @@ mod tests {
                 Report::Changes(_) => 'c',
                 Report::FullSetPart(..) => 'p',
                 Report::FullSetEnd(_) => 'w',
-                Report::Lost | Report::End => '?',
+                Report::Lost | Report::Mark(_) | Report::End => '?',
             });
         }
         assert_eq!(kinds, "pcpcpcw");

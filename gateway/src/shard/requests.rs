@@ -11,6 +11,7 @@ use super::Shard;
 use crate::address::Address;
 use crate::defaults::ROOMS_PER_CONNECTION_MAX;
 use crate::limits::{Charge, OPENED_ROOM, OTHER_FRAME};
+use crate::session::info::UserInfo;
 use crate::session::todo::{RequestId, Todo};
 use crate::status::change;
 use crate::subscription::AlreadySubscribed;
@@ -27,7 +28,9 @@ impl Shard {
             Todo::Nothing => {}
             Todo::Authenticate { token } => self.authenticate(who, token),
             Todo::Publish(publish) => self.publish(publish),
-            Todo::Subscribe { room, after, epoch, id } => self.subscribe(who, room, after, epoch, id),
+            Todo::Subscribe { room, after, epoch, watches, id } => {
+                self.subscribe(who, room, (after, epoch), watches, id);
+            }
             Todo::Unsubscribe { room, id } => self.unsubscribe(who, &room, id),
             Todo::History { room, range, limit, id } => self.history(who, room, (range, limit), id),
             Todo::Presence { room, after, limit, id } => self.presence(who, room, (after, limit), id),
@@ -83,8 +86,8 @@ impl Shard {
         &mut self,
         who: Address,
         room: RoomId,
-        after: Option<Seq>,
-        epoch: Option<Result<Epoch, ()>>,
+        (after, epoch): (Option<Seq>, Option<Result<Epoch, ()>>),
+        watches: bool,
         id: RequestId,
     ) {
         let Some(connection) = self.connections.get(who) else { return };
@@ -99,7 +102,8 @@ impl Shard {
         }
         let epoch = epoch.map(|read| read.unwrap_or(NO_EPOCH));
         let echo = id.clone();
-        match self.views.subscribe(&mut self.connections, who, room.clone(), (after, epoch), id) {
+        let from = (after, epoch);
+        match self.views.subscribe(&mut self.connections, who, room.clone(), from, (watches, id)) {
             Ok(true) => self.charge_opened_room(who),
             Ok(false) => {}
             Err(AlreadySubscribed) => {
@@ -147,6 +151,7 @@ impl Shard {
             session: connection.session.link().session,
             user: &identity.user,
             since_ms: connection.since_ms,
+            info: identity.info.as_ref().map_or("", UserInfo::as_str),
         };
         Some(change(&about))
     }

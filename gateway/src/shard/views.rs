@@ -13,6 +13,7 @@ use sluice_proto::wire::codec;
 
 use super::connection::SubscriptionEntry;
 use super::connections::Connections;
+use super::watchers::{RoomTelling, Watchers};
 use crate::address::Address;
 use crate::defaults::ROOMS_PER_TURN;
 use crate::room::limits::ViewLimits;
@@ -55,6 +56,7 @@ pub struct Views {
     wants: Vec<Want>,
     /// Views by the time they want to be looked at; an entry that is no longer true is passed over.
     due: BinaryHeap<Reverse<(Ms, u32)>>,
+    watchers: Watchers,
     /// How many subscriptions there are.
     pub subscriptions: usize,
 }
@@ -78,6 +80,7 @@ impl Views {
             number: 0,
             wants: Vec::new(),
             due: BinaryHeap::new(),
+            watchers: Watchers::default(),
             subscriptions: 0,
         }
     }
@@ -97,7 +100,7 @@ impl Views {
         who: Address,
         room: RoomId,
         (after, epoch): (Option<Seq>, Option<Epoch>),
-        id: RequestId,
+        (watches, id): (bool, RequestId),
     ) -> Result<bool, AlreadySubscribed> {
         // Gone within this very turn: nobody is left to be told that it was a second time.
         let Some(connection) = connections.get(who) else { return Ok(false) };
@@ -120,7 +123,8 @@ impl Views {
         let sub = room_view.view.sub(who.slot, after, epoch, &mut ports);
         // The name as the room has it: one copy for all.
         let room = room_view.room.clone();
-        let entry = SubscriptionEntry { view: key, sub, id: Cell::new(id), joined: Cell::new(false) };
+        let (id, joined) = (Cell::new(id), Cell::new(false));
+        let entry = SubscriptionEntry { view: key, sub, id, joined, watches };
         if let Some(connection) = connections.get(who)
             && connection.subscriptions.insert(room, entry).is_ok()
         {
@@ -133,7 +137,7 @@ impl Views {
     /// A subscription ends: whether it had been answered; `None` = there was none.
     pub fn unsubscribe(&mut self, connections: &mut Connections, who: Address, room: &str) -> Option<bool> {
         let entry = connections.get(who)?.subscriptions.remove(room)?;
-        let was_last = self.leave(connections, &entry, Some(who));
+        let was_last = self.leave(connections, &entry, who, Some(who));
         if let Some(connection) = connections.get(who) {
             connection.subs_pending -= u16::from(!entry.joined.get());
             // Until the home says that nothing of it is left to be done.
@@ -142,15 +146,19 @@ impl Views {
         Some(entry.joined.get())
     }
 
-    /// A subscription that was taken out of its connection's table leaves its view: whether it was the last one
-    /// there. `by` is who is to be told when that is carried out.
+    /// A subscription of `who` that was taken out of its connection's table leaves its view: whether it was the last
+    /// one there. `by` is who is to be told when that is carried out.
     pub fn leave(
         &mut self,
         connections: &mut Connections,
         entry: &SubscriptionEntry,
+        who: Address,
         by: Option<Address>,
     ) -> bool {
         self.subscriptions -= 1;
+        if entry.watches {
+            self.watchers.remove(entry.view, who.slot);
+        }
         let Some((room_view, mut ports)) = self.lend(connections, entry.view) else { return false };
         ports.by = by;
         let was_last = room_view.view.unsub(entry.sub, &mut ports);
@@ -164,6 +172,34 @@ impl Views {
             }
         }
         was_last
+    }
+
+    /// The `sub` of a connection is answered: whether it watches the room, which begins with this.
+    pub fn joined(&mut self, connections: &mut Connections, who: Address, room: &RoomId) -> bool {
+        let Some(view) = watched_view(connections, who, room) else { return false };
+        self.watchers.add(view, room, who.slot);
+        true
+    }
+
+    /// A connection asks who is in a room: whether it watches it. From here on it is told again.
+    pub fn asked(&mut self, connections: &mut Connections, who: Address, room: &RoomId) -> bool {
+        let Some(view) = watched_view(connections, who, room) else { return false };
+        self.watchers.asked(view, who.slot);
+        true
+    }
+
+    /// Tells the watchers of rooms what happened there.
+    pub fn tell(&mut self, connections: &mut Connections, tellings: &[RoomTelling]) {
+        for telling in tellings {
+            if let Some(view) = self.by_room.get(telling.room()).copied() {
+                self.watchers.tell(connections, view, telling);
+            }
+        }
+    }
+
+    /// All who watch anything may have missed something.
+    pub fn all_stale(&mut self, connections: &mut Connections) {
+        self.watchers.all_stale(connections);
     }
 
     /// The next messages of a room from its home.
@@ -274,6 +310,12 @@ impl Views {
             self.due.push(Reverse((next, key)));
         }
     }
+}
+
+/// The view of a room that a connection watches.
+fn watched_view(connections: &mut Connections, who: Address, room: &RoomId) -> Option<u32> {
+    let entry = connections.get(who)?.subscriptions.get(room.as_str())?;
+    (entry.watches && entry.joined.get()).then_some(entry.view)
 }
 
 /// What one view acts upon during one event.

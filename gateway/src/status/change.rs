@@ -12,6 +12,8 @@ pub struct About<'a> {
     pub user: &'a UserId,
     /// Since when, milliseconds since 1970.
     pub since_ms: i64,
+    /// What the token says of the user, as JSON; empty = nothing.
+    pub info: &'a str,
 }
 
 impl About<'_> {
@@ -23,6 +25,7 @@ impl About<'_> {
             room: room.to_owned(),
             since_ms: self.since_ms,
             goodbye,
+            ..StatusChange::default()
         }
     }
 }
@@ -30,7 +33,8 @@ impl About<'_> {
 /// The connection began.
 #[must_use]
 pub fn connected(about: &About<'_>) -> StatusChange {
-    about.change(ChangeKind::Connected, "", false)
+    let change = about.change(ChangeKind::Connected, "", false);
+    StatusChange { info: about.info.to_owned(), ..change }
 }
 
 /// It has left; `goodbye` = for good, the client said so.
@@ -46,10 +50,10 @@ pub fn disconnected_by_change(about: &About<'_>) -> StatusChange {
     disconnected(about, true)
 }
 
-/// It subscribed to a room.
+/// It subscribed to a room; `watches`: and is told who comes and goes.
 #[must_use]
-pub fn joined(about: &About<'_>, room: &RoomId) -> StatusChange {
-    about.change(ChangeKind::Joined, room.as_str(), false)
+pub fn joined(about: &About<'_>, room: &RoomId, watches: bool) -> StatusChange {
+    StatusChange { watches, ..about.change(ChangeKind::Joined, room.as_str(), false) }
 }
 
 /// It left a room.

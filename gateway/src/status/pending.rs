@@ -1,7 +1,11 @@
 //! Changes not told yet, the newest of each kind and place: what waits is bounded by what there is. Pure.
 
+use std::collections::VecDeque;
+
 use sluice_proto::grpc::StatusChange;
 use sluice_service::batcher::{Bounds, Merged};
+
+use tokio::sync::oneshot;
 
 use crate::defaults::{STATUS_BYTES_MAX, STATUS_ITEMS_MAX, STATUS_QUEUE_MAX};
 
@@ -33,6 +37,10 @@ pub(super) struct PendingChanges {
     pub(super) queue: Merged<ChangeKey, StatusChange>,
     /// Too many changes: a full set has to tell.
     pub(super) lost: bool,
+    /// Changes told so far.
+    told: u64,
+    /// Who waits until so many are told.
+    marks: VecDeque<(u64, oneshot::Sender<()>)>,
 }
 
 impl PendingChanges {
@@ -43,9 +51,11 @@ impl PendingChanges {
             queue_items_max: STATUS_QUEUE_MAX,
             queue_bytes_max: usize::MAX,
         };
-        let cost =
-            |change: &StatusChange| 32 + change.connection.len() + change.user.len() + change.room.len();
-        Self { queue: Merged::new(bounds, cost), lost: false }
+        let cost = |change: &StatusChange| {
+            let StatusChange { connection, user, room, info, .. } = change;
+            32 + connection.len() + user.len() + room.len() + info.len()
+        };
+        Self { queue: Merged::new(bounds, cost), lost: false, told: 0, marks: VecDeque::new() }
     }
 
     pub(super) fn add(&mut self, changes: Vec<StatusChange>) {
@@ -57,6 +67,34 @@ impl PendingChanges {
 
     pub(super) fn take(&mut self) -> Option<Vec<(ChangeKey, StatusChange)>> {
         self.queue.take()
+    }
+
+    /// Who waits is answered when all that waits now is told.
+    pub(super) fn mark(&mut self, told: oneshot::Sender<()>) {
+        self.marks.push_back((self.told + self.queue.len() as u64, told));
+        self.answer();
+    }
+
+    /// A batch of so many changes is told.
+    pub(super) fn done(&mut self, changes: usize) {
+        self.queue.done();
+        self.told += changes as u64;
+        self.answer();
+    }
+
+    /// Nothing that waits is told any more, as everything is told anew.
+    pub(super) fn clear(&mut self) {
+        self.queue.clear();
+        self.answer();
+    }
+
+    fn answer(&mut self) {
+        // Changes that merged are fewer than they were counted: an empty queue has told everything.
+        let all = self.queue.is_empty();
+        while let Some((_, told)) = self.marks.pop_front_if(|(at, _)| all || *at <= self.told) {
+            // Whoever waited may have gone.
+            let _ = told.send(());
+        }
     }
 
     pub(super) fn failed(&mut self, batch: Vec<(ChangeKey, StatusChange)>) {
@@ -101,24 +139,49 @@ mod tests {
         if arrives {
             batch.iter().for_each(|(_, change)| apply(redis, change));
         }
-        if arrives && answered { pending.queue.done() } else { pending.failed(batch) }
+        if arrives && answered { pending.done(batch.len()) } else { pending.failed(batch) }
     }
 
     #[test]
     fn who_left_is_told_so_whatever_came_between() {
         let user = UserId::parse("ann").unwrap();
-        let about = About { session: SessionId(1), user: &user, since_ms: 5 };
+        let about = About { session: SessionId(1), user: &user, since_ms: 5, info: "" };
         let (mut pending, mut redis) = (PendingChanges::new(), There::new());
-        pending.add(vec![joined(&about, &room(1))]);
+        pending.add(vec![joined(&about, &room(1), false)]);
         told(&mut pending, &mut redis, true, true);
         assert_eq!(redis.len(), 1);
         pending.add(vec![
             left(&about, &room(1), false),
-            joined(&about, &room(1)),
+            joined(&about, &room(1), false),
             left(&about, &room(1), false),
         ]);
         told(&mut pending, &mut redis, true, true);
         assert!(redis.is_empty());
+    }
+
+    #[test]
+    fn a_mark_is_answered_when_what_was_before_it_is_told() {
+        let user = UserId::parse("ann").unwrap();
+        let about = About { session: SessionId(1), user: &user, since_ms: 5, info: "" };
+        let (mut pending, mut redis) = (PendingChanges::new(), There::new());
+        let mark = |pending: &mut PendingChanges| {
+            let (told, answered) = oneshot::channel();
+            pending.mark(told);
+            answered
+        };
+        assert!(mark(&mut pending).try_recv().is_ok(), "nothing waits");
+        pending.add(vec![joined(&about, &room(1), true)]);
+        let mut first = mark(&mut pending);
+        told(&mut pending, &mut redis, true, false);
+        assert!(first.try_recv().is_err(), "it may not have arrived");
+        pending.add(vec![left(&about, &room(1), false), joined(&about, &room(2), true)]);
+        let mut second = mark(&mut pending);
+        told(&mut pending, &mut redis, true, true);
+        assert!(first.try_recv().is_ok() && second.try_recv().is_ok());
+        pending.add(vec![joined(&about, &room(3), true)]);
+        let mut third = mark(&mut pending);
+        pending.clear();
+        assert!(third.try_recv().is_ok(), "nobody waits for what is not told any more");
     }
 
     proptest! {
@@ -131,9 +194,10 @@ mod tests {
             let (mut pending, mut redis, mut real) = (PendingChanges::new(), There::new(), There::new());
             for (step, connection, user, number) in steps {
                 let user = UserId::parse(&format!("user{user}")).unwrap();
-                let about = About { session: SessionId(u64::from(connection).into()), user: &user, since_ms: 1 };
+                let session = SessionId(u64::from(connection).into());
+                let about = About { session, user: &user, since_ms: 1, info: "" };
                 let change = match step {
-                    0..=2 => joined(&about, &room(number)),
+                    0..=2 => joined(&about, &room(number), false),
                     3 | 4 => left(&about, &room(number), false),
                     5 => {
                         // A part holds what is true now and overtakes what waits here.

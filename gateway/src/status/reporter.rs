@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Report;
 use super::pending::PendingChanges;
-use crate::defaults::{CALL_WITHIN, FULL_SET_EVERY, STATUS_AGAIN, STATUS_EVERY};
+use crate::defaults::{CALL_WITHIN, FULL_SET_EVERY, STALE_AFTER, STATUS_AGAIN, STATUS_EVERY};
 use crate::shard::handle::Shards;
 use crate::shard::inbox::Order;
 use crate::shard::shared::Shared;
@@ -29,6 +29,8 @@ pub struct Reporter {
     /// A full set is being told; shards that have not told all of theirs.
     shards_left: Option<usize>,
     full_at: Instant,
+    /// Redis forgot: when whoever watches a room is told to ask again.
+    stale_at: Option<Instant>,
     /// The marker at the last full set; 0 = none seen yet.
     marker: u64,
     report_at: Instant,
@@ -64,6 +66,7 @@ impl Reporter {
             generation: u64::try_from(sluice_service::clock::Clock::system().now_ms()).unwrap_or(0),
             shards_left: None,
             full_at: now + FULL_SET_EVERY,
+            stale_at: None,
             marker: 0,
             report_at: now + STATUS_EVERY,
             until,
@@ -87,7 +90,7 @@ impl Reporter {
                     if changed.is_ok() {
                         // Under a new id nothing of what was told holds.
                         // Everything is told anew by the full set; under the old id it would be reaped as another's (C2).
-                        self.pending.queue.clear();
+                        self.pending.clear();
                         self.shards_left = None;
                         self.begin_full_set(&shards).await;
                     }
@@ -99,10 +102,15 @@ impl Reporter {
                     if former != 0 && former != seen && !seeded::is(Bug::RedisNotHealed) {
                         tracing::info!("Redis started anew or lost what it knew: it is told everything again.");
                         self.shards_left = None;
+                        self.stale_at = Some(Instant::now() + STALE_AFTER);
                         self.begin_full_set(&shards).await;
                     }
                 }
                 Some(told) = self.inbox.recv() => self.on_report(told).await,
+                () = sleep_until(self.stale_at.unwrap_or(self.full_at)), if self.stale_at.is_some() => {
+                    self.stale_at = None;
+                    shards.send_all(|| Order::Stale).await;
+                }
                 () = sleep_until(self.full_at) => self.begin_full_set(&shards).await,
                 () = sleep_until(next) => {
                     self.report_at = Instant::now() + STATUS_EVERY;
@@ -138,6 +146,7 @@ impl Reporter {
                 }
             }
             Report::Lost => self.pending.lost = true,
+            Report::Mark(told) => self.pending.mark(told),
             // Of a full set that was given up.
             Report::FullSetPart(..) | Report::FullSetEnd(_) => {}
             Report::End => debug_assert!(false, "asked for in the flush only"),
@@ -190,7 +199,7 @@ impl Reporter {
         let changes = batch.iter().map(|(_, change)| change.clone()).collect();
         let told = self.report(changes, None, within).await;
         if told {
-            self.pending.queue.done();
+            self.pending.done(batch.len());
         } else {
             self.pending.failed(batch);
         }
@@ -272,7 +281,8 @@ impl Reporter {
             match self.inbox.recv().await {
                 Some(Report::Changes(changes)) => self.pending.add(changes),
                 Some(Report::End) => left -= 1,
-                Some(Report::FullSetPart(..) | Report::FullSetEnd(_) | Report::Lost) => {}
+                // Nobody asks any more who is there.
+                Some(Report::FullSetPart(..) | Report::FullSetEnd(_) | Report::Lost | Report::Mark(_)) => {}
                 None => return,
             }
         }

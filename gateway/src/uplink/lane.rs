@@ -5,13 +5,14 @@
 //! before the batch in flight is resolved; a retry is the same batch less what has its answer; the fence
 //! is looked at when a batch is formed, also for connections that are closed already.
 
+mod exchange;
 mod queue;
 
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use sluice_proto::ROOM_LOCKED;
-use sluice_proto::grpc::{self, PublishItem, PublishReply, PublishRequest, PublishResult};
+use sluice_proto::grpc::{self, PublishReply, PublishRequest, PublishResult};
 use sluice_proto::ids::Key;
 use sluice_proto::wire::ErrorCode;
 
@@ -191,9 +192,9 @@ impl<R: Rules> Lane<R> {
         }
         let Some(mut flight) = self.flight.take() else { return };
         let results = match reply {
-            Ok(reply) if reply.results.len() == flight.items.len() => reply.results,
             // A reply of another shape says nothing about any item.
-            Ok(_) | Err(CallFailed::Unknown) => vec![PublishResult::default(); flight.items.len()],
+            Ok(reply) => exchange::results(reply, flight.publishes()).unwrap_or_else(|| flight.all_unknown()),
+            Err(CallFailed::Unknown) => flight.all_unknown(),
             Err(CallFailed::NotSent) => {
                 let outcome = grpc::Outcome::NotStored.into();
                 vec![PublishResult { outcome, ..PublishResult::default() }; flight.items.len()]
@@ -270,14 +271,16 @@ impl<R: Rules> Lane<R> {
 }
 
 impl Flight {
+    fn publishes(&self) -> impl Iterator<Item = &Publish> + Clone {
+        self.items.iter().map(|item| &item.publish)
+    }
+
     fn request(&self) -> PublishRequest {
-        let items = self.items.iter().map(|item| PublishItem {
-            room: item.publish.room.as_str().to_owned(),
-            sender: item.publish.sender.as_str().to_owned(),
-            key: item.publish.key.as_str().to_owned(),
-            data: item.publish.data.clone(),
-        });
-        PublishRequest { items: items.collect(), not_after_ms: self.not_after_ms }
+        exchange::request(self.publishes(), self.not_after_ms)
+    }
+
+    fn all_unknown(&self) -> Vec<PublishResult> {
+        vec![PublishResult::default(); self.items.len()]
     }
 }
 
@@ -287,6 +290,9 @@ fn judge(item: &mut FlightItem, result: PublishResult) -> Option<Outcome> {
         grpc::Outcome::Stored => Some(Outcome::Stored { seq: result.seq, at_ms: result.at_ms }),
         grpc::Outcome::Duplicate => Some(Outcome::Duplicate { seq: result.seq }),
         grpc::Outcome::Conflict => Some(Outcome::Conflict),
+        grpc::Outcome::Scheduled => Some(Outcome::Scheduled { due_ms: result.due_ms }),
+        grpc::Outcome::Cancelled => Some(Outcome::Cancelled),
+        grpc::Outcome::TooLate => Some(Outcome::TooLate),
         // The refusal speaks for this try; a former one may have stored it.
         grpc::Outcome::Refused if item.unknown => Some(Outcome::Unknown),
         grpc::Outcome::Refused => {

@@ -15,6 +15,7 @@ mod logic;
 mod one_order;
 #[cfg(feature = "servers")]
 mod prefix;
+mod presence;
 mod process;
 mod rig;
 mod standby;

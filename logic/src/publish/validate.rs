@@ -2,12 +2,13 @@
 //! before, and two instances that judge differently would reorder a sender. What a gateway hands over is taken for
 //! input: whoever reaches this port can put a text into the frames of every subscriber.
 
-use sluice_proto::grpc::{PublishItem, PublishRequest};
+use sluice_proto::grpc::delayed_item::When;
+use sluice_proto::grpc::{DelayedItem, PublishItem, PublishRequest};
 use sluice_proto::ids::{InvalidName, Key, RoomId, UserId};
 use sluice_proto::json;
-use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, DATA_BYTES_MAX};
+use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, DATA_BYTES_MAX, DELAY_MS_MAX};
 use sluice_proto::wire::ErrorCode;
-use sluice_store::{NewMessage, hash_of};
+use sluice_store::{self as store, Due, NewMessage, hash_of};
 
 /// Why an item can never be stored; `code` and `message` go to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,10 +42,12 @@ pub enum InvalidCall {
 /// Checks what concerns the call as a whole, so that it fits into one commit group.
 pub fn call(request: &PublishRequest) -> Result<(), InvalidCall> {
     // Refused, not cut: the rest would be another group (A6).
-    if request.items.len() > BATCH_ITEMS_MAX {
-        return Err(InvalidCall::Items(request.items.len()));
+    let items = request.items.len() + request.delayed.len();
+    if items > BATCH_ITEMS_MAX {
+        return Err(InvalidCall::Items(items));
     }
-    let bytes = request.items.iter().map(|item| item.data.len()).sum();
+    let delayed = request.delayed.iter().filter_map(|delayed| delayed.item.as_ref());
+    let bytes = request.items.iter().chain(delayed).map(|item| item.data.len()).sum();
     if bytes > BATCH_BYTES_MAX {
         return Err(InvalidCall::Bytes(bytes));
     }
@@ -79,6 +82,28 @@ pub fn item(item: PublishItem) -> Result<NewMessage, InvalidItem> {
     })?;
     let hash = hash_of(&item.data);
     Ok(NewMessage { room, sender, key, hash, data: item.data })
+}
+
+/// The latest time that a message may be delayed to: the end of the year 9999, as far as stores count.
+const DUE_MS_MAX: i64 = 253_402_300_799_000;
+
+/// Checks one item that is for later, or takes one back. How far ahead of now its time is was judged by whoever read it.
+pub fn delayed(delayed: DelayedItem) -> Result<store::DelayedItem, InvalidItem> {
+    let bad = |message: &str| InvalidItem { code: ErrorCode::BadRequest, message: message.into() };
+    let Some(input) = delayed.item else { return Err(bad("item is missing")) };
+    let due = match delayed.when {
+        Some(When::DueMs(ms)) if (0..=DUE_MS_MAX).contains(&ms) => Due::At(ms),
+        Some(When::DelayMs(ms)) if u64::try_from(ms).is_ok_and(|ms| ms <= DELAY_MS_MAX) => Due::In(ms),
+        Some(When::DueMs(_) | When::DelayMs(_)) => return Err(bad("the time is out of range")),
+        Some(When::Cancel(true)) => {
+            let room = RoomId::parse(&input.room)?;
+            let (sender, key) = (UserId::parse(&input.sender)?, Key::parse(&input.key)?);
+            return Ok(store::DelayedItem::Cancel { room, sender, key });
+        }
+        // A kind that a later version has.
+        Some(When::Cancel(false)) | None => return Err(bad("the time is missing")),
+    };
+    Ok(store::DelayedItem::Schedule { message: item(input)?, due })
 }
 
 #[cfg(test)]
@@ -129,11 +154,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_later_is_judged_like_what_is_for_now() {
+        let judge = |data: &'static str, when| {
+            delayed(DelayedItem { item: Some(input("a", "k", data)), when }).map_err(|refused| refused.code)
+        };
+        for when in [When::DueMs(0), When::DueMs(DUE_MS_MAX), When::DelayMs(0), When::DelayMs(2_592_000_000)]
+        {
+            assert!(judge("1", Some(when)).is_ok(), "{when:?}");
+            assert_eq!(judge("1}", Some(when)), Err(ErrorCode::BadRequest));
+        }
+        for when in
+            [When::DueMs(-1), When::DueMs(DUE_MS_MAX + 1), When::DelayMs(-1), When::DelayMs(2_592_000_001)]
+        {
+            assert_eq!(judge("1", Some(when)), Err(ErrorCode::BadRequest), "{when:?}");
+        }
+        assert!(matches!(judge("", Some(When::Cancel(true))), Ok(store::DelayedItem::Cancel { .. })));
+        assert_eq!(judge("1", None), Err(ErrorCode::BadRequest));
+        assert!(delayed(DelayedItem::default()).is_err());
+    }
+
+    #[test]
     fn calls_fit_into_one_group() {
         let many = |items: usize, bytes: usize| PublishRequest {
             items: vec![input("a", "k", vec![b'1'; bytes]); items],
             not_after_ms: 1,
+            delayed: Vec::new(),
         };
+        let later = |items: usize| {
+            let item = DelayedItem { item: Some(input("a", "k", vec![b'1'; 4096])), when: None };
+            PublishRequest { delayed: vec![item; items], ..many(128, 4096) }
+        };
+        assert_eq!(call(&later(128)), Ok(()));
+        assert_eq!(call(&later(129)), Err(InvalidCall::Items(BATCH_ITEMS_MAX + 1)));
         assert_eq!(call(&many(BATCH_ITEMS_MAX, 4096)), Ok(()));
         assert_eq!(call(&many(BATCH_ITEMS_MAX + 1, 1)), Err(InvalidCall::Items(BATCH_ITEMS_MAX + 1)));
         assert_eq!(call(&many(17, 65_536)), Err(InvalidCall::Bytes(17 * 65_536)));

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_store::{
-    Committed, Heads, NewMessage, NoteId, Outcome, Pages, Range, Retention, Row, StaleNote, Store,
-    StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, NewMessage, NoteId, Outcome, Pages, Range,
+    Retention, Row, StaleNote, Store, StoreError, Trimmed,
 };
 use tokio::sync::watch;
 
@@ -197,6 +197,44 @@ impl Store for Faulty {
         let memory = self.memory.lock().unwrap();
         let locked = |room: &&RoomId| memory.locked.iter().any(|locked| locked == room.as_str());
         Ok(rooms.iter().filter(locked).cloned().collect())
+    }
+
+    /// Everything waits for ever, and everything can be cancelled.
+    async fn delay(
+        &self,
+        _lane: u8,
+        _not_after_ms: i64,
+        items: Vec<DelayedItem>,
+    ) -> Result<Vec<DelayedOutcome>, StoreError> {
+        let now_ms = self.now_ms.load(Ordering::SeqCst);
+        let fault = self.memory.lock().unwrap().script.pop_front().unwrap_or(Fault::Pass);
+        match fault {
+            Fault::Unreachable => return Err(StoreError::Unreachable("scripted".into())),
+            Fault::Unknown { .. } => return Err(StoreError::Unknown("scripted".into())),
+            Fault::Pass | Fault::Epoch(_) => {}
+        }
+        let is_poison = |item: &DelayedItem| matches!(item, DelayedItem::Schedule { message, .. } if &message.data[..] == POISON.as_bytes());
+        if items.iter().any(is_poison) {
+            return Err(StoreError::Poison { sqlstate: "54000".into(), message: "scripted".into() });
+        }
+        let outcome = |item: DelayedItem| match item {
+            DelayedItem::Schedule { due: Due::At(due_ms), .. } => DelayedOutcome::Waits { due_ms },
+            DelayedItem::Schedule { due: Due::In(ms), .. } => DelayedOutcome::Waits { due_ms: now_ms + ms },
+            DelayedItem::Cancel { .. } => DelayedOutcome::Cancelled,
+        };
+        Ok(items.into_iter().map(outcome).collect())
+    }
+
+    async fn next_due(&self, _lanes: &[u8]) -> Result<Option<Duration>, StoreError> {
+        Ok(None)
+    }
+
+    async fn fire_due(&self, _lane: u8, _limit: usize) -> Result<Fired, StoreError> {
+        Ok(Fired { epoch: EPOCH, taken: 0, conflicts: 0, runs: Vec::new(), note: None })
+    }
+
+    async fn forget_cancelled(&self, _older_than: Duration, _limit: usize) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
     async fn noted(&self, _notes: &[NoteId]) -> Result<(), StoreError> {

@@ -7,12 +7,14 @@
     reason = "tests"
 )]
 
+mod delayed;
 mod fake;
 mod missed;
 #[cfg(feature = "servers")]
 mod outage;
 #[cfg(feature = "servers")]
 mod password;
+mod presence;
 #[cfg(feature = "servers")]
 mod process;
 mod publish;

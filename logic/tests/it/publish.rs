@@ -111,7 +111,8 @@ async fn a_call_above_the_bounds_of_a_group_is_refused_as_a_whole() {
     let items = (0..257).map(|n| item("news", "ann", &n.to_string(), "1")).collect();
     let error = caller.publish(call(items)).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::InvalidArgument);
-    let timeless = PublishRequest { items: vec![item("news", "ann", "k", "1")], not_after_ms: 0 };
+    let timeless =
+        PublishRequest { items: vec![item("news", "ann", "k", "1")], not_after_ms: 0, delayed: Vec::new() };
     assert_eq!(caller.publish(timeless).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     assert!(faked.store.groups().is_empty());
 }
@@ -221,8 +222,11 @@ async fn what_waits_past_its_deadline_is_never_executed() {
 async fn past_not_after_nothing_is_stored() {
     let faked = faked().await;
     let caller = faked.rig.caller().await;
-    let until =
-        |not_after_ms, key: &str| PublishRequest { items: vec![item("news", key, key, "1")], not_after_ms };
+    let until = |not_after_ms, key: &str| PublishRequest {
+        items: vec![item("news", key, key, "1")],
+        not_after_ms,
+        delayed: Vec::new(),
+    };
     // By logic's own clock: not even asked.
     faked.clock.set_ms(NOW_MS + 500);
     assert_eq!(outcomes(&publish(&caller, until(NOW_MS + 499, "k1")).await), [NotStored]);

@@ -49,7 +49,7 @@ async fn real(config: Config) -> Rig {
 }
 
 fn call(items: Vec<sluice_proto::grpc::PublishItem>) -> PublishRequest {
-    PublishRequest { items, not_after_ms: Clock::system().now_ms() + 60_000 }
+    PublishRequest { items, not_after_ms: Clock::system().now_ms() + 60_000, delayed: Vec::new() }
 }
 
 fn presence(cluster: &Cluster) -> RedisPresence {
@@ -163,7 +163,7 @@ async fn reporting(caller: &mut Caller) {
         user: "ann".into(),
         room: room.into(),
         since_ms: 5,
-        goodbye: false,
+        ..StatusChange::default()
     };
     let report = |changes, full| StatusRequest {
         instance: "gateway-a-1".into(),

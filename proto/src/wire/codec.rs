@@ -7,7 +7,7 @@ mod request;
 use serde::Serialize;
 
 pub use self::decode::decode;
-pub use self::request::{Decoded, HistoryRange, Refused, Request};
+pub use self::request::{Decoded, HistoryRange, Refused, Request, When};
 use super::{Bye, Drain, Welcome, WireError};
 use crate::grpc::Message;
 use crate::ids::{Epoch, Key, RoomId, Seq};
@@ -80,6 +80,30 @@ pub fn ok_pub(out: &mut Vec<u8>, room: &RoomId, seq: Seq, key: Option<&Key>, id:
     out.push(b'}');
 }
 
+/// `{"ok":"pub",…}` of a publish that waits until `due_ms`; the key also when it was minted: to cancel it, it is needed.
+pub fn ok_pub_due(out: &mut Vec<u8>, room: &RoomId, due_ms: i64, key: &Key, id: Option<&str>) {
+    out.extend_from_slice(b"{\"ok\":\"pub\",\"room\":");
+    push_json(out, room.as_str());
+    out.extend_from_slice(b",\"due\":");
+    push_json(out, &due_ms);
+    out.extend_from_slice(b",\"key\":");
+    push_json(out, key.as_str());
+    push_id(out, id);
+    out.push(b'}');
+}
+
+/// `{"ok":"cancel",…}`
+pub fn ok_cancel(out: &mut Vec<u8>, room: &RoomId, key: &Key, cancelled: bool, id: Option<&str>) {
+    out.extend_from_slice(b"{\"ok\":\"cancel\",\"room\":");
+    push_json(out, room.as_str());
+    out.extend_from_slice(b",\"key\":");
+    push_json(out, key.as_str());
+    out.extend_from_slice(b",\"cancelled\":");
+    out.extend_from_slice(if cancelled { b"true" } else { b"false" });
+    push_id(out, id);
+    out.push(b'}');
+}
+
 /// `{"ok":"unsub",…}`
 pub fn ok_unsub(out: &mut Vec<u8>, room: &RoomId, id: Option<&str>) {
     out.extend_from_slice(b"{\"ok\":\"unsub\",\"room\":");
@@ -131,6 +155,9 @@ pub struct PresentUser {
     pub connections: u32,
     /// Since when, milliseconds since 1970.
     pub since: i64,
+    /// What a token of the user says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<serde_json::Value>,
 }
 
 /// The fields of an answer to `presence`.
@@ -161,6 +188,39 @@ pub fn ok_presence(out: &mut Vec<u8>, room: &RoomId, page: &PresentPage, id: Opt
     }
     push_id(out, id);
     out.push(b'}');
+}
+
+/// `{"join":…}`: a user came into a room that is watched. `info` is JSON, and nothing when it is empty.
+pub fn join(out: &mut Vec<u8>, room: &RoomId, user: &str, at_ms: i64, info: &str) {
+    out.extend_from_slice(b"{\"join\":");
+    push_change(out, room, user, at_ms);
+    if !info.is_empty() {
+        out.extend_from_slice(b",\"info\":");
+        out.extend_from_slice(info.as_bytes());
+    }
+    out.push(b'}');
+}
+
+/// `{"leave":…}`: a user left a room that is watched.
+pub fn leave(out: &mut Vec<u8>, room: &RoomId, user: &str, at_ms: i64) {
+    out.extend_from_slice(b"{\"leave\":");
+    push_change(out, room, user, at_ms);
+    out.push(b'}');
+}
+
+/// `{"stale":…}`: joins and leaves of the room may have been missed.
+pub fn stale(out: &mut Vec<u8>, room: &RoomId) {
+    out.extend_from_slice(b"{\"stale\":");
+    push_json(out, room.as_str());
+    out.push(b'}');
+}
+
+fn push_change(out: &mut Vec<u8>, room: &RoomId, user: &str, at_ms: i64) {
+    push_json(out, room.as_str());
+    out.extend_from_slice(b",\"user\":");
+    push_json(out, user);
+    out.extend_from_slice(b",\"at\":");
+    push_json(out, &at_ms);
 }
 
 /// `{"msg":…}`: the data stays the bytes that were published; the key only when a client chose it.
@@ -248,8 +308,24 @@ mod tests {
     }
 
     #[test]
+    fn a_delayed_publish_is_answered_with_what_cancels_it() {
+        let (room, key) = (RoomId::parse("r\"").expect("valid"), Key::parse("~0/1").expect("valid"));
+        let read = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            serde_json::from_slice::<serde_json::Value>(&out).expect("JSON")
+        };
+        let due = read(&|out| ok_pub_due(out, &room, 7, &key, Some("1")));
+        assert_eq!(due, serde_json::json!({"ok": "pub", "room": "r\"", "due": 7, "key": "~0/1", "id": 1}));
+        let cancel = read(&|out| ok_cancel(out, &room, &key, true, None));
+        assert_eq!(cancel["cancelled"], true);
+        let too_late = read(&|out| ok_cancel(out, &room, &key, false, None));
+        assert_eq!((&too_late["ok"], &too_late["cancelled"]), (&"cancel".into(), &false.into()));
+    }
+
+    #[test]
     fn a_page_of_users_says_how_many_there_are() {
-        let user = |user: &str| PresentUser { user: user.into(), connections: 2, since: 7 };
+        let user = |user: &str| PresentUser { user: user.into(), connections: 2, since: 7, info: None };
         let mut page =
             PresentPage { users: vec![user("ann"), user("b\"b")], count: 3, connections: 9, more: true };
         let read = |page: &PresentPage| {
@@ -261,7 +337,26 @@ mod tests {
         assert_eq!((&value["count"], &value["connections"]), (&3.into(), &9.into()));
         assert_eq!((&value["more"], &value["id"]), (&true.into(), &1.into()));
         assert_eq!(value["users"][1]["user"], "b\"b");
+        assert_eq!(value["users"][1].get("info"), None);
         page.more = false;
-        assert_eq!(read(&page).get("more"), None);
+        page.users[1].info = Some(serde_json::json!({"n": 1}));
+        let value = read(&page);
+        assert_eq!((value.get("more"), &value["users"][1]["info"]["n"]), (None, &1.into()));
+    }
+
+    #[test]
+    fn who_comes_and_goes_is_valid_json() {
+        let room = RoomId::parse("a \"quoted\" room").expect("valid");
+        let read = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            serde_json::from_slice::<serde_json::Value>(&out).expect("JSON")
+        };
+        let joined = read(&|out| join(out, &room, "a\"b", 5, "{\"n\":1}"));
+        assert_eq!((&joined["join"], &joined["user"]), (&room.as_str().into(), &"a\"b".into()));
+        assert_eq!((&joined["at"], &joined["info"]["n"]), (&5.into(), &1.into()));
+        assert_eq!(read(&|out| join(out, &room, "ann", 5, "")).get("info"), None);
+        assert_eq!(read(&|out| leave(out, &room, "ann", 6))["leave"], room.as_str());
+        assert_eq!(read(&|out| stale(out, &room)), serde_json::json!({ "stale": room.as_str() }));
     }
 }

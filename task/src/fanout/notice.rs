@@ -74,7 +74,7 @@ mod tests {
 
     fn run(room: &str) -> RoomRun {
         let message = grpc::Message { seq: 7, sender: "ann".into(), data: "{}".into(), ..Default::default() };
-        RoomRun { room: room.into(), first: 7, last: 7, messages: vec![message] }
+        RoomRun { room: room.into(), first: 7, last: 7, messages: vec![message], ..RoomRun::default() }
     }
 
     #[test]

@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn it_reads_as_the_schema_says() {
-        let run = grpc::RoomRun { room: "news".into(), first: 1, last: 2, messages: Vec::new() };
+        let run = grpc::RoomRun { room: "news".into(), first: 1, last: 2, ..Default::default() };
         let next = Next::Batch { id: 3, epoch: 9, runs: vec![run.encode_to_vec().into()] };
         let read = grpc::PushRequest::decode(&*PushRequest::from(next).encode_to_vec());
         let batch = grpc::PushBatch { id: 3, epoch: 9, runs: vec![run] };

@@ -24,14 +24,15 @@ pub async fn duties_are_spread_done_and_handed_over<G: Ground>() {
     let mut config = rig.config(&[&gateway]);
     config.logic.seeds = vec![logic.address.clone()];
     let one = Task::start(&rig.ground, config.clone()).await;
-    eventually("the first has both", SOON, async || duties(&one).await == 2).await;
+    eventually("the first has all", SOON, async || duties(&one).await == 10).await;
     let two = Task::start(&rig.ground, config).await;
-    eventually("each has one", SOON, async || duties(&one).await == 1 && duties(&two).await == 1).await;
+    eventually("each has half", SOON, async || duties(&one).await == 5 && duties(&two).await == 5).await;
     eventually("it sweeps", SOON, async || logic.sweeps() > 1).await;
     eventually("it reaps", SOON, async || !logic.reaped().is_empty()).await;
+    eventually("it asks who left", SOON, async || logic.leaves() > 1).await;
     assert!(logic.reaped().iter().all(|id| id == "gateway-gone"), "{:?}", logic.reaped());
     let stop = one.stop();
-    let taken = eventually("the other takes over", SOON, async || duties(&two).await == 2);
+    let taken = eventually("the other takes over", SOON, async || duties(&two).await == 10);
     let (report, taken) = tokio::join!(stop, taken);
     assert!(report.is_clean(), "{report:?}");
     assert!(taken < Duration::from_secs(1), "{taken:?}");

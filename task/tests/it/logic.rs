@@ -1,10 +1,12 @@
-//! A logic as task sees it: sweeps and reaps, and keeps whom it was told to reap.
+//! A logic as task sees it: sweeps, reaps, tells who left and fires, and keeps whom it was told to reap.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use sluice_proto::grpc::logic_server::{Logic as Service, LogicServer};
 use sluice_proto::grpc::*;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
@@ -13,6 +15,9 @@ use tonic::{Request, Response, Status};
 struct Inner {
     sweeps: Arc<Mutex<u64>>,
     reaped: Arc<Mutex<Vec<String>>>,
+    fires: Arc<Mutex<(usize, BTreeSet<u32>)>>,
+    held: watch::Sender<bool>,
+    leaves: Arc<Mutex<u64>>,
 }
 
 pub struct Logic {
@@ -38,6 +43,26 @@ impl Logic {
         *self.inner.sweeps.lock().unwrap()
     }
 
+    /// How often it was asked to publish what is due.
+    pub fn fires(&self) -> usize {
+        self.inner.fires.lock().unwrap().0
+    }
+
+    /// The parts it was asked about.
+    pub fn parts_fired(&self) -> BTreeSet<u32> {
+        self.inner.fires.lock().unwrap().1.clone()
+    }
+
+    /// Such calls are not answered.
+    pub fn hold_fires(&self, hold: bool) {
+        self.inner.held.send_replace(hold);
+    }
+
+    /// How often it was asked to tell who left.
+    pub fn leaves(&self) -> u64 {
+        *self.inner.leaves.lock().unwrap()
+    }
+
     pub fn reaped(&self) -> Vec<String> {
         self.inner.reaped.lock().unwrap().clone()
     }
@@ -59,6 +84,27 @@ macro_rules! not_asked {
             async fn reap(&self, request: Request<ReapRequest>) -> Result<Response<ReapReply>, Status> {
                 self.reaped.lock().unwrap().extend(request.into_inner().gone);
                 Ok(Response::new(ReapReply { fields_removed: 1 }))
+            }
+
+            async fn fire_due(
+                &self,
+                request: Request<FireDueRequest>,
+            ) -> Result<Response<FireDueReply>, Status> {
+                {
+                    let mut fires = self.fires.lock().unwrap();
+                    fires.0 += 1;
+                    fires.1.insert(request.into_inner().part);
+                }
+                self.held.subscribe().wait_for(|held| !held).await.unwrap();
+                Ok(Response::new(FireDueReply { fired: 1, next_in_ms: Some(20) }))
+            }
+
+            async fn tell_leaves(
+                &self,
+                _: Request<TellLeavesRequest>,
+            ) -> Result<Response<TellLeavesReply>, Status> {
+                *self.leaves.lock().unwrap() += 1;
+                Ok(Response::new(TellLeavesReply::default()))
             }
         }
     };

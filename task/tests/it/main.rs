@@ -6,6 +6,7 @@
 mod rig;
 mod delivery;
 mod duties;
+mod firing;
 mod gateway;
 mod logic;
 mod memory;

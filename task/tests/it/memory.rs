@@ -39,11 +39,10 @@ impl Ground for Memory {
             let (service, version) = (Service::Logic, String::new());
             self.list(&scope, Registration { service, address, url: None, version }).await;
         }
-        let duties = [Duty::Sweep, Duty::Reap].into();
         Deps {
             queue: Arc::new(self.queue.share()),
             presence: Arc::new(self.presence.share()),
-            cluster: Arc::new(self.registry.join(&scope, registration, duties)),
+            cluster: Arc::new(self.registry.join(&scope, registration, Duty::all())),
         }
     }
 

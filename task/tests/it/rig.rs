@@ -69,6 +69,9 @@ macro_rules! all_cases {
                 what_is_no_notice_is_acknowledged_and_counted,
                 a_working_stream_is_life_whatever_the_registry_says;
             duties: duties_are_spread_done_and_handed_over;
+            firing:
+                a_stop_ends_the_firing_however_often_it_is_asked_for,
+                a_stop_in_the_middle_of_what_is_due_waits_for_one_call_at_most;
             missed: a_kill_is_safe_exactly_while_no_client_would_notice;
             standby: a_drained_task_fetches_nothing_and_comes_back;
             stop:
@@ -203,6 +206,7 @@ impl<G: Ground> Rig<G> {
             first: self.seq,
             last: self.seq,
             messages: vec![message()],
+            ..RoomRun::default()
         };
         let runs: Vec<RoomRun> = rooms.iter().map(run).collect();
         let notice = Notice { epoch: 5, runs: runs.clone() }.encode_to_vec();

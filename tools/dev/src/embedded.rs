@@ -35,8 +35,12 @@ impl Embedded {
         }
     }
 
-    fn join(&self, lifecycle: &Lifecycle, registration: Registration, duties: &[Duty]) -> Arc<SoloCluster> {
-        let duties: BTreeSet<Duty> = duties.iter().copied().collect();
+    fn join(
+        &self,
+        lifecycle: &Lifecycle,
+        registration: Registration,
+        duties: BTreeSet<Duty>,
+    ) -> Arc<SoloCluster> {
         Arc::new(self.registry.join(&lifecycle.scope(Stage::Release), registration, duties))
     }
 
@@ -45,7 +49,7 @@ impl Embedded {
         lifecycle: &Lifecycle,
         registration: Registration,
     ) -> sluice_gateway::app::Deps {
-        let cluster = self.join(lifecycle, registration, &[]);
+        let cluster = self.join(lifecycle, registration, BTreeSet::new());
         sluice_gateway::app::Deps { cluster, clock: Clock::system() }
     }
 
@@ -58,7 +62,7 @@ impl Embedded {
             }),
             queue: Arc::new(self.queue.share()),
             presence: Arc::new(self.presence.share()),
-            cluster: self.join(lifecycle, registration, &[]),
+            cluster: self.join(lifecycle, registration, BTreeSet::new()),
             clock: Clock::system(),
         }
     }
@@ -67,7 +71,7 @@ impl Embedded {
         sluice_task::app::Deps {
             queue: Arc::new(self.queue.share()),
             presence: Arc::new(self.presence.share()),
-            cluster: self.join(lifecycle, registration, &[Duty::Sweep, Duty::Reap]),
+            cluster: self.join(lifecycle, registration, Duty::all()),
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sluice_proto::ids::{Epoch, RoomId};
 use sluice_store::{
-    Committed, Heads, NewMessage, NoteId, Pages, Range, Retention, StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
+    StaleNote, Store, StoreError, Trimmed,
 };
 
 pub(crate) struct SharedStore(pub(crate) Arc<dyn Store>);
@@ -37,6 +38,27 @@ impl Store for SharedStore {
 
     async fn locked(&self, lane: u8, rooms: &[RoomId]) -> Answer<Vec<RoomId>> {
         self.0.locked(lane, rooms).await
+    }
+
+    async fn delay(
+        &self,
+        lane: u8,
+        not_after_ms: i64,
+        items: Vec<DelayedItem>,
+    ) -> Answer<Vec<DelayedOutcome>> {
+        self.0.delay(lane, not_after_ms, items).await
+    }
+
+    async fn next_due(&self, lanes: &[u8]) -> Answer<Option<Duration>> {
+        self.0.next_due(lanes).await
+    }
+
+    async fn fire_due(&self, lane: u8, limit: usize) -> Answer<Fired> {
+        self.0.fire_due(lane, limit).await
+    }
+
+    async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Answer<u64> {
+        self.0.forget_cancelled(older_than, limit).await
     }
 
     async fn noted(&self, notes: &[NoteId]) -> Answer<()> {

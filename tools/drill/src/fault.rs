@@ -1,15 +1,18 @@
 //! The faults: what each is called, what it needs, and doing one. Which comes when is the scenario's business, what it
 //! broke is the judge's.
 
+mod due;
 mod log;
 mod network;
 mod process;
 mod store;
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
+use sluice_client::Trust;
 use sluice_judge::record::{self, ProcessExit};
 
 use crate::clock::Clock;
@@ -66,6 +69,8 @@ pub enum FaultKind {
     Cut(Link, Trouble),
     /// A container is taken off its networks.
     Disconnect(Role),
+    /// Delayed messages are due, and cancelled, while a task is killed and all are rolled.
+    Due,
     /// What reads a service's log ends, then SIGTERM; and once more with nobody who reads from the start.
     LogGone(Role),
     /// What reads a service's log stands still until the pipe is full, then SIGTERM.
@@ -123,6 +128,7 @@ impl fmt::Display for FaultKind {
             Self::Restore => f.write_str("restore postgres"),
             Self::Cut(link, trouble) => write!(f, "{trouble} {link}"),
             Self::Disconnect(role) => write!(f, "disconnect {role}"),
+            Self::Due => f.write_str("due"),
             Self::LogGone(role) => write!(f, "log gone {role}"),
             Self::LogStuck(role) => write!(f, "log stuck {role}"),
         }
@@ -162,6 +168,12 @@ pub struct FaultInjector<'a> {
     pub round: u32,
     /// How often this kind has come before: it goes to the next process each time.
     pub turn: usize,
+    /// Where the run is written down.
+    pub dir: &'a Path,
+    /// What the names of the load's rooms begin with.
+    pub rooms: &'a str,
+    /// Whom clients of the target trust.
+    pub trust: Trust,
     /// The phase: pauses and delays are drawn from it.
     pub rng: SmallRng,
 }
@@ -196,6 +208,7 @@ impl FaultInjector<'_> {
             FaultKind::Restore => vec![self.restore().await?],
             FaultKind::Cut(link, trouble) => vec![self.cut(link, trouble).await?],
             FaultKind::Disconnect(role) => vec![self.disconnect(role).await?],
+            FaultKind::Due => self.due().await?,
             FaultKind::LogGone(role) => self.log_gone(role).await?,
             FaultKind::LogStuck(role) => vec![self.log_stuck(role).await?],
         };

@@ -8,7 +8,7 @@ mod part;
 mod samples;
 mod status_line;
 mod store_reader;
-mod token;
+pub(crate) mod token;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -213,6 +213,7 @@ impl FaultKind {
             | Self::Sessions
             | Self::Restore
             | Self::Cut(..)
+            | Self::Due
             | Self::LogGone(_)
             | Self::LogStuck(_) => return None,
         };

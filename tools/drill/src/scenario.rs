@@ -45,11 +45,13 @@ pub enum Scenario {
     Startup,
     /// What reads the logs goes away or stands still, and stops are asked for.
     Logs,
+    /// Delayed messages are due while tasks go.
+    Due,
     /// All of them.
     Mix,
 }
 
-const NAMES: [(&str, Scenario, &str); 14] = [
+const NAMES: [(&str, Scenario, &str); 15] = [
     ("quick", Scenario::Quick, "SIGTERM and SIGKILL to each service: three minutes"),
     ("mix", Scenario::Mix, "one of each fault there is: ten minutes"),
     ("calm", Scenario::Calm, "no fault at all"),
@@ -72,6 +74,7 @@ const NAMES: [(&str, Scenario, &str); 14] = [
     ("restore", Scenario::Restore, "an older copy of the store is put back"),
     ("startup", Scenario::Startup, "signals during a start-up and during a stop"),
     ("logs", Scenario::Logs, "stops while the log's reader is gone or stands still"),
+    ("due", Scenario::Due, "delayed messages are due, and cancelled, while tasks are killed and rolled"),
 ];
 
 impl fmt::Display for Scenario {
@@ -121,6 +124,7 @@ impl Scenario {
             Self::Restore => vec![FaultKind::Restore],
             Self::Startup => startup(),
             Self::Logs => logs(),
+            Self::Due => vec![FaultKind::Due],
             Self::Mix => mix(),
         }
     }
@@ -153,6 +157,7 @@ impl Scenario {
             | Self::Restore
             | Self::Startup
             | Self::Logs
+            | Self::Due
             | Self::Mix => plan,
         }
     }
@@ -163,7 +168,7 @@ impl Scenario {
         match self {
             Self::Calm => 0,
             Self::Quick | Self::Storm | Self::Roll | Self::Herd => kinds * 2,
-            Self::AllAtOnce | Self::Restore => 3,
+            Self::AllAtOnce | Self::Restore | Self::Due => 3,
             Self::Crash
             | Self::Freeze
             | Self::Stores
@@ -246,6 +251,7 @@ fn mix() -> Vec<FaultKind> {
         FaultKind::TermEvery(Role::Gateway),
         FaultKind::AllAtOnce,
         FaultKind::Restore,
+        FaultKind::Due,
         FaultKind::Roll(Role::Gateway),
     ]);
     kinds.extend(each(&Role::SERVICES, &[FaultKind::Disconnect]));

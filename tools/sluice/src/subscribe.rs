@@ -3,8 +3,9 @@
 mod line;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use sluice_client::{Event, Position};
+use sluice_client::{Client, Event, Position};
 use sluice_program::output::{self, Unwritten};
 
 use crate::signals::Signals;
@@ -17,6 +18,7 @@ use line::Line;
   sluice sub news --token \"$TOKEN\"
   sluice sub news --after 0   # from the first message
   sluice sub news --after 41 --epoch 000000000000001f   # what came after 41; says so when that cannot be known
+  sluice sub news --presence  # who is there, and who comes and goes
   sluice sub news --json --count 10 | jq .data")]
 pub(crate) struct Arguments {
     /// The room
@@ -30,6 +32,9 @@ pub(crate) struct Arguments {
     /// End after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
+    /// Also print who is in the room, and who comes and goes
+    #[arg(long)]
+    presence: bool,
     /// One JSON object per line, for programs: data as it was published, line breaks between its tokens as spaces
     #[arg(long)]
     json: bool,
@@ -45,7 +50,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         (Some(after), None) => Position::After(after),
         (Some(after), Some(epoch)) => Position::In { after, epoch },
     };
-    let listen = listen(&arguments.room, from, arguments.count, arguments.json, arguments.target);
+    let Arguments { room, presence, count, json, target, .. } = arguments;
+    let listen = listen(&room, (from, presence), count, json, target);
     tokio::select! {
         outcome = listen => outcome,
         () = signals.asked() => Ok(ExitCode::SUCCESS),
@@ -54,13 +60,17 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn listen(
     room: &str,
-    from: Position,
+    (from, presence): (Position, bool),
     count: Option<u64>,
     as_json: bool,
     target: Target,
 ) -> anyhow::Result<ExitCode> {
     let (client, mut events) = target.connect().await?;
-    let mut is_read = say(&line::standing(&client.subscribe(room, from).await?), as_json)?;
+    let at = if presence { client.watch(room, from).await? } else { client.subscribe(room, from).await? };
+    let mut is_read = say(&line::standing(&at), as_json)?;
+    if presence {
+        is_read &= say(&line::present(room, &client.presence(room).await?), as_json)?;
+    }
     let mut left = count;
     // A reader that has left (`| head`) ends it; that is how pipes are meant.
     while left != Some(0) && is_read {
@@ -71,9 +81,22 @@ async fn listen(
         if let Some(line) = line::of(&event) {
             is_read = say(&line, as_json)?;
         }
+        if let Event::Stale { room } = &event {
+            is_read &= asked_again(&client, room, as_json).await?;
+        }
     }
     client.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints who is there now. Not now: the next reconnect asks again.
+async fn asked_again(client: &Client, room: &str, as_json: bool) -> anyhow::Result<bool> {
+    // Everybody who watches was told at the same time.
+    tokio::time::sleep(Duration::from_millis(rand::random_range(0..2_000))).await;
+    match client.presence(room).await {
+        Ok(users) => Ok(say(&line::present(room, &users), as_json)?),
+        Err(_) => Ok(true),
+    }
 }
 
 /// Whether there is still somebody who reads.

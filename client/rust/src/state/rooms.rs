@@ -14,6 +14,8 @@ use crate::options::Position;
 struct FollowedRoom {
     /// Where to (re)start; after the first answer always a seq and its epoch.
     position: Position,
+    /// It is also told who comes and goes.
+    watches: bool,
     /// The `sub` without an answer on the active connection.
     asked: Option<u64>,
     /// Who waits for the first answer.
@@ -28,7 +30,7 @@ impl Rooms {
     pub(super) fn open(
         &mut self,
         name: String,
-        position: Position,
+        (position, watches): (Position, bool),
         id: u64,
         reply: Reply<Subscribed>,
     ) -> Option<String> {
@@ -38,8 +40,8 @@ impl Rooms {
             reply.send(Err(Error::Answer(error))).ok();
             return None;
         }
-        let text = frame::subscribe(&name, &position, id);
-        self.0.insert(name, FollowedRoom { position, asked: Some(id), reply: Some(reply) });
+        let text = frame::subscribe(&name, &position, watches, id);
+        self.0.insert(name, FollowedRoom { position, watches, asked: Some(id), reply: Some(reply) });
         Some(text)
     }
 
@@ -63,7 +65,7 @@ impl Rooms {
             let id = id();
             // Until the answer comes, messages of the room are not taken: they may be of before.
             room.asked = Some(id);
-            frame::subscribe(name, &room.position, id)
+            frame::subscribe(name, &room.position, room.watches, id)
         };
         self.0.iter_mut().map(ask).collect()
     }
@@ -108,6 +110,30 @@ impl Rooms {
             }
             None => Some(Event::Unsubscribed { room: name, error }),
         }
+    }
+
+    /// After this a room that is watched has to be asked about again.
+    pub(super) fn stale_after(&self, event: &Event) -> Option<Event> {
+        let Event::Resumed(at) = event else { return None };
+        let watches = self.0.get(&at.room).is_some_and(|room| room.watches);
+        watches.then(|| Event::Stale { room: at.room.clone() })
+    }
+
+    /// Who came into a room or left it, if that is watched.
+    pub(super) fn told(&self, frame: ServerFrame) -> Option<Event> {
+        let ServerFrame { join, leave, stale, user, at, info, .. } = frame;
+        let name = join.as_ref().or(leave.as_ref()).or(stale.as_ref())?;
+        // An event of before, after an `unsub`.
+        self.0.get(name).filter(|room| room.watches && room.asked.is_none())?;
+        if let Some(room) = stale {
+            return Some(Event::Stale { room });
+        }
+        let (user, at_ms) = (user?, at?);
+        Some(match (join, leave) {
+            (Some(room), _) => Event::UserJoined { room, user, at_ms, info },
+            (None, Some(room)) => Event::UserLeft { room, user, at_ms },
+            (None, None) => return None,
+        })
     }
 
     /// An `ok` of `sub` that nobody asked for: the room has a new epoch.

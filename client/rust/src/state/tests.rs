@@ -1,13 +1,15 @@
 //! The promises that survive a reconnect, without any socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
+use serde_json::value::RawValue;
 use sluice_proto::wire::WireLimits;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::event::Message;
+use crate::event::{Due, Message, Scheduled, Stored};
 
 fn welcome() -> Welcome {
     let limits = WireLimits::default();
@@ -19,7 +21,8 @@ fn publish(state: &mut ClientState, key: &str) -> oneshot::Receiver<Result<Store
     let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let (reply, answer) = oneshot::channel();
     let data = RawValue::from_string("1".into()).unwrap();
-    state.publish(Publish { room: "r".into(), key: key.into(), data, reply, _place: place });
+    let ask = Ask::Publish(data, reply);
+    state.publish(Publish { room: "r".into(), key: key.into(), ask, _place: place });
     answer
 }
 
@@ -38,7 +41,7 @@ fn keys(state: &mut ClientState) -> Vec<String> {
 /// A subscription from `after`, confirmed.
 fn subscribed(state: &mut ClientState, after: u64) {
     let (reply, _answer) = oneshot::channel();
-    state.subscribe("r".into(), Position::After(after), reply).unwrap();
+    state.subscribe("r".into(), Position::After(after), false, reply).unwrap();
     let id = state.last_id;
     let ok = format!(
         r#"{{"ok":"sub","room":"r","after":{after},"head":9,"epoch":"000000000000001f","recovered":true,"id":{id}}}"#
@@ -193,4 +196,61 @@ fn every_step_is_told_in_its_place_to_whoever_asked_for_it() {
             assert_eq!(told, ["Connected", "Message", "Connected"]);
         }
     }
+}
+
+/// What is for later is sent again like a publish, in its place, and so is what takes it back.
+#[test]
+fn a_schedule_and_its_cancel_survive_a_reconnect_in_order() {
+    let mut state = ClientState::default();
+    state.attach(welcome());
+    let places = Arc::new(Semaphore::new(2));
+    let ask = |state: &mut ClientState, ask: Ask| {
+        let place = Arc::clone(&places).try_acquire_owned().unwrap();
+        state.publish(Publish { room: "r".into(), key: "k".into(), ask, _place: place });
+    };
+    let data = RawValue::from_string("1".into()).unwrap();
+    let (reply, mut scheduled) = oneshot::channel();
+    ask(&mut state, Ask::Schedule(data, Due::In(Duration::from_millis(5)), reply));
+    let (reply, mut cancelled) = oneshot::channel();
+    ask(&mut state, Ask::Cancel(reply));
+    let frames = |state: &mut ClientState| std::iter::from_fn(|| state.next_publish()).collect::<Vec<_>>();
+    let first = frames(&mut state);
+    assert_eq!(first[0], r#"{"pub":"r","delay_ms":5,"key":"k","data":1,"id":1}"#);
+    assert_eq!(first[1], r#"{"cancel":"r","key":"k","id":2}"#);
+    state.attach(welcome());
+    assert_eq!(frames(&mut state), first);
+    state.frame(r#"{"ok":"pub","room":"r","due":9,"key":"k","id":1}"#, Source::Active);
+    let waits = Scheduled::Waits { due_ms: 9, key: "k".into() };
+    assert_eq!(scheduled.try_recv().unwrap().unwrap(), waits);
+    state.frame(r#"{"ok":"cancel","room":"r","key":"k","cancelled":false,"id":2}"#, Source::Active);
+    assert!(!cancelled.try_recv().unwrap().unwrap());
+}
+
+#[test]
+fn who_watches_hears_who_comes_and_goes_and_when_to_ask_again() {
+    let mut state = ClientState::default();
+    state.attach(welcome());
+    let (reply, _answer) = oneshot::channel();
+    let sub = state.subscribe("r".into(), Position::After(4), true, reply).unwrap();
+    assert!(sub.contains(r#""presence":true"#), "{sub}");
+    let join = r#"{"join":"r","user":"bob","at":5,"info":{"n":1}}"#;
+    state.frame(join, Source::Active);
+    let ok = |id: u64| {
+        format!(
+            r#"{{"ok":"sub","room":"r","after":4,"head":9,"epoch":"000000000000001f","recovered":true,"id":{id}}}"#
+        )
+    };
+    state.frame(&ok(state.last_id), Source::Active);
+    for frame in [join, r#"{"leave":"r","user":"bob","at":6}"#, r#"{"stale":"r"}"#] {
+        state.frame(frame, Source::Active);
+        state.frame(frame, Source::Old);
+        state.frame(&frame.replace("\"r\"", "\"other\""), Source::Active);
+    }
+    let again = state.attach(welcome());
+    assert!(again[0].contains(r#""presence":true"#), "{again:?}");
+    state.frame(&ok(state.last_id), Source::Active);
+    let told: Vec<String> = state.events.iter().map(|event| format!("{event:?}")).collect();
+    let told: Vec<&str> = told.iter().map(|text| text.split([' ', '(']).next().unwrap()).collect();
+    let all = ["Connected", "UserJoined", "UserLeft", "Stale", "Connected", "Resumed", "Stale"];
+    assert_eq!(told, all, "before its first answer nothing; after a reconnect it is to ask again");
 }

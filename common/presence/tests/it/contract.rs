@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_presence::{Change, Presence, PresenceError, Present, Roster, UserLeft};
+use sluice_presence::{Change, Presence, PresenceError, Present, Roster};
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 use sluice_testing::eventually;
 use tokio::time::Instant;
 
 pub const LONG: Duration = Duration::from_secs(10);
+/// What a bed's presences are set to.
+pub const LEAVE_GRACE: Duration = Duration::from_secs(3);
 
 /// A presence, and what can happen to it.
 pub trait Bed: Sized {
@@ -25,7 +27,7 @@ macro_rules! against_the_contract {
     ($bed:ty $(, $option:ident = $value:literal)?) => {
         against_the_contract! { $bed, ($($option = $value)?):
             interest_is_a_set_by_room
-            the_last_connection_of_a_user_leaves_once
+            connections_are_counted_by_user
             a_connection_belongs_to_who_wrote_it_last
             changes_are_applied_in_order_and_again_without_harm
             a_full_set_removes_what_it_does_not_name
@@ -59,19 +61,20 @@ pub fn user(name: &str) -> UserId {
 }
 
 pub fn connected(connection: &str, name: &str, since_ms: i64) -> Change {
-    Change::Connected { connection: connection.into(), user: user(name), since_ms }
+    Change::Connected { connection: connection.into(), user: user(name), since_ms, info: String::new() }
 }
 
-fn disconnected(connection: &str, name: &str, goodbye: bool) -> Change {
-    Change::Disconnected { connection: connection.into(), user: user(name), goodbye }
+pub fn disconnected(connection: &str, name: &str) -> Change {
+    Change::Disconnected { connection: connection.into(), user: user(name) }
 }
 
 pub fn joined(connection: &str, name: &str, in_room: &str, since_ms: i64) -> Change {
-    Change::Joined { connection: connection.into(), user: user(name), room: room(in_room), since_ms }
+    let (user, room) = (user(name), room(in_room));
+    Change::Joined { connection: connection.into(), user, room, since_ms, watches: false }
 }
 
-fn left(connection: &str, from: &str) -> Change {
-    Change::Left { connection: connection.into(), room: room(from) }
+pub fn left(connection: &str, from: &str) -> Change {
+    Change::Left { connection: connection.into(), room: room(from), goodbye: false }
 }
 
 pub fn interest(name: &str) -> Change {
@@ -106,7 +109,7 @@ async fn of_user(presence: &dyn Presence, name: &str) -> Option<(u32, i64)> {
 }
 
 /// The users of a small room.
-async fn in_room(presence: &dyn Presence, name: &str) -> Vec<Present> {
+pub async fn in_room(presence: &dyn Presence, name: &str) -> Vec<Present> {
     let roster = presence.room(&room(name), None, 10).await.unwrap();
     assert_eq!((roster.count as usize, roster.more), (roster.users.len(), false));
     roster.users
@@ -128,7 +131,7 @@ pub async fn interest_is_a_set_by_room<B: Bed>() {
     assert!(presence.interested(&[]).await.unwrap().is_empty());
 }
 
-pub async fn the_last_connection_of_a_user_leaves_once<B: Bed>() {
+pub async fn connections_are_counted_by_user<B: Bed>() {
     let bed = B::start().await;
     let (one, two) = (bed.connect(), bed.connect());
     let (a, b) = (instance("a"), instance("b"));
@@ -138,24 +141,13 @@ pub async fn the_last_connection_of_a_user_leaves_once<B: Bed>() {
         .unwrap();
     assert_eq!(of_user(&*one, "ann").await, Some((2, 40)));
     assert_eq!(of_user(&*two, "bob|x").await, Some((1, 9)));
-    let ann = Present { user: user("ann"), connections: 2, since_ms: 60 };
+    let ann = Present { user: user("ann"), connections: 2, since_ms: 60, info: String::new() };
     assert_eq!(in_room(&*one, "x").await, [ann]);
-
-    // Both ends at once on two logics: exactly one leave. Repeated: none.
-    let (first, second) = (disconnected("1", "ann", false), disconnected("2", "ann", true));
-    let (x, y) = tokio::join!(
-        one.apply(&a, std::slice::from_ref(&first)),
-        two.apply(&b, std::slice::from_ref(&second))
-    );
-    let leaves: Vec<UserLeft> = [x.unwrap(), y.unwrap()].concat();
-    assert_eq!(leaves.len(), 1, "{leaves:?}");
-    assert_eq!(leaves[0].user, user("ann"));
-    assert_eq!(one.apply(&a, &[first, second]).await.unwrap(), []);
+    let ends = [disconnected("1", "ann"), disconnected("2", "ann")];
+    one.apply(&a, &ends).await.unwrap();
+    assert_eq!(of_user(&*one, "ann").await, Some((1, 40)), "each removes only its own");
+    two.apply(&b, &ends).await.unwrap();
     assert_eq!(of_user(&*one, "ann").await, None);
-
-    // A goodbye is passed on.
-    let leave = UserLeft { user: user("bob|x"), goodbye: true };
-    assert_eq!(two.apply(&b, &[disconnected("3", "bob|x", true)]).await.unwrap(), [leave]);
 }
 
 pub async fn a_connection_belongs_to_who_wrote_it_last<B: Bed>() {
@@ -166,13 +158,14 @@ pub async fn a_connection_belongs_to_who_wrote_it_last<B: Bed>() {
     presence.apply(&a, &of(1)).await.unwrap();
     presence.apply(&b, &of(2)).await.unwrap();
     // Whatever the former still says of it.
-    let ends = [left("1", "x"), disconnected("1", "ann", true)];
-    assert_eq!(presence.apply(&a, &ends).await.unwrap(), []);
+    let ends = [left("1", "x"), disconnected("1", "ann")];
+    presence.apply(&a, &ends).await.unwrap();
     presence.full_set(&a, 9, &[], true).await.unwrap();
     assert_eq!(presence.reap(&a).await.unwrap(), 0);
     assert_eq!(of_user(&*presence, "ann").await, Some((1, 2)));
     assert_eq!(in_room(&*presence, "x").await.len(), 1);
-    assert_eq!(presence.apply(&b, &ends).await.unwrap().len(), 1);
+    presence.apply(&b, &ends).await.unwrap();
+    assert_eq!(of_user(&*presence, "ann").await, None);
     assert_eq!(in_room(&*presence, "x").await, []);
 }
 
@@ -186,14 +179,13 @@ pub async fn changes_are_applied_in_order_and_again_without_harm<B: Bed>() {
         Change::InterestRemoved(room("y")),
         interest("y"),
         connected("1", "ann", 1),
-        disconnected("1", "ann", false),
+        disconnected("1", "ann"),
         connected("1", "ann", 2),
         joined("1", "ann", "y", 3),
         left("1", "y"),
     ];
     for _ in 0..2 {
-        let leave = UserLeft { user: user("ann"), goodbye: false };
-        assert_eq!(presence.apply(&a, &changes).await.unwrap(), [leave]);
+        presence.apply(&a, &changes).await.unwrap();
         assert_eq!(interested(&*presence, &["x", "y"]).await, [vec![], vec![a.clone()]]);
         assert_eq!(of_user(&*presence, "ann").await, Some((1, 2)));
         assert_eq!(in_room(&*presence, "y").await, []);
@@ -263,7 +255,7 @@ pub async fn a_reaped_instance_leaves_nothing_and_takes_nothing_of_others<B: Bed
     presence.apply(&alive, &[connected("c7", "u7", 5)]).await.unwrap();
     assert_eq!(presence.reap(&dead).await.unwrap(), 1_500 * 2 - 1 + 90);
     assert_eq!(of_user(&*presence, "u7").await, Some((1, 5)));
-    presence.apply(&alive, &[disconnected("c7", "u7", false)]).await.unwrap();
+    presence.apply(&alive, &[disconnected("c7", "u7")]).await.unwrap();
     assert_eq!(instances(&*presence).await, std::slice::from_ref(&alive));
     for n in 0..700 {
         let expected = (n == 1).then_some((1, 1));
@@ -353,6 +345,7 @@ async fn outcomes(presence: &dyn Presence) -> Vec<Result<(), PresenceError>> {
         presence.remove_interest(&a, &x).await,
         presence.interested(&x).await.map(drop),
         presence.apply(&a, &[interest("x")]).await.map(drop),
+        presence.due_leaves().await.map(drop),
         presence.full_set(&a, 1, &[], true).await,
         presence.marker().await.map(drop),
         presence.room(&x[0], None, 1).await.map(drop),

@@ -3,6 +3,8 @@
 
 #[macro_use]
 mod contract;
+#[macro_use]
+mod events;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;

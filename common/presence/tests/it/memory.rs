@@ -5,13 +5,13 @@ use std::sync::Arc;
 use sluice_presence::Presence;
 use sluice_presence::memory::MemoryPresence;
 
-use crate::contract::Bed;
+use crate::contract::{Bed, LEAVE_GRACE};
 
 struct Memory(MemoryPresence);
 
 impl Bed for Memory {
     async fn start() -> Self {
-        Self(MemoryPresence::default())
+        Self(MemoryPresence::with_grace(LEAVE_GRACE))
     }
 
     fn connect(&self) -> Arc<dyn Presence> {
@@ -29,6 +29,7 @@ impl Bed for Memory {
 }
 
 against_the_contract!(Memory, start_paused = true);
+events_against_the_contract!(Memory, start_paused = true);
 
 #[tokio::test]
 async fn an_outage_forgets_nothing() {

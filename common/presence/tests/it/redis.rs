@@ -10,14 +10,20 @@ use sluice_presence::{Presence, PresenceError};
 use sluice_testing::{ServerKind, TestServer, eventually};
 use tokio::time::Instant;
 
-use crate::contract::{Bed, LONG, connected, crowd, instance, interest, joined, room};
+use crate::contract::{Bed, LEAVE_GRACE, LONG, connected, crowd, instance, interest, joined, room};
 
 const QUICK: Duration = Duration::from_millis(650);
 
 struct Redis(TestServer);
 
 fn at(server: &TestServer) -> RedisConfig {
-    RedisConfig { redis: sluice_presence::Redis::at(&server.url()), ..RedisConfig::default() }
+    RedisConfig {
+        redis: sluice_presence::Redis::at(&server.url()),
+        leave_grace: LEAVE_GRACE,
+        // A test begins with a new server.
+        quiet: Duration::ZERO,
+        ..RedisConfig::default()
+    }
 }
 
 impl Bed for Redis {
@@ -39,6 +45,7 @@ impl Bed for Redis {
 }
 
 against_the_contract!(Redis);
+events_against_the_contract!(Redis);
 
 /// Everything there is, without the marker and with sets as hashes.
 async fn dump(server: &TestServer) -> BTreeMap<String, Vec<String>> {

@@ -40,11 +40,15 @@ const LOCKED: &str = "with free as materialized \
 /// Year 9999: what the server can add to 1970 without overflow, and later than anybody waits.
 const NOT_AFTER_MAX_MS: i64 = 253_402_300_799_000;
 
+/// As the statements take it.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds up to the year 9999 are exact in an f64")]
+pub(super) fn not_after(ms: i64) -> f64 {
+    ms.clamp(0, NOT_AFTER_MAX_MS) as f64
+}
+
 pub(super) fn statement(not_after_ms: i64, items: &[NewMessage]) -> Statement<'_> {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds up to the year 9999 are exact in an f64")]
-    let not_after = not_after_ms.clamp(0, NOT_AFTER_MAX_MS) as f64;
     sqlx::query(PUBLISH)
-        .bind(not_after)
+        .bind(not_after(not_after_ms))
         .bind(items.iter().map(|m| m.room.as_str()).collect::<Vec<_>>())
         .bind(items.iter().map(|m| m.sender.as_str()).collect::<Vec<_>>())
         .bind(items.iter().map(|m| m.key.as_str()).collect::<Vec<_>>())

@@ -10,6 +10,8 @@ use crate::StoreError;
 pub const LOOKUP_BEFORE_LOCK: &str = include_str!("../../migrations/seeded/lookup_before_lock.sql");
 /// `publish_v1` that does not look for duplicates, and no constraint that would.
 pub const NO_UNIQUE_KEY: &str = include_str!("../../migrations/seeded/no_unique_key.sql");
+/// `fire_due_v1` that publishes each message a second time, under another key.
+pub const FIRES_TWICE: &str = include_str!("../../migrations/seeded/fires_twice.sql");
 
 /// Runs one of them. Harmless when repeated; not when the database is needed again.
 ///

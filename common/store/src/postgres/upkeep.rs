@@ -91,7 +91,7 @@ fn count(limit: usize) -> i64 {
 }
 
 /// At most 1,000 years: what the server can subtract from now.
-fn interval(duration: Duration) -> PgInterval {
+pub(super) fn interval(duration: Duration) -> PgInterval {
     const MAX: Duration = Duration::from_secs(1_000 * 365 * 24 * 3600);
     let micros = i64::try_from(duration.min(MAX).as_micros()).unwrap_or(i64::MAX);
     PgInterval { months: 0, days: 0, microseconds: micros }

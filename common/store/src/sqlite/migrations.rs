@@ -8,8 +8,10 @@ use super::failure::dial_error;
 use crate::StoreError;
 
 /// All migrations in order. A published migration is never edited but for its comments: a file out there has run it.
-const MIGRATIONS: &[(i32, &str, &str)] =
-    &[(1, "base", include_str!("../../migrations/sqlite/0001_base.sql"))];
+const MIGRATIONS: &[(i32, &str, &str)] = &[
+    (1, "base", include_str!("../../migrations/sqlite/0001_base.sql")),
+    (2, "delayed", include_str!("../../migrations/sqlite/0002_delayed.sql")),
+];
 
 /// `pragma application_id` of a store: "SLUC".
 const APPLICATION: i64 = 0x534c_5543;

@@ -66,7 +66,7 @@ pub(super) async fn commit(
 
 /// Inside the transaction: from its begin on nobody else writes, so what is read stays true, and what is in
 /// time now is in time.
-async fn write(
+pub(super) async fn write(
     conn: &mut SqliteConnection,
     epoch: Epoch,
     groups: &[&PendingGroup],
@@ -119,7 +119,7 @@ async fn ledger<'a>(
     Ok(ledger)
 }
 
-fn hash_of(row: &SqliteRow) -> Result<[u8; 32], sqlx::Error> {
+pub(super) fn hash_of(row: &SqliteRow) -> Result<[u8; 32], sqlx::Error> {
     row.try_get::<&[u8], _>("hash")?.try_into().map_err(|e| sqlx::Error::Decode(Box::new(e)))
 }
 

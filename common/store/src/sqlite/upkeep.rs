@@ -163,19 +163,19 @@ impl TrimRule {
 }
 
 /// One statement, its own transaction, which takes the lock before it reads; how many rows it changed.
-async fn write(conn: &mut SqliteConnection, statement: Statement<'_>) -> Result<u64, sqlx::Error> {
+pub(super) async fn write(conn: &mut SqliteConnection, statement: Statement<'_>) -> Result<u64, sqlx::Error> {
     let mut tx = conn.begin_with("begin immediate").await?;
     let done = statement.execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(done.rows_affected())
 }
 
-type Statement<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+pub(super) type Statement<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
-fn before_now(ago: Duration) -> i64 {
+pub(super) fn before_now(ago: Duration) -> i64 {
     now_ms().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX))
 }
 
-fn count(limit: usize) -> i64 {
+pub(super) fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

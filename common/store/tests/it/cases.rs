@@ -1,6 +1,7 @@
 //! The contract as cases, each for any store that has a [`Rig`](crate::rig::Rig), and the lists that run them.
 
 pub mod contract;
+pub mod delayed;
 pub mod errors;
 pub mod reading;
 pub mod storm;
@@ -31,6 +32,14 @@ macro_rules! contract {
             too_late_stores_nothing,
             many_groups_at_once_are_each_whole,
             closed_is_said,
+        );
+        cases!($rig, delayed:
+            what_is_due_is_published_once_with_its_key,
+            what_is_sent_again_finds_the_first,
+            a_cancel_is_final_and_can_be_sent_again,
+            a_delay_that_comes_too_late_stores_nothing,
+            one_step_fires_no_more_than_its_limit,
+            d5_whatever_is_cancelled_is_not_fired_and_the_rest_once,
         );
         cases!($rig, storm: no_storm_breaks_the_table_or_an_answer);
     };

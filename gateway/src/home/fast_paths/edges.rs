@@ -71,7 +71,13 @@ fn a_hand_over_that_found_no_space_goes_out_when_there_is_some() {
 fn a_page_in_memory_is_given_only_of_the_history_that_is_asked_for() {
     let (mut home, mut sent) = opened(1);
     let message = Message { seq: 6, data: "1".into(), ..Message::default() };
-    let run = grpc::RoomRun { room: "room0".into(), first: 6, last: 6, messages: vec![message] };
+    let run = grpc::RoomRun {
+        room: "room0".into(),
+        first: 6,
+        last: 6,
+        messages: vec![message],
+        ..Default::default()
+    };
     home.pushed(0, (Epoch(7), PusherId::default()), &[run], &mut sent);
     let mut other = to(0, 1, 5, false);
     other.ask.epoch = Epoch(8);
@@ -89,7 +95,13 @@ fn an_own_publish_is_passed_on_as_it_was_stored() {
     let call = sent.publish();
     let stored =
         PublishResult { outcome: grpc::Outcome::Stored.into(), seq: 6, at_ms: 9, ..PublishResult::default() };
-    home.published(&call, Ok(PublishReply { results: vec![stored], epoch: 7 }), 1, clock(), &mut sent);
+    home.published(
+        &call,
+        Ok(PublishReply { results: vec![stored], epoch: 7, delayed: Vec::new() }),
+        1,
+        clock(),
+        &mut sent,
+    );
     let key = publish(1).key.as_str().to_owned();
     let message = Message { seq: 6, sender: "ann".into(), key, at_ms: 9, data: "1".into() };
     let (_, mut frames) = home.rooms[&room(0)].room.recent(5, 1).expect("it was passed on");

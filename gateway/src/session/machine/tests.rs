@@ -4,6 +4,7 @@ use sluice_proto::ids::SessionId;
 
 use super::*;
 use crate::address::Address;
+use crate::uplink::{Answered, Later, Outcome, Publish};
 
 #[derive(Default)]
 struct Frames(Vec<String>);
@@ -41,6 +42,7 @@ fn ann(anonymous: bool) -> Identity {
         anonymous,
         token: anonymous.then(|| "t".into()),
         expires_at_ms: None,
+        info: None,
     }
 }
 
@@ -269,4 +271,35 @@ fn the_last_bye_waits_for_no_outcome_fences_what_has_none_and_is_said_once() {
     session.end(Ending::Unchecked, 7);
     let bye = session.take_last_bye(Ending::Unchecked, 250).expect("it was not said");
     assert_eq!(bye.reconnect_ms, Some(7), "the first reason stands");
+}
+
+#[test]
+fn a_publish_for_later_is_answered_with_its_due_and_a_key_that_cancels_it() {
+    let (mut session, mut out) = open_with(LIMITS);
+    let mut ask = |text: &str, out: &mut Frames| {
+        let Todo::Publish(publish) = session.on_text(text, 1_000, out) else { panic!("{}", out.last()) };
+        publish
+    };
+    let later = ask(r#"{"pub":"news","data":1,"delay_ms":5,"id":1}"#, &mut out);
+    let at = ask(r#"{"pub":"news","data":1,"at":2592001000,"key":"k"}"#, &mut out);
+    let cancel = ask(r#"{"cancel":"news","key":"k","id":2}"#, &mut out);
+    let asked = |publish: &Publish| publish.later.as_deref().copied();
+    assert_eq!((asked(&later), asked(&at)), (Some(Later::In(5)), Some(Later::At(2_592_001_000))));
+    assert_eq!((asked(&cancel), cancel.data.len(), cancel.key.as_str()), (Some(Later::Cancel), 0, "k"));
+    assert!(!session.wants_frames(), "they count as unanswered");
+    let key = later.key.clone();
+    session.answered(&Answered { publish: later, outcome: Outcome::Scheduled { due_ms: 1_005 } }, &mut out);
+    assert_eq!(out.last(), format!(r#"{{"ok":"pub","room":"news","due":1005,"key":"{key}","id":1}}"#));
+    session.answered(&Answered { publish: at, outcome: Outcome::Duplicate { seq: 3 } }, &mut out);
+    assert_eq!(out.last(), r#"{"ok":"pub","room":"news","seq":3,"key":"k"}"#);
+    session.answered(&Answered { publish: cancel, outcome: Outcome::TooLate }, &mut out);
+    assert_eq!(out.last(), r#"{"ok":"cancel","room":"news","key":"k","cancelled":false,"id":2}"#);
+
+    let too_far = r#"{"pub":"news","data":1,"at":2592001001}"#;
+    assert!(matches!(session.on_text(too_far, 1_000, &mut out), Todo::Nothing));
+    assert!(out.last().contains("30 days"), "{}", out.last());
+    assert_eq!(session.unanswered(), 0);
+    session.link().fence();
+    assert!(matches!(session.on_text(r#"{"cancel":"news","key":"k"}"#, 0, &mut out), Todo::Nothing));
+    assert!(out.last().contains(r#""code":"not_sent""#), "{}", out.last());
 }

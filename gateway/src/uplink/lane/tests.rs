@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::address::Address;
-use crate::uplink::Link;
+use crate::uplink::{Later, Link};
 use bytes::Bytes;
+use sluice_proto::grpc::PublishItem;
+use sluice_proto::grpc::delayed_item::When;
 use sluice_proto::ids::{RoomId, SessionId, UserId};
 use sluice_proto::limits::BATCH_BYTES_MAX;
 
@@ -24,6 +26,7 @@ fn publish(link: &std::sync::Arc<Link>, n: u64) -> Publish {
         sender: UserId::parse("ann").unwrap(),
         key: Key::mint(link.session, n),
         data: Bytes::from_static(b"1"),
+        later: None,
         id: None,
         not_after_ms: 1_000_000,
     }
@@ -35,7 +38,7 @@ fn link() -> std::sync::Arc<Link> {
 
 fn replied_with(outcome: grpc::Outcome) -> Result<PublishReply, CallFailed> {
     let result = PublishResult { outcome: outcome.into(), ..PublishResult::default() };
-    Ok(PublishReply { results: vec![result], epoch: 1 })
+    Ok(PublishReply { results: vec![result], epoch: 1, delayed: Vec::new() })
 }
 
 /// A lane with one publish in its first call.
@@ -54,7 +57,12 @@ fn a_locked_room_is_given_up_soon_for_the_others_of_its_lane() {
     for number in 1.. {
         let outcome = grpc::Outcome::NotStored.into();
         let locked = PublishResult { outcome, code: ROOM_LOCKED.into(), ..PublishResult::default() };
-        lane.replied(number, Ok(PublishReply { results: vec![locked], epoch: 1 }), now, &mut answers);
+        lane.replied(
+            number,
+            Ok(PublishReply { results: vec![locked], epoch: 1, delayed: Vec::new() }),
+            now,
+            &mut answers,
+        );
         if !answers.is_empty() {
             break;
         }
@@ -172,7 +180,7 @@ fn a_retry_leaves_out_what_has_its_answer() {
     };
     let results =
         [grpc::Outcome::Duplicate, grpc::Outcome::NotStored, grpc::Outcome::Conflict].map(result).into();
-    lane.replied(1, Ok(PublishReply { results, epoch: 1 }), now, &mut answers);
+    lane.replied(1, Ok(PublishReply { results, epoch: 1, delayed: Vec::new() }), now, &mut answers);
     let outcomes: Vec<_> = answers.iter().map(|answered| answered.outcome.clone()).collect();
     assert_eq!(outcomes, [Outcome::Duplicate { seq: 9 }, Outcome::Conflict]);
     assert!(!answers.iter().any(|answered| answered.publish.link.fenced()));
@@ -226,7 +234,7 @@ fn stored_by(lane: &mut Lane, now: Instant, answers: &mut Vec<Answered>) -> Vec<
     while let Some(call) = lane.next(now, 0, answers) {
         let stored = PublishResult { outcome: grpc::Outcome::Stored.into(), ..PublishResult::default() };
         let results = vec![stored; call.request.items.len()];
-        lane.replied(call.number, Ok(PublishReply { results, epoch: 1 }), now, answers);
+        lane.replied(call.number, Ok(PublishReply { results, epoch: 1, delayed: Vec::new() }), now, answers);
         batches.push(call.request.items);
     }
     batches
@@ -274,7 +282,12 @@ fn a_reply_of_another_shape_says_nothing_about_any_publish() {
     for results in [0, 2] {
         let (mut lane, now, mut answers) = calling();
         let stored = PublishResult { outcome: grpc::Outcome::Stored.into(), ..PublishResult::default() };
-        lane.replied(1, Ok(PublishReply { results: vec![stored; results], epoch: 1 }), now, &mut answers);
+        lane.replied(
+            1,
+            Ok(PublishReply { results: vec![stored; results], epoch: 1, delayed: Vec::new() }),
+            now,
+            &mut answers,
+        );
         let due = Some(now + LIMITS.backoff_min);
         assert_eq!((answers.len(), lane.pending(), lane.wake_at()), (0, 1, due), "{results} results");
         lane.give_up(&mut answers);
@@ -299,4 +312,46 @@ fn a_publish_counts_its_data_its_names_and_a_fixed_share() {
     assert_eq!(short.cost(), 64 + names + 1);
     let long = Publish { data: Bytes::from(vec![b'1'; 1_000]), ..short };
     assert_eq!(long.cost(), 64 + names + 1_000);
+}
+
+/// Both kinds go in one call, and each hears its own result.
+#[test]
+fn what_is_for_later_goes_with_what_is_for_now_and_waits_for_a_logic_that_knows_it() {
+    let (mut lane, now, mut answers) = (Lane::new(LIMITS), Instant::now(), Vec::new());
+    let link = link();
+    let asks = [Some(Later::In(5)), None, Some(Later::At(7)), Some(Later::Cancel)];
+    for (n, later) in asks.into_iter().enumerate() {
+        lane.push(Publish { later: later.map(Box::new), ..publish(&link, n as u64) }, &mut answers).unwrap();
+    }
+    let call = lane.next(now, 0, &mut answers).unwrap();
+    let keys: Vec<_> = call.request.items.iter().map(|item| item.key.as_str()).collect();
+    assert_eq!(keys, [Key::mint(link.session, 1).as_str()]);
+    let whens: Vec<_> = call.request.delayed.iter().map(|item| item.when.unwrap()).collect();
+    assert_eq!(whens, [When::DelayMs(5), When::DueMs(7), When::Cancel(true)]);
+
+    // One of the version before: what it does not know is tried again, the rest has its outcome.
+    lane.replied(1, replied_with(grpc::Outcome::Stored), now, &mut answers);
+    assert_eq!(answers.drain(..).map(|answer| answer.outcome).collect::<Vec<_>>(), [stored_at_0()]);
+    let later = now + LIMITS.backoff_min;
+    let call = lane.next(later, 0, &mut answers).unwrap();
+    assert_eq!((call.request.items.len(), call.request.delayed.len()), (0, 3));
+    let result = |outcome: grpc::Outcome, due_ms| PublishResult {
+        outcome: outcome.into(),
+        due_ms,
+        ..PublishResult::default()
+    };
+    let delayed = vec![
+        result(grpc::Outcome::Scheduled, 9),
+        result(grpc::Outcome::Scheduled, 7),
+        result(grpc::Outcome::TooLate, 0),
+    ];
+    lane.replied(2, Ok(PublishReply { delayed, ..PublishReply::default() }), later, &mut answers);
+    let outcomes: Vec<_> = answers.into_iter().map(|answer| answer.outcome).collect();
+    let waits = |due_ms| Outcome::Scheduled { due_ms };
+    assert_eq!(outcomes, [waits(9), waits(7), Outcome::TooLate]);
+    assert!(lane.pending() == 0 && !link.fenced());
+}
+
+fn stored_at_0() -> Outcome {
+    Outcome::Stored { seq: 0, at_ms: 0 }
 }

@@ -8,9 +8,10 @@ use sluice_proto::grpc::authenticate_result::Result as Verdict;
 use sluice_proto::grpc::logic_server::{Logic, LogicServer};
 use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
-    AuthenticateResult, Grants, HeadsReply, HeadsRequest, Message, Outcome, PresenceReply, PresenceRequest,
-    PublishReply, PublishRequest, PublishResult, ReadReply, ReadRequest, ReapReply, ReapRequest, RoomPage,
-    StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest,
+    AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, Message, Outcome,
+    PresenceReply, PresenceRequest, PublishReply, PublishRequest, PublishResult, ReadReply, ReadRequest,
+    ReapReply, ReapRequest, RoomPage, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
+    SweepReply, SweepRequest, TellLeavesReply, TellLeavesRequest,
 };
 use sluice_service::clock::Clock;
 use sluice_service::grpc::TIME_HEADER;
@@ -242,6 +243,7 @@ impl Scripted {
             token: "t".into(),
             expires_at_ms: book.expires_at_ms,
             grants: Some(Grants { sub: all.clone(), r#pub: all }),
+            info: String::new(),
         })
     }
 
@@ -275,7 +277,7 @@ impl Logic for Scripted {
         }
         self.called.send_modify(|called| *called += 1);
         self.hold.subscribe().wait_for(|hold| !hold).await.unwrap();
-        Ok(Response::new(PublishReply { results, epoch: EPOCH }))
+        Ok(Response::new(PublishReply { results, epoch: EPOCH, delayed: Vec::new() }))
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadReply>, Status> {
@@ -373,5 +375,13 @@ impl Logic for Scripted {
 
     async fn reap(&self, _: Request<ReapRequest>) -> Result<Response<ReapReply>, Status> {
         Err(Status::unimplemented("a gateway never reaps"))
+    }
+
+    async fn fire_due(&self, _: Request<FireDueRequest>) -> Result<Response<FireDueReply>, Status> {
+        Err(Status::unimplemented("a gateway never fires"))
+    }
+
+    async fn tell_leaves(&self, _: Request<TellLeavesRequest>) -> Result<Response<TellLeavesReply>, Status> {
+        Err(Status::unimplemented("a gateway never asks for leaves"))
     }
 }

@@ -33,7 +33,13 @@ async fn d3_what_a_push_did_not_bring_is_read_once_for_all_shards() {
     let (sender, requests) = mpsc::channel(4);
     let mut client = GatewayClient::connect(format!("http://{}", rig.grpc)).await.unwrap();
     let mut replies = client.push(ReceiverStream::new(requests)).await.unwrap().into_inner();
-    let run = RoomRun { room: ROOM.into(), first: 2, last: 2, messages: vec![kept[1].clone()] };
+    let run = RoomRun {
+        room: ROOM.into(),
+        first: 2,
+        last: 2,
+        messages: vec![kept[1].clone()],
+        ..RoomRun::default()
+    };
     let batch = PushBatch { id: 1, epoch: EPOCH, runs: vec![run] };
     sender.send(PushRequest { kind: Some(push_request::Kind::Batch(batch)) }).await.unwrap();
     // Acknowledged by the home alone, while nobody has got anything.

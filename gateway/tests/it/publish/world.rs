@@ -206,7 +206,8 @@ impl<R: Rules> World<R> {
         let mut session = Session::new(link, Arc::new(limits));
         let grants = Grants::from(grpc::Grants { sub: vec![], r#pub: vec!["*".into()] });
         let user = UserId::parse(&self.clients[n].name).expect("valid");
-        let identity = Identity { user, grants, anonymous: false, token: None, expires_at_ms: None };
+        let identity =
+            Identity { user, grants, anonymous: false, token: None, expires_at_ms: None, info: None };
         session.identified(Ok(identity), false, &greeting(), &mut Frames::default());
         let inbox = Vec::new();
         self.gateways[gateway].connections.push(Connection {
@@ -340,7 +341,7 @@ impl<R: Rules> World<R> {
                 PublishResult { outcome: outcome.into(), seq, ..PublishResult::default() }
             })
             .collect();
-        self.calls[n].reply = Some(PublishReply { results, epoch: 1 });
+        self.calls[n].reply = Some(PublishReply { results, epoch: 1, delayed: Vec::new() });
     }
 
     fn reply_arrives(&mut self) {

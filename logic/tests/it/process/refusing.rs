@@ -134,7 +134,11 @@ impl Bed {
 }
 
 fn call(items: Vec<PublishItem>) -> sluice_proto::grpc::PublishRequest {
-    sluice_proto::grpc::PublishRequest { items, not_after_ms: Clock::system().now_ms() + 60_000 }
+    sluice_proto::grpc::PublishRequest {
+        items,
+        not_after_ms: Clock::system().now_ms() + 60_000,
+        delayed: Vec::new(),
+    }
 }
 
 fn psql(url: &str) -> Command {

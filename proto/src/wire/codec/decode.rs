@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::diagnosis::{self, EXAMPLE};
-use super::request::{Decoded, HistoryRange, Refused, Request, judge_id};
+use super::request::{Decoded, HistoryRange, Refused, Request, When, judge_id};
 use crate::ids::{Epoch, Key, RoomId, Seq, UserId};
 use crate::json;
-use crate::limits::{DATA_BYTES_MAX, PAGE_MESSAGES_MAX, PRESENCE_USERS_MAX};
+use crate::limits::{DATA_BYTES_MAX, DELAY_MS_MAX, PAGE_MESSAGES_MAX, PRESENCE_USERS_MAX};
 use crate::wire::{Connect, ErrorCode};
 
 /// A string, without a copy where it has no escapes.
@@ -50,6 +50,35 @@ impl<'de> Deserialize<'de> for After<'de> {
     }
 }
 
+/// `presence`: the room of a question, or in `sub` whether to be told who comes and goes.
+#[derive(Debug)]
+enum Presence<'a> {
+    Of(Cow<'a, str>),
+    Watched(bool),
+}
+
+impl<'de> Deserialize<'de> for Presence<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Presence<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a room, true or false")
+            }
+            fn visit_bool<E>(self, watched: bool) -> Result<Presence<'de>, E> {
+                Ok(Presence::Watched(watched))
+            }
+            fn visit_borrowed_str<E>(self, room: &'de str) -> Result<Presence<'de>, E> {
+                Ok(Presence::Of(room.into()))
+            }
+            fn visit_str<E>(self, room: &str) -> Result<Presence<'de>, E> {
+                Ok(Presence::Of(room.to_owned().into()))
+            }
+        }
+        source.deserialize_any(Visitor)
+    }
+}
+
 /// All fields that a frame may have; which of them belong together is in [`diagnosis::VERBS`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -63,9 +92,11 @@ struct Frame<'a> {
     #[serde(rename = "pub", borrow, deserialize_with = "given")]
     publish: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "given")]
+    cancel: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "given")]
     history: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "given")]
-    presence: Option<Text<'a>>,
+    presence: Option<Presence<'a>>,
     #[serde(borrow, deserialize_with = "given")]
     ping: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "given")]
@@ -78,6 +109,10 @@ struct Frame<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "given")]
     key: Option<Text<'a>>,
+    #[serde(deserialize_with = "given")]
+    delay_ms: Option<u64>,
+    #[serde(deserialize_with = "given")]
+    at: Option<u64>,
     #[serde(deserialize_with = "given")]
     before: Option<Seq>,
     #[serde(deserialize_with = "given")]
@@ -121,11 +156,20 @@ impl<'a> Frame<'a> {
             return Some(Ok(Request::Connect(connect)));
         }
         if let Some(Text(room)) = self.publish.take() {
-            return Some(publish(&room, self.key.take(), self.data.take()));
+            let when = when(self.delay_ms.take(), self.at.take());
+            return Some(publish(&room, self.key.take(), self.data.take(), when));
+        }
+        if let Some(Text(room)) = self.cancel.take() {
+            return Some(cancel(&room, self.key.take()));
         }
         if let Some(Text(room)) = self.sub.take() {
             let (after, epoch) = (self.after_seq()?, self.epoch.take());
-            return Some(subscribe(&room, after, epoch));
+            let watches = match self.presence.take() {
+                None => false,
+                Some(Presence::Watched(watches)) => watches,
+                Some(Presence::Of(_)) => return None,
+            };
+            return Some(subscribe(&room, after, epoch, watches));
         }
         if let Some(Text(room)) = self.unsub.take() {
             return Some(RoomId::parse(&room).map(Request::Unsubscribe).map_err(Refused::from));
@@ -134,7 +178,8 @@ impl<'a> Frame<'a> {
             let (before, after) = (self.before.take(), self.after_seq()?);
             return Some(history(&room, before, after, self.limit.take()));
         }
-        if let Some(Text(room)) = self.presence.take() {
+        if let Some(asked) = self.presence.take() {
+            let Presence::Of(room) = asked else { return None };
             let after = match self.after.take() {
                 None => None,
                 Some(After::User(user)) => Some(user),
@@ -155,27 +200,36 @@ impl<'a> Frame<'a> {
     }
 
     fn is_spent(&self) -> bool {
-        let Self { connect, sub, unsub, publish, history, presence, ping, .. } = self;
-        let Self { id, after, epoch, data, key, before, limit, .. } = self;
-        let texts = [sub, unsub, publish, history, presence, epoch, key];
-        connect.is_none()
+        let Self { connect, sub, unsub, publish, cancel, history, presence, ping, .. } = self;
+        let Self { id, after, epoch, data, key, delay_ms, at, before, limit, .. } = self;
+        let texts = [sub, unsub, publish, cancel, history, epoch, key];
+        (connect.is_none() && presence.is_none())
             && texts.iter().all(|text| text.is_none())
             && [ping, id, data].iter().all(|value| value.is_none())
-            && (after.is_none() && before.is_none() && limit.is_none())
+            && [delay_ms, at, before].iter().all(|number| number.is_none())
+            && (after.is_none() && limit.is_none())
     }
 }
 
-fn subscribe<'a>(room: &str, after: Option<Seq>, epoch: Option<Text<'_>>) -> Result<Request<'a>, Refused> {
+fn subscribe<'a>(
+    room: &str,
+    after: Option<Seq>,
+    epoch: Option<Text<'_>>,
+    watches: bool,
+) -> Result<Request<'a>, Refused> {
     let room = RoomId::parse_from_client(room)?;
-    Ok(Request::Subscribe { room, after, epoch: epoch.map(|Text(text)| Epoch::parse(&text).ok_or(())) })
+    let epoch = epoch.map(|Text(text)| Epoch::parse(&text).ok_or(()));
+    Ok(Request::Subscribe { room, after, epoch, watches })
 }
 
 fn publish<'a>(
     room: &str,
     key: Option<Text<'_>>,
     data: Option<&'a RawValue>,
+    when: Result<When, Refused>,
 ) -> Result<Request<'a>, Refused> {
     let room = RoomId::parse_from_client(room)?;
+    let when = when?;
     let key = key.map(|Text(key)| Key::parse_from_client(&key)).transpose()?;
     let Some(data) = data else { return Err(Refused::bad(format!("pub needs data, for example {EXAMPLE}"))) };
     let bytes = data.get().len();
@@ -185,7 +239,29 @@ fn publish<'a>(
     }
     json::check(data.get())
         .map_err(|why| Refused::bad(format!("data cannot be read by everybody: {why}")))?;
-    Ok(Request::Publish { room, key, data })
+    Ok(Request::Publish { room, key, data, when })
+}
+
+/// How far ahead `at` is depends on a clock, so it is not judged here.
+fn when(delay_ms: Option<u64>, at: Option<u64>) -> Result<When, Refused> {
+    match (delay_ms, at) {
+        (None, None) => Ok(When::Now),
+        (Some(ms), None) if ms > DELAY_MS_MAX => {
+            Err(Refused::bad(format!("delay_ms is {ms}, at most {DELAY_MS_MAX} (30 days) are allowed")))
+        }
+        (Some(ms), None) => Ok(When::In(ms)),
+        (None, Some(ms)) => Ok(When::At(ms)),
+        (Some(_), Some(_)) => Err(Refused::bad("pub takes delay_ms or at, not both")),
+    }
+}
+
+fn cancel<'a>(room: &str, key: Option<Text<'_>>) -> Result<Request<'a>, Refused> {
+    let room = RoomId::parse(room)?;
+    let Some(Text(key)) = key else {
+        return Err(Refused::bad(r#"cancel needs the key of the publish: {"cancel":"news","key":"c1"}"#));
+    };
+    // A minted one too: whoever sent no key knows it from the answer.
+    Ok(Request::Cancel { room, key: Key::parse(&key)? })
 }
 
 fn history<'a>(
@@ -237,7 +313,8 @@ mod tests {
     fn verbs_are_understood() {
         let decoded = decode("{\"pub\":\"news\",\"data\":{\"t\": \"hi\"},\"key\":\"c1\",\"id\":2}\n");
         assert_eq!(decoded.id.map(RawValue::get), Some("2"));
-        let Ok(Request::Publish { room, key, data }) = decoded.request else { panic!("not a publish") };
+        let Ok(Request::Publish { room, key, data, when }) = decoded.request else { panic!("not a publish") };
+        assert_eq!(when, When::Now);
         assert_eq!((room.as_str(), key.as_ref().map(Key::as_str)), ("news", Some("c1")));
         assert_eq!(data.get(), "{\"t\": \"hi\"}", "the payload keeps its bytes");
         assert!(matches!(decode("{\"ping\":null}").request, Ok(Request::Ping)));
@@ -248,6 +325,49 @@ mod tests {
         ));
         assert!(matches!(decode(" {\"connect\":{\"token\":\"t\"}}").request, Ok(Request::Connect(_))));
         assert!(matches!(decode("{\"id\":1,\"unsub\":\"a\"}").request, Ok(Request::Unsubscribe(_))));
+    }
+
+    #[test]
+    fn a_publish_may_be_for_later_and_taken_back() {
+        let when = |text: &str| match decode(text).request {
+            Ok(Request::Publish { when, .. }) => when,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(when(r#"{"pub":"a","data":1,"delay_ms":2592000000}"#), When::In(DELAY_MS_MAX));
+        assert_eq!(when(r#"{"pub":"a","data":1,"at":1763719200123}"#), When::At(1_763_719_200_123));
+        for text in [r#"{"cancel":"a","key":"c1","id":1}"#, r#"{"cancel":"a","key":"~0/1"}"#] {
+            assert!(matches!(decode(text).request, Ok(Request::Cancel { .. })), "{text}");
+        }
+        for (text, why) in [
+            (r#"{"pub":"a","data":1,"delay_ms":2592000001}"#, "30 days"),
+            (r#"{"pub":"a","data":1,"delay_ms":1,"at":1}"#, "not both"),
+            (r#"{"pub":"a","data":1,"delay_ms":-1}"#, "delay_ms is -1"),
+            (r#"{"pub":"a","data":1,"at":"tomorrow"}"#, "at is"),
+            (r#"{"pub":"a","data":1,"delay":1}"#, "did you mean \"delay_ms\""),
+            (r#"{"sub":"a","at":1}"#, "sub has no field"),
+            (r#"{"cancel":"a"}"#, "cancel needs the key"),
+            (r#"{"cancel":"a","key":"c1","data":1}"#, "cancel has no field"),
+        ] {
+            let refused = refusal(text);
+            assert!(refused.code == ErrorCode::BadRequest && refused.message.contains(why), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn presence_is_a_question_or_an_addition_to_sub() {
+        let watches = |text: &str| match decode(text).request {
+            Ok(Request::Subscribe { watches, .. }) => watches,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert!(watches(r#"{"sub":"a","presence":true}"#) && watches(r#"{"presence":true,"sub":"a"}"#));
+        assert!(!watches(r#"{"sub":"a","presence":false}"#) && !watches(r#"{"sub":"a"}"#));
+        assert!(matches!(decode(r#"{"presence":"a"}"#).request, Ok(Request::Presence { .. })));
+        for text in [r#"{"sub":"a","presence":"a"}"#, r#"{"presence":true}"#, r#"{"sub":"a","presence":1}"#] {
+            let refused = refusal(text);
+            assert_eq!(refused.code, ErrorCode::BadRequest, "{text}");
+            assert!(refused.message.starts_with("presence is "), "{}", refused.message);
+        }
+        assert_eq!(refusal(r#"{"unsub":"a","presence":true}"#).code, ErrorCode::BadFrame, "two verbs");
     }
 
     #[test]

@@ -26,6 +26,7 @@ enum Kind {
     Any,
     Connect,
     Text,
+    Flag,
     Seq,
     Count,
 }
@@ -34,11 +35,16 @@ enum Kind {
 type Field = (&'static str, Kind);
 
 /// The verbs, each with what its value and its fields have to be. `id` goes with all of them.
-const VERBS: [(&str, Kind, &[Field]); 7] = [
+const VERBS: [(&str, Kind, &[Field]); 8] = [
     ("connect", Kind::Connect, &[]),
-    ("sub", Kind::Text, &[("after", Kind::Seq), ("epoch", Kind::Text)]),
+    ("sub", Kind::Text, &[("after", Kind::Seq), ("epoch", Kind::Text), ("presence", Kind::Flag)]),
     ("unsub", Kind::Text, &[]),
-    ("pub", Kind::Text, &[("data", Kind::Any), ("key", Kind::Text)]),
+    (
+        "pub",
+        Kind::Text,
+        &[("data", Kind::Any), ("key", Kind::Text), ("delay_ms", Kind::Seq), ("at", Kind::Seq)],
+    ),
+    ("cancel", Kind::Text, &[("key", Kind::Text)]),
     ("history", Kind::Text, &[("before", Kind::Seq), ("after", Kind::Seq), ("limit", Kind::Count)]),
     ("presence", Kind::Text, &[("after", Kind::Text), ("limit", Kind::Count)]),
     ("ping", Kind::Any, &[]),
@@ -50,6 +56,7 @@ impl Kind {
             Self::Any => true,
             Self::Connect => serde_json::from_str::<Connect>(value).is_ok(),
             Self::Text => serde_json::from_str::<String>(value).is_ok(),
+            Self::Flag => serde_json::from_str::<bool>(value).is_ok(),
             Self::Seq => serde_json::from_str::<u64>(value).is_ok(),
             Self::Count => serde_json::from_str::<u32>(value).is_ok(),
         }
@@ -60,6 +67,7 @@ impl Kind {
             Self::Any => "any JSON value",
             Self::Connect => r#"{"token":"<jwt>"}"#,
             Self::Text => "a string",
+            Self::Flag => "true or false",
             Self::Seq => "a whole number from 0 to 18446744073709551615",
             Self::Count => "a whole number from 1 to 256",
         }
@@ -118,7 +126,9 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 impl Fields<'_> {
     fn refusal(&self, text: &str) -> Refused {
         let present = |name: &str| self.all.iter().any(|(field, _)| field == name);
-        let mut verbs = VERBS.iter().filter(|(verb, ..)| present(verb));
+        // In `sub` it is a field.
+        let is_field = |name: &str| name == "presence" && present("sub");
+        let mut verbs = VERBS.iter().filter(|(verb, ..)| present(verb) && !is_field(verb));
         let (verb, verb_kind, fields) = match (verbs.next(), verbs.next()) {
             (Some(verb), None) => *verb,
             (Some((one, ..)), Some((other, ..))) => {
@@ -131,7 +141,8 @@ impl Fields<'_> {
                     .take(NAMES_COMPARED_MAX)
                     .find_map(|(name, _)| near(name, VERBS.iter().map(|(verb, ..)| *verb)));
                 let meant = meant.map(|verb| format!("; did you mean {verb:?}?")).unwrap_or_default();
-                let why = format!("no verb (connect, sub, unsub, pub, history, presence, ping){meant}");
+                let why =
+                    format!("no verb (connect, sub, unsub, pub, cancel, history, presence, ping){meant}");
                 return not_understood(text, &why);
             }
         };
@@ -267,7 +278,10 @@ mod tests {
         assert!(epoch.contains("epoch is null"), "{epoch}");
         for text in [r#"{"sub":"n","before":5}"#, r#"{"sub":"n","limit":5}"#, r#"{"sub":"n","data":1}"#] {
             let text = message(text);
-            assert!(text.contains("sub has no field") && text.contains("after, epoch, id"), "{text}");
+            assert!(
+                text.contains("sub has no field") && text.contains("after, epoch, presence, id"),
+                "{text}"
+            );
         }
     }
 

@@ -30,6 +30,17 @@ impl HistoryRange {
     }
 }
 
+/// When a message is to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum When {
+    /// At once.
+    Now,
+    /// After so many milliseconds, at most [`DELAY_MS_MAX`](crate::limits::DELAY_MS_MAX).
+    In(u64),
+    /// At this time, milliseconds since 1970.
+    At(u64),
+}
+
 /// One valid request of a client.
 #[derive(Debug)]
 pub enum Request<'a> {
@@ -43,6 +54,8 @@ pub enum Request<'a> {
         after: Option<Seq>,
         /// The epoch of `after`. An epoch that cannot be read is one that differs.
         epoch: Option<Result<Epoch, ()>>,
+        /// Also told who comes and goes.
+        watches: bool,
     },
     /// `{"unsub":…}`
     Unsubscribe(RoomId),
@@ -54,6 +67,15 @@ pub enum Request<'a> {
         key: Option<Key>,
         /// The JSON text as it was received.
         data: &'a RawValue,
+        /// When it is to be published.
+        when: When,
+    },
+    /// `{"cancel":…}`
+    Cancel {
+        /// The room.
+        room: RoomId,
+        /// The key of the delayed publish; of one without, the key that its answer named.
+        key: Key,
     },
     /// `{"history":…}`
     History {

@@ -9,7 +9,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::record::{ClientEvent, FaultRecord, Leftovers, RunRecord};
+use crate::record::{ClientEvent, DelayedRecord, FaultRecord, Leftovers, RunRecord};
 pub use loading::Loading;
 pub use names::{NONE, Names};
 
@@ -55,6 +55,8 @@ pub struct History {
     pub by_room: Vec<Range<usize>>,
     /// Whether there was a `store.jsonl`.
     pub has_store: bool,
+    /// Messages that were to be published later, by room, user and key.
+    pub delayed: BTreeMap<(u32, u32, u32), DelayedRecord>,
     /// Answers to what was not sent: index of the client, its step, which `n`.
     pub strays: Vec<(u32, u32, u64)>,
     /// Files that end in the middle of a line.

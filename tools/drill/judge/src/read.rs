@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use crate::history::{History, Loading};
-use crate::record::{FaultRecord, Leftovers, RecordEntry, RunRecord, StoreRow};
+use crate::record::{DelayedRecord, FaultRecord, Leftovers, RecordEntry, RunRecord, StoreRow};
 
 /// Why a folder could not be judged.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,10 @@ pub fn load(dir: &Path) -> Result<History, ReadError> {
     let mut loading = Loading::new(run.ok_or_else(missing)?);
     lines(&dir.join("faults.jsonl"), &mut loading, |loading, fault: FaultRecord| {
         loading.fault(fault);
+        Ok(())
+    })?;
+    lines(&dir.join("delayed.jsonl"), &mut loading, |loading, delayed: DelayedRecord| {
+        loading.delayed(delayed);
         Ok(())
     })?;
     for path in client_files(dir)? {

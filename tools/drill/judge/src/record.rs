@@ -1,7 +1,7 @@
 //! The records of a run: what is in the files of its folder. Plain data; [`crate`] judges it, the drill writes it.
 //!
 //! A folder holds `run.json` ([`RunRecord`]), any number of `client-*.jsonl` (lines of [`RecordEntry`]), `faults.jsonl` (lines of
-//! [`FaultRecord`]), `store.jsonl` (lines of [`StoreRow`]), `leftovers.json` ([`Leftovers`]), `samples.jsonl` (lines of [`Sample`])
+//! [`FaultRecord`]), `delayed.jsonl` (lines of [`DelayedRecord`]), `store.jsonl` (lines of [`StoreRow`]), `leftovers.json` ([`Leftovers`]), `samples.jsonl` (lines of [`Sample`])
 //! and `logs/` (what the processes said). All times are microseconds of one monotonic clock that starts with the run.
 //! Hashes are [`hash_of`] the bytes of `data`.
 
@@ -275,6 +275,38 @@ pub struct StoreRow {
     pub hash: u64,
     /// When, milliseconds since 1970 by the store's clock.
     pub at_ms: i64,
+}
+
+/// A message that was to be published later: a line of `delayed.jsonl`, in no order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelayedRecord {
+    /// Room.
+    pub room: String,
+    /// Who scheduled it.
+    pub user: String,
+    /// Under which key.
+    pub key: String,
+    /// Hash of its data.
+    pub hash: u64,
+    /// When it is due as answered, milliseconds since 1970 by the store's clock; `None` = it has no answer, and may be
+    /// published or not.
+    pub due_ms: Option<i64>,
+    /// Published this much later it is late, milliseconds.
+    pub late_ms: i64,
+    /// What became of its cancel, if it was to be cancelled.
+    pub cancel: Option<CancelOutcome>,
+}
+
+/// The answer to a cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelOutcome {
+    /// It is not published.
+    Cancelled,
+    /// It was published already.
+    TooLate,
+    /// There was none.
+    Unknown,
 }
 
 /// What is left when everything is at rest, and what presence said: `leftovers.json`. `None` = not looked at.

@@ -4,6 +4,7 @@ mod acked;
 mod complete;
 mod conclusive;
 mod counts;
+mod delayed;
 mod epochs;
 mod exits;
 mod farewells;
@@ -30,6 +31,7 @@ pub fn judge(history: &History) -> Verdict {
     acked::judge(history, into);
     store::judge(history, into);
     phantom::judge(history, into);
+    delayed::judge(history, into);
     // Before `complete`, which is told by it how far each client has come.
     let walked = subscriptions::judge(history, into);
     let judged = complete::judge(history, &walked.reaches, into);

@@ -28,6 +28,10 @@ pub enum AnomalyKind {
     Unresolved,
     /// A `sub` had no answer for long although nothing was broken.
     Starved,
+    /// A delayed message was published before it was due.
+    Early,
+    /// A delayed message was published too long after it was due.
+    Late,
     /// A process ended with the wrong exit code, or too late.
     BadExit,
     /// A client was closed without being told why during an ordered stop.
@@ -53,6 +57,8 @@ impl AnomalyKind {
             Self::Dishonest => "dishonest",
             Self::Unresolved => "unresolved",
             Self::Starved => "starved",
+            Self::Early => "early",
+            Self::Late => "late",
             Self::BadExit => "bad-exit",
             Self::Untold => "untold",
             Self::PresenceWrong => "presence-wrong",

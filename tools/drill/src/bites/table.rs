@@ -140,6 +140,9 @@ const CREATOR: Setup = Setup {
     ..SETUP
 };
 
+/// A thousand delayed messages are due, and a third of them is cancelled.
+const DELAYED: Setup = Setup { name: "delayed", scenario: Scenario::Due, ..SETUP };
+
 /// A bug and where it shows.
 #[derive(Debug, Clone, Copy)]
 pub struct Bite {
@@ -193,6 +196,9 @@ pub const BITES: &[Bite] = &[
         ],
     ),
     bite("redis-not-healed", EMPTY_REDIS, &[AnomalyKind::PresenceWrong]),
+    bite("fires-twice", DELAYED, &[AnomalyKind::Phantom]),
+    bite("fires-early", DELAYED, &[AnomalyKind::Early]),
+    bite("cancel-lies", DELAYED, &[AnomalyKind::Dishonest]),
     bite("queue-without-fairness", CREATOR, &[AnomalyKind::Starved]),
 ];
 

@@ -165,7 +165,7 @@ impl FaultInjector<'_> {
 
 impl FaultInjector<'_> {
     /// It could not even be prepared: nothing was harmed, and nothing is shown.
-    fn missed(&self, role: Role, why: &anyhow::Error) -> FaultRecord {
+    pub(super) fn missed(&self, role: Role, why: &anyhow::Error) -> FaultRecord {
         let mut fault = self.begin(role);
         fault.note = format!("not done: {}", error_chain(why.as_ref()));
         fault

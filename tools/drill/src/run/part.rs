@@ -271,7 +271,8 @@ impl RunPart<'_> {
             let name = format!("{}/{} {}", round.number, self.total, round.kind);
             what.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&name);
             let (number, turn, clock) = (round.number, round.turn, record.clock);
-            let injector = FaultInjector { target, clock, round: number, turn, rng };
+            let (dir, rooms, trust) = (self.dir, &*record.plan.prefix, self.options.given.trust.clone());
+            let injector = FaultInjector { target, clock, round: number, turn, dir, rooms, trust, rng };
             let faults = injector.inject(round.kind).await.with_context(|| name.clone())?;
             let steady = u64::from(self.options.plan.rate_per_s / 4).max(1);
             let goes_on = self.progresses(load, steady).await;

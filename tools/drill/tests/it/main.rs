@@ -10,7 +10,9 @@ use sluice_drill::load::Plan;
 use sluice_drill::run::{self, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given;
-use sluice_judge::record::{FaultRecord, Leftovers, RunRecord, Sample, StoreRow};
+use sluice_judge::record::{
+    CancelOutcome, DelayedRecord, FaultRecord, Leftovers, RunRecord, Sample, StoreRow,
+};
 use sluice_launcher::Engines;
 use tokio_util::sync::CancellationToken;
 
@@ -146,4 +148,24 @@ async fn what_bad_neighbours_publish_is_nobodys_phantom() {
     assert!(outcome.is_green(), "{verdict:#?}");
     let rows: Vec<StoreRow> = lines(&path.join("store.jsonl"));
     assert!(rows.iter().any(|row| row.sender.starts_with("bad-5-never-reads")), "they have published");
+}
+
+/// A task is killed and both are rolled while a thousand messages become due, of which a third is cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_while_tasks_go_is_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("drill");
+    let options = Options { scenario: Scenario::Due, rounds: Some(1), counts: [2, 2, 2], ..options(&dir) };
+    let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
+    let (path, verdict) = &outcome.parts[0];
+    assert!(outcome.is_green(), "{verdict:#?}");
+    let delayed: Vec<DelayedRecord> = lines(&path.join("delayed.jsonl"));
+    assert_eq!(delayed.len(), 1_000);
+    let cancelled = delayed.iter().filter(|it| it.cancel == Some(CancelOutcome::Cancelled)).count();
+    let rows: Vec<StoreRow> = lines(&path.join("store.jsonl"));
+    let published = rows.iter().filter(|row| row.room.ends_with("due-1")).count();
+    println!("{cancelled} cancelled, {published} published");
+    assert_eq!(cancelled + published, 1_000, "each is one or the other");
+    let faults: Vec<FaultRecord> = lines(&path.join("faults.jsonl"));
+    assert_eq!(faults.iter().filter(|fault| fault.kind == "due" && fault.hit).count(), 3, "{faults:?}");
 }

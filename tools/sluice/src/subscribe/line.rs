@@ -7,7 +7,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sluice_client::{Event, Message, Subscribed};
+use sluice_client::{Event, Message, PresentUser, Subscribed};
 
 /// One line of output. Notes for people are marked, so that they are no message.
 pub(super) struct Line {
@@ -36,6 +36,11 @@ pub(super) fn standing(at: &Subscribed) -> Line {
     )
 }
 
+pub(super) fn present(room: &str, users: &[PresentUser]) -> Line {
+    let names: Vec<&str> = users.iter().map(|user| user.user.as_str()).collect();
+    note(format!("{} here: {}", users.len(), names.join(", ")), &json!({"presence": room, "users": users}))
+}
+
 pub(super) fn of(event: &Event) -> Option<Line> {
     Some(match event {
         Event::Message(message) => delivered(message),
@@ -47,6 +52,15 @@ pub(super) fn of(event: &Event) -> Option<Line> {
             format!("SKIPPED {from}…{to}: gone for good"),
             &json!({"skipped": room, "from": from, "to": to}),
         ),
+        Event::UserJoined { room, user, at_ms, info } => {
+            note(format!("{user} joined"), &json!({"join": room, "user": user, "at": at_ms, "info": info}))
+        }
+        Event::UserLeft { room, user, at_ms } => {
+            note(format!("{user} left"), &json!({"leave": room, "user": user, "at": at_ms}))
+        }
+        Event::Stale { room } => {
+            note(format!("{room}: who is there may have changed"), &json!({"stale": room}))
+        }
         Event::Resumed(at) => standing(at),
         Event::Unsubscribed { room, error } => {
             note(format!("{room}: {}", error.message), &json!({"error": error, "room": room}))

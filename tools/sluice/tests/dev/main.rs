@@ -8,6 +8,7 @@ mod browser;
 mod emptied;
 mod epoch;
 mod kill;
+mod later;
 mod page;
 mod reader;
 mod readme;

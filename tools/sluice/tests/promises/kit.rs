@@ -84,6 +84,10 @@ macro_rules! all_promises {
                 the_transcript_of_wire_md_is_true,
                 websocat_publishes_and_subscribes,
                 the_client_in_python_keeps_the_promises;
+            delayed:
+                a_delayed_message_comes_once_in_time_unless_it_was_cancelled,
+                delayed_messages_come_once_while_tasks_are_rolled_and_killed,
+                cancels_that_race_with_firing_are_true;
             deploys:
                 sigterm_to_each_service_one_after_the_other,
                 sigkill_to_each_process_one_after_the_other,

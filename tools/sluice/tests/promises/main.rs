@@ -12,6 +12,7 @@
 #[macro_use]
 mod kit;
 mod by_hand;
+mod delayed;
 mod deploys;
 #[cfg(feature = "dev")]
 mod dev;

@@ -9,7 +9,9 @@ use super::{
     ClientHistory, ClientStep, Fate, History, HistoryPage, MessageIdentity, NONE, PublishAnswer, Sending,
     SentMessage, SkippedRange, StepKind, SubAnswered, SubSent,
 };
-use crate::record::{ClientEvent, FaultRecord, Leftovers, PublishOutcome, RecordEntry, RunRecord, StoreRow};
+use crate::record::{
+    ClientEvent, DelayedRecord, FaultRecord, Leftovers, PublishOutcome, RecordEntry, RunRecord, StoreRow,
+};
 
 /// A history that is being read.
 #[derive(Debug, Default)]
@@ -43,6 +45,14 @@ impl Loading {
             self.history.heads.insert(room, *head);
         }
         self.history.leftovers = Some(leftovers);
+    }
+
+    /// A message that was to be published later.
+    pub fn delayed(&mut self, delayed: DelayedRecord) {
+        let history = &mut self.history;
+        let (room, user) = (history.rooms.number(&delayed.room), history.users.number(&delayed.user));
+        let name = (room, user, history.keys.number(&delayed.key));
+        history.delayed.insert(name, delayed);
     }
 
     /// There is a store; its rows follow.

@@ -36,6 +36,12 @@ impl History {
         all.filter(move |(_, row)| row.room == room)
     }
 
+    /// What names a row: its room, who published it, under which key.
+    #[must_use]
+    pub fn name_of(&self, row: &StoredRow) -> (u32, u32, u32) {
+        (row.room, self.messages[row.message as usize].user, row.key)
+    }
+
     /// Last position of a room in the store; 0 = empty.
     #[must_use]
     pub fn last_seq(&self, room: u32) -> u64 {

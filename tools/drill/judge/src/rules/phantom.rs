@@ -1,6 +1,7 @@
 //! Nobody sees what nobody sent, or what the store does not hold; and no two see different messages under one seq. What
 //! a restored store forgot is judged by epoch: who saw it in the same epoch must have seen the same. What a bad
-//! neighbour publishes to a room of its own is in no record of a client; anywhere else it is nobody's either.
+//! neighbour publishes to a room of its own is in no record of a client; anywhere else it is nobody's either. What was to
+//! be published later is judged in `delayed`, and belongs to nobody under another key.
 
 use std::collections::HashMap;
 
@@ -57,7 +58,9 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
 
 fn rows(history: &History, findings: &mut Findings) {
     for (index, row) in (0..).zip(&history.rows) {
-        if history.sent_as(row.room, row.message).next().is_none() && !is_a_neighbours(history, row) {
+        let is_delayed = history.delayed.contains_key(&history.name_of(row));
+        let is_sent = is_delayed || history.sent_as(row.room, row.message).next().is_some();
+        if !is_sent && !is_a_neighbours(history, row) {
             findings.add(AnomalyKind::Phantom, || {
                 let (room, what) = (history.rooms.name(row.room), history.called(row.message));
                 let text = format!("{room:?} holds {what} as {}, which nobody sent there like this", row.seq);

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use sluice_judge::history::Loading;
-use sluice_judge::record::{ClientEvent, FaultRecord, Leftovers, RecordEntry, RunRecord, StoreRow};
+use sluice_judge::record::{
+    ClientEvent, DelayedRecord, FaultRecord, Leftovers, RecordEntry, RunRecord, StoreRow,
+};
 use sluice_judge::verdict::{AnomalyKind, Verdict};
 use sluice_judge::{History, judge};
 
@@ -15,6 +17,7 @@ pub struct Records {
     pub run: RunRecord,
     pub clients: BTreeMap<u32, Vec<(u64, ClientEvent)>>,
     pub faults: Vec<FaultRecord>,
+    pub delayed: Vec<DelayedRecord>,
     pub rows: Vec<StoreRow>,
     pub leftovers: Leftovers,
 }
@@ -28,6 +31,7 @@ impl Records {
             }
         }
         self.faults.iter().for_each(|fault| loading.fault(fault.clone()));
+        self.delayed.iter().for_each(|delayed| loading.delayed(delayed.clone()));
         loading.store();
         self.rows.iter().for_each(|row| loading.row(row));
         loading.leftovers(self.leftovers.clone());
@@ -62,6 +66,7 @@ impl Records {
         lines("run.json", vec![json(&self.run)]);
         lines("leftovers.json", vec![json(&self.leftovers)]);
         lines("faults.jsonl", self.faults.iter().map(json).collect());
+        lines("delayed.jsonl", self.delayed.iter().map(json).collect());
         lines("store.jsonl", self.rows.iter().map(json).collect());
         for (client, entries) in &self.clients {
             let entries =

@@ -138,6 +138,8 @@ impl MeasureSums {
                 | AnomalyKind::Dishonest
                 | AnomalyKind::Unresolved
                 | AnomalyKind::Starved
+                | AnomalyKind::Early
+                | AnomalyKind::Late
                 | AnomalyKind::BadExit
                 | AnomalyKind::Untold
                 | AnomalyKind::PresenceWrong

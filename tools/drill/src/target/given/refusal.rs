@@ -17,6 +17,7 @@ impl Wanted {
             | FaultKind::TermEvery(role)
             | FaultKind::KillEvery(role)
             | FaultKind::Restart(role) => self.cannot_return(role),
+            FaultKind::Due => self.cannot_return(Role::Task),
             FaultKind::KillOneOfEach => Role::SERVICES.into_iter().find_map(|role| self.cannot_return(role)),
             FaultKind::Freeze(Role::Postgres, _) if !self.is_contained(Role::Postgres) => {
                 Some("PostgreSQL is a family of processes: it needs --container postgres=NAME".into())

@@ -1,13 +1,14 @@
 //! Presence when a gateway is killed, and when only the registry is: ghosts go soon, the living never.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sluice_client::{Client, Options, Position};
+use sluice_client::{Client, Event, Options, Position};
 use sluice_launcher::Service;
 use tokio::time::{Instant, sleep};
 
 use super::Real;
-use crate::kit::{Ground, SOON};
+use crate::kit::{Ground, SOON, client_of, until};
 
 /// Of the cluster of these tests.
 const LEASE: Duration = Duration::from_secs(3);
@@ -62,5 +63,85 @@ async fn who_lives_is_never_missing_when_the_registry_comes_back_empty() {
         assert_eq!(present(&bob).await, ["ann", "bob"], "{:?} after", began.elapsed());
         sleep(Duration::from_millis(50)).await;
     }
+    cluster.stop().await;
+}
+
+/// How long somebody may be away in the test of who is told.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What somebody who watches was told, in order: `+user` and `-user`.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    fn of(&self, users: &[&str]) -> Vec<String> {
+        let all = self.0.lock().unwrap();
+        all.iter().filter(|told| users.contains(&&told[1..])).cloned().collect()
+    }
+
+    /// In the background, what these events say.
+    fn read(&self, mut events: sluice_client::Events) {
+        let told = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                match event {
+                    Event::UserJoined { user, .. } => told.lock().unwrap().push(format!("+{user}")),
+                    Event::UserLeft { user, .. } => told.lock().unwrap().push(format!("-{user}")),
+                    _ => {}
+                }
+            }
+        });
+    }
+}
+
+/// Somebody in the lobby.
+async fn enters(options: Options) -> Client {
+    let (client, mut events) = Client::connect(options).await.unwrap();
+    client.subscribe("lobby", Position::Now).await.unwrap();
+    tokio::spawn(async move { while events.next().await.is_some() {} });
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d6_a_roll_of_all_gateways_stirs_nobody_and_a_kill_only_who_does_not_return() {
+    let options = sluice_launcher::Options { gateways: 2, logics: 2, tasks: 2, ..Default::default() };
+    let grace = format!("logic.leave_grace_s={}", GRACE.as_secs());
+    let cluster = Real::with(options.set(&grace).unwrap()).await;
+    let (watcher, events) = Client::connect(client_of(&cluster, "watcher", 0)).await.unwrap();
+    watcher.watch("lobby", Position::Now).await.unwrap();
+    let told = Told::default();
+    told.read(events);
+    // For ten seconds after Redis has started nobody is told of joins.
+    let mut tries = 0;
+    until("joins are told", Duration::from_secs(20), async || {
+        tries += 1;
+        let name = format!("try{tries}");
+        let client = enters(client_of(&cluster, &name, 0)).await;
+        sleep(Duration::from_millis(500)).await;
+        client.close().await;
+        !told.of(&[&name]).is_empty()
+    })
+    .await;
+    let all = ["ann", "bob", "cat"];
+    let _ann = enters(client_of(&cluster, "ann", 0)).await;
+    let _bob = enters(client_of(&cluster, "bob", 1)).await;
+    until("both are told", SOON, async || told.of(&all).len() == 2).await;
+    for index in 0..2 {
+        cluster.roll(Service::Gateway, index).await;
+    }
+    sleep(GRACE + Duration::from_secs(2)).await;
+    assert_eq!(told.of(&all).len(), 2, "a deploy stirs nobody: {:?}", told.of(&all));
+
+    // This gateway and no other: she cannot return.
+    let _cat = enters(Options::new(cluster.ws(0)).token(cluster.token("cat"))).await;
+    until("she is told", SOON, async || told.of(&["cat"]) == ["+cat"]).await;
+    let killed = Instant::now();
+    assert!(cluster.node(Service::Gateway, 0).unwrap().kill());
+    let within = LEASE + AND + GRACE + Duration::from_secs(2);
+    until("who does not return leaves", within, async || told.of(&["cat"]).len() == 2).await;
+    println!("the leave was told {:?} after the kill", killed.elapsed());
+    sleep(GRACE).await;
+    assert_eq!(told.of(&all)[3..], ["-cat"], "once, and nobody else");
+    assert_eq!(told.of(&["watcher"]), Vec::<String>::new());
     cluster.stop().await;
 }

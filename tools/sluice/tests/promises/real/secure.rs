@@ -95,7 +95,7 @@ async fn strangers_on_the_port_of_logic_are_refused() {
     let cluster = secure(1, 1, 1).await;
     let address = grpc_of(&cluster, "logic").await;
     let item = PublishItem { room: "news".into(), sender: "ann".into(), key: "k".into(), data: "1".into() };
-    let publish = PublishRequest { items: vec![item], not_after_ms: i64::MAX };
+    let publish = PublishRequest { items: vec![item], not_after_ms: i64::MAX, delayed: Vec::new() };
     let range = ReadRange { room: "news".into(), ..ReadRange::default() };
     let read = ReadRequest { ranges: vec![range], history: false };
     // Without a certificate, and with one that is not for this.
@@ -124,7 +124,8 @@ async fn strangers_on_the_port_for_pushes_deliver_nothing() {
     let epoch = json_with(&mut ann, "ok").await["epoch"].as_str().unwrap().to_owned();
     let epoch = u64::from_str_radix(&epoch, 16).unwrap();
     let forged = Message { seq: 1, sender: "eve".into(), data: r#""forged""#.into(), ..Message::default() };
-    let run = RoomRun { room: "news".into(), first: 1, last: 1, messages: vec![forged] };
+    let run =
+        RoomRun { room: "news".into(), first: 1, last: 1, messages: vec![forged], ..RoomRun::default() };
     let batch = push_request::Kind::Batch(PushBatch { id: 1, epoch, runs: vec![run] });
     let push = PushRequest { kind: Some(batch) };
     for who in [None, Some((Service::Logic, Role::Logic))] {

@@ -8,7 +8,7 @@ use sluice_launcher::{Service, service_binary};
 
 use super::{Real, SERVICES, STORES, term};
 use crate::deploys::under_load;
-use crate::kit::Ground;
+use crate::kit::{Ground, until};
 use crate::record::Sent;
 
 /// Frozen and thawed: a logic beyond the deadline of a call, a task beyond `ack_wait`, a gateway beyond its lease.
@@ -39,6 +39,37 @@ async fn idle_processes_exit_in_less_than_half_a_second() {
     }
     cluster.stop().await;
 }
+
+/// A hundred thousand messages are due when the only task is told to stop: it takes no longer than the call under way,
+/// and the next task publishes the rest, each once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_with_everything_due_stops_in_time() {
+    let cluster = Real::start(1, 1, 1).await;
+    let task = cluster.node(Service::Task, 0).unwrap();
+    assert_eq!(cluster.sql(DUE).await, 100_000);
+    let published = async || cluster.sql("select from messages where room like 'due-%'").await;
+    until("it publishes", Duration::from_secs(20), async || published().await > 0).await;
+    let exit = term(&task).await;
+    let (elapsed, then) = (exit.elapsed.unwrap(), published().await);
+    println!("a task with {} messages due took {elapsed:?}", 100_000 - then);
+    assert!(then < 100_000, "it was to be stopped in the middle");
+    assert!(elapsed < Duration::from_millis(1_500), "{elapsed:?}");
+    tokio::time::sleep(Duration::from_millis(200)).await; // what a dropped call has begun may still end
+    let rest = published().await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(published().await, rest, "nobody publishes while no task is there");
+    cluster.start_at(Service::Task, 0).await.unwrap();
+    until("the rest is published", Duration::from_secs(60), async || {
+        cluster.sql("select from scheduled limit 1").await == 0
+    })
+    .await;
+    assert_eq!(published().await, 100_000, "each once");
+    cluster.stop().await;
+}
+
+/// As publishes keep them: 100 rooms, each in one part.
+const DUE: &str = "insert into scheduled (due, part, room, sender, key, hash, data) \
+     select now(), n % 16, 'due-' || n % 96, 'ann', 'k' || n, sha256('1'), '1' from generate_series(1, 100000) n";
 
 /// SIGTERM while a store hangs: in budget.
 #[tokio::test(flavor = "multi_thread")]

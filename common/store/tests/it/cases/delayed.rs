@@ -1,0 +1,231 @@
+//! Messages that are to be published later: each once, none early, and none that was cancelled (D4, D5).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use sluice_proto::ids::{Key, UserId};
+use sluice_store::{Class, DelayedItem, DelayedOutcome, Due, Fired, NewMessage, Store, StoreError};
+
+use super::contract::{Is, LATER, after, message, page, publish, room};
+use crate::rig::Rig;
+
+const HOUR_MS: i64 = 3_600_000;
+
+fn schedule(message: NewMessage, due: Due) -> DelayedItem {
+    DelayedItem::Schedule { message, due }
+}
+
+fn cancel(in_room: &str, sender: &str, key: &str) -> DelayedItem {
+    DelayedItem::Cancel {
+        room: room(in_room),
+        sender: UserId::parse(sender).unwrap(),
+        key: Key::parse(key).unwrap(),
+    }
+}
+
+async fn delay(store: &dyn Store, items: Vec<DelayedItem>) -> Vec<DelayedOutcome> {
+    let lane = match &items[0] {
+        DelayedItem::Schedule { message, .. } => message.room.lane(),
+        DelayedItem::Cancel { room, .. } => room.lane(),
+    };
+    store.delay(lane, LATER, items).await.unwrap()
+}
+
+async fn one(store: &dyn Store, item: DelayedItem) -> DelayedOutcome {
+    delay(store, vec![item]).await[0]
+}
+
+/// All that is due of the lane of a room, now.
+async fn fire(store: &dyn Store, name: &str) -> Fired {
+    store.fire_due(room(name).lane(), 256).await.unwrap()
+}
+
+pub async fn what_is_due_is_published_once_with_its_key(rig: &mut impl Rig) {
+    let store = rig.open().await;
+    let lanes = [room("a").lane()];
+    assert_eq!(store.next_due(&lanes).await.unwrap(), None);
+    assert_eq!(publish(&*store, vec![message("a", "bob", "k", "0")]).await, [Is::New(1)]);
+    let late = schedule(message("a", "alice", "late", "1"), Due::In(HOUR_MS));
+    let soon = schedule(message("a", "alice", "soon", "2"), Due::At(1));
+    let outcomes = delay(&*store, vec![late, soon]).await;
+    assert!(matches!(outcomes[0], DelayedOutcome::Waits { due_ms } if due_ms > HOUR_MS), "{outcomes:?}");
+    assert_eq!(outcomes[1], DelayedOutcome::Waits { due_ms: 1 });
+    assert_eq!(store.next_due(&lanes).await.unwrap(), Some(Duration::ZERO));
+
+    let fired = fire(&*store, "a").await;
+    assert_eq!((fired.taken, fired.conflicts, fired.epoch), (1, 0, store.epoch().await.unwrap()));
+    let runs: Vec<_> = fired.runs.iter().map(|run| (run.room.as_str(), run.first, run.last)).collect();
+    assert_eq!(runs, [("a", 2, 2)]);
+    assert!(fired.note.is_some(), "subscribers are owed a notice");
+    let stored = store.read(&[after("a", 1, 0)], 1 << 20).await.unwrap().pages[0].messages.clone();
+    let stored: Vec<_> = stored.iter().map(|m| (m.sender.as_str(), m.key.as_str(), &m.data[..])).collect();
+    assert_eq!(stored, [("alice", "soon", &b"2"[..])]);
+
+    assert_eq!(fire(&*store, "a").await.taken, 0, "once, and nothing early");
+    let next = store.next_due(&lanes).await.unwrap().unwrap();
+    assert!(next > Duration::from_secs(3_500) && next <= Duration::from_secs(3_600), "{next:?}");
+    // A resend of the publish itself finds it too.
+    assert_eq!(publish(&*store, vec![message("a", "alice", "soon", "2")]).await, [Is::Old(2)]);
+    assert_eq!(rig.table().await.faults(), [""; 0]);
+}
+
+pub async fn what_is_sent_again_finds_the_first(rig: &mut impl Rig) {
+    let store = rig.open().await;
+    let again = |data: &str, due| schedule(message("a", "alice", "k", data), due);
+    let first = one(&*store, again("1", Due::In(HOUR_MS))).await;
+    assert_eq!(one(&*store, again("1", Due::At(5))).await, first, "the first due counts");
+    assert_eq!(one(&*store, again("2", Due::At(5))).await, DelayedOutcome::Conflict);
+    let other = schedule(message("a", "bob", "k", "1"), Due::At(5));
+    assert_eq!(
+        one(&*store, other.clone()).await,
+        DelayedOutcome::Waits { due_ms: 5 },
+        "a key is its sender's"
+    );
+    assert_eq!(fire(&*store, "a").await.taken, 1);
+    // After it was fired: a second one would be a second message (D4).
+    assert_eq!(one(&*store, other).await, DelayedOutcome::Published { seq: 1 });
+    let reused = schedule(message("a", "bob", "k", "2"), Due::At(5));
+    assert_eq!(one(&*store, reused).await, DelayedOutcome::Conflict);
+    assert_eq!((fire(&*store, "a").await.taken, page(&*store, after("a", 0, 0)).await.1), (0, 1));
+    // Twice in one group, and a key that was published at once.
+    publish(&*store, vec![message("a", "alice", "now", "1")]).await;
+    let twice = schedule(message("a", "alice", "twice", "1"), Due::At(7));
+    let now = schedule(message("a", "alice", "now", "1"), Due::At(7));
+    let outcomes = delay(&*store, vec![twice.clone(), now, twice]).await;
+    let waits = DelayedOutcome::Waits { due_ms: 7 };
+    assert_eq!(outcomes, [waits, DelayedOutcome::Published { seq: 2 }, waits]);
+}
+
+pub async fn a_cancel_is_final_and_can_be_sent_again(rig: &mut impl Rig) {
+    let store = rig.open().await;
+    let item = || schedule(message("a", "alice", "k", "1"), Due::At(1));
+    assert_eq!(one(&*store, cancel("a", "alice", "k")).await, DelayedOutcome::NothingWaits);
+    one(&*store, item()).await;
+    assert_eq!(one(&*store, cancel("a", "bob", "k")).await, DelayedOutcome::NothingWaits, "not bob's");
+    assert_eq!(one(&*store, cancel("a", "alice", "k")).await, DelayedOutcome::Cancelled);
+    assert_eq!(one(&*store, cancel("a", "alice", "k")).await, DelayedOutcome::Cancelled, "sent again");
+    // A late copy of the call that scheduled it.
+    assert_eq!(one(&*store, item()).await, DelayedOutcome::Cancelled);
+    assert_eq!(store.next_due(&[room("a").lane()]).await.unwrap(), None);
+    assert_eq!(fire(&*store, "a").await.taken, 0);
+
+    let both = delay(
+        &*store,
+        vec![schedule(message("a", "alice", "k2", "1"), Due::At(1)), cancel("a", "alice", "k2")],
+    );
+    assert_eq!(both.await[1], DelayedOutcome::Cancelled, "in the order they came");
+    one(&*store, schedule(message("a", "alice", "fired", "1"), Due::At(1))).await;
+    assert_eq!(fire(&*store, "a").await.taken, 1);
+    assert_eq!(one(&*store, cancel("a", "alice", "fired")).await, DelayedOutcome::NothingWaits, "too late");
+
+    assert_eq!(store.forget_cancelled(Duration::from_secs(60), 10).await.unwrap(), 0);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(store.forget_cancelled(Duration::ZERO, 1).await.unwrap(), 1, "the limit holds");
+    assert_eq!(store.forget_cancelled(Duration::ZERO, 10).await.unwrap(), 1);
+    assert_eq!(one(&*store, item()).await, DelayedOutcome::Waits { due_ms: 1 });
+}
+
+pub async fn a_delay_that_comes_too_late_stores_nothing(rig: &mut impl Rig) {
+    let store = rig.open().await;
+    let item = schedule(message("a", "alice", "k", "1"), Due::At(1));
+    let error = store.delay(room("a").lane(), 1, vec![item]).await.unwrap_err();
+    assert_eq!(error.class(), Class::TooLate);
+    assert_eq!(store.next_due(&[room("a").lane()]).await.unwrap(), None);
+}
+
+pub async fn one_step_fires_no_more_than_its_limit(rig: &mut impl Rig) {
+    let store = rig.open().await;
+    let item = |n: i64| schedule(message("a", "alice", &format!("k{n}"), "1"), Due::At(10 - n));
+    delay(&*store, (0..5).map(item).collect()).await;
+    let lane = room("a").lane();
+    assert_eq!(store.fire_due(lane, 3).await.unwrap().taken, 3);
+    let other = (lane + 1) % 16;
+    assert_eq!(store.fire_due(other, 3).await.unwrap().taken, 0, "of another lane");
+    assert_eq!(store.fire_due(lane, 3).await.unwrap().taken, 2);
+    let stored = store.read(&[after("a", 0, 0)], 1 << 20).await.unwrap().pages[0].messages.clone();
+    let keys: Vec<_> = stored.iter().map(|m| m.key.as_str()).collect();
+    assert_eq!(keys, ["k4", "k3", "k2", "k1", "k0"], "what is due first is fired first");
+}
+
+const SCHEDULED: u64 = 3_000;
+
+/// What was heard while firing and cancelling raced.
+#[derive(Default)]
+struct Heard {
+    cancelled: AtomicU64,
+    too_late: AtomicU64,
+    fires: AtomicU64,
+}
+
+/// Until the call is answered: every one of these may be made again.
+async fn insist<T>(mut call: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+    loop {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!([Class::Retry, Class::Unknown].contains(&error.class()), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn fire_all(store: Arc<dyn Store>, lane: u8, heard: &Heard) {
+    while insist(async || store.next_due(&[lane]).await).await.is_some() {
+        insist(async || store.fire_due(lane, 64).await).await;
+        heard.fires.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn cancel_some(store: Arc<dyn Store>, keys: impl Iterator<Item = u64>, heard: &Heard) {
+    for key in keys {
+        let item = cancel("race", "alice", &format!("k{key}"));
+        let answer = insist(async || store.delay(room("race").lane(), LATER, vec![item.clone()]).await).await;
+        let count = match answer[0] {
+            DelayedOutcome::Cancelled => &heard.cancelled,
+            DelayedOutcome::NothingWaits => &heard.too_late,
+            DelayedOutcome::Waits { .. } | DelayedOutcome::Published { .. } | DelayedOutcome::Conflict => {
+                panic!("{answer:?}")
+            }
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+pub async fn d5_whatever_is_cancelled_is_not_fired_and_the_rest_once(rig: &mut impl Rig) {
+    let handles = [rig.open().await, rig.open().await];
+    let lane = room("race").lane();
+    let item = |n| schedule(message("race", "alice", &format!("k{n}"), "1"), Due::At(1));
+    for part in 0..SCHEDULED / 250 {
+        delay(&*handles[0], (part * 250..(part + 1) * 250).map(item).collect()).await;
+    }
+    let heard = Heard::default();
+    let firers = (0..4).map(|n| fire_all(Arc::clone(&handles[n % 2]), lane, &heard));
+    // From the end, which is fired last, and each key by two who ask.
+    let cancels =
+        (0..2).map(|n| cancel_some(Arc::clone(&handles[n]), (SCHEDULED / 2..SCHEDULED).rev(), &heard));
+    let cuts = async {
+        for _ in 0..10 {
+            rig.cut().await;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    };
+    tokio::join!(join_all(firers), join_all(cancels), cuts);
+
+    let table = rig.table().await;
+    assert_eq!(table.faults(), [""; 0]);
+    let (cancelled, too_late) =
+        (heard.cancelled.load(Ordering::Relaxed), heard.too_late.load(Ordering::Relaxed));
+    assert_eq!(cancelled + too_late, SCHEDULED, "each was asked for twice");
+    assert_eq!(cancelled % 2, 0, "both who asked heard the same");
+    assert_eq!(cancelled / 2 + table.rows.len() as u64, SCHEDULED, "cancelled + fired = scheduled");
+    // Sent again now, none comes to life.
+    let store = &handles[0];
+    let outcomes = delay(&**store, (SCHEDULED - 250..SCHEDULED).map(item).collect()).await;
+    let ended = |outcome: &DelayedOutcome| {
+        matches!(outcome, DelayedOutcome::Cancelled | DelayedOutcome::Published { .. })
+    };
+    assert!(outcomes.iter().all(ended), "{outcomes:?}");
+    let published = publish(&**store, vec![message("race", "alice", "k0", "1")]).await;
+    assert!(matches!(published[..], [Is::Old(_)]), "{published:?}");
+}
