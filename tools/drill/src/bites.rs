@@ -127,6 +127,7 @@ async fn one(
         // Two of each: with one, what another would do wrongly is not done at all.
         counts: [2, 2, 2],
         engines: Engines::default(),
+        secure: false,
         bin_dir: Some(bin_dir.to_owned()),
         settings,
         habits: setup.habits.iter().map(|name| (*name).to_owned()).collect(),

@@ -57,6 +57,8 @@ pub struct Options {
     pub counts: [usize; 3],
     /// How many servers of each kind it stands on.
     pub engines: Engines,
+    /// Whether its services show each other certificates.
+    pub secure: bool,
     /// Where the service binaries are, unless beside this one or on PATH.
     pub bin_dir: Option<PathBuf>,
     /// Settings of the services of a cluster of our own.
@@ -90,6 +92,12 @@ impl Options {
     /// # Errors
     /// Names the option that cannot be followed.
     pub fn check(&self) -> anyhow::Result<()> {
+        // Ignored in silence, it would let a run without certificates pass for one with them.
+        if self.secure && !self.given.is_empty() {
+            bail!(
+                "--secure is for a cluster of its own: a deployment that is given has what it was started with"
+            );
+        }
         if !self.given.is_empty() {
             self.given.check()?;
         }

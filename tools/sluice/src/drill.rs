@@ -101,6 +101,9 @@ struct Own {
     tasks: usize,
     #[command(flatten)]
     engines: EngineArguments,
+    /// Encrypt the links between the services, with certificates made for the run; clients and stores as without it
+    #[arg(long, conflicts_with_all = ["check", "bites"])]
+    secure: bool,
     /// Where the service binaries are, unless beside this one or on PATH
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
@@ -154,6 +157,7 @@ Examples:
   sluice drill crash --rounds 300 --seed 7   # in parts, one after the other
   sluice drill mix --only 'term logic' --only 'freeze gateway'
   sluice drill stores --etcds 3 --natses 3 --redis sentinel --only leader
+  sluice drill quick --secure   # services show each other certificates
   sluice drill herd   # 10,000 clients come back, again and again
   sluice drill herd --crowd 500 --only 'kill gateway' --habit churner
   sluice drill --check drill-7
@@ -281,6 +285,7 @@ impl Arguments {
             habits: self.habits,
             counts: [self.own.gateways, self.own.logics, self.own.tasks],
             engines: self.own.engines.engines(),
+            secure: self.own.secure,
             bin_dir: self.own.bin_dir,
             settings: self.own.settings,
             given,

@@ -114,6 +114,7 @@ impl RunPart<'_> {
             settings: options.settings.clone(),
             links: self.rounds.iter().any(|round| round.kind.needs_links()),
             log_readers: self.rounds.iter().any(|round| round.kind.needs_log_readers()),
+            secure: options.secure,
         };
         Ok(Target::Own(Box::new(Own::start(&wanted).await?)))
     }

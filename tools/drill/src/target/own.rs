@@ -39,6 +39,8 @@ pub struct ClusterWanted {
     pub links: bool,
     /// Whether the logs of services are read by somebody who can be ended.
     pub log_readers: bool,
+    /// Whether services show each other certificates.
+    pub secure: bool,
 }
 
 impl ClusterWanted {
@@ -76,6 +78,7 @@ impl Own {
             dir: Some(wanted.dir.clone()),
             bin_dir: wanted.bin_dir.clone(),
             log_readers: wanted.log_readers,
+            secure: wanted.secure,
             settings: [&[usual], &*wanted.settings].concat(),
             ..Options::default()
         };

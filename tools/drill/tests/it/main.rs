@@ -25,6 +25,7 @@ fn options(dir: &Path) -> Options {
         plan: Plan { seed: 5, clients: 20, rate_per_s: 50, rooms: 5, ..Plan::default() },
         counts: [2, 2, 1],
         engines: Engines::default(),
+        secure: false,
         bin_dir: None,
         settings: Vec::new(),
         habits: Vec::new(),
@@ -82,6 +83,50 @@ async fn a_small_drill_ends_green() {
     assert!(options(&dir).check().unwrap_err().to_string().contains("another run"), "a folder is used once");
 }
 
+/// Whether the log of each of these processes begins with the certificate it was given.
+fn have_certificates(records: &Path, names: &[&str]) -> bool {
+    let log = |name: &&str| std::fs::read_to_string(records.join(format!("logs/{name}.log"))).unwrap();
+    names.iter().map(log).all(|log| log.contains("tls.cert="))
+}
+
+/// Who comes back shows its certificate again, and the drill sees as much of it as of any cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secure_cluster_ends_green_with_each_service_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("drill");
+    let options = Options { secure: true, only: vec!["term".into()], ..options(&dir) };
+    let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
+    let (path, verdict) = &outcome.parts[0];
+    assert!(outcome.is_green(), "{verdict:#?}");
+    let faults: Vec<FaultRecord> = lines(&path.join("faults.jsonl"));
+    let mut kinds: Vec<&str> =
+        faults.iter().filter(|fault| fault.round > 0 && fault.hit).map(|fault| &*fault.kind).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["term gateway", "term logic", "term task"]);
+    assert!(have_certificates(path, &["gateway-1", "gateway-2", "logic-1", "logic-2", "task-1"]));
+    assert!(run::check(std::slice::from_ref(&dir)).unwrap().is_green());
+}
+
+/// A certificate names a service, not an address: it is good for the proxy that is dialled, also after a reset.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_of_a_secure_cluster_are_broken_as_any_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        scenario: Scenario::Network,
+        secure: true,
+        only: vec!["reset gateway→logic".into(), "reset task→gateway".into()],
+        rounds: Some(2),
+        ..options(&folder.path().join("drill"))
+    };
+    let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
+    let (path, verdict) = &outcome.parts[0];
+    assert!(outcome.is_green(), "{verdict:#?}");
+    let faults: Vec<FaultRecord> = lines(&path.join("faults.jsonl"));
+    let resets: Vec<&FaultRecord> = faults.iter().filter(|fault| fault.kind.starts_with("reset ")).collect();
+    assert!(resets.len() == 2 && resets.iter().all(|fault| fault.hit), "{resets:?}");
+    assert!(have_certificates(path, &["gateway-1", "logic-1", "task-1"]));
+}
+
 /// Every service, its log's reader gone from the start, gone later, or standing still: each stop in budget with 0, every
 /// client told.
 #[tokio::test(flavor = "multi_thread")]
@@ -130,6 +175,11 @@ async fn what_cannot_be_done_is_said_before_anything_starts() {
     assert!(said.contains("--roll-command"), "{said}");
     let said = refused(|options| options.given.gateways = vec!["ws://127.0.0.1:1/ws".into()]);
     assert!(said.contains("--token-secret"), "{said}");
+    let said = refused(|options| {
+        options.secure = true;
+        options.given.gateways = vec!["ws://127.0.0.1:1/ws".into()];
+    });
+    assert!(said.contains("--secure is for a cluster of its own"), "{said}");
 }
 
 /// Bad neighbours publish as well, and are in nobody's records: the judge knows them by their names.

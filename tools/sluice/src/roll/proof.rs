@@ -61,6 +61,7 @@ impl Proof {
             plan: Plan { seed, clients: self.clients, rate_per_s: self.rate, ..Plan::default() },
             counts: [0; 3],
             engines: Engines::default(),
+            secure: false,
             bin_dir: None,
             settings: Vec::new(),
             habits: Vec::new(),

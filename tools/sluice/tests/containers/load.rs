@@ -49,6 +49,7 @@ pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
         plan: Plan { seed: run::new_seed(), clients: clients(), rate_per_s: rate_per_s(), ..Plan::default() },
         counts: [0; 3],
         engines: Engines::default(),
+        secure: false,
         bin_dir: None,
         settings: Vec::new(),
         habits: Vec::new(),

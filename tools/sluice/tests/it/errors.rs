@@ -31,6 +31,7 @@ fn a_cause_is_said_once() {
     );
     for (arguments, why) in [
         (&["drill", "--check", "/nowhere"][..], "/nowhere"),
+        (&["drill", "--secure", "--gateway", "ws://127.0.0.1:1/ws"], "--secure is for a cluster of its own"),
         (&["cluster", "--dir", "/dev/null/x"], "/dev/null/x"),
         (&["check", "--gateway", "/nowhere.toml"], "/nowhere.toml"),
         (&["token", "check", "rubbish", "--secret", "a secret of many bytes"], "no JWT"),
