@@ -59,10 +59,11 @@ impl Authority {
         self.dir.join(format!("{}{name}", self.prefix))
     }
 
-    /// A certificate for this DNS name or address, good for a day. The same name has the same files, written anew.
+    /// A certificate for this DNS name or address, good for nearly a day: what is said of the time left
+    /// does not change while a test runs. The same name has the same files, written anew.
     #[must_use]
     pub fn issue(&self, name: &str) -> TlsFiles {
-        self.issue_for(name, SystemTime::now() + Duration::from_secs(24 * 3600))
+        self.issue_for(name, SystemTime::now() + Duration::from_secs(24 * 3600 - 600))
     }
 
     /// One that has just expired.

@@ -63,7 +63,9 @@ pub fn make(dir: &Path) -> Result<(), Error> {
     // Of the owner alone, also if keys once come in with another mode.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(Error::file("cannot create", dir))?;
-    write(&unfinished, "`sluice certs` makes these files, or was killed; call it again.\n", 0o644)?;
+    let again =
+        format!("`sluice certs --dir {}` makes these files, or was killed; call it again.\n", dir.display());
+    write(&unfinished, &again, 0o644)?;
     sync(dir)?;
     let key = new_key()?;
     let authority = CertifiedIssuer::self_signed(authority(), key).map_err(failed)?;
