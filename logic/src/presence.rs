@@ -1,6 +1,9 @@
 //! Who is connected and where: takes the gateways' reports over into Redis, answers who is there, removes
 //! what gone instances left. Never writes "offline", and nothing promised to clients hangs on it.
 
+#[cfg(feature = "seeded-bugs")]
+mod early;
+
 use std::sync::Arc;
 
 use sluice_presence::{Change, Presence, Present, RoomEvent, Roster};
@@ -54,6 +57,8 @@ impl PresenceService {
         if request.gone {
             return Ok(self.goodbye(&instance).await);
         }
+        #[cfg(feature = "seeded-bugs")]
+        self.tell(early::leaves(&request.changes));
         let all = request.changes.len();
         let changes: Vec<Change> = request.changes.into_iter().filter_map(change).collect();
         if changes.len() < all {

@@ -66,6 +66,7 @@ bugs! {
     FiresEarly = "fires-early": "Delayed messages are published 1.5 s before they are due.",
     CancelLies = "cancel-lies": "A cancel is answered `cancelled`, and the message is published all the same.",
     RedisNotHealed = "redis-not-healed": "A gateway does not notice that Redis has forgotten everything.",
+    LeaveAtDisconnect = "leave-at-disconnect": "A leave is told as soon as a connection has left a room, whoever moves or comes back.",
 }
 
 impl fmt::Display for Bug {

@@ -15,6 +15,8 @@ use crate::seed::Seed;
 
 /// Clients of a herd that only read and come back.
 const CROWD: u32 = 10_000;
+/// Clients in the room that is watched: two who watch, six who stay, three each who end by their wish or by a fault.
+const WATCHED: u32 = 14;
 
 /// What is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,9 +147,9 @@ impl Scenario {
                 large_in: 0,
                 ..plan
             },
+            // Where nothing stands still: then who was away for how long is known.
+            Self::Quick | Self::Roll => Plan { watched: WATCHED, ..plan },
             Self::Calm
-            | Self::Quick
-            | Self::Roll
             | Self::Crash
             | Self::Freeze
             | Self::Stores

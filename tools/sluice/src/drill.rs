@@ -54,6 +54,10 @@ pub(crate) struct Arguments {
     /// Rooms that each of the crowd reads
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     crowd_rooms: u32,
+    /// Clients besides, in a room where some watch who comes and goes, with a leave_grace_s of 15; without it 14 in quick
+    /// and roll, else none
+    #[arg(long, value_name = "N")]
+    watched: Option<u32>,
     /// A bad neighbour at the first gateway, all the time; may be repeated
     #[arg(long = "habit", value_name = "HABIT")]
     habits: Vec<String>,
@@ -280,6 +284,7 @@ impl Arguments {
                 rooms: self.rooms.unwrap_or(usual.rooms),
                 crowd: self.crowd.unwrap_or(usual.crowd),
                 crowd_rooms: self.crowd_rooms,
+                watched: self.watched.unwrap_or(usual.watched),
                 ..usual
             },
             habits: self.habits,

@@ -166,6 +166,35 @@ pub enum ClientEvent {
         /// When to come back.
         reconnect_ms: Option<u64>,
     },
+    /// A user came into a room that is watched.
+    UserJoined {
+        /// Over which connection.
+        conn: u32,
+        /// Of which room.
+        room: String,
+        /// Who came.
+        user: String,
+        /// When, as told, milliseconds since 1970.
+        at_ms: i64,
+    },
+    /// A user left a room that is watched.
+    UserLeft {
+        /// Over which connection.
+        conn: u32,
+        /// Of which room.
+        room: String,
+        /// Who left.
+        user: String,
+        /// When, as told, milliseconds since 1970.
+        at_ms: i64,
+    },
+    /// Joins and leaves of a room that is watched may have been missed.
+    Stale {
+        /// Over which connection.
+        conn: u32,
+        /// Of which room.
+        room: String,
+    },
     /// A connection ended.
     Closed {
         /// Which.
@@ -385,6 +414,8 @@ pub struct RunRecord {
     pub beacon_room: String,
     /// Beacon messages a second.
     pub beacon_per_s: u32,
+    /// Who is away for less than this never left for those who watch, milliseconds. 0 = nobody watches.
+    pub leave_grace_ms: u64,
     /// What the names of a bad neighbour's rooms and users begin with, one for each. Neighbours write nothing down: what
     /// they publish to rooms of their own is nobody's phantom.
     pub neighbours: Vec<String>,

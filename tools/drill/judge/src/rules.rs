@@ -8,6 +8,7 @@ mod delayed;
 mod epochs;
 mod exits;
 mod farewells;
+mod leaves;
 mod leftovers;
 mod order;
 mod owed;
@@ -43,6 +44,7 @@ pub fn judge(history: &History) -> Verdict {
     starved::judge(history, into);
     exits::judge(history, into);
     farewells::judge(history, into);
+    leaves::judge(history, into);
     leftovers::judge(history, into);
     epochs::judge(history, into);
     let mut counts = counts::count(history);

@@ -38,6 +38,8 @@ pub enum AnomalyKind {
     Untold,
     /// Presence says something else than what is open.
     PresenceWrong,
+    /// Somebody was told of a leave although nobody was away for so long.
+    FalseLeave,
     /// Something was left behind at rest.
     Leak,
 }
@@ -62,6 +64,7 @@ impl AnomalyKind {
             Self::BadExit => "bad-exit",
             Self::Untold => "untold",
             Self::PresenceWrong => "presence-wrong",
+            Self::FalseLeave => "false-leave",
             Self::Leak => "leak",
         }
     }

@@ -37,6 +37,8 @@ pub struct Setup {
     pub quiet: bool,
     /// One message in so many has 64 KiB: what is not read soon fills every buffer on the way.
     pub large_in: u32,
+    /// Clients in the room that is watched.
+    pub watched: u32,
     /// Settings of the services.
     pub settings: &'static [&'static str],
     /// Bad neighbours of the clients.
@@ -55,6 +57,7 @@ const SETUP: Setup = Setup {
     plain: false,
     quiet: false,
     large_in: 2_000,
+    watched: 0,
     settings: &[],
     habits: &[],
 };
@@ -122,6 +125,15 @@ const SLOW_READERS: Setup = Setup {
 };
 /// The same, but whoever was live and has fallen behind by more than what the buffers on the way hold is cut short.
 const CUT_SHORT: Setup = Setup { name: "cut short", settings: &["gateway.max_behind=50"], ..SLOW_READERS };
+/// Gateways stop under the eyes of those who watch a room: everybody moves, and nobody leaves.
+const WATCHED: Setup = Setup {
+    name: "watched",
+    scenario: Scenario::Quick,
+    only: &["term gateway"],
+    rounds: 2,
+    watched: 14,
+    ..SETUP
+};
 /// An older copy of the store comes back.
 const OLD_STORE: Setup = Setup { name: "old store", only: &["restore postgres"], ..SETUP };
 /// Redis forgets everything.
@@ -181,6 +193,7 @@ pub const BITES: &[Bite] = &[
     bite("drain-drops-outcomes", STOPS, &[AnomalyKind::Unresolved]),
     bite("wedged-stop", STOPS, &[AnomalyKind::BadExit]),
     bite("exit-without-status-flush", LONG_LEASES, &[AnomalyKind::PresenceWrong]),
+    bite("leave-at-disconnect", WATCHED, &[AnomalyKind::FalseLeave]),
     bite("history-before-interest", SLOW_READERS, &[AnomalyKind::Gap]),
     bite("full-queue-drops", SLOW_READERS, &[AnomalyKind::Gap]),
     bite("skip-not-told", CUT_SHORT, &[AnomalyKind::Gap]),
@@ -209,8 +222,8 @@ impl Setup {
         let [clients, rate_per_s, rooms] = self.load;
         let plain_share = if self.plain { 1.0 } else { 0.5 };
         let zipf = if self.quiet { 0.0 } else { 1.0 };
-        let Self { churn_share, slow_share, large_in, .. } = *self;
+        let Self { churn_share, slow_share, large_in, watched, .. } = *self;
         let plan = Plan { seed, clients, rate_per_s, rooms, ..Plan::default() };
-        Plan { zipf, plain_share, churn_share, slow_share, large_in, ..plan }
+        Plan { zipf, plain_share, churn_share, slow_share, large_in, watched, ..plan }
     }
 }

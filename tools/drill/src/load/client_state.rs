@@ -20,6 +20,8 @@ pub(super) struct RoomState {
 struct ConnectionState {
     instance: Option<String>,
     rooms: BTreeMap<String, RoomState>,
+    /// It has ended for good.
+    gone: bool,
 }
 
 /// What a client holds.
@@ -33,7 +35,8 @@ pub(super) struct ClientState {
 impl ClientState {
     pub(super) fn new(user: &str, rooms: &[String]) -> Self {
         let rooms = rooms.iter().map(|room| (room.clone(), RoomState::default())).collect();
-        Self { user: user.to_owned(), inner: Mutex::new(ConnectionState { instance: None, rooms }) }
+        let inner = ConnectionState { rooms, ..ConnectionState::default() };
+        Self { user: user.to_owned(), inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, ConnectionState> {
@@ -53,6 +56,13 @@ impl ClientState {
         inner.instance = None;
         // How far each room has come stays: the next connection resumes from there.
         inner.rooms.values_mut().for_each(|held| held.live = false);
+    }
+
+    /// It has ended for good: nobody waits for it.
+    pub(super) fn gone(&self) {
+        let mut inner = self.inner();
+        (inner.instance, inner.gone) = (None, true);
+        inner.rooms.clear();
     }
 
     pub(super) fn subscribed(&self, room: &str, after: u64, epoch: &str) {
@@ -98,7 +108,8 @@ impl ClientState {
 
     pub(super) fn is_live(&self) -> bool {
         let inner = self.inner();
-        inner.instance.is_some() && inner.rooms.values().all(|held| held.live || held.away)
+        let in_all = inner.rooms.values().all(|held| held.live || held.away);
+        inner.gone || (inner.instance.is_some() && in_all)
     }
 
     pub(super) fn instance(&self) -> Option<String> {
@@ -147,5 +158,7 @@ mod tests {
         assert_eq!((state.lacks(&heads).len(), state.live().len()), (2, 0));
         state.left("b");
         assert_eq!(state.lacks(&heads), ["u1 is not subscribed to a"], "who left on purpose lacks nothing");
+        state.gone();
+        assert!(state.lacks(&heads).is_empty() && state.is_live(), "nobody waits for who has ended");
     }
 }

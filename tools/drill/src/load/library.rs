@@ -13,6 +13,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use sluice_client::{Client, Error, Events, Options};
 use sluice_judge::record::ClientEvent;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::plan::{ClientRole, ClientSpec};
@@ -39,6 +40,8 @@ struct LibraryClient {
     unanswered: AtomicUsize,
     /// Sends nothing new: it is about to say goodbye.
     held: AtomicBool,
+    /// What it watches may have changed unheard.
+    stale: Notify,
 }
 
 /// Why one stay with the server is over.
@@ -50,7 +53,9 @@ enum LeaveReason {
     Goodbye,
     /// By cutting the connection, to come back.
     Cut,
-    /// For good.
+    /// For good, by cutting the connection or after it broke.
+    Quit,
+    /// For good, kindly.
     End,
 }
 
@@ -65,6 +70,7 @@ pub(super) async fn live(shared: Arc<LoadShared>, spec: ClientSpec, recorder: Ar
         conn: AtomicU32::new(0),
         unanswered: AtomicUsize::new(0),
         held: AtomicBool::new(false),
+        stale: Notify::new(),
     };
     let mut gateway = library.spec.client as usize;
     let mut gathered = false;
@@ -73,14 +79,16 @@ pub(super) async fn live(shared: Arc<LoadShared>, spec: ClientSpec, recorder: Ar
         // The next gateway each time: otherwise all who leave one come back to the same.
         gateway += 1;
         let leave = library.stay(client, events, &mut publisher, &mut rng, &mut gathered).await;
-        if leave != LeaveReason::End {
-            let pause = Duration::from_millis(rng.random_range(50..2_000));
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = library.shared.leaves(LoadPhase::Run) => {}
-            }
+        if matches!(leave, LeaveReason::Quit | LeaveReason::End) {
+            break;
+        }
+        let pause = Duration::from_millis(rng.random_range(50..2_000));
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = library.shared.leaves(LoadPhase::Run) => {}
         }
     }
+    library.recorder.state.gone();
     publisher.give_up(&library);
     library.recorder.note(&ClientEvent::End);
 }
@@ -149,7 +157,7 @@ impl LibraryClient {
                 client.close().await;
                 "goodbye"
             }
-            LeaveReason::Cut | LeaveReason::Lost => {
+            LeaveReason::Cut | LeaveReason::Lost | LeaveReason::Quit => {
                 drop(client);
                 "cut"
             }

@@ -15,6 +15,10 @@ use crate::seed::Seed;
 const BEACON_ROOM: &str = "beacon";
 /// How many publish to it.
 const BEACONS: u32 = 4;
+/// The room whose comings and goings are watched, after the prefix.
+const WATCHED_ROOM: &str = "watched";
+/// How many watch it: one at each of two gateways.
+const WATCHERS: u32 = 2;
 /// Part of the clients that sends keys twice, when some shall.
 const RESEND_SHARE: f64 = 0.05;
 /// Rooms of an ordinary client besides the beacon's: one to this many.
@@ -57,6 +61,9 @@ pub struct Plan {
     pub crowd: u32,
     /// How many rooms each of them reads.
     pub crowd_rooms: u32,
+    /// Clients besides, in a room of their own: the first two watch who comes and goes, the others stay, or end for good in
+    /// the middle of the run, by their own wish or when their connection breaks.
+    pub watched: u32,
 }
 
 impl Default for Plan {
@@ -79,6 +86,7 @@ impl Default for Plan {
             history: true,
             crowd: 0,
             crowd_rooms: 10,
+            watched: 0,
         }
     }
 }
@@ -122,6 +130,14 @@ pub enum ClientRole {
     Resender,
     /// One of many who only read and come back.
     Crowd,
+    /// Is told who comes into its room and leaves it.
+    Watcher,
+    /// Is in the room that is watched, and comes back whatever happens.
+    Guest,
+    /// The same, but ends for good in the middle of the run.
+    Leaver,
+    /// The same, but ends for good when its connection breaks.
+    Quitter,
 }
 
 impl ClientRole {
@@ -137,6 +153,10 @@ impl ClientRole {
             Self::Stopped => "stopped",
             Self::Resender => "resender",
             Self::Crowd => "crowd",
+            Self::Watcher => "watcher",
+            Self::Guest => "guest",
+            Self::Leaver => "leaver",
+            Self::Quitter => "quitter",
         }
     }
 
@@ -212,13 +232,14 @@ impl Plan {
         }
         // Last, from a stream of its own: with or without a crowd all others are the same.
         specs.extend(self.crowd());
+        specs.extend(self.watched());
         specs
     }
 
     /// How many there are.
     #[must_use]
     pub fn everybody(&self) -> u32 {
-        self.clients + self.crowd
+        self.clients + self.crowd + self.watched
     }
 
     /// The crowd, numbered after all others: any rooms but the beacon's, which would be too loud for so many.
@@ -238,6 +259,30 @@ impl Plan {
             phase: 0.0,
             history: false,
             eager: false,
+        })
+    }
+
+    /// Who is in the room that is watched, numbered after all others. Half of the guests stay.
+    fn watched(&self) -> impl Iterator<Item = ClientSpec> {
+        (0..self.watched).map(|n| {
+            let client = self.clients + self.crowd + n + 1;
+            let role = match n.checked_sub(WATCHERS).map(|guest| guest % 4) {
+                None => ClientRole::Watcher,
+                Some(1) => ClientRole::Leaver,
+                Some(3) => ClientRole::Quitter,
+                Some(_) => ClientRole::Guest,
+            };
+            ClientSpec {
+                client,
+                user: format!("u{client}"),
+                kind: ClientKind::Library,
+                role,
+                rooms: vec![format!("{}{WATCHED_ROOM}", self.prefix)],
+                rate_per_s: 0.0,
+                phase: 0.0,
+                history: false,
+                eager: false,
+            }
         })
     }
 

@@ -37,6 +37,8 @@ const PROGRESS: Duration = Duration::from_secs(30);
 const EVERYONE: Duration = Duration::from_secs(10);
 /// Presence is right within this: twice the lease of who is gone, and a round of the reaper.
 const PRESENCE: Duration = Duration::from_secs(20);
+/// Who is away for less never left: what a logic does when nobody says something else.
+const LEAVE_GRACE_MS: u64 = 15_000;
 /// A crowd is spread over the gateways again within this; the round begins anyhow.
 const SPREAD: Duration = Duration::from_secs(20);
 /// Between two looks.
@@ -134,6 +136,7 @@ impl RunPart<'_> {
             rate_per_s: plan.rate_per_s,
             beacon_room: plan.beacon_room(),
             beacon_per_s: plan.beacon_per_s,
+            leave_grace_ms: if plan.watched > 0 { LEAVE_GRACE_MS } else { 0 },
             neighbours: neighbours::tags(self.options, plan.seed),
             ..RunRecord::default()
         };
@@ -294,8 +297,8 @@ impl RunPart<'_> {
         loop {
             let now = load.progress();
             let plan = &self.options.plan;
-            // of the others some leave on purpose
-            let are_back = now.connected * 10 >= plan.clients * 9 + plan.crowd * 10;
+            // of the others some leave on purpose, of a watched room half for good
+            let are_back = now.connected * 10 >= plan.clients * 9 + plan.crowd * 10 + plan.watched * 5;
             // Answers alone are not enough: those who are back first would speak for all.
             if are_back && now.acked >= before.acked + acks && now.delivered > before.delivered {
                 return true;
@@ -310,7 +313,9 @@ impl RunPart<'_> {
     /// Asks for everybody who has read all up to these heads until it is right, and says what was said last.
     async fn presence(&self, load: &Load, heads: &BTreeMap<String, u64>) -> Vec<PresenceAsked> {
         self.status_line.now("asking who is there", Some(&load.progress()));
-        let until = Instant::now() + PRESENCE;
+        // In a room that is watched whoever is gone is named until that is told.
+        let grace_ms = if self.options.plan.watched > 0 { LEAVE_GRACE_MS } else { 0 };
+        let until = Instant::now() + PRESENCE + Duration::from_millis(grace_ms);
         let (mut asked, mut behind) = (Vec::new(), load.behind(heads));
         for (room, mut open) in load.open_presence() {
             loop {

@@ -169,6 +169,9 @@ impl Loading {
             | ClientEvent::Paused { .. }
             | ClientEvent::Unpaused { .. }
             | ClientEvent::Error { .. }
+            | ClientEvent::UserJoined { .. }
+            | ClientEvent::UserLeft { .. }
+            | ClientEvent::Stale { .. }
             | ClientEvent::End => StepKind::Other(Box::new(what)),
         })
     }

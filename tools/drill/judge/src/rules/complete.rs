@@ -68,7 +68,10 @@ fn stay_of(history: &History, client: &ClientHistory) -> Stay {
             | ClientEvent::Drain { .. }
             | ClientEvent::Bye { .. }
             | ClientEvent::Closed { .. }
-            | ClientEvent::Error { .. } => {}
+            | ClientEvent::Error { .. }
+            | ClientEvent::UserJoined { .. }
+            | ClientEvent::UserLeft { .. }
+            | ClientEvent::Stale { .. } => {}
         }
     }
     stay

@@ -55,6 +55,9 @@ fn one(history: &History, findings: &mut Findings, index: u32, client: &ClientHi
                 | ClientEvent::History { .. }
                 | ClientEvent::Drain { .. }
                 | ClientEvent::Bye { .. }
+                | ClientEvent::UserJoined { .. }
+                | ClientEvent::UserLeft { .. }
+                | ClientEvent::Stale { .. }
                 | ClientEvent::Paused { .. }
                 | ClientEvent::Unpaused { .. } => {}
             },

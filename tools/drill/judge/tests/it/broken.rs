@@ -1,6 +1,7 @@
 //! Each way to break a promise is found under its name, and what only looks like it is not.
 
 mod about_delays;
+mod about_leaves;
 mod about_processes;
 mod about_publishes;
 mod about_restores;

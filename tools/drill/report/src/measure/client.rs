@@ -114,6 +114,9 @@ impl MeasuredClient {
             | ClientEvent::Closed { .. }
             | ClientEvent::Unpaused { .. }
             | ClientEvent::Error { .. }
+            | ClientEvent::UserJoined { .. }
+            | ClientEvent::UserLeft { .. }
+            | ClientEvent::Stale { .. }
             | ClientEvent::End => {}
         }
         None

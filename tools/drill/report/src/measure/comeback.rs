@@ -99,6 +99,9 @@ impl ComebackMeter {
             | ClientEvent::Paused { .. }
             | ClientEvent::Unpaused { .. }
             | ClientEvent::Error { .. }
+            | ClientEvent::UserJoined { .. }
+            | ClientEvent::UserLeft { .. }
+            | ClientEvent::Stale { .. }
             | ClientEvent::End => {}
         }
     }

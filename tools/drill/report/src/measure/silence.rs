@@ -148,7 +148,10 @@ impl SilenceMeter {
             | ClientEvent::Drain { .. }
             | ClientEvent::Bye { .. }
             | ClientEvent::Closed { .. }
-            | ClientEvent::Error { .. } => {}
+            | ClientEvent::Error { .. }
+            | ClientEvent::UserJoined { .. }
+            | ClientEvent::UserLeft { .. }
+            | ClientEvent::Stale { .. } => {}
         }
     }
 

@@ -143,6 +143,7 @@ impl MeasureSums {
                 | AnomalyKind::BadExit
                 | AnomalyKind::Untold
                 | AnomalyKind::PresenceWrong
+                | AnomalyKind::FalseLeave
                 | AnomalyKind::Leak => &mut broken.other,
             } += 1;
         }

@@ -20,6 +20,10 @@ use super::{LeaveReason, LibraryClient};
 /// Time between two of the same, seconds.
 const CHURN_S: std::ops::Range<f64> = 4.0..16.0;
 const HISTORY_S: std::ops::Range<f64> = 5.0..20.0;
+/// When somebody ends for good: late enough that who watches has listened for a while.
+const LEAVES_S: std::ops::Range<f64> = 12.0..25.0;
+/// Who was told that it may have missed something asks again within this.
+const ASK_AGAIN_MS: u64 = 2_000;
 /// How long a room is left.
 const AWAY_S: std::ops::Range<f64> = 0.2..2.0;
 /// Messages of a page.
@@ -53,11 +57,16 @@ impl LibraryClient {
             |range: std::ops::Range<f64>| Instant::now() + Duration::from_secs_f64(rng.random_range(range));
         let (mut churn_at, mut history_at) = (next(FIRST_S), next(HISTORY_S));
         let (churns, reads) = (self.spec.role == ClientRole::Churn, self.spec.history);
+        let leaves = self.spec.role == ClientRole::Leaver;
+        // Drawn only by those who need it: all others do the same with the same seed.
+        let leave_at = if leaves { next(LEAVES_S) } else { churn_at };
         let mut turns = 0_u32;
         while self.shared.phase() == LoadPhase::Run {
             tokio::select! {
                 biased;
                 () = self.shared.leaves(LoadPhase::Run) => {}
+                () = self.stale.notified() => self.ask_again(client).await,
+                () = sleep_until(leave_at), if leaves => return self.for_good(),
                 () = sleep_until(churn_at), if churns => {
                     churn_at = next(CHURN_S);
                     turns += 1;
@@ -85,13 +94,42 @@ impl LibraryClient {
         LeaveReason::End
     }
 
+    /// By its number, so that a short run has both.
+    fn for_good(&self) -> LeaveReason {
+        if self.spec.client % 8 < 4 { LeaveReason::Quit } else { LeaveReason::End }
+    }
+
+    /// Before that, nothing more is told. Everybody who watches was told at the same time.
+    async fn ask_again(&self, client: &Client) {
+        let pause = Duration::from_millis(u64::from(self.spec.client) * 97 % ASK_AGAIN_MS);
+        let asked = async {
+            sleep(pause).await;
+            for room in &self.spec.rooms {
+                if client.presence(room).await.is_err() {
+                    // Without an answer it still hears nothing.
+                    self.stale.notify_one();
+                }
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            () = self.shared.reaches(LoadPhase::End) => {}
+        }
+    }
+
     async fn subscribe(&self, client: &Client, room: String, held: RoomState) {
         let from = match held.last {
             Some(after) => Position::In { after, epoch: held.epoch },
             None => Position::Now,
         };
+        let watches = self.spec.role == ClientRole::Watcher;
+        let answer =
+            if watches { client.watch(&room, from).await } else { client.subscribe(&room, from).await };
+        if watches {
+            self.stale.notify_one();
+        }
         // anything else is told as an event
-        if let Err(Error::Answer(error)) = client.subscribe(&room, from).await {
+        if let Err(Error::Answer(error)) = answer {
             let (conn, code) = (self.conn.load(Relaxed), error.code.as_str().to_owned());
             self.recorder.note(&ClientEvent::Error { conn, code, message: error.message });
         }

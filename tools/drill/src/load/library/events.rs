@@ -56,7 +56,14 @@ impl LibraryClient {
                 },
             };
             match event {
-                Some(event) => self.event(event, reader),
+                Some(event) => {
+                    let breaks = matches!(event, Event::Closed { code: None | Some(1006), .. });
+                    self.event(event, reader);
+                    let quits = breaks && self.spec.role == ClientRole::Quitter;
+                    if quits && self.shared.phase() == LoadPhase::Run {
+                        return LeaveReason::Quit;
+                    }
+                }
                 None => {
                     if self.shared.phase() == LoadPhase::Run {
                         self.stop_reading(after(STOPS_S)).await;
@@ -101,6 +108,16 @@ impl LibraryClient {
                 let Subscribed { room, after, head, epoch, recovered } = &at;
                 let (after, head, recovered) = (*after, *head, *recovered);
                 recorder.subscribed(conn, Confirmed { room, after, head, epoch, recovered, asked });
+            }
+            Event::UserJoined { room, user, at_ms, .. } => {
+                recorder.note(&ClientEvent::UserJoined { conn, room, user, at_ms });
+            }
+            Event::UserLeft { room, user, at_ms } => {
+                recorder.note(&ClientEvent::UserLeft { conn, room, user, at_ms });
+            }
+            Event::Stale { room } => {
+                recorder.note(&ClientEvent::Stale { conn, room });
+                self.stale.notify_one();
             }
             Event::Left { room } => recorder.unsubscribed(conn, &room),
             Event::Unsubscribed { room, error } => {

@@ -71,7 +71,14 @@ impl Behaviour {
 /// Time between two of what this role does.
 fn own(role: ClientRole) -> Option<Range<f64>> {
     match role {
-        ClientRole::Beacon | ClientRole::Sender | ClientRole::Observer | ClientRole::Crowd => None,
+        ClientRole::Beacon
+        | ClientRole::Sender
+        | ClientRole::Observer
+        | ClientRole::Crowd
+        | ClientRole::Watcher
+        | ClientRole::Guest
+        | ClientRole::Leaver
+        | ClientRole::Quitter => None,
         ClientRole::Churn => Some(CHURN_S),
         ClientRole::Slow | ClientRole::Stopped => Some(READS_S),
         ClientRole::Resender => Some(RESEND_S),
@@ -95,7 +102,14 @@ impl PlainClient {
         self.behaviour.own_at = own(self.spec.role).map(|range| after(range, &mut self.rng));
         self.behaviour.turns += 1;
         match self.spec.role {
-            ClientRole::Beacon | ClientRole::Sender | ClientRole::Observer | ClientRole::Crowd => {}
+            ClientRole::Beacon
+            | ClientRole::Sender
+            | ClientRole::Observer
+            | ClientRole::Crowd
+            | ClientRole::Watcher
+            | ClientRole::Guest
+            | ClientRole::Leaver
+            | ClientRole::Quitter => {}
             ClientRole::Churn if self.behaviour.turns % 4 < 2 => self.step_out(connection),
             ClientRole::Churn => return Some(ConnectionEnd::Left),
             ClientRole::Stopped => {
