@@ -7,6 +7,7 @@ use jsonwebtoken::dangerous::insecure_decode;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
+use sluice_proto::limits::INFO_BYTES_MAX;
 
 /// Seconds by which clocks may differ.
 const LEEWAY_S: u64 = 30;
@@ -41,6 +42,9 @@ pub struct Claims {
     /// Whom it is for, where logic asks for that: a name, or a list of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aud: Option<serde_json::Value>,
+    /// What others are told of the user in presence, any JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<serde_json::Value>,
 }
 
 /// Why a token is refused, in words for people.
@@ -53,7 +57,8 @@ pub struct Refused(pub String);
 /// # Errors
 /// [`Refused`] when the user is no valid name.
 pub fn mint(secret: &str, user: &str, grants: Grants, ttl: Duration) -> Result<String, Refused> {
-    sign(secret, &Claims { sub: user.to_owned(), exp: ending_in(ttl), grants, iss: None, aud: None })
+    let (iss, aud, info) = (None, None, None);
+    sign(secret, &Claims { sub: user.to_owned(), exp: ending_in(ttl), grants, iss, aud, info })
 }
 
 /// The end of a life that begins now, seconds since 1970.
@@ -65,9 +70,10 @@ pub fn ending_in(ttl: Duration) -> u64 {
 /// Signs these claims as they are.
 ///
 /// # Errors
-/// [`Refused`] when the user is no valid name.
+/// [`Refused`] when the user is no valid name, or `info` is too long.
 pub fn sign(secret: &str, claims: &Claims) -> Result<String, Refused> {
     check_user(&claims.sub)?;
+    check_info(claims.info.as_ref())?;
     encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))
         .map_err(|error| Refused(format!("cannot be signed: {error}")))
 }
@@ -88,6 +94,7 @@ pub fn check(secret: &str, token: &str) -> Result<Claims, Refused> {
     let claims = decode::<Claims>(token, &DecodingKey::from_secret(secret.as_bytes()), &validation);
     let claims = claims.map_err(|error| explain(error.kind(), token))?.claims;
     check_user(&claims.sub)?;
+    check_info(claims.info.as_ref())?;
     let rooms = claims.grants.sub.iter().chain(&claims.grants.publish);
     match rooms.into_iter().find(|room| room.trim_end_matches('*').contains('*') || room.is_empty()) {
         Some(room) => Err(Refused(format!("grant {room:?} is neither a name nor a prefix ending in one *"))),
@@ -116,6 +123,14 @@ fn check_user(user: &str) -> Result<(), Refused> {
     sluice_proto::ids::UserId::parse(user).map(drop).map_err(|error| Refused(error.to_string()))
 }
 
+fn check_info(info: Option<&serde_json::Value>) -> Result<(), Refused> {
+    let bytes = info.map_or(0, |info| info.to_string().len());
+    if bytes <= INFO_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Refused(format!("its info has {bytes} bytes, at most {INFO_BYTES_MAX} are allowed")))
+}
+
 fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -133,6 +148,24 @@ mod tests {
         let token = mint("secret", "ann", all(), Duration::from_secs(60)).unwrap();
         let claims = check("secret", &token).unwrap();
         assert_eq!((claims.sub.as_str(), claims.grants), ("ann", all()));
+    }
+
+    #[test]
+    fn info_is_as_long_as_logic_takes_it() {
+        let claims = |info: serde_json::Value| Claims {
+            sub: "ann".into(),
+            exp: ending_in(Duration::from_secs(60)),
+            grants: all(),
+            iss: None,
+            aud: None,
+            info: Some(info),
+        };
+        let says = claims(serde_json::json!({"name": "Ann"}));
+        assert_eq!(check("secret", &sign("secret", &says).unwrap()).unwrap(), says);
+        // With its quotes.
+        let longest = |bytes: usize| sign("secret", &claims("x".repeat(bytes - 2).into()));
+        assert!(longest(INFO_BYTES_MAX).is_ok());
+        assert!(longest(INFO_BYTES_MAX + 1).unwrap_err().0.contains("at most 1024"));
     }
 
     #[test]

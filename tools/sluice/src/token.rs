@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 use sluice_launcher::token::{self, Claims, Grants};
 use sluice_program::output;
 use sluice_program::secret::TokenSecret;
@@ -15,6 +16,7 @@ use sluice_program::secret::TokenSecret;
     args_conflicts_with_subcommands = true,
     after_help = "Examples:
   SLUICE_TOKEN_SECRET=\"$SECRET\" sluice token --user ann --sub 'news.*' --sub @ann --pub 'news.*'
+  sluice token --user ann --sub lobby --info '{\"name\":\"Ann\"}'   # as others see her in presence
   sluice token --user admin --sub '*' --pub '*' --ttl 10m --token-secret-file secret.txt
   sluice token check \"$TOKEN\" --token-secret \"$SECRET\""
 )]
@@ -39,6 +41,9 @@ pub(crate) struct Arguments {
     /// Its `aud`, where logic asks for one in token_claims.audience
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
+    /// What others are told of the user in presence: any JSON, at most 1 KiB
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    info: Option<Value>,
     #[command(flatten)]
     secret: TokenSecret,
 }
@@ -84,9 +89,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         grants,
         iss: arguments.issuer,
         aud: arguments.audience.map(Into::into),
+        info: arguments.info,
     };
     output::line(token::sign(&secret, &claims)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("this is no JSON ({error}), for example '\"Ann\"' is"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
