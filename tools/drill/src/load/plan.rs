@@ -428,6 +428,12 @@ mod tests {
         assert_eq!(&herd[..200], &ordinary[..], "a crowd moves nobody else");
         let rooms = |spec: &ClientSpec| spec.rooms.iter().collect::<std::collections::BTreeSet<_>>().len();
         assert!(herd.len() == 230 && herd[200..].iter().all(|spec| rooms(spec) == 10), "each room once");
+        let watched = Plan { watched: 14, ..Plan::default() };
+        let watched = watched.specs();
+        let count = |role| watched.iter().filter(|spec| spec.role == role).count();
+        assert_eq!(&watched[..200], &ordinary[..], "nor do those in a watched room");
+        let roles = [ClientRole::Watcher, ClientRole::Guest, ClientRole::Leaver, ClientRole::Quitter];
+        assert_eq!(roles.map(count), [2, 6, 3, 3]);
         let (none, resend) = (0.0, false);
         let calm =
             Plan { churn_share: none, slow_share: none, stopped_share: none, resend, ..Plan::default() };

@@ -3,6 +3,7 @@
 
 mod load;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use sluice_drill::run::{self, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given;
 use sluice_judge::record::{
-    CancelOutcome, DelayedRecord, FaultRecord, Leftovers, RunRecord, Sample, StoreRow,
+    CancelOutcome, ClientEvent, DelayedRecord, FaultRecord, Leftovers, RecordEntry, RunRecord, Sample,
+    StoreRow,
 };
 use sluice_launcher::Engines;
 use tokio_util::sync::CancellationToken;
@@ -218,4 +220,65 @@ async fn what_is_due_while_tasks_go_is_judged() {
     assert_eq!(cancelled + published, 1_000, "each is one or the other");
     let faults: Vec<FaultRecord> = lines(&path.join("faults.jsonl"));
     assert_eq!(faults.iter().filter(|fault| fault.kind == "due" && fault.hit).count(), 3, "{faults:?}");
+}
+
+/// Who was told to have left to each client that watches, before the run came to its end.
+fn leaves_told(path: &Path) -> BTreeMap<u32, Vec<String>> {
+    let run: RunRecord =
+        serde_json::from_str(&std::fs::read_to_string(path.join("run.json")).unwrap()).unwrap();
+    assert_eq!(run.leave_grace_ms, 15_000);
+    let mut told: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for number in 1..=8 {
+        let entries: Vec<RecordEntry> = lines(&path.join(format!("client-{number}.jsonl")));
+        for RecordEntry(at_us, client, what) in entries {
+            if matches!(&what, ClientEvent::Client { role, .. } if role == "watcher") {
+                told.insert(client, Vec::new());
+            }
+            // Afterwards everybody says goodbye.
+            if let ClientEvent::UserLeft { user, .. } = what
+                && at_us < run.sent_until_us
+            {
+                told.get_mut(&client).unwrap().push(user);
+            }
+        }
+    }
+    told
+}
+
+/// With 20 others they are 21 to 34: those who end by their wish are 24, 28 and 32, of which 28 says goodbye.
+fn watched(options: Options) -> Options {
+    Options { plan: Plan { watched: 14, ..options.plan }, keep: true, ..options }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_goodbye_for_good_is_told_once_to_each_who_watches() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("drill");
+    // Longer than the last of them stays.
+    let calm = Duration::from_secs(35);
+    let options = watched(Options { scenario: Scenario::Calm, rounds: None, calm, ..options(&dir) });
+    let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
+    let (path, verdict) = &outcome.parts[0];
+    assert!(outcome.is_green(), "{verdict:#?}");
+    let told = leaves_told(path);
+    assert_eq!(told.len(), 2);
+    for told in told.values() {
+        let of = |name: &str| told.iter().filter(|user| *user == name).count();
+        assert_eq!(of("u28"), 1, "{told:?}");
+        assert_eq!(of("u28") + of("u24") + of("u32"), told.len(), "nobody else: {told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_of_each_gateway_is_no_leave() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("drill");
+    let only = vec!["term gateway".into()];
+    let options = watched(Options { only, rounds: Some(4), ..options(&dir) });
+    let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
+    let (path, verdict) = &outcome.parts[0];
+    assert!(outcome.is_green(), "{verdict:#?}");
+    for told in leaves_told(path).values() {
+        assert!(told.iter().all(|user| ["u24", "u28", "u32"].contains(&user.as_str())), "{told:?}");
+    }
 }
