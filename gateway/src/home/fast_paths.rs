@@ -439,7 +439,13 @@ fn who_pushed_is_named_where_two_versions_meet() {
     let (rogue, task) = (pushers.opened("rogue".into()), pushers.opened("task".into()));
     let run = |data: &'static str| {
         let message = Message { seq: 6, data: data.into(), ..Message::default() };
-        grpc::RoomRun { room: "room0".into(), first: 6, last: 6, messages: vec![message] }
+        grpc::RoomRun {
+            room: "room0".into(),
+            first: 6,
+            last: 6,
+            messages: vec![message],
+            ..Default::default()
+        }
     };
     home.pushed(0, (Epoch(7), rogue), &[run("1")], &mut sent);
     home.pushed(1, (Epoch(7), rogue), &[run("1")], &mut sent);

@@ -163,7 +163,8 @@ mod tests {
         for (_, inbox) in shards.inboxes().iter().enumerate().filter(|(at, _)| *at != home) {
             assert!(inbox.try_send(Incoming::Order(Order::FlushReports)).is_ok());
         }
-        let pushed = || timeout(Duration::from_secs(1), shards.push(epoch, PusherId::default(), vec![run.clone()]));
+        let pushed =
+            || timeout(Duration::from_secs(1), shards.push(epoch, PusherId::default(), vec![run.clone()]));
         assert!(pushed().await.is_ok(), "the home has space");
         assert!(pushed().await.is_err(), "it has none, and the task holds the rest back");
         let Ok(Incoming::Order(Order::Pushed { runs, .. })) = queues[home].try_recv() else { panic!() };

@@ -29,7 +29,13 @@ async fn task(rig: &Rig, name: &str) -> mpsc::Sender<PushRequest> {
 }
 
 async fn push(to: &mpsc::Sender<PushRequest>, message: Message) {
-    let run = RoomRun { room: ROOM.into(), first: message.seq, last: message.seq, messages: vec![message] };
+    let run = RoomRun {
+        room: ROOM.into(),
+        first: message.seq,
+        last: message.seq,
+        messages: vec![message],
+        ..RoomRun::default()
+    };
     let batch = PushBatch { id: 1, epoch: EPOCH, runs: vec![run] };
     to.send(PushRequest { kind: Some(push_request::Kind::Batch(batch)) }).await.unwrap();
 }
