@@ -18,7 +18,7 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 async fn cluster(folder: &Path) -> Real {
     let file = folder.join("admin.token");
     std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
-    let setting = format!("all.admin.token_file=\"{}\"", file.display());
+    let setting = format!("all.admin.token_file={}", file.display());
     let options = Options { gateways: 2, logics: 2, tasks: 2, ..Options::default() };
     Real::with(options.set(&setting).unwrap()).await
 }
