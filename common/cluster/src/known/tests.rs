@@ -371,6 +371,8 @@ fn a_duty_that_was_released_by_hand_goes_to_another_and_stays_there() {
     known.remove(&id("x"), now);
     assert_eq!(known.steps(now), [DutyStep::Claim { duty: Duty::Sweep, from: None }]);
     known.put(task("x"));
+    let mut same = now;
+    pass(&mut other, &mut same, TTL, true);
     pass(&mut known, &mut now, TTL, true);
     let claims = [&known, &other].map(|it| it.steps(now).len());
     assert_eq!(claims.iter().sum::<usize>(), 1, "exactly one of both");

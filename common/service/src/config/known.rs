@@ -28,6 +28,7 @@ pub const KNOWN_ANYWHERE: &[&str] = &[
     "grpc.insecure",
     "grpc.listen",
     "hosts",
+    "leave_grace_s",
     "limits.address.connections",
     "limits.address.handshakes_per_s",
     "limits.address.history_bytes",
