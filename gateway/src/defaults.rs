@@ -125,14 +125,14 @@ pub const PRESENCE_CALLS_MAX: usize = 2;
 /// Calls for pages of history under way per shard: the store has four connections for reads, and subscriptions and
 /// catching up need them more.
 pub const HISTORY_CALLS_MAX: usize = 2;
-/// Bytes of such pages per shard, those that may come and those that clients have not taken: eight of the largest. Beyond
+/// Bytes of such pages per shard, those that may come and those that clients have not taken: 16 of the largest. Beyond
 /// it the next ones wait, and are refused with `retry` after [`CALL_WITHIN`].
-pub const HISTORY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes of such pages of one user on all shards: four of the largest, half of what one shard has, so that one who
+pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of such pages of one user on all shards: four of the largest, a quarter of what one shard has, so that one who
 /// does not read leaves room for others.
 pub const HISTORY_BYTES_PER_USER: usize = 4 * 1024 * 1024;
 /// The same of one address, which may be a balancer that does not tell whose connections it brings: what one shard has.
-pub const HISTORY_BYTES_PER_ADDRESS: usize = 8 * 1024 * 1024;
+pub const HISTORY_BYTES_PER_ADDRESS: usize = 16 * 1024 * 1024;
 /// Connections above one of these that are looked at again when somebody has taken a page: it made room for one of the
 /// largest, or for some that are small.
 pub const HISTORY_RESUMED_MAX: usize = 4;
@@ -209,8 +209,8 @@ pub const LANE_HORIZON: Duration = Duration::from_secs(10);
 /// other rooms of the lane go on.
 pub const LOCKED_HORIZON: Duration = Duration::from_millis(1_500);
 /// Items of a batch that several senders share, or one of each where they are more: a publish waits for the batch before
-/// it and goes with the next. At 3 to 5 commits in 10 ms a lane still stores 5,000 a second.
-pub const SHARED_BATCH_ITEMS_MAX: usize = 16;
+/// it and goes with the next. At 3 to 5 commits in 10 ms a lane still stores 10,000 a second.
+pub const SHARED_BATCH_ITEMS_MAX: usize = 32;
 /// Deadline of one try.
 pub const LANE_TRY_FOR: Duration = Duration::from_secs(2);
 /// Wait after the first failed try; doubles.

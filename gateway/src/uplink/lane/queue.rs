@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_large_for_one_sender_or_for_many() {
-        let sizes = [1, 2, 16, 17, 256, 1_000].map(batch_items_max);
-        assert_eq!(sizes, [256, 16, 16, 17, 256, 256]);
+        let sizes = [1, 2, 32, 33, 256, 1_000].map(batch_items_max);
+        assert_eq!(sizes, [256, 32, 32, 33, 256, 256]);
     }
 }

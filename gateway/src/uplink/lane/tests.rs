@@ -255,7 +255,7 @@ fn hundreds_of_one_sender_do_not_stand_before_the_one_of_another() {
     let batches = stored_by(&mut lane, now, &mut answers);
     let of_bob = batches[0].iter().position(|item| item.sender == "bob");
     let sizes: Vec<usize> = batches.iter().map(Vec::len).collect();
-    assert_eq!((of_bob, &sizes[..]), (Some(1), &[16, 256, 256, 73][..]));
+    assert_eq!((of_bob, &sizes[..]), (Some(1), &[32, 256, 256, 57][..]));
     let keys = batches.iter().flatten().filter(|item| item.sender == "ann").map(|item| item.key.clone());
     let expected = (0..600).map(|n| Key::mint(loud[0].session, n).as_str().to_owned());
     assert!(keys.eq(expected), "what one sends is stored in its order");
