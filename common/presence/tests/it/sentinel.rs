@@ -116,12 +116,13 @@ async fn a_failover_by_hand_is_followed() {
         now != 0
     };
     eventually("another primary", LONG * 2, other).await;
-    // Again and again: the old primary takes writes until it hears that it is a replica, and forgets them then.
+    // Again and again: the old primary takes writes until it hears that it is a replica, and forgets them then. Sentinels
+    // tell it when it has called itself one for four of their hellos, 8 s, and cut its clients off.
     let stored = async || {
         presence.apply(&instance("a"), &[interest("more")]).await.ok();
         ask(&bed.servers[now], "SISMEMBER", &["sluice:interest:more", "a"]).await == Some(true)
     };
-    eventually("what is written is stored by the new primary", LONG, stored).await;
+    eventually("what is written is stored by the new primary", LONG * 3, stored).await;
 }
 
 async fn clients(server: &TestServer) -> String {
