@@ -2,8 +2,28 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde_json::Value;
 use sluice_launcher::probe;
+
+/// Who is asked, and for how long.
+#[derive(clap::Args)]
+pub(crate) struct Asked {
+    /// Admin addresses, http://host:port
+    #[arg(required = true, value_name = "ADMIN-URL")]
+    urls: Vec<String>,
+    /// Longest wait for an answer, seconds; all are asked at once
+    #[arg(long, default_value_t = 2)]
+    timeout_s: u64,
+}
+
+impl Asked {
+    /// Each address with what it says, in their order.
+    pub(crate) async fn pages(&self) -> Vec<(&str, Result<Value, String>)> {
+        let within = Duration::from_secs(self.timeout_s);
+        join_all(self.urls.iter().map(|url| async move { (url.as_str(), ask(url, within).await) })).await
+    }
+}
 
 /// An instance as it describes itself; what a page does not say is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,11 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use futures::future::join_all;
 use serde_json::{Value, json};
 use sluice_program::output;
 
-use crate::page::{self, Page};
+use crate::page::{Asked, Page};
 
 /// Show all instances in one table: where each stands, and how many clients each gateway has
 ///
@@ -17,21 +16,15 @@ use crate::page::{self, Page};
   sluice status http://127.0.0.1:8081 http://127.0.0.1:7071 http://127.0.0.1:7072
   sluice status --json http://gateway-1:8081 http://gateway-2:8081 | jq .connections")]
 pub(crate) struct Arguments {
-    /// Admin addresses, http://host:port
-    #[arg(required = true, value_name = "ADMIN-URL")]
-    urls: Vec<String>,
-    /// Longest wait for an answer, seconds; all are asked at once
-    #[arg(long, default_value_t = 2)]
-    timeout_s: u64,
+    #[command(flatten)]
+    asked: Asked,
     /// One JSON object per line: all that the page says, and its address as `admin`
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let within = Duration::from_secs(arguments.timeout_s);
-    let asked = arguments.urls.iter().map(|url| async move { (url.as_str(), page::ask(url, within).await) });
-    let pages = join_all(asked).await;
+    let pages = arguments.asked.pages().await;
     if arguments.json {
         for (url, page) in &pages {
             output::line(object(url, page))?;

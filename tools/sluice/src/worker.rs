@@ -1,13 +1,11 @@
 //! `sluice worker`: all that one instance says of itself, found by its id among many.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use futures::future::join_all;
 use serde_json::Value;
 use sluice_program::output;
 
-use crate::page;
+use crate::page::Asked;
 
 /// Show one instance by its id: state, work, what a stop waits for
 ///
@@ -20,22 +18,17 @@ pub(crate) struct Arguments {
     /// Instance id, or its beginning, or the pid
     #[arg(value_name = "ID")]
     id: String,
-    /// Admin addresses, http://host:port: whoever is there is asked
-    #[arg(required = true, value_name = "ADMIN-URL")]
-    urls: Vec<String>,
-    /// Longest wait for an answer, seconds; all are asked at once
-    #[arg(long, default_value_t = 2)]
-    timeout_s: u64,
+    #[command(flatten)]
+    asked: Asked,
     /// One JSON object: all that the page says
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let within = Duration::from_secs(arguments.timeout_s);
-    let pages = join_all(arguments.urls.iter().map(|url| page::ask(url, within))).await;
-    let pages: Vec<(&String, Value)> =
-        arguments.urls.iter().zip(pages).filter_map(|(url, page)| Some((url, page.ok()?))).collect();
+    let pages = arguments.asked.pages().await;
+    let pages: Vec<(&str, Value)> =
+        pages.into_iter().filter_map(|(url, page)| Some((url, page.ok()?))).collect();
     let found: Vec<_> = pages.iter().filter(|(_, page)| is_meant(page, &arguments.id)).collect();
     let [(url, page)] = found.as_slice() else {
         let there = if found.is_empty() { pages.iter().collect() } else { found };
@@ -59,7 +52,7 @@ fn is_meant(page: &Value, id: &str) -> bool {
 }
 
 /// None, or several.
-fn refusal(id: &str, pages: &[&(&String, Value)]) -> String {
+fn refusal(id: &str, pages: &[&(&str, Value)]) -> String {
     let there: Vec<String> = pages.iter().map(|(url, page)| format!("{} at {url}", instance(page))).collect();
     match there.as_slice() {
         [] => format!("nobody answers who could be {id}"),
@@ -104,8 +97,8 @@ mod tests {
         for id in ["gateway-2", "4", "", "1f3k"] {
             assert!(!is_meant(&page, id), "{id}");
         }
-        let url = "http://a:1".to_owned();
-        assert!(refusal("x", &[&(&url, page)]).contains("gateway-1f3k at http://a:1"));
+        let url = "http://a:1";
+        assert!(refusal("x", &[&(url, page)]).contains("gateway-1f3k at http://a:1"));
         assert!(refusal("x", &[]).contains("nobody answers"));
     }
 

@@ -36,6 +36,16 @@ impl Operator {
     }
 }
 
+/// A client whose publish logic holds, on a gateway that was just told to drain.
+async fn drained_with_a_publish(rig: &Rig, operator: &Operator) -> Client {
+    let mut client = Client::connect(rig).await;
+    rig.logic.hold(true);
+    client.say(json!({"pub": "news", "data": 1, "key": "first", "id": 1})).await;
+    rig.logic.until_called().await;
+    operator.tells(Command::Drain).await;
+    client
+}
+
 async fn is_let_in(rig: &Rig) -> bool {
     match tokio_tungstenite::connect_async(&rig.url).await {
         Ok(_) => true,
@@ -51,11 +61,7 @@ async fn is_let_in(rig: &Rig) -> bool {
 async fn a_drained_gateway_moves_its_clients_stays_and_comes_back() {
     let rig = Rig::start(2, true).await;
     let operator = Operator::of(&rig);
-    let mut client = Client::connect(&rig).await;
-    rig.logic.hold(true);
-    client.say(json!({"pub": "news", "data": 1, "key": "first", "id": 1})).await;
-    rig.logic.until_called().await;
-    operator.tells(Command::Drain).await;
+    let mut client = drained_with_a_publish(&rig, &operator).await;
     assert!(client.hear().await["drain"]["reconnect_ms"].is_u64());
     assert!(!is_let_in(&rig).await);
     assert_eq!(operator.sees(), InstanceState::Draining);
@@ -106,11 +112,7 @@ async fn a_drain_that_is_called_off_closes_nobody_more() {
 async fn a_stop_overtakes_a_drain() {
     let rig = Rig::start(2, true).await;
     let operator = Operator::of(&rig);
-    let mut client = Client::connect(&rig).await;
-    rig.logic.hold(true);
-    client.say(json!({"pub": "news", "data": 1, "key": "first", "id": 1})).await;
-    rig.logic.until_called().await;
-    operator.tells(Command::Drain).await;
+    let mut client = drained_with_a_publish(&rig, &operator).await;
     assert!(client.hear().await["drain"].is_object());
     operator.tells(Command::Stop).await;
     let report = tokio::spawn({
