@@ -131,6 +131,7 @@ async fn one(
         bin_dir: Some(bin_dir.to_owned()),
         settings,
         habits: setup.habits.iter().map(|name| (*name).to_owned()).collect(),
+        slow_links: setup.slow_links.to_vec(),
         given: given::Wanted::default(),
         dir: dir.clone(),
         keep: false,

@@ -22,6 +22,7 @@ use sluice_report::measure::measure;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::FaultKind;
+use crate::links::Link;
 use crate::load::Plan;
 use crate::place::Role;
 use crate::scenario::{self, Round, Scenario};
@@ -65,6 +66,8 @@ pub struct Options {
     pub settings: Vec<Setting>,
     /// Bad neighbours of all clients, by name, at the first gateway.
     pub habits: Vec<String>,
+    /// Links of a cluster of our own that are slow while the load runs: no fault, but what a queue shows itself on.
+    pub slow_links: Vec<Link>,
     /// A deployment that is given; empty = a cluster of our own.
     pub given: given::Wanted,
     /// Where everything is written.

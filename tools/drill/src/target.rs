@@ -131,6 +131,13 @@ impl Target {
         }
     }
 
+    /// Links that were slow all the while are so no more: what follows is a look at what is left, and not patience.
+    pub fn heal_slow_links(&self) {
+        if let Self::Own(own) = self {
+            own.heal_slow_links();
+        }
+    }
+
     /// Starts a process in a place whose former one has ended, and waits until it is ready.
     ///
     /// # Errors

@@ -132,6 +132,11 @@ pub const HABITS: &[Habit] = &[
         churner::new,
     ),
     habit("creator", "400 connections subscribe to 1,000 rooms of their own each", creator::new),
+    habit(
+        "long-names",
+        "400 connections subscribe to 500 rooms of their own each, 128-byte names",
+        creator::with_long_names,
+    ),
     habit("history-unread", "40 connections ask for 8 pages of 1 MiB each and read nothing", history::unread),
     habit("history-reader", "200 connections ask for pages of history as fast as they come", history::reader),
     habit("history-forget", "150 connections/s ask for 8 pages each and leave at once", fire_and_forget::new),

@@ -288,6 +288,7 @@ impl Arguments {
                 ..usual
             },
             habits: self.habits,
+            slow_links: Vec::new(),
             counts: [self.own.gateways, self.own.logics, self.own.tasks],
             engines: self.own.engines.engines(),
             secure: self.own.secure,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sluice_judge::verdict::AnomalyKind;
 
+use crate::links::Link;
 use crate::load::Plan;
 use crate::run;
 use crate::scenario::Scenario;
@@ -43,6 +44,8 @@ pub struct Setup {
     pub settings: &'static [&'static str],
     /// Bad neighbours of the clients.
     pub habits: &'static [&'static str],
+    /// Links that are slow while the load runs.
+    pub slow_links: &'static [Link],
 }
 
 const SETUP: Setup = Setup {
@@ -60,6 +63,7 @@ const SETUP: Setup = Setup {
     watched: 0,
     settings: &[],
     habits: &[],
+    slow_links: &[],
 };
 
 /// Processes die under load: what was half done is finished by others.
@@ -139,8 +143,9 @@ const OLD_STORE: Setup = Setup { name: "old store", only: &["restore postgres"],
 /// Redis forgets everything.
 const EMPTY_REDIS: Setup = Setup { name: "empty redis", only: &["wipe redis"], ..SETUP };
 
-/// Nothing happens but that 400 connections ask for a thousand rooms of their own each, while most of the others leave
-/// rooms and come back to them. All are plain: of the library nobody sees how long it waits for an answer.
+/// Nothing happens but that 400 connections ask for hundreds of rooms of their own each, while most of the others leave
+/// rooms and come back to them. All are plain: of the library nobody sees how long it waits for an answer. The way to
+/// logic is slow and the names are long, or what waits would be gone before anybody has lost patience.
 const CREATOR: Setup = Setup {
     name: "creator",
     scenario: Scenario::Calm,
@@ -148,7 +153,8 @@ const CREATOR: Setup = Setup {
     load: [60, 40, 20],
     churn_share: 0.7,
     plain: true,
-    habits: &["creator"],
+    habits: &["long-names"],
+    slow_links: &[Link::GatewayLogic],
     ..SETUP
 };
 

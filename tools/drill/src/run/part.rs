@@ -115,6 +115,7 @@ impl RunPart<'_> {
             bin_dir: options.bin_dir.clone(),
             settings: options.settings.clone(),
             links: self.rounds.iter().any(|round| round.kind.needs_links()),
+            slow_links: options.slow_links.clone(),
             log_readers: self.rounds.iter().any(|round| round.kind.needs_log_readers()),
             secure: options.secure,
         };
@@ -164,6 +165,7 @@ impl RunPart<'_> {
         let neighbours = Neighbours::begin(self.options, target, record.run.seed).await?;
         let rounds = self.under_load(target, &load, record).await;
         let neighbours = neighbours.end().await;
+        target.heal_slow_links();
         record.run.interrupted = self.stop.is_cancelled();
         record.run.load_us = record.clock.now_us() - began_us;
         neighbours.iter().for_each(|said| self.status_line.done(said, None));

@@ -14,6 +14,7 @@ use sluice_launcher::{
 use super::{Ended, Ending};
 use crate::links::{Link, Links};
 use crate::place::{Place, Role};
+use crate::proxy::Trouble;
 
 /// Seconds of a lease: short, so that a crash is over soon and a freeze of five seconds is beyond it.
 const LEASE_S: u32 = 3;
@@ -37,6 +38,8 @@ pub struct ClusterWanted {
     pub settings: Vec<Setting>,
     /// Whether links lead through proxies.
     pub links: bool,
+    /// Links that are slow while the load runs.
+    pub slow_links: Vec<Link>,
     /// Whether the logs of services are read by somebody who can be ended.
     pub log_readers: bool,
     /// Whether services show each other certificates.
@@ -58,6 +61,8 @@ impl ClusterWanted {
 pub struct Own {
     cluster: Cluster,
     links: Option<Links>,
+    /// Of them, those that are slow while the load runs.
+    slow: Vec<(Link, usize)>,
     /// Ports that processes behind a proxy listen on; ours while the run lasts.
     _ports: Vec<Port>,
 }
@@ -83,15 +88,20 @@ impl Own {
             ..Options::default()
         };
         // Proxies cost a hop for every byte: only scenarios that cut links pay for them.
-        if !wanted.links {
+        if !wanted.links && wanted.slow_links.is_empty() {
             let cluster = Cluster::start(options).await?;
-            return Ok(Self { cluster, links: None, _ports: Vec::new() });
+            return Ok(Self { cluster, links: None, slow: Vec::new(), _ports: Vec::new() });
         }
         for service in Service::SERVICES {
             service_binary(service, wanted.bin_dir.as_deref())?; // before anything runs
         }
         (options.gateways, options.logics, options.tasks) = (0, 0, 0);
-        let mut own = Self { cluster: Cluster::start(options).await?, links: None, _ports: Vec::new() };
+        let mut own = Self {
+            cluster: Cluster::start(options).await?,
+            links: None,
+            slow: Vec::new(),
+            _ports: Vec::new(),
+        };
         // The order of three steps: the servers are up, so their addresses are known; the proxies are led before any
         // service reads its settings; logic runs before those that look for it.
         // Three steps whose order matters: the servers are up, so their addresses are known; proxies lead to
@@ -103,6 +113,7 @@ impl Own {
         let rest = of(Service::Task, wanted.tasks).chain(of(Service::Gateway, wanted.gateways));
         try_join_all(rest.map(start)).await?;
         own.open().await?;
+        own.slow_down(wanted);
         Ok(own)
     }
 
@@ -145,6 +156,21 @@ impl Own {
             links.lead(Link::ClientGateway, node.index, host_of(node.ws())).await?;
         }
         Ok(())
+    }
+
+    fn slow_down(&mut self, wanted: &ClusterWanted) {
+        let each = |&link: &Link| (0..wanted.count(link.owner())).map(move |index| (link, index));
+        self.slow = wanted.slow_links.iter().flat_map(each).collect();
+        for &(link, index) in &self.slow {
+            self.links.iter().for_each(|links| links.trouble(link, index, Trouble::Slow));
+        }
+    }
+
+    /// Ends what [`ClusterWanted::slow_links`] asked for.
+    pub fn heal_slow_links(&self) {
+        for &(link, index) in &self.slow {
+            self.links.iter().for_each(|links| links.heal(link, index));
+        }
     }
 
     /// The cluster, for faults that only a cluster of our own can have.

@@ -31,6 +31,7 @@ fn options(dir: &Path) -> Options {
         bin_dir: None,
         settings: Vec::new(),
         habits: Vec::new(),
+        slow_links: Vec::new(),
         given: given::Wanted::default(),
         dir: dir.to_owned(),
         keep: false,
@@ -193,6 +194,7 @@ async fn what_bad_neighbours_publish_is_nobodys_phantom() {
         rounds: None,
         calm: Duration::from_secs(5),
         habits: vec!["never-reads".into(), "pinger".into()],
+        slow_links: Vec::new(),
         ..options(&folder.path().join("drill"))
     };
     let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();

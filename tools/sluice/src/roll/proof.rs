@@ -65,6 +65,7 @@ impl Proof {
             bin_dir: None,
             settings: Vec::new(),
             habits: Vec::new(),
+            slow_links: Vec::new(),
             given: self.given(instances, seen)?,
             dir: self.dir.clone().unwrap_or_else(|| PathBuf::from(format!("roll-{seed}"))),
             keep: self.dir.is_some(),

@@ -53,6 +53,7 @@ pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
         bin_dir: None,
         settings: Vec::new(),
         habits: Vec::new(),
+        slow_links: Vec::new(),
         given: Wanted {
             gateways: vec!["ws://127.0.0.1:8080/ws".into()],
             admins: ADMINS.map(String::from).to_vec(),
