@@ -55,6 +55,7 @@ bugs! {
     FullQueueDrops = "full-queue-drops": "A live subscriber whose queue is full misses what does not fit, and stays live.",
     SkipNotTold = "skip-not-told": "Positions that are skipped are not told.",
     ExitWithoutStatusFlush = "exit-without-status-flush": "A gateway that stops does not tell who has left.",
+    NoReaping = "no-reaping": "What gone instances have left stays.",
     AckBeforePush = "ack-before-push": "A task acknowledges a notice before it pushes what the notice says.",
     EpochIgnored = "epoch-ignored": "Subscriptions go on when the store has another history, and nobody is told.",
     DrainDropsOutcomes = "drain-drops-outcomes": "A session says `bye` although publishes it accepted have no outcome.",

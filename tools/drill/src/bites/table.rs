@@ -108,14 +108,6 @@ const STOPS: Setup = Setup {
     plain: true,
     ..SETUP
 };
-/// A gateway stops. Leases outlive the look at presence, or the reaper would have tidied up before.
-const LONG_LEASES: Setup = Setup {
-    name: "long leases",
-    scenario: Scenario::Quick,
-    only: &["term gateway"],
-    settings: &["all.etcd.lease_ttl_s=14"],
-    ..SETUP
-};
 /// Nothing happens, but half of all read slowly what comes in masses. They fall out of every ring and catch up by
 /// pages, each shorter than what is missing: a page that counts as everything leaves a gap.
 const SLOW_READERS: Setup = Setup {
@@ -198,7 +190,11 @@ pub const BITES: &[Bite] = &[
     bite("no-goodbye", STOPS, &[AnomalyKind::Untold]),
     bite("drain-drops-outcomes", STOPS, &[AnomalyKind::Unresolved]),
     bite("wedged-stop", STOPS, &[AnomalyKind::BadExit]),
-    bite("exit-without-status-flush", LONG_LEASES, &[AnomalyKind::PresenceWrong]),
+    bite("no-reaping", KILLS, &[AnomalyKind::PresenceWrong]),
+    Bite {
+        beside: &["no-reaping"],
+        ..bite("exit-without-status-flush", STOPS, &[AnomalyKind::PresenceWrong])
+    },
     bite("leave-at-disconnect", WATCHED, &[AnomalyKind::FalseLeave]),
     bite("history-before-interest", SLOW_READERS, &[AnomalyKind::Gap]),
     bite("full-queue-drops", SLOW_READERS, &[AnomalyKind::Gap]),
