@@ -31,6 +31,13 @@ pub const SECRET: &str = "a secret that only tests may know";
 /// Wall time of rigs on fakes.
 pub const NOW_MS: i64 = 1_000;
 
+/// A stop that has nothing to wait for, on a machine with other work too.
+pub const AT_ONCE: Duration = Duration::from_millis(2_500);
+/// How long the last logic stays for gateways that drain.
+pub const STAY: Duration = Duration::from_secs(5);
+/// All that a stop may take.
+pub const TOTAL: Duration = Duration::from_secs(8);
+
 pub type Caller = LogicClient<Channel>;
 
 pub struct Rig {

@@ -23,7 +23,7 @@ use sluice_queue::memory::MemoryQueue;
 use sluice_service::clock::Clock;
 use tonic::Request;
 
-use super::rig::{self, Caller, Rig, get, item, outcomes, publish, sent, within};
+use super::rig::{self, AT_ONCE, Caller, Rig, get, item, outcomes, publish, sent, within};
 
 pub async fn stores() -> Cluster {
     let options = Options { gateways: 0, logics: 0, tasks: 0, ..Options::default() };
@@ -135,7 +135,7 @@ async fn a_message_is_stored_once_read_back_and_announced() {
     })
     .await;
     let report = rig.stop().await;
-    assert!(report.is_clean() && report.elapsed < Duration::from_millis(500), "{report:?}");
+    assert!(report.is_clean() && report.elapsed < AT_ONCE, "{report:?}");
     cluster.stop().await;
 }
 
@@ -278,12 +278,13 @@ async fn each_neighbour_may_be_away() {
     for _ in 0..50 {
         assert_eq!(outcomes(&publish(&caller, next()).await), [Stored]);
     }
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    // If each waited for one of them it would be a quarter of a minute.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let request = SubscribeRequest { instance: "gateway-a-1".into(), rooms: vec!["news".into()] };
     let began = Instant::now();
     let reply = caller.subscribe(request).await.unwrap().into_inner();
     assert_eq!((reply.heads, reply.interest_stored), (vec![51], false));
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert_eq!(get(rig.admin, "/readyz").await.0, 200, "the store is all that matters");
 
     signal_postgres(&cluster, Signal::SIGSTOP);

@@ -23,6 +23,10 @@ use tokio::task::JoinSet;
 use crate::gateway::Gateway;
 
 pub const SOON: Duration = Duration::from_secs(20);
+/// What the stages of a stop may take together.
+pub const STAGES: Duration = Duration::from_secs(5);
+/// A stop that has nothing to wait for, on a machine with other work too.
+pub const AT_ONCE: Duration = Duration::from_millis(2_500);
 
 /// What tasks stand on, also within reach of a test: its own hold on the queue and on interest.
 pub trait Ground: Sized {

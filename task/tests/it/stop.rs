@@ -7,7 +7,7 @@ use sluice_testing::eventually;
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
-use crate::rig::{Ground, Rig, SOON};
+use crate::rig::{AT_ONCE, Ground, Rig, SOON};
 
 pub async fn an_idle_task_stops_at_once<G: Ground>() {
     let rig = Rig::<G>::start().await;
@@ -15,7 +15,7 @@ pub async fn an_idle_task_stops_at_once<G: Ground>() {
     let task = rig.task(&[&gateway]).await;
     let report = task.stop().await;
     assert!(report.is_clean(), "{report:?}");
-    assert!(report.elapsed < Duration::from_millis(500), "{report:?}");
+    assert!(report.elapsed < AT_ONCE, "{report:?}");
 }
 
 pub async fn the_last_task_pushes_until_draining_gateways_are_gone<G: Ground>() {

@@ -368,7 +368,7 @@ pub async fn while_it_is_down_every_call_fails_and_the_first_after_works<B: Bed>
         assert!(presence.probe().await.is_err_and(|why| !why.is_empty()), "and it says why");
     }
     bed.up_and_empty().await;
-    eventually("it works", Duration::from_millis(1_200), async || presence.probe().await.is_ok()).await;
+    eventually("it works", Duration::from_secs(6), async || presence.probe().await.is_ok()).await;
     let outcomes = outcomes(&*presence).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
 }

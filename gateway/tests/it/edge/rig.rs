@@ -25,6 +25,10 @@ use super::logic::Scripted;
 
 /// Longest wait for anything that is to happen.
 pub const SOON: Duration = Duration::from_secs(5);
+/// A stop that has nothing to wait for, on a machine with other work too: half of what the stages may take.
+pub const AT_ONCE: Duration = Duration::from_secs(2);
+/// All that a stop may take.
+pub const TOTAL: Duration = Duration::from_secs(8);
 
 /// Who is listed besides this gateway for as long as it runs.
 #[derive(Clone)]

@@ -112,7 +112,8 @@ async fn a_question_that_nobody_waits_for_ends_in_the_server_too() {
     }
     let left = Instant::now();
     until(async || rig.0.run(busy).await.is_empty()).await;
-    assert!(left.elapsed() < Duration::from_millis(1_500), "gone after {:?}", left.elapsed());
+    // By a request to cancel it, not by the statement timeout.
+    assert!(left.elapsed() < Duration::from_millis(2_500), "gone after {:?}", left.elapsed());
     // The pool has its place back, on another connection.
     assert!(store.heads(&[room("a")]).await.is_ok());
 }
