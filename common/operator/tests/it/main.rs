@@ -166,6 +166,9 @@ async fn commands_are_carried_to_the_instance_that_is_meant() {
     let me = format!("/admin/instances/{}/stop", asked.id());
     assert_eq!(asked.post(&me, "").await.0, 202);
     assert_eq!(asked.reason(), Some(StopReason::Admin));
+    // Whoever asks for a stop gets one, however late.
+    let wish = json!({ "command": "stop", "target": asked.id() });
+    assert_eq!(asked.post("/admin/command", &wish.to_string()).await, (202, wish));
     let (status, said) = asked.post("/admin/drain", "").await;
     assert!(status == 409 && said["error"].as_str().unwrap().contains("stops already"), "{said}");
 }
