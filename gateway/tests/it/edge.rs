@@ -11,6 +11,8 @@ mod fair;
 mod forged;
 mod frozen;
 mod limits;
+#[cfg(feature = "servers")]
+mod lives;
 mod logic;
 mod one_order;
 #[cfg(feature = "servers")]

@@ -9,6 +9,8 @@
 
 mod delayed;
 mod fake;
+#[cfg(feature = "servers")]
+mod lives;
 mod missed;
 #[cfg(feature = "servers")]
 mod outage;

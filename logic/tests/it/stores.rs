@@ -30,7 +30,7 @@ pub async fn stores() -> Cluster {
     Cluster::start(options).await.expect("the stores start")
 }
 
-fn config(cluster: &Cluster) -> Config {
+pub fn config(cluster: &Cluster) -> Config {
     let url = |service| cluster.store(service).url().to_owned();
     let mut config = rig::config();
     config.nats.url = url(Service::Nats).into();
@@ -40,7 +40,7 @@ fn config(cluster: &Cluster) -> Config {
     config
 }
 
-async fn real(config: Config) -> Rig {
+pub async fn real(config: Config) -> Rig {
     let same = config.clone();
     Rig::start(config, async move |lifecycle: &Lifecycle, app: &App| {
         deps::connect(&same, lifecycle, app.registration()).await.unwrap()
@@ -48,7 +48,7 @@ async fn real(config: Config) -> Rig {
     .await
 }
 
-fn call(items: Vec<sluice_proto::grpc::PublishItem>) -> PublishRequest {
+pub fn call(items: Vec<sluice_proto::grpc::PublishItem>) -> PublishRequest {
     PublishRequest { items, not_after_ms: Clock::system().now_ms() + 60_000, delayed: Vec::new() }
 }
 

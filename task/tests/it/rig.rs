@@ -81,7 +81,8 @@ macro_rules! all_cases {
             stop:
                 an_idle_task_stops_at_once,
                 the_last_task_pushes_until_draining_gateways_are_gone,
-                a_notice_in_hand_is_brought_to_its_end;
+                a_notice_in_hand_is_brought_to_its_end,
+                a_task_leaves_nothing_behind;
         );
     };
 }
