@@ -1,5 +1,11 @@
 //! Stops of single processes while one of them, or a server, stands still or is gone: there are none in one process.
 
+mod callers;
+mod crowd;
+mod cycles;
+mod matrix;
+mod totals;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
