@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use sluice_launcher::{Node, Options, Service, Signal};
+use sqlx::Connection as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -63,19 +64,34 @@ impl Caller {
     }
 }
 
-/// All of them ask `node` to stop, some through `other`; returns when each has its answer.
-async fn all_ask(node: &Node, other: &Node) {
-    let id = id(node).await;
-    let callers = |at, count| join_all((0..count).map(move |_| Caller::at(at)));
-    let (commanding, itself, another) =
-        tokio::join!(callers(node, COMMANDING), callers(node, ASKING_ITSELF), callers(other, ASKING_ANOTHER));
+/// Who will ask for a stop of one instance.
+struct Callers<'a> {
+    node: &'a Node,
+    id: String,
+    commanding: Vec<Caller>,
+    /// By its own pages, and by those of another one.
+    asking: Vec<Caller>,
+}
+
+impl<'a> Callers<'a> {
+    async fn of(node: &'a Node, other: &'a Node) -> Self {
+        let callers = |at, count| join_all((0..count).map(move |_| Caller::at(at)));
+        let (commanding, asking) = tokio::join!(callers(node, COMMANDING), callers(node, ASKING_ITSELF));
+        let another = callers(other, ASKING_ANOTHER).await;
+        let asking = asking.into_iter().chain(another).collect();
+        Self { node, id: id(node).await, commanding, asking }
+    }
+}
+
+/// All of them ask at once; returns when each has its answer.
+async fn all_ask(Callers { node, id, commanding, asking }: Callers<'_>) {
     let command = json!({ "command": "stop", "target": id }).to_string();
     let path = format!("/admin/instances/{id}/stop");
     let commanding = commanding.into_iter().map(async |mut caller| {
         let answer = caller.ask("POST", "/admin/command", &command).await;
         Some(answer)
     });
-    let asking = itself.into_iter().chain(another).map(async |mut caller| {
+    let asking = asking.into_iter().map(async |mut caller| {
         let answer = caller.ask("POST", &path, "").await;
         Some(answer)
     });
@@ -104,24 +120,33 @@ async fn was_one_stop(node: &Node) {
     assert!((1..CALLERS).contains(&ignored), "{}: {ignored} came later", node.name());
 }
 
-/// Of everything at once: a client that stays holds the gateway, which holds the others, so that none is gone before
-/// the last has asked.
+/// Of everything at once: a publish without an outcome holds its gateway, which holds the last logic and the last task,
+/// so that none is gone before all have asked.
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_who_ask_for_a_stop_at_once_have_one_and_the_same_answer() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = commanded(folder.path(), Options::default()).await;
+    // With another gateway beside it a drain has its whole time.
+    let options = Options { gateways: 2, ..Options::default() };
+    let cluster = commanded(folder.path(), options).await;
     let [gateway, logic, task] = Service::SERVICES.map(|service| cluster.node(service, 0).unwrap());
     until("all know each other", SOON, async || {
-        page(&task, "/admin/instances").await["count"] == 3
-            && page(&gateway, "/admin/instances").await["count"] == 3
+        page(&task, "/admin/instances").await["count"] == 4
+            && page(&gateway, "/admin/instances").await["count"] == 4
     })
     .await;
-    let _stays = socket_of(&cluster, "ann", 0).await;
-    tokio::join!(all_ask(&gateway, &logic), async {
-        until("the gateway drains", SOON, async || page(&gateway, "/status").await["state"] == "draining")
-            .await;
-        tokio::join!(all_ask(&logic, &task), all_ask(&task, &logic));
+    let mut ann = socket_of(&cluster, "ann", 0).await;
+    let mut store = cluster.look().await;
+    let mut hold = store.begin().await.unwrap();
+    sqlx::query("lock table messages in access exclusive mode").execute(&mut *hold).await.unwrap();
+    ann.send(r#"{"pub":"news","data":1}"#).await.unwrap();
+    until("it is under way", SOON, async || page(&gateway, "/status").await["in_flight"] == 1).await;
+    let of_gateway = Callers::of(&gateway, &logic).await;
+    let (of_logic, of_task) = (Callers::of(&logic, &task).await, Callers::of(&task, &logic).await);
+    tokio::join!(all_ask(of_gateway), async {
+        until("the gateway drains", SOON, async || page(&gateway, "/status").await["stage"] == "drain").await;
+        tokio::join!(all_ask(of_logic), all_ask(of_task));
     });
+    hold.rollback().await.unwrap();
     for node in [&gateway, &logic, &task] {
         was_one_stop(node).await;
     }

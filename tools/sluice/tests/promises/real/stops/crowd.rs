@@ -48,14 +48,11 @@ async fn each_service_stops_in_time_with_very_many_idle_clients() {
         cluster.start_at(service, 0).await.unwrap();
     }
     assert_eq!(clients.len(), count);
-    assert!(clients.try_join_next().is_none(), "nobody noticed");
+    assert!(clients.try_join_next().is_none(), "a client lost its connection to the gateway");
     let took = term(&cluster.gateway(0)).await.elapsed;
     println!("gateway with {count} idle clients: {took:?}");
     let codes = timeout(SOON + Duration::from_secs(10), clients.join_all()).await.expect("all are told");
-    assert!(
-        codes.iter().all(|code| *code == 1012),
-        "{} without a close",
-        codes.iter().filter(|code| **code != 1012).count()
-    );
+    let others = codes.iter().filter(|code| **code != 1012).count();
+    assert_eq!(others, 0, "clients that heard no close with 1012");
     cluster.stop().await;
 }
