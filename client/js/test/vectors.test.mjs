@@ -126,7 +126,8 @@ class Stage {
     else if (verb === "closed") {
       assert.ok(this.ends.has(n), `${n} is closed`);
       if (step.code) assert.equal(this.ends.get(n), step.code);
-    } else if (verb === "silence") {
+    } else if (verb === "stands") assert.ok(!this.ends.has(n), `${n} is not closed`);
+    else if (verb === "silence") {
       while (!this.ends.has(n)) this.fire("quiet");
       this.heard.delete(n); // questions whether anybody is there
     } else if (verb === "do") this.do(step);
