@@ -7,7 +7,7 @@ import { startDev, until, Wire } from "./kit.mjs";
 
 let dev;
 before(async () => { dev = await startDev(); });
-after(() => dev.stop());
+after(() => dev?.stop());
 
 function ann(options = {}) {
   return connect(dev.urls[0], { token: dev.token("ann"), or: dev.urls.slice(1), ...options });
