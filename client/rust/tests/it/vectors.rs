@@ -263,10 +263,7 @@ async fn want(client: &Client, step: &Value, tells: &mpsc::Sender<Value>, calls:
     let (room, key, data) = (text("room"), text("key"), step["data"].clone());
     let after = step["after"].as_u64();
     let answer = move |key: String, outcome: Result<Value, Error>| async move {
-        let code = |error: &Error| match error {
-            Error::Answer(error) => error.code.as_str(),
-            _ => "",
-        };
+        let code = |error: &Error| if let Error::Answer(error) = error { error.code.as_str() } else { "" };
         let told =
             outcome.unwrap_or_else(|error| json!({"type": "refused", "key": key, "code": code(&error)}));
         tells.send(told).await.ok(); // the script may be over
@@ -369,7 +366,7 @@ fn translate(event: Event) -> Option<Value> {
         Event::Bye(bye) => json!({"type": "bye", "code": bye.code}),
         Event::Closed { reconnects, .. } => json!({"type": "closed", "reconnects": reconnects}),
         Event::Error(error) => json!({"type": "error", "code": error.code.as_str()}),
-        _ => return None,
+        Event::Reconnecting { .. } | Event::Dialled { .. } | Event::Asked { .. } | Event::Left { .. } | _ => return None,
     })
 }
 
