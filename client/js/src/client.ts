@@ -197,7 +197,8 @@ export class Client extends Emitter<Events> {
     this.flush();
   }
 
-  private async ask(frame: object): Promise<any> {
+  /** @internal */
+  async ask(frame: object): Promise<any> {
     if (this.ended) throw new SluiceError("closed", "the client has ended");
     if (this.machine.asking >= REQUESTS_MAX) throw new SluiceError("busy", "too many questions wait for an answer");
     return new Promise((resolve, reject) => {
@@ -206,7 +207,8 @@ export class Client extends Emitter<Events> {
     });
   }
 
-  private async submit(body: string): Promise<any> {
+  /** @internal */
+  async submit(body: string): Promise<any> {
     const { store, outboxMax = OUTBOX_MAX } = this.options;
     if (this.ended) throw new SluiceError("closed", "the client has ended");
     if (this.queued.length >= outboxMax) throw new SluiceError("busy", "too many publishes wait: await some of them");

@@ -5,6 +5,7 @@ import { openNodeSocket } from "./node-socket.js";
 export { Client, randomKey } from "./client.js";
 export { Machine } from "./machine.js";
 export { Room } from "./room.js";
+export { openNodeSocket };
 export { SluiceError } from "./types.js";
 
 export function connect(url: string, options: Options = {}): Client {

@@ -30,6 +30,7 @@ export async function startDev(gateways = 2) {
   const told = await Promise.race([line, gone.then(() => Promise.reject(new Error(`sluice dev ended: ${log}`)))]);
   const { token_secret: secret } = JSON.parse(readFileSync(join(dir, "sluice-dev.json"), "utf8"));
   return {
+    secret,
     urls: told.gateways.map(gateway => gateway.ws),
     names: told.gateways.map(gateway => gateway.name),
     token: (user, claims) => token(secret, user, claims),

@@ -131,6 +131,8 @@ struct Places {
     ports: Ports,
     page: std::net::SocketAddr,
     services: Vec<(String, Service, Addresses)>,
+    /// Whose pages may connect.
+    origins: Vec<String>,
 }
 
 impl Places {
@@ -151,7 +153,9 @@ impl Places {
             services.push((name.to_owned(), service, Addresses { clients: None, admin }));
         }
         let page = ports.choose("page", USUAL_PAGE)?;
-        Ok(Self { ports, page, services })
+        let own = [format!("http://{page}"), format!("http://localhost:{}", page.port())];
+        let origins = own.into_iter().chain(options.origins.iter().cloned()).collect();
+        Ok(Self { ports, page, services, origins })
     }
 
     fn supervised(
@@ -159,13 +163,12 @@ impl Places {
         embedded: &Arc<Embedded>,
         events: &broadcast::Sender<Event>,
     ) -> Vec<Arc<Supervised>> {
-        let origins = vec![format!("http://{}", self.page), format!("http://localhost:{}", self.page.port())];
         let supervised = |(name, service, at): &(String, Service, Addresses)| {
             Arc::new(Supervised {
                 name: name.clone(),
                 service: *service,
                 at: at.clone(),
-                origins: origins.clone(),
+                origins: self.origins.clone(),
                 embedded: Arc::clone(embedded),
                 events: events.clone(),
                 present: watch::Sender::new(Life::default()),
