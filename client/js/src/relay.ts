@@ -58,7 +58,7 @@ export class Relay {
     };
     this.sessions.set(key, session);
     // Granted when the tab has ended, however it did.
-    void navigator.locks.request(`sluice tab ${tab}`, () => this.left(key));
+    void navigator.locks.request(`sluice tab ${tab}`, () => session.end());
     if (this.welcome) session.say({ welcome: this.welcome });
     if (this.upstream.ended) session.say({ bye: { code: 4501, reason: "the connection has ended", reconnect: false } });
   }

@@ -50,8 +50,11 @@ export function connectShared(url: string, { name, token, ...options }: SharedOp
   const open = (_url: string, _token: string | undefined, events: SocketEvents): Socket => {
     const conn = ++count;
     sockets.set(conn, events);
-    post({ to: "leader", from: me, conn });
-    queueMicrotask(() => events.open());
+    // Not before its lock is held, by which the leader sees that this tab lives.
+    void held.then(() => {
+      post({ to: "leader", from: me, conn });
+      if (sockets.has(conn)) events.open();
+    });
     return {
       send: text => post({ to: "leader", from: me, conn, text }),
       close: () => {
@@ -63,7 +66,13 @@ export function connectShared(url: string, { name, token, ...options }: SharedOp
   };
 
   // Told by the end of this lock that this tab has ended, also by a crash.
-  void navigator.locks.request(`sluice tab ${me}`, { signal: stopped.signal }, forever).catch(nothing);
+  const held = new Promise<void>(resolve => {
+    const hold = () => {
+      resolve();
+      return forever();
+    };
+    void navigator.locks.request(`sluice tab ${me}`, { signal: stopped.signal }, hold).catch(nothing);
+  });
   void navigator.locks.request(`sluice leader ${name}`, { signal: stopped.signal }, () => {
     const upstream = new Client(url, { ...options, token: token ?? anonymous, store: undefined }, options.open ?? openWebSocket);
     watchPage(upstream);

@@ -107,7 +107,7 @@ describe("in a browser", { skip }, () => {
     await tab.value(`client.publish("kept", "before")`);
     chat.cut(true);
     await tab.until(`client.state === "reconnecting"`);
-    await tab.value(`for (let n = 0; n < 5; n++) client.publish("kept", n).catch(() => {})`);
+    await tab.value(`for (let n = 0; n < 5; n++) client.publish("kept", n).catch(() => {}); undefined`);
     await tab.until(`client.unanswered === 5`);
     await tab.ask("Page.reload", {});
     await tab.until(`client.unanswered === 5 && client.state !== "open"`);
