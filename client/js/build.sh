@@ -9,4 +9,6 @@ rm -rf dist
 tsc --project .
 esbuild src/index.ts src/node.ts src/store.ts src/shared.ts --bundle --minify --format=esm --target=es2022 \
     '--external:node:*' --legal-comments=none --outdir=dist --log-level=warning
-printf 'dist/index.js: %s bytes, %s with gzip -9\n' "$(wc -c <dist/index.js)" "$(gzip -9 <dist/index.js | wc -c)"
+packed=$(gzip -9 <dist/index.js | wc -c)
+printf 'dist/index.js: %s bytes, %s with gzip -9\n' "$(wc -c <dist/index.js)" "$packed"
+[ "$packed" -le 8192 ] || { echo 'build: that is above the 8 KiB that are promised' >&2; exit 1; }

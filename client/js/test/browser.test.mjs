@@ -80,7 +80,7 @@ describe("in a browser", { skip }, () => {
   });
 
   // A page of the test's own, at the same address: modules of dist/ in it are served by another server.
-  async function page(setup) {
+  async function page(t, setup) {
     const files = name => readFileSync(new URL(`../dist/${name}`, import.meta.url));
     const server = createServer(({ url }, response) => {
       const isScript = url.endsWith(".js");
@@ -91,13 +91,16 @@ describe("in a browser", { skip }, () => {
     await once(server, "listening");
     // the gateway lets in pages whose address is its own: upgrades go on to the front door with that Host
     const front = { url: `ws://127.0.0.1:${server.address().port}/ws` };
-    const door = chat;
-    server.on("upgrade", (request, socket, head) => door.upgrade(request, socket, head));
-    return { url: `http://127.0.0.1:${server.address().port}/`, stop: () => { server.close(); server.closeAllConnections(); } };
+    server.on("upgrade", (request, socket, head) => chat.upgrade(request, socket, head));
+    t.after(() => {
+      server.close();
+      server.closeAllConnections();
+    });
+    return { url: `http://127.0.0.1:${server.address().port}/` };
   }
 
-  test("an outbox outlives its page: a reload sends what was not answered, once and in order", async () => {
-    const own = await page(url => `
+  test("an outbox outlives its page: a reload sends what was not answered, once and in order", async t => {
+    const own = await page(t, url => `
       import { connect } from "/index.js";
       import { indexedDbStore } from "/store.js";
       window.client = connect("${url}", { token: "${dev.token("Ann")}", store: indexedDbStore("Ann") });
@@ -122,25 +125,24 @@ describe("in a browser", { skip }, () => {
     assert.equal((await reader.history("kept")).messages.length, 7, "nothing is sent twice");
     reader.close();
     await tab.close();
-    own.stop();
   });
 
-  test("tabs share one connection, and another leads when the leader is closed", async () => {
-    const own = await page(url => `
+  test("tabs share one connection, and another leads when the leader is closed", async t => {
+    const own = await page(t, url => `
       import { connectShared } from "/shared.js";
       window.client = connectShared("${url}", { token: "${dev.token("Ann")}", name: "Ann" });
       window.seen = [];
       window.room = client.room("shared", { after: 0, presence: true });
       room.on("message", ({ seq, data }) => seen.push([seq, data]));
     `);
-    const before = chat.open.size;
+    await until(() => chat.open.size === 0, "tabs of other tests are gone");
     const first = await browser.open(own.url);
     await first.until(`client.state === "open"`);
     assert.deepEqual(await first.value(`client.publish("shared", 1).then(({ seq }) => seq)`), 1);
     await first.until(`seen.length === 1`);
     const second = await browser.open(own.url), third = await browser.open(own.url);
     for (const tab of [second, third]) await tab.until(`client.state === "open" && seen.length === 1`); // it catches up
-    assert.equal(chat.open.size, before + 1, "one connection for three tabs");
+    assert.equal(chat.open.size, 1, "one connection for three tabs");
     assert.equal(await second.value(`client.publish("shared", 2).then(({ seq }) => seq)`), 2);
     for (const tab of [first, second, third]) await tab.until(`seen.length === 2 && room.members.length === 1`);
     // the leader goes while others publish
@@ -159,6 +161,5 @@ describe("in a browser", { skip }, () => {
     assert.equal(await third.value(`client.publish("shared", 53).then(({ seq }) => seq)`), 53);
     await second.close();
     await third.close();
-    own.stop();
   });
 });

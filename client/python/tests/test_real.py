@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+import textwrap
 import time
 import unittest
+from pathlib import Path
 
 from sluice_client import (
     Closed, Connected, Ended, Gap, Joined, Left, Message, Reconnecting, Scheduled, Skipped, SluiceError, Subscribed,
@@ -56,6 +58,17 @@ class Real(unittest.IsolatedAsyncioTestCase):
             await client.ping()
             room.leave()
             self.assertEqual([one.data for one in await take(room, 9)], ["x"])  # what waited, and the end
+
+    async def test_the_block_of_the_readme_does_what_it_says(self):
+        text = (Path(__file__).parents[1] / "README.md").read_text()
+        block = text.split("```python\n")[1].split("```")[0]
+        scope = {"connect": connect, "Subscribed": Subscribed, "url": self.dev.urls[0], "get_token": lambda: self.dev.token("ann")}
+        said = []
+        scope["print"] = lambda *words: said.append(words)
+        exec("async def run():\n" + textwrap.indent(block, "    "), scope)
+        async with asyncio.timeout(SOON):
+            await scope["run"]()
+        self.assertEqual(said, [(1, "ann", {"t": "hi"}), ([2, 3, 4],), (["ann"],)])
 
     async def test_what_no_server_would_take_is_refused_at_once(self):
         async with self.ann() as client:
