@@ -33,7 +33,10 @@ def deployment(folder):
     """The secret of tokens and the gateways."""
     if secret := os.environ.get("SLUICE_TOKEN_SECRET"):
         return secret, os.environ["SLUICE_GATEWAYS"].split(",")
-    state = json.loads((Path(folder) / "sluice-dev.json").read_text())
+    try:
+        state = json.loads((Path(folder) / "sluice-dev.json").read_text())
+    except FileNotFoundError as missing:
+        raise SystemExit(f"{missing.filename} is not there: start sluice dev, and give its folder as --dir") from None
     ports = [port for name, port in state["ports"].items() if name.startswith("gateway-") and "admin" not in name]
     return state["token_secret"], [f"ws://127.0.0.1:{port}/ws" for port in ports]
 
