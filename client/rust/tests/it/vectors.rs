@@ -366,7 +366,9 @@ fn translate(event: Event) -> Option<Value> {
         Event::Bye(bye) => json!({"type": "bye", "code": bye.code}),
         Event::Closed { reconnects, .. } => json!({"type": "closed", "reconnects": reconnects}),
         Event::Error(error) => json!({"type": "error", "code": error.code.as_str()}),
-        Event::Reconnecting { .. } | Event::Dialled { .. } | Event::Asked { .. } | Event::Left { .. } | _ => return None,
+        Event::Reconnecting { .. } | Event::Dialled { .. } | Event::Asked { .. } | Event::Left { .. } | _ => {
+            return None;
+        }
     })
 }
 
