@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Instance, InstanceState, Registration, Service};
-use sluice_lifecycle::{Lifecycle, Stage};
+use sluice_cluster::{Cluster, ClusterView, Instance, InstanceState, Registration, Service};
+use sluice_lifecycle::{Lifecycle, Scope, Stage};
 use sluice_operator::Operator;
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
@@ -19,6 +19,7 @@ use sluice_service::clock::Clock;
 use sluice_service::clock::skew::Clocks;
 use sluice_service::dependency::Dependencies;
 use sluice_service::grpc::access::Access;
+use sluice_service::grpc::channels::{Caller, Channels, Target};
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
 use sluice_service::grpc::server::GrpcServer;
@@ -29,11 +30,13 @@ use sluice_service::telemetry;
 use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
 use sluice_store::{Store, StoreError};
+use tokio::sync::watch;
 use tonic::service::Routes;
 
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOCK_BOUND};
+use crate::disconnect::{self, Disconnects};
 use crate::due::Firing;
 use crate::last;
 use crate::metrics::{Metrics, OutcomeLabel};
@@ -43,6 +46,7 @@ use crate::presence::{Alive, PresenceService};
 use crate::probe::Probe;
 use crate::publish::Publisher;
 use crate::read::Reader;
+use crate::revocations::RevokedTokens;
 use crate::rpc::{Core, Rpc, may_call};
 use crate::sweep::Sweeper;
 
@@ -153,7 +157,9 @@ impl App {
         pages.token = token;
         operator.describe(&mut pages);
         running.watch(&pages.dependencies);
-        pages.serve_with(operator.routes(), admin, &running.lifecycle.scope(Stage::Gone));
+        pages.more.push(disconnect::PAGE);
+        let routes = operator.routes().merge(disconnect::routes(Arc::clone(&running.core)));
+        pages.serve_with(routes, admin, &running.lifecycle.scope(Stage::Gone));
         // Also one that never reaches its store is stopped from afar.
         operator.follow();
         // Before anything is accepted: a stop during start-up gives everything back.
@@ -166,9 +172,10 @@ impl App {
             let draining = running.deps.cluster.set_state(InstanceState::Draining);
             tokio::join!(running.open_store(), draining).0
         };
-        let Some(store) = running.lifecycle.until_stopping(reached).await else { return Ok(()) };
+        let Some(opened) = running.lifecycle.until_stopping(reached).await else { return Ok(()) };
+        let (store, revoked) = opened?;
         // Only now there is a core: until here calls are answered UNAVAILABLE.
-        running.start(store?);
+        running.start(store, revoked);
         running.lifecycle.ready();
         // After the lifecycle is ready, so that nobody is told to come who is then refused.
         running.health.serving().await;
@@ -292,11 +299,21 @@ impl Running {
     }
 
     /// Asks again and again, unless asking again cannot help.
-    async fn open_store(&self) -> Result<Arc<dyn Store>, StartError> {
+    async fn open_store(&self) -> Result<(Arc<dyn Store>, RevokedTokens), StartError> {
         let mut pause = STORE_BACKOFF_MIN;
+        let mut opened = None;
         loop {
-            let error = match (self.deps.store)().await {
-                Ok(store) => return Ok(store),
+            // Whoever does not know what is revoked vouches for nobody.
+            let both = async {
+                let store = match &opened {
+                    Some(store) => Arc::clone(store),
+                    None => opened.insert((self.deps.store)().await?).clone(),
+                };
+                let revoked = RevokedTokens::load(Arc::clone(&store), self.metrics.clone()).await?;
+                Ok::<_, StoreError>((store, revoked))
+            };
+            let error = match both.await {
+                Ok(both) => return Ok(both),
                 // Asking again cannot help: end, and say what to change.
                 Err(error @ StoreError::Misconfigured(_)) => return Err(StartError::Unusable(error.into())),
                 Err(error) => error,
@@ -310,7 +327,7 @@ impl Running {
     }
 
     /// Starts what needs the store, and says how it ends.
-    fn start(&self, store: Arc<dyn Store>) {
+    fn start(&self, store: Arc<dyn Store>, revoked: RevokedTokens) {
         let Deps { queue, presence, clock, .. } = &self.deps;
         let scope = self.lifecycle.scope(Stage::Flush);
         let (queue, presence, clock) = (Arc::clone(queue), Arc::clone(presence), clock.clone());
@@ -336,16 +353,43 @@ impl Running {
         self.lifecycle
             .release("store", CLOSE_WITHIN, Arc::clone(&store), |store| async move { store.close().await });
         let retention = self.config.retention.policy();
+        scope.spawn("revocations", revoked.clone().run(scope.token()));
+        let gateways = self.gateways(&scope);
+        let disconnects =
+            Disconnects::new(Arc::clone(&store), revoked.clone(), gateways, self.deps.clock.clone());
         let core = Core {
             publisher,
             reader: Reader::new(Arc::clone(&store), Arc::clone(&presence), probe.clone(), metrics.clone()),
             reports: PresenceService::new(presence, notices, probe.clone(), self.alive(), metrics.clone()),
             sweeper: Sweeper::new(store, queue, retention, self.config.repair_bound(), metrics),
             firing,
+            revoked,
+            disconnects,
         };
         probe.saw_store(Ok(()));
         // Only once in a life: `serve` takes the app.
         let _ = self.core.set(core);
+    }
+
+    /// The way to all gateways that are registered.
+    fn gateways(&self, scope: &Scope) -> Channels {
+        let mut view = self.deps.cluster.view();
+        let (sender, targets) = watch::channel(Arc::new(gateways(&view.borrow_and_update())));
+        let stop = scope.token();
+        scope.spawn("gateways", async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    // An `Err` disables the arm: where the registry has ended, its last view stays in force.
+                    Ok(()) = view.changed() => {
+                        sender.send_replace(Arc::new(gateways(&view.borrow_and_update())));
+                    }
+                }
+            }
+        });
+        let caller = Caller::new(self.deps.cluster.me()).identified(self.identity.clone());
+        Channels::new(targets, Role::Gateway, caller)
     }
 
     /// Connected here, or seen by a registry that also sees me.
@@ -434,4 +478,14 @@ impl Running {
             self.lifecycle.summarize(key, move || metrics.publish(outcome).get());
         }
     }
+}
+
+fn gateways(view: &ClusterView) -> Vec<Target> {
+    let gateways = view.of(Service::Gateway);
+    let target = |gateway: &Instance| Target {
+        id: gateway.id.clone(),
+        address: gateway.address.clone(),
+        draining: gateway.state == InstanceState::Draining,
+    };
+    gateways.map(target).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Tokens are JWTs signed with HS256; the secret is the UTF-8 bytes of `token_secret`, or of one of
 //! `token_secrets_accepted`, which sign nothing. Claims: `sub` (the
-//! user), `exp` and `nbf` (seconds, [`LEEWAY_S`] of leeway, both optional), `grants: {"sub":[…],"pub":[…]}`, and `iss`
+//! user), `exp` and `nbf` (seconds, [`LEEWAY_S`] of leeway, both optional), `iat` (seconds, for revocations), `grants: {"sub":[…],"pub":[…]}`, and `iss`
 //! and `aud` where [`RequiredClaims`] ask for them.
 //! A token without `grants`, or without one of its lists, grants nothing of it; the user's own room
 //! `@<user>` may always be subscribed to. No other algorithm is accepted, above all not `none`.
@@ -50,6 +50,9 @@ pub struct Claims {
     /// Not valid before this second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbf: Option<f64>,
+    /// When it was issued, in seconds: those of a user that were issued up to a second can be revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat: Option<f64>,
     /// What the user may do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<Grants>,
@@ -78,6 +81,8 @@ pub struct Identity {
     pub token: Option<String>,
     /// When the token ends, leeway included, in milliseconds since 1970.
     pub expires_at_ms: Option<i64>,
+    /// In which second the token was issued, if it says so and can be believed.
+    pub issued_at_s: Option<u32>,
     /// What it may do, its own room included.
     pub grants: Grants,
     /// The claim `info`, as JSON; empty = none.
@@ -116,6 +121,9 @@ pub enum AuthError {
     /// `nbf` is yet to come.
     #[error("the token is not valid yet")]
     NotYetValid,
+    /// Issued before its user's tokens were revoked, or it does not say when.
+    #[error("the token was revoked: a new one is needed, with an iat of a later second")]
+    Revoked,
     /// `sub` is no user name.
     #[error("the token's sub is not usable: {0}")]
     User(#[from] InvalidName),
@@ -199,7 +207,7 @@ impl Auth {
     /// [`AuthError`] says which rule the token breaks.
     pub fn authenticate(&self, token: &str, now_ms: i64) -> Result<Identity, AuthError> {
         if token.is_empty() {
-            return self.new_anonymous();
+            return self.new_anonymous(now_ms);
         }
         // Before the library parses it: what strangers send is bounded first.
         if token.len() > TOKEN_BYTES_MAX {
@@ -216,7 +224,8 @@ impl Auth {
         };
         let grants = with_own_room(grants, &user);
         let info = claims.info.as_ref().map(checked_info).transpose()?.unwrap_or_default();
-        Ok(Identity { user, anonymous: claims.anon, token: None, expires_at_ms, grants, info })
+        let issued_at_s = issued_at_s(&claims, now_ms);
+        Ok(Identity { user, anonymous: claims.anon, token: None, expires_at_ms, issued_at_s, grants, info })
     }
 
     /// Signs claims.
@@ -228,16 +237,18 @@ impl Auth {
             .map_err(|error| AuthError::Malformed(error.to_string()))
     }
 
-    fn new_anonymous(&self) -> Result<Identity, AuthError> {
+    fn new_anonymous(&self, now_ms: i64) -> Result<Identity, AuthError> {
         let Some(grants) = &self.anonymous else { return Err(AuthError::Missing) };
         // 128 random bits: two anonymous users never share a dedupe space.
         let user = UserId::parse(&format!("anon-{:032x}", rand::random::<u128>()))?;
+        let now_s = u32::try_from(now_ms.div_euclid(1_000)).unwrap_or_default();
         let RequiredClaims { issuer, audience } = &self.required;
         let named = |text: &String| (!text.is_empty()).then(|| text.clone());
         let token = self.sign(&Claims {
             sub: user.to_string(),
             iss: named(issuer),
             aud: named(audience).map(Into::into),
+            iat: Some(f64::from(now_s)),
             anon: true,
             ..Claims::default()
         })?;
@@ -247,6 +258,7 @@ impl Auth {
             anonymous: true,
             token: Some(token),
             expires_at_ms: None,
+            issued_at_s: Some(now_s),
             grants,
             info: String::new(),
         })
@@ -301,6 +313,16 @@ fn judge_times(claims: &Claims, now_ms: i64) -> Result<Option<i64>, AuthError> {
         Some(end) if end <= now_ms => Err(AuthError::Expired),
         end => Ok(end),
     }
+}
+
+/// In whole seconds, as a revocation counts. A time that is further ahead than clocks may be says nothing: such a token
+/// could not be revoked until then.
+fn issued_at_s(claims: &Claims, now_ms: i64) -> Option<u32> {
+    let iat = claims.iat.filter(|iat| iat.is_finite())?.floor();
+    #[expect(clippy::cast_possible_truncation, reason = "saturates, and is looked at below")]
+    let at_s = iat as i64;
+    let latest_s = now_ms.div_euclid(1_000).saturating_add(LEEWAY_S);
+    u32::try_from(at_s).ok().filter(|at_s| *at_s > 0 && i64::from(*at_s) <= latest_s)
 }
 
 fn checked(grants: Grants) -> Result<Grants, AuthError> {

@@ -100,6 +100,23 @@ pub const REAP_MAX: usize = 64;
 /// The longest a gateway retries a publish: its batch horizon of 10 s and the try under way then.
 pub const RETRY_HORIZON: Duration = Duration::from_secs(12);
 
+/// How often revocations are read from the store: a logic that was not told of one refuses its tokens within this.
+pub const REVOCATIONS_EVERY: Duration = Duration::from_millis(500);
+/// Revocations in memory, the newest: some 150 bytes each, 15 MB. For tokens that may be among older ones the store is asked.
+pub const REVOCATIONS_KNOWN_MAX: usize = 100_000;
+/// Revocations read, or told to a gateway, at once: 160 kB at most.
+pub const REVOCATIONS_PAGE: usize = 1_000;
+/// Calls that end something under way at once: each may call every gateway.
+pub const DISCONNECTS_MAX: usize = 64;
+/// Gateways one of them calls at once.
+pub const TELL_AT_ONCE_MAX: usize = 64;
+/// All of one: gateways answer in milliseconds, and whoever asked wants to know.
+pub const TELL_WITHIN: Duration = Duration::from_secs(2);
+/// One try at one gateway: two of them fit into [`TELL_WITHIN`], with the pause between them.
+pub const TELL_TRY_WITHIN: Duration = Duration::from_millis(900);
+/// Between two tries.
+pub const TELL_AGAIN: Duration = Duration::from_millis(100);
+
 /// First wait between attempts to reach the store at start; doubles.
 pub const STORE_BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest wait between them.
@@ -114,3 +131,4 @@ const _: () = assert!(NOTICE_INLINE_BYTES_MAX + 128 * 1024 < NOTICE_BYTES_MAX);
 const _: () = assert!(NOTICE_BYTES_MAX < 1024 * 1024, "NATS's default max_payload");
 const _: () = assert!(BATCH_BYTES_MAX * 3 / 2 < GRPC_BYTES_MAX);
 const _: () = assert!(STALE_NOTE.as_millis() >= 10 * NOTED_EVERY.as_millis());
+const _: () = assert!(2 * TELL_TRY_WITHIN.as_millis() + TELL_AGAIN.as_millis() < TELL_WITHIN.as_millis());

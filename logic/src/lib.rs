@@ -9,6 +9,7 @@ pub mod config;
 pub mod defaults;
 #[cfg(feature = "servers")]
 pub mod deps;
+mod disconnect;
 mod due;
 pub mod error;
 mod last;
@@ -19,6 +20,7 @@ mod presence;
 mod probe;
 mod publish;
 mod read;
+mod revocations;
 mod rpc;
 #[cfg(feature = "servers")]
 mod server_probes;

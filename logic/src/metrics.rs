@@ -113,6 +113,8 @@ pub struct Instruments {
     pub renoticed: Counter,
     /// Messages deleted by retention.
     pub trimmed: Counter,
+    /// Revocations in memory.
+    pub revocations: Gauge,
     /// 1 while the store answers and takes commits.
     pub store_up: Gauge,
 }
@@ -167,6 +169,7 @@ impl Metrics {
             changes_ignored: registry.counter("changes_ignored", "Malformed status changes"),
             renoticed: registry.counter("renoticed", "Outbox rows announced again"),
             trimmed: registry.counter("messages_trimmed", "Messages deleted by retention"),
+            revocations: registry.gauge("revocations", "Users whose tokens are revoked up to a time, in memory"),
             store_up: registry.gauge("store_up", "1 while the store answers and takes commits"),
         }))
     }

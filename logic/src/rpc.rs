@@ -11,24 +11,27 @@ use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
     AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, PresenceReply,
     PresenceRequest, PublishReply, PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest,
-    StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest, TellLeavesReply,
+    RevocationsReply, RevocationsRequest, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest, TellLeavesReply,
     TellLeavesRequest,
 };
 use sluice_proto::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, TOKENS_PER_CALL_MAX};
+use sluice_proto::revocation::Standing;
 use sluice_service::clock::Clock;
 use sluice_service::tls::Role;
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::auth::{Auth, Identity};
+use crate::auth::{Auth, AuthError, Identity};
 use crate::defaults::CALL_WITHIN;
+use crate::disconnect::Disconnects;
 use crate::due::Firing;
 use crate::error::CallError;
 use crate::presence::PresenceService;
 use crate::probe::Probe;
 use crate::publish::Publisher;
 use crate::read::Reader;
+use crate::revocations::{Holder, RevokedTokens};
 use crate::sweep::Sweeper;
 
 /// What answers calls once the store was reached.
@@ -43,6 +46,10 @@ pub struct Core {
     pub sweeper: Sweeper,
     /// Answers `FireDue`.
     pub firing: Firing,
+    /// Answers `Revocations`; every verdict on a token asks it.
+    pub revoked: RevokedTokens,
+    /// Ends connections and subscriptions of users.
+    pub disconnects: Disconnects,
 }
 
 /// The gRPC service `Logic`.
@@ -125,20 +132,40 @@ impl Logic for Rpc {
         &self,
         request: Request<AuthenticateRequest>,
     ) -> Result<Response<AuthenticateReply>, Status> {
-        let found = self.auth.authenticate(&request.into_inner().token, self.clock.now_ms());
-        Ok(Response::new(found.map(identity).map_err(CallError::from)?))
+        let deadline = deadline_of(request.metadata());
+        let call = async {
+            let revoked = &self.core()?.revoked;
+            let found = self.auth.authenticate(&request.into_inner().token, self.clock.now_ms())?;
+            let (looked_at, standings) = revoked.judge(&[holder(&found)]).await;
+            match standings.first() {
+                Some(Standing::Good) => {
+                    Ok(AuthenticateReply { revocations: Some(looked_at), ..identity(found) })
+                }
+                Some(Standing::Revoked) => Err(AuthError::Revoked.into()),
+                Some(Standing::Unknown) | None => Err(CallError::NotNow(IN_DOUBT.to_owned())),
+            }
+        };
+        answer(deadline, call).await
     }
 
     async fn authenticate_many(
         &self,
         request: Request<AuthenticateManyRequest>,
     ) -> Result<Response<AuthenticateManyReply>, Status> {
+        let deadline = deadline_of(request.metadata());
         let tokens = request.into_inner().tokens;
         if tokens.is_empty() || tokens.len() > TOKENS_PER_CALL_MAX {
             let text = format!("{} tokens, 1 to {TOKENS_PER_CALL_MAX} are allowed", tokens.len());
             return Err(CallError::Invalid(text).into());
         }
-        Ok(Response::new(judge_all(&self.auth, &tokens, self.clock.now_ms())))
+        let call = async {
+            let revoked = &self.core()?.revoked;
+            let (mut reply, holders) = judge_all(&self.auth, &tokens, self.clock.now_ms());
+            let (looked_at, standings) = revoked.judge(&holders).await;
+            take_revoked(&mut reply, looked_at, &standings);
+            Ok(reply)
+        };
+        answer(deadline, call).await
     }
 
     async fn sweep(&self, request: Request<SweepRequest>) -> Result<Response<SweepReply>, Status> {
@@ -162,6 +189,14 @@ impl Logic for Rpc {
     ) -> Result<Response<TellLeavesReply>, Status> {
         let deadline = deadline_of(request.metadata());
         answer(deadline, async { self.core()?.reports.tell_leaves().await }).await
+    }
+
+    async fn revocations(
+        &self,
+        request: Request<RevocationsRequest>,
+    ) -> Result<Response<RevocationsReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        answer(deadline, async { self.core()?.revoked.tell(request.into_inner()).await }).await
     }
 }
 
@@ -204,12 +239,14 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// A verdict on each token, as far as a reply has room for them.
-fn judge_all(auth: &Auth, tokens: &[String], now_ms: i64) -> AuthenticateManyReply {
-    let mut reply = AuthenticateManyReply::default();
+/// A verdict on each token, as far as a reply has room for them, and who holds those that are valid.
+fn judge_all(auth: &Auth, tokens: &[String], now_ms: i64) -> (AuthenticateManyReply, Vec<Holder>) {
+    let (mut reply, mut holders) = (AuthenticateManyReply::default(), Vec::new());
     let mut bytes = 0;
     for token in tokens {
-        let verdict = match auth.authenticate(token, now_ms) {
+        let found = auth.authenticate(token, now_ms);
+        let held_by = found.as_ref().ok().map(holder);
+        let verdict = match found {
             Ok(found) => Verdict::Known(identity(found)),
             Err(error) => Verdict::Invalid(error.to_string()),
         };
@@ -220,8 +257,29 @@ fn judge_all(auth: &Auth, tokens: &[String], now_ms: i64) -> AuthenticateManyRep
             break;
         }
         reply.results.push(result);
+        holders.extend(held_by);
     }
-    reply
+    (reply, holders)
+}
+
+/// What became of those that are valid when revocations were looked at, in their order. Who is in doubt has no verdict: a
+/// gateway tells its client to come back.
+fn take_revoked(reply: &mut AuthenticateManyReply, looked_at: u64, standings: &[Standing]) {
+    let valid = reply.results.iter_mut().filter(|one| matches!(one.result, Some(Verdict::Known(_))));
+    for (result, standing) in valid.zip(standings) {
+        match (standing, &mut result.result) {
+            (Standing::Good, Some(Verdict::Known(known))) => known.revocations = Some(looked_at),
+            (Standing::Good, _) | (Standing::Unknown, _) => result.result = None,
+            (Standing::Revoked, _) => result.result = Some(Verdict::Invalid(AuthError::Revoked.to_string())),
+        }
+    }
+}
+
+/// The store did not say whether an old token is among old revocations.
+const IN_DOUBT: &str = "it is not known now whether the token is revoked";
+
+fn holder(identity: &Identity) -> Holder {
+    Holder { user: identity.user.clone(), issued_at_s: identity.issued_at_s }
 }
 
 fn identity(identity: Identity) -> AuthenticateReply {
@@ -232,6 +290,8 @@ fn identity(identity: Identity) -> AuthenticateReply {
         expires_at_ms: identity.expires_at_ms.unwrap_or(0),
         grants: Some(Grants { sub: identity.grants.sub, r#pub: identity.grants.publish }),
         info: identity.info,
+        issued_at_s: identity.issued_at_s.unwrap_or(0),
+        revocations: None,
     }
 }
 
@@ -257,7 +317,9 @@ mod tests {
         let auth = Auth::new("correct horse battery staple", None);
         let token =
             |user: &str| auth.sign(&Claims { sub: user.into(), ..Claims::default() }).expect("signed");
-        let reply = judge_all(&auth, &[token("ann"), "x.y.z".into(), String::new(), token("bob")], NOW_MS);
+        let tokens = [token("ann"), "x.y.z".into(), String::new(), token("bob")];
+        let (reply, holders) = judge_all(&auth, &tokens, NOW_MS);
+        assert_eq!(holders.iter().map(|it| it.user.as_str()).collect::<Vec<_>>(), ["ann", "bob"]);
         let seen: Vec<_> =
             reply.results.into_iter().map(|result| result.result.expect("a verdict")).collect();
         let [Verdict::Known(ann), Verdict::Invalid(read), Verdict::Invalid(missing), Verdict::Known(bob)] =
@@ -273,11 +335,26 @@ mod tests {
     }
 
     #[test]
+    fn revocations_are_of_those_who_hold_a_valid_token() {
+        let auth = Auth::new("correct horse battery staple", None);
+        let token =
+            |user: &str| auth.sign(&Claims { sub: user.into(), ..Claims::default() }).expect("signed");
+        let tokens = ["x.y.z".into(), token("ann"), token("bob"), String::new(), token("carl")];
+        let (mut reply, _) = judge_all(&auth, &tokens, NOW_MS);
+        take_revoked(&mut reply, 7, &[Standing::Revoked, Standing::Unknown, Standing::Good]);
+        let seen: Vec<_> = reply.results.into_iter().map(|one| one.result).collect();
+        let invalid = |at: usize, why| matches!(&seen[at], Some(Verdict::Invalid(text)) if text.contains(why));
+        assert!(invalid(0, "cannot be read") && invalid(1, "revoked") && invalid(3, "a token is needed"));
+        assert_eq!(seen[2], None, "who is in doubt is told to come back");
+        assert!(matches!(&seen[4], Some(Verdict::Known(carl)) if carl.revocations == Some(7)));
+    }
+
+    #[test]
     fn a_reply_that_is_full_leaves_the_others_out_and_never_all() {
         let long = |n: usize| Grants { sub: vec!["r".repeat(100); n], publish: Vec::new() };
         let judged = |each: usize, count: usize| {
             let auth = Auth::new("correct horse battery staple", Some(long(each)));
-            judge_all(&auth, &vec![String::new(); count], NOW_MS).results.len()
+            judge_all(&auth, &vec![String::new(); count], NOW_MS).0.results.len()
         };
         assert_eq!(judged(1, 256), 256);
         assert!((90..110).contains(&judged(100, 256)), "10 kB each");
@@ -287,7 +364,7 @@ mod tests {
     #[test]
     fn what_is_for_tasks_is_for_nobody_else() {
         let may = |method: &str| may_call(&format!("/sluice.v1.Logic/{method}"));
-        for method in ["Publish", "Read", "Subscribe", "Heads", "ReportStatus", "Presence", "Authenticate"] {
+        for method in ["Publish", "Read", "Subscribe", "Heads", "ReportStatus", "Presence", "Authenticate", "Revocations"] {
             assert_eq!(may(method), [Role::Gateway], "{method}");
         }
         for method in ["Sweep", "Reap", "TellLeaves"] {

@@ -1,12 +1,13 @@
 //! The vocabulary of Sluice: what crosses a process boundary. No I/O here.
 //!
 //! [`ids`] holds the names, [`wire`] the client protocol (see `WIRE.md`), [`json`] what a message may hold,
-//! [`grpc`] the messages between the services, [`limits`] the constants of the wire version: equal in every process, because two
+//! [`revocation`] which tokens are refused by whom, [`grpc`] the messages between the services, [`limits`] the constants of the wire version: equal in every process, because two
 //! instances that judge an input differently would reorder a sender.
 
 pub mod ids;
 pub mod json;
 pub mod limits;
+pub mod revocation;
 pub mod wire;
 
 /// Messages and services between gateway, logic and task, generated from `schema/*.proto`.

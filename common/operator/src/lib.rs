@@ -48,7 +48,7 @@ impl Operator {
     pub fn describe(&self, pages: &mut AdminPages) {
         let drain = self.drain.clone();
         pages.drained = Arc::new(move || drain.is_on());
-        pages.more = &routes::PAGES;
+        pages.more.extend(routes::PAGES);
     }
 
     /// The pages, to be added to the admin pages, which ask for the token.

@@ -1,4 +1,4 @@
-//! The store: rooms, messages, outbox, and what is to be published later. The one part of Sluice that is trusted to
+//! The store: rooms, messages, outbox, what is to be published later, and which tokens are revoked. The one part of Sluice that is trusted to
 //! remember.
 //!
 //! [`Store`] is the contract. Two modules keep it, each behind the feature of its name:
@@ -17,6 +17,8 @@ mod error;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod retention;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod revocations;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod trouble;
@@ -25,14 +27,15 @@ mod types;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId};
+use sluice_proto::ids::{Epoch, RoomId, UserId};
+use sluice_proto::revocation::Revocation;
 
 pub use error::{Class, StoreError};
 pub use retention::{DEDUPE_MIN, InvalidRetention, Retention};
 pub use trouble::Trouble;
 pub use types::{
     Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, NewMessage, NoteId, Outcome, Page, Pages,
-    Range, Row, Run, StaleNote, StoredMessage, Trimmed, hash_of, message_cost,
+    Range, RevocationPage, Row, Run, StaleNote, StoredMessage, Trimmed, hash_of, message_cost,
 };
 
 /// What every store must do. Each call is bounded by the store's own deadlines and may be cancelled by
@@ -170,6 +173,32 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Any failure; the call can be made again.
     async fn trim(&self, policy: &Retention, limit: usize) -> Result<Trimmed, StoreError>;
+
+    /// Refuses tokens of a user that were issued up to this second since 1970, by default the present one of the store's
+    /// clock, and all that do not say when. What was revoked before stays so. Made again, it takes a new position.
+    ///
+    /// # Errors
+    /// By [`StoreError::class`]; made again after any of them, it revokes what it would have.
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError>;
+
+    /// Revocations after a position, in order, at most `limit`; each user's last one alone. Those that are not among them
+    /// have later positions: none is committed before another that has a lower one.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError>;
+
+    /// The latest second up to which any revocation reaches whose position is not above this one; 0: there is none.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError>;
+
+    /// Up to which second the tokens of each of these users are revoked, in order.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError>;
 
     /// Refuses new calls, gives those in flight a moment (2 s), closes the connections. May be called twice.
     async fn close(&self);

@@ -15,6 +15,7 @@ mod migrations;
 mod pool;
 mod publish;
 mod read;
+mod revocations;
 #[cfg(feature = "seeded-bugs")]
 pub mod seeded;
 mod servers;
@@ -26,7 +27,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use sluice_proto::ids::{Epoch, RoomId};
+use sluice_proto::ids::{Epoch, RoomId, UserId, lane_of};
+use sluice_proto::revocation::Revocation;
 use tokio::time::Instant;
 
 pub use access::PgAccess;
@@ -36,7 +38,7 @@ pub use migrations::{migrate, new_epoch, new_epoch_with};
 
 use crate::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    RevocationPage, StaleNote, Store, StoreError, Trimmed,
 };
 use dial::{Dialer, Kind};
 use pool::Pool;
@@ -189,6 +191,27 @@ impl Store for PgStore {
         // nothing.
         *self.trim_from() = next;
         Ok(Trimmed { messages, more: usize::try_from(messages).is_ok_and(|n| n >= limit) })
+    }
+
+    /// On the connection of some lane: they commit for certain.
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError> {
+        let statement = revocations::revoke(user, issued_until_s);
+        revocations::revoked(&self.lane(lane_of(user.as_str())).ask(&self.dialer, statement).await?)
+    }
+
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError> {
+        let statement = || revocations::after(after, limit);
+        revocations::page(&self.reads.ask_again(&self.dialer, statement).await?)
+    }
+
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError> {
+        let statement = || revocations::up_to(position);
+        revocations::latest(&self.reads.ask_again(&self.dialer, statement).await?)
+    }
+
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        let statement = || revocations::of(users);
+        revocations::seconds(&self.reads.ask_again(&self.dialer, statement).await?, users.len())
     }
 
     async fn close(&self) {

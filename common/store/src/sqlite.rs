@@ -18,6 +18,7 @@ mod migrations;
 mod pool;
 mod publish;
 mod read;
+mod revocations;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -25,7 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId, Seq};
+use sluice_proto::ids::{Epoch, RoomId, Seq, UserId};
+use sluice_proto::revocation::Revocation;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use tokio::time::{Instant, timeout};
@@ -34,7 +36,7 @@ pub use config::SqliteConfig;
 
 use crate::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    RevocationPage, StaleNote, Store, StoreError, Trimmed,
 };
 use commits::Commits;
 use dial::{Dialer, Kind};
@@ -279,6 +281,24 @@ impl Store for SqliteStore {
         let messages = ask!(self.pools, forgetful, |conn| upkeep::cut(conn, &cuts))?;
         *self.trim_from() = cuts.next_from;
         Ok(Trimmed { messages, more: usize::try_from(messages).is_ok_and(|n| n >= limit) })
+    }
+
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError> {
+        self.pools.before_commit()?;
+        let revoked = ask!(self.pools, durable, |conn| revocations::revoke(conn, user, issued_until_s))?;
+        self.pools.committed(revoked)
+    }
+
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError> {
+        ask!(self.pools, reads, |conn| revocations::after(conn, self.pools.epoch, after, limit))
+    }
+
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError> {
+        ask!(self.pools, reads, |conn| revocations::up_to(conn, position))
+    }
+
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        ask!(self.pools, reads, |conn| revocations::of(conn, users))
     }
 
     async fn close(&self) {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use sluice_proto::ids::{Epoch, Key, RoomId, Seq, UserId};
+use sluice_proto::revocation::Revocation;
 
 /// SHA-256 of a message's data: what tells a resend from another message under the same key.
 #[must_use]
@@ -219,6 +220,17 @@ pub struct StaleNote {
     pub at_ms: i64,
     /// What the group stored.
     pub runs: Vec<Run>,
+}
+
+/// Revocations after a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevocationPage {
+    /// Epoch of the connection that served it.
+    pub epoch: Epoch,
+    /// The last position that was given to any.
+    pub head: u64,
+    /// By their positions.
+    pub page: Vec<Revocation>,
 }
 
 /// What one step of retention did.

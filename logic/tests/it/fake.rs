@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId, Seq};
+use sluice_proto::ids::{Epoch, RoomId, Seq, UserId};
+use sluice_proto::revocation::Revocation;
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, NewMessage, NoteId, Outcome, Pages, Range,
-    Retention, Row, StaleNote, Store, StoreError, Trimmed,
+    Retention, RevocationPage, Row, StaleNote, Store, StoreError, Trimmed,
 };
 use tokio::sync::watch;
 
@@ -41,6 +42,7 @@ struct Memory {
     script: VecDeque<Fault>,
     groups: Vec<Vec<String>>,
     locked: Vec<String>,
+    revocations: Vec<Revocation>,
 }
 
 /// The store.
@@ -251,6 +253,37 @@ impl Store for Faulty {
 
     async fn trim(&self, _policy: &Retention, _limit: usize) -> Result<Trimmed, StoreError> {
         Ok(Trimmed::default())
+    }
+
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError> {
+        let mut memory = self.memory.lock().unwrap();
+        let position = memory.revocations.len() as u64 + 1;
+        let now_s = u32::try_from(self.now_ms.load(Ordering::SeqCst) / 1_000).unwrap();
+        let issued_until_s = issued_until_s.unwrap_or(now_s);
+        let revocation = Revocation { user: user.clone(), issued_until_s, position };
+        memory.revocations.push(revocation.clone());
+        Ok(revocation)
+    }
+
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError> {
+        let memory = self.memory.lock().unwrap();
+        let page = memory.revocations.iter().filter(|one| one.position > after).take(limit).cloned();
+        let head = memory.revocations.len() as u64;
+        Ok(RevocationPage { epoch: EPOCH, head, page: page.collect() })
+    }
+
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError> {
+        let memory = self.memory.lock().unwrap();
+        let before = memory.revocations.iter().filter(|one| one.position <= position);
+        Ok(before.map(|one| one.issued_until_s).max().unwrap_or(0))
+    }
+
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        let memory = self.memory.lock().unwrap();
+        let of = |user: &UserId| {
+            memory.revocations.iter().filter(|one| one.user == *user).map(|one| one.issued_until_s).max()
+        };
+        Ok(users.iter().map(of).collect())
     }
 
     async fn close(&self) {}

@@ -215,6 +215,15 @@ pub fn stale(out: &mut Vec<u8>, room: &RoomId) {
     out.push(b'}');
 }
 
+/// `{"unsubscribed":ROOM,"reason":…}`: the server ended a subscription, and nothing of the room follows.
+pub fn unsubscribed(out: &mut Vec<u8>, room: &RoomId, reason: &str) {
+    out.extend_from_slice(b"{\"unsubscribed\":");
+    push_json(out, room.as_str());
+    out.extend_from_slice(b",\"reason\":");
+    push_json(out, reason);
+    out.push(b'}');
+}
+
 fn push_change(out: &mut Vec<u8>, room: &RoomId, user: &str, at_ms: i64) {
     push_json(out, room.as_str());
     out.extend_from_slice(b",\"user\":");

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId};
+use sluice_proto::ids::{Epoch, RoomId, UserId};
+use sluice_proto::revocation::Revocation;
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    RevocationPage, StaleNote, Store, StoreError, Trimmed,
 };
 
 pub(crate) struct SharedStore(pub(crate) Arc<dyn Store>);
@@ -75,6 +76,22 @@ impl Store for SharedStore {
 
     async fn trim(&self, policy: &Retention, limit: usize) -> Answer<Trimmed> {
         self.0.trim(policy, limit).await
+    }
+
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Answer<Revocation> {
+        self.0.revoke(user, issued_until_s).await
+    }
+
+    async fn revocations(&self, after: u64, limit: usize) -> Answer<RevocationPage> {
+        self.0.revocations(after, limit).await
+    }
+
+    async fn revoked_up_to(&self, position: u64) -> Answer<u32> {
+        self.0.revoked_up_to(position).await
+    }
+
+    async fn revocations_of(&self, users: &[UserId]) -> Answer<Vec<Option<u32>>> {
+        self.0.revocations_of(users).await
     }
 
     /// The store is closed when the last service is gone.

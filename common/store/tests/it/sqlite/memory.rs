@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId};
+use sluice_proto::ids::{Epoch, RoomId, UserId};
+use sluice_proto::revocation::Revocation;
 use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed, hash_of,
+    RevocationPage, StaleNote, Store, StoreError, Trimmed, hash_of,
 };
 
 use super::rig::Fickle;
@@ -74,6 +75,22 @@ impl Store for Noting {
     async fn trim(&self, policy: &Retention, limit: usize) -> Result<Trimmed, StoreError> {
         self.0.trim(policy, limit).await
     }
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError> {
+        self.0.revoke(user, issued_until_s).await
+    }
+
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError> {
+        self.0.revocations(after, limit).await
+    }
+
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError> {
+        self.0.revoked_up_to(position).await
+    }
+
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        self.0.revocations_of(users).await
+    }
+
     async fn close(&self) {
         self.0.close().await;
     }
