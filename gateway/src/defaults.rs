@@ -203,6 +203,20 @@ pub const RECONNECT_MS_MIN_LAST: u64 = 1_000;
 /// Few clients are spread over this as well, so that they do not come in step.
 pub const RECONNECT_SPREAD_MS_MIN: u64 = 200;
 
+/// How often a gateway asks for revocations that nobody told it of. With the half second after which a logic has read them,
+/// it finds each within a second and the time of a call.
+pub const REVOCATIONS_EVERY: Duration = Duration::from_millis(500);
+/// Between two tries to learn where revocations end: until then no token is believed.
+pub const REVOCATIONS_FIRST_AGAIN: Duration = Duration::from_millis(50);
+/// Revocations that are remembered, the newest: some 150 bytes each, 1.5 MB. A logic that is so many behind is not believed.
+pub const REVOCATIONS_KNOWN_MAX: usize = 10_000;
+/// Calls that end something under way at once: each may look at all connections.
+pub const DISCONNECTS_MAX: usize = 64;
+/// For the shards to end what a call names: less than the 900 ms that logic gives a try.
+pub const REMOVE_WITHIN: Duration = Duration::from_millis(800);
+/// So long the publishes of who is ended may still get their outcomes: most come in some milliseconds.
+pub const REMOVED_OUTCOMES_WITHIN: Duration = Duration::from_millis(300);
+
 /// From the first try of a batch of publishes until its unanswered items are given up together.
 pub const LANE_HORIZON: Duration = Duration::from_secs(10);
 /// The same while logic says that a room of the batch is locked: two or three tries of half a second each, after which the

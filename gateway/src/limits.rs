@@ -195,6 +195,12 @@ impl Usages {
         })
     }
 
+    /// Whether a user has a connection here.
+    #[must_use]
+    pub fn is_here(&self, user: &UserId) -> bool {
+        self.users.connections(user) > 0
+    }
+
     /// A client did this: how long it is not read now.
     #[must_use]
     pub fn charge(&self, user: Option<&Seat>, address: Option<&Seat>, charge: Charge) -> Duration {

@@ -23,6 +23,7 @@ pub mod inbound;
 pub mod inbox;
 pub mod peers;
 mod presence;
+pub mod removals;
 mod reports;
 mod requests;
 pub mod runtime;

@@ -163,6 +163,12 @@ impl<K: Hash + Eq> UsageTable<K> {
         Ok(Seat(Arc::clone(usage)))
     }
 
+    /// How many connections one has.
+    pub(super) fn connections(&self, key: &K) -> u32 {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.by_key.get(key).map_or(0, |usage| usage.connections())
+    }
+
     /// How many are remembered.
     pub(super) fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).by_key.len()

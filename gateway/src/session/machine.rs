@@ -55,6 +55,8 @@ pub struct Identity {
     pub token: Option<String>,
     /// When the token ends, milliseconds since 1970.
     pub expires_at_ms: Option<i64>,
+    /// In which second since 1970 it was issued, if it says so.
+    pub issued_at_s: Option<NonZero<u32>>,
     /// What the token says to whoever is in a room with them.
     pub info: Option<UserInfo>,
 }
@@ -81,14 +83,18 @@ pub struct Known {
     pub anonymous: bool,
     /// When the token ends, milliseconds since 1970.
     pub expires_at_ms: Option<NonZero<i64>>,
+    /// In which second since 1970 it was issued, if it says so: it may be revoked.
+    pub issued_at_s: Option<NonZero<u32>>,
     /// What the token says to whoever is in a room with them.
     pub info: Option<UserInfo>,
 }
 
 impl From<Identity> for Known {
     /// The token is said once, and would be the largest part of an idle connection.
-    fn from(Identity { user, grants, anonymous, token: _, expires_at_ms, info }: Identity) -> Self {
-        Self { user, grants, anonymous, expires_at_ms: expires_at_ms.and_then(NonZero::new), info }
+    fn from(identity: Identity) -> Self {
+        let Identity { user, grants, anonymous, token: _, expires_at_ms, issued_at_s, info } = identity;
+        let expires_at_ms = expires_at_ms.and_then(NonZero::new);
+        Self { user, grants, anonymous, expires_at_ms, issued_at_s, info }
     }
 }
 

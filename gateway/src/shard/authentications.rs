@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,6 +203,8 @@ impl Shard {
         let former = self.change(who, change::disconnected_by_change);
         let result = if epoch.is_some() { identity(result) } else { Err(NotIdentified::Unavailable) };
         let result = result.and_then(|identity| self.take_user_seat(who, identity));
+        // After the place is taken: whoever revokes looks for users with a place after it is noted there.
+        let result = result.and_then(|identity| self.not_revoked(who, identity));
         let result =
             result.map(|identity| Identity { grants: self.grants.share(identity.grants), ..identity });
         let facts = self.shared.welcome_facts(epoch.unwrap_or(NO_EPOCH));
@@ -238,6 +241,19 @@ impl Shard {
         self.settle(who);
     }
 
+    /// What was revoked while logic was asked, or is not known to the logic that answered.
+    fn not_revoked(&mut self, who: Address, identity: Identity) -> Result<Identity, NotIdentified> {
+        if !self.shared.revoked.refuses(&identity.user, identity.issued_at_s) {
+            return Ok(identity);
+        }
+        if let Some(connection) = self.connections.get(who) {
+            connection.user_seat = None;
+        }
+        // In the words of logic.
+        let text = "the token was revoked: a new one is needed, with an iat of a later second";
+        Err(NotIdentified::Invalid(text.to_owned()))
+    }
+
     fn take_user_seat(&mut self, who: Address, identity: Identity) -> Result<Identity, NotIdentified> {
         let Some(connection) = self.connections.get(who) else { return Ok(identity) };
         // Who was somebody else before gives up that place first.
@@ -259,11 +275,16 @@ impl Shard {
 async fn ask(cell: &ShardCell, shared: &Arc<Shared>, questions: Vec<Question>) {
     let tokens: Vec<String> = questions.iter().map(|question| question.token.clone()).collect();
     let mut open: Vec<Option<Question>> = questions.into_iter().map(Some).collect();
-    // Without it there is no `welcome`.
-    if let Some(epoch) = epoch(shared).await {
+    // Without the one there is no `welcome`, without the other no verdict that is believed.
+    let (epoch, ()) = tokio::join!(epoch(shared), shared.revoked.begun(CALL_WITHIN));
+    if let Some(epoch) = epoch {
         let told = |verdicts: Vec<(usize, Authenticated)>| {
             cell.turn(|shard| {
                 for (place, verdict) in verdicts {
+                    // Of a logic that is behind: another one is asked.
+                    if !shard.shared.revoked.believes(&verdict) {
+                        continue;
+                    }
                     if let Some(question) = open.get_mut(place).and_then(Option::take) {
                         shard.authenticated(&question, verdict, Some(epoch));
                     }
@@ -315,7 +336,7 @@ fn identity(result: Authenticated) -> Result<Identity, NotIdentified> {
 }
 
 fn known(reply: AuthenticateReply) -> Option<Identity> {
-    let AuthenticateReply { user, anonymous, token, expires_at_ms, grants, info } = reply;
+    let AuthenticateReply { user, anonymous, token, expires_at_ms, grants, info, issued_at_s, .. } = reply;
     let grants: WireGrants = grants.unwrap_or_default();
     Some(Identity {
         user: UserId::parse(&user).ok()?,
@@ -323,6 +344,7 @@ fn known(reply: AuthenticateReply) -> Option<Identity> {
         anonymous,
         token: (!token.is_empty()).then_some(token),
         expires_at_ms: (expires_at_ms != 0).then_some(expires_at_ms),
+        issued_at_s: NonZero::new(issued_at_s),
         info: UserInfo::of(info),
     })
 }

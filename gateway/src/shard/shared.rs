@@ -25,6 +25,7 @@ use crate::limits::Usages;
 use crate::metrics::{Metrics, Stats};
 use crate::pushers::Pushers;
 use crate::refusals::Refusals;
+use crate::revocations::RevokedTokens;
 use crate::session::machine::{SessionLimits, WelcomeFacts};
 
 /// What all shards of a gateway share.
@@ -52,6 +53,8 @@ pub struct Shared {
     pub refusals: Arc<Refusals>,
     /// Who pushes.
     pub pushers: Pushers,
+    /// Which tokens are revoked.
+    pub revoked: RevokedTokens,
 }
 
 /// The admission, as all shards and the listener see it.

@@ -44,6 +44,7 @@ pub(super) fn shard() -> ShardCell {
         clock: Clock::system(),
         upgrades: UpgradeGate::default(),
         pushers: Default::default(),
+        revoked: Default::default(),
     };
     let (inbox, _) = mpsc::channel(1);
     let (sockets, _) = Sockets::new().unwrap();

@@ -7,6 +7,7 @@ mod admission;
 mod agent_check;
 mod authenticate;
 mod bounds;
+mod disconnect;
 mod fair;
 mod forged;
 mod frozen;

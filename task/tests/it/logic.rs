@@ -119,4 +119,5 @@ not_asked! {
     presence: PresenceRequest => PresenceReply,
     authenticate: AuthenticateRequest => AuthenticateReply,
     authenticate_many: AuthenticateManyRequest => AuthenticateManyReply,
+    revocations: RevocationsRequest => RevocationsReply,
 }

@@ -42,6 +42,7 @@ fn ann(anonymous: bool) -> Identity {
         anonymous,
         token: anonymous.then(|| "t".into()),
         expires_at_ms: None,
+        issued_at_s: None,
         info: None,
     }
 }

@@ -10,7 +10,7 @@ use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
     AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, Message, Outcome,
     PresenceReply, PresenceRequest, PublishReply, PublishRequest, PublishResult, ReadReply, ReadRequest,
-    ReapReply, ReapRequest, RoomPage, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
+    ReapReply, ReapRequest, Revocation, RevocationsReply, RevocationsRequest, RoomPage, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
     SweepReply, SweepRequest, TellLeavesReply, TellLeavesRequest,
 };
 use sluice_service::clock::Clock;
@@ -36,7 +36,13 @@ struct Book {
     asked: Vec<Vec<String>>,
     asked_singly: Vec<String>,
     tokens: Tokens,
+    revocations: Vec<Revocation>,
+    /// What it says of tokens is of before any revocation.
+    behind: bool,
 }
+
+/// When every token was issued.
+pub const ISSUED_AT_S: u32 = 100;
 
 /// How it takes questions about many tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -152,6 +158,18 @@ impl Scripted {
         self.book.lock().unwrap().tokens = tokens;
     }
 
+    /// Tokens of a user that were issued up to this second are revoked; no gateway is told.
+    pub fn revoke(&self, user: &str, issued_until_s: u32) {
+        let revocations = &mut self.book.lock().unwrap().revocations;
+        let position = revocations.len() as u64 + 1;
+        revocations.push(Revocation { user: user.into(), issued_until_s, position });
+    }
+
+    /// It has not read yet what was revoked, when it is asked about tokens.
+    pub fn is_behind(&self, behind: bool) {
+        self.book.lock().unwrap().behind = behind;
+    }
+
     /// Tokens of each call about many, in order; of which it was asked singly.
     pub fn asked(&self) -> (Vec<Vec<String>>, Vec<String>) {
         let book = self.book.lock().unwrap();
@@ -244,6 +262,8 @@ impl Scripted {
             expires_at_ms: book.expires_at_ms,
             grants: Some(Grants { sub: all.clone(), r#pub: all }),
             info: String::new(),
+            issued_at_s: ISSUED_AT_S,
+            revocations: Some(if book.behind { 0 } else { book.revocations.len() as u64 }),
         })
     }
 
@@ -383,5 +403,16 @@ impl Logic for Scripted {
 
     async fn tell_leaves(&self, _: Request<TellLeavesRequest>) -> Result<Response<TellLeavesReply>, Status> {
         Err(Status::unimplemented("a gateway never asks for leaves"))
+    }
+
+    async fn revocations(
+        &self,
+        request: Request<RevocationsRequest>,
+    ) -> Result<Response<RevocationsReply>, Status> {
+        let book = self.book.lock().unwrap();
+        let position = book.revocations.len() as u64;
+        let after = request.into_inner().after.unwrap_or(position);
+        let revocations = book.revocations.iter().filter(|one| one.position > after).cloned().collect();
+        Ok(Response::new(RevocationsReply { epoch: EPOCH, position, revocations, more: false }))
     }
 }

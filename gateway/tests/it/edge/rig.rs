@@ -68,9 +68,17 @@ impl Rig {
         Self::at(Clock::system(), config, peer).await
     }
 
+    /// A gateway with one shard that begins beside this logic.
+    pub async fn on(logic: Scripted) -> Self {
+        Self::beside(logic, Clock::system(), Config { shards: 1, ..Config::default() }, false).await
+    }
+
     /// With this wall clock.
-    pub async fn at(clock: Clock, mut config: Config, peer: bool) -> Self {
-        let logic = Scripted::default();
+    pub async fn at(clock: Clock, config: Config, peer: bool) -> Self {
+        Self::beside(Scripted::default(), clock, config, peer).await
+    }
+
+    async fn beside(logic: Scripted, clock: Clock, mut config: Config, peer: bool) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);

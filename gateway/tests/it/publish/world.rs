@@ -207,7 +207,7 @@ impl<R: Rules> World<R> {
         let grants = Grants::from(grpc::Grants { sub: vec![], r#pub: vec!["*".into()] });
         let user = UserId::parse(&self.clients[n].name).expect("valid");
         let identity =
-            Identity { user, grants, anonymous: false, token: None, expires_at_ms: None, info: None };
+            Identity { user, grants, anonymous: false, token: None, expires_at_ms: None, issued_at_s: None, info: None };
         session.identified(Ok(identity), false, &greeting(), &mut Frames::default());
         let inbox = Vec::new();
         self.gateways[gateway].connections.push(Connection {
