@@ -128,7 +128,7 @@ pub enum Event {
     },
     /// A subscription was resumed, or its room's epoch changed; look at `recovered`.
     Resumed(Subscribed),
-    /// A subscription cannot be resumed and is over.
+    /// A subscription is over: it cannot be resumed, or the server ended it.
     Unsubscribed {
         /// Which room.
         room: String,

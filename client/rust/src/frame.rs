@@ -97,6 +97,8 @@ pub(crate) struct ServerFrame {
     pub join: Option<String>,
     pub leave: Option<String>,
     pub stale: Option<String>,
+    pub unsubscribed: Option<String>,
+    pub reason: Option<String>,
     pub user: Option<String>,
     pub info: Option<Box<RawValue>>,
     pub id: Option<u64>,

@@ -212,6 +212,8 @@ impl ClientState {
         }
         if frame.skipped.is_some() || frame.msg.is_some() {
             self.events.extend(self.rooms.delivery(frame));
+        } else if frame.unsubscribed.is_some() {
+            self.events.extend(self.rooms.ended(frame));
         } else {
             self.events.extend(self.rooms.told(frame));
         }

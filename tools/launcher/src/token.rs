@@ -33,6 +33,9 @@ pub struct Claims {
     pub sub: String,
     /// End of life, seconds since 1970.
     pub exp: u64,
+    /// When it was issued, seconds since 1970: without it a token is refused as soon as any of its user are revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
     /// What the user may do.
     #[serde(default)]
     pub grants: Grants,
@@ -57,8 +60,8 @@ pub struct Refused(pub String);
 /// # Errors
 /// [`Refused`] when the user is no valid name.
 pub fn mint(secret: &str, user: &str, grants: Grants, ttl: Duration) -> Result<String, Refused> {
-    let (iss, aud, info) = (None, None, None);
-    sign(secret, &Claims { sub: user.to_owned(), exp: ending_in(ttl), grants, iss, aud, info })
+    let (sub, exp, iat) = (user.to_owned(), ending_in(ttl), Some(now_s()));
+    sign(secret, &Claims { sub, exp, iat, grants, iss: None, aud: None, info: None })
 }
 
 /// The end of a life that begins now, seconds since 1970.
@@ -131,7 +134,9 @@ fn check_info(info: Option<&serde_json::Value>) -> Result<(), Refused> {
     Err(Refused(format!("its info has {bytes} bytes, at most {INFO_BYTES_MAX} are allowed")))
 }
 
-fn now_s() -> u64 {
+/// Seconds since 1970.
+#[must_use]
+pub fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
@@ -155,6 +160,7 @@ mod tests {
         let claims = |info: serde_json::Value| Claims {
             sub: "ann".into(),
             exp: ending_in(Duration::from_secs(60)),
+            iat: Some(now_s()),
             grants: all(),
             iss: None,
             aud: None,

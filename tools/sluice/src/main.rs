@@ -76,6 +76,7 @@ enum Verb {
     Stop(operate::commands::Stop),
     Drain(operate::commands::Drain),
     Undrain(operate::commands::Undrain),
+    Disconnect(operate::disconnect::Arguments),
     Check(check::Arguments),
     Certs(certs::Arguments),
     #[cfg(any(feature = "dev", feature = "store"))]
@@ -126,6 +127,7 @@ async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Stop(arguments) => operate::commands::stop(arguments).await,
         Verb::Drain(arguments) => operate::commands::drain(arguments).await,
         Verb::Undrain(arguments) => operate::commands::undrain(arguments).await,
+        Verb::Disconnect(arguments) => operate::disconnect::run(arguments).await,
         Verb::Check(arguments) => check::run(arguments).await,
         Verb::Certs(arguments) => certs::run(arguments),
         #[cfg(any(feature = "dev", feature = "store"))]

@@ -86,6 +86,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let claims = Claims {
         sub: user,
         exp: token::ending_in(arguments.ttl),
+        iat: Some(token::now_s()),
         grants,
         iss: arguments.issuer,
         aud: arguments.audience.map(Into::into),

@@ -136,6 +136,16 @@ impl Rooms {
         })
     }
 
+    /// The server ended a subscription: it is not resumed. One that is asked for anew hears of it by its answer.
+    pub(super) fn ended(&mut self, frame: ServerFrame) -> Option<Event> {
+        let name = frame.unsubscribed?;
+        self.0.get(&name).filter(|room| room.asked.is_none())?;
+        self.0.remove(&name);
+        let message = frame.reason.unwrap_or_else(|| "ended by the server".to_owned());
+        let error = WireError { code: ErrorCode::NotSubscribed, message, retry: false };
+        Some(Event::Unsubscribed { room: name, error })
+    }
+
     /// An `ok` of `sub` that nobody asked for: the room has a new epoch.
     pub(super) fn moved(&mut self, frame: ServerFrame) -> Option<Event> {
         let at = subscribed(frame)?;

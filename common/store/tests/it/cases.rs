@@ -4,6 +4,7 @@ pub mod contract;
 pub mod delayed;
 pub mod errors;
 pub mod reading;
+pub mod revocations;
 pub mod storm;
 pub mod upkeep;
 
@@ -40,6 +41,11 @@ macro_rules! contract {
             a_delay_that_comes_too_late_stores_nothing,
             one_step_fires_no_more_than_its_limit,
             d5_whatever_is_cancelled_is_not_fired_and_the_rest_once,
+        );
+        cases!($rig, revocations:
+            a_later_revocation_takes_a_new_place_and_nothing_back,
+            pages_of_revocations_miss_none_while_many_revoke,
+            a_user_that_was_never_revoked_is_not_found,
         );
         cases!($rig, storm: no_storm_breaks_the_table_or_an_answer);
     };

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 use sluice_proto::grpc::gateway_client::GatewayClient;
 use sluice_proto::grpc::{DisconnectRequest, Revocation, UnsubscribeRequest};
 use sluice_proto::wire::close;
+use sluice_testing::eventually;
 use tonic::transport::Channel;
 
 use super::logic::ISSUED_AT_S;
-use super::rig::{Client, Rig};
+use super::rig::{Client, Rig, SOON};
 
 async fn logic(rig: &Rig) -> GatewayClient<Channel> {
     GatewayClient::connect(format!("http://{}", rig.grpc)).await.unwrap()
@@ -94,7 +95,7 @@ async fn a_verdict_that_a_revocation_overtakes_does_not_count() {
     let rig = Rig::start(1, false).await;
     rig.logic.hold_tokens(true);
     let mut client = Client::with_token(&rig, "ann").await;
-    sluice_testing::eventually("it is asked about", async || !rig.logic.asked().0.is_empty()).await;
+    eventually("it is asked about", SOON, async || !rig.logic.asked().0.is_empty()).await;
     assert_eq!(ended(&rig, ann("", Some(ISSUED_AT_S))).await, 0, "nobody knows who it is");
     rig.logic.hold_tokens(false);
     assert_eq!(client.hear().await["error"]["code"], "unauthorized");
@@ -122,7 +123,7 @@ async fn a_logic_that_is_behind_is_not_believed() {
     logic.is_behind(true);
     let rig = Rig::on(logic).await;
     let mut client = Client::with_token(&rig, "ann").await;
-    sluice_testing::eventually("it is asked again", async || rig.logic.asked().0.len() > 2).await;
+    eventually("it is asked again", SOON, async || rig.logic.asked().0.len() > 2).await;
     rig.logic.is_behind(false);
     assert_eq!(client.hear().await["welcome"]["user"], "ann", "this one would have refused it");
     rig.stop().await;
@@ -187,7 +188,7 @@ async fn a_subscription_that_is_not_answered_yet_is_refused() {
     let mut client = Client::named(&rig, "ann").await;
     rig.logic.hold_subscribes(true);
     client.say(json!({"sub": "news", "id": 7})).await;
-    sluice_testing::eventually("it is under way", async || unsubscribed(&rig, "news").await == 1).await;
+    eventually("it is under way", SOON, async || unsubscribed(&rig, "news").await == 1).await;
     let answer = client.hear().await;
     assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!("forbidden"), &json!(7)), "{answer}");
     rig.logic.hold_subscribes(false);

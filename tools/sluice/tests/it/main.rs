@@ -50,6 +50,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["stop"],
         &["drain"],
         &["undrain"],
+        &["disconnect"],
         &["check"],
         &["certs"],
         &["store", "new-epoch"],

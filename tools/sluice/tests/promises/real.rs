@@ -6,6 +6,7 @@ mod machines;
 mod operators;
 mod outages;
 mod presence;
+mod revoke;
 mod secure;
 mod settings;
 mod standby;
