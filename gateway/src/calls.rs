@@ -10,7 +10,8 @@ use std::time::Duration;
 use sluice_proto::grpc::logic_client::LogicClient;
 use sluice_proto::grpc::{
     HeadsReply, HeadsRequest, PresenceReply, PresenceRequest, PublishReply, PublishRequest, ReadReply,
-    ReadRequest, RevocationsReply, RevocationsRequest, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
+    ReadRequest, RevocationsReply, RevocationsRequest, StatusReply, StatusRequest, SubscribeReply,
+    SubscribeRequest,
 };
 use sluice_proto::ids::{Epoch, InstanceId, RoomId};
 use sluice_proto::limits::GRPC_BYTES_MAX;

@@ -75,7 +75,8 @@ impl Disconnects {
         session: Option<SessionId>,
         what: Removed,
     ) -> Result<u32, Status> {
-        let _permit = self.permits.try_acquire().map_err(|_| Status::resource_exhausted("too many at once"))?;
+        let _permit =
+            self.permits.try_acquire().map_err(|_| Status::resource_exhausted("too many at once"))?;
         let removals = Removals::from_iter([(user, Removal { session, what })]);
         self.remove(removals).await.ok_or_else(|| Status::unavailable("a shard did not answer in time"))
     }

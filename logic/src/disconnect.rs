@@ -22,7 +22,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::{Request, Status};
 
 pub use self::page::{PAGE, routes};
-use crate::defaults::{DISCONNECTS_MAX, LEEWAY_S, TELL_AGAIN, TELL_AT_ONCE_MAX, TELL_TRY_WITHIN, TELL_WITHIN};
+use crate::defaults::{
+    DISCONNECTS_MAX, LEEWAY_S, TELL_AGAIN, TELL_AT_ONCE_MAX, TELL_TRY_WITHIN, TELL_WITHIN,
+};
 use crate::error::CallError;
 use crate::revocations::RevokedTokens;
 

@@ -169,7 +169,8 @@ impl Metrics {
             changes_ignored: registry.counter("changes_ignored", "Malformed status changes"),
             renoticed: registry.counter("renoticed", "Outbox rows announced again"),
             trimmed: registry.counter("messages_trimmed", "Messages deleted by retention"),
-            revocations: registry.gauge("revocations", "Users whose tokens are revoked up to a time, in memory"),
+            revocations: registry
+                .gauge("revocations", "Users whose tokens are revoked up to a time, in memory"),
             store_up: registry.gauge("store_up", "1 while the store answers and takes commits"),
         }))
     }

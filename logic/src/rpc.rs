@@ -11,8 +11,8 @@ use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
     AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, PresenceReply,
     PresenceRequest, PublishReply, PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest,
-    RevocationsReply, RevocationsRequest, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest, TellLeavesReply,
-    TellLeavesRequest,
+    RevocationsReply, RevocationsRequest, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
+    SweepReply, SweepRequest, TellLeavesReply, TellLeavesRequest,
 };
 use sluice_proto::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, TOKENS_PER_CALL_MAX};
 use sluice_proto::revocation::Standing;
@@ -269,7 +269,7 @@ fn take_revoked(reply: &mut AuthenticateManyReply, looked_at: u64, standings: &[
     for (result, standing) in valid.zip(standings) {
         match (standing, &mut result.result) {
             (Standing::Good, Some(Verdict::Known(known))) => known.revocations = Some(looked_at),
-            (Standing::Good, _) | (Standing::Unknown, _) => result.result = None,
+            (Standing::Good | Standing::Unknown, _) => result.result = None,
             (Standing::Revoked, _) => result.result = Some(Verdict::Invalid(AuthError::Revoked.to_string())),
         }
     }
@@ -343,7 +343,8 @@ mod tests {
         let (mut reply, _) = judge_all(&auth, &tokens, NOW_MS);
         take_revoked(&mut reply, 7, &[Standing::Revoked, Standing::Unknown, Standing::Good]);
         let seen: Vec<_> = reply.results.into_iter().map(|one| one.result).collect();
-        let invalid = |at: usize, why| matches!(&seen[at], Some(Verdict::Invalid(text)) if text.contains(why));
+        let invalid =
+            |at: usize, why| matches!(&seen[at], Some(Verdict::Invalid(text)) if text.contains(why));
         assert!(invalid(0, "cannot be read") && invalid(1, "revoked") && invalid(3, "a token is needed"));
         assert_eq!(seen[2], None, "who is in doubt is told to come back");
         assert!(matches!(&seen[4], Some(Verdict::Known(carl)) if carl.revocations == Some(7)));
@@ -364,7 +365,16 @@ mod tests {
     #[test]
     fn what_is_for_tasks_is_for_nobody_else() {
         let may = |method: &str| may_call(&format!("/sluice.v1.Logic/{method}"));
-        for method in ["Publish", "Read", "Subscribe", "Heads", "ReportStatus", "Presence", "Authenticate", "Revocations"] {
+        for method in [
+            "Publish",
+            "Read",
+            "Subscribe",
+            "Heads",
+            "ReportStatus",
+            "Presence",
+            "Authenticate",
+            "Revocations",
+        ] {
             assert_eq!(may(method), [Role::Gateway], "{method}");
         }
         for method in ["Sweep", "Reap", "TellLeaves"] {

@@ -147,9 +147,11 @@ impl Revocations {
         if position < self.floor {
             return None;
         }
+        if position >= self.position {
+            return Some((Vec::new(), false));
+        }
         // What came early is not among them: those before it may be missing.
-        let range = self.by_position.range(position.saturating_add(1)..=self.position.max(position));
-        let mut range = range.filter(|(at, _)| **at > position);
+        let mut range = self.by_position.range(position + 1..=self.position);
         let revocation = |(position, user): (&u64, &UserId)| {
             let known = self.by_user.get(user)?;
             Some(Revocation { user: user.clone(), issued_until_s: known.issued_until_s, position: *position })

@@ -134,7 +134,14 @@ impl Shard {
         self.refuse(who, ErrorCode::Unavailable, "no answer in time, ask again".to_owned(), true, id);
     }
 
-    pub(super) fn refuse(&mut self, who: Address, code: ErrorCode, message: String, retry: bool, id: RequestId) {
+    pub(super) fn refuse(
+        &mut self,
+        who: Address,
+        code: ErrorCode,
+        message: String,
+        retry: bool,
+        id: RequestId,
+    ) {
         let error = WireError { code, message, retry };
         self.connections.text(who.slot, |out| codec::error(out, &error, id.as_deref()));
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sluice_proto::ids::{RoomId, SessionId, UserId};
 use sluice_service::admin::PageEntry;
 
-use super::{Disconnect, Told, Tokens, Unsubscribe};
+use super::{Disconnect, Tokens, Told, Unsubscribe};
 use crate::error::CallError;
 use crate::rpc::Core;
 
@@ -74,7 +74,8 @@ enum Call {
 }
 
 fn read(body: &[u8]) -> Result<Call, String> {
-    let form = r#"{"user":"NAME","session":"ID","room":"ROOM","keep_tokens":false}, of which only user is needed"#;
+    let form =
+        r#"{"user":"NAME","session":"ID","room":"ROOM","keep_tokens":false}, of which only user is needed"#;
     let wish: Wish = serde_json::from_slice(body).map_err(|error| format!("{error}: send {form}"))?;
     let user = UserId::parse(&wish.user).map_err(|error| error.to_string())?;
     let no_session = || "session must be the 32 hex digits of a welcome".to_owned();
@@ -133,10 +134,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(tokens(r#"{"user":"ann"}"#), Tokens::Revoke { issued_until_s: None });
-        assert_eq!(
-            tokens(r#"{"user":"ann","issued_until":7}"#),
-            Tokens::Revoke { issued_until_s: Some(7) }
-        );
+        assert_eq!(tokens(r#"{"user":"ann","issued_until":7}"#), Tokens::Revoke { issued_until_s: Some(7) });
         assert_eq!(tokens(r#"{"user":"ann","keep_tokens":true}"#), Tokens::Keep);
         let session = format!(r#"{{"user":"ann","session":"{:032x}"}}"#, 7);
         assert_eq!(tokens(&session), Tokens::Keep);

@@ -21,6 +21,7 @@ mod publish;
 mod read;
 #[cfg(all(feature = "servers", not(feature = "seeded-bugs")))]
 mod release;
+mod revoked;
 mod rig;
 mod standby;
 mod stop;

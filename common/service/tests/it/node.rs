@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use sluice_lifecycle::{Lifecycle, Plan, Report, Stage, StopReason};
 use sluice_proto::grpc::gateway_server::{Gateway, GatewayServer};
 use sluice_proto::grpc::{
-    DisconnectReply, DisconnectRequest, PushReply, PushRequest, UnsubscribeReply, UnsubscribeRequest, push_reply,
-    push_request,
+    DisconnectReply, DisconnectRequest, PushReply, PushRequest, UnsubscribeReply, UnsubscribeRequest,
+    push_reply, push_request,
 };
 use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::access::Access;

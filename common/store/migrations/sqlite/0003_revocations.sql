@@ -3,11 +3,11 @@
 create table revocations (
   name text primary key,                               -- the user
   issued_until integer not null,                       -- seconds since 1970: of tokens issued in this second and before
-  position integer not null unique                     -- place among all; a later one of the same user takes a new place
+  place integer not null unique                        -- its place among all; a later one of the same user takes a new place
 ) strict, without rowid;
 
 create table revocations_head (
   one integer primary key check (one = 1),             -- one row
-  position integer not null                            -- the last place that was given
+  place integer not null                               -- the last place that was given
 ) strict;
-insert into revocations_head (one, position) values (1, 0);
+insert into revocations_head (one, place) values (1, 0);

@@ -9,15 +9,15 @@ use super::pool::{Answer, Statement};
 use super::read::senseless;
 use crate::{RevocationPage, StoreError, revocations};
 
-const REVOKE: &str = "select $1 as name, issued_until, position from revoke_v1($1, $2)";
+const REVOKE: &str = "select $1 as name, issued_until, place from revoke_v1($1, $2)";
 
-/// One snapshot: the head of those that are in the page or behind it, and how far back those before the page reach.
-const AFTER: &str = "select h.position as head, r.name, r.issued_until, r.position \
+/// One snapshot of the page and of where all of them end; a page without any is one row of nulls.
+const AFTER: &str = "select h.place as head, r.name, r.issued_until, r.place \
      from revocations_head h left join lateral \
-       (select * from revocations where position > $1 order by position limit $2) r on true order by r.position";
+       (select * from revocations where place > $1 order by place limit $2) r on true order by r.place";
 
 const UP_TO: &str =
-    "select coalesce(max(issued_until), 0) as issued_until from revocations where position <= $1";
+    "select coalesce(max(issued_until), 0) as issued_until from revocations where place <= $1";
 
 const OF: &str = "select r.issued_until from unnest($1::text[]) with ordinality a(name, ord) \
      left join revocations r on r.name = a.name order by a.ord";
@@ -38,7 +38,7 @@ pub(super) fn page(answer: &Answer) -> Result<RevocationPage, StoreError> {
     let read = || -> Result<RevocationPage, sqlx::Error> {
         let head = answer.rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let head = revocations::position(head.try_get("head")?)?;
-        let is_one = |row: &&PgRow| !matches!(row.try_get::<Option<i64>, _>("position"), Ok(None));
+        let is_one = |row: &&PgRow| !matches!(row.try_get::<Option<i64>, _>("place"), Ok(None));
         let page = answer.rows.iter().filter(is_one).map(revocation).collect::<Result<_, _>>()?;
         Ok(RevocationPage { epoch: answer.epoch, head, page })
     };
@@ -71,5 +71,5 @@ fn first<T>(answer: &Answer, read: impl Fn(&PgRow) -> Result<T, sqlx::Error>) ->
 }
 
 fn revocation(row: &PgRow) -> Result<Revocation, sqlx::Error> {
-    revocations::read(row.try_get("name")?, row.try_get("issued_until")?, row.try_get("position")?)
+    revocations::read(row.try_get("name")?, row.try_get("issued_until")?, row.try_get("place")?)
 }

@@ -10,20 +10,20 @@ use super::failure::Failure;
 use super::{now_ms, upkeep};
 use crate::{RevocationPage, revocations};
 
-const NEXT: &str = "update revocations_head set position = position + 1 returning position";
+const NEXT: &str = "update revocations_head set place = place + 1 returning place";
 
-const REVOKE: &str = "insert into revocations (name, issued_until, position) values (?1, ?2, ?3) \
+const REVOKE: &str = "insert into revocations (name, issued_until, place) values (?1, ?2, ?3) \
      on conflict (name) do update \
-       set issued_until = max(issued_until, excluded.issued_until), position = excluded.position \
-     returning name, issued_until, position";
+       set issued_until = max(issued_until, excluded.issued_until), place = excluded.place \
+     returning name, issued_until, place";
 
-const HEAD: &str = "select position from revocations_head";
+const HEAD: &str = "select place from revocations_head";
 
 const AFTER: &str =
-    "select name, issued_until, position from revocations where position > ?1 order by position limit ?2";
+    "select name, issued_until, place from revocations where place > ?1 order by place limit ?2";
 
 const UP_TO: &str =
-    "select coalesce(max(issued_until), 0) as issued_until from revocations where position <= ?1";
+    "select coalesce(max(issued_until), 0) as issued_until from revocations where place <= ?1";
 
 const OF: &str =
     "select r.issued_until from json_each(?1) a left join revocations r on r.name = a.value order by a.key";
@@ -35,7 +35,7 @@ pub(super) async fn revoke(
 ) -> Result<Revocation, Failure> {
     // Takes the write lock first: positions are committed in their order.
     let mut tx = conn.begin_with("begin immediate").await?;
-    let position: i64 = sqlx::query(NEXT).fetch_one(&mut *tx).await?.try_get("position")?;
+    let position: i64 = sqlx::query(NEXT).fetch_one(&mut *tx).await?.try_get("place")?;
     // After all waits, or tokens issued meanwhile would be good.
     let until = issued_until_s.map_or_else(|| now_ms().div_euclid(1_000), i64::from);
     let row = sqlx::query(REVOKE).bind(user.as_str()).bind(until).bind(position).fetch_one(&mut *tx).await?;
@@ -52,7 +52,7 @@ pub(super) async fn after(
 ) -> Result<RevocationPage, sqlx::Error> {
     // One snapshot for both.
     let mut tx = conn.begin().await?;
-    let head: i64 = sqlx::query(HEAD).fetch_one(&mut *tx).await?.try_get("position")?;
+    let head: i64 = sqlx::query(HEAD).fetch_one(&mut *tx).await?.try_get("place")?;
     let query = sqlx::query(AFTER).bind(revocations::signed(position)).bind(upkeep::count(limit));
     let page = query.fetch_all(&mut *tx).await?.iter().map(revocation).collect::<Result<_, _>>()?;
     tx.commit().await?;
@@ -78,5 +78,5 @@ pub(super) async fn of(
 }
 
 fn revocation(row: &SqliteRow) -> Result<Revocation, sqlx::Error> {
-    revocations::read(row.try_get("name")?, row.try_get("issued_until")?, row.try_get("position")?)
+    revocations::read(row.try_get("name")?, row.try_get("issued_until")?, row.try_get("place")?)
 }

@@ -76,15 +76,25 @@ async fn who_has_a_revoked_token_ends_for_good_and_a_later_token_stays() {
     let mut client = Client::named(&rig, "ann").await;
     assert_eq!(ended(&rig, ann("", Some(ISSUED_AT_S - 1))).await, 0, "this one is of a later second");
     stays(&mut client).await;
-    assert_eq!(ended(&rig, DisconnectRequest {
-        revocation: Some(Revocation { user: "ann".into(), issued_until_s: ISSUED_AT_S, position: 2 }),
-        ..ann("", None)
-    }).await, 1);
+    assert_eq!(
+        ended(
+            &rig,
+            DisconnectRequest {
+                revocation: Some(Revocation { user: "ann".into(), issued_until_s: ISSUED_AT_S, position: 2 }),
+                ..ann("", None)
+            }
+        )
+        .await,
+        1
+    );
     leaves(&mut client, close::REVOKED, false).await;
     // Logic says that the token is good, as it has not read of it yet.
     let mut again = Client::with_token(&rig, "ann").await;
     let error = again.hear().await["error"].clone();
-    assert!(error["code"] == "unauthorized" && error["message"].as_str().unwrap().contains("revoked"), "{error}");
+    assert!(
+        error["code"] == "unauthorized" && error["message"].as_str().unwrap().contains("revoked"),
+        "{error}"
+    );
     leaves(&mut again, close::UNAUTHORIZED, false).await;
     rig.stop().await;
 }

@@ -10,8 +10,9 @@ use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
     AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, Message, Outcome,
     PresenceReply, PresenceRequest, PublishReply, PublishRequest, PublishResult, ReadReply, ReadRequest,
-    ReapReply, ReapRequest, Revocation, RevocationsReply, RevocationsRequest, RoomPage, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
-    SweepReply, SweepRequest, TellLeavesReply, TellLeavesRequest,
+    ReapReply, ReapRequest, Revocation, RevocationsReply, RevocationsRequest, RoomPage, StatusReply,
+    StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest, TellLeavesReply,
+    TellLeavesRequest,
 };
 use sluice_service::clock::Clock;
 use sluice_service::grpc::TIME_HEADER;

@@ -206,8 +206,15 @@ impl<R: Rules> World<R> {
         let mut session = Session::new(link, Arc::new(limits));
         let grants = Grants::from(grpc::Grants { sub: vec![], r#pub: vec!["*".into()] });
         let user = UserId::parse(&self.clients[n].name).expect("valid");
-        let identity =
-            Identity { user, grants, anonymous: false, token: None, expires_at_ms: None, issued_at_s: None, info: None };
+        let identity = Identity {
+            user,
+            grants,
+            anonymous: false,
+            token: None,
+            expires_at_ms: None,
+            issued_at_s: None,
+            info: None,
+        };
         session.identified(Ok(identity), false, &greeting(), &mut Frames::default());
         let inbox = Vec::new();
         self.gateways[gateway].connections.push(Connection {
