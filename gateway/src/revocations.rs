@@ -141,18 +141,19 @@ async fn look(disconnects: &Disconnects) -> bool {
     if after.is_none() {
         revoked.begin_at(position);
     }
-    match revoked.take(reply) {
-        // What was not carried out in time is asked for again.
-        Ok(new) if disconnects.end_revoked(new).await => {
-            revoked.carried_out(position);
-            more
-        }
-        Ok(_) => false,
+    let new = match revoked.take(reply) {
+        Ok(new) => new,
         Err(error) => {
             tracing::warn!(%error, "A logic told of a revocation that makes no sense.");
-            false
+            return false;
         }
+    };
+    // What is not carried out in time is asked for again.
+    if !disconnects.end_revoked(new).await {
+        return false;
     }
+    revoked.carried_out(position);
+    more
 }
 
 #[cfg(test)]

@@ -214,7 +214,7 @@ impl Auth {
             return Err(AuthError::Malformed(format!("it has more than {TOKEN_BYTES_MAX} bytes")));
         }
         let claims = self.decode(token)?;
-        let expires_at_ms = judge_times(&claims, now_ms)?;
+        let (expires_at_ms, issued_at_s) = (judge_times(&claims, now_ms)?, issued_at_s(&claims, now_ms));
         let user = UserId::parse(&claims.sub)?;
         let grants = match (claims.anon, &self.anonymous) {
             // The switch counts at each connection: old anonymous tokens end with it.
@@ -224,7 +224,6 @@ impl Auth {
         };
         let grants = with_own_room(grants, &user);
         let info = claims.info.as_ref().map(checked_info).transpose()?.unwrap_or_default();
-        let issued_at_s = issued_at_s(&claims, now_ms);
         Ok(Identity { user, anonymous: claims.anon, token: None, expires_at_ms, issued_at_s, grants, info })
     }
 
