@@ -5,6 +5,7 @@
 //! read is cut a second later.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZero;
 use std::sync::Arc;
 
 use sluice_proto::ids::{RoomId, SessionId, UserId};
@@ -79,14 +80,13 @@ impl Removals {
         if session.is_some_and(|session| session != connection.session.link().session) {
             return None;
         }
-        match what {
-            Removed::Revoked { issued_until_s }
-                if !is_refused(who.issued_at_s.map(std::num::NonZero::get), *issued_until_s) =>
-            {
-                None
+        let concerned = match what {
+            Removed::Revoked { issued_until_s } => {
+                is_refused(who.issued_at_s.map(NonZero::get), *issued_until_s)
             }
-            what => Some(what),
-        }
+            Removed::Connection | Removed::Subscriptions(_) => true,
+        };
+        concerned.then_some(what)
     }
 }
 
