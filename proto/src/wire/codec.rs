@@ -367,5 +367,7 @@ mod tests {
         assert_eq!(read(&|out| join(out, &room, "ann", 5, "")).get("info"), None);
         assert_eq!(read(&|out| leave(out, &room, "ann", 6))["leave"], room.as_str());
         assert_eq!(read(&|out| stale(out, &room)), serde_json::json!({ "stale": room.as_str() }));
+        let ended = serde_json::json!({ "unsubscribed": room.as_str(), "reason": "a \"why\"" });
+        assert_eq!(read(&|out| unsubscribed(out, &room, "a \"why\"")), ended);
     }
 }
