@@ -97,6 +97,8 @@ pub struct Limits {
     pub handshakes_per_s: u32,
     /// Rooms to which somebody subscribes while nobody else on this gateway is in them, of all clients together.
     pub opened_rooms_per_s: u32,
+    /// Delayed messages of one user that wait, on all gateways together.
+    pub scheduled_per_user: u32,
     /// Of one connection.
     pub connection: ConnectionLimits,
     /// Of one user.
@@ -214,6 +216,7 @@ impl Default for Limits {
         Self {
             handshakes_per_s: defaults::HANDSHAKES_PER_S,
             opened_rooms_per_s: defaults::OPENED_ROOMS_PER_S,
+            scheduled_per_user: defaults::SCHEDULED_PER_USER,
             connection: ConnectionLimits::default(),
             user,
             address,

@@ -29,6 +29,8 @@ pub const HANDSHAKES_PER_S: u32 = 20_000;
 pub const OPENED_ROOMS_PER_S: u32 = 4_000;
 /// Pings and refused frames per second of one connection. Clients ping every few seconds.
 pub const OTHER_FRAMES_PER_S: u32 = 100;
+/// Delayed messages of one user that wait: at 64 KiB each they are 64 MiB of the store, for up to 30 days.
+pub const SCHEDULED_PER_USER: u32 = 1_000;
 /// Seconds of them that may come at once: 60,000, the clients of a gateway that has gone.
 pub const CROWD_BURST_S: u64 = 3;
 /// Seconds of a user's or an address's rate that may be used at once: somebody who comes back subscribes to everything.

@@ -128,7 +128,7 @@ impl Shard {
             presences: Presences::default(),
             history: History::default(),
             views: Views::new(Arc::new(limits)),
-            driver: HomeDriver::new(me, shards),
+            driver: HomeDriver::new(me, shards, config.limits.scheduled_per_user),
             conflicts: Conflicts::default(),
             reports: Reports::default(),
             session_limits: shared.session_limits(),

@@ -89,6 +89,11 @@ pub const SWEEP_TRIM_MAX: usize = 2_000;
 pub const SWEEP_CANCELLED_MAX: usize = 10_000;
 /// Delayed messages one step publishes, of each of its two lanes: 8 MiB at most, well within the second that a task waits.
 pub const FIRE_MAX: usize = BATCH_ITEMS_MAX / 2;
+/// How long firing passes over a room that was waited for in vain, a tenth of a second: the lane stands still for a tenth
+/// of its time at most.
+pub const LOCKED_ROOM_PAUSE: Duration = Duration::from_secs(1);
+/// Rooms of a lane that are passed over at once: more than one step comes upon.
+pub const LOCKED_ROOMS_MAX: usize = 256;
 /// Questions about presence under way at once: each looks at up to 100,000 connections, in steps of Redis that reports
 /// and interest have to wait for.
 pub const PRESENCE_QUERIES_MAX: usize = 4;

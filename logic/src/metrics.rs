@@ -57,10 +57,12 @@ pub enum DelayedLabel {
     Fired,
     /// It was not: its sender had used the key for other data.
     Conflict,
+    /// It was not kept: as many of its sender wait as may.
+    TooMany,
 }
 
 /// Labels in the order of [`DelayedLabel`].
-const DELAYED: [&str; 5] = ["scheduled", "cancelled", "too_late", "fired", "conflict"];
+const DELAYED: [&str; 6] = ["scheduled", "cancelled", "too_late", "fired", "conflict", "too_many"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PublishLabels {
@@ -97,6 +99,8 @@ pub struct Instruments {
     pub group_items: Histogram,
     /// Time from taking a group to its answers, seconds.
     pub group_seconds: Histogram,
+    /// Rooms that somebody kept locked when something of theirs was due.
+    pub due_rooms_locked: Counter,
     /// Groups handed to NATS.
     pub notices_sent: Counter,
     /// Groups not handed to NATS; the sweep announces them.
@@ -154,6 +158,10 @@ impl Metrics {
                 "group_seconds",
                 "From taking a group to its answers",
                 &SECONDS,
+            ),
+            due_rooms_locked: registry.counter(
+                "due_rooms_locked",
+                "Rooms passed over when something was due, as somebody kept them locked",
             ),
             notices_sent: registry.counter("notices_sent", "Groups handed to NATS"),
             notices_dropped: registry

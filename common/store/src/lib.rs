@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | for | a cluster: many processes, one server | `sluice dev`: one process, one file, or memory, which keeps no promise |
 //! | `ok` stands on | `fsync`, `synchronous_commit`: checked on every connection | WAL, `synchronous=FULL`: checked on every connection that publishes |
-//! | a group is | one call of `publish_v1` | one `begin immediate` transaction, shared by groups that wait |
+//! | a group is | one call of `publish_v2` | one `begin immediate` transaction, shared by groups that wait |
 //! | the epoch changes with | restore, promotion, `new_epoch` | another file, `new_epoch`; an older copy in its place is not seen |
 //!
 //! The tests hold both to the same cases. Nothing here knows of gateways, notices or users' rights, and
@@ -31,8 +31,8 @@ pub use error::{Class, StoreError};
 pub use retention::{DEDUPE_MIN, InvalidRetention, Retention};
 pub use trouble::Trouble;
 pub use types::{
-    Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, NewMessage, NoteId, Outcome, Page, Pages,
-    Range, Row, Run, StaleNote, StoredMessage, Trimmed, hash_of, message_cost,
+    Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, LockedRooms, NewMessage, NoteId, Outcome,
+    Page, Pages, Range, Row, Run, StaleNote, StoredMessage, Trimmed, hash_of, message_cost,
 };
 
 /// What every store must do. Each call is bounded by the store's own deadlines and may be cancelled by
@@ -113,8 +113,10 @@ pub trait Store: Send + Sync + 'static {
     /// given. All are of `lane`. What was cancelled is remembered until [`Store::forget_cancelled`], so each item may be
     /// sent again. Past `not_after_ms` nothing is stored: [`StoreError::TooLate`].
     ///
-    /// A message that waits does not have its key yet: one that is published at once with that key is stored, and the
-    /// one that waits is then a duplicate, or a conflict, when it is due.
+    /// Of one sender `waiting_max` messages wait at most, 0: any number. What other lanes keep in the same moment is not
+    /// counted.
+    ///
+    /// A message that waits has its key: a publish at once under it answers [`Outcome::Waits`] or [`Outcome::Conflict`].
     ///
     /// # Errors
     /// By [`StoreError::class`]; only [`Class::Unknown`] leaves open whether it was done.
@@ -122,6 +124,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError>;
 
@@ -132,11 +135,12 @@ pub trait Store: Send + Sync + 'static {
     async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError>;
 
     /// Publishes messages of `lane` that are due, at most `limit`, the longest due first: they wait no more and are
-    /// stored with the keys of their senders, in one transaction. Who else fires at the same time takes others.
+    /// stored with the keys of their senders, in one transaction. Who else fires at the same time takes others. What is
+    /// due in a room that somebody keeps locked is left, see [`LockedRooms`].
     ///
     /// # Errors
     /// By [`StoreError::class`]; made again after any of them, it publishes what is still due.
-    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError>;
+    async fn fire_due(&self, lane: u8, limit: usize, locked: &LockedRooms) -> Result<Fired, StoreError>;
 
     /// Forgets up to `limit` keys that were cancelled longer ago than `older_than`; says how many.
     ///

@@ -35,8 +35,8 @@ pub use dial::probe;
 pub use migrations::{migrate, new_epoch, new_epoch_with};
 
 use crate::{
-    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
+    Retention, StaleNote, Store, StoreError, Trimmed,
 };
 use dial::{Dialer, Kind};
 use pool::Pool;
@@ -90,7 +90,7 @@ impl PgStore {
     /// Opens the connection of each lane and has the server compile what it will be asked, by a group without items:
     /// whoever is ready answers its first publish as fast as any other. A lane that fails dials again when it is asked.
     async fn warm(&self) {
-        let nothing = || publish::statement(i64::MAX, &[]);
+        let nothing = || publish::statement(0, i64::MAX, &[]);
         join_all(self.lanes.iter().map(|lane| lane.ask(&self.dialer, nothing()))).await;
     }
 
@@ -111,7 +111,8 @@ impl Store for PgStore {
         not_after_ms: i64,
         items: Vec<NewMessage>,
     ) -> Result<Committed, StoreError> {
-        let answer = self.lane(lane).ask(&self.dialer, publish::statement(not_after_ms, &items)).await?;
+        let answer =
+            self.lane(lane).ask(&self.dialer, publish::statement(lane, not_after_ms, &items)).await?;
         publish::committed(&answer, items.len())
     }
 
@@ -145,9 +146,10 @@ impl Store for PgStore {
         &self,
         lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
-        let statement = delayed::statement(lane, not_after_ms, &items);
+        let statement = delayed::statement(lane, not_after_ms, waiting_max, &items);
         delayed::outcomes(&self.lane(lane).ask(&self.dialer, statement).await?, items.len())
     }
 
@@ -158,8 +160,8 @@ impl Store for PgStore {
     }
 
     /// On the connection of the lane: what it locks are the rooms that publishes of the lane lock.
-    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError> {
-        delayed::fired(&self.lane(lane).ask(&self.dialer, delayed::fire(lane, limit)).await?)
+    async fn fire_due(&self, lane: u8, limit: usize, locked: &LockedRooms) -> Result<Fired, StoreError> {
+        delayed::fired(&self.lane(lane).ask(&self.dialer, delayed::fire(lane, limit, locked)).await?)
     }
 
     async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {

@@ -33,8 +33,8 @@ use tokio::time::{Instant, timeout};
 pub use config::SqliteConfig;
 
 use crate::{
-    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
+    Retention, StaleNote, Store, StoreError, Trimmed,
 };
 use commits::Commits;
 use dial::{Dialer, Kind};
@@ -239,10 +239,12 @@ impl Store for SqliteStore {
         &self,
         _lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         self.pools.before_commit()?;
-        let outcomes = ask!(self.pools, durable, |conn| delayed::delay(conn, not_after_ms, &items))??;
+        let outcomes =
+            ask!(self.pools, durable, |conn| delayed::delay(conn, not_after_ms, waiting_max, &items))??;
         self.pools.committed(outcomes)
     }
 
@@ -250,7 +252,8 @@ impl Store for SqliteStore {
         ask!(self.pools, reads, |conn| delayed::next(conn, lanes))
     }
 
-    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError> {
+    /// All that write take turns: no room is ever locked by itself.
+    async fn fire_due(&self, lane: u8, limit: usize, _locked: &LockedRooms) -> Result<Fired, StoreError> {
         self.pools.before_commit()?;
         let fired = ask!(self.pools, durable, |conn| delayed::fire(conn, self.pools.epoch, lane, limit))?;
         self.pools.committed(fired)

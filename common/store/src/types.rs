@@ -46,7 +46,12 @@ pub enum Outcome {
         /// Position of the first one.
         seq: Seq,
     },
-    /// The key was used for other data. Final.
+    /// The same message waits to be published later.
+    Waits {
+        /// Until then, milliseconds since 1970 by the store's clock.
+        due_ms: i64,
+    },
+    /// The key was used for other data, also of one that waits, or was cancelled. Final.
     Conflict,
 }
 
@@ -121,6 +126,17 @@ pub enum DelayedOutcome {
     Cancelled,
     /// Nothing waits under this key: it was published, or never scheduled.
     NothingWaits,
+    /// As many messages of this sender wait as may: it is not kept.
+    TooMany,
+}
+
+/// Rooms that somebody else kept locked when something of theirs was due.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LockedRooms {
+    /// They are passed over.
+    pub without: Vec<RoomId>,
+    /// For this one a moment is waited: it may just be in use.
+    pub wait_for: Option<RoomId>,
 }
 
 /// What one step of firing did.
@@ -134,6 +150,8 @@ pub struct Fired {
     pub conflicts: u64,
     /// What was published now, in the order of the rooms' names.
     pub runs: Vec<Run>,
+    /// Rooms with something due that somebody else has locked: it waits on.
+    pub locked: Vec<RoomId>,
     /// The outbox row, absent when nothing new was stored.
     pub note: Option<NoteId>,
 }

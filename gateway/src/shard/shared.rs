@@ -144,6 +144,7 @@ impl Shared {
                 presence_users: PRESENCE_USERS_MAX,
                 unanswered: UNANSWERED_ITEMS_MAX,
                 unanswered_bytes: UNANSWERED_BYTES_MAX,
+                scheduled: self.config.limits.scheduled_per_user as usize,
             },
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_store::{
-    Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, NewMessage, NoteId, Outcome, Pages, Range,
-    Retention, Row, StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, LockedRooms, NewMessage, NoteId, Outcome,
+    Pages, Range, Retention, Row, StaleNote, Store, StoreError, Trimmed,
 };
 use tokio::sync::watch;
 
@@ -204,6 +204,7 @@ impl Store for Faulty {
         &self,
         _lane: u8,
         _not_after_ms: i64,
+        _waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         let now_ms = self.now_ms.load(Ordering::SeqCst);
@@ -229,8 +230,8 @@ impl Store for Faulty {
         Ok(None)
     }
 
-    async fn fire_due(&self, _lane: u8, _limit: usize) -> Result<Fired, StoreError> {
-        Ok(Fired { epoch: EPOCH, taken: 0, conflicts: 0, runs: Vec::new(), note: None })
+    async fn fire_due(&self, _: u8, _: usize, _: &LockedRooms) -> Result<Fired, StoreError> {
+        Ok(Fired { epoch: EPOCH, taken: 0, conflicts: 0, runs: Vec::new(), locked: Vec::new(), note: None })
     }
 
     async fn forget_cancelled(&self, _older_than: Duration, _limit: usize) -> Result<u64, StoreError> {

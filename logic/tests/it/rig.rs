@@ -169,7 +169,7 @@ pub fn item(room: &str, sender: &str, key: &str, data: &str) -> PublishItem {
 
 /// A call that may be stored for a minute of fake time.
 pub fn call(items: Vec<PublishItem>) -> PublishRequest {
-    PublishRequest { items, not_after_ms: NOW_MS + 60_000, delayed: Vec::new() }
+    PublishRequest { items, not_after_ms: NOW_MS + 60_000, ..PublishRequest::default() }
 }
 
 pub fn within<T>(time: Duration, message: T) -> Request<T> {

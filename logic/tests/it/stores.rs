@@ -49,7 +49,7 @@ async fn real(config: Config) -> Rig {
 }
 
 fn call(items: Vec<sluice_proto::grpc::PublishItem>) -> PublishRequest {
-    PublishRequest { items, not_after_ms: Clock::system().now_ms() + 60_000, delayed: Vec::new() }
+    PublishRequest { items, not_after_ms: Clock::system().now_ms() + 60_000, ..PublishRequest::default() }
 }
 
 fn presence(cluster: &Cluster) -> RedisPresence {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sluice_proto::ids::{Epoch, RoomId};
 use sluice_store::{
-    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
+    Retention, StaleNote, Store, StoreError, Trimmed,
 };
 
 pub(crate) struct SharedStore(pub(crate) Arc<dyn Store>);
@@ -44,17 +44,18 @@ impl Store for SharedStore {
         &self,
         lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Answer<Vec<DelayedOutcome>> {
-        self.0.delay(lane, not_after_ms, items).await
+        self.0.delay(lane, not_after_ms, waiting_max, items).await
     }
 
     async fn next_due(&self, lanes: &[u8]) -> Answer<Option<Duration>> {
         self.0.next_due(lanes).await
     }
 
-    async fn fire_due(&self, lane: u8, limit: usize) -> Answer<Fired> {
-        self.0.fire_due(lane, limit).await
+    async fn fire_due(&self, lane: u8, limit: usize, locked: &LockedRooms) -> Answer<Fired> {
+        self.0.fire_due(lane, limit, locked).await
     }
 
     async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Answer<u64> {

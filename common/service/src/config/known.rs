@@ -39,6 +39,7 @@ pub const KNOWN_ANYWHERE: &[&str] = &[
     "limits.connection.other_frames_per_s",
     "limits.handshakes_per_s",
     "limits.opened_rooms_per_s",
+    "limits.scheduled_per_user",
     "limits.user.connections",
     "limits.user.handshakes_per_s",
     "limits.user.history_bytes",

@@ -1,6 +1,7 @@
 //! The cases on PostgreSQL, and what only PostgreSQL knows: trust, dialling, histories.
 
 mod epochs;
+mod locked;
 mod naive;
 mod outages;
 mod refusing;

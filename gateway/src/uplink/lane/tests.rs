@@ -17,6 +17,7 @@ const LIMITS: LaneLimits = LaneLimits {
     try_for: Duration::from_secs(2),
     backoff_min: Duration::from_millis(10),
     backoff_max: Duration::from_millis(250),
+    scheduled_max: 7,
 };
 
 fn publish(link: &std::sync::Arc<Link>, n: u64) -> Publish {

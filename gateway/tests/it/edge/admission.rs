@@ -26,8 +26,14 @@ const NO_LIMIT: PartyLimits = PartyLimits {
 
 fn limited(change: impl FnOnce(&mut Limits)) -> Config {
     let connection = ConnectionLimits { other_frames_per_s: 0 };
-    let mut limits =
-        Limits { handshakes_per_s: 0, opened_rooms_per_s: 0, connection, user: NO_LIMIT, address: NO_LIMIT };
+    let mut limits = Limits {
+        handshakes_per_s: 0,
+        opened_rooms_per_s: 0,
+        scheduled_per_user: 0,
+        connection,
+        user: NO_LIMIT,
+        address: NO_LIMIT,
+    };
     change(&mut limits);
     Config { shards: 1, limits, ..Config::default() }
 }

@@ -86,6 +86,7 @@ fn limits() -> LaneLimits {
         try_for: Duration::from_millis(100),
         backoff_min: Duration::from_millis(5),
         backoff_max: Duration::from_millis(40),
+        scheduled_max: 0,
     }
 }
 

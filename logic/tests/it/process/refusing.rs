@@ -137,7 +137,7 @@ fn call(items: Vec<PublishItem>) -> sluice_proto::grpc::PublishRequest {
     sluice_proto::grpc::PublishRequest {
         items,
         not_after_ms: Clock::system().now_ms() + 60_000,
-        delayed: Vec::new(),
+        ..Default::default()
     }
 }
 

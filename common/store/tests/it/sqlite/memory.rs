@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use sluice_proto::ids::{Epoch, RoomId};
 use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use sluice_store::{
-    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed, hash_of,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
+    Retention, StaleNote, Store, StoreError, Trimmed, hash_of,
 };
 
 use super::rig::Fickle;
@@ -44,6 +44,7 @@ impl Store for Noting {
         &self,
         lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         let room = |item: &DelayedItem| match item {
@@ -51,13 +52,13 @@ impl Store for Noting {
             DelayedItem::Cancel { room, .. } => room.clone(),
         };
         self.1.lock().unwrap().extend(items.iter().map(room));
-        self.0.delay(lane, not_after_ms, items).await
+        self.0.delay(lane, not_after_ms, waiting_max, items).await
     }
     async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError> {
         self.0.next_due(lanes).await
     }
-    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError> {
-        self.0.fire_due(lane, limit).await
+    async fn fire_due(&self, lane: u8, limit: usize, locked: &LockedRooms) -> Result<Fired, StoreError> {
+        self.0.fire_due(lane, limit, locked).await
     }
     async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
         self.0.forget_cancelled(older_than, limit).await

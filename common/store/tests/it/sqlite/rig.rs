@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use sluice_proto::ids::{Epoch, RoomId};
 use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use sluice_store::{
-    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
+    Retention, StaleNote, Store, StoreError, Trimmed,
 };
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row, SqliteConnection};
@@ -88,24 +88,25 @@ impl Store for Fickle {
         &self,
         lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         let store = self.store()?;
         tokio::select! {
             biased;
             () = self.0.cut.notified() => Err(StoreError::Unknown("cut".to_owned())),
-            answer = store.delay(lane, not_after_ms, items) => answer,
+            answer = store.delay(lane, not_after_ms, waiting_max, items) => answer,
         }
     }
     async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError> {
         self.store()?.next_due(lanes).await
     }
-    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError> {
+    async fn fire_due(&self, lane: u8, limit: usize, locked: &LockedRooms) -> Result<Fired, StoreError> {
         let store = self.store()?;
         tokio::select! {
             biased;
             () = self.0.cut.notified() => Err(StoreError::Unknown("cut".to_owned())),
-            answer = store.fire_due(lane, limit) => answer,
+            answer = store.fire_due(lane, limit, locked) => answer,
         }
     }
     async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {

@@ -95,7 +95,7 @@ async fn strangers_on_the_port_of_logic_are_refused() {
     let cluster = secure(1, 1, 1).await;
     let address = grpc_of(&cluster, "logic").await;
     let item = PublishItem { room: "news".into(), sender: "ann".into(), key: "k".into(), data: "1".into() };
-    let publish = PublishRequest { items: vec![item], not_after_ms: i64::MAX, delayed: Vec::new() };
+    let publish = PublishRequest { items: vec![item], not_after_ms: i64::MAX, ..PublishRequest::default() };
     let range = ReadRange { room: "news".into(), ..ReadRange::default() };
     let read = ReadRequest { ranges: vec![range], history: false };
     // Without a certificate, and with one that is not for this.
