@@ -188,9 +188,12 @@ impl Publisher {
                 (OutcomeLabel::Stored, at(grpc::Outcome::Stored, seq, at_ms))
             }
             ItemOutcome::Duplicate { seq } => (OutcomeLabel::Duplicate, at(grpc::Outcome::Duplicate, seq, 0)),
-            // An earlier call has it, for later: the key belongs to that message.
+            // Not `ok`: whoever publishes at once is told a position by it, and there is none yet.
             ItemOutcome::Waits { due_ms } => {
-                (OutcomeLabel::Duplicate, PublishResult { due_ms, ..plain(grpc::Outcome::Scheduled) })
+                let message = format!(
+                    "this key is that of a delayed message, due at {due_ms}: cancel that, or choose another key"
+                );
+                (OutcomeLabel::Conflict, refused(InvalidItem { code: ErrorCode::Conflict, message }))
             }
             // Where the other message is, is nobody's business.
             ItemOutcome::Conflict => (OutcomeLabel::Conflict, plain(grpc::Outcome::Conflict)),

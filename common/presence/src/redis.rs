@@ -19,6 +19,7 @@
 //! server: a single one, or the primary that sentinels name. Never sends a command that is not safe to repeat.
 
 mod access;
+mod failovers;
 mod link;
 mod scripts;
 mod sentinels;
@@ -34,6 +35,7 @@ use tokio::time::timeout;
 
 use self::link::RedisLink;
 use self::scripts::{Generation, Scripts};
+use self::sentinels::Sentinels;
 use crate::users::{CONNECTIONS_OF_USER_MAX, Gathering, INSTANCES_MAX, by_user};
 use crate::{
     Change, DueLeaves, LEAVE_GRACE, Presence, PresenceError, Present, QUIET, Redis, Result, RoomEvent,
@@ -80,7 +82,7 @@ impl Default for RedisConfig {
 /// Why it cannot be used.
 pub async fn probe(redis: Redis) -> Result<String, String> {
     let ask = async {
-        let mut connection = access::connect(&redis, PROBED_WITHIN).await?;
+        let (mut connection, _) = access::connect(&redis, None, PROBED_WITHIN).await?;
         ::redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
     };
     let info = timeout(PROBED_WITHIN, ask).await.map_err(|_| "no answer in time".to_owned())?;
@@ -108,6 +110,16 @@ impl RedisPresence {
         let link = RedisLink::new(config.redis, config.response_timeout)?;
         let scripts = Scripts::new(&config.prefix, config.leave_grace, config.quiet);
         Ok(Self { link, scripts, prefix: config.prefix })
+    }
+
+    /// Moves to another server as soon as sentinels make it the primary; never ends. Without it they are asked when the
+    /// connection breaks.
+    pub async fn follow_failovers(&self) {
+        match Sentinels::of(self.link.redis().url.reveal()) {
+            Ok(Some(sentinels)) => failovers::follow(&self.link, &sentinels).await,
+            // A single server, which nobody moves.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     async fn write(

@@ -106,7 +106,11 @@ impl AdminPages {
 
     /// Like [`AdminPages::serve`], with more routes.
     pub fn serve_with(self, more: Router, bound: Bound, scope: &Scope) {
-        let access = Access { loopback: bound.address().ip().is_loopback(), token: self.token.clone() };
+        let access = Access {
+            loopback: bound.address().ip().is_loopback(),
+            token: self.token.clone(),
+            ..Access::default()
+        };
         let router = self.router().merge(more).layer(axum::middleware::map_response(no_store));
         let router = router.layer(axum::middleware::from_fn_with_state(access, access::admit));
         scope.spawn("admin-accept", accept(bound, router, scope.clone()));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Charge;
-use super::bucket::{Bucket, Micros};
+use sluice_service::bucket::{Bucket, Micros};
 
 /// Entries below which nobody looks for what can be forgotten.
 const SWEEP_MIN: usize = 64;

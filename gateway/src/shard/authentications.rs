@@ -46,9 +46,9 @@ const _: () =
 /// Clients of a shard that nobody knows yet.
 #[derive(Debug)]
 pub(super) struct Authentications {
-    waiting: FairQueue<Option<usize>, Question>,
+    waiting: FairQueue<Option<usize>, TokenCheck>,
     /// Those of the last call that have no verdict: they go first in the next one.
-    again: VecDeque<Question>,
+    again: VecDeque<TokenCheck>,
     /// Bytes of the tokens that wait.
     bytes: usize,
     /// Who waits is being looked at, or a call is under way.
@@ -57,7 +57,7 @@ pub(super) struct Authentications {
 
 /// Who asks with which token.
 #[derive(Debug, PartialEq, Eq)]
-struct Question {
+struct TokenCheck {
     who: Address,
     token: String,
     /// Not asked by then, it is answered that nobody could say.
@@ -67,7 +67,7 @@ struct Question {
 /// What becomes of a question whose turn it is.
 #[derive(Debug)]
 enum Look {
-    Ask(Question),
+    Ask(TokenCheck),
     /// Its client has left or has its answer.
     NoCall,
 }
@@ -80,7 +80,7 @@ impl Default for Authentications {
 
 impl Authentications {
     /// Appends to what waits for `asker`; gives it back when too much waits.
-    fn push(&mut self, asker: Option<usize>, question: Question) -> Result<(), Question> {
+    fn push(&mut self, asker: Option<usize>, question: TokenCheck) -> Result<(), TokenCheck> {
         let bytes = self.bytes + question.token.len();
         if self.waiting.len() >= TOKENS_WAITING_MAX || bytes > TOKENS_WAITING_BYTES_MAX {
             return Err(question);
@@ -91,7 +91,7 @@ impl Authentications {
     }
 
     /// Takes back those of one call that have no verdict.
-    fn ask_again(&mut self, questions: impl Iterator<Item = Question>) {
+    fn ask_again(&mut self, questions: impl Iterator<Item = TokenCheck>) {
         for question in questions {
             self.bytes += question.token.len();
             self.again.push_back(question);
@@ -99,7 +99,7 @@ impl Authentications {
     }
 
     /// The next question: each address has its turn.
-    fn pop(&mut self) -> Option<Question> {
+    fn pop(&mut self) -> Option<TokenCheck> {
         let question = self.again.pop_front().or_else(|| self.waiting.pop())?;
         self.bytes -= question.token.len();
         Some(question)
@@ -111,7 +111,7 @@ impl Authentications {
 }
 
 /// Looks at questions until there are as many to ask as one call takes, the turn is over, or none is left.
-fn gather(budget: Budget, mut look: impl FnMut() -> Option<Look>) -> Vec<Question> {
+fn gather(budget: Budget, mut look: impl FnMut() -> Option<Look>) -> Vec<TokenCheck> {
     let (mut asked, mut bytes) = (Vec::new(), 0);
     while asked.len() < TOKENS_PER_CALL_MAX && bytes < AUTHENTICATE_BYTES_MAX {
         match look() {
@@ -138,7 +138,7 @@ impl Shard {
         connection.deadlines.connect_by = connect_by;
         let asker = connection.address_seat.as_ref().map(Seat::key);
         self.connections.arm(who.slot);
-        let question = Question { who, token, by: Instant::now() + CONNECT_WITHIN };
+        let question = TokenCheck { who, token, by: Instant::now() + CONNECT_WITHIN };
         match self.authentications.push(asker, question) {
             Ok(()) => self.ask_who(),
             // Beyond what could be answered in time nobody is kept waiting.
@@ -167,7 +167,7 @@ impl Shard {
     }
 
     /// Those whose turn it is, perhaps none; `None` = nobody waits any more.
-    fn next_questions(&mut self, budget: Budget) -> Option<Vec<Question>> {
+    fn next_questions(&mut self, budget: Budget) -> Option<Vec<TokenCheck>> {
         let now = Instant::now();
         let questions = gather(budget, || self.look_at_next(now));
         let more = !questions.is_empty() || !self.authentications.is_empty();
@@ -193,7 +193,7 @@ impl Shard {
         Some(Look::NoCall)
     }
 
-    fn authenticated(&mut self, question: &Question, result: Authenticated, epoch: Option<Epoch>) {
+    fn authenticated(&mut self, question: &TokenCheck, result: Authenticated, epoch: Option<Epoch>) {
         let (who, anonymous_try) = (question.who, question.token.is_empty());
         // It ended while it was asked about, and has been reported gone: nobody would take back that it came.
         if !self.connections.get(who).is_some_and(|connection| waits(connection)) {
@@ -256,9 +256,9 @@ impl Shard {
 }
 
 /// One call about these clients: each hears its verdict when it is there, and who has none is asked about again.
-async fn ask(cell: &ShardCell, shared: &Arc<Shared>, questions: Vec<Question>) {
+async fn ask(cell: &ShardCell, shared: &Arc<Shared>, questions: Vec<TokenCheck>) {
     let tokens: Vec<String> = questions.iter().map(|question| question.token.clone()).collect();
-    let mut open: Vec<Option<Question>> = questions.into_iter().map(Some).collect();
+    let mut open: Vec<Option<TokenCheck>> = questions.into_iter().map(Some).collect();
     // Without it there is no `welcome`.
     if let Some(epoch) = epoch(shared).await {
         let told = |verdicts: Vec<(usize, Authenticated)>| {
@@ -334,17 +334,20 @@ mod tests {
     use super::*;
     use crate::defaults::TURN;
 
-    fn question(slot: u32, bytes: usize) -> Question {
+    fn question(slot: u32, bytes: usize) -> TokenCheck {
         let who = Address { shard: 0, slot, generation: 0 };
-        Question { who, token: "t".repeat(bytes), by: Instant::now() }
+        TokenCheck { who, token: "t".repeat(bytes), by: Instant::now() }
     }
 
-    fn slots(questions: &[Question]) -> Vec<u32> {
+    fn slots(questions: &[TokenCheck]) -> Vec<u32> {
         questions.iter().map(|question| question.who.slot).collect()
     }
 
     /// As a shard does it, in a turn that has all the time there is.
-    fn taken(all: &mut Authentications, mut costs_a_call: impl FnMut(&Question) -> bool) -> Vec<Question> {
+    fn taken(
+        all: &mut Authentications,
+        mut costs_a_call: impl FnMut(&TokenCheck) -> bool,
+    ) -> Vec<TokenCheck> {
         gather(Budget::by(stopped), || {
             let question = all.pop()?;
             Some(if costs_a_call(&question) { Look::Ask(question) } else { Look::NoCall })
@@ -359,7 +362,7 @@ mod tests {
         }
         all.push(Some(2), question(1_000, 10)).unwrap();
         all.push(Some(2), question(1_001, 10)).unwrap();
-        let stays = |question: &Question| !(2..6).contains(&question.who.slot);
+        let stays = |question: &TokenCheck| !(2..6).contains(&question.who.slot);
         let asked = taken(&mut all, stays);
         assert_eq!(slots(&asked)[..6], [0, 1_000, 1, 1_001, 6, 7]);
         assert_eq!(asked.len(), TOKENS_PER_CALL_MAX);
@@ -422,7 +425,7 @@ mod tests {
                     shard.detach(who, false);
                 }
                 let verdict = AuthenticateReply { user: "ann".to_owned(), ..AuthenticateReply::default() };
-                let question = Question { who, ..question(0, 1) };
+                let question = TokenCheck { who, ..question(0, 1) };
                 shard.authenticated(&question, Authenticated::Known(verdict), Some(Epoch(1)));
                 shard.next_report()
             });

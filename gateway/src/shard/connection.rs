@@ -11,7 +11,6 @@ use super::history::Asked;
 use super::inbound::Inbound;
 use crate::address::Address;
 use crate::defaults::{REQUESTS_MAX, ROOMS_LEAVING_MAX, SUBS_PENDING_MAX};
-use crate::limits::bucket::Bucket;
 use crate::limits::table::Seat;
 use crate::session::machine::Session;
 use crate::session::outbound::Outbound;
@@ -19,6 +18,7 @@ use crate::session::todo::RequestId;
 use crate::slow_client;
 use crate::subscription::{SubKey, Subscriptions};
 use crate::tick::{NEVER, Tick};
+use sluice_service::bucket::Bucket;
 
 /// How far a connection's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
