@@ -116,6 +116,7 @@ impl Shard {
             ping_every: seconds(config.ping_every_s),
             ping_within: seconds(config.ping_timeout_s),
         };
+        let driver = HomeDriver::new(me, shards, config.limits.scheduled_per_user);
         ShardCell::new(|cell| Self {
             me,
             cell,
@@ -128,7 +129,7 @@ impl Shard {
             presences: Presences::default(),
             history: History::default(),
             views: Views::new(Arc::new(limits)),
-            driver: HomeDriver::new(me, shards, config.limits.scheduled_per_user),
+            driver,
             conflicts: Conflicts::default(),
             reports: Reports::default(),
             session_limits: shared.session_limits(),

@@ -199,12 +199,12 @@ impl Store for Faulty {
         Ok(rooms.iter().filter(locked).cloned().collect())
     }
 
-    /// Everything waits for ever, and everything can be cancelled.
+    /// Everything waits for ever, as many of each call as may, and everything can be cancelled.
     async fn delay(
         &self,
         _lane: u8,
         _not_after_ms: i64,
-        _waiting_max: u32,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         let now_ms = self.now_ms.load(Ordering::SeqCst);
@@ -223,7 +223,16 @@ impl Store for Faulty {
             DelayedItem::Schedule { due: Due::In(ms), .. } => DelayedOutcome::Waits { due_ms: now_ms + ms },
             DelayedItem::Cancel { .. } => DelayedOutcome::Cancelled,
         };
-        Ok(items.into_iter().map(outcome).collect())
+        let mut places = if waiting_max == 0 { u32::MAX } else { waiting_max };
+        let placed = |outcome: DelayedOutcome| {
+            if !matches!(outcome, DelayedOutcome::Waits { .. }) {
+                return outcome;
+            }
+            let is_full = places == 0;
+            places = places.saturating_sub(1);
+            if is_full { DelayedOutcome::TooMany } else { outcome }
+        };
+        Ok(items.into_iter().map(outcome).map(placed).collect())
     }
 
     async fn next_due(&self, _lanes: &[u8]) -> Result<Option<Duration>, StoreError> {
