@@ -279,6 +279,7 @@ mod tests {
         };
         let connection = ConnectionLimits { other_frames_per_s: 10 };
         Limits {
+            scheduled_per_user: 0,
             handshakes_per_s: 2,
             opened_rooms_per_s: 100,
             connection,
