@@ -19,6 +19,7 @@
 //! # Ok(()) }
 //! ```
 
+mod access;
 pub mod certs;
 mod cluster;
 mod defaults;
@@ -41,6 +42,7 @@ mod service;
 mod store;
 pub mod token;
 
+pub use access::Credentials;
 pub use cluster::{Cluster, Event, Stopped};
 pub use engines::Engines;
 pub use error::Error;
