@@ -43,7 +43,7 @@ static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-b
 const EXAMPLES: &str = "Examples:
   sluice-bench
   sluice-bench publish --runs 5 --seconds 10 --json
-  sluice-bench publish --rate 5000 --compare-tls   # what certificates between the services cost";
+  sluice-bench publish --rate 5000 --compare-tls   # what encrypting every link costs";
 
 /// What all measurements share.
 #[derive(Debug, Clone, Args)]
@@ -66,7 +66,7 @@ struct Common {
     /// Configuration of the services, as of `sluice cluster`; may be repeated
     #[arg(long = "set", global = true, value_name = "SERVICE.KEY=VALUE")]
     settings: Vec<Setting>,
-    /// Give the services certificates: their links are encrypted, as with `sluice cluster --secure`
+    /// Encrypt every link, with certificates and passwords, as `sluice cluster --secure` does
     #[arg(long, global = true)]
     secure: bool,
     /// Write one JSON object instead of the table

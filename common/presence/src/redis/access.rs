@@ -107,7 +107,16 @@ fn fix_of(said: &str) -> Option<String> {
         )
     } else if has(&["MOVED:", "CROSSSLOT", "CLUSTERDOWN", "NON LOCAL KEY"]) {
         Some(NO_CLUSTER.to_owned())
+    } else if let Some(fix) = NAMES.fix(said) {
+        Some(fix)
+    } else if has(&["UNEXPECTED END OF FILE", "BROKEN PIPE", "CONNECTION RESET", "TERMINATED"]) {
+        // What a server does that waits for a handshake, and one that does not want this client's certificate.
+        Some(
+            "if the server speaks TLS, use rediss:// and a certificate that its authority signed (redis.cert_file and \
+             redis.key_file)"
+                .to_owned(),
+        )
     } else {
-        NAMES.fix(said)
+        None
     }
 }

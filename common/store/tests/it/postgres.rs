@@ -3,6 +3,7 @@
 mod epochs;
 mod naive;
 mod outages;
+mod pooler;
 mod refusing;
 mod rig;
 mod rules;

@@ -63,20 +63,39 @@ pub async fn composed(file: &str, variables: &[(&str, &str)]) -> String {
 pub struct Project {
     name: &'static str,
     pub file: PathBuf,
+    /// Files over it.
+    over: Vec<PathBuf>,
+    variables: &'static [(&'static str, &'static str)],
 }
 
 impl Project {
     /// Brings everything up from nothing; `up` returns when gateways may be asked.
     pub async fn up(name: &'static str, file: &str) -> Self {
-        let project = Self { name, file: root().join("deploy").join(file) };
+        Self::up_with(name, file, &[], &[]).await
+    }
+
+    /// The same with files over it, and these variables.
+    pub async fn up_with(
+        name: &'static str,
+        file: &str,
+        over: &[&str],
+        variables: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        let file_of = |file: &str| root().join("deploy").join(file);
+        let over = over.iter().map(|file| file_of(file)).collect();
+        let project = Self { name, file: file_of(file), over, variables };
         project.blocking(&["down", "--volumes", "--timeout", "1"]); // of a test that was killed
         project.compose(&["up", "--detach", "--no-build"]).await;
         project
     }
 
     fn arguments<'a>(&'a self, rest: &[&'a str], ports: &'a str) -> Vec<&'a str> {
-        let file = self.file.to_str().unwrap();
-        [&["--project-name", self.name, "--file", file, "--file", ports], rest].concat()
+        let mut arguments = vec!["--project-name", self.name];
+        for file in [&self.file].into_iter().chain(&self.over) {
+            arguments.extend(["--file", file.to_str().unwrap()]);
+        }
+        arguments.extend(["--file", ports]);
+        [&arguments, rest].concat()
     }
 
     fn ports() -> String {
@@ -86,16 +105,16 @@ impl Project {
     pub async fn compose(&self, rest: &[&str]) -> String {
         let ports = Self::ports();
         let arguments = self.arguments(rest, &ports);
-        match plugin() {
-            true => docker(&[&["compose"], arguments.as_slice()].concat()).await,
-            false => said("docker-compose", rest, output("docker-compose", &arguments).await),
-        }
+        let (program, first) = if plugin() { ("docker", Some("compose")) } else { ("docker-compose", None) };
+        let arguments: Vec<&str> = first.into_iter().chain(arguments).collect();
+        said(program, rest, output_with(program, &arguments, self.variables).await)
     }
 
     fn blocking(&self, rest: &[&str]) {
         let ports = Self::ports();
         let arguments = self.arguments(rest, &ports);
         let mut command = if plugin() { Blocking::new("docker") } else { Blocking::new("docker-compose") };
+        command.envs(self.variables.iter().copied());
         if plugin() {
             command.arg("compose");
         }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::sleep;
 
-use crate::engine::{Project, SERVICES, STORES, composed, docker, output};
+use crate::engine::{Project, SERVICES, STORE, STORES, composed, docker, output};
 use crate::image::CUT;
 use crate::load::{did, under_load};
 
@@ -45,6 +45,24 @@ async fn one_of_each_carries_a_message_and_survives_what_is_done_to_its_containe
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Docker Engine: make test-containers"]
+async fn every_link_is_encrypted_and_no_server_lets_in_who_shows_nothing() {
+    let (over, variables) = (["compose.secure.yaml"], &[("SLUICE_STORE_PASSWORD", "n0body0guesses0this")]);
+    let project = Project::up_with("sluice-test-secure", "compose.yaml", &over, variables).await;
+    project.healthy(&SERVICES).await;
+    message("ws://127.0.0.1:8080/ws").await;
+    // The address of the host, which the server sees as any other's: without a certificate, in clear, with the password.
+    let plain = STORE.replace(":sluice@", ":n0body0guesses0this@");
+    let store = ["store", "new-epoch", "--postgres", &plain];
+    let refused = output(env!("CARGO_BIN_EXE_sluice"), &store).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("postgres.url"), "{said}");
+    for service in SERVICES {
+        assert!(!project.log(service).await.contains("n0body0guesses0this"), "{service}");
+    }
 }
 
 /// From `sluice pub` to a client that is not ours.

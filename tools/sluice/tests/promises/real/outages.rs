@@ -7,7 +7,7 @@ use sluice_client::Position;
 use sluice_launcher::Service;
 use tokio::time::Instant;
 
-use super::Real;
+use super::{On, Real};
 use crate::kit::{Ground, SOON, client_of};
 use crate::record::{Observer, judge, sender};
 
@@ -17,7 +17,10 @@ async fn silence_during(trouble: impl AsyncFnOnce(&Real)) -> Duration {
 }
 
 /// The same on this cluster, which has two gateways.
-pub(super) async fn silence_on(cluster: Real, trouble: impl AsyncFnOnce(&Real)) -> Duration {
+pub(super) async fn silence_on<const SECURE: bool>(
+    cluster: On<SECURE>,
+    trouble: impl AsyncFnOnce(&On<SECURE>),
+) -> Duration {
     let mut observers = Vec::new();
     for n in 0..2 {
         observers.push(
