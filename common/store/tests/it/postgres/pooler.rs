@@ -39,7 +39,8 @@ impl Pooler {
         own(&file);
         let named = std::env::var("PGBOUNCER_BIN").unwrap_or_else(|_| "pgbouncer".to_owned());
         let child = program(named).arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut pooler = Self { child: child.expect("pgbouncer is installed, or PGBOUNCER_BIN names it"), port };
+        let mut pooler =
+            Self { child: child.expect("pgbouncer is installed, or PGBOUNCER_BIN names it"), port };
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             let ended = pooler.child.try_wait().unwrap();
