@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use sluice_launcher::{Cluster, Event, Service, Stopped};
+use sluice_launcher::{Cluster, Credentials, Event, Service, Stopped, certs};
 use sluice_service::lines::Lines;
 
 use crate::paste;
@@ -109,6 +109,15 @@ fn first_line(cluster: &Cluster) -> serde_json::Value {
     }
     if !cluster.nodes(Service::Sentinel).is_empty() {
         line["redis_url"] = json!(cluster.url(Service::Redis));
+    }
+    // The password by its file: what is printed may be kept by whoever reads it.
+    for service in Service::STORES.into_iter().chain([Service::Sentinel]) {
+        if let Some(Credentials { user, password_file, tls, .. }) = cluster.credentials(service) {
+            let certs::Files { ca, cert, key } = tls;
+            line["credentials"][service.as_str()] = json!({
+                "user": user, "password_file": password_file, "ca_file": ca, "cert_file": cert, "key_file": key,
+            });
+        }
     }
     line
 }
