@@ -83,7 +83,7 @@ pub async fn probe(redis: Redis) -> Result<String, String> {
         let mut connection = access::connect(&redis, PROBED_WITHIN).await?;
         ::redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
     };
-    let info = timeout(PROBED_WITHIN, ask).await.map_err(|_| "no answer in time".to_owned())?;
+    let info = timeout(PROBED_WITHIN, ask).await.map_err(|_| access::silence(&redis))?;
     let info = info.map_err(|error| access::describe(&error))?;
     if info.lines().any(|line| line.trim_end() == "redis_mode:cluster") {
         return Err(access::NO_CLUSTER.to_owned());

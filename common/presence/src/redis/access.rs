@@ -40,7 +40,22 @@ pub(super) async fn open(redis: &Redis, patience: Duration) -> RedisResult<Multi
         .set_connection_timeout(Some(patience))
         // The caller's is the only clock: a call that it ends leaves the connection to the others.
         .set_response_timeout(None);
-    client(redis)?.get_multiplexed_async_connection_with_config(&config).await
+    let connected = client(redis)?.get_multiplexed_async_connection_with_config(&config).await;
+    connected.map_err(|error| match error.is_timeout() {
+        true => RedisError::from((ErrorKind::Io, "redis", silence(redis))),
+        false => error,
+    })
+}
+
+/// What is said of a server that accepts a connection and is silent: one that waits for the end of a line takes a
+/// handshake for its beginning.
+pub(super) fn silence(redis: &Redis) -> String {
+    let hint = if redis.url.reveal().starts_with("rediss") {
+        "; if the server does not speak TLS there, use redis://, or the port where it does"
+    } else {
+        ""
+    };
+    format!("no answer in time{hint}")
 }
 
 /// A client that connects to nobody yet.

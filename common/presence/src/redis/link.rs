@@ -65,8 +65,10 @@ impl RedisLink {
             commands(connection).await.map_err(|error| self.failed(its_number, &error))
         };
         timeout(self.patience, attempt).await.unwrap_or_else(|_| {
+            let connected = self.state().connection.is_some();
             self.late(number);
-            Err(PresenceError::Unavailable("no answer in time".into()))
+            let why = if connected { "no answer in time".to_owned() } else { access::silence(&self.redis) };
+            Err(PresenceError::Unavailable(why))
         })
     }
 

@@ -64,7 +64,7 @@ async fn each_wrong_end_of_the_link_is_a_line_with_its_fix() {
     for (scheme, server, files, says) in [
         ("rediss", &elsewhere, &other, "a name that stands in the server's certificate in redis.url"),
         ("rediss", &expired, &old, "not valid now"),
-        ("rediss", &plain, &good, "the server does not speak TLS there: use redis://"),
+        ("rediss", &plain, &good, "if the server does not speak TLS there, use redis://"),
         ("redis", &tls, &good, "if the server speaks TLS, use rediss://"),
     ] {
         let redis = Redis {
