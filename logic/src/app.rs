@@ -32,9 +32,12 @@ use sluice_store::{Store, StoreError};
 use tonic::service::Routes;
 
 use crate::auth::Auth;
+use crate::auth::keys::Key;
 use crate::config::Config;
 use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOCK_BOUND};
 use crate::due::Firing;
+use crate::jwks::Jwks;
+use crate::jwks::source::Source;
 use crate::last;
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::missed::{self, InHand};
@@ -72,6 +75,8 @@ pub struct App {
     token: Option<Arc<str>>,
     grpc: Bound,
     identity: Option<Identity>,
+    /// Of files, and where others come from.
+    keys: (Vec<Key>, Option<Source>),
 }
 
 impl App {
@@ -88,9 +93,11 @@ impl App {
         }
         let identity = Identity::load(&config.tls, Role::Logic)?;
         let token = config.admin.token().map_err(|why| StartError::Contradictions(vec![why]))?;
+        let keys = config.token_keys.read().map_err(StartError::Contradictions)?;
+        let source = config.token_keys.source().map_err(|why| StartError::Contradictions(vec![why]))?;
         let admin = bind(config.admin.listen.as_str()).await?;
         let grpc = bind(config.grpc.listen.as_str()).await?;
-        Ok(Self { config, lifecycle, admin, token, grpc, identity })
+        Ok(Self { config, lifecycle, admin, token, grpc, identity, keys: (keys, source) })
     }
 
     /// Where gRPC listens.
@@ -137,7 +144,7 @@ impl App {
     /// # Errors
     /// [`StartError::Unusable`] when the store is there but cannot be used as it is configured.
     pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
-        let Self { config, lifecycle, admin, token, grpc, identity } = self;
+        let Self { config, lifecycle, admin, token, grpc, identity, keys: (keys, source) } = self;
         let registry = Registry::new("logic");
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
@@ -145,7 +152,10 @@ impl App {
         let probe = Probe::comparing(deps.clock.clone(), clocks);
         let (peers, core) = (Peers::new(), Arc::new(OnceLock::new()));
         let (health, health_service) = Health::new().await;
-        let running = Running { config, lifecycle, deps, metrics, probe, peers, core, health, identity };
+        // Whoever may still ask who somebody is finds it at work.
+        let jwks = source.map(|source| Jwks::start(source, &lifecycle.scope(Stage::Flush), metrics.clone()));
+        let running =
+            Running { config, lifecycle, deps, metrics, probe, peers, core, health, identity, keys, jwks };
         look_after(running.identity.clone(), &registry, &running.lifecycle.scope(Stage::Release));
         let cluster = Arc::clone(&running.deps.cluster);
         let operator = Operator::new(running.lifecycle.clone(), cluster, &registry);
@@ -197,16 +207,24 @@ struct Running {
     core: Arc<OnceLock<Core>>,
     health: Health,
     identity: Option<Identity>,
+    keys: Vec<Key>,
+    jwks: Option<Jwks>,
 }
 
 impl Running {
     fn rpc(&self) -> Rpc {
         let anonymous = self.config.anonymous.then(|| self.config.anonymous_grants.clone());
+        let auth = Auth::new(self.config.token_secret.reveal(), anonymous)
+            .accepting(&self.config.token_secrets_accepted)
+            .trusting(self.keys.iter().cloned())
+            .requiring(&self.config.token_claims);
         Rpc {
             core: Arc::clone(&self.core),
-            auth: Auth::new(self.config.token_secret.reveal(), anonymous)
-                .accepting(&self.config.token_secrets_accepted)
-                .requiring(&self.config.token_claims),
+            auth: match &self.jwks {
+                Some(jwks) => auth.following(jwks.keys()),
+                None => auth,
+            },
+            jwks: self.jwks.clone(),
             probe: self.probe.clone(),
             clock: self.deps.clock.clone(),
         }
@@ -232,12 +250,14 @@ impl Running {
         admin.missed = Arc::new(self.missed());
         let (core, queue) = (Arc::clone(&self.core), Arc::clone(&self.deps.queue));
         let (peers, metrics, probe) = (self.peers.clone(), self.metrics.clone(), self.probe.clone());
+        let jwks = self.jwks.clone();
         admin.status = Arc::new(move || {
             json!({
                 "store": probe.store().err().unwrap_or_else(|| "answers".into()),
                 "epoch": format!("{:016x}", probe.epoch()),
                 "nats": if queue.connected() { "connected" } else { "away" },
                 "publishes": metrics.publishes().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+                "token_keys": jwks.as_ref().map(Jwks::to_json),
                 "calls_waiting": core.get().map_or(0, |core| core.publisher.waiting()),
                 "peers": peers.to_json(),
             })

@@ -1,21 +1,28 @@
 //! Who a client is and what it may do: reads signed tokens, names anonymous users.
 //!
-//! Tokens are JWTs signed with HS256; the secret is the UTF-8 bytes of `token_secret`, or of one of
-//! `token_secrets_accepted`, which sign nothing. Claims: `sub` (the
+//! Tokens are JWTs signed with HS256, RS256, ES256 or EdDSA, by what [`keys`] holds: the UTF-8 bytes of `token_secret`, or
+//! of one of `token_secrets_accepted`, which sign nothing; public keys in files; a JWK set that somebody else fetches
+//! ([`Auth::following`]). Claims: `sub` (the
 //! user), `exp` and `nbf` (seconds, [`LEEWAY_S`] of leeway, both optional), `grants: {"sub":[…],"pub":[…]}`, and `iss`
 //! and `aud` where [`RequiredClaims`] ask for them.
 //! A token without `grants`, or without one of its lists, grants nothing of it; the user's own room
 //! `@<user>` may always be subscribed to. No other algorithm is accepted, above all not `none`.
 //! Nothing here keeps a session: the same token gives the same answer on every instance.
 
+pub mod keys;
+
+use std::sync::Arc;
+
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sluice_access::Secret;
 use sluice_proto::ids::{InvalidName, RoomId, UserId};
 use sluice_proto::json;
 use sluice_proto::limits::{INFO_BYTES_MAX, ROOM_BYTES_MAX};
+use tokio::sync::watch;
 
+use self::keys::{ALGORITHMS, Key, Keys};
 use crate::defaults::{GRANTS_MAX, LEEWAY_S, TOKEN_BYTES_MAX};
 
 /// What a user may do: exact room names, or prefixes ending in `*`. Rooms that address one user (`@…`) are only granted by
@@ -96,11 +103,14 @@ pub enum AuthError {
     #[error("the token cannot be read: {0}")]
     Malformed(String),
     /// Signed by somebody else.
-    #[error("the token's signature is wrong: it must be signed with the server's secret (HS256)")]
+    #[error("the token's signature is wrong: no secret and no key of this server fits it")]
     Signature,
-    /// Another algorithm, or none.
-    #[error("the token's algorithm is not HS256")]
+    /// Another algorithm, or none, or one for which there is no key.
+    #[error("the token's algorithm is none for which this server has a key (of HS256, RS256, ES256, EdDSA)")]
     Algorithm,
+    /// Its header names a key that nobody here has. One that is fetched may yet bring it.
+    #[error("the token's kid {0:?} names no key of its algorithm that this server has")]
+    UnknownKey(String),
     /// The time in `exp` has passed.
     #[error("the token has expired")]
     Expired,
@@ -133,8 +143,10 @@ pub enum AuthError {
 /// Reads and writes tokens.
 pub struct Auth {
     encoding: EncodingKey,
-    /// What tokens are verified with; the first belongs to `encoding`.
-    decoding: Vec<DecodingKey>,
+    /// What tokens are verified with as long as this runs.
+    keys: Keys,
+    /// And what was fetched last.
+    fetched: Option<watch::Receiver<Arc<Keys>>>,
     validation: Validation,
     anonymous: Option<Grants>,
     required: RequiredClaims,
@@ -151,7 +163,7 @@ pub struct RequiredClaims {
 }
 
 impl Auth {
-    /// Tokens signed with `secret`; `anonymous` = what anonymous users may do, if they are allowed.
+    /// Tokens signed with `secret`, none if it is empty; `anonymous` = what anonymous users may do, if they are allowed.
     #[must_use]
     pub fn new(secret: &str, anonymous: Option<Grants>) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
@@ -160,9 +172,15 @@ impl Auth {
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
+        let mut keys = Keys::default();
+        // Anybody could sign with an empty one.
+        if !secret.is_empty() {
+            keys.push(Key::secret(secret));
+        }
         Self {
             encoding: EncodingKey::from_secret(secret.as_bytes()),
-            decoding: vec![DecodingKey::from_secret(secret.as_bytes())],
+            keys,
+            fetched: None,
             validation,
             anonymous,
             required: RequiredClaims::default(),
@@ -188,9 +206,38 @@ impl Auth {
     /// Tokens signed with one of `secrets` are valid too, while one secret replaces another.
     #[must_use]
     pub fn accepting(mut self, secrets: &[Secret]) -> Self {
-        let keys = secrets.iter().map(|secret| DecodingKey::from_secret(secret.reveal().as_bytes()));
-        self.decoding.extend(keys);
+        let secrets = secrets.iter().filter(|secret| !secret.is_empty());
+        secrets.for_each(|secret| self.keys.push(Key::secret(secret.reveal())));
         self
+    }
+
+    /// Tokens that these keys verify are valid too.
+    #[must_use]
+    pub fn trusting(mut self, keys: impl IntoIterator<Item = Key>) -> Self {
+        keys.into_iter().for_each(|key| self.keys.push(key));
+        self
+    }
+
+    /// And those that what was fetched last verifies.
+    #[must_use]
+    pub fn following(mut self, fetched: watch::Receiver<Arc<Keys>>) -> Self {
+        self.fetched = Some(fetched);
+        self
+    }
+
+    /// Whether a token names a key that nobody here has, or is of an algorithm without one: a set fetched anew may say more.
+    #[must_use]
+    pub fn lacks_key(&self, token: &str) -> bool {
+        if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+            return false;
+        }
+        let Ok(Header { alg, kid, .. }) = jsonwebtoken::decode_header(token) else { return false };
+        let fetched = self.fetched.as_ref().map(|fetched| Arc::clone(&fetched.borrow()));
+        // Nobody fetches secrets.
+        alg != Algorithm::HS256 && ALGORITHMS.contains(&alg) && {
+            let has = |keys: &Keys| keys.fitting(alg, kid.as_deref()).next().is_some();
+            !has(&self.keys) && !fetched.is_some_and(|fetched| has(&fetched))
+        }
     }
 
     /// Reads a token, or makes a new anonymous user when there is none.
@@ -253,10 +300,16 @@ impl Auth {
     }
 
     fn decode(&self, token: &str) -> Result<Claims, AuthError> {
-        let mut verdict = Err(AuthError::Signature);
-        for key in &self.decoding {
+        let Header { alg, kid, .. } = jsonwebtoken::decode_header(token).map_err(|error| refusal(&error))?;
+        let fetched = self.fetched.as_ref().map(|fetched| Arc::clone(&fetched.borrow()));
+        let sets = || [Some(&self.keys), fetched.as_deref()].into_iter().flatten();
+        if !sets().any(|keys| keys.any_for(alg)) {
+            return Err(AuthError::Algorithm);
+        }
+        let mut verdict = Err(kid.clone().map_or(AuthError::Signature, AuthError::UnknownKey));
+        for key in sets().flat_map(|keys| keys.fitting(alg, kid.as_deref())) {
             verdict = self.decode_with(key, token);
-            // Only a wrong signature can be right with another secret.
+            // Only a wrong signature can be right with another key.
             if verdict != Err(AuthError::Signature) {
                 break;
             }
@@ -264,28 +317,38 @@ impl Auth {
         verdict
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not named is malformed")]
-    fn decode_with(&self, key: &DecodingKey, token: &str) -> Result<Claims, AuthError> {
-        let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
+    fn decode_with(&self, key: &Key, token: &str) -> Result<Claims, AuthError> {
+        // The key says what it is for, never the token.
+        let validation = Validation { algorithms: vec![key.algorithm()], ..self.validation.clone() };
+        let decoded = jsonwebtoken::decode::<Claims>(token, key.decoding(), &validation);
         // RFC 7515, 4.1.11: whoever does not understand what is named there must refuse it.
         if decoded.as_ref().is_ok_and(|decoded| decoded.header.crit.is_some()) {
             return Err(AuthError::Critical);
         }
-        decoded.map(|decoded| decoded.claims).map_err(|error| match error.kind() {
-            ErrorKind::InvalidIssuer => AuthError::Issuer,
-            ErrorKind::InvalidAudience => AuthError::Audience,
-            ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => AuthError::Issuer,
-            ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => AuthError::Audience,
-            ErrorKind::InvalidSignature => AuthError::Signature,
-            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => AuthError::Algorithm,
-            ErrorKind::Json(why) => {
-                AuthError::Malformed(format!("its header or claims are not as they should be: {why}"))
-            }
-            ErrorKind::InvalidToken | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => {
-                AuthError::Malformed("it is not three base64url parts joined by dots".to_owned())
-            }
-            _ => AuthError::Malformed(error.to_string()),
-        })
+        decoded.map(|decoded| decoded.claims).map_err(|error| refusal(&error))
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not named is malformed")]
+fn refusal(error: &jsonwebtoken::errors::Error) -> AuthError {
+    match error.kind() {
+        ErrorKind::InvalidIssuer => AuthError::Issuer,
+        ErrorKind::InvalidAudience => AuthError::Audience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => AuthError::Issuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => AuthError::Audience,
+        // Of a key that is none, as a point beside its curve: it verifies nothing, and another one may.
+        ErrorKind::InvalidSignature
+        | ErrorKind::InvalidEcdsaKey
+        | ErrorKind::InvalidEddsaKey
+        | ErrorKind::InvalidRsaKey(_) => AuthError::Signature,
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => AuthError::Algorithm,
+        ErrorKind::Json(why) => {
+            AuthError::Malformed(format!("its header or claims are not as they should be: {why}"))
+        }
+        ErrorKind::InvalidToken | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => {
+            AuthError::Malformed("it is not three base64url parts joined by dots".to_owned())
+        }
+        _ => AuthError::Malformed(error.to_string()),
     }
 }
 

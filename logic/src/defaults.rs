@@ -15,6 +15,28 @@ pub const TOKEN_SECRET_BYTES_MIN: usize = 16;
 pub const TOKEN_SECRET_BYTES_ASKED: usize = 32;
 /// The longest token, in bytes. A header line of HTTP is 8 KiB at most proxies.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Shortest RSA key whose signatures count, bits: what NIST allows, and most libraries sign with.
+pub const RSA_BITS_MIN: usize = 2_048;
+/// Longest one, bits: as long as the library verifies, and a signature costs a millisecond.
+pub const RSA_BITS_MAX: usize = 4_096;
+/// Keys taken from a JWK set. Providers have two to five; a token without `kid` is tried with all of its algorithm.
+pub const JWKS_KEYS_MAX: usize = 32;
+/// Bytes of an answer that is to be a JWK set: 32 keys of 4,096 bits with a chain of certificates each.
+pub const JWKS_BYTES_MAX: usize = 512 * 1024;
+/// From the look-up of a name to the last byte of a JWK set.
+pub const JWKS_WITHIN: Duration = Duration::from_secs(10);
+/// How often a JWK set is fetched unless configured, seconds.
+pub const JWKS_REFRESH_S: u64 = 300;
+/// A token that names an unknown key has the set fetched at most this often.
+pub const JWKS_ASKED_EVERY: Duration = Duration::from_secs(10);
+/// How long a call about such a token waits for the set: a gateway gives it [`GATEWAY_TRY`], and others are in the call.
+pub const JWKS_AWAITED: Duration = Duration::from_millis(800);
+/// Between tries while a JWK set cannot be fetched: the first, doubled up to [`JWKS_AGAIN_MAX`].
+pub const JWKS_AGAIN: Duration = Duration::from_secs(1);
+/// The longest of them: a provider that comes back is noticed within this.
+pub const JWKS_AGAIN_MAX: Duration = Duration::from_secs(10);
+/// The longest a gateway waits for one answer.
+pub const GATEWAY_TRY: Duration = Duration::from_secs(2);
 /// Most grants in a token: both lists together.
 pub const GRANTS_MAX: usize = 1_000;
 
@@ -110,6 +132,8 @@ pub const LAST_LOOK: Duration = Duration::from_millis(200);
 /// Time given to each resource to close, in parallel.
 pub const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 
+const _: () =
+    assert!(JWKS_AWAITED.as_millis() * 2 <= GATEWAY_TRY.as_millis(), "a call about tokens ends in time");
 const _: () = assert!(NOTICE_INLINE_BYTES_MAX + 128 * 1024 < NOTICE_BYTES_MAX);
 const _: () = assert!(NOTICE_BYTES_MAX < 1024 * 1024, "NATS's default max_payload");
 const _: () = assert!(BATCH_BYTES_MAX * 3 / 2 < GRPC_BYTES_MAX);

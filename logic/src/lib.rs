@@ -11,6 +11,7 @@ pub mod defaults;
 pub mod deps;
 mod due;
 pub mod error;
+mod jwks;
 mod last;
 pub mod metrics;
 mod missed;

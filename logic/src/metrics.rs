@@ -24,6 +24,9 @@ pub enum ReadKind {
     History,
 }
 
+/// Labels of fetches of a JWK set: it failed, or brought one.
+const FETCHES: [&str; 2] = ["failed", "good"];
+
 /// Labels in the order of [`ReadKind`].
 const READ_KINDS: [&str; 2] = ["room", "history"];
 
@@ -115,6 +118,9 @@ pub struct Instruments {
     pub trimmed: Counter,
     /// 1 while the store answers and takes commits.
     pub store_up: Gauge,
+    /// Keys of the JWK set in force.
+    pub token_keys: Gauge,
+    token_key_fetches: [Counter; 2],
 }
 
 impl std::ops::Deref for Metrics {
@@ -142,6 +148,9 @@ impl Metrics {
             .map(|trouble| refusals.get_or_create_owned(&TroubleLabels { reason: trouble.as_str() }));
         let refused =
             registry.counters("reads_refused", "Reads that waited too long for others of their kind");
+        let fetches = registry.counters("token_key_fetches", "Fetches of the JWK set, by outcome");
+        let token_key_fetches =
+            FETCHES.map(|outcome| fetches.get_or_create_owned(&PublishLabels { outcome }));
         let reads_refused = READ_KINDS.map(|kind| refused.get_or_create_owned(&ReadLabels { kind }));
         Self(Arc::new(Instruments {
             publishes,
@@ -168,7 +177,14 @@ impl Metrics {
             renoticed: registry.counter("renoticed", "Outbox rows announced again"),
             trimmed: registry.counter("messages_trimmed", "Messages deleted by retention"),
             store_up: registry.gauge("store_up", "1 while the store answers and takes commits"),
+            token_keys: registry.gauge("token_keys", "Keys of the JWK set in force"),
+            token_key_fetches,
         }))
+    }
+
+    /// Counts a fetch of the JWK set.
+    pub fn token_keys_fetched(&self, good: bool) {
+        self.token_key_fetches[usize::from(good)].inc();
     }
 
     /// Counts publishes of this outcome.

@@ -17,6 +17,7 @@ use sluice_proto::grpc::{
 use sluice_proto::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, TOKENS_PER_CALL_MAX};
 use sluice_service::clock::Clock;
 use sluice_service::tls::Role;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -25,6 +26,7 @@ use crate::auth::{Auth, Identity};
 use crate::defaults::CALL_WITHIN;
 use crate::due::Firing;
 use crate::error::CallError;
+use crate::jwks::Jwks;
 use crate::presence::PresenceService;
 use crate::probe::Probe;
 use crate::publish::Publisher;
@@ -51,6 +53,8 @@ pub struct Rpc {
     pub core: Arc<OnceLock<Core>>,
     /// Answers `Authenticate`.
     pub auth: Auth,
+    /// Has keys that tokens name and nobody here knows.
+    pub jwks: Option<Jwks>,
     /// Says why there is no core yet.
     pub probe: Probe,
     /// Judges tokens.
@@ -64,6 +68,16 @@ impl Rpc {
         LogicServer::new(self)
             .max_decoding_message_size(GRPC_BYTES_MAX)
             .max_encoding_message_size(GRPC_BYTES_MAX)
+    }
+
+    /// Whether tokens with a key that is unknown now may be refused for it: what is known was fetched after they came. Where
+    /// one has such a key the set is asked for, and waited for a little.
+    async fn knows_all_keys(&self, tokens: &[String]) -> bool {
+        let Some(jwks) = &self.jwks else { return true };
+        if !tokens.iter().any(|token| self.auth.lacks_key(token)) {
+            return true;
+        }
+        jwks.newest().await
     }
 
     fn core(&self) -> Result<&Core, CallError> {
@@ -125,7 +139,13 @@ impl Logic for Rpc {
         &self,
         request: Request<AuthenticateRequest>,
     ) -> Result<Response<AuthenticateReply>, Status> {
-        let found = self.auth.authenticate(&request.into_inner().token, self.clock.now_ms());
+        let tokens = [request.into_inner().token];
+        let all_known = self.knows_all_keys(&tokens).await;
+        if !all_known && self.auth.lacks_key(&tokens[0]) {
+            // Not `unavailable`, which is a word about this process.
+            return Err(CallError::Full("the key of the token cannot be fetched now".into()).into());
+        }
+        let found = self.auth.authenticate(&tokens[0], self.clock.now_ms());
         Ok(Response::new(found.map(identity).map_err(CallError::from)?))
     }
 
@@ -138,7 +158,8 @@ impl Logic for Rpc {
             let text = format!("{} tokens, 1 to {TOKENS_PER_CALL_MAX} are allowed", tokens.len());
             return Err(CallError::Invalid(text).into());
         }
-        Ok(Response::new(judge_all(&self.auth, &tokens, self.clock.now_ms())))
+        let all_known = self.knows_all_keys(&tokens).await;
+        Ok(Response::new(judge_all(&self.auth, &tokens, all_known, self.clock.now_ms()).await))
     }
 
     async fn sweep(&self, request: Request<SweepRequest>) -> Result<Response<SweepReply>, Status> {
@@ -204,16 +225,20 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// A verdict on each token, as far as a reply has room for them.
-fn judge_all(auth: &Auth, tokens: &[String], now_ms: i64) -> AuthenticateManyReply {
+/// A verdict on each token, as far as a reply has room for them; none on one whose key may come yet.
+async fn judge_all(auth: &Auth, tokens: &[String], all_known: bool, now_ms: i64) -> AuthenticateManyReply {
     let mut reply = AuthenticateManyReply::default();
     let mut bytes = 0;
     for token in tokens {
         let verdict = match auth.authenticate(token, now_ms) {
-            Ok(found) => Verdict::Known(identity(found)),
-            Err(error) => Verdict::Invalid(error.to_string()),
+            Ok(found) => Some(Verdict::Known(identity(found))),
+            // A gateway takes that for "nobody could say": the client comes back, and is not sent away for good.
+            Err(_) if !all_known && auth.lacks_key(token) => None,
+            Err(error) => Some(Verdict::Invalid(error.to_string())),
         };
-        let result = AuthenticateResult { result: Some(verdict) };
+        let result = AuthenticateResult { result: verdict };
+        // A signature costs a fraction of a millisecond, and a call has hundreds: publishes go on between them.
+        yield_now().await;
         bytes += result.encoded_len();
         // Grants may be long: a reply that nobody can take would be asked for again for ever.
         if bytes > BATCH_BYTES_MAX && !reply.results.is_empty() {
@@ -252,12 +277,13 @@ mod tests {
 
     const NOW_MS: i64 = 1_763_719_200_000;
 
-    #[test]
-    fn each_token_has_a_verdict_of_its_own() {
+    #[tokio::test]
+    async fn each_token_has_a_verdict_of_its_own() {
         let auth = Auth::new("correct horse battery staple", None);
         let token =
             |user: &str| auth.sign(&Claims { sub: user.into(), ..Claims::default() }).expect("signed");
-        let reply = judge_all(&auth, &[token("ann"), "x.y.z".into(), String::new(), token("bob")], NOW_MS);
+        let tokens = [token("ann"), "x.y.z".into(), String::new(), token("bob")];
+        let reply = judge_all(&auth, &tokens, true, NOW_MS).await;
         let seen: Vec<_> =
             reply.results.into_iter().map(|result| result.result.expect("a verdict")).collect();
         let [Verdict::Known(ann), Verdict::Invalid(read), Verdict::Invalid(missing), Verdict::Known(bob)] =
@@ -272,16 +298,36 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_reply_that_is_full_leaves_the_others_out_and_never_all() {
+    #[tokio::test]
+    async fn a_reply_that_is_full_leaves_the_others_out_and_never_all() {
         let long = |n: usize| Grants { sub: vec!["r".repeat(100); n], publish: Vec::new() };
-        let judged = |each: usize, count: usize| {
+        let judged = async |each: usize, count: usize| {
             let auth = Auth::new("correct horse battery staple", Some(long(each)));
-            judge_all(&auth, &vec![String::new(); count], NOW_MS).results.len()
+            judge_all(&auth, &vec![String::new(); count], true, NOW_MS).await.results.len()
         };
-        assert_eq!(judged(1, 256), 256);
-        assert!((90..110).contains(&judged(100, 256)), "10 kB each");
-        assert_eq!(judged(15_000, 2), 1, "one that is larger than a reply should be is answered alone");
+        assert_eq!(judged(1, 256).await, 256);
+        assert!((90..110).contains(&judged(100, 256).await), "10 kB each");
+        assert_eq!(judged(15_000, 2).await, 1, "one that is larger than a reply should be is answered alone");
+    }
+
+    #[tokio::test]
+    async fn whose_key_may_come_yet_has_no_verdict_and_the_others_do() {
+        let auth = Auth::new("correct horse battery staple", None);
+        let good = auth.sign(&Claims { sub: "ann".into(), ..Claims::default() }).expect("signed");
+        let (_, rest) = good.split_once('.').expect("three parts");
+        // {"alg":"ES256","kid":"k"}
+        let tokens = [format!("eyJhbGciOiJFUzI1NiIsImtpZCI6ImsifQ.{rest}"), good.clone(), "x.y.z".into()];
+        let judged = async |all_known: bool| {
+            let reply = judge_all(&auth, &tokens, all_known, NOW_MS).await;
+            let one = |result: AuthenticateResult| match result.result {
+                Some(Verdict::Known(_)) => "known",
+                Some(Verdict::Invalid(_)) => "invalid",
+                None => "open",
+            };
+            reply.results.into_iter().map(one).collect::<Vec<_>>()
+        };
+        assert_eq!(judged(false).await, ["open", "known", "invalid"]);
+        assert_eq!(judged(true).await, ["invalid", "known", "invalid"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod delayed;
 mod fake;
+mod jwks;
 mod missed;
 #[cfg(feature = "servers")]
 mod outage;

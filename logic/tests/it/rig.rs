@@ -83,10 +83,15 @@ pub struct Faked {
 }
 
 pub async fn faked() -> Faked {
+    faked_with(config()).await
+}
+
+/// With these settings.
+pub async fn faked_with(config: Config) -> Faked {
     let (store, queue, presence) = (Faulty::new(), MemoryQueue::default(), MemoryPresence::default());
     presence.set_away(true);
     let (clock, mut neighbours) = (Clock::manual(NOW_MS), None);
-    let rig = Rig::start(config(), async |lifecycle, app| Deps {
+    let rig = Rig::start(config, async |lifecycle, app| Deps {
         store: {
             let store: Arc<dyn Store> = store.clone();
             Box::new(move || std::future::ready(Ok(Arc::clone(&store))).boxed())

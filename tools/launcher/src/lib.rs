@@ -36,6 +36,7 @@ mod options;
 mod port;
 pub mod probe;
 mod process;
+pub mod provider;
 mod record;
 mod service;
 mod store;

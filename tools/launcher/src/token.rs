@@ -1,13 +1,17 @@
 //! Tokens of clients: minted for people and tests, and explained when a server refuses them. The services verify
 //! tokens with their own code; what is accepted here and refused there would be a fault worth finding.
 
+mod keys;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::dangerous::insecure_decode;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+use jsonwebtoken::{Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 use sluice_proto::limits::INFO_BYTES_MAX;
+
+pub use keys::{SigningKey, VerifyingKeys};
 
 /// Seconds by which clocks may differ.
 const LEEWAY_S: u64 = 30;
@@ -67,31 +71,54 @@ pub fn ending_in(ttl: Duration) -> u64 {
     now_s() + ttl.as_secs()
 }
 
-/// Signs these claims as they are.
+/// Signs these claims as they are, with a secret.
 ///
 /// # Errors
 /// [`Refused`] when the user is no valid name, or `info` is too long.
 pub fn sign(secret: &str, claims: &Claims) -> Result<String, Refused> {
+    sign_with(&SigningKey::secret(secret), claims)
+}
+
+/// Signs these claims as they are.
+///
+/// # Errors
+/// As [`sign`]; or the key is none.
+pub fn sign_with(key: &SigningKey, claims: &Claims) -> Result<String, Refused> {
     check_user(&claims.sub)?;
     check_info(claims.info.as_ref())?;
-    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))
-        .map_err(|error| Refused(format!("cannot be signed: {error}")))
+    key.sign(claims)
+}
+
+/// Reads a token and verifies it with a secret.
+///
+/// # Errors
+/// [`Refused`] says what is wrong with it and, where that helps, what it contains.
+pub fn check(secret: &str, token: &str) -> Result<Claims, Refused> {
+    check_with(&VerifyingKeys::secret(secret), token)
 }
 
 /// Reads and verifies a token.
 ///
 /// # Errors
-/// [`Refused`] says what is wrong with it and, where that helps, what it contains.
-pub fn check(secret: &str, token: &str) -> Result<Claims, Refused> {
+/// As [`check`].
+pub fn check_with(keys: &VerifyingKeys, token: &str) -> Result<Claims, Refused> {
     let header = decode_header(token).map_err(|error| explain(error.kind(), token))?;
-    if header.alg != Algorithm::HS256 {
-        return Err(Refused(format!("signed with {:?}, only HS256 is accepted", header.alg)));
-    }
-    let mut validation = Validation::new(Algorithm::HS256);
+    let mut validation = Validation::new(header.alg);
     validation.leeway = LEEWAY_S;
     validation.set_required_spec_claims(&["exp", "sub"]);
     validation.validate_aud = false;
-    let claims = decode::<Claims>(token, &DecodingKey::from_secret(secret.as_bytes()), &validation);
+    let mut fitting = keys.fitting(&header).map(|key| decode::<Claims>(token, key, &validation));
+    let Some(mut claims) = fitting.next() else {
+        let kid = header.kid.map(|kid| format!(" by the key {kid:?}")).unwrap_or_default();
+        let names = keys.names();
+        return Err(Refused(format!("signed with {:?}{kid}, only {names} is accepted", header.alg)));
+    };
+    for next in fitting {
+        if claims.is_ok() {
+            break;
+        }
+        claims = next;
+    }
     let claims = claims.map_err(|error| explain(error.kind(), token))?.claims;
     check_user(&claims.sub)?;
     check_info(claims.info.as_ref())?;
@@ -109,7 +136,10 @@ fn explain(kind: &ErrorKind, token: &str) -> Refused {
             format!("expired {} s ago, {LEEWAY_S} s are tolerated", now_s().saturating_sub(claims.exp))
         }
         (ErrorKind::InvalidSignature, Ok(claims)) => {
-            format!("the signature does not fit the secret (the token claims to be for {:?})", claims.sub)
+            format!(
+                "the signature does not fit the secret or key (the token claims to be for {:?})",
+                claims.sub
+            )
         }
         (ErrorKind::MissingRequiredClaim(claim), _) => format!("the claim {claim:?} is missing"),
         (ErrorKind::Json(error), _) => format!("its header or claims are not as they should be: {error}"),
@@ -137,6 +167,8 @@ fn now_s() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+
     use super::*;
 
     fn all() -> Grants {
