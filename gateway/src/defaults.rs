@@ -105,6 +105,14 @@ pub const HEARD_WITHIN: Duration = Duration::from_secs(4);
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// The pause before the next first question to logic.
 pub const ANSWER_AGAIN: Duration = Duration::from_millis(50);
+/// How long before the end of a token its client is told, unless configured, seconds: many tries to fetch another.
+pub const TOKEN_EXPIRING_S: u64 = 30;
+/// The longest that can be configured, seconds.
+pub const TOKEN_EXPIRING_S_MAX: u64 = 3_600;
+/// Of a short life it is told when so many parts of it are over: four of five.
+pub const TOKEN_LIFE_PARTS: i64 = 5;
+/// Nobody is told later than so long before the end, milliseconds: a token is hardly fetched in less.
+pub const TOKEN_TOLD_MS_MIN: i64 = 1_000;
 /// Between two tries to learn who clients are while no logic answers.
 pub const AUTHENTICATE_AGAIN: Duration = Duration::from_millis(200);
 /// Bytes of tokens after which a call about them takes no more: with a last one as long as a frame it stays well below

@@ -30,6 +30,7 @@ pub mod shared;
 mod socket;
 mod sockets;
 mod timers;
+mod tokens;
 mod turn;
 mod unanswered;
 mod upgrade;

@@ -61,7 +61,7 @@ impl ErrorCode {
     }
 }
 
-/// The value of the verb `connect`.
+/// The value of the verbs `connect` and `refresh`.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Connect {

@@ -6,6 +6,7 @@
 
 mod leaving;
 mod publishing;
+mod tokens;
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use sluice_proto::wire::codec::{self, Request};
 use sluice_proto::wire::{ErrorCode, Welcome, WireError, WireLimits};
 
 use self::publishing::PublishFrame;
+use self::tokens::{Aside, Asking, RoomRequest};
 use super::grants::Grants;
 use super::info::UserInfo;
 use super::todo::Todo;
@@ -40,6 +42,8 @@ pub struct SessionLimits {
     pub bad_frames_max: u8,
     /// Added to the wall clock at reading: past it a publish must not be stored, milliseconds.
     pub not_after_ms: i64,
+    /// A client is told of the end of its token so long before it, at most, milliseconds.
+    pub expiring_ms: i64,
 }
 
 /// Who a client is, as logic said.
@@ -81,6 +85,8 @@ pub struct Known {
     pub anonymous: bool,
     /// When the token ends, milliseconds since 1970.
     pub expires_at_ms: Option<NonZero<i64>>,
+    /// They are told of that so long before it, milliseconds; 0: they were, or are not.
+    pub told_before_ms: u32,
     /// What the token says to whoever is in a room with them.
     pub info: Option<UserInfo>,
 }
@@ -88,7 +94,8 @@ pub struct Known {
 impl From<Identity> for Known {
     /// The token is said once, and would be the largest part of an idle connection.
     fn from(Identity { user, grants, anonymous, token: _, expires_at_ms, info }: Identity) -> Self {
-        Self { user, grants, anonymous, expires_at_ms: expires_at_ms.and_then(NonZero::new), info }
+        let expires_at_ms = expires_at_ms.and_then(NonZero::new);
+        Self { user, grants, anonymous, expires_at_ms, told_before_ms: 0, info }
     }
 }
 
@@ -117,10 +124,6 @@ enum SessionPhase {
     Left,
 }
 
-/// The `id` of a `connect`. Behind one pointer, as nobody has it for long.
-#[derive(Debug)]
-struct ConnectId(Box<str>);
-
 /// The state machine of a client on this gateway.
 #[derive(Debug)]
 pub struct Session {
@@ -128,8 +131,8 @@ pub struct Session {
     link: Arc<Link>,
     phase: SessionPhase,
     identity: Option<Known>,
-    /// `id` of the `connect` being checked; none while a token of the upgrade is checked.
-    connect: Option<Box<ConnectId>>,
+    /// What a token is looked at for, nothing while that of the upgrade is; and tokens of single rooms.
+    aside: Option<Box<Aside>>,
     ending: Option<Box<(Ending, u64)>>,
     unanswered: u32,
     unanswered_bytes: u32,
@@ -150,7 +153,7 @@ impl Session {
             link,
             phase: SessionPhase::Checking,
             identity: None,
-            connect: None,
+            aside: None,
             ending: None,
             unanswered: 0,
             unanswered_bytes: 0,
@@ -221,12 +224,17 @@ impl Session {
         if self.phase != SessionPhase::Checking {
             return;
         }
-        let id = self.connect.take().map(|id| id.0);
+        let id = match self.take_asking() {
+            Some(Asking::Connect(id)) => id,
+            Some(Asking::Refresh(_) | Asking::Room(_)) | None => None,
+        };
         match result {
             Ok(identity) => {
                 let welcome = self.welcome(&identity, facts);
                 out.frame(|buf| codec::welcome(buf, &welcome, id.as_deref()));
                 self.identity = Some(identity.into());
+                // Tokens of rooms were those of the user before.
+                self.aside = None;
                 self.phase = SessionPhase::Open;
             }
             Err(NotIdentified::Invalid(_)) if anonymous_try => self.phase = SessionPhase::Anyone,
@@ -299,7 +307,8 @@ impl Session {
             return Todo::Nothing;
         }
         if known {
-            refuse(out, ErrorCode::BadRequest, "already connected as a user with a token", false, id);
+            let text = r#"already connected as a user with a token; a new one goes into {"refresh":{"token":"<jwt>"}}"#;
+            refuse(out, ErrorCode::BadRequest, text, false, id);
             return Todo::Nothing;
         }
         if token.is_empty() {
@@ -307,8 +316,7 @@ impl Session {
             refuse(out, ErrorCode::BadRequest, text, false, id);
             return Todo::Nothing;
         }
-        self.connect = id.map(|id| Box::new(ConnectId(id.into())));
-        self.phase = SessionPhase::Checking;
+        self.ask(Asking::Connect(id.map(Box::from)));
         Todo::Authenticate { token }
     }
 
@@ -320,7 +328,6 @@ impl Session {
         wall_ms: i64,
         out: &mut impl Sink,
     ) -> Todo {
-        let may_read = |room: &RoomId| who.grants.may_subscribe(&who.user, room);
         let todo = match request {
             Request::Publish { room, key, data, when } => {
                 let publish = PublishFrame { room, key, data, when, id };
@@ -333,17 +340,33 @@ impl Session {
                 out.frame(|buf| codec::ok_ping(buf, id));
                 return Todo::Nothing;
             }
+            Request::Refresh(_) | Request::Subscribe { token: Some(_), .. } if self.refuses() => {
+                refuse(out, ErrorCode::Unavailable, CLOSING, true, id);
+                return Todo::Nothing;
+            }
+            Request::Refresh(refresh) => return self.on_refresh(refresh.token, id, out),
             // Needs no grant: a token that has lost one must not hold anybody in a room.
-            Request::Unsubscribe(room) => Todo::Unsubscribe { room, id: id.map(Box::from) },
+            Request::Unsubscribe(room) => {
+                self.forget_token_for(&room);
+                Todo::Unsubscribe { room, id: id.map(Box::from) }
+            }
+            Request::Subscribe { room, after, epoch, watches, token: Some(token) }
+                if !who.grants.may_subscribe(&who.user, &room) =>
+            {
+                let id = id.map(Box::from);
+                self.ask(Asking::Room(RoomRequest { room, after, epoch, watches, id }));
+                return Todo::Vouch { token, for_room: true };
+            }
             Request::Subscribe { room, .. }
             | Request::History { room, .. }
             | Request::Presence { room, .. }
-                if !may_read(&room) =>
+                if !self.may_read(&room) =>
             {
                 forbid(out, &room, "sub", id);
                 return Todo::Nothing;
             }
-            Request::Subscribe { room, after, epoch, watches } => {
+            // What its own token grants needs no other.
+            Request::Subscribe { room, after, epoch, watches, token: _ } => {
                 Todo::Subscribe { room, after, epoch, watches, id: id.map(Box::from) }
             }
             Request::History { room, range, limit } => {
@@ -355,7 +378,7 @@ impl Session {
             Request::Connect(_) => return Todo::Nothing,
         };
         if self.refuses() {
-            refuse(out, ErrorCode::Unavailable, "this connection is closing, come back", true, id);
+            refuse(out, ErrorCode::Unavailable, CLOSING, true, id);
             return Todo::Nothing;
         }
         todo
@@ -396,6 +419,7 @@ impl Session {
 
 /// Milliseconds after which a token that could not be checked is worth another try.
 const UNCHECKED_AGAIN_MS: u64 = 1_000;
+const CLOSING: &str = "this connection is closing, come back";
 
 fn refuse(out: &mut impl Sink, code: ErrorCode, message: &str, retry: bool, id: Option<&str>) {
     let error = WireError { code, message: message.to_owned(), retry };

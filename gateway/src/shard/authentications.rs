@@ -7,8 +7,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_proto::grpc::{AuthenticateReply, Grants as WireGrants};
-use sluice_proto::ids::{Epoch, RoomId, UserId};
+use sluice_proto::ids::{Epoch, RoomId};
 use sluice_proto::limits::TOKENS_PER_CALL_MAX;
 use socket2::SockRef;
 use tokio::task::yield_now;
@@ -18,6 +17,7 @@ use super::Shard;
 use super::connection::Connection;
 use super::requests::NO_EPOCH;
 use super::shared::Shared;
+use super::tokens::{identity, token_due};
 use super::turn::{Budget, ShardCell};
 use crate::address::Address;
 use crate::calls::Authenticated;
@@ -28,11 +28,9 @@ use crate::defaults::{
 use crate::fair_queue::FairQueue;
 use crate::limits::TooMany;
 use crate::limits::table::Seat;
-use crate::session::grants::Grants;
-use crate::session::info::UserInfo;
 use crate::session::machine::{Identity, NotIdentified};
 use crate::status::change;
-use crate::tick::{NEVER, tick_of, ticks};
+use crate::tick::{NEVER, ticks};
 
 /// From the look at a question to the next one when there is no verdict: the epoch, a logic, its call, a pause.
 const ROUND_MS_MAX: u128 = 3 * CALL_WITHIN.as_millis() + AUTHENTICATE_AGAIN.as_millis();
@@ -47,6 +45,8 @@ const _: () =
 #[derive(Debug)]
 pub(super) struct Authentications {
     waiting: FairQueue<Option<usize>, Question>,
+    /// Of clients that are known already, and want to stay: they go before those that come.
+    inside: FairQueue<Option<usize>, Question>,
     /// Those of the last call that have no verdict: they go first in the next one.
     again: VecDeque<Question>,
     /// Bytes of the tokens that wait.
@@ -74,19 +74,22 @@ enum Look {
 
 impl Default for Authentications {
     fn default() -> Self {
-        Self { waiting: FairQueue::new(1), again: VecDeque::new(), bytes: 0, asking: false }
+        let (waiting, inside) = (FairQueue::new(1), FairQueue::new(1));
+        Self { waiting, inside, again: VecDeque::new(), bytes: 0, asking: false }
     }
 }
 
 impl Authentications {
-    /// Appends to what waits for `asker`; gives it back when too much waits.
-    fn push(&mut self, asker: Option<usize>, question: Question) -> Result<(), Question> {
+    /// Appends to what waits for `asker`, whom a known client is behind or not; gives it back when too much waits.
+    fn push(&mut self, asker: Option<usize>, question: Question, is_known: bool) -> Result<(), Question> {
         let bytes = self.bytes + question.token.len();
-        if self.waiting.len() >= TOKENS_WAITING_MAX || bytes > TOKENS_WAITING_BYTES_MAX {
+        let queue = if is_known { &mut self.inside } else { &mut self.waiting };
+        // Each of its own: a crowd that comes takes no place of those that are there.
+        if queue.len() >= TOKENS_WAITING_MAX || bytes > TOKENS_WAITING_BYTES_MAX {
             return Err(question);
         }
         self.bytes = bytes;
-        self.waiting.push(asker, question);
+        queue.push(asker, question);
         Ok(())
     }
 
@@ -100,13 +103,13 @@ impl Authentications {
 
     /// The next question: each address has its turn.
     fn pop(&mut self) -> Option<Question> {
-        let question = self.again.pop_front().or_else(|| self.waiting.pop())?;
+        let question = self.again.pop_front().or_else(|| self.inside.pop()).or_else(|| self.waiting.pop())?;
         self.bytes -= question.token.len();
         Some(question)
     }
 
     fn is_empty(&self) -> bool {
-        self.again.is_empty() && self.waiting.is_empty()
+        self.again.is_empty() && self.inside.is_empty() && self.waiting.is_empty()
     }
 }
 
@@ -137,9 +140,10 @@ impl Shard {
         // What waits and what is asked ends in time by itself; this is for what it may leave open.
         connection.deadlines.connect_by = connect_by;
         let asker = connection.address_seat.as_ref().map(Seat::key);
+        let is_known = connection.session.is_refreshed();
         self.connections.arm(who.slot);
         let question = Question { who, token, by: Instant::now() + CONNECT_WITHIN };
-        match self.authentications.push(asker, question) {
+        match self.authentications.push(asker, question, is_known) {
             Ok(()) => self.ask_who(),
             // Beyond what could be answered in time nobody is kept waiting.
             Err(question) => self.authenticated(&question, Authenticated::Unavailable, None),
@@ -199,13 +203,15 @@ impl Shard {
         if !self.connections.get(who).is_some_and(|connection| waits(connection)) {
             return;
         }
+        if self.connections.get(who).is_some_and(|connection| connection.session.is_refreshed()) {
+            return self.vouched(who, result);
+        }
         let former = self.change(who, change::disconnected_by_change);
         let result = if epoch.is_some() { identity(result) } else { Err(NotIdentified::Unavailable) };
         let result = result.and_then(|identity| self.take_user_seat(who, identity));
         let result =
             result.map(|identity| Identity { grants: self.grants.share(identity.grants), ..identity });
         let facts = self.shared.welcome_facts(epoch.unwrap_or(NO_EPOCH));
-        let expires_ms = result.as_ref().ok().and_then(|identity| identity.expires_at_ms);
         let known = result.is_ok();
         self.connections.with_session(who.slot, |session, out| {
             if session.link().address == who {
@@ -216,11 +222,18 @@ impl Shard {
         let now = self.connections.tick();
         let Some(connection) = self.connections.get(who) else { return };
         if known {
+            connection.session.token_begins(wall_ms);
             connection.deadlines.connect_by = NEVER;
-            connection.deadlines.expires_at = expires_ms.map_or(NEVER, |at| tick_of(at, wall_ms, now));
+            connection.deadlines.expires_at = token_due(connection, wall_ms, now);
+            if let Some(former) = former {
+                self.report(former);
+            }
+            // Whoever was anonymous brings the rooms of that, and has the grants of who it is.
+            self.regranted(who, false);
+            let Some(connection) = self.connections.get(who) else { return };
             let rooms: Vec<(RoomId, bool)> =
                 connection.joined_rooms().map(|(room, watches)| (room.clone(), watches)).collect();
-            for change in former.into_iter().chain(self.change(who, change::connected)) {
+            if let Some(change) = self.change(who, change::connected) {
                 self.report(change);
             }
             for (room, watches) in rooms {
@@ -306,29 +319,10 @@ fn has_left(connection: &Connection) -> bool {
     }
 }
 
-fn identity(result: Authenticated) -> Result<Identity, NotIdentified> {
-    match result {
-        Authenticated::Known(reply) => known(reply).ok_or(NotIdentified::Unavailable),
-        Authenticated::Invalid(text) => Err(NotIdentified::Invalid(text)),
-        Authenticated::Unavailable => Err(NotIdentified::Unavailable),
-    }
-}
-
-fn known(reply: AuthenticateReply) -> Option<Identity> {
-    let AuthenticateReply { user, anonymous, token, expires_at_ms, grants, info } = reply;
-    let grants: WireGrants = grants.unwrap_or_default();
-    Some(Identity {
-        user: UserId::parse(&user).ok()?,
-        grants: Grants::from(grants),
-        anonymous,
-        token: (!token.is_empty()).then_some(token),
-        expires_at_ms: (expires_at_ms != 0).then_some(expires_at_ms),
-        info: UserInfo::of(info),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use sluice_proto::grpc::AuthenticateReply;
+
     use super::super::tests::{enter, shard};
     use super::super::turn::tests::{clock, stopped};
     use super::*;
@@ -355,10 +349,10 @@ mod tests {
     fn each_address_has_its_turn_and_who_left_takes_no_place() {
         let mut all = Authentications::default();
         for slot in 0..300 {
-            all.push(Some(1), question(slot, 10)).unwrap();
+            all.push(Some(1), question(slot, 10), false).unwrap();
         }
-        all.push(Some(2), question(1_000, 10)).unwrap();
-        all.push(Some(2), question(1_001, 10)).unwrap();
+        all.push(Some(2), question(1_000, 10), false).unwrap();
+        all.push(Some(2), question(1_001, 10), false).unwrap();
         let stays = |question: &Question| !(2..6).contains(&question.who.slot);
         let asked = taken(&mut all, stays);
         assert_eq!(slots(&asked)[..6], [0, 1_000, 1, 1_001, 6, 7]);
@@ -369,10 +363,28 @@ mod tests {
     }
 
     #[test]
+    fn who_is_known_goes_before_those_that_come() {
+        let mut all = Authentications::default();
+        for slot in 0..3 {
+            all.push(Some(1), question(slot, 10), false).unwrap();
+        }
+        all.push(Some(1), question(9, 10), true).unwrap();
+        assert_eq!(slots(&taken(&mut all, |_| true)), [9, 0, 1, 2]);
+        for slot in 0..u32::try_from(TOKENS_WAITING_MAX).unwrap() {
+            all.push(Some(1), question(slot, 1), false).unwrap();
+        }
+        assert!(all.push(Some(1), question(7, 1), false).is_err());
+        assert!(
+            all.push(Some(1), question(7, 1), true).is_ok(),
+            "a crowd takes no place of those that are there"
+        );
+    }
+
+    #[test]
     fn who_has_no_verdict_yet_goes_first_in_the_next_call() {
         let mut all = Authentications::default();
         for slot in 0..4 {
-            all.push(None, question(slot, 10)).unwrap();
+            all.push(None, question(slot, 10), false).unwrap();
         }
         let open = [all.pop(), all.pop()];
         all.ask_again(open.into_iter().flatten());
@@ -383,10 +395,10 @@ mod tests {
     fn a_call_is_as_long_as_it_may_be_and_takes_one_that_is_longer_alone() {
         let mut all = Authentications::default();
         for slot in 0..3 {
-            all.push(None, question(slot, AUTHENTICATE_BYTES_MAX)).unwrap();
+            all.push(None, question(slot, AUTHENTICATE_BYTES_MAX), false).unwrap();
         }
         for slot in 3..300 {
-            all.push(None, question(slot, 8 * 1024)).unwrap();
+            all.push(None, question(slot, 8 * 1024), false).unwrap();
         }
         let mut calls = Vec::new();
         while !all.is_empty() {
@@ -399,16 +411,16 @@ mod tests {
     fn what_waits_is_bounded_in_number_and_bytes() {
         let mut many = Authentications::default();
         for slot in 0..u32::try_from(TOKENS_WAITING_MAX).unwrap() {
-            many.push(None, question(slot, 1)).unwrap();
+            many.push(None, question(slot, 1), false).unwrap();
         }
-        assert_eq!(many.push(Some(1), question(7, 1)).map_err(|back| back.who.slot), Err(7));
+        assert_eq!(many.push(Some(1), question(7, 1), false).map_err(|back| back.who.slot), Err(7));
         let mut long = Authentications::default();
         for slot in 0..16 {
-            long.push(None, question(slot, TOKENS_WAITING_BYTES_MAX / 16)).unwrap();
+            long.push(None, question(slot, TOKENS_WAITING_BYTES_MAX / 16), false).unwrap();
         }
-        assert_eq!(long.push(None, question(7, 1)).map_err(|back| back.who.slot), Err(7));
+        assert_eq!(long.push(None, question(7, 1), false).map_err(|back| back.who.slot), Err(7));
         assert_eq!(taken(&mut long, |_| true).len(), 1);
-        assert!(long.push(None, question(7, 1)).is_ok(), "there is room again");
+        assert!(long.push(None, question(7, 1), false).is_ok(), "there is room again");
     }
 
     /// It was reported gone when it ended: nobody would take back that it came.

@@ -162,6 +162,8 @@ impl Shared {
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             bad_frames_max: BAD_FRAMES_MAX,
             not_after_ms: i64::try_from(self.config.not_after().as_millis()).unwrap_or(i64::MAX),
+            expiring_ms: i64::try_from(self.config.token_expiring_s.saturating_mul(1_000))
+                .unwrap_or(i64::MAX),
         })
     }
 }

@@ -25,7 +25,7 @@ use crate::defaults::{CLOSE_WITHIN, FRAMES_PER_READ, LINGER_WITHIN, QUEUE_LOW_BY
 use crate::ending::Ending;
 use crate::session::outbound::{close_frame, ping_frame};
 use crate::slow_client;
-use crate::tick::{NEVER, tick_of, ticks};
+use crate::tick::{NEVER, ticks};
 
 /// Reads of one connection in one turn of the loop.
 const READS_PER_TURN: usize = 2;
@@ -356,21 +356,11 @@ impl Shard {
         let now = self.connections.tick();
         let Timeouts { ping_every, ping_within, .. } = self.connections.timeouts();
         let spread_ms = self.resend_ms();
-        let wall_ms = self.shared.clock.now_ms();
+        self.on_token_deadline(who);
         let Some(connection) = self.connections.get(who) else { return };
         // A ping behind a queue says nothing about the client; `slow_timeout` watches that one.
         let paused = connection.paused || !connection.outbound.is_empty();
         let (session, deadlines) = (&mut connection.session, &mut connection.deadlines);
-        // The wall clock may have jumped since the end of the token was made a tick: with each ping it is looked at anew.
-        if deadlines.expires_at != NEVER
-            && let Some(at_ms) = session.identity().and_then(|identity| identity.expires_at_ms)
-        {
-            deadlines.expires_at = tick_of(at_ms.get(), wall_ms, now);
-        }
-        if deadlines.expires_at <= now {
-            deadlines.expires_at = NEVER;
-            session.end(Ending::TokenExpired, 0);
-        }
         if deadlines.read_at <= now {
             deadlines.read_at = NEVER;
         }

@@ -19,6 +19,7 @@ mod presence;
 mod process;
 mod rig;
 mod standby;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -13,7 +13,8 @@ impl Session {
     pub fn end(&mut self, ending: Ending, reconnect_ms: u64) {
         // The verdict on the token is no longer waited for; whoever is unknown is refused from here on.
         if self.phase == SessionPhase::Checking {
-            self.phase = SessionPhase::Anyone;
+            self.take_asking();
+            self.phase = if self.identity.is_some() { SessionPhase::Open } else { SessionPhase::Anyone };
         }
         // The first reason stands: later ones follow from it.
         if self.ending.is_none() {

@@ -202,6 +202,7 @@ impl<R: Rules> World<R> {
             unanswered_bytes_max: 10_000,
             bad_frames_max: 10,
             not_after_ms: 60_000,
+            expiring_ms: 0,
         };
         let mut session = Session::new(link, Arc::new(limits));
         let grants = Grants::from(grpc::Grants { sub: vec![], r#pub: vec!["*".into()] });
