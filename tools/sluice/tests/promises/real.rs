@@ -10,6 +10,7 @@ mod secure;
 mod settings;
 mod standby;
 mod stops;
+mod tokens;
 mod verbs;
 
 use std::ops::Deref;
