@@ -30,8 +30,10 @@ pub(crate) const OLD_WAIT: Duration = Duration::from_secs(5);
 pub(crate) const TOKEN_WITHIN: Duration = Duration::from_secs(30);
 /// First window of the pause before a token is fetched again while a connection stands; doubles up to the longest.
 pub(crate) const TOKEN_AGAIN: Duration = Duration::from_millis(500);
-/// The longest window: several tries in the half minute that servers tell of the end before.
+/// The longest window.
 pub(crate) const TOKEN_AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Where less is left of the token than this many of them, the longest is this part of it.
+pub(crate) const TOKEN_TRIES: u32 = 6;
 /// New tokens in a row that servers refuse before the client ends: it is not the clock of one of them.
 pub(crate) const TOKENS_REFUSED_MAX: u32 = 5;
 /// A goodbye waits this long for the server's own.

@@ -212,8 +212,10 @@ impl Driver {
                 // be overtaken.
                 Then::Fenced => active.until = Some(active.heard + FENCE_WAIT),
                 Then::Keep(token) => self.dialer.tokens().keep(token),
-                Then::Renew if self.dialer.tokens().has_source() => self.renewal.begin(self.dialer.tokens()),
-                Then::Renew => {}
+                Then::Renew(within) if self.dialer.tokens().has_source() => {
+                    self.renewal.begin(self.dialer.tokens(), within);
+                }
+                Then::Renew(_) => {}
                 Then::Leave(bye) => active.bye = Some(bye),
                 Then::Move(drain) => self.dialer.begin_as_told(drain.reconnect_ms),
                 Then::Reconnect(why) => return self.lost(None, why),

@@ -58,8 +58,8 @@ pub(crate) enum Then {
     Nothing,
     /// A publish was answered `retry:true`: send nothing new, a `bye` will follow.
     Fenced,
-    /// Fetch another token.
-    Renew,
+    /// Fetch another token: the one in use ends within this.
+    Renew(Duration),
     /// This token is in force.
     Keep(String),
     /// Move to another gateway.
@@ -224,8 +224,9 @@ impl ClientState {
             return Then::Move(drain);
         }
         if let Some(expiring) = frame.expiring {
-            self.events.push_back(Event::Expiring { within: Duration::from_millis(expiring.within_ms) });
-            return Then::Renew;
+            let within = Duration::from_millis(expiring.within_ms);
+            self.events.push_back(Event::Expiring { within });
+            return Then::Renew(within);
         }
         if let Some(bye) = frame.bye {
             self.events.push_back(Event::Bye(bye.clone()));

@@ -10,7 +10,7 @@ use rand::RngExt as _;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::defaults::{TOKEN_AGAIN, TOKEN_AGAIN_MAX};
+use crate::defaults::{TOKEN_AGAIN, TOKEN_AGAIN_MAX, TOKEN_TRIES};
 use crate::error::Error;
 use crate::tokens::{TokenError, Tokens};
 
@@ -28,20 +28,23 @@ pub(super) enum Renewed {
 pub(super) struct Renewal {
     step: Option<BoxFuture<'static, Renewed>>,
     failures: u32,
+    /// Of the pauses after failures.
+    longest: Duration,
 }
 
 impl Renewal {
-    /// Begins, unless it is under way.
-    pub(super) fn begin(&mut self, tokens: &Tokens) {
+    /// Begins, unless it is under way; several tries fit into the time that is left.
+    pub(super) fn begin(&mut self, tokens: &Tokens, within: Duration) {
         if self.step.is_none() {
             self.failures = 0;
+            self.longest = (within / TOKEN_TRIES).clamp(TOKEN_AGAIN, TOKEN_AGAIN_MAX);
             self.fetch(tokens, Duration::ZERO);
         }
     }
 
     /// A step has failed: once more, after a pause.
     pub(super) fn again(&mut self, tokens: &Tokens) {
-        let window = TOKEN_AGAIN.saturating_mul(1 << self.failures.min(16)).min(TOKEN_AGAIN_MAX);
+        let window = TOKEN_AGAIN.saturating_mul(1 << self.failures.min(16)).min(self.longest);
         self.failures = self.failures.saturating_add(1);
         // Not all clients of a provider at once.
         self.fetch(tokens, window.mul_f64(rand::rng().random_range(0.5..=1.0)));
