@@ -26,7 +26,7 @@ const LEEWAY_S: u64 = 30;
 /// How often logic fetches the keys.
 const REFRESH_S: u64 = 2;
 /// A slow provider answers after so long.
-const SLOW: Duration = Duration::from_secs(3);
+const SLOW: Duration = Duration::from_secs(2);
 /// A key that is withdrawn counts no longer: until it is fetched again, slowly, after one that was under way.
 const WITHDRAWN_WITHIN: Duration = Duration::from_secs(2 * (REFRESH_S + SLOW.as_secs()) + 2);
 
@@ -48,6 +48,8 @@ struct Counts {
     let_in: AtomicU64,
     kept_out: AtomicU64,
     messages: AtomicU64,
+    /// Ends that were told to who is not eager.
+    told: AtomicU64,
 }
 
 /// A key that signed before, and since when it is withdrawn.
@@ -74,9 +76,10 @@ fn add(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
-/// One that stays, and must not notice anything: it asks for tokens when it needs them, and at other times too.
+/// One that stays, and must not notice anything: it asks for tokens when it needs them, and if it is `eager` at other times
+/// too.
 async fn stays(
-    user: String,
+    (user, eager): (String, bool),
     url: String,
     provider: Arc<Provider>,
     counts: Arc<Counts>,
@@ -95,7 +98,10 @@ async fn stays(
             biased;
             _ = over.changed() => break,
             event = events.next() => judge(&user, event.expect("the client goes on"), &counts),
-            _ = turns.tick() => turn(&user, &client, &mut events, &provider, &counts).await,
+            _ = turns.tick() => {
+                let new = eager.then(|| token(&provider, &user));
+                turn(&user, &client, &mut events, new, &counts).await;
+            }
         }
     }
     client.close().await;
@@ -110,14 +116,20 @@ fn judge(user: &str, event: Event, counts: &Counts) {
     if matches!(event, Event::Message(_)) {
         add(&counts.messages);
     }
+    if matches!(event, Event::Expiring { .. }) {
+        add(&counts.told);
+    }
 }
 
-/// A publish, and a token that nobody asked for. Events are read meanwhile.
-async fn turn(user: &str, client: &Client, events: &mut Events, provider: &Provider, counts: &Counts) {
-    let (new, speaker) = (token(provider, user), client.clone());
+/// A publish, and perhaps a token that nobody asked for. Events are read meanwhile.
+async fn turn(user: &str, client: &Client, events: &mut Events, new: Option<String>, counts: &Counts) {
+    let speaker = client.clone();
     let work = async move {
         speaker.publish("news", user).await.expect("stored");
-        speaker.refresh(&new).await
+        match new {
+            Some(new) => speaker.refresh(&new).await.map(Some),
+            None => Ok(None),
+        }
     };
     let mut work = std::pin::pin!(timeout(SOON, work));
     let refreshed = loop {
@@ -127,7 +139,8 @@ async fn turn(user: &str, client: &Client, events: &mut Events, provider: &Provi
         }
     };
     match refreshed {
-        Ok(end) => {
+        Ok(None) => {}
+        Ok(Some(end)) => {
             assert!(end.is_some(), "{user}: the new end is told");
             add(&counts.refreshed);
         }
@@ -208,7 +221,8 @@ async fn play(scene: Scene) {
     let mut people = JoinSet::new();
     for n in 0..16 {
         let (provider, counts) = (Arc::clone(&provider), Arc::clone(&counts));
-        people.spawn(stays(format!("ann-{n}"), cluster.ws(n % 2), provider, counts, over.subscribe()));
+        let who = (format!("ann-{n}"), n < 8);
+        people.spawn(stays(who, cluster.ws(n % 2), provider, counts, over.subscribe()));
     }
     for at in 0..2 {
         let (provider, counts) = (Arc::clone(&provider), Arc::clone(&counts));
@@ -245,8 +259,9 @@ async fn play(scene: Scene) {
     }
     let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
     println!(
-        "refreshed {}, put off {}, let in {}, kept out {}, messages {}, keys fetched {}",
+        "refreshed {}, ends told {}, put off {}, let in {}, kept out {}, messages {}, keys fetched {}",
         count(&counts.refreshed),
+        count(&counts.told),
         count(&counts.put_off),
         count(&counts.let_in),
         count(&counts.kept_out),
@@ -256,6 +271,7 @@ async fn play(scene: Scene) {
     for counted in [&counts.refreshed, &counts.let_in, &counts.kept_out, &counts.messages] {
         assert!(count(counted) > 20, "it was hardly tried");
     }
+    assert!(count(&counts.told) >= 8, "each of those who are not eager was told of an end");
     cluster.stop().await;
 }
 
@@ -266,7 +282,7 @@ fn secs(seconds: u64) -> Duration {
 /// The ten minutes below in forty seconds: long enough that every token ends once.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_seconds_and_a_provider_in_trouble_lose_nobody() {
-    play(Scene { lasts: secs(42), rotates: secs(4), away: (secs(6), secs(16)), slow: (secs(18), secs(32)) })
+    play(Scene { lasts: secs(42), rotates: secs(6), away: (secs(6), secs(16)), slow: (secs(18), secs(32)) })
         .await;
 }
 
