@@ -35,7 +35,7 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::defaults::{
     ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, FLUSH_MARGIN, HEADROOM_EVERY, PUSH_STREAMS_MAX,
-    REPORTER_QUEUE_MAX,
+    REPORTER_QUEUE_MAX, TICKET_CALLS_MAX,
 };
 use crate::drain::DrainHooks;
 use crate::drain::standby::Standby;
@@ -174,6 +174,7 @@ impl App {
             proxies,
             refusals: Arc::new(Refusals::default()),
             pushers: Pushers::default(),
+            ticket_calls: Semaphore::new(TICKET_CALLS_MAX),
             calls: Calls::new(Channels::new(targets, Role::Logic, caller.clone()), me.clone())
                 .comparing(deps.clock.clone(), Clocks::new(&registry, config.not_after())),
             config,

@@ -2,6 +2,7 @@
 //! the request may have been executed. Nothing here decides what a reply means.
 
 mod authenticate;
+mod tickets;
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
 pub use self::authenticate::Authenticated;
+pub use self::tickets::Issued;
 use crate::defaults::{CALL_WITHIN, HEARD_WITHIN};
 use crate::uplink::lane::CallFailed;
 

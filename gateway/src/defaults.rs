@@ -72,6 +72,17 @@ pub const BAD_FRAMES_MAX: u8 = 10;
 /// Rooms one connection may be subscribed to.
 pub const ROOMS_PER_CONNECTION_MAX: usize = 1_000;
 
+/// Rooms of one stream of events.
+pub const EVENT_ROOMS_MAX: usize = 32;
+/// Bytes of their names as they stand in a URL. All of them come back in `Last-Event-ID` too, with 22 bytes more for each:
+/// URL and header take 9 KiB of the 16 that a request has, and a long token fits beside them.
+pub const EVENT_ROOM_BYTES_MAX: usize = 4 * 1024;
+/// A stream that ends without a word is opened again after half to one and a half of this, milliseconds: a crowd does not
+/// come in step.
+pub const RETRY_SPREAD_MS: u64 = 2_000;
+/// Questions about tickets under way at once, of all shards; the others wait within [`HANDSHAKE_WITHIN`].
+pub const TICKET_CALLS_MAX: usize = 256;
+
 /// Messages waiting for one shard. Runs above it are owed as a hand-over, levels wait at the sender.
 pub const INBOX_MESSAGES_MAX: usize = 4_096;
 /// How long a shard works without a pause: what takes longer goes on in the next turn, and others have theirs in

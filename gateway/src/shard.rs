@@ -16,6 +16,7 @@ pub mod connections;
 mod counters;
 mod dispatch;
 mod draining;
+pub mod event_stream;
 pub mod handle;
 mod history;
 mod home_driver;
@@ -145,14 +146,14 @@ impl Shard {
     /// # Errors
     /// The system has no more room for it; nothing is left of it then.
     fn enter(&mut self, upgraded: Upgraded) -> io::Result<()> {
-        let Upgraded { stream, token, rest, seat } = upgraded;
+        let Upgraded { stream, token, events, verdict, rest, seat } = upgraded;
         // From the runtime's own set to ours.
         let stream = TcpStream::from_std(stream.into_std()?);
         let (limits, since_ms) = (Arc::clone(&self.session_limits), self.shared.clock.now_ms());
         let inbound = Inbound::with_rest(rest, &mut self.buffers.contexts);
         let who = self.connections.insert(|who, deadlines| {
             let session = Session::new(Link::new(SessionId::fresh(), who), limits);
-            Connection::new(stream, session, inbound, deadlines, since_ms, seat)
+            Connection::new(stream, session, inbound, deadlines, since_ms, seat).reading(events)
         });
         if let Some(connection) = self.connections.get(who)
             && let Err(error) = self.sockets.enter(&mut connection.stream, who)
@@ -161,7 +162,10 @@ impl Shard {
             return Err(error);
         }
         self.connections.want(who.slot);
-        self.authenticate(who, token.unwrap_or_default());
+        match verdict {
+            Some((verdict, epoch)) => self.identified_by_ticket(who, verdict, epoch),
+            None => self.authenticate(who, token.unwrap_or_default()),
+        }
         // It was let in before the gate closed, and comes after everybody was listed: nobody else tells it.
         if self.draining.is_some() {
             self.admitted_while_draining(who);

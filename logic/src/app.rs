@@ -45,6 +45,7 @@ use crate::publish::Publisher;
 use crate::read::Reader;
 use crate::rpc::{Core, Rpc, may_call};
 use crate::sweep::Sweeper;
+use crate::tickets::Tickets;
 
 /// Opens the store; called again, with a pause, until it succeeds.
 pub type OpenStore = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> + Send + Sync>;
@@ -207,6 +208,7 @@ impl Running {
             auth: Auth::new(self.config.token_secret.reveal(), anonymous)
                 .accepting(&self.config.token_secrets_accepted)
                 .requiring(&self.config.token_claims),
+            tickets: Tickets::new(Arc::clone(&self.deps.presence)),
             probe: self.probe.clone(),
             clock: self.deps.clock.clone(),
         }
@@ -262,7 +264,7 @@ impl Running {
         );
         dependencies.add_part(
             "redis",
-            "who is present is not known, and every gateway gets every message",
+            "who is present is not known, every gateway gets every message, and no ticket is issued or taken",
             presence,
             |presence| async move { presence.probe().await },
         );

@@ -18,6 +18,11 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Most grants in a token: both lists together.
 pub const GRANTS_MAX: usize = 1_000;
 
+/// How long a ticket may be taken: what a page needs to open its stream, with a slow network.
+pub const TICKET_FOR: Duration = Duration::from_secs(60);
+/// The longest ticket that is looked at: its 64 digits.
+pub const TICKET_BYTES_MAX: usize = 64;
+
 /// An item counts at least this much in a commit group, so that one bound in bytes also bounds the items:
 /// 256 items × 4 KiB = 1 MiB.
 pub const ITEM_COST_MIN: usize = BATCH_BYTES_MAX / BATCH_ITEMS_MAX;

@@ -24,3 +24,4 @@ mod rpc;
 mod server_probes;
 pub mod stages;
 mod sweep;
+mod tickets;

@@ -9,10 +9,10 @@ use sluice_proto::grpc::authenticate_result::Result as Verdict;
 use sluice_proto::grpc::logic_server::{Logic, LogicServer};
 use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
-    AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, PresenceReply,
-    PresenceRequest, PublishReply, PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest,
-    StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest, TellLeavesReply,
-    TellLeavesRequest,
+    AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, IssueTicketReply,
+    IssueTicketRequest, PresenceReply, PresenceRequest, PublishReply, PublishRequest, ReadReply, ReadRequest,
+    ReapReply, ReapRequest, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply,
+    SweepRequest, TakeTicketRequest, TellLeavesReply, TellLeavesRequest,
 };
 use sluice_proto::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, TOKENS_PER_CALL_MAX};
 use sluice_service::clock::Clock;
@@ -21,8 +21,8 @@ use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::auth::{Auth, Identity};
-use crate::defaults::CALL_WITHIN;
+use crate::auth::{Auth, AuthError, Identity};
+use crate::defaults::{CALL_WITHIN, TICKET_FOR};
 use crate::due::Firing;
 use crate::error::CallError;
 use crate::presence::PresenceService;
@@ -30,6 +30,7 @@ use crate::probe::Probe;
 use crate::publish::Publisher;
 use crate::read::Reader;
 use crate::sweep::Sweeper;
+use crate::tickets::Tickets;
 
 /// What answers calls once the store was reached.
 pub struct Core {
@@ -51,6 +52,8 @@ pub struct Rpc {
     pub core: Arc<OnceLock<Core>>,
     /// Answers `Authenticate`.
     pub auth: Auth,
+    /// Answers `IssueTicket` and `TakeTicket`.
+    pub tickets: Tickets,
     /// Says why there is no core yet.
     pub probe: Probe,
     /// Judges tokens.
@@ -139,6 +142,38 @@ impl Logic for Rpc {
             return Err(CallError::Invalid(text).into());
         }
         Ok(Response::new(judge_all(&self.auth, &tokens, self.clock.now_ms())))
+    }
+
+    async fn issue_ticket(
+        &self,
+        request: Request<IssueTicketRequest>,
+    ) -> Result<Response<IssueTicketReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        let token = request.into_inner().token;
+        answer(deadline, async {
+            // A new anonymous user needs no ticket: its stream opens without.
+            if token.is_empty() {
+                return Err(AuthError::Missing.into());
+            }
+            self.auth.authenticate(&token, self.clock.now_ms())?;
+            let ticket = self.tickets.issue(&token).await.map_err(CallError::TicketsAway)?;
+            Ok(IssueTicketReply { ticket, expires_in_s: u32::try_from(TICKET_FOR.as_secs()).unwrap_or(0) })
+        })
+        .await
+    }
+
+    async fn take_ticket(
+        &self,
+        request: Request<TakeTicketRequest>,
+    ) -> Result<Response<AuthenticateReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        answer(deadline, async {
+            let taken = self.tickets.take(&request.into_inner().ticket).await;
+            let token = taken.map_err(CallError::TicketsAway)?.ok_or(CallError::NoTicket)?;
+            // Judged now, not when it was issued: it may have expired since.
+            Ok(identity(self.auth.authenticate(&token, self.clock.now_ms())?))
+        })
+        .await
     }
 
     async fn sweep(&self, request: Request<SweepRequest>) -> Result<Response<SweepReply>, Status> {

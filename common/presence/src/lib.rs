@@ -221,6 +221,13 @@ pub trait Presence: Send + Sync + 'static {
     /// it sent before may arrive late. Instance ids are never used again.
     async fn goodbye(&self, instance: &InstanceId) -> Result<()>;
 
+    /// Keeps what a ticket stands for, for so long: in the place of what had this name.
+    async fn keep_ticket(&self, name: &str, record: &[u8], keep: Duration) -> Result<()>;
+
+    /// Takes what a ticket stands for: one caller gets it. `None`: it was taken, its time is over, or it never was. An
+    /// outcome that is lost on its way has taken it all the same.
+    async fn take_ticket(&self, name: &str) -> Result<Option<Vec<u8>>>;
+
     /// Ends the connection at once. Harmless when repeated.
     async fn close(&self);
 }

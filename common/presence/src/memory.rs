@@ -149,6 +149,14 @@ impl Presence for MemoryPresence {
         self.call(|tables| tables.goodbye(instance))
     }
 
+    async fn keep_ticket(&self, name: &str, record: &[u8], keep: Duration) -> Result<()> {
+        self.call(|tables| tables.tickets.keep(name, record, tables.now_ms, millis(keep)))
+    }
+
+    async fn take_ticket(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.call(|tables| tables.tickets.take(name, tables.now_ms))
+    }
+
     async fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }

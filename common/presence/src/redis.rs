@@ -11,6 +11,7 @@
 //! | `<prefix>:instance:{id}` | hash of everything the instance has in the others → generation that named it last |
 //! | `<prefix>:instances` | set of instances with such a hash |
 //! | `<prefix>:gone:{id}` | for a minute: the instance has said goodbye, writes of it that come late are dropped |
+//! | `<prefix>:ticket:{hash}` | what a ticket stands for, unreadable without it, until it is taken or its minute is over |
 //! | `<prefix>:run`, `<prefix>:quiet` | the number that the server gave itself at its start; for a while after a new one nobody is told of joins |
 //! | `<prefix>:marker` | random number; lost with the data. An older copy of the data brings it back, so the number that the server gave itself at its start counts as well |
 //!
@@ -108,6 +109,10 @@ impl RedisPresence {
         let link = RedisLink::new(config.redis, config.response_timeout)?;
         let scripts = Scripts::new(&config.prefix, config.leave_grace, config.quiet);
         Ok(Self { link, scripts, prefix: config.prefix })
+    }
+
+    fn ticket(&self, name: &str) -> String {
+        format!("{}:ticket:{name}", self.prefix)
     }
 
     async fn write(
@@ -353,6 +358,25 @@ impl Presence for RedisPresence {
         let all = self.link.run(async |mut redis| call.invoke::<bool>(&mut redis).await).await?;
         // a large crowd was cut off: in steps, so that Redis serves others in between
         if all { Ok(()) } else { self.reap(instance).await.map(drop) }
+    }
+
+    async fn keep_ticket(&self, name: &str, record: &[u8], keep: Duration) -> Result<()> {
+        let mut set = ::redis::cmd("SET");
+        set.arg(self.ticket(name))
+            .arg(record)
+            .arg("PX")
+            .arg(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX));
+        self.link.run(async |mut redis| set.exec_async(&mut redis).await).await
+    }
+
+    async fn take_ticket(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let key = self.ticket(name);
+        let mut take = ::redis::pipe();
+        // In one step: of two who come with it at once only one may find it.
+        take.atomic().get(&key).del(&key).ignore();
+        let (record,): (Option<Vec<u8>>,) =
+            self.link.run(async |mut redis| take.query_async(&mut redis).await).await?;
+        Ok(record)
     }
 
     async fn close(&self) {

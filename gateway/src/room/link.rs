@@ -2,10 +2,13 @@
 //! reference. Of these only *runs* (and hints) may be dropped; hand-overs and needs are levels: the last
 //! value counts and is sent as soon as there is space.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sluice_proto::ids::{Epoch, Seq};
+
+use crate::session::event;
+use crate::session::outbound::payload;
 
 /// Milliseconds of the gateway's monotonic clock.
 pub type Ms = u64;
@@ -13,13 +16,36 @@ pub type Ms = u64;
 /// A shard of this gateway, counted from 0.
 pub type ShardId = usize;
 
-/// A message encoded once for the wire: the WebSocket frame header and its JSON. Cloning shares the bytes.
+/// A message encoded once for each transport that somebody reads it by. Cloning shares the bytes.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// Position in the room.
     pub seq: Seq,
-    /// Ready for the socket.
+    /// Ready for a WebSocket: the frame header and its JSON.
     pub bytes: Bytes,
+    /// As an event, once somebody has read it so.
+    event: OnceLock<Bytes>,
+}
+
+impl Frame {
+    /// A message that is encoded for WebSockets.
+    #[must_use]
+    pub const fn new(seq: Seq, bytes: Bytes) -> Self {
+        Self { seq, bytes, event: OnceLock::new() }
+    }
+
+    /// As an event for readers of `epoch`, the history that it belongs to.
+    #[must_use]
+    pub fn event(&self, epoch: Epoch) -> Bytes {
+        if let Some(event) = self.event.get() {
+            return event.clone();
+        }
+        let event = event::message(epoch, self.seq, payload(&self.bytes));
+        // Not `get_or_init`: another shard would wait while this one encodes, and if this one is not running, for long.
+        // Two that meet encode it twice.
+        drop(self.event.set(event.clone()));
+        event
+    }
 }
 
 /// Contiguous messages of one room, never empty.

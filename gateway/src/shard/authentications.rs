@@ -204,6 +204,12 @@ impl Shard {
         let result = result.and_then(|identity| self.take_user_seat(who, identity));
         let result =
             result.map(|identity| Identity { grants: self.grants.share(identity.grants), ..identity });
+        let (result, asked) = if self.waits_for_head(who) {
+            let Some((identity, asked)) = self.open_stream(who, result) else { return };
+            (Ok(identity), asked)
+        } else {
+            (result, Vec::new())
+        };
         let facts = self.shared.welcome_facts(epoch.unwrap_or(NO_EPOCH));
         let expires_ms = result.as_ref().ok().and_then(|identity| identity.expires_at_ms);
         let known = result.is_ok();
@@ -231,11 +237,24 @@ impl Shard {
         } else {
             connection.deadlines.connect_by = now.saturating_add(ticks(CONNECT_WITHIN));
         }
+        self.subscribe_stream(who, asked);
         // It waited for this.
         if let Some(connection) = self.connections.get(who) {
             connection.paused = true;
         }
         self.settle(who);
+    }
+
+    /// A ticket has said who a connection is, that nobody else was asked about.
+    pub(super) fn identified_by_ticket(
+        &mut self,
+        who: Address,
+        verdict: Authenticated,
+        epoch: Option<Epoch>,
+    ) {
+        // Not empty: whoever has no ticket any more is no anonymous user.
+        let question = Question { who, token: "ticket".to_owned(), by: Instant::now() };
+        self.authenticated(&question, verdict, epoch);
     }
 
     fn take_user_seat(&mut self, who: Address, identity: Identity) -> Result<Identity, NotIdentified> {
@@ -281,7 +300,7 @@ async fn ask(cell: &ShardCell, shared: &Arc<Shared>, questions: Vec<Question>) {
 }
 
 /// The store's epoch: the first call of a gateway's life may have to ask for it.
-async fn epoch(shared: &Arc<Shared>) -> Option<Epoch> {
+pub(super) async fn epoch(shared: &Arc<Shared>) -> Option<Epoch> {
     if shared.calls.epoch().get().is_none() {
         shared.calls.answers(CALL_WITHIN).await;
     }

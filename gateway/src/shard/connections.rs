@@ -11,13 +11,16 @@ use std::task::Waker;
 use bytes::Bytes;
 use mio::net::TcpStream;
 use slab::Slab;
+use sluice_proto::wire::Bye;
 use tokio::sync::Notify;
 
 use super::connection::{Connection, ConnectionPhase, Deadlines};
+use super::event_stream::EventStream;
 use super::wheel::{Wheel, WheelEntry};
 use crate::address::{Address, ShardIx};
+use crate::session::event::{self, Note};
 use crate::session::machine::{Session, Sink};
-use crate::session::outbound::{Flushed, Outbound, Spare, text_frame};
+use crate::session::outbound::{Flushed, Outbound, Spare, close_frame, ping_frame, text_frame};
 use crate::tick::{NEVER, Tick};
 
 /// The connections of a shard, with their deadlines.
@@ -47,6 +50,10 @@ pub struct Connections {
     /// Messages appended, and bytes written, since last asked.
     delivered: u64,
     written: u64,
+    /// Of those messages the ones for readers of events.
+    events: u64,
+    /// Connections that read events.
+    event_streams: usize,
 }
 
 /// What every connection of a shard is granted.
@@ -93,6 +100,8 @@ impl Connections {
             queued: 0,
             delivered: 0,
             written: 0,
+            events: 0,
+            event_streams: 0,
         }
     }
 
@@ -106,7 +115,9 @@ impl Connections {
         let entry = self.by_slot.vacant_entry();
         let slot = u32::try_from(entry.key()).unwrap_or(u32::MAX);
         let who = Address { shard: self.me, slot, generation: self.generation };
-        entry.insert(Box::new(make(who, Deadlines::new(now, first_ping))));
+        let connection = make(who, Deadlines::new(now, first_ping));
+        self.event_streams += usize::from(connection.events.is_some());
+        entry.insert(Box::new(connection));
         who
     }
 
@@ -221,9 +232,23 @@ impl Connections {
         self.looked_at
     }
 
-    /// Messages appended and bytes written since last asked.
-    pub fn take_sums(&mut self) -> (u64, u64) {
-        (std::mem::take(&mut self.delivered), std::mem::take(&mut self.written))
+    /// Messages appended, those of them for readers of events, and bytes written since last asked.
+    pub fn take_sums(&mut self) -> (u64, u64, u64) {
+        let sums = (self.delivered, self.events, self.written);
+        (self.delivered, self.events, self.written) = (0, 0, 0);
+        sums
+    }
+
+    /// Connections that read events.
+    #[must_use]
+    pub const fn event_streams(&self) -> usize {
+        self.event_streams
+    }
+
+    /// So many messages were appended for a reader of events.
+    pub fn delivered_events(&mut self, messages: usize) {
+        self.delivered(messages);
+        self.events += messages as u64;
     }
 
     /// So many messages were appended for subscribers.
@@ -274,7 +299,29 @@ impl Connections {
 
     /// Appends one text frame.
     pub fn text(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        self.with_session(slot, |_, frames| frames.frame(write));
+        self.noted(slot, Note::default(), write);
+    }
+
+    /// Appends one text frame; who reads it as an event has this beside it.
+    pub fn noted(&mut self, slot: u32, note: Note, write: impl FnOnce(&mut Vec<u8>)) {
+        self.with_session(slot, |_, frames| {
+            frames.note = note;
+            frames.frame(write);
+        });
+    }
+
+    /// Appends a sign of life; `true`: it is answered.
+    pub fn ping(&mut self, slot: u32) -> bool {
+        let is_stream = self.at(slot).is_some_and(|connection| connection.events.is_some());
+        self.append(slot, if is_stream { Bytes::from_static(event::HEARTBEAT) } else { ping_frame() });
+        !is_stream
+    }
+
+    /// Appends what ends the connection's transport: nothing may follow it.
+    pub fn end(&mut self, slot: u32, bye: &Bye) {
+        let is_stream = self.at(slot).is_some_and(|connection| connection.events.is_some());
+        let end = if is_stream { Bytes::from_static(event::END) } else { close_frame(bye.code, &bye.reason) };
+        self.append(slot, end);
     }
 
     /// Lends a session and the place for its replies.
@@ -290,6 +337,8 @@ impl Connections {
             outbound: &mut connection.outbound,
             spare: &mut self.spare,
             encode: &mut self.encode,
+            events: connection.events.as_deref_mut(),
+            note: Note::default(),
             written: false,
         };
         let result = f(&mut connection.session, &mut frames);
@@ -418,6 +467,7 @@ impl Connections {
     /// Drops a connection and everything that waits for it.
     pub fn remove(&mut self, slot: u32) {
         if let Some(mut connection) = self.by_slot.try_remove(slot as usize) {
+            self.event_streams -= usize::from(connection.events.is_some());
             let before = connection.outbound.bytes();
             connection.outbound.clear(&mut self.spare);
             self.queued = recounted(self.queued, before, &connection.outbound);
@@ -473,6 +523,8 @@ pub struct FrameSink<'a> {
     outbound: &'a mut Outbound,
     spare: &'a mut Spare,
     encode: &'a mut Vec<u8>,
+    events: Option<&'a mut EventStream>,
+    note: Note,
     written: bool,
 }
 
@@ -481,13 +533,28 @@ const HEADER_BYTES_MAX: usize = 10;
 
 impl Sink for FrameSink<'_> {
     fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        // Before the head of its answer no frame can stand: whoever is not let in is told by that.
+        if self.events.as_ref().is_some_and(|events| !events.is_answered()) {
+            return;
+        }
         self.encode.clear();
         write(self.encode);
-        let mut frame = Vec::with_capacity(HEADER_BYTES_MAX + self.encode.len());
-        text_frame(self.encode, &mut frame);
+        let frame = match &mut self.events {
+            None => {
+                let mut frame = Vec::with_capacity(HEADER_BYTES_MAX + self.encode.len());
+                text_frame(self.encode, &mut frame);
+                frame.into()
+            }
+            Some(events) => {
+                // Of several rooms one position says nothing: all of them are told before the next write.
+                let several = self.note.id.is_some() && events.reads_several();
+                let id = self.note.id.filter(|_| !several);
+                event::event(self.encode, Note { id, ..self.note })
+            }
+        };
         // One large answer must not keep its memory for as long as the shard lives.
         self.encode.shrink_to(64 * 1024);
-        self.outbound.push(frame.into(), self.spare);
+        self.outbound.push(frame, self.spare);
         self.written = true;
     }
 }

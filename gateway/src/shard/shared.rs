@@ -14,6 +14,7 @@ use sluice_proto::limits::{
 };
 use sluice_proto::wire::WireLimits;
 use sluice_service::clock::Clock;
+use tokio::sync::Semaphore;
 
 use crate::calls::Calls;
 use crate::config::Config;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub refusals: Arc<Refusals>,
     /// Who pushes.
     pub pushers: Pushers,
+    /// Turns of questions about tickets.
+    pub ticket_calls: Semaphore,
 }
 
 /// The admission, as all shards and the listener see it.

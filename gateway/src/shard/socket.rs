@@ -23,7 +23,7 @@ use super::wheel::WheelEntry;
 use crate::address::Address;
 use crate::defaults::{CLOSE_WITHIN, FRAMES_PER_READ, LINGER_WITHIN, QUEUE_LOW_BYTES};
 use crate::ending::Ending;
-use crate::session::outbound::{close_frame, ping_frame};
+use crate::session::event::Note;
 use crate::slow_client;
 use crate::tick::{NEVER, tick_of, ticks};
 
@@ -89,6 +89,11 @@ impl Shard {
         if connection.discard_input || connection.phase == ConnectionPhase::Lingering {
             // What was held back of it goes too: it would be looked at for ever, and the socket never.
             connection.inbound = Inbound::default();
+            let reads_events = connection.events.is_some() && connection.phase == ConnectionPhase::Serving;
+            if reads_events {
+                // Nothing is expected of it, and to throw bytes away costs the reading.
+                self.charge_other_frame(who);
+            }
             return;
         }
         let mut replies = self.buffers.take_replies();
@@ -207,14 +212,21 @@ impl Shard {
             return self.drop_connection(who);
         }
         self.shared.metrics.ended(ending.label());
+        // While its rooms still say where it stands.
+        self.append_id(who.slot);
         self.detach(who, false);
         self.append_bye(who, bye);
     }
 
     /// Its last two frames. Whoever calls this sees to it that the connection leaves its rooms in the same turn.
     pub(super) fn append_bye(&mut self, who: Address, bye: &Bye) {
-        self.connections.text(who.slot, |out| codec::bye(out, bye));
-        self.connections.append(who.slot, close_frame(bye.code, &bye.reason));
+        if self.waits_for_head(who) {
+            return self.refuse_unanswered(who, bye);
+        }
+        self.append_id(who.slot);
+        let note = Note { id: None, retry_ms: bye.reconnect_ms };
+        self.connections.noted(who.slot, note, |out| codec::bye(out, bye));
+        self.connections.end(who.slot, bye);
         if let Some(connection) = self.connections.get(who) {
             connection.closed = true;
             connection.phase = ConnectionPhase::Closing;
@@ -243,6 +255,7 @@ impl Shard {
 
     /// Writes to a connection and does what follows from its queue being shorter.
     pub(super) fn write(&mut self, slot: u32) {
+        self.append_id(slot);
         let written = self.connections.write(slot);
         let over_budget = self.unanswered.over_budget();
         let Some(connection) = self.connections.at(slot) else { return };
@@ -388,10 +401,13 @@ impl Shard {
         }
         if deadlines.ping_at <= now {
             deadlines.ping_at = now.saturating_add(ping_every);
-            if !paused {
-                deadlines.pong_by =
-                    deadlines.pong_by.min(slow_client::pong_due(now, ping_within, deadlines.unheard));
-                self.connections.append(who.slot, ping_frame());
+            let pong_by = slow_client::pong_due(now, ping_within, deadlines.unheard);
+            if !paused
+                && self.connections.ping(who.slot)
+                && let Some(connection) = self.connections.get(who)
+            {
+                let deadlines = &mut connection.deadlines;
+                deadlines.pong_by = deadlines.pong_by.min(pong_by);
             }
         }
     }
@@ -404,6 +420,10 @@ impl Shard {
         if connection.phase != ConnectionPhase::Serving {
             self.drop_connection(who);
             return;
+        }
+        // What is given up was not told: the id that it has is where it stands.
+        if let Some(events) = &mut connection.events {
+            events.forget_id();
         }
         // First out of its rooms: a run after the queue was given up would stand behind a gap.
         self.detach(who, false);

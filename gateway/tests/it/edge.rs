@@ -7,6 +7,8 @@ mod admission;
 mod agent_check;
 mod authenticate;
 mod bounds;
+mod event_reader;
+mod events;
 mod fair;
 mod forged;
 mod frozen;
@@ -19,6 +21,7 @@ mod presence;
 mod process;
 mod rig;
 mod standby;
+mod tickets;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -26,3 +26,4 @@ mod standby;
 mod stop;
 #[cfg(feature = "servers")]
 mod stores;
+mod tickets;

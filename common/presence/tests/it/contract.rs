@@ -35,6 +35,7 @@ macro_rules! against_the_contract {
             a_reaped_instance_leaves_nothing_and_takes_nothing_of_others
             who_says_goodbye_leaves_nothing_and_does_not_come_back
             queries_are_bounded
+            a_ticket_is_taken_once_and_not_for_ever
             the_marker_tells_of_a_wipe
             while_it_is_down_every_call_fails_and_the_first_after_works
             a_close_is_final_and_concerns_nobody_else
@@ -337,6 +338,26 @@ pub async fn the_marker_tells_of_a_wipe<B: Bed>() {
     assert_eq!(instances(&*two).await, []);
 }
 
+pub async fn a_ticket_is_taken_once_and_not_for_ever<B: Bed>() {
+    let mut bed = B::start().await;
+    let (one, two) = (bed.connect(), bed.connect());
+    let (minute, record) = (Duration::from_secs(60), [0, 255, b'\n', 7]);
+    one.keep_ticket("a", &record, minute).await.unwrap();
+    let (first, second) = tokio::join!(one.take_ticket("a"), two.take_ticket("a"));
+    let taken: Vec<_> = [first.unwrap(), second.unwrap()].into_iter().flatten().collect();
+    assert_eq!(taken, [record.to_vec()], "one of two who come at once");
+    assert_eq!(one.take_ticket("a").await, Ok(None));
+    assert_eq!(one.take_ticket("never").await, Ok(None));
+    one.keep_ticket("short", &record, Duration::from_millis(50)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(two.take_ticket("short").await, Ok(None), "its time is over");
+    one.keep_ticket("lost", &record, minute).await.unwrap();
+    bed.down().await;
+    bed.up_and_empty().await;
+    eventually("it answers", LONG, async || two.marker().await.is_ok()).await;
+    assert_eq!(two.take_ticket("lost").await, Ok(None), "lost with the rest");
+}
+
 /// One call of each kind.
 async fn outcomes(presence: &dyn Presence) -> Vec<Result<(), PresenceError>> {
     let (a, x) = (instance("a"), [room("x")]);
@@ -352,6 +373,8 @@ async fn outcomes(presence: &dyn Presence) -> Vec<Result<(), PresenceError>> {
         presence.user(&user("ann")).await.map(drop),
         presence.instances().await.map(drop),
         presence.reap(&a).await.map(drop),
+        presence.keep_ticket("a", b"record", LONG).await,
+        presence.take_ticket("a").await.map(drop),
     ]
 }
 

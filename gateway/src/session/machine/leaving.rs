@@ -21,6 +21,11 @@ impl Session {
         }
     }
 
+    /// Leaves without `bye`, as it is answered in another way.
+    pub fn leave(&mut self) {
+        self.phase = SessionPhase::Left;
+    }
+
     /// Whether `bye` was said.
     pub fn has_left(&self) -> bool {
         self.phase == SessionPhase::Left
