@@ -208,7 +208,10 @@ mod tests {
         read(&head, Cors::default(), None).map_err(|refusal| refusal.why)
     }
 
-    fn asked(target: &str, id: &str) -> Result<Vec<(String, Option<Seq>, Option<u64>)>, String> {
+    /// A room, and the position and epoch it goes on from.
+    type Asked = (String, Option<Seq>, Option<u64>);
+
+    fn asked(target: &str, id: &str) -> Result<Vec<Asked>, String> {
         let lines = if id.is_empty() { String::new() } else { format!("Last-Event-ID: {id}\r\n") };
         let (request, _) = request(target, &lines)?;
         let of = |asked: RoomAsked| (asked.room.to_string(), asked.after, asked.epoch.map(|epoch| epoch.0));

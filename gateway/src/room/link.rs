@@ -107,3 +107,21 @@ pub struct Page {
     /// Contiguous messages from `max(after + 1, oldest)`, possibly fewer than asked for.
     pub frames: Arc<[Frame]>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::outbound::text_frame;
+
+    #[test]
+    fn a_message_is_encoded_once_for_all_who_read_it_as_an_event() {
+        let mut bytes = Vec::new();
+        text_frame(br#"{"msg":"news","seq":5}"#, &mut bytes);
+        let frame = Frame::new(5, bytes.into());
+        let first = frame.event(Epoch(7));
+        assert!(first.ends_with(b"data: {\"msg\":\"news\",\"seq\":5}\n\n\r\n"), "{first:?}");
+        for again in [frame.event(Epoch(7)), frame.clone().event(Epoch(7))] {
+            assert_eq!((again.as_ptr(), again.len()), (first.as_ptr(), first.len()), "the same bytes");
+        }
+    }
+}

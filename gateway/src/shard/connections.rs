@@ -3,6 +3,8 @@
 //! Whatever happens in one turn of the loop is appended to queues; at the end of the turn each connection
 //! that got something is written to once. No allocation, wake-up or channel per message and connection.
 
+mod transport;
+
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::rc::Rc;
@@ -11,16 +13,15 @@ use std::task::Waker;
 use bytes::Bytes;
 use mio::net::TcpStream;
 use slab::Slab;
-use sluice_proto::wire::Bye;
 use tokio::sync::Notify;
 
+pub use self::transport::FrameSink;
 use super::connection::{Connection, ConnectionPhase, Deadlines};
-use super::event_stream::EventStream;
 use super::wheel::{Wheel, WheelEntry};
 use crate::address::{Address, ShardIx};
-use crate::session::event::{self, Note};
+use crate::session::event::Note;
 use crate::session::machine::{Session, Sink};
-use crate::session::outbound::{Flushed, Outbound, Spare, close_frame, ping_frame, text_frame};
+use crate::session::outbound::{Flushed, Outbound, Spare};
 use crate::tick::{NEVER, Tick};
 
 /// The connections of a shard, with their deadlines.
@@ -239,18 +240,6 @@ impl Connections {
         sums
     }
 
-    /// Connections that read events.
-    #[must_use]
-    pub const fn event_streams(&self) -> usize {
-        self.event_streams
-    }
-
-    /// So many messages were appended for a reader of events.
-    pub fn delivered_events(&mut self, messages: usize) {
-        self.delivered(messages);
-        self.events += messages as u64;
-    }
-
     /// So many messages were appended for subscribers.
     pub fn delivered(&mut self, messages: usize) {
         self.delivered += messages as u64;
@@ -308,20 +297,6 @@ impl Connections {
             frames.note = note;
             frames.frame(write);
         });
-    }
-
-    /// Appends a sign of life; `true`: it is answered.
-    pub fn ping(&mut self, slot: u32) -> bool {
-        let is_stream = self.at(slot).is_some_and(|connection| connection.events.is_some());
-        self.append(slot, if is_stream { Bytes::from_static(event::HEARTBEAT) } else { ping_frame() });
-        !is_stream
-    }
-
-    /// Appends what ends the connection's transport: nothing may follow it.
-    pub fn end(&mut self, slot: u32, bye: &Bye) {
-        let is_stream = self.at(slot).is_some_and(|connection| connection.events.is_some());
-        let end = if is_stream { Bytes::from_static(event::END) } else { close_frame(bye.code, &bye.reason) };
-        self.append(slot, end);
     }
 
     /// Lends a session and the place for its replies.
@@ -514,48 +489,6 @@ fn mark(connection: &mut Connection, slot: u32, dirty: &mut VecDeque<u32>, write
         && let Some(writer) = writer
     {
         writer.wake_by_ref();
-    }
-}
-
-/// Text frames of one session on their way into its queue.
-#[derive(Debug)]
-pub struct FrameSink<'a> {
-    outbound: &'a mut Outbound,
-    spare: &'a mut Spare,
-    encode: &'a mut Vec<u8>,
-    events: Option<&'a mut EventStream>,
-    note: Note,
-    written: bool,
-}
-
-/// Longest header of a server's frame.
-const HEADER_BYTES_MAX: usize = 10;
-
-impl Sink for FrameSink<'_> {
-    fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        // Before the head of its answer no frame can stand: whoever is not let in is told by that.
-        if self.events.as_ref().is_some_and(|events| !events.is_answered()) {
-            return;
-        }
-        self.encode.clear();
-        write(self.encode);
-        let frame = match &mut self.events {
-            None => {
-                let mut frame = Vec::with_capacity(HEADER_BYTES_MAX + self.encode.len());
-                text_frame(self.encode, &mut frame);
-                frame.into()
-            }
-            Some(events) => {
-                // Of several rooms one position says nothing: all of them are told before the next write.
-                let several = self.note.id.is_some() && events.reads_several();
-                let id = self.note.id.filter(|_| !several);
-                event::event(self.encode, Note { id, ..self.note })
-            }
-        };
-        // One large answer must not keep its memory for as long as the shard lives.
-        self.encode.shrink_to(64 * 1024);
-        self.outbound.push(frame, self.spare);
-        self.written = true;
     }
 }
 

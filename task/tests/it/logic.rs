@@ -119,4 +119,6 @@ not_asked! {
     presence: PresenceRequest => PresenceReply,
     authenticate: AuthenticateRequest => AuthenticateReply,
     authenticate_many: AuthenticateManyRequest => AuthenticateManyReply,
+    issue_ticket: IssueTicketRequest => IssueTicketReply,
+    take_ticket: TakeTicketRequest => AuthenticateReply,
 }

@@ -15,6 +15,8 @@ pub struct Event {
     /// Empty: a message.
     pub name: String,
     pub data: Value,
+    /// As told by then.
+    pub retry_ms: Option<u64>,
 }
 
 /// A connection whose answer has begun.
@@ -30,9 +32,10 @@ pub struct Reader {
     /// Of the event under way.
     name: String,
     data: Vec<String>,
-    /// The last id, as it is sent back.
+    new_id: String,
+    /// The last id, as it is sent back: that of an event which is cut does not count.
     pub id: String,
-    pub retry_ms: Option<u64>,
+    retry_ms: Option<u64>,
     pub comments: usize,
 }
 
@@ -71,6 +74,7 @@ impl Reader {
             dispatched: VecDeque::new(),
             name: String::new(),
             data: Vec::new(),
+            new_id: String::new(),
             id: String::new(),
             retry_ms: None,
             comments: 0,
@@ -92,7 +96,7 @@ impl Reader {
         let welcome = reader.hear().await;
         assert_eq!(welcome.name, "welcome");
         assert!(welcome.data["welcome"]["user"].is_string(), "{welcome:?}");
-        assert!(reader.retry_ms.is_some(), "a crowd is spread");
+        assert!(welcome.retry_ms.is_some(), "a crowd is spread");
         reader
     }
 
@@ -192,10 +196,11 @@ impl Reader {
         assert!(!line.contains('\r'), "{line:?}");
         if line.is_empty() {
             let (name, data) = (std::mem::take(&mut self.name), std::mem::take(&mut self.data));
+            self.id.clone_from(&self.new_id);
             // Without data nothing is dispatched; what was said of the id counts.
             if !data.is_empty() {
                 let data = serde_json::from_str(&data.join("\n")).expect("JSON");
-                self.dispatched.push_back(Event { name, data });
+                self.dispatched.push_back(Event { name, data, retry_ms: self.retry_ms });
             }
             return;
         }
@@ -203,7 +208,7 @@ impl Reader {
         let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
         match field {
             "" => self.comments += 1,
-            "id" => self.id = value,
+            "id" => self.new_id = value,
             "event" => self.name = value,
             "data" => self.data.push(value),
             "retry" => self.retry_ms = Some(value.parse().unwrap()),
