@@ -17,6 +17,7 @@ pub struct Event {
     pub data: Value,
     /// As told by then.
     pub retry_ms: Option<u64>,
+    id: String,
 }
 
 /// A connection whose answer has begun.
@@ -32,8 +33,10 @@ pub struct Reader {
     /// Of the event under way.
     name: String,
     data: Vec<String>,
+    /// The id of the event under way, and that of the last which was whole: one that is cut does not count.
     new_id: String,
-    /// The last id, as it is sent back: that of an event which is cut does not count.
+    last_id: String,
+    /// The last id by the event that was heard last, as it is sent back.
     pub id: String,
     retry_ms: Option<u64>,
     pub comments: usize,
@@ -75,6 +78,7 @@ impl Reader {
             name: String::new(),
             data: Vec::new(),
             new_id: String::new(),
+            last_id: String::new(),
             id: String::new(),
             retry_ms: None,
             comments: 0,
@@ -111,6 +115,7 @@ impl Reader {
     pub async fn hear(&mut self) -> Event {
         loop {
             if let Some(event) = self.dispatched.pop_front() {
+                self.id.clone_from(&event.id);
                 return event;
             }
             assert!(self.more().await, "an end instead of an event");
@@ -150,6 +155,7 @@ impl Reader {
             self.take();
         }
         self.take();
+        self.id.clone_from(&self.last_id);
         assert!(self.dispatched.is_empty(), "{:?}", self.dispatched);
         assert!(self.whole && self.raw.is_empty() && self.body.is_empty(), "a body that was cut");
     }
@@ -161,6 +167,7 @@ impl Reader {
             self.raw.extend_from_slice(&chunk[..count]);
             self.take();
         }
+        self.id.clone_from(&self.last_id);
         self.dispatched.drain(..).collect()
     }
 
@@ -196,11 +203,12 @@ impl Reader {
         assert!(!line.contains('\r'), "{line:?}");
         if line.is_empty() {
             let (name, data) = (std::mem::take(&mut self.name), std::mem::take(&mut self.data));
-            self.id.clone_from(&self.new_id);
+            self.last_id.clone_from(&self.new_id);
             // Without data nothing is dispatched; what was said of the id counts.
             if !data.is_empty() {
                 let data = serde_json::from_str(&data.join("\n")).expect("JSON");
-                self.dispatched.push_back(Event { name, data, retry_ms: self.retry_ms });
+                let (retry_ms, id) = (self.retry_ms, self.last_id.clone());
+                self.dispatched.push_back(Event { name, data, retry_ms, id });
             }
             return;
         }
