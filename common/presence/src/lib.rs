@@ -207,6 +207,9 @@ pub trait Presence: Send + Sync + 'static {
     /// connections at most, and keeps a page of them.
     async fn room(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<Roster>;
 
+    /// How many connections each of these rooms has, in their order. A user who has just left may count as one.
+    async fn subscribers(&self, rooms: &[RoomId]) -> Result<Vec<u64>>;
+
     /// One user's connections; `None` when there are none.
     async fn user(&self, user: &UserId) -> Result<Option<Present>>;
 

@@ -133,6 +133,10 @@ impl Presence for MemoryPresence {
         self.call(|tables| tables.room(room, after, limit))
     }
 
+    async fn subscribers(&self, rooms: &[RoomId]) -> Result<Vec<u64>> {
+        self.call(|tables| rooms.iter().map(|room| tables.subscribers(room)).collect())
+    }
+
     async fn user(&self, user: &UserId) -> Result<Option<Present>> {
         self.call(|tables| tables.user(user))
     }

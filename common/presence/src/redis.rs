@@ -316,6 +316,18 @@ impl Presence for RedisPresence {
         gathered.await
     }
 
+    async fn subscribers(&self, rooms: &[RoomId]) -> Result<Vec<u64>> {
+        // An empty pipeline is an error of the library.
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(rooms.len());
+        for room in rooms {
+            pipeline.cmd("HLEN").arg(format!("{}:presence:r:{room}", self.prefix));
+        }
+        self.link.run(async |mut redis| pipeline.query_async(&mut redis).await).await
+    }
+
     async fn user(&self, user: &UserId) -> Result<Option<Present>> {
         let key = format!("{}:presence:u:{user}", self.prefix);
         let found = self.link.run(async |mut redis| {

@@ -14,6 +14,7 @@
 //! nothing here retries a write: the caller has the keys that make a retry safe, so the caller retries.
 
 mod error;
+mod listing;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod retention;
@@ -28,6 +29,7 @@ use async_trait::async_trait;
 use sluice_proto::ids::{Epoch, RoomId};
 
 pub use error::{Class, StoreError};
+pub use listing::{RoomList, RoomQuery, RoomSummary, ScheduledList, ScheduledMessage, ScheduledQuery};
 pub use retention::{DEDUPE_MIN, InvalidRetention, Retention};
 pub use trouble::Trouble;
 pub use types::{
@@ -71,6 +73,18 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Any failure; the call can be made again.
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError>;
+
+    /// Rooms by prefix, a page of them.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError>;
+
+    /// Messages of a room that wait for their time, a page of them; what was cancelled does not wait.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, StoreError>;
 
     /// The epoch now, after a round trip that proves the connection it stands for.
     ///

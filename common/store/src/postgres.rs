@@ -11,6 +11,7 @@ mod delayed;
 mod dial;
 mod epochs;
 mod failure;
+mod listing;
 mod migrations;
 mod pool;
 mod publish;
@@ -36,7 +37,7 @@ pub use migrations::{migrate, new_epoch, new_epoch_with};
 
 use crate::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store, StoreError, Trimmed,
 };
 use dial::{Dialer, Kind};
 use pool::Pool;
@@ -122,6 +123,16 @@ impl Store for PgStore {
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {
         read::heads(&self.reads.ask_again(&self.dialer, || read::heads_statement(rooms)).await?)
+    }
+
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError> {
+        let statement = || listing::rooms_statement(query);
+        listing::rooms(&self.reads.ask_again(&self.dialer, statement).await?, query)
+    }
+
+    async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, StoreError> {
+        let statement = || listing::scheduled_statement(query);
+        listing::scheduled(&self.reads.ask_again(&self.dialer, statement).await?, query)
     }
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {

@@ -13,6 +13,7 @@ mod dial;
 mod failure;
 mod file_identity;
 mod ledger;
+mod listing;
 mod lock;
 mod migrations;
 mod pool;
@@ -34,7 +35,7 @@ pub use config::SqliteConfig;
 
 use crate::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store, StoreError, Trimmed,
 };
 use commits::Commits;
 use dial::{Dialer, Kind};
@@ -229,6 +230,14 @@ impl Store for SqliteStore {
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {
         ask!(self.pools, reads, |conn| read::heads(conn, self.pools.epoch, rooms))
+    }
+
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError> {
+        ask!(self.pools, reads, |conn| listing::rooms(conn, self.pools.epoch, query))
+    }
+
+    async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, StoreError> {
+        ask!(self.pools, reads, |conn| listing::scheduled(conn, query))
     }
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {

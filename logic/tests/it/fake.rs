@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, NewMessage, NoteId, Outcome, Pages, Range,
-    Retention, Row, StaleNote, Store, StoreError, Trimmed,
+    Retention, RoomList, RoomQuery, RoomSummary, Row, ScheduledList, ScheduledQuery, StaleNote, Store,
+    StoreError, Trimmed,
 };
 use tokio::sync::watch;
 
@@ -187,6 +188,23 @@ impl Store for Faulty {
         let memory = self.memory.lock().unwrap();
         let head = |room: &RoomId| memory.rooms.get(room.as_str()).map_or(0, |room| room.len() as Seq);
         Ok(Heads { epoch: EPOCH, heads: rooms.iter().map(head).collect() })
+    }
+
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError> {
+        let memory = self.memory.lock().unwrap();
+        let mut names: Vec<&String> =
+            memory.rooms.keys().filter(|room| room.starts_with(&query.prefix)).collect();
+        names.sort();
+        let summary = |room: &String| RoomSummary {
+            room: RoomId::parse(room).unwrap(),
+            head: memory.rooms[room].len() as Seq,
+            at_ms: None,
+        };
+        Ok(RoomList { epoch: EPOCH, rooms: names.into_iter().map(summary).collect(), more: false })
+    }
+
+    async fn scheduled(&self, _query: &ScheduledQuery) -> Result<ScheduledList, StoreError> {
+        Ok(ScheduledList { messages: Vec::new(), more: false })
     }
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sluice_proto::ids::{Epoch, RoomId};
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store, StoreError, Trimmed,
 };
 
 pub(crate) struct SharedStore(pub(crate) Arc<dyn Store>);
@@ -26,6 +26,14 @@ impl Store for SharedStore {
 
     async fn heads(&self, rooms: &[RoomId]) -> Answer<Heads> {
         self.0.heads(rooms).await
+    }
+
+    async fn rooms(&self, query: &RoomQuery) -> Answer<RoomList> {
+        self.0.rooms(query).await
+    }
+
+    async fn scheduled(&self, query: &ScheduledQuery) -> Answer<ScheduledList> {
+        self.0.scheduled(query).await
     }
 
     async fn epoch(&self) -> Answer<Epoch> {

@@ -83,6 +83,10 @@ impl Tables {
         roster
     }
 
+    pub(super) fn subscribers(&self, room: &RoomId) -> u64 {
+        self.in_room.get(room).map_or(0, HashMap::len) as u64
+    }
+
     pub(super) fn user(&self, user: &UserId) -> Option<Present> {
         let some = self.of_user.get(user).into_iter().flat_map(HashMap::values).take(CONNECTIONS_OF_USER_MAX);
         let mut present = by_user(some.map(|field| (field.user.clone(), field.since_ms))).remove(user);

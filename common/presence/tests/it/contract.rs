@@ -28,6 +28,7 @@ macro_rules! against_the_contract {
         against_the_contract! { $bed, ($($option = $value)?):
             interest_is_a_set_by_room
             connections_are_counted_by_user
+            subscribers_are_connections_by_room
             a_connection_belongs_to_who_wrote_it_last
             changes_are_applied_in_order_and_again_without_harm
             a_full_set_removes_what_it_does_not_name
@@ -148,6 +149,18 @@ pub async fn connections_are_counted_by_user<B: Bed>() {
     assert_eq!(of_user(&*one, "ann").await, Some((1, 40)), "each removes only its own");
     two.apply(&b, &ends).await.unwrap();
     assert_eq!(of_user(&*one, "ann").await, None);
+}
+
+pub async fn subscribers_are_connections_by_room<B: Bed>() {
+    let bed = B::start().await;
+    let presence = bed.connect();
+    assert_eq!(presence.subscribers(&[]).await.unwrap(), Vec::<u64>::new());
+    let changes = [joined("1", "ann", "x", 1), joined("2", "ann", "x", 1), joined("3", "bob", "y", 1)];
+    presence.apply(&instance("a"), &changes).await.unwrap();
+    let rooms = [room("y"), room("empty"), room("x")];
+    assert_eq!(presence.subscribers(&rooms).await.unwrap(), [1, 0, 2]);
+    presence.apply(&instance("a"), &[left("1", "x")]).await.unwrap();
+    assert_eq!(presence.subscribers(&rooms).await.unwrap(), [1, 0, 1]);
 }
 
 pub async fn a_connection_belongs_to_who_wrote_it_last<B: Bed>() {

@@ -3,6 +3,7 @@
 pub mod contract;
 pub mod delayed;
 pub mod errors;
+pub mod listing;
 pub mod reading;
 pub mod storm;
 pub mod upkeep;
@@ -40,6 +41,10 @@ macro_rules! contract {
             a_delay_that_comes_too_late_stores_nothing,
             one_step_fires_no_more_than_its_limit,
             d5_whatever_is_cancelled_is_not_fired_and_the_rest_once,
+        );
+        cases!($rig, listing:
+            rooms_are_listed_by_prefix_in_pages,
+            what_waits_in_a_room_is_listed_in_pages,
         );
         cases!($rig, storm: no_storm_breaks_the_table_or_an_answer);
     };

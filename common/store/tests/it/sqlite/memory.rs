@@ -9,7 +9,7 @@ use sluice_proto::ids::{Epoch, RoomId};
 use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed, hash_of,
+    RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store, StoreError, Trimmed, hash_of,
 };
 
 use super::rig::Fickle;
@@ -36,6 +36,12 @@ impl Store for Noting {
     }
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {
         self.0.heads(rooms).await
+    }
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError> {
+        self.0.rooms(query).await
+    }
+    async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, StoreError> {
+        self.0.scheduled(query).await
     }
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         self.0.epoch().await

@@ -9,7 +9,7 @@ use sluice_proto::ids::{Epoch, RoomId};
 use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store, StoreError, Trimmed,
 };
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row, SqliteConnection};
@@ -80,6 +80,12 @@ impl Store for Fickle {
     }
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {
         self.store()?.heads(rooms).await
+    }
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError> {
+        self.store()?.rooms(query).await
+    }
+    async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, StoreError> {
+        self.store()?.scheduled(query).await
     }
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         self.store()?.epoch().await
