@@ -1,9 +1,10 @@
 //! The vocabulary of Sluice: what crosses a process boundary. No I/O here.
 //!
-//! [`ids`] holds the names, [`wire`] the client protocol (see `WIRE.md`), [`json`] what a message may hold,
+//! [`ids`] holds the names, [`grants`] what they are covered by, [`wire`] the client protocol (see `WIRE.md`), [`json`] what a message may hold,
 //! [`grpc`] the messages between the services, [`limits`] the constants of the wire version: equal in every process, because two
 //! instances that judge an input differently would reorder a sender.
 
+pub mod grants;
 pub mod ids;
 pub mod json;
 pub mod limits;
