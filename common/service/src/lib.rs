@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod dependency;
 pub mod grpc;
+pub mod http;
 pub mod lines;
 pub mod listen;
 pub mod metrics;
