@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
+use sluice_access::ApiKeyEntry;
 use sluice_cluster::{Cluster, Instance, InstanceState, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_operator::Operator;
@@ -31,8 +32,9 @@ use sluice_service::tls::{Identity, Role};
 use sluice_store::{Store, StoreError};
 use tonic::service::Routes;
 
+use crate::api::{Api, Parts};
 use crate::auth::Auth;
-use crate::config::Config;
+use crate::config::{ApiSettings, Config};
 use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOCK_BOUND};
 use crate::due::Firing;
 use crate::last;
@@ -72,6 +74,23 @@ pub struct App {
     token: Option<Arc<str>>,
     grpc: Bound,
     identity: Option<Identity>,
+    api: Option<BoundApi>,
+}
+
+/// The socket of the API, and the keys that are good at first.
+struct BoundApi {
+    bound: Bound,
+    keys: Vec<ApiKeyEntry>,
+}
+
+impl BoundApi {
+    async fn new(settings: &ApiSettings) -> Result<Option<Self>, StartError> {
+        if !settings.is_on() {
+            return Ok(None);
+        }
+        let keys = settings.read_keys().map_err(|why| StartError::Contradictions(vec![why]))?;
+        Ok(Some(Self { bound: bind(&settings.listen).await?, keys }))
+    }
 }
 
 impl App {
@@ -90,7 +109,8 @@ impl App {
         let token = config.admin.token().map_err(|why| StartError::Contradictions(vec![why]))?;
         let admin = bind(config.admin.listen.as_str()).await?;
         let grpc = bind(config.grpc.listen.as_str()).await?;
-        Ok(Self { config, lifecycle, admin, token, grpc, identity })
+        let api = BoundApi::new(&config.api).await?;
+        Ok(Self { config, lifecycle, admin, token, grpc, identity, api })
     }
 
     /// Where gRPC listens.
@@ -103,6 +123,12 @@ impl App {
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address()
+    }
+
+    /// Where the HTTP API listens, if there is one.
+    #[must_use]
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api.as_ref().map(|api| api.bound.address())
     }
 
     /// What the others are told.
@@ -121,14 +147,18 @@ impl App {
     #[must_use]
     pub fn announcement(&self, instance: &InstanceId) -> Value {
         let grpc = self.registration().address;
-        json!({
+        let mut announcement = json!({
             "service": "logic",
             "instance": instance.as_str(),
             "grpc": grpc,
             "api": grpc,
             "admin": format!("http://{}", self.admin.address()),
             "pid": std::process::id(),
-        })
+        });
+        if let (Some(api), Some(announcement)) = (self.api_address(), announcement.as_object_mut()) {
+            announcement.insert("http".into(), format!("http://{api}").into());
+        }
+        announcement
     }
 
     /// Starts everything and returns when it is ready, or when a stop was asked for. Until the store was
@@ -137,7 +167,7 @@ impl App {
     /// # Errors
     /// [`StartError::Unusable`] when the store is there but cannot be used as it is configured.
     pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
-        let Self { config, lifecycle, admin, token, grpc, identity } = self;
+        let Self { config, lifecycle, admin, token, grpc, identity, api } = self;
         let registry = Registry::new("logic");
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
@@ -149,15 +179,16 @@ impl App {
         look_after(running.identity.clone(), &registry, &running.lifecycle.scope(Stage::Release));
         let cluster = Arc::clone(&running.deps.cluster);
         let operator = Operator::new(running.lifecycle.clone(), cluster, &registry);
-        let mut pages = running.pages(registry, &operator);
+        // Before anything is accepted: a stop during start-up gives everything back.
+        running.on_stop();
+        let api = api.map(|api| running.api(api));
+        let mut pages = running.pages(registry, &operator, api);
         pages.token = token;
         operator.describe(&mut pages);
         running.watch(&pages.dependencies);
         pages.serve_with(operator.routes(), admin, &running.lifecycle.scope(Stage::Gone));
         // Also one that never reaches its store is stopped from afar.
         operator.follow();
-        // Before anything is accepted: a stop during start-up gives everything back.
-        running.on_stop();
         let routes = Routes::new(health_service).add_service(running.rpc().into_server());
         running.server(routes).serve(grpc, &running.lifecycle.scope(Stage::Drain));
         // Known to the others from the start, but asked only when nobody else is there.
@@ -223,7 +254,20 @@ impl Running {
         }
     }
 
-    fn pages(&self, registry: Registry, operator: &Operator) -> AdminPages {
+    /// Answers from now on, if only that the store was not reached yet.
+    fn api(&self, api: BoundApi) -> Arc<Api> {
+        let parts = Parts {
+            core: Arc::clone(&self.core),
+            probe: self.probe.clone(),
+            clock: self.deps.clock.clone(),
+            lifecycle: self.lifecycle.clone(),
+            cluster: Arc::clone(&self.deps.cluster),
+            metrics: self.metrics.clone(),
+        };
+        Api::start(parts, &self.config, api.keys, api.bound)
+    }
+
+    fn pages(&self, registry: Registry, operator: &Operator, api: Option<Arc<Api>>) -> AdminPages {
         let mut admin = AdminPages::new("logic", self.lifecycle.clone(), registry);
         admin.warnings = self.config.warnings();
         let (me, probe, drain) = (self.deps.cluster.me(), self.probe.clone(), operator.drain().clone());
@@ -240,6 +284,7 @@ impl Running {
                 "publishes": metrics.publishes().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
                 "calls_waiting": core.get().map_or(0, |core| core.publisher.waiting()),
                 "peers": peers.to_json(),
+                "api": api.as_ref().map(|api| api.counts.to_json()),
             })
         });
         admin

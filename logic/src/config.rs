@@ -1,5 +1,7 @@
 //! What logic can be told, and the contradictions that are found before anything starts.
 
+mod api;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ use crate::defaults::{
     TOKEN_SECRET_BYTES_MIN,
 };
 use crate::stages;
+
+pub use api::ApiSettings;
 
 /// In the compose files, so that they start without a thought; everybody can read it there.
 const PUBLISHED_SECRET: &str = "sluice-default-secret-change-me";
@@ -57,6 +61,8 @@ pub struct Config {
     pub admin: Admin,
     /// For gateways and tasks.
     pub grpc: Grpc,
+    /// The HTTP API, for backends.
+    pub api: ApiSettings,
     /// Who services are to each other.
     pub tls: Tls,
     /// Where instances find each other.
@@ -137,6 +143,7 @@ impl Default for Config {
             leave_grace_s: LEAVE_GRACE_S,
             admin: Admin::at(7071),
             grpc: Grpc::at(7070),
+            api: ApiSettings::default(),
             tls: Tls::default(),
             etcd: Etcd::default(),
             logic: Seeds::default(),
@@ -203,6 +210,7 @@ impl Settings for Config {
             .flatten()
             .chain(self.grpc.warning(&self.tls))
             .chain(self.tls.warning(Role::Logic))
+            .chain(self.api.warning())
             .collect()
     }
 
@@ -257,6 +265,7 @@ impl Settings for Config {
         wrong.extend(self.grpc.check(&self.tls));
         wrong.extend(self.tls.check(Role::Logic));
         wrong.extend(self.admin.token().err());
+        wrong.extend(self.api.check());
         wrong.extend(self.etcd.check());
         wrong.extend(url::check_all("etcd.endpoints", &self.etcd.endpoints, UrlKind::Etcd));
         wrong.extend(self.shutdown.check(&stages::TIMES_MIN, 0));

@@ -97,6 +97,42 @@ pub const PRESENT_MAX: usize = 1_000;
 /// Instances one call may reap.
 pub const REAP_MAX: usize = 64;
 
+/// Calls a second that one key of the API may make, unless configured: far above what a backend needs, and below what
+/// would keep gateways from the store.
+pub const API_CALLS_PER_S: u32 = 5_000;
+/// Calls of one key under way at once; the next ones wait [`API_TURN_WITHIN`].
+pub const API_KEY_CALLS_MAX: usize = 256;
+/// Calls under way at once: each holds a body of [`FRAME_BYTES_MAX`](sluice_proto::limits::FRAME_BYTES_MAX) at
+/// most, or has a place among [`API_BULK_MAX`].
+pub const API_CALLS_MAX: usize = 1_024;
+/// Calls with many messages under way at once: 2 MiB each.
+pub const API_BULK_MAX: usize = 32;
+/// Publishes of the API in one lane at once, or their bytes by [`ITEM_COST_MIN`]: what a gateway sends waits for one commit
+/// group of them at most.
+pub const API_LANE_ITEMS_MAX: usize = BATCH_ITEMS_MAX;
+/// Pages that the API reads at once: half of the [`HISTORY_READS_MAX`], so the other half serves clients.
+pub const API_READS_MAX: usize = HISTORY_READS_MAX / 2;
+/// Exports under way at once, and of one key.
+pub const API_EXPORTS_MAX: usize = 64;
+/// Half of them, so that nobody has all.
+pub const API_KEY_EXPORTS_MAX: usize = API_EXPORTS_MAX / 2;
+/// The longest a call of the API waits for a place: half of what it may take, so that the other half is left to do it.
+pub const API_TURN_WITHIN: Duration = Duration::from_secs(CALL_WITHIN.as_secs() / 2);
+/// A body must have arrived within this.
+pub const API_BODY_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of a call with many messages.
+pub const API_BULK_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+/// Bytes of a body above its bound that are taken, and dropped, so that its sender reads why.
+pub const API_DISCARDED_BYTES_MAX: usize = 4 * API_BULK_BYTES_MAX;
+/// Messages, rooms or users in one answer of the API.
+pub const API_PAGE_MAX: u32 = 1_000;
+/// The same, unless asked for another number.
+pub const API_PAGE: u32 = 100;
+/// When a caller may come again that found no place, or a process that stops, seconds.
+pub const API_RETRY_AFTER_S: u64 = 1;
+/// How often the file of keys is looked at.
+pub const API_KEYS_EVERY: Duration = Duration::from_secs(1);
+
 /// The longest a gateway retries a publish: its batch horizon of 10 s and the try under way then.
 pub const RETRY_HORIZON: Duration = Duration::from_secs(12);
 

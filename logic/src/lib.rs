@@ -3,6 +3,7 @@
 //! Stateless, any number of them. Knows no sockets of clients, keeps nothing that the store does not have, and
 //! makes no publish wait for the fan-out.
 
+pub mod api;
 pub mod app;
 pub mod auth;
 pub mod config;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use sluice_lifecycle::Work;
@@ -62,6 +63,38 @@ pub enum DelayedLabel {
 /// Labels in the order of [`DelayedLabel`].
 const DELAYED: [&str; 5] = ["scheduled", "cancelled", "too_late", "fired", "conflict"];
 
+/// What became of a call of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// It was answered.
+    Completed,
+    /// It was refused, and nothing done.
+    Rejected,
+    /// It was given up: by its caller, or because there was no answer in time.
+    Cancelled,
+}
+
+impl CallOutcome {
+    /// In the order of their labels.
+    pub const ALL: [Self; 3] = [Self::Completed, Self::Rejected, Self::Cancelled];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// `key`: its name in the file, which bounds how many there are; empty where none was good.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    key: String,
+    method: &'static str,
+    outcome: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PublishLabels {
     outcome: &'static str,
@@ -93,6 +126,9 @@ pub struct Instruments {
     store_failures: [Counter; 4],
     store_refusals: [Counter; Trouble::ALL.len()],
     reads_refused: [Counter; 2],
+    api_calls: Family<CallLabels, Counter>,
+    /// From when a call of the API was read to its answer, seconds.
+    pub api_seconds: Histogram,
     /// Items of a committed group.
     pub group_items: Histogram,
     /// Time from taking a group to its answers, seconds.
@@ -168,6 +204,13 @@ impl Metrics {
             renoticed: registry.counter("renoticed", "Outbox rows announced again"),
             trimmed: registry.counter("messages_trimmed", "Messages deleted by retention"),
             store_up: registry.gauge("store_up", "1 while the store answers and takes commits"),
+            api_calls: registry
+                .counters("api_calls", "Calls of the HTTP API, by name of the key, method and outcome"),
+            api_seconds: registry.histogram(
+                "api_seconds",
+                "From reading a call of the HTTP API to its answer",
+                &SECONDS,
+            ),
         }))
     }
 
@@ -187,6 +230,13 @@ impl Metrics {
     #[must_use]
     pub fn read_refused(&self, kind: ReadKind) -> &Counter {
         &self.reads_refused[kind as usize]
+    }
+
+    /// Counts calls of the API by the name of their key, their method and what became of them.
+    #[must_use]
+    pub fn api_call(&self, key: &str, method: &'static str, outcome: CallOutcome) -> Counter {
+        let labels = CallLabels { key: key.to_owned(), method, outcome: outcome.as_str() };
+        self.api_calls.get_or_create_owned(&labels)
     }
 
     /// Publishes of which nobody knows whether they are stored.

@@ -16,6 +16,15 @@ pub mod grpc {
     tonic::include_proto!("sluice.v1");
 }
 
+/// Messages and service for backends, generated from `schema/api.proto`.
+#[expect(missing_docs, reason = "generated code; the documentation is in the schema")]
+pub mod api {
+    tonic::include_proto!("sluice.api.v1");
+
+    /// The schema, as reflection tells it.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.bin"));
+}
+
 /// In the place of a code beside "not stored": somebody keeps the room locked in the store, so the next try may well find
 /// it locked too.
 pub const ROOM_LOCKED: &str = "room_locked";

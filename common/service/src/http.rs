@@ -39,12 +39,16 @@ const CONNECTIONS_MAX: usize = 1_024;
 const STREAMS_MAX: u32 = 128;
 /// How long a stop still answers who is just about to ask on an open connection.
 const LAST_REQUESTS: Duration = Duration::from_millis(50);
-/// How long answers in flight get to leave, after calls were given up and again when connections end.
-const LAST_ANSWERS: Duration = Duration::from_millis(150);
+/// How long calls get to answer once they were given up.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
+/// How long answers get to leave when all were given.
+const LAST_BYTES: Duration = Duration::from_millis(250);
 /// What a stop takes beside the time for calls.
 pub const ENDING: Duration = Duration::from_millis(400);
 
-const _: () = assert!(LAST_REQUESTS.as_millis() + 2 * LAST_ANSWERS.as_millis() < ENDING.as_millis());
+const _: () = assert!(
+    LAST_REQUESTS.as_millis() + LAST_ANSWERS.as_millis() + LAST_BYTES.as_millis() <= ENDING.as_millis()
+);
 
 /// The address that a request came from.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +173,7 @@ macro_rules! until_done {
             ended = connection.as_mut() => ended,
             () = $serving.done.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                timeout(LAST_ANSWERS, connection).await.unwrap_or(Ok(()))
+                timeout(LAST_BYTES, connection).await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = ended {

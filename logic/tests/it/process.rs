@@ -1,5 +1,6 @@
 //! The real process and real signals.
 
+mod api;
 mod refusing;
 
 use std::net::SocketAddr;
@@ -240,6 +241,8 @@ async fn a_configuration_that_cannot_work_exits_with_2_and_the_fix() {
     assert!(code == Some(2) && error.contains("nats.url"), "{error}");
     let (code, _, error) = run(&["--set", "postgres.url=nonsense"], SECRET).await;
     assert!(code == Some(2) && error.contains("postgres"), "{error}");
+    let (code, _, error) = run(&["--set", "api.listen=127.0.0.1:0"], SECRET).await;
+    assert!(code == Some(2) && error.contains("sluice api-key new"), "{error}");
     let (code, shown, _) = run(&["--print-config"], SECRET).await;
     assert!(code == Some(0) && shown.contains("[retention]") && !shown.contains(SECRET), "{shown}");
     assert_eq!(run(&["--check"], SECRET).await.0, Some(0));

@@ -52,7 +52,7 @@ fn call(items: Vec<sluice_proto::grpc::PublishItem>) -> PublishRequest {
     PublishRequest { items, not_after_ms: Clock::system().now_ms() + 60_000, delayed: Vec::new() }
 }
 
-fn presence(cluster: &Cluster) -> RedisPresence {
+pub fn presence(cluster: &Cluster) -> RedisPresence {
     let redis = Redis::at(cluster.store(Service::Redis).url());
     RedisPresence::connect(RedisConfig { redis, ..RedisConfig::default() }).unwrap()
 }
