@@ -81,6 +81,12 @@ impl Cluster {
         &self.shared.token_secret
     }
 
+    /// A key of the HTTP API that is good for every call, in every room.
+    #[must_use]
+    pub fn api_key(&self) -> &str {
+        &self.shared.api_key
+    }
+
     /// A token for `user`, good for a day, with these grants to subscribe and to publish.
     ///
     /// # Errors

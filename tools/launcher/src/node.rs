@@ -20,6 +20,9 @@ pub struct Addresses {
     /// Logic: its gRPC address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,
+    /// Logic: its HTTP API, `http://…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
     /// Stores: the URL services are given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -53,6 +56,12 @@ impl Node {
     #[must_use]
     pub fn admin(&self) -> &str {
         self.addresses.admin.as_deref().unwrap_or_default()
+    }
+
+    /// HTTP API of a logic, `http://…`; empty for all others.
+    #[must_use]
+    pub fn http(&self) -> &str {
+        self.addresses.http.as_deref().unwrap_or_default()
     }
 
     /// URL of a store; empty for services.

@@ -2,6 +2,8 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod api;
+mod api_key;
 mod certs;
 mod check;
 mod cluster;
@@ -63,6 +65,8 @@ enum Verb {
     Dev(dev::Arguments),
     Cluster(cluster::Arguments),
     Token(token::Arguments),
+    Api(api::Arguments),
+    ApiKey(api_key::Arguments),
     Pub(publish::Arguments),
     Cancel(publish::CancelArguments),
     Sub(subscribe::Arguments),
@@ -113,6 +117,8 @@ async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Dev(arguments) => dev::run(arguments).await,
         Verb::Cluster(arguments) => cluster::run(arguments).await,
         Verb::Token(arguments) => token::run(arguments),
+        Verb::Api(arguments) => api::run(arguments).await,
+        Verb::ApiKey(arguments) => api_key::run(arguments),
         Verb::Pub(arguments) => publish::run(arguments).await,
         Verb::Cancel(arguments) => publish::cancel(arguments).await,
         Verb::Sub(arguments) => subscribe::run(arguments).await,

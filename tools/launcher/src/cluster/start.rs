@@ -290,6 +290,8 @@ fn environment(shared: &ClusterShared, service: Service, index: usize) -> Vec<(S
     if service == Service::Logic {
         values.push(("postgres.url", url(Service::Postgres)));
         values.push(("token_secret", shared.token_secret.clone()));
+        values.push(("api.listen", "127.0.0.1:0".to_owned()));
+        values.push(("api.keys_file", shared.api_keys().display().to_string()));
     }
     if shared.options.secure {
         let files = certs::files(&shared.certs(), service);
@@ -481,6 +483,7 @@ struct Introduction {
     instance: Option<String>,
     ws: Option<String>,
     grpc: Option<String>,
+    http: Option<String>,
     admin: String,
 }
 
@@ -491,6 +494,7 @@ impl Introduction {
             // a gateway's gRPC port is for its own kind, not part of the public list
             api: if said.ws.is_some() { None } else { said.grpc },
             ws: said.ws,
+            http: said.http,
             admin: Some(said.admin),
             url: None,
             instance: said.instance,

@@ -1,9 +1,10 @@
 //! What the parts of a cluster share: its options, its folder and which processes there are. It starts and stops none.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sluice_access::{ApiKeyEntry, new_api_key};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
@@ -21,10 +22,15 @@ use crate::record::ProcessRecord;
 use crate::service::Service;
 use crate::store::{PRIMARY, Store};
 
+/// The name of the file with the keys of the HTTP API.
+const API_KEYS: &str = "api-keys.toml";
+
 #[derive(Debug)]
 pub(super) struct ClusterShared {
     pub(super) options: Options,
     pub(super) token_secret: String,
+    /// Good for every call of the HTTP API, in every room.
+    pub(super) api_key: String,
     pub(super) folder: Folder,
     pub(super) record: ProcessRecord,
     pub(super) guard: Guard,
@@ -80,7 +86,14 @@ impl ClusterShared {
         let guard = Guard::start(folder.path(), folder.is_temporary())?;
         let state = ClusterState { settings: options.settings.clone(), ..ClusterState::default() };
         let (events, state, tasks) = (broadcast::Sender::new(EVENTS), Mutex::new(state), Mutex::default());
-        Ok(Self { options, token_secret, folder, record, guard, events, state, tasks })
+        let api_key = new_api_key();
+        write_keys(&folder.path().join(API_KEYS), &api_key)?;
+        Ok(Self { options, token_secret, api_key, folder, record, guard, events, state, tasks })
+    }
+
+    /// The file of keys that logics read.
+    pub(super) fn api_keys(&self) -> PathBuf {
+        self.folder.path().join(API_KEYS)
     }
 
     /// Where the certificates of a secure cluster are.
@@ -111,4 +124,12 @@ impl ClusterShared {
         // an error means that nobody listens, which is fine
         self.events.send(event).ok();
     }
+}
+
+/// A file with one key that may do everything.
+fn write_keys(file: &Path, key: &str) -> Result<(), Error> {
+    let all = || vec!["*".to_owned(), "@*".to_owned()];
+    let entry = ApiKeyEntry { sub: all(), publish: all(), ..ApiKeyEntry::of("cluster", key) };
+    let text = entry.to_toml().map_err(Error::System)?;
+    std::fs::write(file, text).map_err(Error::file("cannot write", file))
 }

@@ -98,6 +98,7 @@ fn first_line(cluster: &Cluster) -> serde_json::Value {
         "redis": store(Service::Redis),
         "postgres": store(Service::Postgres),
         "token_secret": cluster.token_secret(),
+        "api_key": cluster.api_key(),
         "certs": cluster.certs(),
     });
     // Of a group the first is above already, where whoever knows of one server looks.
@@ -119,7 +120,13 @@ fn table(cluster: &Cluster) -> String {
         for node in cluster.nodes(service) {
             let addresses = &node.addresses;
             let admin = addresses.admin.as_ref().map(|admin| format!("admin {admin}"));
-            let shown = [addresses.ws.clone(), addresses.api.clone(), addresses.url.clone(), admin];
+            let shown = [
+                addresses.ws.clone(),
+                addresses.api.clone(),
+                addresses.http.clone(),
+                addresses.url.clone(),
+                admin,
+            ];
             let shown: Vec<String> = shown.into_iter().flatten().collect();
             rows.push_str(&format!("  {:<12}  {:<7}  {}\n", node.name(), node.pid(), shown.join("  ")));
         }

@@ -68,6 +68,12 @@ fn line_one_events_commands_and_exit_code() {
     let first = cluster.first.clone();
     assert_eq!(first["gateways"], json!([]));
     assert_eq!(first["token_secret"], "a secret of many bytes");
+    let logics = first["logics"].as_array().unwrap();
+    assert!(
+        logics.iter().all(|logic| logic["http"].as_str().is_some_and(|url| url.starts_with("http://"))),
+        "{first}"
+    );
+    assert!(first["api_key"].as_str().is_some_and(|key| key.starts_with("sluice_")), "{first}");
     for (store, scheme) in
         [("nats", "nats://"), ("etcd", "http://"), ("redis", "redis://"), ("postgres", "postgres://")]
     {

@@ -1,6 +1,7 @@
 //! The command line as people and programs use it: the real binary, real servers, real signals.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod api_key;
 mod certs;
 mod check;
 mod cluster;
