@@ -31,6 +31,32 @@ pub struct Addresses {
     pub instance: Option<String>,
 }
 
+/// The line a service prints when its listeners are bound.
+#[derive(serde::Deserialize)]
+struct Introduction {
+    instance: Option<String>,
+    ws: Option<String>,
+    grpc: Option<String>,
+    http: Option<String>,
+    admin: String,
+}
+
+impl Addresses {
+    /// By the line with which a service introduces itself.
+    pub(crate) fn of_line(line: &[u8]) -> Result<Self, String> {
+        let said: Introduction = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        Ok(Self {
+            // a gateway's gRPC port is for its own kind, not part of the public list
+            api: if said.ws.is_some() { None } else { said.grpc },
+            ws: said.ws,
+            http: said.http,
+            admin: Some(said.admin),
+            url: None,
+            instance: said.instance,
+        })
+    }
+}
+
 /// One process of the cluster: a snapshot that stays valid when the process is replaced.
 ///
 /// Signals and waits are those of [`Process`], to which it dereferences.

@@ -453,7 +453,7 @@ async fn introduction(
     // Whatever program stands there may say anything, without an end.
     let mut bounded = (&mut reader).take(LINE_BYTES_MAX);
     let parsed = match timeout(SERVICE_READY, bounded.read_until(b'\n', &mut line)).await {
-        Ok(Ok(_)) => Introduction::parse(&line),
+        Ok(Ok(_)) => Addresses::of_line(&line),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("it said nothing within {SERVICE_READY:?}")),
     };
@@ -475,29 +475,4 @@ fn keep_output(shared: &ClusterShared, process: &Process, mut from: impl AsyncRe
             log.flush().await.ok();
         }
     });
-}
-
-/// The line a service prints when its listeners are bound.
-#[derive(serde::Deserialize)]
-struct Introduction {
-    instance: Option<String>,
-    ws: Option<String>,
-    grpc: Option<String>,
-    http: Option<String>,
-    admin: String,
-}
-
-impl Introduction {
-    fn parse(line: &[u8]) -> Result<Addresses, String> {
-        let said: Self = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        Ok(Addresses {
-            // a gateway's gRPC port is for its own kind, not part of the public list
-            api: if said.ws.is_some() { None } else { said.grpc },
-            ws: said.ws,
-            http: said.http,
-            admin: Some(said.admin),
-            url: None,
-            instance: said.instance,
-        })
-    }
 }
