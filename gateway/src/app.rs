@@ -35,8 +35,9 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::defaults::{
     ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, FLUSH_MARGIN, HEADROOM_EVERY, PUSH_STREAMS_MAX,
-    REPORTER_QUEUE_MAX,
+    REPORTER_QUEUE_MAX, TICKET_CALLS_MAX,
 };
+use crate::disconnect::Disconnects;
 use crate::drain::DrainHooks;
 use crate::drain::standby::Standby;
 use crate::files;
@@ -48,6 +49,7 @@ use crate::push::{self, Push};
 use crate::pushers::Pushers;
 use crate::refusals::{self, Refusals};
 use crate::repair::Missed;
+use crate::revocations::{self, RevokedTokens};
 use crate::shard::handle::Shards;
 use crate::shard::runtime::{self, Start};
 use crate::shard::shared::{Shared, UpgradeGate};
@@ -174,6 +176,8 @@ impl App {
             proxies,
             refusals: Arc::new(Refusals::default()),
             pushers: Pushers::default(),
+            revoked: RevokedTokens::default(),
+            ticket_calls: Semaphore::new(TICKET_CALLS_MAX),
             calls: Calls::new(Channels::new(targets, Role::Logic, caller.clone()), me.clone())
                 .comparing(deps.clock.clone(), Clocks::new(&registry, config.not_after())),
             config,
@@ -197,7 +201,11 @@ impl App {
         let count = shared.config.shard_count();
         // Until release: drain and flush, the stages before it, are work that shards do.
         let shards = runtime::start(count, &lifecycle.scope(Stage::Release), start)?;
-        let running = Running { lifecycle, deps, shared, shards, me, identity };
+        let disconnects = Disconnects::new(Arc::clone(&shared), shards.clone());
+        // As long as anybody is connected.
+        let scope = lifecycle.scope(Stage::Flush);
+        scope.spawn("revocations", revocations::follow(disconnects.clone(), scope.token()));
+        let running = Running { lifecycle, deps, shared, shards, me, identity, disconnects };
         running.report(inbox);
         let (health, draining) = running.serve_tasks(grpc, missed).await;
         // After the shards and the reporter: whoever comes in finds somebody to be served by.
@@ -224,6 +232,7 @@ struct Running {
     shards: Shards,
     me: watch::Receiver<InstanceId>,
     identity: Option<Identity>,
+    disconnects: Disconnects,
 }
 
 impl Running {
@@ -254,6 +263,7 @@ impl Running {
             pushers: self.shared.pushers.clone(),
             metrics: self.shared.metrics.clone(),
             streams: Arc::new(Semaphore::new(PUSH_STREAMS_MAX)),
+            disconnects: self.disconnects.clone(),
         };
         let server = GrpcServer {
             routes: Routes::new(health_service).add_service(push.service()),

@@ -2,6 +2,7 @@
 //! the request may have been executed. Nothing here decides what a reply means.
 
 mod authenticate;
+mod tickets;
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,8 @@ use std::time::Duration;
 use sluice_proto::grpc::logic_client::LogicClient;
 use sluice_proto::grpc::{
     HeadsReply, HeadsRequest, PresenceReply, PresenceRequest, PublishReply, PublishRequest, ReadReply,
-    ReadRequest, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
+    ReadRequest, RevocationsReply, RevocationsRequest, StatusReply, StatusRequest, SubscribeReply,
+    SubscribeRequest,
 };
 use sluice_proto::ids::{Epoch, InstanceId, RoomId};
 use sluice_proto::limits::GRPC_BYTES_MAX;
@@ -24,6 +26,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
 pub use self::authenticate::Authenticated;
+pub use self::tickets::Issued;
 use crate::defaults::{CALL_WITHIN, HEARD_WITHIN};
 use crate::uplink::lane::CallFailed;
 
@@ -263,6 +266,26 @@ impl Calls {
         self.marker.saw(reply.marker);
         self.epoch.saw(reply.epoch);
         Ok(reply)
+    }
+
+    /// Asks for revocations after a position, or only where they end. `None`: the logic that was asked is of a version
+    /// that knows none.
+    ///
+    /// # Errors
+    /// No answer in time.
+    pub async fn revocations(&self, after: Option<u64>) -> Result<Option<RevocationsReply>, CallFailed> {
+        let by = Instant::now() + CALL_WITHIN;
+        // Any logic will do, and another one each time: one may be behind.
+        let lane = rand::random();
+        let Ok(pick) = timeout_at(by, self.channels.pick_or_wait(lane)).await else {
+            return Err(CallFailed::NotSent);
+        };
+        let call = |mut client: Client, request| async move { client.revocations(request).await };
+        match self.on(&pick, RevocationsRequest { after }, by, call).await {
+            Ok(reply) => Ok(Some(reply)),
+            Err(status) if status.code() == Code::Unimplemented => Ok(None),
+            Err(_) => Err(CallFailed::Unknown),
+        }
     }
 
     /// Whether Redis may hold anything of this gateway.

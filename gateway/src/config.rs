@@ -47,6 +47,8 @@ pub struct Config {
     /// Seconds a client may take no byte while something is queued for it. Systems tell a sender of free
     /// space in large steps only: a 64 KiB step is a minute for a client that reads 1 kB/s.
     pub slow_timeout_s: u64,
+    /// Seconds before the end of a token at which its client is told, at most a fifth of what is left of its life; 0: never.
+    pub token_expiring_s: u64,
     /// Messages a subscriber that was up to date may fall behind before it is told `skipped`.
     pub max_behind: u64,
     /// gRPC server, for tasks.
@@ -97,6 +99,8 @@ pub struct Limits {
     pub handshakes_per_s: u32,
     /// Rooms to which somebody subscribes while nobody else on this gateway is in them, of all clients together.
     pub opened_rooms_per_s: u32,
+    /// Delayed messages of one user that wait, on all gateways together.
+    pub scheduled_per_user: u32,
     /// Of one connection.
     pub connection: ConnectionLimits,
     /// Of one user.
@@ -174,6 +178,7 @@ impl Default for Config {
             ping_every_s: 25,
             ping_timeout_s: 10,
             slow_timeout_s: 120,
+            token_expiring_s: defaults::TOKEN_EXPIRING_S,
             max_behind: 100_000,
             grpc: Grpc::at(7080),
             tls: Tls::default(),
@@ -214,6 +219,7 @@ impl Default for Limits {
         Self {
             handshakes_per_s: defaults::HANDSHAKES_PER_S,
             opened_rooms_per_s: defaults::OPENED_ROOMS_PER_S,
+            scheduled_per_user: defaults::SCHEDULED_PER_USER,
             connection: ConnectionLimits::default(),
             user,
             address,
@@ -298,6 +304,11 @@ impl Settings for Config {
         // Elsewhere 0 stands for "no limit"; here it would stop what it limits.
         for (key, _) in numbers.into_iter().filter(|(_, value)| *value == 0) {
             wrong.push(format!("{key} is 0, it must be at least 1"));
+        }
+        if self.token_expiring_s > defaults::TOKEN_EXPIRING_S_MAX {
+            let (told, most) = (self.token_expiring_s, defaults::TOKEN_EXPIRING_S_MAX);
+            wrong
+                .push(format!("token_expiring_s is {told}, it must be 0…{most}: clients only fetch a token"));
         }
         wrong.extend(Names::read(&self.origins, &self.hosts).err().into_iter().flatten());
         wrong.extend(Proxies::read(&self.trusted_proxies).err().into_iter().flatten());

@@ -29,6 +29,8 @@ pub const HANDSHAKES_PER_S: u32 = 20_000;
 pub const OPENED_ROOMS_PER_S: u32 = 4_000;
 /// Pings and refused frames per second of one connection. Clients ping every few seconds.
 pub const OTHER_FRAMES_PER_S: u32 = 100;
+/// Delayed messages of one user that wait: at 64 KiB each they are 64 MiB of the store, for up to 30 days.
+pub const SCHEDULED_PER_USER: u32 = 1_000;
 /// Seconds of them that may come at once: 60,000, the clients of a gateway that has gone.
 pub const CROWD_BURST_S: u64 = 3;
 /// Seconds of a user's or an address's rate that may be used at once: somebody who comes back subscribes to everything.
@@ -72,6 +74,17 @@ pub const BAD_FRAMES_MAX: u8 = 10;
 /// Rooms one connection may be subscribed to.
 pub const ROOMS_PER_CONNECTION_MAX: usize = 1_000;
 
+/// Rooms of one stream of events.
+pub const EVENT_ROOMS_MAX: usize = 32;
+/// Bytes of their names as they stand in a URL. All of them come back in `Last-Event-ID` too, with 22 bytes more for each:
+/// URL and header take 9 KiB of the 16 that a request has, and a long token fits beside them.
+pub const EVENT_ROOM_BYTES_MAX: usize = 4 * 1024;
+/// A stream that ends without a word is opened again after half to one and a half of this, milliseconds: a crowd does not
+/// come in step.
+pub const RETRY_SPREAD_MS: u64 = 2_000;
+/// Questions about tickets under way at once, of all shards; the others wait within [`HANDSHAKE_WITHIN`].
+pub const TICKET_CALLS_MAX: usize = 256;
+
 /// Messages waiting for one shard. Runs above it are owed as a hand-over, levels wait at the sender.
 pub const INBOX_MESSAGES_MAX: usize = 4_096;
 /// How long a shard works without a pause: what takes longer goes on in the next turn, and others have theirs in
@@ -105,6 +118,14 @@ pub const HEARD_WITHIN: Duration = Duration::from_secs(4);
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// The pause before the next first question to logic.
 pub const ANSWER_AGAIN: Duration = Duration::from_millis(50);
+/// How long before the end of a token its client is told, unless configured, seconds: many tries to fetch another.
+pub const TOKEN_EXPIRING_S: u64 = 30;
+/// The longest that can be configured, seconds.
+pub const TOKEN_EXPIRING_S_MAX: u64 = 3_600;
+/// Of a short life it is told when so many parts of it are over: four of five.
+pub const TOKEN_LIFE_PARTS: i64 = 5;
+/// Nobody is told later than so long before the end, milliseconds: a token is hardly fetched in less.
+pub const TOKEN_TOLD_MS_MIN: i64 = 1_000;
 /// Between two tries to learn who clients are while no logic answers.
 pub const AUTHENTICATE_AGAIN: Duration = Duration::from_millis(200);
 /// Bytes of tokens after which a call about them takes no more: with a last one as long as a frame it stays well below
@@ -202,6 +223,20 @@ pub const RECONNECT_MS_MAX: u64 = 15_000;
 pub const RECONNECT_MS_MIN_LAST: u64 = 1_000;
 /// Few clients are spread over this as well, so that they do not come in step.
 pub const RECONNECT_SPREAD_MS_MIN: u64 = 200;
+
+/// How often a gateway asks for revocations that nobody told it of. With the half second after which a logic has read them,
+/// it finds each within a second and the time of a call.
+pub const REVOCATIONS_EVERY: Duration = Duration::from_millis(500);
+/// Between two tries to learn where revocations end: until then no token is believed.
+pub const REVOCATIONS_FIRST_AGAIN: Duration = Duration::from_millis(50);
+/// Revocations that are remembered, the newest: some 150 bytes each, 1.5 MB. A logic that is so many behind is not believed.
+pub const REVOCATIONS_KNOWN_MAX: usize = 10_000;
+/// Calls that end something under way at once: each may look at all connections.
+pub const DISCONNECTS_MAX: usize = 64;
+/// For the shards to end what a call names: less than the 900 ms that logic gives a try.
+pub const REMOVE_WITHIN: Duration = Duration::from_millis(800);
+/// So long the publishes of who is ended may still get their outcomes: most come in some milliseconds.
+pub const REMOVED_OUTCOMES_WITHIN: Duration = Duration::from_millis(300);
 
 /// From the first try of a batch of publishes until its unanswered items are given up together.
 pub const LANE_HORIZON: Duration = Duration::from_secs(10);

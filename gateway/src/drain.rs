@@ -11,7 +11,7 @@ use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
 use tokio::time::{Instant, sleep};
 
-use self::pace::{Pace, Room, Situation, rate_for, returns_per_s};
+use self::pace::{Pace, Situation, SpareCapacity, rate_for, returns_per_s};
 use crate::defaults::{DROP_BEFORE_END, GIVE_UP_BEFORE_END, SAY_SO_WITHIN, budget};
 use crate::shard::handle::Shards;
 use crate::shard::inbox::{Close, Leaving, Order};
@@ -98,7 +98,11 @@ impl DrainHooks {
         // This one too: all who leave now share the room of those who stay.
         let leaving = gateways.filter(|one| one.state == InstanceState::Draining).count() as u64 + 1;
         // Without peers nobody can be spared: the budget decides.
-        let room = if peers { Room::of(serving().map(|one| one.headroom), leaving) } else { Room::default() };
+        let room = if peers {
+            SpareCapacity::of(serving().map(|one| one.headroom), leaving)
+        } else {
+            SpareCapacity::default()
+        };
         let rate_per_s = rate_for(drain.rate_per_s, connections, room);
         // Those who take our place let in as many as we do.
         let own = u64::from(config.limits.handshakes_per_s);

@@ -37,6 +37,10 @@ pub enum Ending {
     TokenExpired,
     /// The token is wrong; the text is for people.
     Unauthorized(String),
+    /// The application has ended the connection, and may do so again.
+    Disconnected,
+    /// The application has ended the connection and revoked its token.
+    Revoked,
     /// So many frames in a row could not be understood.
     BadFrames(u8),
     /// A binary frame.
@@ -62,6 +66,8 @@ impl Ending {
             Self::ConnectTimeout => close::CONNECT_TIMEOUT,
             Self::Unchecked | Self::TooMany => close::TRY_LATER,
             Self::NotConnected | Self::TokenExpired | Self::Unauthorized(_) => close::UNAUTHORIZED,
+            Self::Disconnected => close::DISCONNECTED,
+            Self::Revoked => close::REVOKED,
             Self::BadFrames(_) => close::BAD_FRAMES,
             Self::Binary => close::UNSUPPORTED,
             Self::NotUtf8 => close::INVALID_UTF8,
@@ -84,6 +90,8 @@ impl Ending {
             Self::TooMany => "too many connections of this user",
             Self::Unchecked => "the token could not be checked now",
             Self::TokenExpired => "token expired",
+            Self::Disconnected => "ended by the application",
+            Self::Revoked => "ended by the application, and the token is revoked",
             Self::Unauthorized(text) | Self::Protocol(text) => text,
             Self::BadFrames(count) => {
                 return format!("{count} frames in a row could not be understood").into();
@@ -105,11 +113,13 @@ impl Ending {
             | Self::Frozen
             | Self::ConnectTimeout
             | Self::TooMany
-            | Self::Unchecked => true,
+            | Self::Unchecked
+            | Self::Disconnected => true,
             // What follows would end the same way until somebody changes something: a token, a program.
             Self::NotConnected
             | Self::TokenExpired
             | Self::Unauthorized(_)
+            | Self::Revoked
             | Self::BadFrames(_)
             | Self::Binary
             | Self::NotUtf8
@@ -133,6 +143,8 @@ impl Ending {
             Self::Unchecked => "unchecked",
             Self::TokenExpired => "token_expired",
             Self::Unauthorized(_) => "unauthorized",
+            Self::Disconnected => "disconnected",
+            Self::Revoked => "revoked",
             Self::BadFrames(_) => "bad_frames",
             Self::Binary => "binary",
             Self::NotUtf8 => "not_utf8",
@@ -173,6 +185,8 @@ mod tests {
             Ending::Unchecked,
             Ending::TokenExpired,
             Ending::Unauthorized(text()),
+            Ending::Disconnected,
+            Ending::Revoked,
             Ending::BadFrames(10),
             Ending::Binary,
             Ending::NotUtf8,

@@ -1,9 +1,12 @@
-//! The upgrade from HTTP to WebSocket: bytes of a request in, bytes of a response out.
+//! What clients ask for first: a WebSocket, a stream of events, or a ticket for one. Bytes of a request in, bytes of a
+//! response out.
 //!
 //! Decides who may come in (path, Host, Origin, subprotocol, whether there is room) and finds the token and where the
 //! client comes from. It does not look into the token: logic does that after the upgrade. Pure; the shard reads,
 //! writes and keeps the deadline.
 
+mod cors;
+mod events;
 mod head;
 mod names;
 mod proxies;
@@ -20,6 +23,8 @@ use sluice_lifecycle::Stage;
 use sluice_proto::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+pub use self::cors::Cors;
+pub use self::events::{EventRequest, RoomAsked};
 use self::head::Head;
 pub use self::names::Names;
 pub use self::proxies::{Prefix, Proxies};
@@ -82,6 +87,62 @@ pub enum Verdict {
         /// Where the client comes from.
         client: Option<IpAddr>,
     },
+    /// A stream of events, if who asks may read it: its head is answered when that is known.
+    Events {
+        /// What it asks for.
+        request: Box<EventRequest>,
+        /// Who asks.
+        credential: Credential,
+    },
+    /// A ticket for this token.
+    Ticket {
+        /// The token that came with the request.
+        token: String,
+        /// Where the page comes from that reads the answer.
+        cors: Cors,
+        /// Where the client comes from.
+        client: Option<IpAddr>,
+    },
+    /// Send this, then close: a browser asks whether it may ask.
+    Answer(Vec<u8>),
+}
+
+/// What says who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A token; without one it is an anonymous user.
+    Token(Option<String>),
+    /// A ticket, which stands for a token once.
+    Ticket(String),
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    WebSocket,
+    Events,
+    Ticket,
+}
+
+impl Place {
+    fn of(path: &str) -> Result<Self, Refusal> {
+        match path {
+            "/" | "/ws" | "/ws/" => Ok(Self::WebSocket),
+            "/sse" | "/sse/" => Ok(Self::Events),
+            "/ticket" | "/ticket/" => Ok(Self::Ticket),
+            _ => {
+                let body = format!("nothing at {path:?}; connect to /ws, or read events at /sse?room=news");
+                Err(Refusal::new(Reason::Path, 404, "Not Found", body))
+            }
+        }
+    }
+
+    const fn method(self) -> Method {
+        match self {
+            Self::WebSocket | Self::Events => Method::GET,
+            Self::Ticket => Method::POST,
+        }
+    }
 }
 
 /// Judges a request whose first bytes are `bytes`, sent by `peer`.
@@ -93,8 +154,8 @@ pub fn judge(bytes: &[u8], peer: Option<IpAddr>, rules: Rules<'_>) -> Verdict {
         Err(refusal) => return Verdict::Refuse { refusal, client: peer },
     };
     let client = peer.map(|peer| rules.proxies.client(peer, &head));
-    match admit(&head, rules) {
-        Ok((response, token)) => Verdict::Accept { response, token, used: head.used, client },
+    match admit(&head, rules, client) {
+        Ok(verdict) => verdict,
         // A body after HEAD would be read as the answer to the next request.
         Err(refusal) if *head.method == Method::HEAD => {
             Verdict::Refuse { refusal: refusal.without_body(), client }
@@ -103,29 +164,76 @@ pub fn judge(bytes: &[u8], peer: Option<IpAddr>, rules: Rules<'_>) -> Verdict {
     }
 }
 
-fn admit(head: &Head, rules: Rules<'_>) -> Result<(Vec<u8>, Option<String>), Refusal> {
-    admit_request(head)?;
-    admit_upgrade(head)?;
+fn admit(head: &Head, rules: Rules<'_>, client: Option<IpAddr>) -> Result<Verdict, Refusal> {
+    let place = admit_request(head)?;
+    if place == Place::WebSocket {
+        admit_upgrade(head)?;
+    }
     // Of two Hosts a proxy may have judged the other one.
     let Some(host) = head.only(&HOST) else {
         return Err(Refusal::bad_request("the request needs one Host"));
     };
     // Before the origin, which is judged by it.
     admit_host(&host, rules.names)?;
-    admit_origin(head, &host, rules.names)?;
-    // After what is wrong for good: who can never come in must not be told to come back.
-    match rules.admission {
-        Admission::Open => {}
-        Admission::Draining(stopping) => return Err(stopping.into()),
+    let cors = admit_origin(head, &host, rules.names)?;
+    if place == Place::WebSocket {
+        admit_now(rules.admission)?;
+        return accept_upgrade(head, client);
+    }
+    // From here on the page may read why.
+    answer(head, place, &cors, rules.admission, client).map_err(|refusal| {
+        let waits = place == Place::Events && events::is_event_source(head);
+        refusal.for_reader(&cors, waits)
+    })
+}
+
+/// A stream of events or a ticket.
+fn answer(
+    head: &Head,
+    place: Place,
+    cors: &Cors,
+    admission: Admission,
+    client: Option<IpAddr>,
+) -> Result<Verdict, Refusal> {
+    if *head.method == Method::OPTIONS {
+        return Ok(Verdict::Answer(cors.preflight(place.method().as_str())));
+    }
+    if head.minor == 0 {
+        let body = "HTTP/1.0 has no chunks, by which a stream says that it is whole: in nginx set \
+                    `proxy_http_version 1.1`";
+        return Err(Refusal::new(Reason::Malformed, 505, "HTTP Version Not Supported", body));
+    }
+    if place == Place::Events {
+        // Read first: who asks for what cannot be must not be told to come back.
+        let (request, credential) = events::read(head, cors.clone(), client)?;
+        admit_now(admission)?;
+        return Ok(Verdict::Events { request: Box::new(request), credential });
+    }
+    let Some(token) = bearer(head) else {
+        let why = "a ticket is for a token: send the header Authorization: Bearer <jwt>";
+        return Err(Refusal::unauthorized(why));
+    };
+    admit_now(admission)?;
+    Ok(Verdict::Ticket { token, cors: cors.clone(), client })
+}
+
+/// After what is wrong for good: who can never come in must not be told to come back.
+fn admit_now(admission: Admission) -> Result<(), Refusal> {
+    match admission {
+        Admission::Open => Ok(()),
+        Admission::Draining(stopping) => Err(stopping.into()),
         Admission::Drained => {
             let why = "an operator moves all clients to other gateways: connect to one of them";
-            return Err(Refusal::unavailable(Reason::Draining, why, RETRY_AFTER_S));
+            Err(Refusal::unavailable(Reason::Draining, why, RETRY_AFTER_S))
         }
         Admission::Full => {
             let why = "this gateway has as many connections as it may have";
-            return Err(Refusal::unavailable(Reason::Full, why, RETRY_AFTER_S));
+            Err(Refusal::unavailable(Reason::Full, why, RETRY_AFTER_S))
         }
     }
+}
+
+fn accept_upgrade(head: &Head, client: Option<IpAddr>) -> Result<Verdict, Refusal> {
     if head.only(&SEC_WEBSOCKET_VERSION).as_deref() != Some("13") {
         let body = "only version 13 of the WebSocket protocol is understood";
         return Err(upgrade_required(body).with("Sec-WebSocket-Version", "13"));
@@ -149,30 +257,37 @@ fn admit(head: &Head, rules: Rules<'_>) -> Result<(Vec<u8>, Option<String>), Ref
          Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
     );
     // The header first: who can set it, which a browser cannot, means it.
-    Ok((response.into_bytes(), bearer(head).or(offered.token)))
+    let token = bearer(head).or(offered.token);
+    Ok(Verdict::Accept { response: response.into_bytes(), token, used: head.used, client })
 }
 
 /// Method, target and body.
-fn admit_request(head: &Head) -> Result<(), Refusal> {
-    if *head.method != Method::GET {
-        let body = "only GET is understood here";
-        return Err(Refusal::new(Reason::Method, 405, "Method Not Allowed", body).with("Allow", "GET"));
+fn admit_request(head: &Head) -> Result<Place, Refusal> {
+    let path = head.target.split('?').next().unwrap_or_default();
+    let place = if head.target.starts_with('/') { Place::of(path) } else { Ok(Place::WebSocket) };
+    let method = place.as_ref().map_or(Method::GET, |place| place.method());
+    let preflight = *head.method == Method::OPTIONS && place.as_ref().is_ok_and(|at| *at != Place::WebSocket);
+    if *head.method != method && !preflight {
+        let body = format!("only {method} is understood here");
+        let refusal = Refusal::new(Reason::Method, 405, "Method Not Allowed", body);
+        return Err(refusal.with("Allow", method.as_str()));
     }
     if !head.target.starts_with('/') {
         return Err(Refusal::bad_request("the request must name a path, not a whole URL"));
     }
-    let path = head.target.split('?').next().unwrap_or_default();
-    if !matches!(path, "/" | "/ws" | "/ws/") {
-        let body = format!("nothing at {path:?}; connect to /ws");
-        return Err(Refusal::new(Reason::Path, 404, "Not Found", body));
-    }
+    let place = place?;
     // What follows an upgrade are frames: a body between them is read differently by different servers.
     // Some clients send `Content-Length: 0`, which is no body.
     let empty = head.entries(&CONTENT_LENGTH).all(|length| length == "0");
     if head.headers.contains_key(TRANSFER_ENCODING) || !empty {
-        return Err(Refusal::bad_request("an upgrade has no body: no Transfer-Encoding, no Content-Length"));
+        let why = match place {
+            Place::WebSocket => "an upgrade has no body: no Transfer-Encoding, no Content-Length",
+            Place::Events => "this request has no body: no Transfer-Encoding, no Content-Length",
+            Place::Ticket => "this request has no body: the token stands in the header Authorization: Bearer",
+        };
+        return Err(Refusal::bad_request(why));
     }
-    Ok(())
+    Ok(place)
 }
 
 fn admit_upgrade(head: &Head) -> Result<(), Refusal> {
@@ -206,13 +321,13 @@ fn admit_host(host: &str, names: &Names) -> Result<(), Refusal> {
 }
 
 /// No Origin: not a browser. Otherwise the gateway's own, or one of the list.
-fn admit_origin(head: &Head, host: &str, names: &Names) -> Result<(), Refusal> {
+fn admit_origin(head: &Head, host: &str, names: &Names) -> Result<Cors, Refusal> {
     if !head.headers.contains_key(ORIGIN) {
-        return Ok(());
+        return Ok(Cors::default());
     }
     let origin = head.only(&ORIGIN).unwrap_or_default();
     if names.lets_in(&origin, host) {
-        return Ok(());
+        return Ok(Cors::of(&origin));
     }
     let body = format!(
         "origin {origin:?} is not allowed; to allow it add it to the setting `origins` of the gateway, exactly as here"

@@ -9,6 +9,7 @@ pub mod config;
 pub mod defaults;
 #[cfg(feature = "servers")]
 pub mod deps;
+pub mod disconnect;
 pub mod drain;
 pub mod ending;
 pub mod fair_queue;
@@ -22,6 +23,7 @@ pub mod push;
 pub mod pushers;
 pub mod refusals;
 pub mod repair;
+pub mod revocations;
 pub mod room;
 pub mod rules;
 #[cfg(feature = "servers")]

@@ -5,7 +5,6 @@
 //! The tables are asked when a client comes and when it is identified. What it sends after that is charged to its own
 //! [`Usage`], without a lock.
 
-pub mod bucket;
 pub mod table;
 
 use std::net::IpAddr;
@@ -13,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sluice_proto::ids::UserId;
+use sluice_service::bucket::{Bucket, Micros, Rate};
 use tokio::time::Instant;
 
-use self::bucket::{Bucket, Micros, Rate};
 use self::table::{Seat, Share, Usage, UsageTable};
 use crate::config::{Limits, PartyLimits};
 use crate::defaults::{BURST_S, CROWD_BURST_S, RETRY_AFTER_S, RETRY_AFTER_S_MAX};
@@ -195,6 +194,12 @@ impl Usages {
         })
     }
 
+    /// Whether a user has a connection here.
+    #[must_use]
+    pub fn is_here(&self, user: &UserId) -> bool {
+        self.users.connections(user) > 0
+    }
+
     /// A client did this: how long it is not read now.
     #[must_use]
     pub fn charge(&self, user: Option<&Seat>, address: Option<&Seat>, charge: Charge) -> Duration {
@@ -280,6 +285,7 @@ mod tests {
         };
         let connection = ConnectionLimits { other_frames_per_s: 10 };
         Limits {
+            scheduled_per_user: 0,
             handshakes_per_s: 2,
             opened_rooms_per_s: 100,
             connection,

@@ -50,8 +50,16 @@ pub struct Metrics {
     pub pushes: Counter,
     /// Positions of which two versions met.
     pub conflicts: Counter,
+    /// Streams of events opened.
+    pub event_streams_opened: Counter,
+    /// Messages appended to queues of those who read them as events.
+    pub event_deliveries: Counter,
+    /// Tickets issued.
+    pub tickets_issued: Counter,
     /// Connections now.
     pub connections: Gauge,
+    /// Those of them that read events.
+    pub event_streams: Gauge,
     /// Subscriptions now.
     pub subscriptions: Gauge,
 }
@@ -114,7 +122,14 @@ impl Metrics {
                 "message_conflicts",
                 "Messages of which two versions met: one was forged, or a failover lost commits",
             ),
+            event_streams_opened: registry.counter("event_streams_opened", "Streams of events opened"),
+            event_deliveries: registry.counter(
+                "event_deliveries",
+                "Messages put into queues of subscribers who read events, of all deliveries",
+            ),
+            tickets_issued: registry.counter("tickets_issued", "Tickets issued"),
             connections: registry.gauge("connections", "Connections"),
+            event_streams: registry.gauge("event_streams", "Connections that read events"),
             subscriptions: registry.gauge("subscriptions", "Subscriptions"),
         }
     }
@@ -125,6 +140,8 @@ impl Metrics {
 pub struct Stats {
     /// Sockets, from accept to the end.
     pub connections: AtomicUsize,
+    /// Those of them that read events.
+    pub event_streams: AtomicI64,
     /// How many subscriptions there are.
     pub subscriptions: AtomicI64,
     /// Rooms in their home shards.
@@ -206,6 +223,7 @@ impl Stats {
         let total = self.drain_total.load(Ordering::Relaxed);
         json!({
             "connections": connections,
+            "event_streams": self.event_streams.load(Ordering::Relaxed),
             "subscriptions": self.subscriptions.load(Ordering::Relaxed),
             "rooms": self.rooms.load(Ordering::Relaxed),
             "publishes_in_flight": self.publishes.load(Ordering::Relaxed),

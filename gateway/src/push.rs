@@ -1,4 +1,4 @@
-//! The gRPC server of a gateway: tasks push committed messages here. A batch is acknowledged when the home
+//! The gRPC server of a gateway: tasks push committed messages here, logics end connections of users. A batch is acknowledged when the home
 //! shards of its rooms have accepted it. First of all and at every change the stream is told who we are.
 
 use std::pin::Pin;
@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use futures::Stream;
 use sluice_proto::grpc::gateway_server::{Gateway, GatewayServer};
-use sluice_proto::grpc::{GatewayState, PushReply, PushRequest, RoomRun, push_reply, push_request};
+use sluice_proto::grpc::{
+    DisconnectReply, DisconnectRequest, GatewayState, PushReply, PushRequest, RoomRun, UnsubscribeReply,
+    UnsubscribeRequest, push_reply, push_request,
+};
 use sluice_proto::ids::{Epoch, InstanceId};
 use sluice_proto::limits::GRPC_BYTES_MAX;
 use sluice_service::grpc::caller_of;
@@ -15,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::disconnect::Disconnects;
 use crate::metrics::Metrics;
 use crate::pushers::{PusherId, Pushers};
 use crate::repair::Missed;
@@ -40,6 +44,8 @@ pub struct Push {
     pub metrics: Metrics,
     /// Permits for streams.
     pub streams: Arc<Semaphore>,
+    /// Ends connections of users.
+    pub disconnects: Disconnects,
 }
 
 impl Push {
@@ -141,8 +147,11 @@ fn who<T>(request: &Request<T>) -> String {
 }
 
 /// Whose certificate is good for a method of this service.
-pub fn may_call(_path: &str) -> &'static [Role] {
-    &[Role::Task]
+pub fn may_call(path: &str) -> &'static [Role] {
+    match path {
+        "/sluice.v1.Gateway/Disconnect" | "/sluice.v1.Gateway/Unsubscribe" => &[Role::Logic],
+        _ => &[Role::Task],
+    }
 }
 
 #[tonic::async_trait]
@@ -163,5 +172,30 @@ impl Gateway for Push {
             Some((reply, pushing))
         });
         Ok(Response::new(Box::pin(replies)))
+    }
+    async fn disconnect(
+        &self,
+        request: Request<DisconnectRequest>,
+    ) -> Result<Response<DisconnectReply>, Status> {
+        self.disconnects.disconnect(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: Request<UnsubscribeRequest>,
+    ) -> Result<Response<UnsubscribeReply>, Status> {
+        self.disconnects.unsubscribe(request.into_inner()).await.map(Response::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_logics_is_for_nobody_else() {
+        let may = |method: &str| may_call(&format!("/sluice.v1.Gateway/{method}"));
+        assert_eq!(["Disconnect", "Unsubscribe"].map(may), [&[Role::Logic]; 2]);
+        assert_eq!(may("Push"), [Role::Task]);
     }
 }

@@ -32,7 +32,7 @@ pub struct Missed {
 
 /// What is to be asked now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question {
+pub enum RepairRound {
     /// The active rooms, and this many others from where the last slice ended.
     Slice {
         /// Rooms of the slice.
@@ -60,18 +60,18 @@ impl Repair {
     }
 
     /// What to ask at `now`, with `rooms` rooms in all.
-    pub fn due(&mut self, now: Ms, rooms: usize) -> Option<Question> {
+    pub fn due(&mut self, now: Ms, rooms: usize) -> Option<RepairRound> {
         if now < self.next || !Faithful::keeps(Rule::HeadsAsked) {
             return None;
         }
         self.next = now + self.times.every_ms;
         // What one room missed others have missed too: all are asked until nothing more is found.
         if now < self.alarm_until {
-            return Some(Question::All);
+            return Some(RepairRound::All);
         }
         let slices = (self.times.period_ms / self.times.every_ms.max(1)).max(1);
         let others = rooms.div_ceil(usize::try_from(slices).unwrap_or(usize::MAX));
-        Some(Question::Slice { others })
+        Some(RepairRound::Slice { others })
     }
 
     /// The active rooms are asked at the next look, because pushes may have been lost.
@@ -121,7 +121,7 @@ mod tests {
     fn all_rooms_are_asked_within_the_period() {
         let mut repair = Repair::new(TIMES, 0);
         assert_eq!(repair.due(999, 100), None);
-        assert_eq!(repair.due(1_000, 100), Some(Question::Slice { others: 4 }));
+        assert_eq!(repair.due(1_000, 100), Some(RepairRound::Slice { others: 4 }));
         assert_eq!(repair.due(1_500, 100), None);
     }
 
@@ -131,8 +131,8 @@ mod tests {
         assert!(!repair.found(100) && !repair.found(200));
         assert!(repair.found(300));
         assert!(!repair.found(400), "once a minute is enough");
-        assert_eq!(repair.due(1_000, 7), Some(Question::All));
-        assert_eq!(repair.due(9_000, 7), Some(Question::Slice { others: 1 }));
+        assert_eq!(repair.due(1_000, 7), Some(RepairRound::All));
+        assert_eq!(repair.due(9_000, 7), Some(RepairRound::Slice { others: 1 }));
         assert!(!repair.found(61_000));
     }
 
@@ -140,6 +140,6 @@ mod tests {
     fn a_lost_stream_hurries() {
         let mut repair = Repair::new(TIMES, 0);
         repair.hurry(10);
-        assert_eq!(repair.due(10, 0), Some(Question::Slice { others: 0 }));
+        assert_eq!(repair.due(10, 0), Some(RepairRound::Slice { others: 0 }));
     }
 }

@@ -396,7 +396,7 @@ impl<R: Rules> Room<R> {
         if seq > self.head + 1 && R::keeps(Rule::NoGapPassed) {
             return self.ahead.stash(self.ahead_max(), epoch, seq, encode).map(|()| false);
         }
-        self.pass(Frame { seq, bytes: encode() });
+        self.pass(Frame::new(seq, encode()));
         self.pass_stashed();
         Ok(true)
     }

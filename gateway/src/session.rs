@@ -2,6 +2,7 @@
 //!
 //! [`machine::Session`] is the pure machine. It owns no socket, no queue and no clock.
 
+pub mod event;
 pub mod grants;
 pub mod info;
 pub mod machine;

@@ -16,6 +16,7 @@ pub mod connections;
 mod counters;
 mod dispatch;
 mod draining;
+pub mod event_stream;
 pub mod handle;
 mod history;
 mod home_driver;
@@ -23,6 +24,7 @@ pub mod inbound;
 pub mod inbox;
 pub mod peers;
 mod presence;
+pub mod removals;
 mod reports;
 mod requests;
 pub mod runtime;
@@ -30,6 +32,7 @@ pub mod shared;
 mod socket;
 mod sockets;
 mod timers;
+mod tokens;
 mod turn;
 mod unanswered;
 mod upgrade;
@@ -116,6 +119,7 @@ impl Shard {
             ping_every: seconds(config.ping_every_s),
             ping_within: seconds(config.ping_timeout_s),
         };
+        let driver = HomeDriver::new(me, shards, config.limits.scheduled_per_user);
         ShardCell::new(|cell| Self {
             me,
             cell,
@@ -128,7 +132,7 @@ impl Shard {
             presences: Presences::default(),
             history: History::default(),
             views: Views::new(Arc::new(limits)),
-            driver: HomeDriver::new(me, shards),
+            driver,
             conflicts: Conflicts::default(),
             reports: Reports::default(),
             session_limits: shared.session_limits(),
@@ -145,14 +149,14 @@ impl Shard {
     /// # Errors
     /// The system has no more room for it; nothing is left of it then.
     fn enter(&mut self, upgraded: Upgraded) -> io::Result<()> {
-        let Upgraded { stream, token, rest, seat } = upgraded;
+        let Upgraded { stream, token, events, verdict, rest, seat } = upgraded;
         // From the runtime's own set to ours.
         let stream = TcpStream::from_std(stream.into_std()?);
         let (limits, since_ms) = (Arc::clone(&self.session_limits), self.shared.clock.now_ms());
         let inbound = Inbound::with_rest(rest, &mut self.buffers.contexts);
         let who = self.connections.insert(|who, deadlines| {
             let session = Session::new(Link::new(SessionId::fresh(), who), limits);
-            Connection::new(stream, session, inbound, deadlines, since_ms, seat)
+            Connection::new(stream, session, inbound, deadlines, since_ms, seat).reading(events)
         });
         if let Some(connection) = self.connections.get(who)
             && let Err(error) = self.sockets.enter(&mut connection.stream, who)
@@ -161,7 +165,10 @@ impl Shard {
             return Err(error);
         }
         self.connections.want(who.slot);
-        self.authenticate(who, token.unwrap_or_default());
+        match verdict {
+            Some((verdict, epoch)) => self.identified_by_ticket(who, verdict, epoch),
+            None => self.authenticate(who, token.unwrap_or_default()),
+        }
         // It was let in before the gate closed, and comes after everybody was listed: nobody else tells it.
         if self.draining.is_some() {
             self.admitted_while_draining(who);

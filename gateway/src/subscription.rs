@@ -45,6 +45,8 @@ pub enum SubFrame {
     },
     /// No message with a position in `from…to` will come.
     Skipped {
+        /// The history the positions belong to.
+        epoch: Epoch,
         /// The first position that is skipped.
         from: Seq,
         /// Last position, at least `from`.

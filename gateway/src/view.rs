@@ -18,12 +18,11 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use slab::Slab;
 use sluice_proto::ids::{Epoch, Seq};
 
 use crate::room::limits::ViewLimits;
-use crate::room::link::{HandOver, Ms, Need, Page, Run};
+use crate::room::link::{Frame, HandOver, Ms, Need, Page, Run};
 use crate::room::ring::Ring;
 use crate::rules::{Faithful, Rule, Rules};
 use crate::slow_client;
@@ -37,12 +36,12 @@ mod advance;
 pub trait SubscriberQueue {
     /// Bytes waiting for the socket.
     fn level(&self) -> usize;
-    /// Appends a message.
-    fn append(&mut self, frame: &Bytes);
+    /// Appends a message of `epoch`.
+    fn append(&mut self, epoch: Epoch, frame: &Frame);
     /// Appends a whole run, whose messages the driver may have joined into one piece.
     fn append_run(&mut self, run: &Run) {
         for frame in run.frames.iter() {
-            self.append(&frame.bytes);
+            self.append(run.epoch, frame);
         }
     }
 }
@@ -319,6 +318,23 @@ impl<R: Rules> View<R> {
                 WaitingFor::CatchingUp(state) => SubscriptionState::CatchingUp { cursor: state.cursor },
             },
         })
+    }
+
+    /// Where a subscription stands, for who resumes it elsewhere: the history, and the last position that was put in its
+    /// queue. One that waits for its answer stands where it asked to, if it did.
+    #[must_use]
+    pub fn position(&self, sub: SubKey) -> (Option<Epoch>, Option<Seq>) {
+        match self.places.get(sub as usize) {
+            Some(Place::Live(_)) => (self.epoch, Some(self.head)),
+            Some(Place::Waiting(at)) => {
+                match self.waiting.get(*at as usize).map(|waiting| &waiting.waits_for) {
+                    Some(WaitingFor::Pending { after, epoch, .. }) => (*epoch, *after),
+                    Some(WaitingFor::CatchingUp(state)) => (self.epoch, Some(state.cursor)),
+                    None => (None, None),
+                }
+            }
+            None => (None, None),
+        }
     }
 
     /// Last position passed on to Live subscribers.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Instance, InstanceState, Registration, Service};
-use sluice_lifecycle::{Lifecycle, Stage};
+use sluice_access::ApiKeyEntry;
+use sluice_cluster::{Cluster, ClusterView, Instance, InstanceState, Registration, Service};
+use sluice_lifecycle::{Lifecycle, Scope, Stage};
 use sluice_operator::Operator;
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
@@ -19,6 +20,7 @@ use sluice_service::clock::Clock;
 use sluice_service::clock::skew::Clocks;
 use sluice_service::dependency::Dependencies;
 use sluice_service::grpc::access::Access;
+use sluice_service::grpc::channels::{Caller, Channels, Target};
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
 use sluice_service::grpc::server::GrpcServer;
@@ -29,12 +31,18 @@ use sluice_service::telemetry;
 use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
 use sluice_store::{Store, StoreError};
+use tokio::sync::watch;
 use tonic::service::Routes;
 
+use crate::api::{Api, Parts};
 use crate::auth::Auth;
-use crate::config::Config;
+use crate::auth::keys::Key;
+use crate::config::{ApiSettings, Config};
 use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOCK_BOUND};
+use crate::disconnect::{self, Disconnects};
 use crate::due::Firing;
+use crate::jwks::Jwks;
+use crate::jwks::source::Source;
 use crate::last;
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::missed::{self, InHand};
@@ -43,8 +51,10 @@ use crate::presence::{Alive, PresenceService};
 use crate::probe::Probe;
 use crate::publish::Publisher;
 use crate::read::Reader;
+use crate::revocations::RevokedTokens;
 use crate::rpc::{Core, Rpc, may_call};
 use crate::sweep::Sweeper;
+use crate::tickets::Tickets;
 
 /// Opens the store; called again, with a pause, until it succeeds.
 pub type OpenStore = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> + Send + Sync>;
@@ -72,6 +82,25 @@ pub struct App {
     token: Option<Arc<str>>,
     grpc: Bound,
     identity: Option<Identity>,
+    /// Of files, and where others come from.
+    keys: (Vec<Key>, Option<Source>),
+    api: Option<BoundApi>,
+}
+
+/// The socket of the API, and the keys that are good at first.
+struct BoundApi {
+    bound: Bound,
+    keys: Vec<ApiKeyEntry>,
+}
+
+impl BoundApi {
+    async fn new(settings: &ApiSettings) -> Result<Option<Self>, StartError> {
+        if !settings.is_on() {
+            return Ok(None);
+        }
+        let keys = settings.read_keys().map_err(|why| StartError::Contradictions(vec![why]))?;
+        Ok(Some(Self { bound: bind(&settings.listen).await?, keys }))
+    }
 }
 
 impl App {
@@ -88,9 +117,12 @@ impl App {
         }
         let identity = Identity::load(&config.tls, Role::Logic)?;
         let token = config.admin.token().map_err(|why| StartError::Contradictions(vec![why]))?;
+        let keys = config.token_keys.read().map_err(StartError::Contradictions)?;
+        let source = config.token_keys.source().map_err(|why| StartError::Contradictions(vec![why]))?;
         let admin = bind(config.admin.listen.as_str()).await?;
         let grpc = bind(config.grpc.listen.as_str()).await?;
-        Ok(Self { config, lifecycle, admin, token, grpc, identity })
+        let api = BoundApi::new(&config.api).await?;
+        Ok(Self { config, lifecycle, admin, token, grpc, identity, keys: (keys, source), api })
     }
 
     /// Where gRPC listens.
@@ -103,6 +135,12 @@ impl App {
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address()
+    }
+
+    /// Where the HTTP API listens, if there is one.
+    #[must_use]
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api.as_ref().map(|api| api.bound.address())
     }
 
     /// What the others are told.
@@ -121,14 +159,18 @@ impl App {
     #[must_use]
     pub fn announcement(&self, instance: &InstanceId) -> Value {
         let grpc = self.registration().address;
-        json!({
+        let mut announcement = json!({
             "service": "logic",
             "instance": instance.as_str(),
             "grpc": grpc,
             "api": grpc,
             "admin": format!("http://{}", self.admin.address()),
             "pid": std::process::id(),
-        })
+        });
+        if let (Some(api), Some(announcement)) = (self.api_address(), announcement.as_object_mut()) {
+            announcement.insert("http".into(), format!("http://{api}").into());
+        }
+        announcement
     }
 
     /// Starts everything and returns when it is ready, or when a stop was asked for. Until the store was
@@ -137,7 +179,7 @@ impl App {
     /// # Errors
     /// [`StartError::Unusable`] when the store is there but cannot be used as it is configured.
     pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
-        let Self { config, lifecycle, admin, token, grpc, identity } = self;
+        let Self { config, lifecycle, admin, token, grpc, identity, keys: (keys, source), api } = self;
         let registry = Registry::new("logic");
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
@@ -145,19 +187,25 @@ impl App {
         let probe = Probe::comparing(deps.clock.clone(), clocks);
         let (peers, core) = (Peers::new(), Arc::new(OnceLock::new()));
         let (health, health_service) = Health::new().await;
-        let running = Running { config, lifecycle, deps, metrics, probe, peers, core, health, identity };
+        // Whoever may still ask who somebody is finds it at work.
+        let jwks = source.map(|source| Jwks::start(source, &lifecycle.scope(Stage::Flush), metrics.clone()));
+        let running =
+            Running { config, lifecycle, deps, metrics, probe, peers, core, health, identity, keys, jwks };
         look_after(running.identity.clone(), &registry, &running.lifecycle.scope(Stage::Release));
         let cluster = Arc::clone(&running.deps.cluster);
         let operator = Operator::new(running.lifecycle.clone(), cluster, &registry);
-        let mut pages = running.pages(registry, &operator);
+        // Before anything is accepted: a stop during start-up gives everything back.
+        running.on_stop();
+        let api = api.map(|api| running.api(api));
+        let mut pages = running.pages(registry, &operator, api);
         pages.token = token;
         operator.describe(&mut pages);
         running.watch(&pages.dependencies);
-        pages.serve_with(operator.routes(), admin, &running.lifecycle.scope(Stage::Gone));
+        pages.more.push(disconnect::PAGE);
+        let routes = operator.routes().merge(disconnect::routes(Arc::clone(&running.core)));
+        pages.serve_with(routes, admin, &running.lifecycle.scope(Stage::Gone));
         // Also one that never reaches its store is stopped from afar.
         operator.follow();
-        // Before anything is accepted: a stop during start-up gives everything back.
-        running.on_stop();
         let routes = Routes::new(health_service).add_service(running.rpc().into_server());
         running.server(routes).serve(grpc, &running.lifecycle.scope(Stage::Drain));
         // Known to the others from the start, but asked only when nobody else is there.
@@ -166,9 +214,10 @@ impl App {
             let draining = running.deps.cluster.set_state(InstanceState::Draining);
             tokio::join!(running.open_store(), draining).0
         };
-        let Some(store) = running.lifecycle.until_stopping(reached).await else { return Ok(()) };
+        let Some(opened) = running.lifecycle.until_stopping(reached).await else { return Ok(()) };
+        let (store, revoked) = opened?;
         // Only now there is a core: until here calls are answered UNAVAILABLE.
-        running.start(store?);
+        running.start(store, revoked);
         running.lifecycle.ready();
         // After the lifecycle is ready, so that nobody is told to come who is then refused.
         running.health.serving().await;
@@ -197,16 +246,25 @@ struct Running {
     core: Arc<OnceLock<Core>>,
     health: Health,
     identity: Option<Identity>,
+    keys: Vec<Key>,
+    jwks: Option<Jwks>,
 }
 
 impl Running {
     fn rpc(&self) -> Rpc {
         let anonymous = self.config.anonymous.then(|| self.config.anonymous_grants.clone());
+        let auth = Auth::new(self.config.token_secret.reveal(), anonymous)
+            .accepting(&self.config.token_secrets_accepted)
+            .trusting(self.keys.iter().cloned())
+            .requiring(&self.config.token_claims);
         Rpc {
             core: Arc::clone(&self.core),
-            auth: Auth::new(self.config.token_secret.reveal(), anonymous)
-                .accepting(&self.config.token_secrets_accepted)
-                .requiring(&self.config.token_claims),
+            auth: match &self.jwks {
+                Some(jwks) => auth.following(jwks.keys()),
+                None => auth,
+            },
+            jwks: self.jwks.clone(),
+            tickets: Tickets::new(Arc::clone(&self.deps.presence)),
             probe: self.probe.clone(),
             clock: self.deps.clock.clone(),
         }
@@ -223,7 +281,20 @@ impl Running {
         }
     }
 
-    fn pages(&self, registry: Registry, operator: &Operator) -> AdminPages {
+    /// Answers from now on, if only that the store was not reached yet.
+    fn api(&self, api: BoundApi) -> Arc<Api> {
+        let parts = Parts {
+            core: Arc::clone(&self.core),
+            probe: self.probe.clone(),
+            clock: self.deps.clock.clone(),
+            lifecycle: self.lifecycle.clone(),
+            cluster: Arc::clone(&self.deps.cluster),
+            metrics: self.metrics.clone(),
+        };
+        Api::start(parts, &self.config, api.keys, api.bound)
+    }
+
+    fn pages(&self, registry: Registry, operator: &Operator, api: Option<Arc<Api>>) -> AdminPages {
         let mut admin = AdminPages::new("logic", self.lifecycle.clone(), registry);
         admin.warnings = self.config.warnings();
         let (me, probe, drain) = (self.deps.cluster.me(), self.probe.clone(), operator.drain().clone());
@@ -232,14 +303,17 @@ impl Running {
         admin.missed = Arc::new(self.missed());
         let (core, queue) = (Arc::clone(&self.core), Arc::clone(&self.deps.queue));
         let (peers, metrics, probe) = (self.peers.clone(), self.metrics.clone(), self.probe.clone());
+        let jwks = self.jwks.clone();
         admin.status = Arc::new(move || {
             json!({
                 "store": probe.store().err().unwrap_or_else(|| "answers".into()),
                 "epoch": format!("{:016x}", probe.epoch()),
                 "nats": if queue.connected() { "connected" } else { "away" },
                 "publishes": metrics.publishes().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+                "token_keys": jwks.as_ref().map(Jwks::to_json),
                 "calls_waiting": core.get().map_or(0, |core| core.publisher.waiting()),
                 "peers": peers.to_json(),
+                "api": api.as_ref().map(|api| api.counts.to_json()),
             })
         });
         admin
@@ -262,7 +336,7 @@ impl Running {
         );
         dependencies.add_part(
             "redis",
-            "who is present is not known, and every gateway gets every message",
+            "who is present is not known, every gateway gets every message, and no ticket is issued or taken",
             presence,
             |presence| async move { presence.probe().await },
         );
@@ -292,11 +366,21 @@ impl Running {
     }
 
     /// Asks again and again, unless asking again cannot help.
-    async fn open_store(&self) -> Result<Arc<dyn Store>, StartError> {
+    async fn open_store(&self) -> Result<(Arc<dyn Store>, RevokedTokens), StartError> {
         let mut pause = STORE_BACKOFF_MIN;
+        let mut opened = None;
         loop {
-            let error = match (self.deps.store)().await {
-                Ok(store) => return Ok(store),
+            // Whoever does not know what is revoked vouches for nobody.
+            let both = async {
+                let store = match &opened {
+                    Some(store) => Arc::clone(store),
+                    None => opened.insert((self.deps.store)().await?).clone(),
+                };
+                let revoked = RevokedTokens::load(Arc::clone(&store), self.metrics.clone()).await?;
+                Ok::<_, StoreError>((store, revoked))
+            };
+            let error = match both.await {
+                Ok(both) => return Ok(both),
                 // Asking again cannot help: end, and say what to change.
                 Err(error @ StoreError::Misconfigured(_)) => return Err(StartError::Unusable(error.into())),
                 Err(error) => error,
@@ -310,7 +394,7 @@ impl Running {
     }
 
     /// Starts what needs the store, and says how it ends.
-    fn start(&self, store: Arc<dyn Store>) {
+    fn start(&self, store: Arc<dyn Store>, revoked: RevokedTokens) {
         let Deps { queue, presence, clock, .. } = &self.deps;
         let scope = self.lifecycle.scope(Stage::Flush);
         let (queue, presence, clock) = (Arc::clone(queue), Arc::clone(presence), clock.clone());
@@ -336,16 +420,43 @@ impl Running {
         self.lifecycle
             .release("store", CLOSE_WITHIN, Arc::clone(&store), |store| async move { store.close().await });
         let retention = self.config.retention.policy();
+        scope.spawn("revocations", revoked.clone().run(scope.token()));
+        let gateways = self.gateways(&scope);
+        let disconnects =
+            Disconnects::new(Arc::clone(&store), revoked.clone(), gateways, self.deps.clock.clone());
         let core = Core {
             publisher,
             reader: Reader::new(Arc::clone(&store), Arc::clone(&presence), probe.clone(), metrics.clone()),
             reports: PresenceService::new(presence, notices, probe.clone(), self.alive(), metrics.clone()),
             sweeper: Sweeper::new(store, queue, retention, self.config.repair_bound(), metrics),
             firing,
+            revoked,
+            disconnects,
         };
         probe.saw_store(Ok(()));
         // Only once in a life: `serve` takes the app.
         let _ = self.core.set(core);
+    }
+
+    /// The way to all gateways that are registered.
+    fn gateways(&self, scope: &Scope) -> Channels {
+        let mut view = self.deps.cluster.view();
+        let (sender, targets) = watch::channel(Arc::new(gateways(&view.borrow_and_update())));
+        let stop = scope.token();
+        scope.spawn("gateways", async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    // An `Err` disables the arm: where the registry has ended, its last view stays in force.
+                    Ok(()) = view.changed() => {
+                        sender.send_replace(Arc::new(gateways(&view.borrow_and_update())));
+                    }
+                }
+            }
+        });
+        let caller = Caller::new(self.deps.cluster.me()).identified(self.identity.clone());
+        Channels::new(targets, Role::Gateway, caller)
     }
 
     /// Connected here, or seen by a registry that also sees me.
@@ -434,4 +545,14 @@ impl Running {
             self.lifecycle.summarize(key, move || metrics.publish(outcome).get());
         }
     }
+}
+
+fn gateways(view: &ClusterView) -> Vec<Target> {
+    let gateways = view.of(Service::Gateway);
+    let target = |gateway: &Instance| Target {
+        id: gateway.id.clone(),
+        address: gateway.address.clone(),
+        draining: gateway.state == InstanceState::Draining,
+    };
+    gateways.map(target).collect()
 }

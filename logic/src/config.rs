@@ -1,5 +1,8 @@
 //! What logic can be told, and the contradictions that are found before anything starts.
 
+mod api;
+mod token_keys;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,6 +31,9 @@ use crate::defaults::{
 };
 use crate::stages;
 
+pub use api::ApiSettings;
+pub use token_keys::TokenKeys;
+
 /// In the compose files, so that they start without a thought; everybody can read it there.
 const PUBLISHED_SECRET: &str = "sluice-default-secret-change-me";
 
@@ -37,12 +43,15 @@ const PUBLISHED_SECRET: &str = "sluice-default-secret-change-me";
 pub struct Config {
     /// Begins all names in etcd, Redis and NATS, so that two deployments can share servers.
     pub prefix: String,
-    /// HMAC secret of tokens (HS256), its UTF-8 bytes. At least 16; anonymous users' names are signed with it too.
+    /// HMAC secret of tokens (HS256), its UTF-8 bytes. At least 16; anonymous users' names are signed with it too. Empty
+    /// where only `token_keys` count.
     pub token_secret: Secret,
     /// A file that holds it, instead: one line break at its end is not part of the secret.
     pub token_secret_file: String,
     /// Tokens signed with one of these are valid too: how a secret is replaced without logging anybody out.
     pub token_secrets_accepted: Vec<Secret>,
+    /// Public keys that tokens are verified with.
+    pub token_keys: TokenKeys,
     /// What every token must say of itself.
     pub token_claims: RequiredClaims,
     /// Whether clients without a token are let in.
@@ -57,6 +66,8 @@ pub struct Config {
     pub admin: Admin,
     /// For gateways and tasks.
     pub grpc: Grpc,
+    /// The HTTP API, for backends.
+    pub api: ApiSettings,
     /// Who services are to each other.
     pub tls: Tls,
     /// Where instances find each other.
@@ -130,6 +141,7 @@ impl Default for Config {
             token_secret: Secret::default(),
             token_secret_file: String::new(),
             token_secrets_accepted: Vec::new(),
+            token_keys: TokenKeys::default(),
             token_claims: RequiredClaims::default(),
             anonymous: false,
             anonymous_grants: Grants::all(),
@@ -137,6 +149,7 @@ impl Default for Config {
             leave_grace_s: LEAVE_GRACE_S,
             admin: Admin::at(7071),
             grpc: Grpc::at(7070),
+            api: ApiSettings::default(),
             tls: Tls::default(),
             etcd: Etcd::default(),
             logic: Seeds::default(),
@@ -184,7 +197,8 @@ impl Settings for Config {
 
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
-        crate::server_probes::all(self.postgres.access(), &self.etcd, &self.nats, &self.redis)
+        let jwks = self.token_keys.source().ok().flatten();
+        crate::server_probes::all(self.postgres.access(), &self.etcd, &self.nats, &self.redis, jwks)
     }
 
     fn read_files(&mut self) -> Result<(), Vec<String>> {
@@ -203,6 +217,7 @@ impl Settings for Config {
             .flatten()
             .chain(self.grpc.warning(&self.tls))
             .chain(self.tls.warning(Role::Logic))
+            .chain(self.api.warning())
             .collect()
     }
 
@@ -210,7 +225,8 @@ impl Settings for Config {
         let mut wrong = Vec::new();
         // Needed with anonymous users too: their names are proved by tokens, and an empty secret is known to all.
         let bytes = self.token_secret.reveal().len();
-        if bytes < TOKEN_SECRET_BYTES_MIN {
+        let needed = self.anonymous || !self.token_keys.any() || bytes > 0;
+        if needed && bytes < TOKEN_SECRET_BYTES_MIN {
             wrong.push(format!(
                 "token_secret has {bytes} bytes, fewer than {TOKEN_SECRET_BYTES_MIN} can be guessed: \
                  export SLUICE_TOKEN_SECRET=$(openssl rand -hex 32), or name a file in SLUICE_TOKEN_SECRET_FILE, the \
@@ -226,6 +242,7 @@ impl Settings for Config {
                 ));
             }
         }
+        wrong.extend(self.token_keys.check());
         let Postgres { lane_connections, read_connections, .. } = self.postgres;
         if !(1..=usize::from(LANES)).contains(&lane_connections) {
             wrong.push(format!(
@@ -257,6 +274,7 @@ impl Settings for Config {
         wrong.extend(self.grpc.check(&self.tls));
         wrong.extend(self.tls.check(Role::Logic));
         wrong.extend(self.admin.token().err());
+        wrong.extend(self.api.check());
         wrong.extend(self.etcd.check());
         wrong.extend(url::check_all("etcd.endpoints", &self.etcd.endpoints, UrlKind::Etcd));
         wrong.extend(self.shutdown.check(&stages::TIMES_MIN, 0));
@@ -304,6 +322,10 @@ mod tests {
         assert!(anonymous.check().is_err(), "with an empty secret anybody could sign tokens");
         let token_secret = "0123456789abcdef".into();
         assert_eq!(Config { token_secret, ..Config::default() }.check(), Ok(()));
+        let token_keys = TokenKeys { jwks_url: "https://id.example/jwks".into(), ..TokenKeys::default() };
+        let of_a_provider = Config { token_keys, ..Config::default() };
+        assert_eq!(of_a_provider.check(), Ok(()), "whoever has keys needs no secret");
+        assert!(Config { anonymous: true, ..of_a_provider }.check().is_err(), "but for anonymous users");
     }
 
     #[test]

@@ -38,16 +38,20 @@ pub async fn connect(
         leave_grace: Duration::from_secs(config.leave_grace_s),
         ..RedisConfig::default()
     };
-    let presence = RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?;
+    let presence = Arc::new(RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?);
     let etcd = EtcdConfig { etcd: config.etcd.clone(), prefix: config.prefix.clone() };
     let scope = lifecycle.scope(Stage::Release);
+    let (redis, stop) = (Arc::clone(&presence), scope.token());
+    scope.spawn("redis-failovers", async move {
+        stop.run_until_cancelled(redis.follow_failovers()).await;
+    });
     let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, BTreeSet::new())
         .await
         .map_err(StartError::url("etcd.endpoints"))?;
     Ok(Deps {
         store: open_store(config),
         queue: Arc::new(queue),
-        presence: Arc::new(presence),
+        presence,
         cluster: Arc::new(cluster),
         clock: Clock::system(),
     })

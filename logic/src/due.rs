@@ -1,17 +1,21 @@
 //! Publishes what is due, a bounded step per call. Whoever calls, and however often, each message goes out once: it
 //! leaves the schedule in the transaction that stores it.
 
-use std::sync::Arc;
+mod detour;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sluice_proto::grpc::{FireDueReply, FireDueRequest};
 use sluice_proto::limits::LANES;
 use sluice_store::{Fired, Store};
+use tokio::time::Instant;
 
 use crate::defaults::FIRE_MAX;
 use crate::error::CallError;
 use crate::metrics::{DelayedLabel, Metrics};
 use crate::notices::Notices;
+use detour::Detour;
 
 /// Parts that firing is divided into: each has two lanes, which share a connection where there are as many connections.
 const PARTS: u8 = LANES / 2;
@@ -21,13 +25,15 @@ pub struct Firing {
     store: Arc<dyn Store>,
     notices: Arc<Notices>,
     metrics: Metrics,
+    /// By lane.
+    detours: [Mutex<Detour>; LANES as usize],
 }
 
 impl Firing {
     /// Over these parts.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, notices: Arc<Notices>, metrics: Metrics) -> Self {
-        Self { store, notices, metrics }
+        Self { store, notices, metrics, detours: Default::default() }
     }
 
     /// Publishes some of what is due of a part, and says when to come again.
@@ -46,12 +52,28 @@ impl Firing {
         }
         let mut fired = 0;
         for lane in lanes {
-            let step = self.store.fire_due(lane, FIRE_MAX).await?;
-            fired += step.taken;
-            self.announce(lane, &step);
+            fired += self.step(lane).await?;
         }
         // There may be more: the next call looks.
         Ok(FireDueReply { fired, next_in_ms: Some(0) })
+    }
+
+    /// Some of what is due of a lane, beside rooms that somebody keeps locked; how much.
+    async fn step(&self, lane: u8) -> Result<u64, CallError> {
+        let detour = || self.detours[usize::from(lane)].lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = detour().ask(Instant::now());
+        let step = self.store.fire_due(lane, FIRE_MAX, &asked).await?;
+        self.announce(lane, &step);
+        let passed_over = detour().learn(&asked, &step, Instant::now());
+        if passed_over > 0 {
+            self.metrics.due_rooms_locked.inc_by(passed_over);
+            tracing::debug!(
+                lane,
+                rooms = passed_over,
+                "Delayed messages wait on: somebody keeps their rooms locked."
+            );
+        }
+        Ok(step.taken)
     }
 
     fn announce(&self, lane: u8, fired: &Fired) {

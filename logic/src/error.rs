@@ -24,6 +24,12 @@ pub enum CallError {
     /// Redis failed.
     #[error(transparent)]
     Presence(#[from] PresenceError),
+    /// A ticket that stands for nothing, any more.
+    #[error("this ticket was used, has expired, or never was one: POST /ticket gives another")]
+    NoTicket,
+    /// Redis, which keeps the tickets, did not answer.
+    #[error("tickets cannot be kept or taken now: {0}")]
+    TicketsAway(PresenceError),
     /// Too many of the same kind are under way.
     #[error("{0}")]
     Full(String),
@@ -49,7 +55,9 @@ impl From<CallError> for Status {
         let text = error.to_string();
         match error {
             CallError::Invalid(_) => Self::invalid_argument(text),
-            CallError::Auth(_) => Self::unauthenticated(text),
+            CallError::Auth(_) | CallError::NoTicket => Self::unauthenticated(text),
+            // Neither: it says nothing of this process, and another logic has the same Redis.
+            CallError::TicketsAway(_) => Self::failed_precondition(text),
             // Not `unavailable`: callers would take it for a word about this process, and let it rest.
             CallError::Full(_) => Self::resource_exhausted(text),
             CallError::Presence(_) | CallError::NotNow(_) => Self::unavailable(text),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use sluice_lifecycle::Work;
@@ -23,6 +24,9 @@ pub enum ReadKind {
     /// A client leafs through what was.
     History,
 }
+
+/// Labels of fetches of a JWK set: it failed, or brought one.
+const FETCHES: [&str; 2] = ["failed", "good"];
 
 /// Labels in the order of [`ReadKind`].
 const READ_KINDS: [&str; 2] = ["room", "history"];
@@ -57,10 +61,44 @@ pub enum DelayedLabel {
     Fired,
     /// It was not: its sender had used the key for other data.
     Conflict,
+    /// It was not kept: as many of its sender wait as may.
+    TooMany,
 }
 
 /// Labels in the order of [`DelayedLabel`].
-const DELAYED: [&str; 5] = ["scheduled", "cancelled", "too_late", "fired", "conflict"];
+const DELAYED: [&str; 6] = ["scheduled", "cancelled", "too_late", "fired", "conflict", "too_many"];
+
+/// What became of a call of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// It was answered.
+    Completed,
+    /// It was refused, and nothing done.
+    Rejected,
+    /// It was given up: by its caller, or because there was no answer in time.
+    Cancelled,
+}
+
+impl CallOutcome {
+    /// In the order of their labels.
+    pub const ALL: [Self; 3] = [Self::Completed, Self::Rejected, Self::Cancelled];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// `key`: its name in the file, which bounds how many there are; empty where none was good.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    key: String,
+    method: &'static str,
+    outcome: &'static str,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PublishLabels {
@@ -93,10 +131,15 @@ pub struct Instruments {
     store_failures: [Counter; 4],
     store_refusals: [Counter; Trouble::ALL.len()],
     reads_refused: [Counter; 2],
+    api_calls: Family<CallLabels, Counter>,
+    /// From when a call of the API was read to its answer, seconds.
+    pub api_seconds: Histogram,
     /// Items of a committed group.
     pub group_items: Histogram,
     /// Time from taking a group to its answers, seconds.
     pub group_seconds: Histogram,
+    /// Rooms that somebody kept locked when something of theirs was due.
+    pub due_rooms_locked: Counter,
     /// Groups handed to NATS.
     pub notices_sent: Counter,
     /// Groups not handed to NATS; the sweep announces them.
@@ -113,8 +156,13 @@ pub struct Instruments {
     pub renoticed: Counter,
     /// Messages deleted by retention.
     pub trimmed: Counter,
+    /// Revocations in memory.
+    pub revocations: Gauge,
     /// 1 while the store answers and takes commits.
     pub store_up: Gauge,
+    /// Keys of the JWK set in force.
+    pub token_keys: Gauge,
+    token_key_fetches: [Counter; 2],
 }
 
 impl std::ops::Deref for Metrics {
@@ -142,6 +190,9 @@ impl Metrics {
             .map(|trouble| refusals.get_or_create_owned(&TroubleLabels { reason: trouble.as_str() }));
         let refused =
             registry.counters("reads_refused", "Reads that waited too long for others of their kind");
+        let fetches = registry.counters("token_key_fetches", "Fetches of the JWK set, by outcome");
+        let token_key_fetches =
+            FETCHES.map(|outcome| fetches.get_or_create_owned(&PublishLabels { outcome }));
         let reads_refused = READ_KINDS.map(|kind| refused.get_or_create_owned(&ReadLabels { kind }));
         Self(Arc::new(Instruments {
             publishes,
@@ -155,6 +206,10 @@ impl Metrics {
                 "From taking a group to its answers",
                 &SECONDS,
             ),
+            due_rooms_locked: registry.counter(
+                "due_rooms_locked",
+                "Rooms passed over when something was due, as somebody kept them locked",
+            ),
             notices_sent: registry.counter("notices_sent", "Groups handed to NATS"),
             notices_dropped: registry
                 .counter("notices_dropped", "Groups not handed to NATS: the sweep announces them"),
@@ -167,8 +222,24 @@ impl Metrics {
             changes_ignored: registry.counter("changes_ignored", "Malformed status changes"),
             renoticed: registry.counter("renoticed", "Outbox rows announced again"),
             trimmed: registry.counter("messages_trimmed", "Messages deleted by retention"),
+            revocations: registry
+                .gauge("revocations", "Users whose tokens are revoked up to a time, in memory"),
             store_up: registry.gauge("store_up", "1 while the store answers and takes commits"),
+            token_keys: registry.gauge("token_keys", "Keys of the JWK set in force"),
+            token_key_fetches,
+            api_calls: registry
+                .counters("api_calls", "Calls of the HTTP API, by name of the key, method and outcome"),
+            api_seconds: registry.histogram(
+                "api_seconds",
+                "From reading a call of the HTTP API to its answer",
+                &SECONDS,
+            ),
         }))
+    }
+
+    /// Counts a fetch of the JWK set.
+    pub fn token_keys_fetched(&self, good: bool) {
+        self.token_key_fetches[usize::from(good)].inc();
     }
 
     /// Counts publishes of this outcome.
@@ -187,6 +258,13 @@ impl Metrics {
     #[must_use]
     pub fn read_refused(&self, kind: ReadKind) -> &Counter {
         &self.reads_refused[kind as usize]
+    }
+
+    /// Counts calls of the API by the name of their key, their method and what became of them.
+    #[must_use]
+    pub fn api_call(&self, key: &str, method: &'static str, outcome: CallOutcome) -> Counter {
+        let labels = CallLabels { key: key.to_owned(), method, outcome: outcome.as_str() };
+        self.api_calls.get_or_create_owned(&labels)
     }
 
     /// Publishes of which nobody knows whether they are stored.

@@ -201,7 +201,7 @@ fn runs(items: &[&NewMessage], committed: &Committed) -> Vec<RoomRun> {
                 before.entry(&item.room).and_modify(|last| *last = seq.max(*last)).or_insert(seq);
                 continue;
             }
-            Outcome::Conflict => continue,
+            Outcome::Conflict | Outcome::Waits { .. } => continue,
         };
         let message = grpc::Message {
             seq,

@@ -99,7 +99,7 @@ impl Publisher {
         validate::call(&request)?;
         let not_after_ms = request.not_after_ms;
         // No order between the two is promised: what is for later has its place when it is due.
-        let delayed = self.delay(request.delayed, not_after_ms, deadline);
+        let delayed = self.delay(request.delayed, not_after_ms, request.scheduled_max, deadline);
         let (reply, delayed) = tokio::join!(self.publish_now(request.items, not_after_ms, deadline), delayed);
         Ok(PublishReply { delayed, ..reply })
     }
@@ -108,10 +108,11 @@ impl Publisher {
         &self,
         items: Vec<DelayedItem>,
         not_after_ms: i64,
+        scheduled_max: u32,
         deadline: Option<Instant>,
     ) -> Vec<PublishResult> {
         let _in_hand = InHand::new(&self.in_hand, items.len());
-        self.delayer.delay(items, not_after_ms, deadline).await
+        self.delayer.delay(items, not_after_ms, scheduled_max, deadline).await
     }
 
     async fn publish_now(
@@ -187,6 +188,13 @@ impl Publisher {
                 (OutcomeLabel::Stored, at(grpc::Outcome::Stored, seq, at_ms))
             }
             ItemOutcome::Duplicate { seq } => (OutcomeLabel::Duplicate, at(grpc::Outcome::Duplicate, seq, 0)),
+            // Not `ok`: whoever publishes at once is told a position by it, and there is none yet.
+            ItemOutcome::Waits { due_ms } => {
+                let message = format!(
+                    "this key is that of a delayed message, due at {due_ms}: cancel that, or choose another key"
+                );
+                (OutcomeLabel::Conflict, refused(InvalidItem { code: ErrorCode::Conflict, message }))
+            }
             // Where the other message is, is nobody's business.
             ItemOutcome::Conflict => (OutcomeLabel::Conflict, plain(grpc::Outcome::Conflict)),
             ItemOutcome::Poison => {

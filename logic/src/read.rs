@@ -11,7 +11,9 @@ use sluice_proto::grpc::{
 };
 use sluice_proto::ids::{InstanceId, RoomId};
 use sluice_proto::limits::{BATCH_BYTES_MAX, PAGE_MESSAGES_MAX, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
-use sluice_store::{Heads, Page, Range, Store, StoredMessage};
+use sluice_store::{
+    Heads, Page, Range, RoomList, RoomQuery, ScheduledList, ScheduledQuery, Store, StoredMessage,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -90,6 +92,36 @@ impl Reader {
             heads: heads.heads,
             interest_stored: interest.is_ok(),
         })
+    }
+
+    /// Rooms by prefix; a read of history.
+    ///
+    /// # Errors
+    /// The store, or too many reads.
+    pub async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, CallError> {
+        let _turn = self.turn(ReadKind::History).await?;
+        let list = self.store.rooms(query).await?;
+        self.probe.saw_epoch(list.epoch);
+        Ok(list)
+    }
+
+    /// What waits in a room; a read of history.
+    ///
+    /// # Errors
+    /// The store, or too many reads.
+    pub async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, CallError> {
+        let _turn = self.turn(ReadKind::History).await?;
+        Ok(self.store.scheduled(query).await?)
+    }
+
+    /// How many connections each of these rooms has; `None` while Redis does not say.
+    pub async fn subscribers(&self, rooms: &[RoomId]) -> Option<Vec<u64>> {
+        let counted = self.presence.subscribers(rooms).await;
+        if let Err(error) = &counted {
+            self.metrics.presence_failures.inc();
+            tracing::debug!(%error, "Redis does not say how many subscribe to rooms.");
+        }
+        counted.ok().filter(|counts| counts.len() == rooms.len())
     }
 
     /// Waits for a place among the reads of a kind; neither kind can take those of the other.

@@ -9,27 +9,33 @@ use sluice_proto::grpc::authenticate_result::Result as Verdict;
 use sluice_proto::grpc::logic_server::{Logic, LogicServer};
 use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
-    AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, PresenceReply,
-    PresenceRequest, PublishReply, PublishRequest, ReadReply, ReadRequest, ReapReply, ReapRequest,
-    StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply, SweepRequest, TellLeavesReply,
-    TellLeavesRequest,
+    AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, IssueTicketReply,
+    IssueTicketRequest, PresenceReply, PresenceRequest, PublishReply, PublishRequest, ReadReply, ReadRequest,
+    ReapReply, ReapRequest, RevocationsReply, RevocationsRequest, StatusReply, StatusRequest, SubscribeReply,
+    SubscribeRequest, SweepReply, SweepRequest, TakeTicketRequest, TellLeavesReply, TellLeavesRequest,
 };
 use sluice_proto::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, TOKENS_PER_CALL_MAX};
+use sluice_proto::revocation::Standing;
 use sluice_service::clock::Clock;
 use sluice_service::tls::Role;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::auth::{Auth, Identity};
-use crate::defaults::CALL_WITHIN;
+use crate::auth::{Auth, AuthError, Identity};
+use crate::defaults::{CALL_WITHIN, TICKET_FOR};
+use crate::disconnect::Disconnects;
 use crate::due::Firing;
 use crate::error::CallError;
+use crate::jwks::Jwks;
 use crate::presence::PresenceService;
 use crate::probe::Probe;
 use crate::publish::Publisher;
 use crate::read::Reader;
+use crate::revocations::{Holder, RevokedTokens};
 use crate::sweep::Sweeper;
+use crate::tickets::Tickets;
 
 /// What answers calls once the store was reached.
 pub struct Core {
@@ -43,6 +49,10 @@ pub struct Core {
     pub sweeper: Sweeper,
     /// Answers `FireDue`.
     pub firing: Firing,
+    /// Answers `Revocations`; every verdict on a token asks it.
+    pub revoked: RevokedTokens,
+    /// Ends connections and subscriptions of users.
+    pub disconnects: Disconnects,
 }
 
 /// The gRPC service `Logic`.
@@ -51,6 +61,10 @@ pub struct Rpc {
     pub core: Arc<OnceLock<Core>>,
     /// Answers `Authenticate`.
     pub auth: Auth,
+    /// Has keys that tokens name and nobody here knows.
+    pub jwks: Option<Jwks>,
+    /// Answers `IssueTicket` and `TakeTicket`.
+    pub tickets: Tickets,
     /// Says why there is no core yet.
     pub probe: Probe,
     /// Judges tokens.
@@ -64,6 +78,34 @@ impl Rpc {
         LogicServer::new(self)
             .max_decoding_message_size(GRPC_BYTES_MAX)
             .max_encoding_message_size(GRPC_BYTES_MAX)
+    }
+
+    /// Who holds a token, if it is good now.
+    async fn judge(&self, token: String) -> Result<AuthenticateReply, CallError> {
+        let revoked = &self.core()?.revoked;
+        let tokens = [token];
+        let all_known = self.knows_all_keys(&tokens).await;
+        if !all_known && self.auth.lacks_key(&tokens[0]) {
+            // Not `unavailable`, which is a word about this process.
+            return Err(CallError::Full("the key of the token cannot be fetched now".into()));
+        }
+        let found = self.auth.authenticate(&tokens[0], self.clock.now_ms())?;
+        let (looked_at, standings) = revoked.judge(&[holder(&found)]).await;
+        match standings.first() {
+            Some(Standing::Good) => Ok(AuthenticateReply { revocations: Some(looked_at), ..identity(found) }),
+            Some(Standing::Revoked) => Err(AuthError::Revoked.into()),
+            Some(Standing::Unknown) | None => Err(CallError::NotNow(IN_DOUBT.to_owned())),
+        }
+    }
+
+    /// Whether tokens with a key that is unknown now may be refused for it: what is known was fetched after they came. Where
+    /// one has such a key the set is asked for, and waited for a little.
+    async fn knows_all_keys(&self, tokens: &[String]) -> bool {
+        let Some(jwks) = &self.jwks else { return true };
+        if !tokens.iter().any(|token| self.auth.lacks_key(token)) {
+            return true;
+        }
+        jwks.newest().await
     }
 
     fn core(&self) -> Result<&Core, CallError> {
@@ -125,20 +167,63 @@ impl Logic for Rpc {
         &self,
         request: Request<AuthenticateRequest>,
     ) -> Result<Response<AuthenticateReply>, Status> {
-        let found = self.auth.authenticate(&request.into_inner().token, self.clock.now_ms());
-        Ok(Response::new(found.map(identity).map_err(CallError::from)?))
+        let deadline = deadline_of(request.metadata());
+        answer(deadline, self.judge(request.into_inner().token)).await
     }
 
     async fn authenticate_many(
         &self,
         request: Request<AuthenticateManyRequest>,
     ) -> Result<Response<AuthenticateManyReply>, Status> {
+        let deadline = deadline_of(request.metadata());
         let tokens = request.into_inner().tokens;
         if tokens.is_empty() || tokens.len() > TOKENS_PER_CALL_MAX {
             let text = format!("{} tokens, 1 to {TOKENS_PER_CALL_MAX} are allowed", tokens.len());
             return Err(CallError::Invalid(text).into());
         }
-        Ok(Response::new(judge_all(&self.auth, &tokens, self.clock.now_ms())))
+        let call = async {
+            let revoked = &self.core()?.revoked;
+            let all_known = self.knows_all_keys(&tokens).await;
+            let (mut reply, holders) = judge_all(&self.auth, &tokens, all_known, self.clock.now_ms()).await;
+            let (looked_at, standings) = revoked.judge(&holders).await;
+            take_revoked(&mut reply, looked_at, &standings);
+            Ok(reply)
+        };
+        answer(deadline, call).await
+    }
+
+    async fn issue_ticket(
+        &self,
+        request: Request<IssueTicketRequest>,
+    ) -> Result<Response<IssueTicketReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        let token = request.into_inner().token;
+        answer(deadline, async {
+            // A new anonymous user needs no ticket: its stream opens without.
+            if token.is_empty() {
+                return Err(AuthError::Missing.into());
+            }
+            self.judge(token.clone()).await?;
+            let ticket = self.tickets.issue(&token).await.map_err(CallError::TicketsAway)?;
+            Ok(IssueTicketReply { ticket, expires_in_s: u32::try_from(TICKET_FOR.as_secs()).unwrap_or(0) })
+        })
+        .await
+    }
+
+    async fn take_ticket(
+        &self,
+        request: Request<TakeTicketRequest>,
+    ) -> Result<Response<AuthenticateReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        answer(deadline, async {
+            // Before it is taken, which is once.
+            self.core()?;
+            let taken = self.tickets.take(&request.into_inner().ticket).await;
+            let token = taken.map_err(CallError::TicketsAway)?.ok_or(CallError::NoTicket)?;
+            // Judged now, not when it was issued: it may have expired since.
+            self.judge(token).await
+        })
+        .await
     }
 
     async fn sweep(&self, request: Request<SweepRequest>) -> Result<Response<SweepReply>, Status> {
@@ -162,6 +247,14 @@ impl Logic for Rpc {
     ) -> Result<Response<TellLeavesReply>, Status> {
         let deadline = deadline_of(request.metadata());
         answer(deadline, async { self.core()?.reports.tell_leaves().await }).await
+    }
+
+    async fn revocations(
+        &self,
+        request: Request<RevocationsRequest>,
+    ) -> Result<Response<RevocationsReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        answer(deadline, async { self.core()?.revoked.tell(request.into_inner()).await }).await
     }
 }
 
@@ -204,24 +297,57 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// A verdict on each token, as far as a reply has room for them.
-fn judge_all(auth: &Auth, tokens: &[String], now_ms: i64) -> AuthenticateManyReply {
-    let mut reply = AuthenticateManyReply::default();
+/// A verdict on each token, as far as a reply has room for them, none on one whose key may come yet; and who holds those
+/// that are valid.
+async fn judge_all(
+    auth: &Auth,
+    tokens: &[String],
+    all_known: bool,
+    now_ms: i64,
+) -> (AuthenticateManyReply, Vec<Holder>) {
+    let (mut reply, mut holders) = (AuthenticateManyReply::default(), Vec::new());
     let mut bytes = 0;
     for token in tokens {
-        let verdict = match auth.authenticate(token, now_ms) {
-            Ok(found) => Verdict::Known(identity(found)),
-            Err(error) => Verdict::Invalid(error.to_string()),
+        let found = auth.authenticate(token, now_ms);
+        let held_by = found.as_ref().ok().map(holder);
+        let verdict = match found {
+            Ok(found) => Some(Verdict::Known(identity(found))),
+            // A gateway takes that for "nobody could say": the client comes back, and is not sent away for good.
+            Err(_) if !all_known && auth.lacks_key(token) => None,
+            Err(error) => Some(Verdict::Invalid(error.to_string())),
         };
-        let result = AuthenticateResult { result: Some(verdict) };
+        let result = AuthenticateResult { result: verdict };
+        // A signature costs a fraction of a millisecond, and a call has hundreds: publishes go on between them.
+        yield_now().await;
         bytes += result.encoded_len();
         // Grants may be long: a reply that nobody can take would be asked for again for ever.
         if bytes > BATCH_BYTES_MAX && !reply.results.is_empty() {
             break;
         }
         reply.results.push(result);
+        holders.extend(held_by);
     }
-    reply
+    (reply, holders)
+}
+
+/// What became of those that are valid when revocations were looked at, in their order. Who is in doubt has no verdict: a
+/// gateway tells its client to come back.
+fn take_revoked(reply: &mut AuthenticateManyReply, looked_at: u64, standings: &[Standing]) {
+    let valid = reply.results.iter_mut().filter(|one| matches!(one.result, Some(Verdict::Known(_))));
+    for (result, standing) in valid.zip(standings) {
+        match (standing, &mut result.result) {
+            (Standing::Good, Some(Verdict::Known(known))) => known.revocations = Some(looked_at),
+            (Standing::Good | Standing::Unknown, _) => result.result = None,
+            (Standing::Revoked, _) => result.result = Some(Verdict::Invalid(AuthError::Revoked.to_string())),
+        }
+    }
+}
+
+/// The store did not say whether an old token is among old revocations.
+const IN_DOUBT: &str = "it is not known now whether the token is revoked";
+
+fn holder(identity: &Identity) -> Holder {
+    Holder { user: identity.user.clone(), issued_at_s: identity.issued_at_s }
 }
 
 fn identity(identity: Identity) -> AuthenticateReply {
@@ -232,6 +358,8 @@ fn identity(identity: Identity) -> AuthenticateReply {
         expires_at_ms: identity.expires_at_ms.unwrap_or(0),
         grants: Some(Grants { sub: identity.grants.sub, r#pub: identity.grants.publish }),
         info: identity.info,
+        issued_at_s: identity.issued_at_s.unwrap_or(0),
+        revocations: None,
     }
 }
 
@@ -252,12 +380,14 @@ mod tests {
 
     const NOW_MS: i64 = 1_763_719_200_000;
 
-    #[test]
-    fn each_token_has_a_verdict_of_its_own() {
+    #[tokio::test]
+    async fn each_token_has_a_verdict_of_its_own() {
         let auth = Auth::new("correct horse battery staple", None);
         let token =
             |user: &str| auth.sign(&Claims { sub: user.into(), ..Claims::default() }).expect("signed");
-        let reply = judge_all(&auth, &[token("ann"), "x.y.z".into(), String::new(), token("bob")], NOW_MS);
+        let tokens = [token("ann"), "x.y.z".into(), String::new(), token("bob")];
+        let (reply, holders) = judge_all(&auth, &tokens, true, NOW_MS).await;
+        assert_eq!(holders.iter().map(|it| it.user.as_str()).collect::<Vec<_>>(), ["ann", "bob"]);
         let seen: Vec<_> =
             reply.results.into_iter().map(|result| result.result.expect("a verdict")).collect();
         let [Verdict::Known(ann), Verdict::Invalid(read), Verdict::Invalid(missing), Verdict::Known(bob)] =
@@ -272,22 +402,67 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_reply_that_is_full_leaves_the_others_out_and_never_all() {
+    #[tokio::test]
+    async fn revocations_are_of_those_who_hold_a_valid_token() {
+        let auth = Auth::new("correct horse battery staple", None);
+        let token =
+            |user: &str| auth.sign(&Claims { sub: user.into(), ..Claims::default() }).expect("signed");
+        let tokens = ["x.y.z".into(), token("ann"), token("bob"), String::new(), token("carl")];
+        let (mut reply, _) = judge_all(&auth, &tokens, true, NOW_MS).await;
+        take_revoked(&mut reply, 7, &[Standing::Revoked, Standing::Unknown, Standing::Good]);
+        let seen: Vec<_> = reply.results.into_iter().map(|one| one.result).collect();
+        let invalid =
+            |at: usize, why| matches!(&seen[at], Some(Verdict::Invalid(text)) if text.contains(why));
+        assert!(invalid(0, "cannot be read") && invalid(1, "revoked") && invalid(3, "a token is needed"));
+        assert_eq!(seen[2], None, "who is in doubt is told to come back");
+        assert!(matches!(&seen[4], Some(Verdict::Known(carl)) if carl.revocations == Some(7)));
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_is_full_leaves_the_others_out_and_never_all() {
         let long = |n: usize| Grants { sub: vec!["r".repeat(100); n], publish: Vec::new() };
-        let judged = |each: usize, count: usize| {
+        let judged = async |each: usize, count: usize| {
             let auth = Auth::new("correct horse battery staple", Some(long(each)));
-            judge_all(&auth, &vec![String::new(); count], NOW_MS).results.len()
+            judge_all(&auth, &vec![String::new(); count], true, NOW_MS).await.0.results.len()
         };
-        assert_eq!(judged(1, 256), 256);
-        assert!((90..110).contains(&judged(100, 256)), "10 kB each");
-        assert_eq!(judged(15_000, 2), 1, "one that is larger than a reply should be is answered alone");
+        assert_eq!(judged(1, 256).await, 256);
+        assert!((90..110).contains(&judged(100, 256).await), "10 kB each");
+        assert_eq!(judged(15_000, 2).await, 1, "one that is larger than a reply should be is answered alone");
+    }
+
+    #[tokio::test]
+    async fn whose_key_may_come_yet_has_no_verdict_and_the_others_do() {
+        let auth = Auth::new("correct horse battery staple", None);
+        let good = auth.sign(&Claims { sub: "ann".into(), ..Claims::default() }).expect("signed");
+        let (_, rest) = good.split_once('.').expect("three parts");
+        // {"alg":"ES256","kid":"k"}
+        let tokens = [format!("eyJhbGciOiJFUzI1NiIsImtpZCI6ImsifQ.{rest}"), good.clone(), "x.y.z".into()];
+        let judged = async |all_known: bool| {
+            let (reply, _) = judge_all(&auth, &tokens, all_known, NOW_MS).await;
+            let one = |result: AuthenticateResult| match result.result {
+                Some(Verdict::Known(_)) => "known",
+                Some(Verdict::Invalid(_)) => "invalid",
+                None => "open",
+            };
+            reply.results.into_iter().map(one).collect::<Vec<_>>()
+        };
+        assert_eq!(judged(false).await, ["open", "known", "invalid"]);
+        assert_eq!(judged(true).await, ["invalid", "known", "invalid"]);
     }
 
     #[test]
     fn what_is_for_tasks_is_for_nobody_else() {
         let may = |method: &str| may_call(&format!("/sluice.v1.Logic/{method}"));
-        for method in ["Publish", "Read", "Subscribe", "Heads", "ReportStatus", "Presence", "Authenticate"] {
+        for method in [
+            "Publish",
+            "Read",
+            "Subscribe",
+            "Heads",
+            "ReportStatus",
+            "Presence",
+            "Authenticate",
+            "Revocations",
+        ] {
             assert_eq!(may(method), [Role::Gateway], "{method}");
         }
         for method in ["Sweep", "Reap", "TellLeaves"] {

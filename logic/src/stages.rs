@@ -3,8 +3,8 @@
 //! | Stage | waits for |
 //! |---|---|
 //! | not-ready | state `draining` written; the last logic: draining gateways to leave |
-//! | notify | GOAWAY sent |
-//! | drain | accepted calls and their commits; connections closed |
+//! | notify | GOAWAY sent; from here on the API refuses what is new |
+//! | drain | accepted calls and their commits, the last lines of exports; connections closed |
 //! | flush | notices handed to NATS, outbox rows forgotten |
 //! | release | lease, NATS, Redis, store given back, in parallel |
 

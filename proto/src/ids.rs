@@ -179,6 +179,13 @@ impl SessionId {
     pub fn fresh() -> Self {
         Self(rand::random())
     }
+
+    /// Reads the 32 hex digits clients see.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        digits.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
+    }
 }
 
 impl fmt::Display for SessionId {
@@ -251,6 +258,13 @@ mod tests {
         // Two processes that disagree here would break the order of a sender.
         assert_eq!(["news", "a", "@ann", ""].map(lane_of), [4, 15, 10, 2]);
         assert!((0..1000).all(|n| lane_of(&n.to_string()) < LANES));
+    }
+
+    #[test]
+    fn sessions_read_back() {
+        let session = SessionId(0x1f);
+        assert_eq!(SessionId::parse(&session.to_string()), Some(session));
+        assert_eq!(["1f", "", &"+".repeat(32), &"g".repeat(32)].map(SessionId::parse), [None; 4]);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub enum ErrorCode {
     NotSubscribed,
     /// The key was used for other data: final.
     Conflict,
+    /// As many delayed messages of the user wait as may.
+    TooManyScheduled,
     /// This sending was certainly not stored: send again.
     NotSent,
     /// No answer in time: a publish may or may not be stored; send again with the same key.
@@ -54,6 +56,7 @@ impl ErrorCode {
             Self::AlreadySubscribed => "already_subscribed",
             Self::NotSubscribed => "not_subscribed",
             Self::Conflict => "conflict",
+            Self::TooManyScheduled => "too_many_scheduled",
             Self::NotSent => "not_sent",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
@@ -61,7 +64,7 @@ impl ErrorCode {
     }
 }
 
-/// The value of the verb `connect`.
+/// The value of the verbs `connect` and `refresh`.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Connect {
@@ -96,6 +99,8 @@ pub struct WireLimits {
     pub unanswered: usize,
     /// Bytes of publishes without an answer.
     pub unanswered_bytes: usize,
+    /// Delayed messages of a user that wait; 0: any number.
+    pub scheduled: usize,
 }
 
 /// The value of `{"welcome":…}`.

@@ -26,11 +26,15 @@ pub async fn connect(
     let queue = JetStream::connect(nats).await.map_err(StartError::url("nats.url"))?;
     let redis =
         RedisConfig { redis: config.redis.clone(), prefix: config.prefix.clone(), ..RedisConfig::default() };
-    let presence = RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?;
+    let presence = Arc::new(RedisPresence::connect(redis).map_err(StartError::url("redis.url"))?);
     let etcd = EtcdConfig { etcd: config.etcd.clone(), prefix: config.prefix.clone() };
     let scope = lifecycle.scope(Stage::Release);
+    let (redis, stop) = (Arc::clone(&presence), scope.token());
+    scope.spawn("redis-failovers", async move {
+        stop.run_until_cancelled(redis.follow_failovers()).await;
+    });
     let cluster = EtcdCluster::start(&scope, etcd, registration, &config.logic.seeds, Duty::all())
         .await
         .map_err(StartError::url("etcd.endpoints"))?;
-    Ok(Deps { queue: Arc::new(queue), presence: Arc::new(presence), cluster: Arc::new(cluster) })
+    Ok(Deps { queue: Arc::new(queue), presence, cluster: Arc::new(cluster) })
 }

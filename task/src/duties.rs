@@ -46,27 +46,35 @@ pub struct Duties {
 impl Duties {
     /// Sweeps once a second, and again at once while there is more, until `stop`.
     pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
+        self.drive(Duty::Sweep, SWEEP_EVERY, &stop, || self.sweep_some(&stop)).await;
+    }
+
+    /// One step; whether there is more to do now.
+    async fn sweep_some(&self, stop: &CancellationToken) -> bool {
+        let swept = self
+            .call(0, stop, async |mut logic| logic.sweep(SweepRequest {}).await.map(Response::into_inner));
+        let Some(swept) = swept.await else { return false };
+        self.metrics.sweeps.inc();
+        if swept.renoticed + swept.outbox_removed + swept.messages_trimmed > 0 {
+            tracing::debug!(?swept, "Swept.");
+        }
+        swept.more
+    }
+
+    /// A step every so often, and again at once while it says that there is more: as long as this task owns the duty, and
+    /// until `stop`.
+    async fn drive<F: Future<Output = bool>>(
+        &self,
+        duty: Duty,
+        every: Duration,
+        stop: &CancellationToken,
+        step: impl Fn() -> F,
+    ) {
         let owned = self.cluster.owned();
-        let mut ticks = ticks(SWEEP_EVERY);
+        let mut ticks = ticks(every);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             // Looked at before each call: the duty may have gone to another task meanwhile.
-            while owns(&owned, Duty::Sweep) && !stop.is_cancelled() {
-                let swept = self.call(0, &stop, async |mut logic| {
-                    logic.sweep(SweepRequest {}).await.map(Response::into_inner)
-                });
-                match swept.await {
-                    Some(swept) => {
-                        self.metrics.sweeps.inc();
-                        if swept.renoticed + swept.outbox_removed + swept.messages_trimmed > 0 {
-                            tracing::debug!(?swept, "Swept.");
-                        }
-                        if !swept.more {
-                            break;
-                        }
-                    }
-                    None => break,
-                }
-            }
+            while owns(&owned, duty) && !stop.is_cancelled() && step().await {}
         }
     }
 

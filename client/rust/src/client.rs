@@ -263,6 +263,15 @@ impl Client {
         self.request(|reply| PendingRequest::Presence { room, after, limit, reply }).await
     }
 
+    /// Goes on with this token, of the same user, on the connection that stands and on those that follow. Its end,
+    /// milliseconds since 1970; `None`: it has none. Rooms that it does not grant end with [`Event::Unsubscribed`].
+    ///
+    /// # Errors
+    /// As [`Client::history`]; when the server refuses it the one before stays in force.
+    pub async fn refresh(&self, token: &str) -> Result<Option<i64>, Error> {
+        self.request(|reply| PendingRequest::Refresh(token.to_owned(), reply)).await
+    }
+
     /// Returns when the server has answered.
     ///
     /// # Errors

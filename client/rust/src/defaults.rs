@@ -26,6 +26,16 @@ pub(crate) const SENDING_MAX: usize = 64;
 pub(crate) const FENCE_WAIT: Duration = Duration::from_secs(12);
 /// How long the connection left behind by a move may still bring answers.
 pub(crate) const OLD_WAIT: Duration = Duration::from_secs(5);
+/// A program's function gives a token within this, or is asked again.
+pub(crate) const TOKEN_WITHIN: Duration = Duration::from_secs(30);
+/// First window of the pause before a token is fetched again while a connection stands; doubles up to the longest.
+pub(crate) const TOKEN_AGAIN: Duration = Duration::from_millis(500);
+/// The longest window.
+pub(crate) const TOKEN_AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Where less is left of the token than this many of them, the longest is this part of it.
+pub(crate) const TOKEN_TRIES: u32 = 6;
+/// New tokens in a row that servers refuse before the client ends: it is not the clock of one of them.
+pub(crate) const TOKENS_REFUSED_MAX: u32 = 5;
 /// A goodbye waits this long for the server's own.
 pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// A server that says nothing for this many of its ping intervals is gone.

@@ -2,10 +2,11 @@
 //! is in its body. It ends when it is told to close, when nobody can tell it anything, or when the server refuses for good.
 
 mod dial;
+mod renewal;
 
 use std::time::Duration;
 
-use sluice_proto::wire::Bye;
+use sluice_proto::wire::{Bye, ErrorCode, close};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -16,8 +17,10 @@ use crate::event::{Event, Subscribed};
 use crate::options::{Options, Position};
 use crate::raw::Frame;
 use crate::state::{ClientState, PendingRequest, Publish, Source, Then};
+use crate::tokens::TokenError;
 use crate::wire::Wire;
 use dial::{GatewayDialer, Standing};
+use renewal::{Renewal, Renewed};
 
 /// What a handle asks for.
 #[derive(Debug)]
@@ -53,6 +56,7 @@ pub(crate) struct Driver {
     active: Option<Active>,
     old: Option<Old>,
     dialer: GatewayDialer,
+    renewal: Renewal,
     commands: mpsc::Receiver<DriverCommand>,
     events: mpsc::Sender<Event>,
     /// Events in `state` above which the socket is not read.
@@ -68,6 +72,7 @@ enum Woken {
     Frame(Option<Frame>),
     OldFrame(Option<Frame>),
     Dialled(Result<Standing, Error>),
+    Renewed(Renewed),
     Timer,
 }
 
@@ -80,10 +85,13 @@ impl Driver {
     ) -> Result<Self, Error> {
         let (events_max, detailed) = (options.events_max, options.detailed);
         let backoff = Backoff::new(options.backoff);
-        let mut dialer = GatewayDialer::new(options, backoff);
+        let tokens = options.tokens.of_its_own();
+        let mut dialer = GatewayDialer::new(Options { tokens, ..options }, backoff);
         let standing = dialer.first().await?;
         let state = ClientState::new(detailed);
-        let mut driver = Self { state, active: None, old: None, dialer, commands, events, events_max };
+        let renewal = Renewal::default();
+        let mut driver =
+            Self { state, active: None, old: None, dialer, renewal, commands, events, events_max };
         driver.attach(standing);
         Ok(driver)
     }
@@ -92,6 +100,8 @@ impl Driver {
         loop {
             // Before each wait, as any event may have made space on the socket.
             self.pump();
+            // Also when nothing is heard on it: the server would wait for its clients until the end of the stage.
+            self.leave_old();
             let outcome = match self.wait().await {
                 Woken::Command(Some(DriverCommand::Close(done))) => {
                     self.goodbye().await;
@@ -109,6 +119,7 @@ impl Driver {
                     Ok(())
                 }
                 Woken::Dialled(result) => self.dialled(result),
+                Woken::Renewed(renewed) => self.renewed(renewed),
                 Woken::Timer => self.timer(),
                 // Nobody reads events, but publishes go on: they have receipts of their own.
                 Woken::ReaderGone => {
@@ -144,6 +155,8 @@ impl Driver {
                 (Ok(_), None) => Woken::Delivered,
                 (Err(_), _) => Woken::ReaderGone,
             },
+            // Before frames: the next one may say that the new token ends as well.
+            renewed = self.renewal.next() => Woken::Renewed(renewed),
             frame = step(active.map(|active| &mut active.wire), reading) => Woken::Frame(frame),
             frame = step(old.map(|old| &mut old.wire), true) => Woken::OldFrame(frame),
             command = self.commands.recv(), if !full => Woken::Command(command),
@@ -200,6 +213,11 @@ impl Driver {
                 // Nothing new is sent until the server says `bye`: what was answered `retry` would
                 // be overtaken.
                 Then::Fenced => active.until = Some(active.heard + FENCE_WAIT),
+                Then::Keep(token) => self.dialer.tokens().keep(token),
+                Then::Renew(within) if self.dialer.tokens().has_source() => {
+                    self.renewal.begin(self.dialer.tokens(), within);
+                }
+                Then::Renew(_) => {}
                 Then::Leave(bye) => active.bye = Some(bye),
                 Then::Move(drain) => self.dialer.begin_as_told(drain.reconnect_ms),
                 Then::Reconnect(why) => return self.lost(None, why),
@@ -220,6 +238,10 @@ impl Driver {
             Frame::Close { .. } | Frame::End(_) => self.forget_old(),
             Frame::Binary(_) | Frame::Ping | Frame::Pong => {}
         }
+    }
+
+    /// Says goodbye on the connection that was left behind, as soon as nothing is to come by it.
+    fn leave_old(&mut self) {
         if let Some(old) = &mut self.old
             && !old.leaving
             // Kept for the answers it owes: closing it early would lose them, and the publishes be
@@ -242,9 +264,16 @@ impl Driver {
         let Some(active) = self.active.take() else { return Ok(()) };
         self.old = None;
         self.state.detach();
+        self.renewal.end();
+        let told = active.bye.as_ref().map(|bye| bye.code);
+        // With another token it makes sense.
+        let replaces = code.or(told) == Some(close::UNAUTHORIZED) && self.dialer.tokens().has_source();
+        if replaces {
+            self.dialer.tokens().refused(None);
+        }
         let may_return = active.bye.as_ref().is_none_or(|bye| bye.reconnect);
         // 4500…4999: coming back makes no sense, whatever the reason.
-        let reconnects = may_return && !code.is_some_and(|code| (4500..5000).contains(&code));
+        let reconnects = replaces || may_return && !code.is_some_and(|code| (4500..5000).contains(&code));
         self.state.events.push_back(Event::Closed { code, reason: reason.clone(), reconnects });
         if !reconnects {
             let why = active.bye.map_or(reason, |bye| bye.reason);
@@ -262,7 +291,9 @@ impl Driver {
         match result {
             Ok(standing) => self.attach(standing),
             // While a connection stands a refusal of another gateway ends nothing.
-            Err(error @ (Error::Refused(_) | Error::TokenNeeded)) if self.active.is_none() => {
+            Err(error @ (Error::Refused(_) | Error::TokenNeeded))
+                if self.active.is_none() && !self.dialer.may_do_better() =>
+            {
                 return Err(error);
             }
             Err(error) => {
@@ -279,6 +310,33 @@ impl Driver {
         Ok(())
     }
 
+    /// A step towards another token has ended.
+    fn renewed(&mut self, renewed: Renewed) -> Result<(), Error> {
+        let tokens = self.dialer.tokens().clone();
+        match renewed {
+            Renewed::Token(Ok(token)) => {
+                let (reply, answer) = oneshot::channel();
+                self.renewal.handed_over(answer);
+                self.command(DriverCommand::Request(PendingRequest::Refresh(token, reply)));
+            }
+            // The connection stands until the old one ends; then nobody would have another.
+            Renewed::Token(Err(TokenError::Over(why))) => tracing::debug!(why, "no other token"),
+            Renewed::Token(Err(error @ TokenError::Later(_))) => {
+                tracing::debug!(%error, "no other token yet");
+                self.renewal.again(&tokens);
+            }
+            Renewed::Answer(Ok(())) | Renewed::Answer(Err(Error::Disconnected)) => {}
+            Renewed::Answer(Err(error)) => {
+                tracing::debug!(%error, "the new token was not taken");
+                if matches!(&error, Error::Answer(error) if error.code == ErrorCode::Unauthorized) {
+                    tokens.refused(None);
+                }
+                self.renewal.again(&tokens);
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a new connection the active one. What was active is kept for the answers it may still bring.
     fn attach(&mut self, standing: Standing) {
         let now = Instant::now();
@@ -290,6 +348,8 @@ impl Driver {
             wire.push(text);
         }
         let active = Active { wire, patience, heard: now, until: None, bye: None };
+        // It began with the newest token that there was.
+        self.renewal.end();
         // A move: the former connection has answers on the way.
         let before = self.active.replace(active);
         self.old = before.map(|before| Old { wire: before.wire, until: now + OLD_WAIT, leaving: false });

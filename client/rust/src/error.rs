@@ -2,6 +2,8 @@
 
 use sluice_proto::wire::WireError;
 
+use crate::tokens::TokenError;
+
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -20,6 +22,9 @@ pub enum Error {
     /// The server lets nobody in without a token, and there is none.
     #[error("the server lets nobody in without a token")]
     TokenNeeded,
+    /// The program's function gave no token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The server answered this request with an error that is final.
     #[error("{}: {}", .0.code.as_str(), .0.message)]
     Answer(WireError),

@@ -128,7 +128,7 @@ pub enum Event {
     },
     /// A subscription was resumed, or its room's epoch changed; look at `recovered`.
     Resumed(Subscribed),
-    /// A subscription cannot be resumed and is over.
+    /// A subscription is over: it cannot be resumed, or the server ended it, as the token in force does not grant it.
     Unsubscribed {
         /// Which room.
         room: String,
@@ -144,6 +144,12 @@ pub enum Event {
     },
     /// The gateway will close this connection; the client moves to another.
     Drain(Drain),
+    /// The token ends, and the connection with it, unless another one comes: by itself where the client has a function for
+    /// that ([`crate::Options::token_from`]), else by [`crate::Client::refresh`].
+    Expiring {
+        /// Until then.
+        within: Duration,
+    },
     /// Last words before a close.
     Bye(Bye),
     /// The connection has ended.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sluice_proto::wire::codec::{HistoryRange, PresentUser};
-use sluice_proto::wire::{Bye, Drain, Welcome, WireError};
+use sluice_proto::wire::{Bye, Drain, ErrorCode, Welcome, WireError};
 
 use crate::event::Message;
 use crate::options::Position;
@@ -11,6 +11,8 @@ use crate::options::Position;
 /// What a client sends: one verb, its fields, an id.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct OutgoingFrame<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<TokenField<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,6 +44,18 @@ pub(crate) struct OutgoingFrame<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<&'a RawValue>,
     pub id: u64,
+}
+
+/// `refresh`: the new token.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct TokenField<'a> {
+    pub token: &'a str,
+}
+
+/// `expiring`: how long the token is still good.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Expiring {
+    pub within_ms: u64,
 }
 
 /// `presence`: the room of a question, or in `sub` that it is to be told who comes and goes.
@@ -94,6 +108,12 @@ pub(crate) struct ServerFrame {
     pub skipped: Option<String>,
     pub drain: Option<Drain>,
     pub bye: Option<Bye>,
+    pub expiring: Option<Expiring>,
+    pub unsubscribed: Option<String>,
+    /// Of `unsubscribed`; so is `reason`.
+    pub code: Option<ErrorCode>,
+    pub reason: Option<String>,
+    pub expires_at: Option<i64>,
     pub join: Option<String>,
     pub leave: Option<String>,
     pub stale: Option<String>,
@@ -175,6 +195,9 @@ mod tests {
         let text = text.text();
         let Ok(Request::Publish { data: read, .. }) = decode(&text).request else { panic!("{text}") };
         assert_eq!(read.get(), data.get(), "the payload keeps its bytes");
+        let refresh = Some(TokenField { token: "t" });
+        let text = OutgoingFrame { refresh, id: 1, ..OutgoingFrame::default() }.text();
+        assert!(matches!(decode(&text).request, Ok(Request::Refresh(_))), "{text}");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! A connection runs in one task that ends when the last [`Client`] is dropped. Every queue in it is bounded: publishes
 //! wait for space in the outbox, and a reader of events that falls behind makes the client stop reading its socket,
 //! so keep reading [`Events`] while you wait for answers. It speaks `ws://`, and `wss://` with
-//! the authorities that browsers trust and those of [`Options::trust`].
+//! the authorities that browsers trust and those of [`Options::trust`]. Tokens that end are replaced while it is connected
+//! where [`Options::token_from`] names who has others.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), sluice_client::Error> {
@@ -32,6 +33,7 @@ mod options;
 pub mod raw;
 mod state;
 mod tls;
+mod tokens;
 mod wire;
 
 pub use client::{Client, Events, Receipt, random_key};
@@ -41,3 +43,4 @@ pub use options::{Options, Position};
 pub use sluice_proto::wire::codec::{HistoryRange, PresentPage, PresentUser};
 pub use sluice_proto::wire::{Bye, Drain, ErrorCode, Welcome, WireError};
 pub use tls::Trust;
+pub use tokens::TokenError;

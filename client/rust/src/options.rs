@@ -1,17 +1,19 @@
 //! What a client is told at its start.
 
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::defaults;
 use crate::tls::Trust;
+use crate::tokens::{TokenError, TokenSource, Tokens};
 
 /// How to connect.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub(crate) urls: Vec<String>,
-    pub(crate) token: Option<String>,
+    pub(crate) tokens: Tokens,
     pub(crate) outbox_max: usize,
     pub(crate) events_max: usize,
     pub(crate) backoff: (Duration, Duration),
@@ -26,7 +28,7 @@ impl Options {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             urls: vec![url.into()],
-            token: None,
+            tokens: Tokens::default(),
             outbox_max: defaults::OUTBOX_MAX,
             events_max: defaults::EVENTS_MAX,
             backoff: defaults::BACKOFF,
@@ -62,7 +64,28 @@ impl Options {
     /// Presents this token; without one the server may give an anonymous user, who is kept across reconnects.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+        self.tokens = Tokens::default();
+        self.tokens.keep(token.into());
+        self
+    }
+
+    /// Asks this function for a token: for the first connection, when the server says that the one in use ends soon, and
+    /// when it was refused. One call at a time, and after longer pauses while it fails; what it gave last is presented at
+    /// reconnects.
+    ///
+    /// ```
+    /// # use sluice_client::{Options, TokenError};
+    /// # async fn log_in() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// let options = Options::new("wss://chat.example/ws").token_from(|| async {
+    ///     log_in().await.map_err(|error| TokenError::Later(error.to_string()))
+    /// });
+    /// ```
+    #[must_use]
+    pub fn token_from<F>(mut self, fetch: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<String, TokenError>> + Send + 'static,
+    {
+        self.tokens = Tokens::from(TokenSource::new(fetch));
         self
     }
 

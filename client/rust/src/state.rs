@@ -5,6 +5,7 @@ mod publish;
 mod rooms;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use sluice_proto::wire::codec::{HistoryRange, PresentPage};
 use sluice_proto::wire::{Bye, Drain, Welcome};
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::defaults::REQUESTS_MAX;
 use crate::error::Error;
 use crate::event::{Event, HistoryPage, Subscribed};
-use crate::frame::{After, OutgoingFrame, PresenceField, ServerFrame};
+use crate::frame::{After, OutgoingFrame, PresenceField, ServerFrame, TokenField};
 use crate::options::Position;
 pub(crate) use publish::{Ask, Publish};
 use rooms::Rooms;
@@ -24,9 +25,21 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 #[derive(Debug)]
 pub(crate) enum PendingRequest {
     Unsubscribe(String, Reply<()>),
-    History { room: String, range: HistoryRange, limit: Option<u32>, reply: Reply<HistoryPage> },
-    Presence { room: String, after: Option<String>, limit: Option<u32>, reply: Reply<PresentPage> },
+    History {
+        room: String,
+        range: HistoryRange,
+        limit: Option<u32>,
+        reply: Reply<HistoryPage>,
+    },
+    Presence {
+        room: String,
+        after: Option<String>,
+        limit: Option<u32>,
+        reply: Reply<PresentPage>,
+    },
     Ping(Reply<()>),
+    /// The answer is the end of the token, milliseconds since 1970.
+    Refresh(String, Reply<Option<i64>>),
 }
 
 /// Which connection a frame came by.
@@ -45,6 +58,10 @@ pub(crate) enum Then {
     Nothing,
     /// A publish was answered `retry:true`: send nothing new, a `bye` will follow.
     Fenced,
+    /// Fetch another token: the one in use ends within this.
+    Renew(Duration),
+    /// This token is in force.
+    Keep(String),
     /// Move to another gateway.
     Move(Drain),
     /// A close will follow.
@@ -206,12 +223,19 @@ impl ClientState {
             self.events.push_back(Event::Drain(drain.clone()));
             return Then::Move(drain);
         }
+        if let Some(expiring) = frame.expiring {
+            let within = Duration::from_millis(expiring.within_ms);
+            self.events.push_back(Event::Expiring { within });
+            return Then::Renew(within);
+        }
         if let Some(bye) = frame.bye {
             self.events.push_back(Event::Bye(bye.clone()));
             return Then::Leave(bye);
         }
         if frame.skipped.is_some() || frame.msg.is_some() {
             self.events.extend(self.rooms.delivery(frame));
+        } else if frame.unsubscribed.is_some() {
+            self.events.extend(self.rooms.ended(frame));
         } else {
             self.events.extend(self.rooms.told(frame));
         }
@@ -225,8 +249,7 @@ impl ClientState {
             return self.published(id, frame, source);
         }
         if let Some(request) = self.requests.remove(&id) {
-            request.answer(frame);
-            return Then::Nothing;
+            return request.answer(frame);
         }
         match self.rooms.answer(id, frame) {
             Ok(event) => {
@@ -287,14 +310,18 @@ impl PendingRequest {
                     OutgoingFrame { presence, after, limit: *limit, ..OutgoingFrame::default() }
                 }
             }
+            Self::Refresh(token, _) => {
+                OutgoingFrame { refresh: Some(TokenField { token }), ..OutgoingFrame::default() }
+            }
             Self::Ping(_) => OutgoingFrame { ping: Some(1), ..OutgoingFrame::default() },
         };
         OutgoingFrame { id, ..frame }.text()
     }
 
-    fn answer(self, frame: ServerFrame) {
+    fn answer(self, frame: ServerFrame) -> Then {
         if let Some(error) = frame.error {
-            return self.fail(&Error::Answer(error));
+            self.fail(&Error::Answer(error));
+            return Then::Nothing;
         }
         // whoever asked may have gone
         match self {
@@ -308,7 +335,12 @@ impl PendingRequest {
                 let ServerFrame { users, count, connections, more, .. } = frame;
                 reply.send(Ok(PresentPage { users, count, connections, more })).map_err(drop).ok()
             }
+            Self::Refresh(token, reply) => {
+                reply.send(Ok(frame.expires_at)).ok();
+                return Then::Keep(token);
+            }
         };
+        Then::Nothing
     }
 
     pub(crate) fn fail(self, error: &Error) {
@@ -316,6 +348,7 @@ impl PendingRequest {
             Self::Unsubscribe(_, reply) | Self::Ping(reply) => reply.send(Err(error.clone())).ok(),
             Self::History { reply, .. } => reply.send(Err(error.clone())).map_err(drop).ok(),
             Self::Presence { reply, .. } => reply.send(Err(error.clone())).map_err(drop).ok(),
+            Self::Refresh(_, reply) => reply.send(Err(error.clone())).map_err(drop).ok(),
         };
     }
 }

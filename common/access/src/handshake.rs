@@ -32,7 +32,7 @@ impl TlsNames {
             ))
         } else if has(&["expired", "notvalidyet"]) {
             Some("a certificate is not valid now: renew it, and compare the clocks".to_owned())
-        } else if has(&["invalidcontenttype", "corruptmessage", "doesnotsupporttls"]) {
+        } else if has(&["invalidcontenttype", "corruptmessage", "doesnotsupporttls", "tlshandshakeeof"]) {
             Some(format!("the server does not speak TLS there: use {plain}, or the port where it does"))
         } else {
             None
@@ -61,6 +61,7 @@ mod tests {
             ("received fatal alert: CertificateRequired", "redis.cert_file"),
             ("received fatal alert: the server requires a certificate", "redis.cert_file"),
             ("received corrupt message of type InvalidContentType", "use redis://"),
+            ("tls handshake eof", "use redis://"),
         ] {
             let found = NAMES.fix(said).unwrap_or_default();
             assert!(found.contains(fix), "{said}: {found}");

@@ -1,6 +1,7 @@
 //! How a service shows servers who it is: secrets in files, and the files of TLS. Reads files and connects to nothing;
 //! what it says shows no secret.
 
+mod api_key;
 mod handshake;
 mod secret;
 
@@ -9,6 +10,9 @@ use std::path::Path;
 
 use sluice_program::secret::one_of;
 
+pub use api_key::{
+    API_KEY_PREFIX, API_KEYS_MAX, ApiKeyEntry, KeyHash, api_key_hash, new_api_key, read_api_keys,
+};
 pub use handshake::TlsNames;
 pub use secret::{MASK, Secret, SecretUrl, masked_url};
 

@@ -48,7 +48,7 @@ impl Operator {
     pub fn describe(&self, pages: &mut AdminPages) {
         let drain = self.drain.clone();
         pages.drained = Arc::new(move || drain.is_on());
-        pages.more = &routes::PAGES;
+        pages.more.extend(routes::PAGES);
     }
 
     /// The pages, to be added to the admin pages, which ask for the token.
@@ -78,16 +78,20 @@ impl Operator {
         });
     }
 
-    /// Does it in this process.
+    /// Does it in this process. Who asks for a stop that has begun gets what it wants, like who was first.
     fn carry_out(&self, command: Command) -> Result<(), Stopping> {
+        let on = match command {
+            Command::Stop => {
+                self.lifecycle.stop(StopReason::Admin);
+                return Ok(());
+            }
+            Command::Drain => true,
+            Command::Undrain => false,
+        };
         if self.lifecycle.stopping().is_cancelled() {
             return Err(Stopping);
         }
-        match command {
-            Command::Stop => drop(self.lifecycle.stop(StopReason::Admin)),
-            Command::Drain => self.drain.set(true),
-            Command::Undrain => self.drain.set(false),
-        }
+        self.drain.set(on);
         Ok(())
     }
 }

@@ -207,6 +207,9 @@ pub trait Presence: Send + Sync + 'static {
     /// connections at most, and keeps a page of them.
     async fn room(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<Roster>;
 
+    /// How many connections each of these rooms has, in their order. A user who has just left may count as one.
+    async fn subscribers(&self, rooms: &[RoomId]) -> Result<Vec<u64>>;
+
     /// One user's connections; `None` when there are none.
     async fn user(&self, user: &UserId) -> Result<Option<Present>>;
 
@@ -220,6 +223,13 @@ pub trait Presence: Send + Sync + 'static {
     /// Removes everything of an instance that ends, at its own word. Nothing of it is taken afterwards: a write that
     /// it sent before may arrive late. Instance ids are never used again.
     async fn goodbye(&self, instance: &InstanceId) -> Result<()>;
+
+    /// Keeps what a ticket stands for, for so long: in the place of what had this name.
+    async fn keep_ticket(&self, name: &str, record: &[u8], keep: Duration) -> Result<()>;
+
+    /// Takes what a ticket stands for: one caller gets it. `None`: it was taken, its time is over, or it never was. An
+    /// outcome that is lost on its way has taken it all the same.
+    async fn take_ticket(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
     /// Ends the connection at once. Harmless when repeated.
     async fn close(&self);

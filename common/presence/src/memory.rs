@@ -133,6 +133,10 @@ impl Presence for MemoryPresence {
         self.call(|tables| tables.room(room, after, limit))
     }
 
+    async fn subscribers(&self, rooms: &[RoomId]) -> Result<Vec<u64>> {
+        self.call(|tables| rooms.iter().map(|room| tables.subscribers(room)).collect())
+    }
+
     async fn user(&self, user: &UserId) -> Result<Option<Present>> {
         self.call(|tables| tables.user(user))
     }
@@ -147,6 +151,14 @@ impl Presence for MemoryPresence {
 
     async fn goodbye(&self, instance: &InstanceId) -> Result<()> {
         self.call(|tables| tables.goodbye(instance))
+    }
+
+    async fn keep_ticket(&self, name: &str, record: &[u8], keep: Duration) -> Result<()> {
+        self.call(|tables| tables.tickets.keep(name, record, tables.now_ms, millis(keep)))
+    }
+
+    async fn take_ticket(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.call(|tables| tables.tickets.take(name, tables.now_ms))
     }
 
     async fn close(&self) {

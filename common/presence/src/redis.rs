@@ -11,6 +11,7 @@
 //! | `<prefix>:instance:{id}` | hash of everything the instance has in the others → generation that named it last |
 //! | `<prefix>:instances` | set of instances with such a hash |
 //! | `<prefix>:gone:{id}` | for a minute: the instance has said goodbye, writes of it that come late are dropped |
+//! | `<prefix>:ticket:{hash}` | what a ticket stands for, unreadable without it, until it is taken or its minute is over |
 //! | `<prefix>:run`, `<prefix>:quiet` | the number that the server gave itself at its start; for a while after a new one nobody is told of joins |
 //! | `<prefix>:marker` | random number; lost with the data. An older copy of the data brings it back, so the number that the server gave itself at its start counts as well |
 //!
@@ -19,6 +20,7 @@
 //! server: a single one, or the primary that sentinels name. Never sends a command that is not safe to repeat.
 
 mod access;
+mod failovers;
 mod link;
 mod scripts;
 mod sentinels;
@@ -34,6 +36,7 @@ use tokio::time::timeout;
 
 use self::link::RedisLink;
 use self::scripts::{Generation, Scripts};
+use self::sentinels::Sentinels;
 use crate::users::{CONNECTIONS_OF_USER_MAX, Gathering, INSTANCES_MAX, by_user};
 use crate::{
     Change, DueLeaves, LEAVE_GRACE, Presence, PresenceError, Present, QUIET, Redis, Result, RoomEvent,
@@ -80,10 +83,10 @@ impl Default for RedisConfig {
 /// Why it cannot be used.
 pub async fn probe(redis: Redis) -> Result<String, String> {
     let ask = async {
-        let mut connection = access::connect(&redis, PROBED_WITHIN).await?;
+        let (mut connection, _) = access::connect(&redis, None, PROBED_WITHIN).await?;
         ::redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
     };
-    let info = timeout(PROBED_WITHIN, ask).await.map_err(|_| "no answer in time".to_owned())?;
+    let info = timeout(PROBED_WITHIN, ask).await.map_err(|_| access::silence(&redis))?;
     let info = info.map_err(|error| access::describe(&error))?;
     if info.lines().any(|line| line.trim_end() == "redis_mode:cluster") {
         return Err(access::NO_CLUSTER.to_owned());
@@ -108,6 +111,20 @@ impl RedisPresence {
         let link = RedisLink::new(config.redis, config.response_timeout)?;
         let scripts = Scripts::new(&config.prefix, config.leave_grace, config.quiet);
         Ok(Self { link, scripts, prefix: config.prefix })
+    }
+
+    /// Moves to another server as soon as sentinels make it the primary; never ends. Without it they are asked when the
+    /// connection breaks.
+    pub async fn follow_failovers(&self) {
+        match Sentinels::of(self.link.redis().url.reveal()) {
+            Ok(Some(sentinels)) => failovers::follow(&self.link, &sentinels).await,
+            // A single server, which nobody moves.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn ticket(&self, name: &str) -> String {
+        format!("{}:ticket:{name}", self.prefix)
     }
 
     async fn write(
@@ -316,6 +333,18 @@ impl Presence for RedisPresence {
         gathered.await
     }
 
+    async fn subscribers(&self, rooms: &[RoomId]) -> Result<Vec<u64>> {
+        // An empty pipeline is an error of the library.
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(rooms.len());
+        for room in rooms {
+            pipeline.cmd("HLEN").arg(format!("{}:presence:r:{room}", self.prefix));
+        }
+        self.link.run(async |mut redis| pipeline.query_async(&mut redis).await).await
+    }
+
     async fn user(&self, user: &UserId) -> Result<Option<Present>> {
         let key = format!("{}:presence:u:{user}", self.prefix);
         let found = self.link.run(async |mut redis| {
@@ -353,6 +382,25 @@ impl Presence for RedisPresence {
         let all = self.link.run(async |mut redis| call.invoke::<bool>(&mut redis).await).await?;
         // a large crowd was cut off: in steps, so that Redis serves others in between
         if all { Ok(()) } else { self.reap(instance).await.map(drop) }
+    }
+
+    async fn keep_ticket(&self, name: &str, record: &[u8], keep: Duration) -> Result<()> {
+        let mut set = ::redis::cmd("SET");
+        set.arg(self.ticket(name))
+            .arg(record)
+            .arg("PX")
+            .arg(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX));
+        self.link.run(async |mut redis| set.exec_async(&mut redis).await).await
+    }
+
+    async fn take_ticket(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let key = self.ticket(name);
+        let mut take = ::redis::pipe();
+        // In one step: of two who come with it at once only one may find it.
+        take.atomic().get(&key).del(&key).ignore();
+        let (record,): (Option<Vec<u8>>,) =
+            self.link.run(async |mut redis| take.query_async(&mut redis).await).await?;
+        Ok(record)
     }
 
     async fn close(&self) {

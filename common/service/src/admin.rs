@@ -64,7 +64,7 @@ pub struct AdminPages {
     /// Whether an operator has it drained: then it is not `accepting`, whatever the service can tell.
     pub drained: Arc<dyn Fn() -> bool + Send + Sync>,
     /// The routes of [`AdminPages::serve_with`], as `GET /` names them.
-    pub more: &'static [PageEntry],
+    pub more: Vec<PageEntry>,
     /// What it depends on: whatever is lost is shown by `/readyz` and `/status`, also of a service that is ready.
     pub dependencies: Dependencies,
     /// What is allowed by the configuration, and hardly meant: in `/status`, as in the log at the start.
@@ -90,7 +90,7 @@ impl AdminPages {
             ready: Arc::new(|| Ok(())),
             accepts: Arc::new(|| true),
             drained: Arc::new(|| false),
-            more: &[],
+            more: Vec::new(),
             dependencies,
             warnings: Vec::new(),
             token: None,
@@ -106,7 +106,11 @@ impl AdminPages {
 
     /// Like [`AdminPages::serve`], with more routes.
     pub fn serve_with(self, more: Router, bound: Bound, scope: &Scope) {
-        let access = Access { loopback: bound.address().ip().is_loopback(), token: self.token.clone() };
+        let access = Access {
+            loopback: bound.address().ip().is_loopback(),
+            token: self.token.clone(),
+            ..Access::default()
+        };
         let router = self.router().merge(more).layer(axum::middleware::map_response(no_store));
         let router = router.layer(axum::middleware::from_fn_with_state(access, access::admit));
         scope.spawn("admin-accept", accept(bound, router, scope.clone()));

@@ -33,9 +33,9 @@ type Look = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync
 
 /// The dependencies of a service; clones share them.
 #[derive(Clone)]
-pub struct Dependencies(Arc<Shared>);
+pub struct Dependencies(Arc<DependencyTable>);
 
-struct Shared {
+struct DependencyTable {
     all: Mutex<Vec<Arc<Dependency>>>,
     up: Family<DependencyLabel, Gauge>,
     failures: Family<DependencyLabel, Counter>,
@@ -99,7 +99,7 @@ impl Dependencies {
             Family::default(),
         );
         let failures = metrics.counters("dependency_failures", "Times a dependency was lost");
-        Self(Arc::new(Shared { all: Mutex::default(), up, failures }))
+        Self(Arc::new(DependencyTable { all: Mutex::default(), up, failures }))
     }
 
     /// Adds one. `effect` says what suffers while it is away; `look` gives the reason then, and may take its time.

@@ -6,11 +6,13 @@
 
 pub mod admin;
 pub mod batcher;
+pub mod bucket;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dependency;
 pub mod grpc;
+pub mod http;
 pub mod lines;
 pub mod listen;
 pub mod metrics;

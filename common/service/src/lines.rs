@@ -30,10 +30,10 @@ pub const LAST_LINES_WITHIN: Duration = Duration::from_millis(200);
 /// Where lines go. Cheap to clone; clones are the same queue.
 #[derive(Clone)]
 pub struct Lines {
-    shared: Arc<Shared>,
+    shared: Arc<LineQueue>,
 }
 
-struct Shared {
+struct LineQueue {
     queue: Mutex<Queue>,
     arrived: Condvar,
     emptied: Condvar,
@@ -93,7 +93,7 @@ impl Lines {
     /// Without a thread there is nobody to write: everything counts as dropped.
     fn unserved() -> Self {
         let (queue, arrived, emptied) = Default::default();
-        Self { shared: Arc::new(Shared { queue, arrived, emptied, dropped: AtomicU64::new(0) }) }
+        Self { shared: Arc::new(LineQueue { queue, arrived, emptied, dropped: AtomicU64::new(0) }) }
     }
 
     /// Queues `text` and a line break; never waits.
@@ -142,7 +142,7 @@ pub fn flush() {
     }
 }
 
-impl Shared {
+impl LineQueue {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Nothing in here panics half-way through a change, so a poisoned lock still guards whole data.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)

@@ -38,9 +38,9 @@ pub struct Descriptor {
 
 /// The metrics of one node; clones share them.
 #[derive(Clone)]
-pub struct Registry(Arc<Shared>);
+pub struct Registry(Arc<RegistryState>);
 
-struct Shared {
+struct RegistryState {
     prefix: String,
     inner: Mutex<Inner>,
     /// Beside `inner`, which does not show a family without children.
@@ -53,7 +53,7 @@ impl Registry {
     pub fn new(service: &str) -> Self {
         let prefix = format!("{PREFIX}_{service}");
         let inner = Mutex::new(Inner::with_prefix(prefix.clone()));
-        Self(Arc::new(Shared { prefix, inner, descriptors: Mutex::default() }))
+        Self(Arc::new(RegistryState { prefix, inner, descriptors: Mutex::default() }))
     }
 
     /// Registers any metric. `name` without prefix, with its base unit last; `_total` is added to counters.

@@ -1,4 +1,4 @@
-//! The store: rooms, messages, outbox, and what is to be published later. The one part of Sluice that is trusted to
+//! The store: rooms, messages, outbox, what is to be published later, and which tokens are revoked. The one part of Sluice that is trusted to
 //! remember.
 //!
 //! [`Store`] is the contract. Two modules keep it, each behind the feature of its name:
@@ -7,16 +7,19 @@
 //! |---|---|---|
 //! | for | a cluster: many processes, one server | `sluice dev`: one process, one file, or memory, which keeps no promise |
 //! | `ok` stands on | `fsync`, `synchronous_commit`: checked on every connection | WAL, `synchronous=FULL`: checked on every connection that publishes |
-//! | a group is | one call of `publish_v1` | one `begin immediate` transaction, shared by groups that wait |
+//! | a group is | one call of `publish_v2` | one `begin immediate` transaction, shared by groups that wait |
 //! | the epoch changes with | restore, promotion, `new_epoch` | another file, `new_epoch`; an older copy in its place is not seen |
 //!
 //! The tests hold both to the same cases. Nothing here knows of gateways, notices or users' rights, and
 //! nothing here retries a write: the caller has the keys that make a retry safe, so the caller retries.
 
 mod error;
+mod listing;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod retention;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod revocations;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod trouble;
@@ -25,14 +28,16 @@ mod types;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId};
+use sluice_proto::ids::{Epoch, RoomId, UserId};
+use sluice_proto::revocation::Revocation;
 
 pub use error::{Class, StoreError};
+pub use listing::{RoomList, RoomQuery, RoomSummary, ScheduledList, ScheduledMessage, ScheduledQuery};
 pub use retention::{DEDUPE_MIN, InvalidRetention, Retention};
 pub use trouble::Trouble;
 pub use types::{
-    Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, NewMessage, NoteId, Outcome, Page, Pages,
-    Range, Row, Run, StaleNote, StoredMessage, Trimmed, hash_of, message_cost,
+    Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, LockedRooms, NewMessage, NoteId, Outcome,
+    Page, Pages, Range, RevocationPage, Row, Run, StaleNote, StoredMessage, Trimmed, hash_of, message_cost,
 };
 
 /// What every store must do. Each call is bounded by the store's own deadlines and may be cancelled by
@@ -71,6 +76,18 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Any failure; the call can be made again.
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError>;
+
+    /// Rooms by prefix, a page of them.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError>;
+
+    /// Messages of a room that wait for their time, a page of them; what was cancelled does not wait.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, StoreError>;
 
     /// The epoch now, after a round trip that proves the connection it stands for.
     ///
@@ -113,8 +130,10 @@ pub trait Store: Send + Sync + 'static {
     /// given. All are of `lane`. What was cancelled is remembered until [`Store::forget_cancelled`], so each item may be
     /// sent again. Past `not_after_ms` nothing is stored: [`StoreError::TooLate`].
     ///
-    /// A message that waits does not have its key yet: one that is published at once with that key is stored, and the
-    /// one that waits is then a duplicate, or a conflict, when it is due.
+    /// Of one sender `waiting_max` messages wait at most, 0: any number. What other lanes keep in the same moment is not
+    /// counted.
+    ///
+    /// A message that waits has its key: a publish at once under it answers [`Outcome::Waits`] or [`Outcome::Conflict`].
     ///
     /// # Errors
     /// By [`StoreError::class`]; only [`Class::Unknown`] leaves open whether it was done.
@@ -122,6 +141,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError>;
 
@@ -132,11 +152,12 @@ pub trait Store: Send + Sync + 'static {
     async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError>;
 
     /// Publishes messages of `lane` that are due, at most `limit`, the longest due first: they wait no more and are
-    /// stored with the keys of their senders, in one transaction. Who else fires at the same time takes others.
+    /// stored with the keys of their senders, in one transaction. Who else fires at the same time takes others. What is
+    /// due in a room that somebody keeps locked is left, see [`LockedRooms`].
     ///
     /// # Errors
     /// By [`StoreError::class`]; made again after any of them, it publishes what is still due.
-    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError>;
+    async fn fire_due(&self, lane: u8, limit: usize, locked: &LockedRooms) -> Result<Fired, StoreError>;
 
     /// Forgets up to `limit` keys that were cancelled longer ago than `older_than`; says how many.
     ///
@@ -170,6 +191,32 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Any failure; the call can be made again.
     async fn trim(&self, policy: &Retention, limit: usize) -> Result<Trimmed, StoreError>;
+
+    /// Refuses tokens of a user that were issued up to this second since 1970, by default the present one of the store's
+    /// clock, and all that do not say when. What was revoked before stays so. Made again, it takes a new position.
+    ///
+    /// # Errors
+    /// By [`StoreError::class`]; made again after any of them, it revokes what it would have.
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError>;
+
+    /// Revocations after a position, in order, at most `limit`; each user's last one alone. Those that are not among them
+    /// have later positions: none is committed before another that has a lower one.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError>;
+
+    /// The latest second up to which any revocation reaches whose position is not above this one; 0: there is none.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError>;
+
+    /// Up to which second the tokens of each of these users are revoked, in order.
+    ///
+    /// # Errors
+    /// Any failure; the call can be made again.
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError>;
 
     /// Refuses new calls, gives those in flight a moment (2 s), closes the connections. May be called twice.
     async fn close(&self);

@@ -11,10 +11,12 @@ mod delayed;
 mod dial;
 mod epochs;
 mod failure;
+mod listing;
 mod migrations;
 mod pool;
 mod publish;
 mod read;
+mod revocations;
 #[cfg(feature = "seeded-bugs")]
 pub mod seeded;
 mod servers;
@@ -26,7 +28,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use sluice_proto::ids::{Epoch, RoomId};
+use sluice_proto::ids::{Epoch, RoomId, UserId, lane_of};
+use sluice_proto::revocation::Revocation;
 use tokio::time::Instant;
 
 pub use access::PgAccess;
@@ -35,8 +38,9 @@ pub use dial::probe;
 pub use migrations::{migrate, new_epoch, new_epoch_with};
 
 use crate::{
-    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
+    Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
+    StoreError, Trimmed,
 };
 use dial::{Dialer, Kind};
 use pool::Pool;
@@ -90,7 +94,7 @@ impl PgStore {
     /// Opens the connection of each lane and has the server compile what it will be asked, by a group without items:
     /// whoever is ready answers its first publish as fast as any other. A lane that fails dials again when it is asked.
     async fn warm(&self) {
-        let nothing = || publish::statement(i64::MAX, &[]);
+        let nothing = || publish::statement(0, i64::MAX, &[]);
         join_all(self.lanes.iter().map(|lane| lane.ask(&self.dialer, nothing()))).await;
     }
 
@@ -111,7 +115,8 @@ impl Store for PgStore {
         not_after_ms: i64,
         items: Vec<NewMessage>,
     ) -> Result<Committed, StoreError> {
-        let answer = self.lane(lane).ask(&self.dialer, publish::statement(not_after_ms, &items)).await?;
+        let answer =
+            self.lane(lane).ask(&self.dialer, publish::statement(lane, not_after_ms, &items)).await?;
         publish::committed(&answer, items.len())
     }
 
@@ -122,6 +127,16 @@ impl Store for PgStore {
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {
         read::heads(&self.reads.ask_again(&self.dialer, || read::heads_statement(rooms)).await?)
+    }
+
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError> {
+        let statement = || listing::rooms_statement(query);
+        listing::rooms(&self.reads.ask_again(&self.dialer, statement).await?, query)
+    }
+
+    async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, StoreError> {
+        let statement = || listing::scheduled_statement(query);
+        listing::scheduled(&self.reads.ask_again(&self.dialer, statement).await?, query)
     }
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {
@@ -145,9 +160,10 @@ impl Store for PgStore {
         &self,
         lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
-        let statement = delayed::statement(lane, not_after_ms, &items);
+        let statement = delayed::statement(lane, not_after_ms, waiting_max, &items);
         delayed::outcomes(&self.lane(lane).ask(&self.dialer, statement).await?, items.len())
     }
 
@@ -158,8 +174,8 @@ impl Store for PgStore {
     }
 
     /// On the connection of the lane: what it locks are the rooms that publishes of the lane lock.
-    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError> {
-        delayed::fired(&self.lane(lane).ask(&self.dialer, delayed::fire(lane, limit)).await?)
+    async fn fire_due(&self, lane: u8, limit: usize, locked: &LockedRooms) -> Result<Fired, StoreError> {
+        delayed::fired(&self.lane(lane).ask(&self.dialer, delayed::fire(lane, limit, locked)).await?)
     }
 
     async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
@@ -189,6 +205,27 @@ impl Store for PgStore {
         // nothing.
         *self.trim_from() = next;
         Ok(Trimmed { messages, more: usize::try_from(messages).is_ok_and(|n| n >= limit) })
+    }
+
+    /// On the connection of some lane: they commit for certain.
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError> {
+        let statement = revocations::revoke(user, issued_until_s);
+        revocations::revoked(&self.lane(lane_of(user.as_str())).ask(&self.dialer, statement).await?)
+    }
+
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError> {
+        let statement = || revocations::after(after, limit);
+        revocations::page(&self.reads.ask_again(&self.dialer, statement).await?)
+    }
+
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError> {
+        let statement = || revocations::up_to(position);
+        revocations::latest(&self.reads.ask_again(&self.dialer, statement).await?)
+    }
+
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        let statement = || revocations::of(users);
+        revocations::seconds(&self.reads.ask_again(&self.dialer, statement).await?, users.len())
     }
 
     async fn close(&self) {

@@ -13,11 +13,13 @@ mod dial;
 mod failure;
 mod file_identity;
 mod ledger;
+mod listing;
 mod lock;
 mod migrations;
 mod pool;
 mod publish;
 mod read;
+mod revocations;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -25,7 +27,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId, Seq};
+use sluice_proto::ids::{Epoch, RoomId, Seq, UserId};
+use sluice_proto::revocation::Revocation;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use tokio::time::{Instant, timeout};
@@ -33,8 +36,9 @@ use tokio::time::{Instant, timeout};
 pub use config::SqliteConfig;
 
 use crate::{
-    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
+    Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
+    StoreError, Trimmed,
 };
 use commits::Commits;
 use dial::{Dialer, Kind};
@@ -231,6 +235,14 @@ impl Store for SqliteStore {
         ask!(self.pools, reads, |conn| read::heads(conn, self.pools.epoch, rooms))
     }
 
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError> {
+        ask!(self.pools, reads, |conn| listing::rooms(conn, self.pools.epoch, query))
+    }
+
+    async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, StoreError> {
+        ask!(self.pools, reads, |conn| listing::scheduled(conn, query))
+    }
+
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         ask!(self.pools, reads, |conn| dial::read_epoch(conn))
     }
@@ -239,10 +251,12 @@ impl Store for SqliteStore {
         &self,
         _lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         self.pools.before_commit()?;
-        let outcomes = ask!(self.pools, durable, |conn| delayed::delay(conn, not_after_ms, &items))??;
+        let outcomes =
+            ask!(self.pools, durable, |conn| delayed::delay(conn, not_after_ms, waiting_max, &items))??;
         self.pools.committed(outcomes)
     }
 
@@ -250,7 +264,8 @@ impl Store for SqliteStore {
         ask!(self.pools, reads, |conn| delayed::next(conn, lanes))
     }
 
-    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError> {
+    /// All that write take turns: no room is ever locked by itself.
+    async fn fire_due(&self, lane: u8, limit: usize, _locked: &LockedRooms) -> Result<Fired, StoreError> {
         self.pools.before_commit()?;
         let fired = ask!(self.pools, durable, |conn| delayed::fire(conn, self.pools.epoch, lane, limit))?;
         self.pools.committed(fired)
@@ -279,6 +294,24 @@ impl Store for SqliteStore {
         let messages = ask!(self.pools, forgetful, |conn| upkeep::cut(conn, &cuts))?;
         *self.trim_from() = cuts.next_from;
         Ok(Trimmed { messages, more: usize::try_from(messages).is_ok_and(|n| n >= limit) })
+    }
+
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError> {
+        self.pools.before_commit()?;
+        let revoked = ask!(self.pools, durable, |conn| revocations::revoke(conn, user, issued_until_s))?;
+        self.pools.committed(revoked)
+    }
+
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError> {
+        ask!(self.pools, reads, |conn| revocations::after(conn, self.pools.epoch, after, limit))
+    }
+
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError> {
+        ask!(self.pools, reads, |conn| revocations::up_to(conn, position))
+    }
+
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        ask!(self.pools, reads, |conn| revocations::of(conn, users))
     }
 
     async fn close(&self) {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use sluice_proto::ids::{Epoch, Key, RoomId, Seq, UserId};
+use sluice_proto::revocation::Revocation;
 
 /// SHA-256 of a message's data: what tells a resend from another message under the same key.
 #[must_use]
@@ -46,7 +47,12 @@ pub enum Outcome {
         /// Position of the first one.
         seq: Seq,
     },
-    /// The key was used for other data. Final.
+    /// The same message waits to be published later.
+    Waits {
+        /// Until then, milliseconds since 1970 by the store's clock.
+        due_ms: i64,
+    },
+    /// The key was used for other data, also of one that waits, or was cancelled. Final.
     Conflict,
 }
 
@@ -121,6 +127,17 @@ pub enum DelayedOutcome {
     Cancelled,
     /// Nothing waits under this key: it was published, or never scheduled.
     NothingWaits,
+    /// As many messages of this sender wait as may: it is not kept.
+    TooMany,
+}
+
+/// Rooms that somebody else kept locked when something of theirs was due.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LockedRooms {
+    /// They are passed over.
+    pub without: Vec<RoomId>,
+    /// For this one a moment is waited: it may just be in use.
+    pub wait_for: Option<RoomId>,
 }
 
 /// What one step of firing did.
@@ -134,6 +151,8 @@ pub struct Fired {
     pub conflicts: u64,
     /// What was published now, in the order of the rooms' names.
     pub runs: Vec<Run>,
+    /// Rooms with something due that somebody else has locked: it waits on.
+    pub locked: Vec<RoomId>,
     /// The outbox row, absent when nothing new was stored.
     pub note: Option<NoteId>,
 }
@@ -219,6 +238,17 @@ pub struct StaleNote {
     pub at_ms: i64,
     /// What the group stored.
     pub runs: Vec<Run>,
+}
+
+/// Revocations after a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevocationPage {
+    /// Epoch of the connection that served it.
+    pub epoch: Epoch,
+    /// The last position that was given to any.
+    pub head: u64,
+    /// By their positions.
+    pub page: Vec<Revocation>,
 }
 
 /// What one step of retention did.

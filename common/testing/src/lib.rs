@@ -1,8 +1,9 @@
-//! What tests of several crates need: private servers, certificates, a service manager, their own log, and waiting for something to become
-//! true. Only ever a dev-dependency; it panics where a test would.
+//! What tests of several crates need: private servers, certificates, a service manager, their own log, what a process
+//! holds, and waiting for something to become true. Only ever a dev-dependency; it panics where a test would.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "for tests only")]
 
 mod authority;
+mod footprint;
 mod log;
 mod notify_socket;
 mod reader;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use authority::{Authority, TlsFiles};
+pub use footprint::{Footprint, cycles, lives_leave_nothing};
 pub use log::{keep_log, logged};
 pub use notify_socket::NotifySocket;
 pub use reader::{ReadEnd, Reader};

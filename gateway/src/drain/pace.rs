@@ -58,14 +58,14 @@ impl Situation {
 
 /// What the others can take of the clients that leave; `None`: they did not all say, or have no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Room {
+pub struct SpareCapacity {
     /// Connections.
     pub connections: Option<u64>,
     /// New ones a second.
     pub handshakes_per_s: Option<u64>,
 }
 
-impl Room {
+impl SpareCapacity {
     /// Of all that serve, for one of `leaving` gateways that stop at the same time.
     pub fn of(serving: impl Iterator<Item = Option<Headroom>>, leaving: u64) -> Self {
         let (mut connections, mut handshakes_per_s) = (Some(0_u64), Some(0_u64));
@@ -83,7 +83,7 @@ impl Room {
 /// Closes per second when the others have this room for `connections` clients: in proportion to their places, no more
 /// than they let in, but never so slow that nobody leaves.
 #[must_use]
-pub fn rate_for(rate_per_s: u32, connections: usize, room: Room) -> u32 {
+pub fn rate_for(rate_per_s: u32, connections: usize, room: SpareCapacity) -> u32 {
     if connections == 0 {
         return rate_per_s;
     }
@@ -285,24 +285,28 @@ mod tests {
             (10_000, Some(2_000), Some(2_000), 500),
             (10_000, Some(50_000), Some(0), 250),
         ] {
-            let room = Room { connections: places, handshakes_per_s };
+            let room = SpareCapacity { connections: places, handshakes_per_s };
             assert_eq!(rate_for(2_500, connections, room), rate, "{connections} for {room:?}");
         }
-        let full = Room { connections: Some(0), handshakes_per_s: Some(0) };
+        let full = SpareCapacity { connections: Some(0), handshakes_per_s: Some(0) };
         assert_eq!(rate_for(1, 1_000_000, full), 1);
-        assert_eq!(rate_for(u32::MAX, 1, Room::default()), u32::MAX);
+        assert_eq!(rate_for(u32::MAX, 1, SpareCapacity::default()), u32::MAX);
     }
 
     #[test]
     fn room_is_what_all_say_together_shared_by_those_who_leave() {
         let says = |connections, handshakes_per_s| Some(Headroom { connections, handshakes_per_s });
-        let room = |connections, handshakes_per_s| Room { connections, handshakes_per_s };
+        let room = |connections, handshakes_per_s| SpareCapacity { connections, handshakes_per_s };
         let two = [says(300, Some(30)), says(500, Some(10))];
-        assert_eq!(Room::of(two.into_iter(), 1), room(Some(800), Some(40)));
-        assert_eq!(Room::of(two.into_iter(), 2), room(Some(400), Some(20)), "two stop at once");
+        assert_eq!(SpareCapacity::of(two.into_iter(), 1), room(Some(800), Some(40)));
+        assert_eq!(SpareCapacity::of(two.into_iter(), 2), room(Some(400), Some(20)), "two stop at once");
         let old = [says(300, Some(30)), says(500, None)];
-        assert_eq!(Room::of(old.into_iter(), 1), room(Some(800), None), "one has no such limit");
-        assert_eq!(Room::of([says(1, Some(1)), None].into_iter(), 1), Room::default(), "one says nothing");
+        assert_eq!(SpareCapacity::of(old.into_iter(), 1), room(Some(800), None), "one has no such limit");
+        assert_eq!(
+            SpareCapacity::of([says(1, Some(1)), None].into_iter(), 1),
+            SpareCapacity::default(),
+            "one says nothing"
+        );
     }
 
     #[test]

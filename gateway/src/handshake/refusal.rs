@@ -1,6 +1,13 @@
 //! A refused upgrade: what the client is told, and the reason it is counted under.
 
+use sluice_proto::wire::codec;
+use sluice_proto::wire::{Bye, close};
+
 use super::Stopping;
+use super::cors::Cors;
+use super::events::EventRequest;
+use crate::ending::RESTART;
+use crate::session::event::{self, Note};
 
 /// Why an upgrade was refused: label of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +36,14 @@ pub enum Reason {
     AddressFull,
     /// More handshakes than its address may begin in a second.
     AddressRate,
+    /// The user of a stream has as many connections as it may have, or begins too many.
+    UserFull,
+    /// The token or ticket of a stream, or of a request for a ticket, is missing or wrong.
+    Unauthorized,
+    /// The token of a stream lacks a grant.
+    Forbidden,
+    /// Nobody could say in time who asks for a stream or a ticket.
+    Unchecked,
     /// The client went away, or took too long.
     Abandoned,
 }
@@ -50,6 +65,10 @@ impl Reason {
             Self::Crowd => "crowd",
             Self::AddressFull => "address_full",
             Self::AddressRate => "address_rate",
+            Self::UserFull => "user_full",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::Unchecked => "unchecked",
             Self::Abandoned => "abandoned",
         }
     }
@@ -66,14 +85,31 @@ pub struct Refusal {
     pub why: String,
     phrase: &'static str,
     headers: Vec<(&'static str, String)>,
-    content_type: &'static str,
+    /// The body is for programs.
+    is_json: bool,
     bodiless: bool,
+    /// The page that may read it.
+    cors: Cors,
+    /// Seconds after which it is worth another try, if ever.
+    retry_after_s: Option<u64>,
+    /// Who asked comes back after a stream that ends, and after nothing else.
+    event_source: bool,
 }
 
 impl Refusal {
     pub(super) fn new(reason: Reason, status: u16, phrase: &'static str, why: impl Into<String>) -> Self {
-        let content_type = "text/plain; charset=utf-8";
-        Self { reason, status, why: why.into(), phrase, headers: Vec::new(), content_type, bodiless: false }
+        Self {
+            reason,
+            status,
+            why: why.into(),
+            phrase,
+            headers: Vec::new(),
+            is_json: false,
+            bodiless: false,
+            cors: Cors::default(),
+            retry_after_s: None,
+            event_source: false,
+        }
     }
 
     /// What came is no request.
@@ -89,13 +125,47 @@ impl Refusal {
     /// The gateway cannot take it now.
     #[must_use]
     pub fn unavailable(reason: Reason, why: &str, retry_after_s: u64) -> Self {
-        Self::new(reason, 503, "Service Unavailable", why).with("Retry-After", retry_after_s.to_string())
+        Self::new(reason, 503, "Service Unavailable", why).again_after(retry_after_s)
+    }
+
+    /// The token or ticket is missing or wrong.
+    #[must_use]
+    pub fn unauthorized(why: impl Into<String>) -> Self {
+        Self::new(Reason::Unauthorized, 401, "Unauthorized", why).with("WWW-Authenticate", "Bearer")
+    }
+
+    /// The token lacks a grant.
+    #[must_use]
+    pub fn forbidden(why: impl Into<String>) -> Self {
+        Self::new(Reason::Forbidden, 403, "Forbidden", why)
     }
 
     /// This client asks too much.
     #[must_use]
     pub fn too_many(reason: Reason, why: &str, retry_after_s: u64) -> Self {
-        Self::new(reason, 429, "Too Many Requests", why).with("Retry-After", retry_after_s.to_string())
+        Self::new(reason, 429, "Too Many Requests", why).again_after(retry_after_s)
+    }
+
+    fn again_after(self, retry_after_s: u64) -> Self {
+        let refusal = self.with("Retry-After", retry_after_s.to_string());
+        Self { retry_after_s: Some(retry_after_s), ..refusal }
+    }
+
+    /// For a page that may read it; `event_source`: one that comes back after a stream that ends.
+    pub(super) fn for_reader(self, cors: &Cors, event_source: bool) -> Self {
+        Self { cors: cors.clone(), event_source, ..self }
+    }
+
+    /// As the answer to a request for a stream.
+    #[must_use]
+    pub fn of_request(self, request: &EventRequest) -> Self {
+        self.for_reader(&request.cors, request.event_source)
+    }
+
+    /// As the answer to a request for a ticket.
+    #[must_use]
+    pub fn of_ticket(self, cors: &Cors) -> Self {
+        self.for_reader(cors, false)
     }
 
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -109,11 +179,16 @@ impl Refusal {
         self
     }
 
-    /// The whole response.
+    /// The whole response. `spread_ms` is added to the time after which an `EventSource` comes back.
     #[must_use]
-    pub fn response(&self) -> Vec<u8> {
-        let Self { status, phrase, headers, why, content_type, .. } = self;
-        let mut text = format!("HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n");
+    pub fn response(&self, spread_ms: u64) -> Vec<u8> {
+        if let Some(retry_after_s) = self.retry_after_s.filter(|_| self.event_source) {
+            return self.stream(retry_after_s * 1_000 + spread_ms);
+        }
+        let Self { status, phrase, headers, why, .. } = self;
+        let cors = self.cors.headers();
+        let content_type = if self.is_json { "application/json" } else { "text/plain; charset=utf-8" };
+        let mut text = format!("HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n{cors}");
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -125,6 +200,26 @@ impl Refusal {
         let length = why.len() + 1;
         text.push_str(&format!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{why}\n"));
         text.into_bytes()
+    }
+
+    /// A stream that only says when to come back. With the status that others get, a browser would never come back.
+    fn stream(&self, retry_ms: u64) -> Vec<u8> {
+        let code = if self.reason == Reason::Draining { close::RESTART } else { close::TRY_LATER };
+        // That of a stop is for programs.
+        let reason = if self.is_json { RESTART.to_owned() } else { self.why.clone() };
+        let bye = Bye { code, reason, reconnect: true, reconnect_ms: Some(retry_ms) };
+        let mut frame = Vec::new();
+        codec::bye(&mut frame, &bye);
+        let event = event::event(&frame, Note { id: None, retry_ms: Some(retry_ms) });
+        let mut out = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nConnection: close\r\n\
+             {}Transfer-Encoding: chunked\r\n\r\n",
+            self.cors.headers()
+        )
+        .into_bytes();
+        out.extend_from_slice(&event);
+        out.extend_from_slice(event::END);
+        out
     }
 }
 
@@ -139,6 +234,6 @@ impl From<Stopping> for Refusal {
             "retry_after_s": retry_after_s,
         });
         let refusal = Self::unavailable(Reason::Draining, &body.to_string(), retry_after_s);
-        Self { content_type: "application/json", ..refusal }
+        Self { is_json: true, ..refusal }
     }
 }

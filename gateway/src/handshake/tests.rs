@@ -36,7 +36,7 @@ fn judged(bytes: &[u8], admission: Admission, names: &Names) -> Verdict {
 fn refused(bytes: &[u8], admission: Admission, origins: &[&str]) -> (u16, String) {
     let verdict = judged(bytes, admission, &names(origins, &[]));
     let Verdict::Refuse { refusal, .. } = verdict else { panic!("not refused: {verdict:?}") };
-    (refusal.status, String::from_utf8(refusal.response()).unwrap())
+    (refusal.status, String::from_utf8(refusal.response(0)).unwrap())
 }
 
 fn accepted(bytes: &[u8], origins: &[&str]) -> (String, Option<String>) {

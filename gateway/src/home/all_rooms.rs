@@ -4,7 +4,7 @@
 use super::calls::{Asker, HomeCall, RoomsCall};
 use super::{Home, HomeOutput};
 use crate::defaults::ROOMS_PER_TURN;
-use crate::repair::Question;
+use crate::repair::RepairRound;
 use crate::room::link::Ms;
 use sluice_proto::limits::ROOMS_PER_CALL_MAX;
 
@@ -101,8 +101,8 @@ impl Home {
         let Some(question) = self.repair.due(now, self.rooms.len()) else { return };
         let len = self.rooms.len();
         let others = match question {
-            Question::All => len,
-            Question::Slice { others } => others.min(len),
+            RepairRound::All => len,
+            RepairRound::Slice { others } => others.min(len),
         };
         let from = self.slice % len.max(1);
         self.slice = (from + others) % len.max(1);

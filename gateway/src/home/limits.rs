@@ -33,6 +33,7 @@ impl HomeLimits {
                 try_for: defaults::LANE_TRY_FOR,
                 backoff_min: defaults::LANE_BACKOFF_MIN,
                 backoff_max: defaults::LANE_BACKOFF_MAX,
+                scheduled_max: defaults::SCHEDULED_PER_USER,
             },
             repair: RepairTimes {
                 every_ms: defaults::REPAIR_EVERY_MS,

@@ -85,6 +85,6 @@ impl Home {
 }
 
 fn paged(room: &RoomId, epoch: Epoch, page: &RoomPage) -> Page {
-    let frames = page.messages.iter().map(|message| Frame { seq: message.seq, bytes: encode(room, message) });
+    let frames = page.messages.iter().map(|message| Frame::new(message.seq, encode(room, message)));
     Page { epoch, oldest: page.oldest, store_head: page.head, frames: frames.collect() }
 }

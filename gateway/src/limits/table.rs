@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Charge;
-use super::bucket::{Bucket, Micros};
+use sluice_service::bucket::{Bucket, Micros};
 
 /// Entries below which nobody looks for what can be forgotten.
 const SWEEP_MIN: usize = 64;
@@ -161,6 +161,12 @@ impl<K: Hash + Eq> UsageTable<K> {
         judge(usage)?;
         usage.connections.fetch_add(1, Ordering::Relaxed);
         Ok(Seat(Arc::clone(usage)))
+    }
+
+    /// How many connections one has.
+    pub(super) fn connections(&self, key: &K) -> u32 {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.by_key.get(key).map_or(0, |usage| usage.connections())
     }
 
     /// How many are remembered.

@@ -51,7 +51,7 @@ impl Ahead {
         let (_, bytes) = stash.by_seq.remove(&seq)?;
         stash.bytes -= bytes.len();
         self.give_back();
-        Some(Frame { seq, bytes })
+        Some(Frame::new(seq, bytes))
     }
 
     /// Drops what lies at or before `head`.
@@ -74,7 +74,7 @@ impl Ahead {
             .by_seq
             .into_iter()
             .filter(move |(_, (of, _))| *of == epoch)
-            .map(|(seq, (_, bytes))| Frame { seq, bytes })
+            .map(|(seq, (_, bytes))| Frame::new(seq, bytes))
     }
 
     /// Forgets all.

@@ -2,10 +2,13 @@
 //! reference. Of these only *runs* (and hints) may be dropped; hand-overs and needs are levels: the last
 //! value counts and is sent as soon as there is space.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sluice_proto::ids::{Epoch, Seq};
+
+use crate::session::event;
+use crate::session::outbound::payload;
 
 /// Milliseconds of the gateway's monotonic clock.
 pub type Ms = u64;
@@ -13,13 +16,36 @@ pub type Ms = u64;
 /// A shard of this gateway, counted from 0.
 pub type ShardId = usize;
 
-/// A message encoded once for the wire: the WebSocket frame header and its JSON. Cloning shares the bytes.
+/// A message encoded once for each transport that somebody reads it by. Cloning shares the bytes.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// Position in the room.
     pub seq: Seq,
-    /// Ready for the socket.
+    /// Ready for a WebSocket: the frame header and its JSON.
     pub bytes: Bytes,
+    /// As an event, once somebody has read it so.
+    event: OnceLock<Bytes>,
+}
+
+impl Frame {
+    /// A message that is encoded for WebSockets.
+    #[must_use]
+    pub const fn new(seq: Seq, bytes: Bytes) -> Self {
+        Self { seq, bytes, event: OnceLock::new() }
+    }
+
+    /// As an event for readers of `epoch`, the history that it belongs to.
+    #[must_use]
+    pub fn event(&self, epoch: Epoch) -> Bytes {
+        if let Some(event) = self.event.get() {
+            return event.clone();
+        }
+        let event = event::message(epoch, self.seq, payload(&self.bytes));
+        // Not `get_or_init`: another shard would wait while this one encodes, and if this one is not running, for long.
+        // Two that meet encode it twice.
+        drop(self.event.set(event.clone()));
+        event
+    }
 }
 
 /// Contiguous messages of one room, never empty.
@@ -80,4 +106,22 @@ pub struct Page {
     pub store_head: Seq,
     /// Contiguous messages from `max(after + 1, oldest)`, possibly fewer than asked for.
     pub frames: Arc<[Frame]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::outbound::text_frame;
+
+    #[test]
+    fn a_message_is_encoded_once_for_all_who_read_it_as_an_event() {
+        let mut bytes = Vec::new();
+        text_frame(br#"{"msg":"news","seq":5}"#, &mut bytes);
+        let frame = Frame::new(5, bytes.into());
+        let first = frame.event(Epoch(7));
+        assert!(first.ends_with(b"data: {\"msg\":\"news\",\"seq\":5}\n\n\r\n"), "{first:?}");
+        for again in [frame.event(Epoch(7)), frame.clone().event(Epoch(7))] {
+            assert_eq!((again.as_ptr(), again.len()), (first.as_ptr(), first.len()), "the same bytes");
+        }
+    }
 }

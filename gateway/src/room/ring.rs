@@ -19,7 +19,7 @@ struct Recent {
 
 impl Ring {
     /// Appends the message after the last one, and forgets the oldest beyond the bounds
-    /// (count, bytes). The newest stays whatever its size.
+    /// (count, bytes). The newest stays whatever its size. As events, where somebody reads them so, they take as much again.
     #[inline]
     pub fn push(&mut self, frame: Frame, (items_max, bytes_max): (usize, usize)) {
         let Recent { frames, bytes } = &mut **self.0.get_or_insert_default();
@@ -82,7 +82,7 @@ mod tests {
             (9, 90, 8),
             (10, 1, 9),
         ] {
-            ring.push(Frame { seq, bytes: Bytes::from(vec![b'x'; len]) }, (3, 100));
+            ring.push(Frame::new(seq, Bytes::from(vec![b'x'; len])), (3, 100));
             assert_eq!(ring.ends(), Some((first, seq)));
         }
     }

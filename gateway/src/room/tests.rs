@@ -109,7 +109,7 @@ fn read_of(actions: &[Action]) -> Option<(CallId, Seq)> {
 }
 
 fn page(oldest: Seq, store_head: Seq, seqs: std::ops::RangeInclusive<Seq>) -> Page {
-    let frames = seqs.map(|seq| Frame { seq, bytes: Bytes::from_static(MESSAGE) });
+    let frames = seqs.map(|seq| Frame::new(seq, Bytes::from_static(MESSAGE)));
     Page { epoch: EPOCH, oldest, store_head, frames: frames.collect() }
 }
 
@@ -490,6 +490,6 @@ fn each_broken_invariant_is_named() {
     assert_eq!(room.check(), Err("R1: head beyond known"));
     room.known = 6;
     assert_eq!(room.check(), Ok(()));
-    room.ring.push(Frame { seq: 4, bytes: Bytes::new() }, (4, 4));
+    room.ring.push(Frame::new(4, Bytes::new()), (4, 4));
     assert_eq!(room.check(), Err("R3: the ring does not end at the head"));
 }

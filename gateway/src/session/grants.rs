@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use sluice_proto::grants::cover;
 use sluice_proto::grpc;
 use sluice_proto::ids::{RoomId, UserId};
 
@@ -52,22 +53,14 @@ impl Grants {
     /// room that addresses them, `@<user>`.
     #[must_use]
     pub fn may_subscribe(&self, user: &UserId, room: &RoomId) -> bool {
-        room.as_str().strip_prefix('@') == Some(user.as_str()) || any(&self.0.subscribe, room)
+        room.as_str().strip_prefix('@') == Some(user.as_str()) || cover(&self.0.subscribe, room.as_str())
     }
 
     /// Whether this user may publish to `room`.
     #[must_use]
     pub fn may_publish(&self, room: &RoomId) -> bool {
-        any(&self.0.publish, room)
+        cover(&self.0.publish, room.as_str())
     }
-}
-
-fn any(patterns: &[Box<str>], room: &RoomId) -> bool {
-    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-        Some("") => !room.as_str().starts_with('@'),
-        Some(prefix) => room.as_str().starts_with(prefix),
-        None => room.as_str() == &**pattern,
-    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 /// What a token says of its user, as JSON. Behind one pointer: most tokens say nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserInfo(Arc<String>);
 
 impl UserInfo {

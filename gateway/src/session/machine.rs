@@ -6,6 +6,7 @@
 
 mod leaving;
 mod publishing;
+mod tokens;
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use sluice_proto::wire::codec::{self, Request};
 use sluice_proto::wire::{ErrorCode, Welcome, WireError, WireLimits};
 
 use self::publishing::PublishFrame;
+use self::tokens::{Aside, Asking, RoomRequest};
 use super::grants::Grants;
 use super::info::UserInfo;
 use super::todo::Todo;
@@ -40,6 +42,8 @@ pub struct SessionLimits {
     pub bad_frames_max: u8,
     /// Added to the wall clock at reading: past it a publish must not be stored, milliseconds.
     pub not_after_ms: i64,
+    /// A client is told of the end of its token so long before it, at most, milliseconds.
+    pub expiring_ms: i64,
 }
 
 /// Who a client is, as logic said.
@@ -55,6 +59,8 @@ pub struct Identity {
     pub token: Option<String>,
     /// When the token ends, milliseconds since 1970.
     pub expires_at_ms: Option<i64>,
+    /// In which second since 1970 it was issued, if it says so.
+    pub issued_at_s: Option<NonZero<u32>>,
     /// What the token says to whoever is in a room with them.
     pub info: Option<UserInfo>,
 }
@@ -81,14 +87,21 @@ pub struct Known {
     pub anonymous: bool,
     /// When the token ends, milliseconds since 1970.
     pub expires_at_ms: Option<NonZero<i64>>,
+    /// In which second since 1970 it was issued, if it says so: it may be revoked.
+    pub issued_at_s: Option<NonZero<u32>>,
+    /// They are told of its end so long before it, tenths of a second; 0: they were, or are not. Beside a byte, where it
+    /// makes no connection larger.
+    pub told_before_ds: u16,
     /// What the token says to whoever is in a room with them.
     pub info: Option<UserInfo>,
 }
 
 impl From<Identity> for Known {
     /// The token is said once, and would be the largest part of an idle connection.
-    fn from(Identity { user, grants, anonymous, token: _, expires_at_ms, info }: Identity) -> Self {
-        Self { user, grants, anonymous, expires_at_ms: expires_at_ms.and_then(NonZero::new), info }
+    fn from(identity: Identity) -> Self {
+        let Identity { user, grants, anonymous, token: _, expires_at_ms, issued_at_s, info } = identity;
+        let expires_at_ms = expires_at_ms.and_then(NonZero::new);
+        Self { user, grants, anonymous, expires_at_ms, issued_at_s, told_before_ds: 0, info }
     }
 }
 
@@ -117,10 +130,6 @@ enum SessionPhase {
     Left,
 }
 
-/// The `id` of a `connect`. Behind one pointer, as nobody has it for long.
-#[derive(Debug)]
-struct ConnectId(Box<str>);
-
 /// The state machine of a client on this gateway.
 #[derive(Debug)]
 pub struct Session {
@@ -128,16 +137,16 @@ pub struct Session {
     link: Arc<Link>,
     phase: SessionPhase,
     identity: Option<Known>,
-    /// `id` of the `connect` being checked; none while a token of the upgrade is checked.
-    connect: Option<Box<ConnectId>>,
+    /// What a token is looked at for, nothing while that of the upgrade is; and tokens of single rooms.
+    aside: Option<Box<Aside>>,
     ending: Option<Box<(Ending, u64)>>,
-    unanswered: u32,
-    unanswered_bytes: u32,
-    minted: u64,
+    /// 256 and what one read brings at most.
+    unanswered: u16,
+    /// In a row; before `welcome` also those that are no `connect`.
     bad_frames: u8,
-    /// Before `welcome`.
-    unidentified_frames: u8,
-    unidentified_bytes: u32,
+    /// Of what was read before `welcome`, then of publishes without an outcome: nobody has both.
+    bytes: u32,
+    minted: u64,
 }
 
 impl Session {
@@ -150,14 +159,12 @@ impl Session {
             link,
             phase: SessionPhase::Checking,
             identity: None,
-            connect: None,
+            aside: None,
             ending: None,
             unanswered: 0,
-            unanswered_bytes: 0,
+            bytes: 0,
             minted: 0,
             bad_frames: 0,
-            unidentified_frames: 0,
-            unidentified_bytes: 0,
         }
     }
 
@@ -188,15 +195,15 @@ impl Session {
     /// Publishes without outcome.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        self.unanswered as usize
+        usize::from(self.unanswered)
     }
 
     /// Whether the next frame may be taken. While false the socket is not read: that is how overload is
     /// answered. (A session that leaves goes on reading, to refuse.)
     #[must_use]
     pub fn wants_frames(&self) -> bool {
-        let room = (self.unanswered as usize) < self.limits.unanswered_max
-            && (self.unanswered_bytes as usize) < self.limits.unanswered_bytes_max;
+        let room = usize::from(self.unanswered) < self.limits.unanswered_max
+            && (self.bytes as usize) < self.limits.unanswered_bytes_max;
         match self.phase {
             SessionPhase::Checking | SessionPhase::Left => false,
             SessionPhase::Anyone => true,
@@ -221,12 +228,21 @@ impl Session {
         if self.phase != SessionPhase::Checking {
             return;
         }
-        let id = self.connect.take().map(|id| id.0);
+        let id = match self.take_asking() {
+            Some(Asking::Connect(id)) => id,
+            Some(Asking::Refresh(_) | Asking::Room(_)) | None => None,
+        };
         match result {
             Ok(identity) => {
                 let welcome = self.welcome(&identity, facts);
                 out.frame(|buf| codec::welcome(buf, &welcome, id.as_deref()));
+                if self.identity.is_none() {
+                    // From here on they are those of publishes.
+                    (self.bytes, self.bad_frames) = (0, 0);
+                }
                 self.identity = Some(identity.into());
+                // Tokens of rooms were those of the user before.
+                self.aside = None;
                 self.phase = SessionPhase::Open;
             }
             Err(NotIdentified::Invalid(_)) if anonymous_try => self.phase = SessionPhase::Anyone,
@@ -266,18 +282,19 @@ impl Session {
         let request = match decoded.request {
             Ok(request) => request,
             Err(refused) => {
-                if refused.code == ErrorCode::BadFrame {
-                    self.bad_frame();
-                }
                 refuse(out, refused.code, &refused.message, false, id);
                 if self.identity.is_none() {
                     self.not_connected();
+                } else if refused.code == ErrorCode::BadFrame {
+                    self.bad_frame();
                 }
                 return Todo::Nothing;
             }
         };
         // In a row: a client in development makes mistakes, one that speaks another protocol makes only those.
-        self.bad_frames = 0;
+        if self.identity.is_some() {
+            self.bad_frames = 0;
+        }
         match (request, self.identity.clone()) {
             (Request::Connect(connect), identity) => {
                 self.on_connect(connect.token, identity.is_some_and(|who| !who.anonymous), id, out)
@@ -299,7 +316,8 @@ impl Session {
             return Todo::Nothing;
         }
         if known {
-            refuse(out, ErrorCode::BadRequest, "already connected as a user with a token", false, id);
+            let text = r#"already connected as a user with a token; a new one goes into {"refresh":{"token":"<jwt>"}}"#;
+            refuse(out, ErrorCode::BadRequest, text, false, id);
             return Todo::Nothing;
         }
         if token.is_empty() {
@@ -307,8 +325,7 @@ impl Session {
             refuse(out, ErrorCode::BadRequest, text, false, id);
             return Todo::Nothing;
         }
-        self.connect = id.map(|id| Box::new(ConnectId(id.into())));
-        self.phase = SessionPhase::Checking;
+        self.ask(Asking::Connect(id.map(Box::from)));
         Todo::Authenticate { token }
     }
 
@@ -320,7 +337,6 @@ impl Session {
         wall_ms: i64,
         out: &mut impl Sink,
     ) -> Todo {
-        let may_read = |room: &RoomId| who.grants.may_subscribe(&who.user, room);
         let todo = match request {
             Request::Publish { room, key, data, when } => {
                 let publish = PublishFrame { room, key, data, when, id };
@@ -333,17 +349,33 @@ impl Session {
                 out.frame(|buf| codec::ok_ping(buf, id));
                 return Todo::Nothing;
             }
+            Request::Refresh(_) | Request::Subscribe { token: Some(_), .. } if self.refuses() => {
+                refuse(out, ErrorCode::Unavailable, CLOSING, true, id);
+                return Todo::Nothing;
+            }
+            Request::Refresh(refresh) => return self.on_refresh(refresh.token, id, out),
             // Needs no grant: a token that has lost one must not hold anybody in a room.
-            Request::Unsubscribe(room) => Todo::Unsubscribe { room, id: id.map(Box::from) },
+            Request::Unsubscribe(room) => {
+                self.forget_token_for(&room);
+                Todo::Unsubscribe { room, id: id.map(Box::from) }
+            }
+            Request::Subscribe { room, after, epoch, watches, token: Some(token) }
+                if !who.grants.may_subscribe(&who.user, &room) =>
+            {
+                let id = id.map(Box::from);
+                self.ask(Asking::Room(RoomRequest { room, after, epoch, watches, id }));
+                return Todo::Vouch { token, for_room: true };
+            }
             Request::Subscribe { room, .. }
             | Request::History { room, .. }
             | Request::Presence { room, .. }
-                if !may_read(&room) =>
+                if !self.may_read(&room) =>
             {
                 forbid(out, &room, "sub", id);
                 return Todo::Nothing;
             }
-            Request::Subscribe { room, after, epoch, watches } => {
+            // What its own token grants needs no other.
+            Request::Subscribe { room, after, epoch, watches, token: _ } => {
                 Todo::Subscribe { room, after, epoch, watches, id: id.map(Box::from) }
             }
             Request::History { room, range, limit } => {
@@ -355,7 +387,7 @@ impl Session {
             Request::Connect(_) => return Todo::Nothing,
         };
         if self.refuses() {
-            refuse(out, ErrorCode::Unavailable, "this connection is closing, come back", true, id);
+            refuse(out, ErrorCode::Unavailable, CLOSING, true, id);
             return Todo::Nothing;
         }
         todo
@@ -370,8 +402,8 @@ impl Session {
 
     /// A frame before `welcome` that is no `connect`. The first may be a mistake and is answered.
     fn not_connected(&mut self) {
-        self.unidentified_frames = self.unidentified_frames.saturating_add(1);
-        if self.unidentified_frames >= UNIDENTIFIED_FRAMES_MAX {
+        self.bad_frames = self.bad_frames.saturating_add(1);
+        if self.bad_frames >= UNIDENTIFIED_FRAMES_MAX {
             self.end(Ending::NotConnected, 0);
         }
     }
@@ -380,7 +412,7 @@ impl Session {
     pub fn on_bytes(&mut self, count: usize) {
         if self.identity.is_none() {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            self.unidentified_bytes = self.unidentified_bytes.saturating_add(count);
+            self.bytes = self.bytes.saturating_add(count);
             if self.floods() {
                 self.end(Ending::NotConnected, 0);
             }
@@ -390,12 +422,13 @@ impl Session {
     /// Whether more came before `welcome` than anybody needs: nothing of it is waited for any more.
     #[must_use]
     pub fn floods(&self) -> bool {
-        self.identity.is_none() && self.unidentified_bytes > UNIDENTIFIED_BYTES_MAX
+        self.identity.is_none() && self.bytes > UNIDENTIFIED_BYTES_MAX
     }
 }
 
 /// Milliseconds after which a token that could not be checked is worth another try.
 const UNCHECKED_AGAIN_MS: u64 = 1_000;
+const CLOSING: &str = "this connection is closing, come back";
 
 fn refuse(out: &mut impl Sink, code: ErrorCode, message: &str, retry: bool, id: Option<&str>) {
     let error = WireError { code, message: message.to_owned(), retry };

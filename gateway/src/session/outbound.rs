@@ -228,6 +228,17 @@ pub fn text_frame(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(text);
 }
 
+/// The payload of a frame that [`text_frame`] made.
+#[must_use]
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let header = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => FRAME_HEADER_BYTES_MAX,
+        Some(_) | None => 2,
+    };
+    frame.get(header..).unwrap_or_default()
+}
+
 /// A ping without payload.
 #[must_use]
 pub fn ping_frame() -> Bytes {
@@ -350,6 +361,15 @@ mod tests {
         let flushed = queue.flush(&mut spare, |_| Err(io::ErrorKind::WouldBlock.into()));
         assert_eq!(flushed.unwrap(), (Flushed::Blocked, 0));
         assert_eq!(queue.bytes(), (10 - WRITES_PER_TURN) * WRITE_CHUNK_BYTES);
+    }
+
+    #[test]
+    fn the_payload_of_a_frame_is_found_whatever_its_length() {
+        for len in [0, 1, 125, 126, 65_535, 65_536, 131_072] {
+            let (text, mut frame) = (vec![b'x'; len], Vec::new());
+            text_frame(&text, &mut frame);
+            assert_eq!(payload(&frame), text, "{len}");
+        }
     }
 
     #[test]

@@ -19,6 +19,19 @@ pub enum Todo {
         /// Empty: a new anonymous user.
         token: String,
     },
+    /// Ask logic about a token beside the one that it has; then [`Session::vouched`](super::machine::Session::vouched). No
+    /// frame is taken until then.
+    Vouch {
+        /// The token.
+        token: String,
+        /// It came with a `sub`, and is not for all of the connection.
+        for_room: bool,
+    },
+    /// Grants are others: rooms that they do not open are left, and `info` is reported anew where it has changed.
+    Regranted {
+        /// The token says something else of its user.
+        changes_info: bool,
+    },
     /// Hand to the lane; the outcome comes back through [`Session::answered`](super::machine::Session::answered).
     Publish(Publish),
     /// Subscribe; the answer is the driver's.

@@ -7,8 +7,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_proto::grpc::{AuthenticateReply, Grants as WireGrants};
-use sluice_proto::ids::{Epoch, RoomId, UserId};
+use sluice_proto::ids::{Epoch, RoomId};
 use sluice_proto::limits::TOKENS_PER_CALL_MAX;
 use socket2::SockRef;
 use tokio::task::yield_now;
@@ -18,6 +17,7 @@ use super::Shard;
 use super::connection::Connection;
 use super::requests::NO_EPOCH;
 use super::shared::Shared;
+use super::tokens::{identity, token_due};
 use super::turn::{Budget, ShardCell};
 use crate::address::Address;
 use crate::calls::Authenticated;
@@ -28,11 +28,9 @@ use crate::defaults::{
 use crate::fair_queue::FairQueue;
 use crate::limits::TooMany;
 use crate::limits::table::Seat;
-use crate::session::grants::Grants;
-use crate::session::info::UserInfo;
 use crate::session::machine::{Identity, NotIdentified};
 use crate::status::change;
-use crate::tick::{NEVER, tick_of, ticks};
+use crate::tick::{NEVER, ticks};
 
 /// From the look at a question to the next one when there is no verdict: the epoch, a logic, its call, a pause.
 const ROUND_MS_MAX: u128 = 3 * CALL_WITHIN.as_millis() + AUTHENTICATE_AGAIN.as_millis();
@@ -46,9 +44,11 @@ const _: () =
 /// Clients of a shard that nobody knows yet.
 #[derive(Debug)]
 pub(super) struct Authentications {
-    waiting: FairQueue<Option<usize>, Question>,
+    waiting: FairQueue<Option<usize>, TokenCheck>,
+    /// Of clients that are known already, and want to stay: they go before those that come.
+    inside: FairQueue<Option<usize>, TokenCheck>,
     /// Those of the last call that have no verdict: they go first in the next one.
-    again: VecDeque<Question>,
+    again: VecDeque<TokenCheck>,
     /// Bytes of the tokens that wait.
     bytes: usize,
     /// Who waits is being looked at, or a call is under way.
@@ -57,7 +57,7 @@ pub(super) struct Authentications {
 
 /// Who asks with which token.
 #[derive(Debug, PartialEq, Eq)]
-struct Question {
+struct TokenCheck {
     who: Address,
     token: String,
     /// Not asked by then, it is answered that nobody could say.
@@ -67,31 +67,34 @@ struct Question {
 /// What becomes of a question whose turn it is.
 #[derive(Debug)]
 enum Look {
-    Ask(Question),
+    Ask(TokenCheck),
     /// Its client has left or has its answer.
     NoCall,
 }
 
 impl Default for Authentications {
     fn default() -> Self {
-        Self { waiting: FairQueue::new(1), again: VecDeque::new(), bytes: 0, asking: false }
+        let (waiting, inside) = (FairQueue::new(1), FairQueue::new(1));
+        Self { waiting, inside, again: VecDeque::new(), bytes: 0, asking: false }
     }
 }
 
 impl Authentications {
-    /// Appends to what waits for `asker`; gives it back when too much waits.
-    fn push(&mut self, asker: Option<usize>, question: Question) -> Result<(), Question> {
+    /// Appends to what waits for `asker`, whom a known client is behind or not; gives it back when too much waits.
+    fn push(&mut self, asker: Option<usize>, question: TokenCheck, is_known: bool) -> Result<(), TokenCheck> {
         let bytes = self.bytes + question.token.len();
-        if self.waiting.len() >= TOKENS_WAITING_MAX || bytes > TOKENS_WAITING_BYTES_MAX {
+        let queue = if is_known { &mut self.inside } else { &mut self.waiting };
+        // Each of its own: a crowd that comes takes no place of those that are there.
+        if queue.len() >= TOKENS_WAITING_MAX || bytes > TOKENS_WAITING_BYTES_MAX {
             return Err(question);
         }
         self.bytes = bytes;
-        self.waiting.push(asker, question);
+        queue.push(asker, question);
         Ok(())
     }
 
     /// Takes back those of one call that have no verdict.
-    fn ask_again(&mut self, questions: impl Iterator<Item = Question>) {
+    fn ask_again(&mut self, questions: impl Iterator<Item = TokenCheck>) {
         for question in questions {
             self.bytes += question.token.len();
             self.again.push_back(question);
@@ -99,19 +102,19 @@ impl Authentications {
     }
 
     /// The next question: each address has its turn.
-    fn pop(&mut self) -> Option<Question> {
-        let question = self.again.pop_front().or_else(|| self.waiting.pop())?;
+    fn pop(&mut self) -> Option<TokenCheck> {
+        let question = self.again.pop_front().or_else(|| self.inside.pop()).or_else(|| self.waiting.pop())?;
         self.bytes -= question.token.len();
         Some(question)
     }
 
     fn is_empty(&self) -> bool {
-        self.again.is_empty() && self.waiting.is_empty()
+        self.again.is_empty() && self.inside.is_empty() && self.waiting.is_empty()
     }
 }
 
 /// Looks at questions until there are as many to ask as one call takes, the turn is over, or none is left.
-fn gather(budget: Budget, mut look: impl FnMut() -> Option<Look>) -> Vec<Question> {
+fn gather(budget: Budget, mut look: impl FnMut() -> Option<Look>) -> Vec<TokenCheck> {
     let (mut asked, mut bytes) = (Vec::new(), 0);
     while asked.len() < TOKENS_PER_CALL_MAX && bytes < AUTHENTICATE_BYTES_MAX {
         match look() {
@@ -137,9 +140,10 @@ impl Shard {
         // What waits and what is asked ends in time by itself; this is for what it may leave open.
         connection.deadlines.connect_by = connect_by;
         let asker = connection.address_seat.as_ref().map(Seat::key);
+        let is_known = connection.session.is_refreshed();
         self.connections.arm(who.slot);
-        let question = Question { who, token, by: Instant::now() + CONNECT_WITHIN };
-        match self.authentications.push(asker, question) {
+        let question = TokenCheck { who, token, by: Instant::now() + CONNECT_WITHIN };
+        match self.authentications.push(asker, question, is_known) {
             Ok(()) => self.ask_who(),
             // Beyond what could be answered in time nobody is kept waiting.
             Err(question) => self.authenticated(&question, Authenticated::Unavailable, None),
@@ -167,7 +171,7 @@ impl Shard {
     }
 
     /// Those whose turn it is, perhaps none; `None` = nobody waits any more.
-    fn next_questions(&mut self, budget: Budget) -> Option<Vec<Question>> {
+    fn next_questions(&mut self, budget: Budget) -> Option<Vec<TokenCheck>> {
         let now = Instant::now();
         let questions = gather(budget, || self.look_at_next(now));
         let more = !questions.is_empty() || !self.authentications.is_empty();
@@ -193,19 +197,34 @@ impl Shard {
         Some(Look::NoCall)
     }
 
-    fn authenticated(&mut self, question: &Question, result: Authenticated, epoch: Option<Epoch>) {
+    fn authenticated(&mut self, question: &TokenCheck, result: Authenticated, epoch: Option<Epoch>) {
         let (who, anonymous_try) = (question.who, question.token.is_empty());
         // It ended while it was asked about, and has been reported gone: nobody would take back that it came.
         if !self.connections.get(who).is_some_and(|connection| waits(connection)) {
             return;
         }
+        if self.connections.get(who).is_some_and(|connection| connection.session.is_refreshed()) {
+            return self.vouched(who, result);
+        }
         let former = self.change(who, change::disconnected_by_change);
         let result = if epoch.is_some() { identity(result) } else { Err(NotIdentified::Unavailable) };
         let result = result.and_then(|identity| self.take_user_seat(who, identity));
+        // After the place is taken: whoever revokes looks for users with a place after it is noted there.
+        let result = result.and_then(|identity| self.not_revoked(identity));
+        if result.is_err()
+            && let Some(connection) = self.connections.get(who)
+        {
+            connection.user_seat = None;
+        }
         let result =
             result.map(|identity| Identity { grants: self.grants.share(identity.grants), ..identity });
+        let (result, asked) = if self.waits_for_head(who) {
+            let Some((identity, asked)) = self.open_stream(who, result) else { return };
+            (Ok(identity), asked)
+        } else {
+            (result, Vec::new())
+        };
         let facts = self.shared.welcome_facts(epoch.unwrap_or(NO_EPOCH));
-        let expires_ms = result.as_ref().ok().and_then(|identity| identity.expires_at_ms);
         let known = result.is_ok();
         self.connections.with_session(who.slot, |session, out| {
             if session.link().address == who {
@@ -216,11 +235,18 @@ impl Shard {
         let now = self.connections.tick();
         let Some(connection) = self.connections.get(who) else { return };
         if known {
+            connection.session.token_begins(wall_ms);
             connection.deadlines.connect_by = NEVER;
-            connection.deadlines.expires_at = expires_ms.map_or(NEVER, |at| tick_of(at, wall_ms, now));
+            connection.deadlines.expires_at = token_due(connection, wall_ms, now);
+            if let Some(former) = former {
+                self.report(former);
+            }
+            // Whoever was anonymous brings the rooms of that, and has the grants of who it is.
+            self.regranted(who, false);
+            let Some(connection) = self.connections.get(who) else { return };
             let rooms: Vec<(RoomId, bool)> =
                 connection.joined_rooms().map(|(room, watches)| (room.clone(), watches)).collect();
-            for change in former.into_iter().chain(self.change(who, change::connected)) {
+            if let Some(change) = self.change(who, change::connected) {
                 self.report(change);
             }
             for (room, watches) in rooms {
@@ -231,11 +257,34 @@ impl Shard {
         } else {
             connection.deadlines.connect_by = now.saturating_add(ticks(CONNECT_WITHIN));
         }
+        self.subscribe_stream(who, asked);
         // It waited for this.
         if let Some(connection) = self.connections.get(who) {
             connection.paused = true;
         }
         self.settle(who);
+    }
+
+    /// What was revoked while logic was asked, or is not known to the logic that answered.
+    pub(super) fn not_revoked(&self, identity: Identity) -> Result<Identity, NotIdentified> {
+        if !self.shared.revoked.refuses(&identity.user, identity.issued_at_s) {
+            return Ok(identity);
+        }
+        // In the words of logic.
+        let text = "the token was revoked: a new one is needed, with an iat of a later second";
+        Err(NotIdentified::Invalid(text.to_owned()))
+    }
+
+    /// A ticket has said who a connection is, that nobody else was asked about.
+    pub(super) fn identified_by_ticket(
+        &mut self,
+        who: Address,
+        verdict: Authenticated,
+        epoch: Option<Epoch>,
+    ) {
+        // Not empty: whoever has no ticket any more is no anonymous user.
+        let question = TokenCheck { who, token: "ticket".to_owned(), by: Instant::now() };
+        self.authenticated(&question, verdict, epoch);
     }
 
     fn take_user_seat(&mut self, who: Address, identity: Identity) -> Result<Identity, NotIdentified> {
@@ -256,14 +305,19 @@ impl Shard {
 }
 
 /// One call about these clients: each hears its verdict when it is there, and who has none is asked about again.
-async fn ask(cell: &ShardCell, shared: &Arc<Shared>, questions: Vec<Question>) {
+async fn ask(cell: &ShardCell, shared: &Arc<Shared>, questions: Vec<TokenCheck>) {
     let tokens: Vec<String> = questions.iter().map(|question| question.token.clone()).collect();
-    let mut open: Vec<Option<Question>> = questions.into_iter().map(Some).collect();
-    // Without it there is no `welcome`.
-    if let Some(epoch) = epoch(shared).await {
+    let mut open: Vec<Option<TokenCheck>> = questions.into_iter().map(Some).collect();
+    // Without the one there is no `welcome`, without the other no verdict that is believed.
+    let (epoch, ()) = tokio::join!(epoch(shared), shared.revoked.begun(CALL_WITHIN));
+    if let Some(epoch) = epoch {
         let told = |verdicts: Vec<(usize, Authenticated)>| {
             cell.turn(|shard| {
                 for (place, verdict) in verdicts {
+                    // Of a logic that is behind: another one is asked.
+                    if !shard.shared.revoked.believes(&verdict) {
+                        continue;
+                    }
                     if let Some(question) = open.get_mut(place).and_then(Option::take) {
                         shard.authenticated(&question, verdict, Some(epoch));
                     }
@@ -281,7 +335,7 @@ async fn ask(cell: &ShardCell, shared: &Arc<Shared>, questions: Vec<Question>) {
 }
 
 /// The store's epoch: the first call of a gateway's life may have to ask for it.
-async fn epoch(shared: &Arc<Shared>) -> Option<Epoch> {
+pub(super) async fn epoch(shared: &Arc<Shared>) -> Option<Epoch> {
     if shared.calls.epoch().get().is_none() {
         shared.calls.answers(CALL_WITHIN).await;
     }
@@ -306,45 +360,29 @@ fn has_left(connection: &Connection) -> bool {
     }
 }
 
-fn identity(result: Authenticated) -> Result<Identity, NotIdentified> {
-    match result {
-        Authenticated::Known(reply) => known(reply).ok_or(NotIdentified::Unavailable),
-        Authenticated::Invalid(text) => Err(NotIdentified::Invalid(text)),
-        Authenticated::Unavailable => Err(NotIdentified::Unavailable),
-    }
-}
-
-fn known(reply: AuthenticateReply) -> Option<Identity> {
-    let AuthenticateReply { user, anonymous, token, expires_at_ms, grants, info } = reply;
-    let grants: WireGrants = grants.unwrap_or_default();
-    Some(Identity {
-        user: UserId::parse(&user).ok()?,
-        grants: Grants::from(grants),
-        anonymous,
-        token: (!token.is_empty()).then_some(token),
-        expires_at_ms: (expires_at_ms != 0).then_some(expires_at_ms),
-        info: UserInfo::of(info),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use sluice_proto::grpc::AuthenticateReply;
+
     use super::super::tests::{enter, shard};
     use super::super::turn::tests::{clock, stopped};
     use super::*;
     use crate::defaults::TURN;
 
-    fn question(slot: u32, bytes: usize) -> Question {
+    fn question(slot: u32, bytes: usize) -> TokenCheck {
         let who = Address { shard: 0, slot, generation: 0 };
-        Question { who, token: "t".repeat(bytes), by: Instant::now() }
+        TokenCheck { who, token: "t".repeat(bytes), by: Instant::now() }
     }
 
-    fn slots(questions: &[Question]) -> Vec<u32> {
+    fn slots(questions: &[TokenCheck]) -> Vec<u32> {
         questions.iter().map(|question| question.who.slot).collect()
     }
 
     /// As a shard does it, in a turn that has all the time there is.
-    fn taken(all: &mut Authentications, mut costs_a_call: impl FnMut(&Question) -> bool) -> Vec<Question> {
+    fn taken(
+        all: &mut Authentications,
+        mut costs_a_call: impl FnMut(&TokenCheck) -> bool,
+    ) -> Vec<TokenCheck> {
         gather(Budget::by(stopped), || {
             let question = all.pop()?;
             Some(if costs_a_call(&question) { Look::Ask(question) } else { Look::NoCall })
@@ -355,11 +393,11 @@ mod tests {
     fn each_address_has_its_turn_and_who_left_takes_no_place() {
         let mut all = Authentications::default();
         for slot in 0..300 {
-            all.push(Some(1), question(slot, 10)).unwrap();
+            all.push(Some(1), question(slot, 10), false).unwrap();
         }
-        all.push(Some(2), question(1_000, 10)).unwrap();
-        all.push(Some(2), question(1_001, 10)).unwrap();
-        let stays = |question: &Question| !(2..6).contains(&question.who.slot);
+        all.push(Some(2), question(1_000, 10), false).unwrap();
+        all.push(Some(2), question(1_001, 10), false).unwrap();
+        let stays = |question: &TokenCheck| !(2..6).contains(&question.who.slot);
         let asked = taken(&mut all, stays);
         assert_eq!(slots(&asked)[..6], [0, 1_000, 1, 1_001, 6, 7]);
         assert_eq!(asked.len(), TOKENS_PER_CALL_MAX);
@@ -369,10 +407,28 @@ mod tests {
     }
 
     #[test]
+    fn who_is_known_goes_before_those_that_come() {
+        let mut all = Authentications::default();
+        for slot in 0..3 {
+            all.push(Some(1), question(slot, 10), false).unwrap();
+        }
+        all.push(Some(1), question(9, 10), true).unwrap();
+        assert_eq!(slots(&taken(&mut all, |_| true)), [9, 0, 1, 2]);
+        for slot in 0..u32::try_from(TOKENS_WAITING_MAX).unwrap() {
+            all.push(Some(1), question(slot, 1), false).unwrap();
+        }
+        assert!(all.push(Some(1), question(7, 1), false).is_err());
+        assert!(
+            all.push(Some(1), question(7, 1), true).is_ok(),
+            "a crowd takes no place of those that are there"
+        );
+    }
+
+    #[test]
     fn who_has_no_verdict_yet_goes_first_in_the_next_call() {
         let mut all = Authentications::default();
         for slot in 0..4 {
-            all.push(None, question(slot, 10)).unwrap();
+            all.push(None, question(slot, 10), false).unwrap();
         }
         let open = [all.pop(), all.pop()];
         all.ask_again(open.into_iter().flatten());
@@ -383,10 +439,10 @@ mod tests {
     fn a_call_is_as_long_as_it_may_be_and_takes_one_that_is_longer_alone() {
         let mut all = Authentications::default();
         for slot in 0..3 {
-            all.push(None, question(slot, AUTHENTICATE_BYTES_MAX)).unwrap();
+            all.push(None, question(slot, AUTHENTICATE_BYTES_MAX), false).unwrap();
         }
         for slot in 3..300 {
-            all.push(None, question(slot, 8 * 1024)).unwrap();
+            all.push(None, question(slot, 8 * 1024), false).unwrap();
         }
         let mut calls = Vec::new();
         while !all.is_empty() {
@@ -399,16 +455,16 @@ mod tests {
     fn what_waits_is_bounded_in_number_and_bytes() {
         let mut many = Authentications::default();
         for slot in 0..u32::try_from(TOKENS_WAITING_MAX).unwrap() {
-            many.push(None, question(slot, 1)).unwrap();
+            many.push(None, question(slot, 1), false).unwrap();
         }
-        assert_eq!(many.push(Some(1), question(7, 1)).map_err(|back| back.who.slot), Err(7));
+        assert_eq!(many.push(Some(1), question(7, 1), false).map_err(|back| back.who.slot), Err(7));
         let mut long = Authentications::default();
         for slot in 0..16 {
-            long.push(None, question(slot, TOKENS_WAITING_BYTES_MAX / 16)).unwrap();
+            long.push(None, question(slot, TOKENS_WAITING_BYTES_MAX / 16), false).unwrap();
         }
-        assert_eq!(long.push(None, question(7, 1)).map_err(|back| back.who.slot), Err(7));
+        assert_eq!(long.push(None, question(7, 1), false).map_err(|back| back.who.slot), Err(7));
         assert_eq!(taken(&mut long, |_| true).len(), 1);
-        assert!(long.push(None, question(7, 1)).is_ok(), "there is room again");
+        assert!(long.push(None, question(7, 1), false).is_ok(), "there is room again");
     }
 
     /// It was reported gone when it ended: nobody would take back that it came.
@@ -422,7 +478,7 @@ mod tests {
                     shard.detach(who, false);
                 }
                 let verdict = AuthenticateReply { user: "ann".to_owned(), ..AuthenticateReply::default() };
-                let question = Question { who, ..question(0, 1) };
+                let question = TokenCheck { who, ..question(0, 1) };
                 shard.authenticated(&question, Authenticated::Known(verdict), Some(Epoch(1)));
                 shard.next_report()
             });

@@ -7,11 +7,11 @@ use std::io::{self, Read};
 use mio::net::TcpStream;
 use sluice_proto::ids::RoomId;
 
+use super::event_stream::EventStream;
 use super::history::Asked;
 use super::inbound::Inbound;
 use crate::address::Address;
 use crate::defaults::{REQUESTS_MAX, ROOMS_LEAVING_MAX, SUBS_PENDING_MAX};
-use crate::limits::bucket::Bucket;
 use crate::limits::table::Seat;
 use crate::session::machine::Session;
 use crate::session::outbound::Outbound;
@@ -19,6 +19,7 @@ use crate::session::todo::RequestId;
 use crate::slow_client;
 use crate::subscription::{SubKey, Subscriptions};
 use crate::tick::{NEVER, Tick};
+use sluice_service::bucket::Bucket;
 
 /// How far a connection's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,8 @@ pub struct Connection {
     pub inbound: Inbound,
     /// What waits to be written.
     pub outbound: Outbound,
+    /// It reads events, and is not read itself; none: a WebSocket.
+    pub events: Option<Box<EventStream>>,
     /// How far it has come.
     pub phase: ConnectionPhase,
     /// When what is due.
@@ -173,6 +176,7 @@ impl Connection {
             subscriptions: Subscriptions::default(),
             inbound,
             outbound: Outbound::default(),
+            events: None,
             phase: ConnectionPhase::Serving,
             deadlines,
             behind: 0,
@@ -196,6 +200,15 @@ impl Connection {
             other_frames: Bucket::default(),
             user_seat: None,
         }
+    }
+
+    /// The same, if it reads events.
+    #[must_use]
+    pub fn reading(mut self, events: Option<Box<EventStream>>) -> Self {
+        // Nothing follows a request that has no body, and what does is for nobody.
+        self.discard_input = events.is_some();
+        self.events = events;
+        self
     }
 
     /// Where messages for this connection go.

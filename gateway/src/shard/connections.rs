@@ -3,6 +3,8 @@
 //! Whatever happens in one turn of the loop is appended to queues; at the end of the turn each connection
 //! that got something is written to once. No allocation, wake-up or channel per message and connection.
 
+mod transport;
+
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::rc::Rc;
@@ -13,11 +15,13 @@ use mio::net::TcpStream;
 use slab::Slab;
 use tokio::sync::Notify;
 
+pub use self::transport::FrameSink;
 use super::connection::{Connection, ConnectionPhase, Deadlines};
 use super::wheel::{Wheel, WheelEntry};
 use crate::address::{Address, ShardIx};
+use crate::session::event::Note;
 use crate::session::machine::{Session, Sink};
-use crate::session::outbound::{Flushed, Outbound, Spare, text_frame};
+use crate::session::outbound::{Flushed, Outbound, Spare};
 use crate::tick::{NEVER, Tick};
 
 /// The connections of a shard, with their deadlines.
@@ -47,6 +51,10 @@ pub struct Connections {
     /// Messages appended, and bytes written, since last asked.
     delivered: u64,
     written: u64,
+    /// Of those messages the ones for readers of events.
+    events: u64,
+    /// Connections that read events.
+    event_streams: usize,
 }
 
 /// What every connection of a shard is granted.
@@ -93,6 +101,8 @@ impl Connections {
             queued: 0,
             delivered: 0,
             written: 0,
+            events: 0,
+            event_streams: 0,
         }
     }
 
@@ -106,7 +116,9 @@ impl Connections {
         let entry = self.by_slot.vacant_entry();
         let slot = u32::try_from(entry.key()).unwrap_or(u32::MAX);
         let who = Address { shard: self.me, slot, generation: self.generation };
-        entry.insert(Box::new(make(who, Deadlines::new(now, first_ping))));
+        let connection = make(who, Deadlines::new(now, first_ping));
+        self.event_streams += usize::from(connection.events.is_some());
+        entry.insert(Box::new(connection));
         who
     }
 
@@ -221,9 +233,11 @@ impl Connections {
         self.looked_at
     }
 
-    /// Messages appended and bytes written since last asked.
-    pub fn take_sums(&mut self) -> (u64, u64) {
-        (std::mem::take(&mut self.delivered), std::mem::take(&mut self.written))
+    /// Messages appended, those of them for readers of events, and bytes written since last asked.
+    pub fn take_sums(&mut self) -> (u64, u64, u64) {
+        let sums = (self.delivered, self.events, self.written);
+        (self.delivered, self.events, self.written) = (0, 0, 0);
+        sums
     }
 
     /// So many messages were appended for subscribers.
@@ -274,7 +288,15 @@ impl Connections {
 
     /// Appends one text frame.
     pub fn text(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        self.with_session(slot, |_, frames| frames.frame(write));
+        self.noted(slot, Note::default(), write);
+    }
+
+    /// Appends one text frame; who reads it as an event has this beside it.
+    pub fn noted(&mut self, slot: u32, note: Note, write: impl FnOnce(&mut Vec<u8>)) {
+        self.with_session(slot, |_, frames| {
+            frames.note = note;
+            frames.frame(write);
+        });
     }
 
     /// Lends a session and the place for its replies.
@@ -290,6 +312,8 @@ impl Connections {
             outbound: &mut connection.outbound,
             spare: &mut self.spare,
             encode: &mut self.encode,
+            events: connection.events.as_deref_mut(),
+            note: Note::default(),
             written: false,
         };
         let result = f(&mut connection.session, &mut frames);
@@ -418,6 +442,7 @@ impl Connections {
     /// Drops a connection and everything that waits for it.
     pub fn remove(&mut self, slot: u32) {
         if let Some(mut connection) = self.by_slot.try_remove(slot as usize) {
+            self.event_streams -= usize::from(connection.events.is_some());
             let before = connection.outbound.bytes();
             connection.outbound.clear(&mut self.spare);
             self.queued = recounted(self.queued, before, &connection.outbound);
@@ -464,31 +489,6 @@ fn mark(connection: &mut Connection, slot: u32, dirty: &mut VecDeque<u32>, write
         && let Some(writer) = writer
     {
         writer.wake_by_ref();
-    }
-}
-
-/// Text frames of one session on their way into its queue.
-#[derive(Debug)]
-pub struct FrameSink<'a> {
-    outbound: &'a mut Outbound,
-    spare: &'a mut Spare,
-    encode: &'a mut Vec<u8>,
-    written: bool,
-}
-
-/// Longest header of a server's frame.
-const HEADER_BYTES_MAX: usize = 10;
-
-impl Sink for FrameSink<'_> {
-    fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.encode.clear();
-        write(self.encode);
-        let mut frame = Vec::with_capacity(HEADER_BYTES_MAX + self.encode.len());
-        text_frame(self.encode, &mut frame);
-        // One large answer must not keep its memory for as long as the shard lives.
-        self.encode.shrink_to(64 * 1024);
-        self.outbound.push(frame.into(), self.spare);
-        self.written = true;
     }
 }
 

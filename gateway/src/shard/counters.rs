@@ -42,6 +42,7 @@ struct Levels {
     rooms: i64,
     publishes: i64,
     queued_bytes: i64,
+    event_streams: i64,
 }
 
 impl Counters {
@@ -99,8 +100,9 @@ impl Shard {
     pub(super) fn count(&mut self) {
         let (metrics, stats) = (&self.shared.metrics, &self.shared.stats);
         let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let (delivered, written) = self.connections.take_sums();
+        let (delivered, events, written) = self.connections.take_sums();
         metrics.deliveries.inc_by(delivered);
+        metrics.event_deliveries.inc_by(events);
         metrics.bytes_out.inc_by(written);
         // Levels are told by their change: no shard knows the sum that the others have added to.
         let levels = Levels {
@@ -108,6 +110,7 @@ impl Shard {
             rooms: level(self.driver.rooms_len()),
             publishes: level(self.unanswered.items()),
             queued_bytes: level(self.connections.queued_bytes()),
+            event_streams: level(self.connections.event_streams()),
         };
         let former = std::mem::take(&mut self.counters);
         metrics.frames_in.inc_by(former.frames_in);
@@ -127,6 +130,9 @@ impl Shard {
         stats.rooms.fetch_add(levels.rooms - before.rooms, Ordering::Relaxed);
         stats.publishes.fetch_add(levels.publishes - before.publishes, Ordering::Relaxed);
         stats.queued_bytes.fetch_add(levels.queued_bytes - before.queued_bytes, Ordering::Relaxed);
+        let event_streams = levels.event_streams - before.event_streams;
+        stats.event_streams.fetch_add(event_streams, Ordering::Relaxed);
+        metrics.event_streams.inc_by(event_streams);
         metrics.subscriptions.inc_by(levels.subscriptions - before.subscriptions);
         metrics.connections.set(level(stats.connections.load(Ordering::Relaxed)));
         metrics.longest_turn.observe(former.longest_turn.as_secs_f64());

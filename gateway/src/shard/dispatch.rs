@@ -44,6 +44,7 @@ impl Shard {
             Order::FlushReports => self.reports.finish(),
             Order::Notify(pace, leaving, told) => self.notify_all(pace, leaving, told),
             Order::Close(close, empty) => self.close_all(close, empty),
+            Order::Remove(removals, done) => self.remove(removals, done),
             Order::Stay => self.stay(),
         }
     }

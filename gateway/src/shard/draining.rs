@@ -20,6 +20,7 @@ use crate::address::Address;
 use crate::defaults::DRAIN_SLICE;
 use crate::drain::pace::{Pace, due};
 use crate::ending::{Ending, RESTART};
+use crate::session::event::Note;
 
 /// A shard that is left.
 #[derive(Debug)]
@@ -138,7 +139,7 @@ impl Shard {
     }
 
     fn notify(&mut self, who: Address, pace: Pace) {
-        // After `bye` nothing may follow, not even this.
+        // After `bye` nothing may follow, not even this. A stream without its head hears when it is closed.
         let Some(connection) = self.connections.get(who).filter(|connection| !connection.detached) else {
             return;
         };
@@ -152,7 +153,9 @@ impl Shard {
                 .unwrap_or(u64::MAX),
             reconnect_ms: pace.reconnect_ms(random),
         };
-        self.connections.text(who.slot, |out| codec::drain(out, &drain));
+        // For a browser, which comes back by itself, by this.
+        let note = Note { id: None, retry_ms: Some(drain.reconnect_ms) };
+        self.connections.noted(who.slot, note, |out| codec::drain(out, &drain));
     }
 
     /// When a client that is closed now may come back. Whose time has not come yet keeps it: all of them together are the

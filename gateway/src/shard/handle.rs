@@ -9,6 +9,7 @@ use sluice_proto::ids::Epoch;
 use tokio::sync::{mpsc, oneshot};
 
 use super::inbox::{Incoming, Order};
+use super::removals::Removals;
 use super::watchers::RoomTelling;
 use crate::address::{ShardIx, home_of};
 use crate::defaults::PUSHED_PER_ORDER;
@@ -89,6 +90,24 @@ impl Shards {
         };
         // Each of them, also after the first that has none.
         self.inboxes.iter().filter(|inbox| told(inbox)).count() == self.inboxes.len()
+    }
+
+    /// Ends what the application wants ended, in all of them; how many there were. Waits for space and for all answers.
+    pub async fn remove(&self, removals: Arc<Removals>) -> u32 {
+        let mut answers = Vec::with_capacity(self.inboxes.len());
+        for inbox in self.inboxes.iter() {
+            let (done, answer) = oneshot::channel();
+            let order = Order::Remove(Arc::clone(&removals), done);
+            if inbox.send(Incoming::Order(order)).await.is_ok() {
+                answers.push(answer);
+            }
+        }
+        let mut count = 0_u32;
+        for answer in answers {
+            // A shard that has ended has nobody left.
+            count = count.saturating_add(answer.await.unwrap_or(0));
+        }
+        count
     }
 
     /// Gives each an order that it answers, and waits for all answers.

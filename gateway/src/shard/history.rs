@@ -80,7 +80,7 @@ impl Drop for Reserved {
 /// What one connection asked for.
 #[derive(Debug, Default)]
 pub struct Asked {
-    waiting: VecDeque<Question>,
+    waiting: VecDeque<PageRequest>,
     /// Its user or address had too much unread.
     parked: bool,
     active: Option<Active>,
@@ -89,7 +89,7 @@ pub struct Asked {
 }
 
 #[derive(Debug)]
-struct Question {
+struct PageRequest {
     page: PageKey,
     id: RequestId,
     /// Not asked for by then, it is refused.
@@ -99,7 +99,7 @@ struct Question {
 /// A question that waits for its turn, or for its answer.
 #[derive(Debug)]
 struct Active {
-    question: Question,
+    question: PageRequest,
     round: Round,
     share: Share,
 }
@@ -123,7 +123,7 @@ impl Shard {
         let Some(connection) = self.connections.get(who) else { return };
         connection.requests += 1;
         let page = PageKey { room, range, limit };
-        let question = Question { page, id, by: Instant::now() + CALL_WITHIN };
+        let question = PageRequest { page, id, by: Instant::now() + CALL_WITHIN };
         connection.history.get_or_insert_default().waiting.push_back(question);
         self.offer_page(who);
         self.ask_pages();

@@ -56,12 +56,14 @@ impl FollowUps {
 
 impl HomeDriver {
     /// The home half of shard `me`.
-    pub(super) fn new(me: ShardIx, shards: &Shards) -> Self {
+    pub(super) fn new(me: ShardIx, shards: &Shards, scheduled_max: u32) -> Self {
         let (count, at) = (shards.len(), usize::from(me));
+        let mut limits = HomeLimits::for_shards(count);
+        limits.lane.scheduled_max = scheduled_max;
         Self {
             me: at,
             shards: ShardIx::try_from(count).unwrap_or(ShardIx::MAX),
-            home: Home::new(HomeLimits::for_shards(count), at, count, 0),
+            home: Home::new(limits, at, count, 0),
             peers: Peers::new(at, shards.inboxes()),
             follow_ups: FollowUps::default(),
             following: false,

@@ -9,6 +9,7 @@ use sluice_proto::ids::{Epoch, RoomId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::removals::Removals;
 use super::watchers::RoomTelling;
 use crate::address::Address;
 use crate::drain::pace::Pace;
@@ -57,6 +58,8 @@ pub enum Order {
     Notify(Pace, Leaving, oneshot::Sender<()>),
     /// Close all connections; answer when all are gone.
     Close(Close, oneshot::Sender<()>),
+    /// End what the application wants ended; answer how many there were.
+    Remove(Arc<Removals>, oneshot::Sender<u32>),
     /// A drain by an operator is called off: who has not been closed stays.
     Stay,
 }

@@ -17,14 +17,14 @@ use crate::session::todo::RequestId;
 /// What a shard has under way for all connections.
 #[derive(Debug)]
 pub(super) struct Presences {
-    waiting: FairQueue<UserId, Question>,
+    waiting: FairQueue<UserId, PresenceQuery>,
     /// Those that wait, and those that were asked.
     open: usize,
     calls: usize,
 }
 
 #[derive(Debug)]
-struct Question {
+struct PresenceQuery {
     who: Address,
     room: RoomId,
     /// Of the users after this one; empty = from the first.
@@ -65,7 +65,7 @@ impl Shard {
         let after = after.map(|user| user.to_string()).unwrap_or_default();
         let by = Instant::now() + CALL_WITHIN;
         self.presences.open += 1;
-        self.presences.waiting.push(user, Question { who, room, after, limit, id, known, by });
+        self.presences.waiting.push(user, PresenceQuery { who, room, after, limit, id, known, by });
         self.ask_presence();
     }
 
@@ -100,9 +100,9 @@ impl Shard {
     }
 
     /// The answer, or that there is none.
-    fn presence_came(&mut self, question: Question, reply: Option<PresenceReply>) {
+    fn presence_came(&mut self, question: PresenceQuery, reply: Option<PresenceReply>) {
         self.presences.open -= 1;
-        let Question { who, room, after, id, .. } = question;
+        let PresenceQuery { who, room, after, id, .. } = question;
         let Some(connection) = self.connections.get(who) else { return };
         connection.requests -= 1;
         if !connection.detached {

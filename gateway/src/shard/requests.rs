@@ -26,7 +26,8 @@ impl Shard {
         self.charge(who, &todo);
         match todo {
             Todo::Nothing => {}
-            Todo::Authenticate { token } => self.authenticate(who, token),
+            Todo::Authenticate { token } | Todo::Vouch { token, .. } => self.authenticate(who, token),
+            Todo::Regranted { changes_info } => self.regranted(who, changes_info),
             Todo::Publish(publish) => self.publish(publish),
             Todo::Subscribe { room, after, epoch, watches, id } => {
                 self.subscribe(who, room, (after, epoch), watches, id);
@@ -41,11 +42,13 @@ impl Shard {
     fn charge(&mut self, who: Address, todo: &Todo) {
         let charge = match todo {
             Todo::Publish(_) => Charge::Publish,
-            Todo::Subscribe { .. } => Charge::Subscribe,
-            Todo::History { .. } | Todo::Presence { .. } => Charge::Question,
+            Todo::Subscribe { .. } | Todo::Vouch { for_room: true, .. } => Charge::Subscribe,
+            Todo::History { .. } | Todo::Presence { .. } | Todo::Vouch { for_room: false, .. } => {
+                Charge::Question
+            }
             // Answered already: a `ping`, or what was refused.
             Todo::Nothing => return self.charge_other_frame(who),
-            Todo::Authenticate { .. } | Todo::Unsubscribe { .. } => return,
+            Todo::Authenticate { .. } | Todo::Unsubscribe { .. } | Todo::Regranted { .. } => return,
         };
         self.charge_as(who, charge);
     }
@@ -82,7 +85,7 @@ impl Shard {
         self.connections.arm(who.slot);
     }
 
-    fn subscribe(
+    pub(super) fn subscribe(
         &mut self,
         who: Address,
         room: RoomId,
@@ -134,7 +137,14 @@ impl Shard {
         self.refuse(who, ErrorCode::Unavailable, "no answer in time, ask again".to_owned(), true, id);
     }
 
-    fn refuse(&mut self, who: Address, code: ErrorCode, message: String, retry: bool, id: RequestId) {
+    pub(super) fn refuse(
+        &mut self,
+        who: Address,
+        code: ErrorCode,
+        message: String,
+        retry: bool,
+        id: RequestId,
+    ) {
         let error = WireError { code, message, retry };
         self.connections.text(who.slot, |out| codec::error(out, &error, id.as_deref()));
     }

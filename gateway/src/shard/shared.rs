@@ -14,6 +14,7 @@ use sluice_proto::limits::{
 };
 use sluice_proto::wire::WireLimits;
 use sluice_service::clock::Clock;
+use tokio::sync::Semaphore;
 
 use crate::calls::Calls;
 use crate::config::Config;
@@ -25,6 +26,7 @@ use crate::limits::Usages;
 use crate::metrics::{Metrics, Stats};
 use crate::pushers::Pushers;
 use crate::refusals::Refusals;
+use crate::revocations::RevokedTokens;
 use crate::session::machine::{SessionLimits, WelcomeFacts};
 
 /// What all shards of a gateway share.
@@ -52,6 +54,10 @@ pub struct Shared {
     pub refusals: Arc<Refusals>,
     /// Who pushes.
     pub pushers: Pushers,
+    /// Which tokens are revoked.
+    pub revoked: RevokedTokens,
+    /// Turns of questions about tickets.
+    pub ticket_calls: Semaphore,
 }
 
 /// The admission, as all shards and the listener see it.
@@ -144,6 +150,7 @@ impl Shared {
                 presence_users: PRESENCE_USERS_MAX,
                 unanswered: UNANSWERED_ITEMS_MAX,
                 unanswered_bytes: UNANSWERED_BYTES_MAX,
+                scheduled: self.config.limits.scheduled_per_user as usize,
             },
         }
     }
@@ -162,6 +169,8 @@ impl Shared {
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             bad_frames_max: BAD_FRAMES_MAX,
             not_after_ms: i64::try_from(self.config.not_after().as_millis()).unwrap_or(i64::MAX),
+            expiring_ms: i64::try_from(self.config.token_expiring_s.saturating_mul(1_000))
+                .unwrap_or(i64::MAX),
         })
     }
 }

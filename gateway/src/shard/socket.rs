@@ -23,9 +23,9 @@ use super::wheel::WheelEntry;
 use crate::address::Address;
 use crate::defaults::{CLOSE_WITHIN, FRAMES_PER_READ, LINGER_WITHIN, QUEUE_LOW_BYTES};
 use crate::ending::Ending;
-use crate::session::outbound::{close_frame, ping_frame};
+use crate::session::event::Note;
 use crate::slow_client;
-use crate::tick::{NEVER, tick_of, ticks};
+use crate::tick::{NEVER, ticks};
 
 /// Reads of one connection in one turn of the loop.
 const READS_PER_TURN: usize = 2;
@@ -89,6 +89,11 @@ impl Shard {
         if connection.discard_input || connection.phase == ConnectionPhase::Lingering {
             // What was held back of it goes too: it would be looked at for ever, and the socket never.
             connection.inbound = Inbound::default();
+            let reads_events = connection.events.is_some() && connection.phase == ConnectionPhase::Serving;
+            if reads_events {
+                // Nothing is expected of it, and to throw bytes away costs the reading.
+                self.charge_other_frame(who);
+            }
             return;
         }
         let mut replies = self.buffers.take_replies();
@@ -207,14 +212,21 @@ impl Shard {
             return self.drop_connection(who);
         }
         self.shared.metrics.ended(ending.label());
+        // While its rooms still say where it stands.
+        self.append_id(who.slot);
         self.detach(who, false);
         self.append_bye(who, bye);
     }
 
     /// Its last two frames. Whoever calls this sees to it that the connection leaves its rooms in the same turn.
     pub(super) fn append_bye(&mut self, who: Address, bye: &Bye) {
-        self.connections.text(who.slot, |out| codec::bye(out, bye));
-        self.connections.append(who.slot, close_frame(bye.code, &bye.reason));
+        if self.waits_for_head(who) {
+            return self.refuse_unanswered(who, bye);
+        }
+        self.append_id(who.slot);
+        let note = Note { id: None, retry_ms: bye.reconnect_ms };
+        self.connections.noted(who.slot, note, |out| codec::bye(out, bye));
+        self.connections.end(who.slot, bye);
         if let Some(connection) = self.connections.get(who) {
             connection.closed = true;
             connection.phase = ConnectionPhase::Closing;
@@ -243,6 +255,7 @@ impl Shard {
 
     /// Writes to a connection and does what follows from its queue being shorter.
     pub(super) fn write(&mut self, slot: u32) {
+        self.append_id(slot);
         let written = self.connections.write(slot);
         let over_budget = self.unanswered.over_budget();
         let Some(connection) = self.connections.at(slot) else { return };
@@ -356,21 +369,11 @@ impl Shard {
         let now = self.connections.tick();
         let Timeouts { ping_every, ping_within, .. } = self.connections.timeouts();
         let spread_ms = self.resend_ms();
-        let wall_ms = self.shared.clock.now_ms();
+        self.on_token_deadline(who);
         let Some(connection) = self.connections.get(who) else { return };
         // A ping behind a queue says nothing about the client; `slow_timeout` watches that one.
         let paused = connection.paused || !connection.outbound.is_empty();
         let (session, deadlines) = (&mut connection.session, &mut connection.deadlines);
-        // The wall clock may have jumped since the end of the token was made a tick: with each ping it is looked at anew.
-        if deadlines.expires_at != NEVER
-            && let Some(at_ms) = session.identity().and_then(|identity| identity.expires_at_ms)
-        {
-            deadlines.expires_at = tick_of(at_ms.get(), wall_ms, now);
-        }
-        if deadlines.expires_at <= now {
-            deadlines.expires_at = NEVER;
-            session.end(Ending::TokenExpired, 0);
-        }
         if deadlines.read_at <= now {
             deadlines.read_at = NEVER;
         }
@@ -388,10 +391,13 @@ impl Shard {
         }
         if deadlines.ping_at <= now {
             deadlines.ping_at = now.saturating_add(ping_every);
-            if !paused {
-                deadlines.pong_by =
-                    deadlines.pong_by.min(slow_client::pong_due(now, ping_within, deadlines.unheard));
-                self.connections.append(who.slot, ping_frame());
+            let pong_by = slow_client::pong_due(now, ping_within, deadlines.unheard);
+            if !paused
+                && self.connections.ping(who.slot)
+                && let Some(connection) = self.connections.get(who)
+            {
+                let deadlines = &mut connection.deadlines;
+                deadlines.pong_by = deadlines.pong_by.min(pong_by);
             }
         }
     }
@@ -404,6 +410,10 @@ impl Shard {
         if connection.phase != ConnectionPhase::Serving {
             self.drop_connection(who);
             return;
+        }
+        // What is given up was not told: the id that it has is where it stands.
+        if let Some(events) = &mut connection.events {
+            events.forget_id();
         }
         // First out of its rooms: a run after the queue was given up would stand behind a gap.
         self.detach(who, false);

@@ -9,7 +9,7 @@ use sluice_service::clock::Clock;
 use sluice_service::grpc::channels::{Caller, Channels};
 use sluice_service::metrics::Registry;
 use sluice_service::tls::Role;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{LocalSet, yield_now};
 
 use super::connection::ConnectionPhase;
@@ -44,6 +44,8 @@ pub(super) fn shard() -> ShardCell {
         clock: Clock::system(),
         upgrades: UpgradeGate::default(),
         pushers: Default::default(),
+        revoked: Default::default(),
+        ticket_calls: Semaphore::new(1),
     };
     let (inbox, _) = mpsc::channel(1);
     let (sockets, _) = Sockets::new().unwrap();

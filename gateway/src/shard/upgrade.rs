@@ -1,19 +1,26 @@
 //! The first seconds of a client: its request is read under a deadline, judged, answered, and what is
-//! admitted becomes a connection of the shard.
+//! admitted becomes a connection of the shard. A ticket is issued, or taken, under the same deadline.
 
 use std::io;
 use std::net::{IpAddr, TcpStream as StdStream};
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::json;
+use sluice_proto::grpc::IssueTicketReply;
+use sluice_proto::ids::Epoch;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::authentications::epoch;
+use super::event_stream::EventStream;
 use super::shared::Shared;
 use super::turn::ShardCell;
-use crate::defaults::{HANDSHAKE_WITHIN, LINGER_WITHIN};
-use crate::handshake::{Prefix, Reason, Refusal, Verdict, judge};
+use crate::calls::{Authenticated, Issued};
+use crate::defaults::{CALL_WITHIN, HANDSHAKE_WITHIN, LINGER_WITHIN, RETRY_AFTER_S, RETRY_SPREAD_MS};
+use crate::handshake::{Cors, Credential, EventRequest, Prefix, Reason, Refusal, Verdict, judge};
 use crate::limits::Refused;
 use crate::limits::table::Seat;
 
@@ -21,6 +28,10 @@ use crate::limits::table::Seat;
 pub(super) struct Upgraded {
     pub(super) stream: TcpStream,
     pub(super) token: Option<String>,
+    /// It reads events, and has no answer yet.
+    pub(super) events: Option<Box<EventStream>>,
+    /// Who it is, where a ticket has said so.
+    pub(super) verdict: Option<(Authenticated, Option<Epoch>)>,
     /// Frames that came together with the request.
     pub(super) rest: Vec<u8>,
     /// Its place in what its address uses.
@@ -63,21 +74,112 @@ async fn handshake(shared: &Arc<Shared>, socket: StdStream) -> io::Result<Option
         match judge(&bytes, from, shared.rules()) {
             Verdict::More => {}
             Verdict::Refuse { refusal, client } => return refuse(shared, stream, &refusal, client).await,
+            Verdict::Answer(response) => return finish(stream, &response).await,
             Verdict::Accept { response, token, used, client } => {
-                // Behind a proxy that does not say whom it speaks for, nobody is counted by address.
-                let counted = client.filter(|client| !shared.proxies.trusts(*client));
-                let seat = match shared.usages.enter(counted) {
+                let seat = match seat(shared, client) {
                     Ok(seat) => seat,
-                    Err(refused) => return refuse(shared, stream, &above(refused), client).await,
+                    Err(refusal) => return refuse(shared, stream, &refusal, client).await,
                 };
                 // Under the same deadline: who takes no byte of the answer is not waited for either.
                 stream.write_all(&response).await?;
                 let rest = bytes.split_off(used);
-                return Ok(Some(Upgraded { stream, token, rest, seat }));
+                return Ok(Some(Upgraded { stream, token, events: None, verdict: None, rest, seat }));
+            }
+            Verdict::Events { request, credential } => {
+                return admit_stream(shared, stream, *request, credential).await;
+            }
+            Verdict::Ticket { token, cors, client } => {
+                let response = match seat(shared, client) {
+                    // Charged like a connection, which it lets in.
+                    Ok(_seat) => ticket(shared, token).await,
+                    Err(refusal) => Err(refusal),
+                };
+                return match response {
+                    Ok(body) => {
+                        shared.metrics.tickets_issued.inc();
+                        finish(stream, &ticket_response(&body, &cors)).await
+                    }
+                    Err(refusal) => refuse(shared, stream, &refusal.of_ticket(&cors), client).await,
+                };
             }
         }
         more(&mut stream, &mut bytes).await?;
     }
+}
+
+/// A place for one more connection of an address. Behind a proxy that does not say whom it speaks for, nobody is counted
+/// by address.
+fn seat(shared: &Arc<Shared>, client: Option<IpAddr>) -> Result<Option<Seat>, Refusal> {
+    shared.usages.enter(client.filter(|client| !shared.proxies.trusts(*client))).map_err(above)
+}
+
+/// A stream is answered by the shard, when it is known who asks. What was sent behind the request is thrown away.
+async fn admit_stream(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    request: EventRequest,
+    credential: Credential,
+) -> io::Result<Option<Upgraded>> {
+    let client = request.client;
+    let seat = match seat(shared, client) {
+        Ok(seat) => seat,
+        Err(refusal) => return refuse(shared, stream, &refusal.of_request(&request), client).await,
+    };
+    let (token, verdict) = match credential {
+        Credential::Token(token) => (token, None),
+        Credential::Ticket(ticket) => {
+            // The first call of a gateway's life may have to ask for it; before the ticket, which is taken once.
+            // And before it is known where revocations begin no verdict is believed.
+            let (epoch, ()) = tokio::join!(epoch(shared), shared.revoked.begun(CALL_WITHIN));
+            let verdict = match epoch {
+                Some(_) => take(shared, ticket).await,
+                None => Authenticated::Unavailable,
+            };
+            (None, Some((verdict, epoch)))
+        }
+    };
+    let events = Some(Box::new(EventStream::new(request)));
+    give_up_after(&stream, Duration::from_secs(shared.config.slow_timeout_s));
+    Ok(Some(Upgraded { stream, token, events, verdict, rest: Vec::new(), seat }))
+}
+
+/// No pong tells of a reader that vanished: the system has to notice that heartbeats are not taken. It waits twice as long
+/// as a slow reader may, so that this one still hears why it is closed.
+#[cfg(target_os = "linux")]
+fn give_up_after(stream: &TcpStream, within: Duration) {
+    drop(SockRef::from(stream).set_tcp_user_timeout(Some(within * 2)));
+}
+
+/// Elsewhere the system decides itself how long that is.
+#[cfg(not(target_os = "linux"))]
+const fn give_up_after(_: &TcpStream, _: Duration) {}
+
+async fn take(shared: &Arc<Shared>, ticket: String) -> Authenticated {
+    let _turn = shared.ticket_calls.acquire().await;
+    let verdict = shared.calls.take_ticket(ticket).await;
+    // Of a logic that is behind. The ticket is gone: its reader asks for another.
+    if shared.revoked.believes(&verdict) { verdict } else { Authenticated::Unavailable }
+}
+
+async fn ticket(shared: &Arc<Shared>, token: String) -> Result<String, Refusal> {
+    let _turn = shared.ticket_calls.acquire().await;
+    match shared.calls.issue_ticket(token).await {
+        Issued::Ticket(IssueTicketReply { ticket, expires_in_s }) => {
+            Ok(json!({"ticket": ticket, "expires_in_s": expires_in_s}).to_string())
+        }
+        Issued::Invalid(why) => Err(Refusal::unauthorized(why)),
+        Issued::Unavailable(why) => Err(Refusal::unavailable(Reason::Unchecked, &why, RETRY_AFTER_S)),
+    }
+}
+
+fn ticket_response(body: &str, cors: &Cors) -> Vec<u8> {
+    let length = body.len() + 1;
+    format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nCache-Control: no-store\r\n{}\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}\n",
+        cors.headers()
+    )
+    .into_bytes()
 }
 
 /// Takes what stands before the request off the stream: the client's address, if a proxy says it.
@@ -124,21 +226,26 @@ fn above(refused: Refused) -> Refusal {
 
 async fn refuse(
     shared: &Arc<Shared>,
-    mut stream: TcpStream,
+    stream: TcpStream,
     refusal: &Refusal,
     client: Option<IpAddr>,
 ) -> io::Result<Option<Upgraded>> {
     shared.refusals.refused(&shared.metrics, refusal, client);
     // Who does not wait for the answer has been counted all the same.
-    if stream.write_all(&refusal.response()).await.is_ok() {
-        // Only our half: closed with bytes unread, a reset would take the refusal with it.
+    finish(stream, &refusal.response(rand::random_range(0..RETRY_SPREAD_MS))).await
+}
+
+/// The whole answer, and the end.
+async fn finish(mut stream: TcpStream, response: &[u8]) -> io::Result<Option<Upgraded>> {
+    if stream.write_all(response).await.is_ok() {
+        // Only our half: closed with bytes unread, a reset would take the answer with it.
         drop(SockRef::from(&stream).shutdown(std::net::Shutdown::Write));
         drop(timeout(LINGER_WITHIN, until_end(&mut stream)).await);
     }
     Ok(None)
 }
 
-/// Reads to the end, so that the refusal is not overtaken by a reset.
+/// Reads to the end, so that the answer is not overtaken by a reset.
 async fn until_end(stream: &mut TcpStream) {
     let mut waste = [0; 512];
     while matches!(stream.read(&mut waste).await, Ok(count) if count > 0) {}

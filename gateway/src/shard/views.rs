@@ -17,7 +17,8 @@ use super::watchers::{RoomTelling, Watchers};
 use crate::address::Address;
 use crate::defaults::ROOMS_PER_TURN;
 use crate::room::limits::ViewLimits;
-use crate::room::link::{HandOver, Ms, Need, Page, Run};
+use crate::room::link::{Frame, HandOver, Ms, Need, Page, Run};
+use crate::session::event::{self, Note};
 use crate::session::todo::RequestId;
 use crate::subscription::{AlreadySubscribed, Ask, ConnKey, SubFrame, SubKey};
 use crate::view::{self, View};
@@ -206,7 +207,7 @@ impl Views {
     pub fn run(&mut self, connections: &mut Connections, now: Ms, room: &RoomId, run: &Run) {
         self.with(connections, room, |view, ports| {
             // By those who get it at once: whoever catches up takes messages one by one.
-            ports.joined = join(run, view.live_len());
+            ports.joined.wanted = run.frames.len() > 1 && view.live_len() > 1;
             view.run(now, run, ports);
         });
     }
@@ -228,6 +229,14 @@ impl Views {
             Some(page) => view.page(now, sub, number, page, ports),
             None => view.page_failed(now, sub, number, ports),
         });
+    }
+
+    /// Where a subscription stands, for who resumes it elsewhere.
+    #[must_use]
+    pub fn position(&self, entry: &SubscriptionEntry) -> (Option<Epoch>, Option<Seq>) {
+        self.by_key
+            .get(entry.view as usize)
+            .map_or((None, None), |room_view| room_view.view.position(entry.sub))
     }
 
     /// A connection's queue has shrunk: its subscriptions may go on.
@@ -292,7 +301,7 @@ impl Views {
             room,
             current: 0,
             by: None,
-            joined: None,
+            joined: Joined::default(),
             number: &mut self.number,
             wants: &mut self.wants,
         };
@@ -325,8 +334,7 @@ struct ViewPorts<'a> {
     current: ConnKey,
     /// The connection that subscribes or leaves.
     by: Option<Address>,
-    /// The messages of a run in one piece.
-    joined: Option<Bytes>,
+    joined: Joined,
     number: &'a mut u64,
     wants: &'a mut Vec<Want>,
 }
@@ -336,33 +344,75 @@ impl view::SubscriberQueue for ViewPorts<'_> {
         self.connections.queued_for(self.current)
     }
 
-    fn append(&mut self, frame: &Bytes) {
-        self.connections.delivered(1);
-        self.connections.append(self.current, frame.clone());
-    }
-
-    fn append_run(&mut self, run: &Run) {
-        self.connections.delivered(run.frames.len());
-        match &self.joined {
-            Some(joined) => self.connections.append(self.current, joined.clone()),
-            None => {
-                run.frames.iter().for_each(|frame| self.connections.append(self.current, frame.bytes.clone()))
+    fn append(&mut self, epoch: Epoch, frame: &Frame) {
+        match self.transport() {
+            Transport::WebSocket => {
+                self.connections.delivered(1);
+                self.connections.append(self.current, frame.bytes.clone());
+            }
+            Transport::Events { several } => {
+                self.connections.delivered_events(1);
+                let message = frame.event(epoch);
+                let event = if several { event::without_id(&message) } else { message };
+                self.connections.append(self.current, event);
             }
         }
     }
+
+    fn append_run(&mut self, run: &Run) {
+        let joined = match self.transport() {
+            _ if !self.joined.wanted => None,
+            Transport::WebSocket => {
+                let frames = || join(run.frames.iter().map(|frame| frame.bytes.clone()));
+                Some(self.joined.frames.get_or_insert_with(frames).clone())
+            }
+            Transport::Events { several: false } => {
+                let events = || join(run.frames.iter().map(|frame| frame.event(run.epoch)));
+                Some(self.joined.events.get_or_insert_with(events).clone())
+            }
+            // They share the messages, but not the ids between them.
+            Transport::Events { several: true } => None,
+        };
+        let Some(joined) = joined else {
+            return run.frames.iter().for_each(|frame| self.append(run.epoch, frame));
+        };
+        match self.transport() {
+            Transport::WebSocket => self.connections.delivered(run.frames.len()),
+            Transport::Events { .. } => self.connections.delivered_events(run.frames.len()),
+        }
+        self.connections.append(self.current, joined);
+    }
 }
 
-/// A burst is joined once for all who get it; for a single one it would only be a copy more.
-fn join(run: &Run, subscribers: usize) -> Option<Bytes> {
-    if run.frames.len() < 2 || subscribers < 2 {
-        return None;
-    }
-    let mut joined = Vec::with_capacity(run.frames.iter().map(|frame| frame.bytes.len()).sum());
-    run.frames.iter().for_each(|frame| joined.extend_from_slice(&frame.bytes));
-    Some(joined.into())
+/// How a connection is written to.
+#[derive(Debug, Clone, Copy)]
+enum Transport {
+    WebSocket,
+    Events { several: bool },
+}
+
+/// The messages of a run in one piece for each transport, as soon as somebody has it: a burst is joined once for all who
+/// get it; for a single one it would only be a copy more.
+#[derive(Default)]
+struct Joined {
+    wanted: bool,
+    frames: Option<Bytes>,
+    events: Option<Bytes>,
+}
+
+fn join(messages: impl Iterator<Item = Bytes>) -> Bytes {
+    let mut joined = Vec::new();
+    messages.for_each(|message| joined.extend_from_slice(&message));
+    joined.into()
 }
 
 impl ViewPorts<'_> {
+    /// How the current connection is written to; a reader of several rooms is told where it stands afterwards.
+    fn transport(&mut self) -> Transport {
+        let events = self.connections.at(self.current).and_then(|connection| connection.events.as_mut());
+        events.map_or(Transport::WebSocket, |events| Transport::Events { several: events.reads_several() })
+    }
+
     /// A `sub` has its answer: the connection may have one more waiting, and its user is in the room.
     fn joined(&mut self, conn: ConnKey) {
         let Some(connection) = self.connections.at(conn) else { return };
@@ -398,10 +448,12 @@ impl view::ViewOutput for ViewPorts<'_> {
                     self.joined(conn);
                 }
                 let at = codec::Subscribed { after, head, epoch, recovered };
-                self.connections.text(conn, |out| codec::ok_sub(out, &room, &at, id.as_deref()));
+                let note = Note { id: Some((epoch, after)), retry_ms: None };
+                self.connections.noted(conn, note, |out| codec::ok_sub(out, &room, &at, id.as_deref()));
             }
-            SubFrame::Skipped { from, to } => {
-                self.connections.text(conn, |out| codec::skipped(out, &room, from, to));
+            SubFrame::Skipped { epoch, from, to } => {
+                let note = Note { id: Some((epoch, to)), retry_ms: None };
+                self.connections.noted(conn, note, |out| codec::skipped(out, &room, from, to));
             }
         }
     }

@@ -37,6 +37,8 @@ pub struct LaneLimits {
     pub backoff_min: Duration,
     /// Longest wait between tries.
     pub backoff_max: Duration,
+    /// Delayed messages of one sender that may wait, for logic to see to; 0: any number.
+    pub scheduled_max: u32,
 }
 
 /// Why a call brought no reply.
@@ -130,7 +132,7 @@ impl<R: Rules> Lane<R> {
         flight.next_try_at = None;
         let within = self.limits.try_for.min(flight.give_up_at.saturating_duration_since(now));
         self.calls += 1;
-        Some(BatchCall { number: self.calls, request: flight.request(), within })
+        Some(BatchCall { number: self.calls, request: flight.request(self.limits.scheduled_max), within })
     }
 
     /// When [`Lane::next`] is worth asking again without any other event.
@@ -275,8 +277,8 @@ impl Flight {
         self.items.iter().map(|item| &item.publish)
     }
 
-    fn request(&self) -> PublishRequest {
-        exchange::request(self.publishes(), self.not_after_ms)
+    fn request(&self, scheduled_max: u32) -> PublishRequest {
+        exchange::request(self.publishes(), self.not_after_ms, scheduled_max)
     }
 
     fn all_unknown(&self) -> Vec<PublishResult> {

@@ -2,7 +2,7 @@
 //! from the ring, asks for a page, is told what is gone, or becomes Live. The rows are a table of
 //! `docs/invariants.md`.
 
-use sluice_proto::ids::Seq;
+use sluice_proto::ids::{Epoch, Seq};
 
 use super::{LiveSub, Place, SubscriberQueue, View, ViewOutput, key};
 use crate::room::link::{Frame, Ms, Page};
@@ -100,7 +100,7 @@ impl<R: Rules> View<R> {
         let fresh = page.frames.iter().skip_while(|frame| frame.seq <= cursor);
         // Not beyond the head: those come as runs, and a page has no place among runs (S1).
         let fresh = fresh.take_while(|frame| frame.seq <= head);
-        append(&mut state.cursor, fresh, high, shard.outbound(*conn));
+        append(page.epoch, &mut state.cursor, fresh, high, shard.outbound(*conn));
         if !R::keeps(Rule::PageReachesItsEnd) {
             state.cursor = head;
         }
@@ -183,18 +183,20 @@ impl<R: Rules> View<R> {
     }
 
     fn append_from_ring(&mut self, at: usize, shard: &mut impl ViewOutput) {
+        let Some(epoch) = self.epoch else { return };
         let Some(WaitingSub { conn, waits_for: WaitingFor::CatchingUp(state), .. }) =
             self.waiting.get_mut(at)
         else {
             return;
         };
         if let Some(frames) = self.ring.from(state.cursor + 1) {
-            append(&mut state.cursor, frames, self.limits.queue_high, shard.outbound(*conn));
+            append(epoch, &mut state.cursor, frames, self.limits.queue_high, shard.outbound(*conn));
         }
     }
 
     /// Moves the cursor to `to` and says that nothing before will come.
     fn skip(&mut self, at: usize, to: Seq, shard: &mut impl ViewOutput) {
+        let Some(epoch) = self.epoch else { return };
         let Some(WaitingSub { sub, conn, waits_for: WaitingFor::CatchingUp(state) }) =
             self.waiting.get_mut(at)
         else {
@@ -203,7 +205,7 @@ impl<R: Rules> View<R> {
         let from = std::mem::replace(&mut state.cursor, to) + 1;
         self.farthest = self.farthest.max(to);
         if R::keeps(Rule::SkipTold) {
-            shard.tell(*conn, *sub, SubFrame::Skipped { from, to });
+            shard.tell(*conn, *sub, SubFrame::Skipped { epoch, from, to });
         }
     }
 
@@ -270,6 +272,7 @@ impl<R: Rules> View<R> {
 
 /// Appends what follows the cursor until the queue reaches its high mark.
 fn append<'a>(
+    epoch: Epoch,
     cursor: &mut Seq,
     frames: impl Iterator<Item = &'a Frame>,
     high: usize,
@@ -279,7 +282,7 @@ fn append<'a>(
         if !slow_client::stays_live(out.level(), high) || frame.seq != *cursor + 1 {
             return;
         }
-        out.append(&frame.bytes);
+        out.append(epoch, frame);
         *cursor = frame.seq;
     }
 }

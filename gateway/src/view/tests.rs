@@ -1,7 +1,8 @@
 //! That the fast paths are taken: a subscriber that reads stays Live, and what is at hand is not asked for.
 
+use bytes::Bytes;
+
 use super::*;
-use crate::room::link::Frame;
 
 const EPOCH: Epoch = Epoch(7);
 const HIGH: usize = 100;
@@ -17,8 +18,8 @@ impl SubscriberQueue for Queue {
         self.level
     }
 
-    fn append(&mut self, frame: &Bytes) {
-        self.level += frame.len();
+    fn append(&mut self, _: Epoch, frame: &Frame) {
+        self.level += frame.bytes.len();
         self.frames += 1;
     }
 }
@@ -85,7 +86,7 @@ fn hand_over(view: &mut View, now: Ms, head: Seq, known: Seq, shard: &mut Shard)
 }
 
 fn frames(seqs: std::ops::RangeInclusive<Seq>) -> Arc<[Frame]> {
-    seqs.map(|seq| Frame { seq, bytes: Bytes::from_static(b"0123456789") }).collect()
+    seqs.map(|seq| Frame::new(seq, Bytes::from_static(b"0123456789"))).collect()
 }
 
 fn run(view: &mut View, now: Ms, seqs: std::ops::RangeInclusive<Seq>, shard: &mut Shard) {
@@ -240,7 +241,7 @@ fn only_who_was_live_is_cut_short_and_it_is_told() {
     run(&mut view, 2, 7..=12, &mut shard);
     shard.queues[0].level = 0;
     view.advance(3, subs[0], &mut shard);
-    let skipped = SubFrame::Skipped { from: 6, to: 12 };
+    let skipped = SubFrame::Skipped { epoch: EPOCH, from: 6, to: 12 };
     assert_eq!((shard.told.clone(), at(&view, subs[0])), (vec![(0, skipped)], SubscriptionState::Live));
     assert_eq!(shard.asks.len(), 0);
     // Six behind is not more than six.
@@ -259,7 +260,7 @@ fn what_retention_removed_is_told_once_and_the_rest_is_delivered() {
     hand_over(&mut view, 0, 5, 5, &mut shard);
     shard.told.clear();
     view.page(1, sub, shard.asks[0].number, &page(4, 5, 4..=5), &mut shard);
-    assert_eq!(shard.told, [(0, SubFrame::Skipped { from: 2, to: 3 })]);
+    assert_eq!(shard.told, [(0, SubFrame::Skipped { epoch: EPOCH, from: 2, to: 3 })]);
     assert_eq!((shard.queues[0].frames, at(&view, sub)), (2, SubscriptionState::Live));
 }
 

@@ -7,10 +7,15 @@ mod admission;
 mod agent_check;
 mod authenticate;
 mod bounds;
+mod disconnect;
+mod event_reader;
+mod events;
 mod fair;
 mod forged;
 mod frozen;
 mod limits;
+#[cfg(feature = "servers")]
+mod lives;
 mod logic;
 mod one_order;
 #[cfg(feature = "servers")]
@@ -19,6 +24,8 @@ mod presence;
 mod process;
 mod rig;
 mod standby;
+mod tickets;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,14 +43,14 @@ use sluice_testing::eventually;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use self::rig::{Client, Rig, SOON};
+use self::rig::{AT_ONCE, Client, Rig, SOON, TOTAL};
 
 #[tokio::test]
 async fn an_idle_gateway_stops_at_once() {
     let rig = Rig::start(2, false).await;
     let began = Instant::now();
     let report = rig.stop().await;
-    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     assert!(report.is_clean(), "{report:?}");
 }
 
@@ -95,7 +102,7 @@ async fn an_outcome_that_never_comes_is_unknown_in_time() {
     assert!((1_000..=15_000).contains(&wait), "the last gateway spreads the return, {wait}");
     assert_eq!(client.end().await.unwrap().0, 1012);
     let report = stopping.await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < TOTAL, "{:?}", began.elapsed());
     assert_eq!(report.outcome(Stage::Drain), Some(&StageOutcome::Done));
     assert_eq!(report.counts.get("publishes_unknown"), Some(&1));
 }
@@ -127,7 +134,7 @@ async fn clients_that_do_not_answer_cannot_hold_up_the_stop() {
     }
     let began = Instant::now();
     let report = rig.clone().stop().await;
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < TOTAL, "{:?}", began.elapsed());
     assert_eq!(report.outcome(Stage::Drain), Some(&StageOutcome::Done));
     for client in &mut silent {
         assert!(client.hear().await["drain"].is_object());
@@ -446,7 +453,7 @@ async fn a_stop_during_start_up_is_a_stop() {
     let began = Instant::now();
     rig.lifecycle.stop(StopReason::Manual("test".into()));
     let report = rig.report().await;
-    assert!(began.elapsed() < Duration::from_millis(500));
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     assert_eq!(report.exit_code(), 0);
 }
 

@@ -159,3 +159,12 @@ fn anonymous_users_are_each_their_own_and_come_back_by_token() {
     assert_eq!((back.user, back.anonymous, back.token), (one.user, true, None));
     assert_eq!(self::auth().authenticate(&token, NOW_MS), Err(AuthError::AnonymousOff));
 }
+
+#[test]
+fn the_second_of_issue_is_taken_where_it_can_be_believed() {
+    let issued = |iat: Option<f64>| judge(&Claims { iat, ..ann() }).expect("valid").issued_at_s;
+    assert_eq!(issued(Some(NOW_S + 0.9)), Some(1_763_719_200), "a part of a second does not count");
+    assert!(issued(Some(NOW_S + 30.0)).is_some(), "clocks may differ");
+    // Else it could not be revoked until then.
+    assert_eq!([Some(NOW_S + 31.0), Some(-1.0), Some(0.5), Some(1e300), None].map(issued), [None; 5]);
+}

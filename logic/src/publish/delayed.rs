@@ -14,6 +14,13 @@ use super::validate::{self, InvalidItem};
 use super::{plain, refused};
 use crate::metrics::{DelayedLabel, Metrics, OutcomeLabel};
 
+/// Under which a call is carried out.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    not_after_ms: i64,
+    scheduled_max: u32,
+}
+
 /// Has the store keep messages, and take them back.
 pub struct Delayer {
     store: Arc<dyn Store>,
@@ -27,11 +34,12 @@ impl Delayer {
         Self { store, clock, metrics }
     }
 
-    /// Answers every item, in order.
+    /// Answers every item, in order. Of one sender `scheduled_max` may wait, 0: any number.
     pub async fn delay(
         &self,
         items: Vec<DelayedItem>,
         not_after_ms: i64,
+        scheduled_max: u32,
         deadline: Option<Instant>,
     ) -> Vec<PublishResult> {
         let mut results = vec![plain(grpc::Outcome::NotStored); items.len()];
@@ -47,7 +55,7 @@ impl Delayer {
         let in_time =
             deadline.is_none_or(|deadline| Instant::now() < deadline) && self.clock.now_ms() <= not_after_ms;
         if in_time && !valid.is_empty() {
-            self.keep(&valid, not_after_ms, &mut results).await;
+            self.keep(&valid, Terms { not_after_ms, scheduled_max }, &mut results).await;
         }
         results.iter().for_each(|result| self.count(result.outcome()));
         results
@@ -71,17 +79,12 @@ impl Delayer {
     }
 
     /// All of them together; when the store cannot hold one of them, each by itself.
-    async fn keep(
-        &self,
-        items: &[(usize, store::DelayedItem)],
-        not_after_ms: i64,
-        results: &mut [PublishResult],
-    ) {
-        if self.attempt(items, not_after_ms, results).await != Err(Class::Reject) {
+    async fn keep(&self, items: &[(usize, store::DelayedItem)], terms: Terms, results: &mut [PublishResult]) {
+        if self.attempt(items, terms, results).await != Err(Class::Reject) {
             return;
         }
         for item in items {
-            match self.attempt(std::slice::from_ref(item), not_after_ms, results).await {
+            match self.attempt(std::slice::from_ref(item), terms, results).await {
                 Ok(()) => {}
                 Err(Class::Reject) => results[item.0] = poison(),
                 // A later item of the same key must not overtake this one (A7).
@@ -93,14 +96,17 @@ impl Delayer {
     async fn attempt(
         &self,
         items: &[(usize, store::DelayedItem)],
-        not_after_ms: i64,
+        terms: Terms,
         results: &mut [PublishResult],
     ) -> Result<(), Class> {
         let lane = lane_of(&items[0].1);
         let group = items.iter().map(|(_, item)| item.clone()).collect();
-        match self.store.delay(lane, not_after_ms, group).await {
+        match self.store.delay(lane, terms.not_after_ms, terms.scheduled_max, group).await {
             Ok(outcomes) if outcomes.len() == items.len() => {
                 for ((place, item), outcome) in items.iter().zip(outcomes) {
+                    if outcome == DelayedOutcome::TooMany {
+                        self.metrics.delayed(DelayedLabel::TooMany).inc();
+                    }
                     results[*place] = answer(item, outcome);
                 }
                 Ok(())
@@ -136,6 +142,11 @@ fn answer(item: &store::DelayedItem, outcome: DelayedOutcome) -> PublishResult {
         DelayedOutcome::Cancelled => {
             let message = "this key was cancelled; choose another".into();
             refused(InvalidItem { code: ErrorCode::Conflict, message })
+        }
+        DelayedOutcome::TooMany => {
+            let message =
+                "too many of your delayed messages wait: cancel some, or wait until some are published";
+            refused(InvalidItem { code: ErrorCode::TooManyScheduled, message: message.into() })
         }
         DelayedOutcome::NothingWaits => plain(grpc::Outcome::TooLate),
     }

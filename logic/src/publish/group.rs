@@ -38,6 +38,11 @@ pub enum ItemOutcome {
         /// Position of the first storing.
         seq: Seq,
     },
+    /// The same message waits to be published later.
+    Waits {
+        /// Until then, store clock, milliseconds since 1970.
+        due_ms: i64,
+    },
     /// The key was used for other data.
     Conflict,
     /// The store can never hold it.
@@ -55,6 +60,7 @@ impl From<sluice_store::Outcome> for ItemOutcome {
         match outcome {
             sluice_store::Outcome::Stored { seq, at_ms } => Self::Stored { seq, at_ms },
             sluice_store::Outcome::Duplicate { seq } => Self::Duplicate { seq },
+            sluice_store::Outcome::Waits { due_ms } => Self::Waits { due_ms },
             sluice_store::Outcome::Conflict => Self::Conflict,
         }
     }

@@ -178,7 +178,7 @@ mod tests {
         let many = |items: usize, bytes: usize| PublishRequest {
             items: vec![input("a", "k", vec![b'1'; bytes]); items],
             not_after_ms: 1,
-            delayed: Vec::new(),
+            ..PublishRequest::default()
         };
         let later = |items: usize| {
             let item = DelayedItem { item: Some(input("a", "k", vec![b'1'; 4096])), when: None };

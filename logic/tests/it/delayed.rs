@@ -63,6 +63,21 @@ async fn a_failure_says_whether_anything_was_kept() {
 }
 
 #[tokio::test]
+async fn one_more_than_may_wait_is_refused_with_a_code_of_its_own() {
+    let faked = faked().await;
+    let caller = faked.rig.caller().await;
+    let items = ["a", "b"].map(|key| later(key, "1", When::DelayMs(1))).to_vec();
+    let request = PublishRequest { scheduled_max: 1, ..delayed(items.clone()) };
+    let reply = publish(&caller, request).await;
+    assert_eq!(told(&reply), [Scheduled, Refused]);
+    assert_eq!(reply.delayed[1].code, "too_many_scheduled");
+    // A gateway of the version before says nothing of a limit.
+    assert_eq!(told(&publish(&caller, delayed(items)).await), [Scheduled; 2]);
+    let work = faked.rig.stop().await.work;
+    assert_eq!((work.completed, work.rejected), (3, 1));
+}
+
+#[tokio::test]
 async fn only_the_eight_parts_are_fired() {
     let faked = faked().await;
     let mut caller = faked.rig.caller().await;

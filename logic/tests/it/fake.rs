@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId, Seq};
+use sluice_proto::ids::{Epoch, RoomId, Seq, UserId};
+use sluice_proto::revocation::Revocation;
 use sluice_store::{
-    Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, NewMessage, NoteId, Outcome, Pages, Range,
-    Retention, Row, StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, LockedRooms, NewMessage, NoteId, Outcome,
+    Pages, Range, Retention, RevocationPage, RoomList, RoomQuery, RoomSummary, Row, ScheduledList,
+    ScheduledQuery, StaleNote, Store, StoreError, Trimmed,
 };
 use tokio::sync::watch;
 
@@ -41,6 +43,7 @@ struct Memory {
     script: VecDeque<Fault>,
     groups: Vec<Vec<String>>,
     locked: Vec<String>,
+    revocations: Vec<Revocation>,
 }
 
 /// The store.
@@ -189,6 +192,23 @@ impl Store for Faulty {
         Ok(Heads { epoch: EPOCH, heads: rooms.iter().map(head).collect() })
     }
 
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError> {
+        let memory = self.memory.lock().unwrap();
+        let mut names: Vec<&String> =
+            memory.rooms.keys().filter(|room| room.starts_with(&query.prefix)).collect();
+        names.sort();
+        let summary = |room: &String| RoomSummary {
+            room: RoomId::parse(room).unwrap(),
+            head: memory.rooms[room].len() as Seq,
+            at_ms: None,
+        };
+        Ok(RoomList { epoch: EPOCH, rooms: names.into_iter().map(summary).collect(), more: false })
+    }
+
+    async fn scheduled(&self, _query: &ScheduledQuery) -> Result<ScheduledList, StoreError> {
+        Ok(ScheduledList { messages: Vec::new(), more: false })
+    }
+
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         Ok(EPOCH)
     }
@@ -199,11 +219,12 @@ impl Store for Faulty {
         Ok(rooms.iter().filter(locked).cloned().collect())
     }
 
-    /// Everything waits for ever, and everything can be cancelled.
+    /// Everything waits for ever, as many of each call as may, and everything can be cancelled.
     async fn delay(
         &self,
         _lane: u8,
         _not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         let now_ms = self.now_ms.load(Ordering::SeqCst);
@@ -222,15 +243,24 @@ impl Store for Faulty {
             DelayedItem::Schedule { due: Due::In(ms), .. } => DelayedOutcome::Waits { due_ms: now_ms + ms },
             DelayedItem::Cancel { .. } => DelayedOutcome::Cancelled,
         };
-        Ok(items.into_iter().map(outcome).collect())
+        let mut places = if waiting_max == 0 { u32::MAX } else { waiting_max };
+        let placed = |outcome: DelayedOutcome| {
+            if !matches!(outcome, DelayedOutcome::Waits { .. }) {
+                return outcome;
+            }
+            let is_full = places == 0;
+            places = places.saturating_sub(1);
+            if is_full { DelayedOutcome::TooMany } else { outcome }
+        };
+        Ok(items.into_iter().map(outcome).map(placed).collect())
     }
 
     async fn next_due(&self, _lanes: &[u8]) -> Result<Option<Duration>, StoreError> {
         Ok(None)
     }
 
-    async fn fire_due(&self, _lane: u8, _limit: usize) -> Result<Fired, StoreError> {
-        Ok(Fired { epoch: EPOCH, taken: 0, conflicts: 0, runs: Vec::new(), note: None })
+    async fn fire_due(&self, _: u8, _: usize, _: &LockedRooms) -> Result<Fired, StoreError> {
+        Ok(Fired { epoch: EPOCH, taken: 0, conflicts: 0, runs: Vec::new(), locked: Vec::new(), note: None })
     }
 
     async fn forget_cancelled(&self, _older_than: Duration, _limit: usize) -> Result<u64, StoreError> {
@@ -251,6 +281,37 @@ impl Store for Faulty {
 
     async fn trim(&self, _policy: &Retention, _limit: usize) -> Result<Trimmed, StoreError> {
         Ok(Trimmed::default())
+    }
+
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError> {
+        let mut memory = self.memory.lock().unwrap();
+        let position = memory.revocations.len() as u64 + 1;
+        let now_s = u32::try_from(self.now_ms.load(Ordering::SeqCst) / 1_000).unwrap();
+        let issued_until_s = issued_until_s.unwrap_or(now_s);
+        let revocation = Revocation { user: user.clone(), issued_until_s, position };
+        memory.revocations.push(revocation.clone());
+        Ok(revocation)
+    }
+
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError> {
+        let memory = self.memory.lock().unwrap();
+        let page = memory.revocations.iter().filter(|one| one.position > after).take(limit).cloned();
+        let head = memory.revocations.len() as u64;
+        Ok(RevocationPage { epoch: EPOCH, head, page: page.collect() })
+    }
+
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError> {
+        let memory = self.memory.lock().unwrap();
+        let before = memory.revocations.iter().filter(|one| one.position <= position);
+        Ok(before.map(|one| one.issued_until_s).max().unwrap_or(0))
+    }
+
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        let memory = self.memory.lock().unwrap();
+        let of = |user: &UserId| {
+            memory.revocations.iter().filter(|one| one.user == *user).map(|one| one.issued_until_s).max()
+        };
+        Ok(users.iter().map(of).collect())
     }
 
     async fn close(&self) {}

@@ -9,6 +9,9 @@
 
 mod delayed;
 mod fake;
+mod jwks;
+#[cfg(feature = "servers")]
+mod lives;
 mod missed;
 #[cfg(feature = "servers")]
 mod outage;
@@ -21,8 +24,10 @@ mod publish;
 mod read;
 #[cfg(all(feature = "servers", not(feature = "seeded-bugs")))]
 mod release;
+mod revoked;
 mod rig;
 mod standby;
 mod stop;
 #[cfg(feature = "servers")]
 mod stores;
+mod tickets;

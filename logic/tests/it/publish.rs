@@ -111,8 +111,7 @@ async fn a_call_above_the_bounds_of_a_group_is_refused_as_a_whole() {
     let items = (0..257).map(|n| item("news", "ann", &n.to_string(), "1")).collect();
     let error = caller.publish(call(items)).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::InvalidArgument);
-    let timeless =
-        PublishRequest { items: vec![item("news", "ann", "k", "1")], not_after_ms: 0, delayed: Vec::new() };
+    let timeless = PublishRequest { items: vec![item("news", "ann", "k", "1")], ..PublishRequest::default() };
     assert_eq!(caller.publish(timeless).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     assert!(faked.store.groups().is_empty());
 }
@@ -225,7 +224,7 @@ async fn past_not_after_nothing_is_stored() {
     let until = |not_after_ms, key: &str| PublishRequest {
         items: vec![item("news", key, key, "1")],
         not_after_ms,
-        delayed: Vec::new(),
+        ..PublishRequest::default()
     };
     // By logic's own clock: not even asked.
     faked.clock.set_ms(NOW_MS + 500);

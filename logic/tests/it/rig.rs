@@ -31,6 +31,13 @@ pub const SECRET: &str = "a secret that only tests may know";
 /// Wall time of rigs on fakes.
 pub const NOW_MS: i64 = 1_000;
 
+/// A stop that has nothing to wait for, on a machine with other work too.
+pub const AT_ONCE: Duration = Duration::from_millis(2_500);
+/// How long the last logic stays for gateways that drain.
+pub const STAY: Duration = Duration::from_secs(5);
+/// All that a stop may take.
+pub const TOTAL: Duration = Duration::from_secs(8);
+
 pub type Caller = LogicClient<Channel>;
 
 pub struct Rig {
@@ -83,10 +90,15 @@ pub struct Faked {
 }
 
 pub async fn faked() -> Faked {
+    faked_with(config()).await
+}
+
+/// With these settings.
+pub async fn faked_with(config: Config) -> Faked {
     let (store, queue, presence) = (Faulty::new(), MemoryQueue::default(), MemoryPresence::default());
     presence.set_away(true);
     let (clock, mut neighbours) = (Clock::manual(NOW_MS), None);
-    let rig = Rig::start(config(), async |lifecycle, app| Deps {
+    let rig = Rig::start(config, async |lifecycle, app| Deps {
         store: {
             let store: Arc<dyn Store> = store.clone();
             Box::new(move || std::future::ready(Ok(Arc::clone(&store))).boxed())
@@ -169,7 +181,7 @@ pub fn item(room: &str, sender: &str, key: &str, data: &str) -> PublishItem {
 
 /// A call that may be stored for a minute of fake time.
 pub fn call(items: Vec<PublishItem>) -> PublishRequest {
-    PublishRequest { items, not_after_ms: NOW_MS + 60_000, delayed: Vec::new() }
+    PublishRequest { items, not_after_ms: NOW_MS + 60_000, ..PublishRequest::default() }
 }
 
 pub fn within<T>(time: Duration, message: T) -> Request<T> {

@@ -15,7 +15,10 @@ use sluice_service::grpc::{DRAINING_HEADER, INSTANCE_HEADER};
 use tokio::net::TcpStream;
 use tonic::Request;
 
-use super::rig::{Caller, Neighbours, SECRET, call, faked, get, item, outcomes, publish, publishing, sent};
+use super::rig::{
+    AT_ONCE, Caller, Neighbours, SECRET, STAY, TOTAL, call, faked, get, item, outcomes, publish, publishing,
+    sent,
+};
 
 fn took(report: &Report, stage: Stage) -> Duration {
     report.stages.iter().find(|s| s.stage == stage).unwrap().elapsed
@@ -42,7 +45,7 @@ async fn an_idle_logic_stops_at_once_also_with_a_silent_tcp_connection() {
     let began = Instant::now();
     let report = faked.rig.stop().await;
     assert!(report.is_clean(), "{report:?}");
-    assert!(began.elapsed() < Duration::from_millis(500), "{report:?}");
+    assert!(began.elapsed() < AT_ONCE, "{report:?}");
     assert_eq!(states.await.unwrap(), [InstanceState::Serving, InstanceState::Draining]);
     drop(silent);
 }
@@ -53,7 +56,7 @@ async fn a_serving_gateway_is_no_reason_to_stay() {
     let caller = faked.rig.caller().await;
     hello(&caller, "gateway-a-1", false).await;
     let report = faked.rig.stop().await;
-    assert!(took(&report, Stage::NotReady) < Duration::from_millis(400), "{report:?}");
+    assert!(took(&report, Stage::NotReady) < AT_ONCE, "{report:?}");
     assert!(report.is_clean(), "{report:?}");
 }
 
@@ -75,7 +78,7 @@ async fn the_last_logic_answers_draining_gateways_until_they_are_gone() {
     drop(caller);
     let report = report.await.unwrap();
     assert!(report.is_clean(), "{report:?}");
-    assert!(report.elapsed < Duration::from_secs(3), "{report:?}");
+    assert!(report.elapsed < STAY, "{report:?}");
     assert_eq!(store.keys("news"), ["k"]);
 }
 
@@ -86,7 +89,7 @@ async fn a_logic_that_is_not_the_last_does_not_stay() {
     let caller = faked.rig.caller().await;
     hello(&caller, "gateway-a-1", true).await;
     let report = faked.rig.stop().await;
-    assert!(took(&report, Stage::NotReady) < Duration::from_millis(400), "{report:?}");
+    assert!(took(&report, Stage::NotReady) < AT_ONCE, "{report:?}");
 }
 
 #[tokio::test]
@@ -101,7 +104,7 @@ async fn the_last_logic_leaves_when_another_one_serves() {
     tokio::time::sleep(Duration::from_millis(400)).await;
     neighbours.logic(InstanceState::Serving).await;
     let report = report.await.unwrap();
-    assert!(report.elapsed < Duration::from_secs(2), "{report:?}");
+    assert!(report.elapsed < STAY, "{report:?}");
 }
 
 #[tokio::test]
@@ -110,7 +113,7 @@ async fn a_draining_task_is_no_reason_to_stay() {
     let caller = faked.rig.caller().await;
     hello(&caller, "task-a-1", true).await;
     let report = faked.rig.stop().await;
-    assert!(took(&report, Stage::NotReady) < Duration::from_millis(400), "{report:?}");
+    assert!(took(&report, Stage::NotReady) < AT_ONCE, "{report:?}");
 }
 
 #[tokio::test]
@@ -153,7 +156,7 @@ async fn a_stuck_commit_is_named_and_the_stop_ends_all_the_same() {
     };
     assert!(late(Stage::Drain).iter().any(|name| name.starts_with("grpc")), "{report:?}");
     assert!(late(Stage::Flush).contains(&"publish".to_owned()), "{report:?}");
-    assert!(report.elapsed < Duration::from_secs(4), "{report:?}");
+    assert!(report.elapsed < TOTAL, "{report:?}");
     assert_eq!(report.exit_code(), 0);
     assert!(stuck.await.is_err(), "its caller sees a broken call, never an answer");
 }
@@ -230,6 +233,6 @@ async fn what_comes_before_the_store_is_reached_is_refused_at_once() {
     lifecycle.stop(sluice_lifecycle::StopReason::Admin);
     serving.await.unwrap().unwrap();
     let report = engine.await.unwrap();
-    assert!(report.is_clean() && report.elapsed < Duration::from_millis(500), "{report:?}");
+    assert!(report.is_clean() && report.elapsed < AT_ONCE, "{report:?}");
     assert_eq!(states.await.unwrap(), [InstanceState::Draining], "it never said that it serves");
 }

@@ -23,14 +23,14 @@ use sluice_queue::memory::MemoryQueue;
 use sluice_service::clock::Clock;
 use tonic::Request;
 
-use super::rig::{self, Caller, Rig, get, item, outcomes, publish, sent, within};
+use super::rig::{self, AT_ONCE, Caller, Rig, get, item, outcomes, publish, sent, within};
 
 pub async fn stores() -> Cluster {
     let options = Options { gateways: 0, logics: 0, tasks: 0, ..Options::default() };
     Cluster::start(options).await.expect("the stores start")
 }
 
-fn config(cluster: &Cluster) -> Config {
+pub fn config(cluster: &Cluster) -> Config {
     let url = |service| cluster.store(service).url().to_owned();
     let mut config = rig::config();
     config.nats.url = url(Service::Nats).into();
@@ -40,7 +40,7 @@ fn config(cluster: &Cluster) -> Config {
     config
 }
 
-async fn real(config: Config) -> Rig {
+pub async fn real(config: Config) -> Rig {
     let same = config.clone();
     Rig::start(config, async move |lifecycle: &Lifecycle, app: &App| {
         deps::connect(&same, lifecycle, app.registration()).await.unwrap()
@@ -48,11 +48,11 @@ async fn real(config: Config) -> Rig {
     .await
 }
 
-fn call(items: Vec<sluice_proto::grpc::PublishItem>) -> PublishRequest {
-    PublishRequest { items, not_after_ms: Clock::system().now_ms() + 60_000, delayed: Vec::new() }
+pub fn call(items: Vec<sluice_proto::grpc::PublishItem>) -> PublishRequest {
+    PublishRequest { items, not_after_ms: Clock::system().now_ms() + 60_000, ..PublishRequest::default() }
 }
 
-fn presence(cluster: &Cluster) -> RedisPresence {
+pub fn presence(cluster: &Cluster) -> RedisPresence {
     let redis = Redis::at(cluster.store(Service::Redis).url());
     RedisPresence::connect(RedisConfig { redis, ..RedisConfig::default() }).unwrap()
 }
@@ -135,7 +135,7 @@ async fn a_message_is_stored_once_read_back_and_announced() {
     })
     .await;
     let report = rig.stop().await;
-    assert!(report.is_clean() && report.elapsed < Duration::from_millis(500), "{report:?}");
+    assert!(report.is_clean() && report.elapsed < AT_ONCE, "{report:?}");
     cluster.stop().await;
 }
 
@@ -278,12 +278,13 @@ async fn each_neighbour_may_be_away() {
     for _ in 0..50 {
         assert_eq!(outcomes(&publish(&caller, next()).await), [Stored]);
     }
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    // If each waited for one of them it would be a quarter of a minute.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let request = SubscribeRequest { instance: "gateway-a-1".into(), rooms: vec!["news".into()] };
     let began = Instant::now();
     let reply = caller.subscribe(request).await.unwrap().into_inner();
     assert_eq!((reply.heads, reply.interest_stored), (vec![51], false));
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert_eq!(get(rig.admin, "/readyz").await.0, 200, "the store is all that matters");
 
     signal_postgres(&cluster, Signal::SIGSTOP);

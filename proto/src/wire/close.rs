@@ -24,7 +24,11 @@ pub const PING_TIMEOUT: u16 = 4003;
 pub const FROZEN: u16 = 4004;
 /// No `connect` in time.
 pub const CONNECT_TIMEOUT: u16 = 4005;
+/// The server's application has ended the connection; the token is still good.
+pub const DISCONNECTED: u16 = 4006;
 /// Token invalid or expired.
 pub const UNAUTHORIZED: u16 = 4501;
 /// Ten bad frames in a row.
 pub const BAD_FRAMES: u16 = 4502;
+/// The server's application has ended the connection and revoked its token.
+pub const REVOKED: u16 = 4503;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 pub use self::decode::decode;
 pub use self::request::{Decoded, HistoryRange, Refused, Request, When};
-use super::{Bye, Drain, Welcome, WireError};
+use super::{Bye, Drain, ErrorCode, Welcome, WireError};
 use crate::grpc::Message;
 use crate::ids::{Epoch, Key, RoomId, Seq};
 
@@ -101,6 +101,35 @@ pub fn ok_cancel(out: &mut Vec<u8>, room: &RoomId, key: &Key, cancelled: bool, i
     out.extend_from_slice(b",\"cancelled\":");
     out.extend_from_slice(if cancelled { b"true" } else { b"false" });
     push_id(out, id);
+    out.push(b'}');
+}
+
+/// `{"ok":"refresh",…}`; without `expires_at` the token has no end.
+pub fn ok_refresh(out: &mut Vec<u8>, expires_at_ms: Option<i64>, id: Option<&str>) {
+    out.extend_from_slice(b"{\"ok\":\"refresh\"");
+    if let Some(at_ms) = expires_at_ms {
+        out.extend_from_slice(b",\"expires_at\":");
+        push_json(out, &at_ms);
+    }
+    push_id(out, id);
+    out.push(b'}');
+}
+
+/// `{"expiring":…}`: the token ends soon.
+pub fn expiring(out: &mut Vec<u8>, within_ms: u64) {
+    out.extend_from_slice(b"{\"expiring\":{\"within_ms\":");
+    push_number(out, within_ms);
+    out.extend_from_slice(b"}}");
+}
+
+/// `{"unsubscribed":…}`: the server ends a subscription.
+pub fn unsubscribed(out: &mut Vec<u8>, room: &RoomId, code: ErrorCode, reason: &str) {
+    out.extend_from_slice(b"{\"unsubscribed\":");
+    push_json(out, room.as_str());
+    out.extend_from_slice(b",\"code\":");
+    push_json(out, code.as_str());
+    out.extend_from_slice(b",\"reason\":");
+    push_json(out, reason);
     out.push(b'}');
 }
 
@@ -321,6 +350,23 @@ mod tests {
         assert_eq!(cancel["cancelled"], true);
         let too_late = read(&|out| ok_cancel(out, &room, &key, false, None));
         assert_eq!((&too_late["ok"], &too_late["cancelled"]), (&"cancel".into(), &false.into()));
+    }
+
+    #[test]
+    fn what_is_told_of_tokens_is_valid_json() {
+        let read = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            serde_json::from_slice::<serde_json::Value>(&out).expect("JSON")
+        };
+        let ok = |at, id| read(&|out| ok_refresh(out, at, id));
+        assert_eq!(ok(Some(7), Some("1")), serde_json::json!({"ok": "refresh", "expires_at": 7, "id": 1}));
+        assert_eq!(ok(None, None), serde_json::json!({"ok": "refresh"}));
+        assert_eq!(read(&|out| expiring(out, 5)), serde_json::json!({"expiring": {"within_ms": 5}}));
+        let room = RoomId::parse("r\"").expect("valid");
+        let ended = read(&|out| unsubscribed(out, &room, ErrorCode::Forbidden, "no \"grant\""));
+        let told = serde_json::json!({"unsubscribed": "r\"", "code": "forbidden", "reason": "no \"grant\""});
+        assert_eq!(ended, told);
     }
 
     #[test]

@@ -7,24 +7,20 @@ use sluice_proto::grpc::TellLeavesRequest;
 use tokio_util::sync::CancellationToken;
 use tonic::Response;
 
-use super::{Duties, owns, ticks};
+use super::Duties;
 use crate::defaults::LEAVES_EVERY;
 
 impl Duties {
     /// Looks twice a second whose grace is over, and again at once while there are more, until `stop`.
     pub async fn tell_leaves(self: Arc<Self>, stop: CancellationToken) {
-        let owned = self.cluster.owned();
-        let mut ticks = ticks(LEAVES_EVERY);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            while owns(&owned, Duty::Reap) && !stop.is_cancelled() {
-                // Never twice for one leave: what a call has taken is not there for the next, whoever makes it.
-                let told = self.call(0, &stop, async |mut logic| {
-                    logic.tell_leaves(TellLeavesRequest {}).await.map(Response::into_inner)
-                });
-                if !told.await.is_some_and(|told| told.more) {
-                    break;
-                }
-            }
-        }
+        self.drive(Duty::Reap, LEAVES_EVERY, &stop, || self.tell_some_leaves(&stop)).await;
+    }
+
+    /// Never twice for one leave: what a call has taken is not there for the next, whoever makes it.
+    async fn tell_some_leaves(&self, stop: &CancellationToken) -> bool {
+        let told = self.call(0, stop, async |mut logic| {
+            logic.tell_leaves(TellLeavesRequest {}).await.map(Response::into_inner)
+        });
+        told.await.is_some_and(|told| told.more)
     }
 }

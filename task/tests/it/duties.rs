@@ -35,6 +35,7 @@ pub async fn duties_are_spread_done_and_handed_over<G: Ground>() {
     let taken = eventually("the other takes over", SOON, async || duties(&two).await == 10);
     let (report, taken) = tokio::join!(stop, taken);
     assert!(report.is_clean(), "{report:?}");
-    assert!(taken < Duration::from_secs(1), "{taken:?}");
+    // The lease alone would hold them for 2 s, and the look for it half a second more.
+    assert!(taken < Duration::from_secs(2), "{taken:?}");
     assert!(two.stop().await.is_clean());
 }

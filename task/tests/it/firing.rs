@@ -1,12 +1,10 @@
 //! Delayed messages: each part is fired by who owns it, and a stop ends that first, whatever logic does.
 
-use std::time::Duration;
-
 use sluice_lifecycle::StopReason;
 use sluice_testing::eventually;
 
 use crate::logic::Logic;
-use crate::rig::{Ground, Rig, SOON, Task};
+use crate::rig::{AT_ONCE, Ground, Rig, SOON, STAGES, Task};
 
 async fn firing<G: Ground>() -> (Rig<G>, Logic, Task) {
     let (rig, logic) = tokio::join!(Rig::<G>::listed(), Logic::start());
@@ -25,7 +23,7 @@ pub async fn a_stop_ends_the_firing_however_often_it_is_asked_for<G: Ground>() {
     }
     let report = task.stop().await;
     assert!(report.is_clean(), "{report:?}");
-    assert!(report.elapsed < Duration::from_secs(1), "{report:?}");
+    assert!(report.elapsed < AT_ONCE, "{report:?}");
     // Nothing is left that could fire.
     let fires = logic.fires();
     lifecycle.stop(StopReason::Signal("SIGTERM"));
@@ -41,5 +39,5 @@ pub async fn a_stop_in_the_middle_of_what_is_due_waits_for_one_call_at_most<G: G
     let report = task.stop().await;
     assert_eq!(report.exit_code(), 0);
     assert!(report.is_clean(), "{report:?}");
-    assert!(report.elapsed < Duration::from_secs(2), "{report:?}");
+    assert!(report.elapsed < STAGES, "{report:?}");
 }

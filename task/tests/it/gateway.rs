@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use sluice_proto::grpc::gateway_server::{self, GatewayServer};
-use sluice_proto::grpc::{GatewayState, PushReply, PushRequest, RoomRun, push_reply, push_request};
+use sluice_proto::grpc::{
+    DisconnectReply, DisconnectRequest, GatewayState, PushReply, PushRequest, RoomRun, UnsubscribeReply,
+    UnsubscribeRequest, push_reply, push_request,
+};
 use sluice_proto::ids::InstanceId;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -140,5 +143,16 @@ impl gateway_server::Gateway for Inner {
         let (replies, stream) = mpsc::channel(64);
         self.streams.lock().unwrap().spawn(self.clone().stream(request.into_inner(), replies));
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn disconnect(&self, _: Request<DisconnectRequest>) -> Result<Response<DisconnectReply>, Status> {
+        Err(Status::unimplemented("a task never ends connections"))
+    }
+
+    async fn unsubscribe(
+        &self,
+        _: Request<UnsubscribeRequest>,
+    ) -> Result<Response<UnsubscribeReply>, Status> {
+        Err(Status::unimplemented("a task never ends subscriptions"))
     }
 }

@@ -119,4 +119,7 @@ not_asked! {
     presence: PresenceRequest => PresenceReply,
     authenticate: AuthenticateRequest => AuthenticateReply,
     authenticate_many: AuthenticateManyRequest => AuthenticateManyReply,
+    revocations: RevocationsRequest => RevocationsReply,
+    issue_ticket: IssueTicketRequest => IssueTicketReply,
+    take_ticket: TakeTicketRequest => AuthenticateReply,
 }

@@ -23,6 +23,10 @@ use tokio::task::JoinSet;
 use crate::gateway::Gateway;
 
 pub const SOON: Duration = Duration::from_secs(20);
+/// What the stages of a stop may take together.
+pub const STAGES: Duration = Duration::from_secs(5);
+/// A stop that has nothing to wait for, on a machine with other work too.
+pub const AT_ONCE: Duration = Duration::from_millis(2_500);
 
 /// What tasks stand on, also within reach of a test: its own hold on the queue and on interest.
 pub trait Ground: Sized {
@@ -77,7 +81,8 @@ macro_rules! all_cases {
             stop:
                 an_idle_task_stops_at_once,
                 the_last_task_pushes_until_draining_gateways_are_gone,
-                a_notice_in_hand_is_brought_to_its_end;
+                a_notice_in_hand_is_brought_to_its_end,
+                a_task_leaves_nothing_behind;
         );
     };
 }

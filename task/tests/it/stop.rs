@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use sluice_lifecycle::{Stage, Work};
-use sluice_testing::eventually;
+use sluice_testing::{eventually, lives_leave_nothing};
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
-use crate::rig::{Ground, Rig, SOON};
+use crate::logic::Logic;
+use crate::rig::{AT_ONCE, Ground, Rig, SOON, Task};
 
 pub async fn an_idle_task_stops_at_once<G: Ground>() {
     let rig = Rig::<G>::start().await;
@@ -15,7 +16,7 @@ pub async fn an_idle_task_stops_at_once<G: Ground>() {
     let task = rig.task(&[&gateway]).await;
     let report = task.stop().await;
     assert!(report.is_clean(), "{report:?}");
-    assert!(report.elapsed < Duration::from_millis(500), "{report:?}");
+    assert!(report.elapsed < AT_ONCE, "{report:?}");
 }
 
 pub async fn the_last_task_pushes_until_draining_gateways_are_gone<G: Ground>() {
@@ -62,4 +63,23 @@ pub async fn a_notice_in_hand_is_brought_to_its_end<G: Ground>() {
     assert_eq!(report.work, Work { accepted: 1, completed: 1, ..Work::default() });
     rig.settled().await;
     assert_eq!(gateway.runs().len(), 1);
+}
+
+/// One after the other in this process: each takes a notice and stops.
+pub async fn a_task_leaves_nothing_behind<G: Ground>() {
+    let mut rig = Rig::<G>::listed().await;
+    let (gateway, logic) = (Gateway::start("gateway-a").await, Logic::start().await);
+    rig.interest(&gateway, &["news"]).await;
+    let mut config = rig.config(&[&gateway]);
+    config.logic.seeds = vec![logic.address.clone()];
+    lives_leave_nothing(20, async || {
+        let task = Task::start(&rig.ground, config.clone()).await;
+        task.ready().await;
+        let runs = rig.publish(&["news"]).await;
+        eventually("it is pushed", SOON, async || gateway.runs().ends_with(&runs)).await;
+        rig.settled().await;
+        let report = task.stop().await;
+        assert!(report.is_clean() && report.exit_code() == 0, "{report:?}");
+    })
+    .await;
 }

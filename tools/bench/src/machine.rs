@@ -8,12 +8,20 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// CPU seconds of a process and its living children so far (PostgreSQL works in children).
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
-    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
     let own = stat(pid).map_or(0, |(_, cpu)| cpu);
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let children = pids.filter_map(stat).filter(|(parent, _)| *parent == pid);
-    (own + children.map(|(_, cpu)| cpu).sum::<u64>()) as f64 / ticks
+    (own + children.map(|(_, cpu)| cpu).sum::<u64>()) as f64 / ticks_per_s()
+}
+
+/// CPU seconds of a process alone so far.
+pub(crate) fn own_cpu_seconds(pid: u32) -> f64 {
+    stat(pid).map_or(0, |(_, cpu)| cpu) as f64 / ticks_per_s()
+}
+
+fn ticks_per_s() -> f64 {
+    sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64
 }
 
 /// Resident memory of a process.

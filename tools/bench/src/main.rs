@@ -26,7 +26,7 @@ use sluice_lifecycle::error_chain;
 use sluice_program::{arguments, build, features, output};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Measures Sluice: durable publishes, deliveries, idle connections, connects, latency end to end, bad neighbours
+/// Measures Sluice: durable publishes, deliveries, idle connections, connects, latency end to end, bad neighbours, stops
 #[derive(Parser)]
 #[command(name = "sluice-bench", version = BUILD.as_str(), after_help = HELP.as_str())]
 struct Arguments {
@@ -43,7 +43,8 @@ static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-b
 const EXAMPLES: &str = "Examples:
   sluice-bench
   sluice-bench publish --runs 5 --seconds 10 --json
-  sluice-bench publish --rate 5000 --compare-tls   # what certificates between the services cost";
+  sluice-bench stops --json
+  sluice-bench publish --rate 5000 --compare-tls   # what encrypting every link costs";
 
 /// What all measurements share.
 #[derive(Debug, Clone, Args)]
@@ -66,7 +67,7 @@ struct Common {
     /// Configuration of the services, as of `sluice cluster`; may be repeated
     #[arg(long = "set", global = true, value_name = "SERVICE.KEY=VALUE")]
     settings: Vec<Setting>,
-    /// Give the services certificates: their links are encrypted, as with `sluice cluster --secure`
+    /// Encrypt every link, with certificates and passwords, as `sluice cluster --secure` does
     #[arg(long, global = true)]
     secure: bool,
     /// Write one JSON object instead of the table
@@ -84,6 +85,7 @@ enum What {
     Connects(measure::connects::Arguments),
     Latency(measure::latency::Arguments),
     Neighbour(measure::neighbour::Arguments),
+    Stops(measure::stops::Arguments),
     /// Clients or a floor, told on standard input what to do
     #[command(hide = true)]
     Worker,

@@ -7,6 +7,7 @@ pub(crate) mod idle;
 pub(crate) mod latency;
 pub(crate) mod neighbour;
 pub(crate) mod publish;
+pub(crate) mod stops;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(crate) async fn run(what: What, common: &Common) -> anyhow::Result<Report> {
         What::Connects(arguments) => vec![connects::run(arguments, common).await?],
         What::Latency(arguments) => vec![latency::run(arguments, common).await?],
         What::Neighbour(arguments) => neighbour::run(arguments, common).await?,
+        What::Stops(arguments) => vec![stops::run(arguments, common).await?],
         What::All | What::Worker => vec![
             publish::run(&publish::Arguments::default(), common).await?,
             fanout::run(&fanout::Arguments::new(1, 1_000), common).await?,
@@ -36,6 +38,7 @@ pub(crate) async fn run(what: What, common: &Common) -> anyhow::Result<Report> {
             idle::run(&idle::Arguments::default(), common).await?,
             connects::run(&connects::Arguments::default(), common).await?,
             latency::run(&latency::Arguments::default(), common).await?,
+            stops::run(&stops::Arguments::default(), common).await?,
         ],
     };
     Ok(Report { machine, sections })

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sluice_access::{ApiKeyEntry, new_api_key};
 use sluice_proto::ids::Epoch;
 use sluice_store::sqlite::SqliteStore;
 
@@ -14,6 +15,10 @@ use crate::error::Error;
 
 /// The file with the messages.
 const STORE: &str = "sluice-dev.db";
+/// What the next process has to know.
+const STATE: &str = "sluice-dev.json";
+/// The file with the key of the HTTP API.
+const API_KEYS: &str = "sluice-dev.keys.toml";
 /// Random bytes of a token secret.
 const SECRET_BYTES: usize = 32;
 
@@ -27,6 +32,8 @@ pub struct State {
     pub admin: Option<String>,
     /// Tokens of anonymous users are signed with it.
     pub(crate) token_secret: String,
+    /// Good for every call of the HTTP API.
+    pub(crate) api_key: String,
     /// By the name of who listens there.
     pub(crate) ports: BTreeMap<String, u16>,
 }
@@ -51,7 +58,7 @@ pub(crate) struct Folder {
 }
 
 fn file(dir: &Path) -> PathBuf {
-    dir.join("sluice-dev.json")
+    dir.join(STATE)
 }
 
 impl Folder {
@@ -72,6 +79,9 @@ impl Folder {
             let bytes: [u8; SECRET_BYTES] = rand::random();
             state.token_secret = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         }
+        if state.api_key.is_empty() {
+            state.api_key = new_api_key();
+        }
         Ok((Self { path, _lock: held }, state))
     }
 
@@ -83,20 +93,41 @@ impl Folder {
         self.path.join(STORE)
     }
 
-    /// Whole or not at all: a kill in between leaves the former file.
+    /// The file of keys that logic reads.
+    pub(crate) fn api_keys(&self) -> PathBuf {
+        self.path.join(API_KEYS)
+    }
+
+    /// Writes it: one key that may do everything.
+    pub(crate) fn write_api_keys(&self, state: &State) -> Result<(), Error> {
+        let all = || vec!["*".to_owned(), "@*".to_owned()];
+        let entry = ApiKeyEntry {
+            sub: all(),
+            publish: all(),
+            disconnect: all(),
+            ..ApiKeyEntry::of("dev", &state.api_key)
+        };
+        let text = entry.to_toml().map_err(|reason| Error::State { path: self.api_keys(), reason })?;
+        self.replace(API_KEYS, text.as_bytes())
+    }
+
     pub(crate) fn write(&self, state: &State) -> Result<(), Error> {
-        let new = self.path.join("sluice-dev.json.new");
-        let text = serde_json::to_vec_pretty(state).unwrap_or_default();
+        self.replace(STATE, &serde_json::to_vec_pretty(state).unwrap_or_default())
+    }
+
+    /// Whole or not at all: a kill in between leaves the former file.
+    fn replace(&self, name: &str, text: &[u8]) -> Result<(), Error> {
+        let new = self.path.join(format!("{name}.new"));
         // The secret is nobody else's business.
         let mut options = OpenOptions::new();
         options.create(true).truncate(true).write(true).mode(0o600);
         let written = options.open(&new).and_then(|mut file| {
-            file.write_all(&text)?;
+            file.write_all(text)?;
             file.sync_all()
         });
         written.map_err(Error::file("cannot write", &new))?;
         // Written aside and renamed: a crash in between leaves the old one whole.
-        std::fs::rename(&new, file(&self.path)).map_err(Error::file("cannot rename", &new))
+        std::fs::rename(&new, self.path.join(name)).map_err(Error::file("cannot rename", &new))
     }
 }
 

@@ -40,7 +40,7 @@ pub use event::Event;
 pub use folder::{State, new_epoch};
 pub use options::Options;
 pub use stages::plan;
-pub use supervisor::{Dev, Gateway, Restarted};
+pub use supervisor::{Dev, Gateway, Logic, Restarted};
 
 /// What a request that changes something has to carry: a page of another site cannot send it unasked.
 pub const HEADER: (&str, &str) = ("x-sluice-dev", "1");

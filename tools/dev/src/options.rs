@@ -16,13 +16,16 @@ pub struct Options {
     pub host: IpAddr,
     /// Client port of the first gateway. Without it the one it had before, else 8080, else a free one.
     pub port: Option<u16>,
+    /// Pages of these origins may connect, besides its own; as browsers send them, `http://localhost:5173`.
+    pub origins: Vec<String>,
 }
 
 impl Options {
     /// Two gateways and a file in `dir`.
     #[must_use]
     pub fn in_folder(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), memory: false, gateways: 2, host: Ipv4Addr::LOCALHOST.into(), port: None }
+        let host = Ipv4Addr::LOCALHOST.into();
+        Self { dir: dir.into(), memory: false, gateways: 2, host, port: None, origins: Vec::new() }
     }
 
     /// The same with its messages in memory.

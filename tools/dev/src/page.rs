@@ -44,7 +44,7 @@ pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<Bound> {
 /// Serves until the last stage.
 pub(crate) fn serve(dev: Dev, bound: Bound, lifecycle: &Lifecycle) {
     let mut admin = AdminPages::new("dev", lifecycle.clone(), Registry::new("dev"));
-    admin.more = &PAGES;
+    admin.more.extend(PAGES);
     let more = Router::new()
         .route(
             "/admin/instances",

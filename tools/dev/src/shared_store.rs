@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId};
+use sluice_proto::ids::{Epoch, RoomId, UserId};
+use sluice_proto::revocation::Revocation;
 use sluice_store::{
-    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
+    Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
+    StoreError, Trimmed,
 };
 
 pub(crate) struct SharedStore(pub(crate) Arc<dyn Store>);
@@ -28,6 +30,14 @@ impl Store for SharedStore {
         self.0.heads(rooms).await
     }
 
+    async fn rooms(&self, query: &RoomQuery) -> Answer<RoomList> {
+        self.0.rooms(query).await
+    }
+
+    async fn scheduled(&self, query: &ScheduledQuery) -> Answer<ScheduledList> {
+        self.0.scheduled(query).await
+    }
+
     async fn epoch(&self) -> Answer<Epoch> {
         self.0.epoch().await
     }
@@ -44,17 +54,18 @@ impl Store for SharedStore {
         &self,
         lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Answer<Vec<DelayedOutcome>> {
-        self.0.delay(lane, not_after_ms, items).await
+        self.0.delay(lane, not_after_ms, waiting_max, items).await
     }
 
     async fn next_due(&self, lanes: &[u8]) -> Answer<Option<Duration>> {
         self.0.next_due(lanes).await
     }
 
-    async fn fire_due(&self, lane: u8, limit: usize) -> Answer<Fired> {
-        self.0.fire_due(lane, limit).await
+    async fn fire_due(&self, lane: u8, limit: usize, locked: &LockedRooms) -> Answer<Fired> {
+        self.0.fire_due(lane, limit, locked).await
     }
 
     async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Answer<u64> {
@@ -75,6 +86,22 @@ impl Store for SharedStore {
 
     async fn trim(&self, policy: &Retention, limit: usize) -> Answer<Trimmed> {
         self.0.trim(policy, limit).await
+    }
+
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Answer<Revocation> {
+        self.0.revoke(user, issued_until_s).await
+    }
+
+    async fn revocations(&self, after: u64, limit: usize) -> Answer<RevocationPage> {
+        self.0.revocations(after, limit).await
+    }
+
+    async fn revoked_up_to(&self, position: u64) -> Answer<u32> {
+        self.0.revoked_up_to(position).await
+    }
+
+    async fn revocations_of(&self, users: &[UserId]) -> Answer<Vec<Option<u32>>> {
+        self.0.revocations_of(users).await
     }
 
     /// The store is closed when the last service is gone.

@@ -1,6 +1,7 @@
 //! The start: chooses addresses, opens the store, starts the services in order, and says what the stop has to do at
 //! its beginning and its end. What runs afterwards is the supervisor's.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ impl Dev {
         }
         let (folder, mut state) = Folder::open(&options.dir)?;
         let ports = Ports::new(options.host, std::mem::take(&mut state.ports));
-        let places = Places::choose(ports, &options)?;
+        let places = Places::choose(ports, &options, folder.api_keys())?;
         // Bound before the store is opened: a taken port is said before a file is made.
         let bound = page::bind(places.page).await.map_err(|error| start_error("the page", &error))?;
         let path = (!options.memory).then(|| folder.store());
@@ -59,12 +60,14 @@ impl Dev {
         state.ports = places.ports.by_name().clone();
         (state.pid, state.admin) = (Some(std::process::id()), Some(page.clone()));
         folder.write(&state)?;
+        folder.write_api_keys(&state)?;
         let inner = DevInner {
             lifecycle: lifecycle.clone(),
             folder,
             memory: options.memory,
             supervised,
             page,
+            api_key: state.api_key.clone(),
             notes: places.ports.notes.clone(),
             events,
         };
@@ -131,10 +134,12 @@ struct Places {
     ports: Ports,
     page: std::net::SocketAddr,
     services: Vec<(String, Service, Addresses)>,
+    /// Whose pages may connect.
+    origins: Vec<String>,
 }
 
 impl Places {
-    fn choose(mut ports: Ports, options: &Options) -> Result<Self, Error> {
+    fn choose(mut ports: Ports, options: &Options, api_keys: PathBuf) -> Result<Self, Error> {
         let fixed = options.port.map(|port| ports.fix("gateway-1", port)).transpose()?;
         let mut services = Vec::new();
         for number in 1..=options.gateways {
@@ -144,14 +149,19 @@ impl Places {
                 Some(_) | None => ports.choose(&name, if number == 1 { USUAL_CLIENTS } else { 0 })?,
             };
             let admin = ports.choose(&format!("{name} admin"), 0)?;
-            services.push((name, Service::Gateway, Addresses { clients: Some(clients), admin }));
+            services.push((name, Service::Gateway, Addresses { clients: Some(clients), api: None, admin }));
         }
         for (name, service) in [("logic", Service::Logic), ("task", Service::Task)] {
             let admin = ports.choose(&format!("{name} admin"), 0)?;
-            services.push((name.to_owned(), service, Addresses { clients: None, admin }));
+            let api = (service == Service::Logic)
+                .then(|| Ok::<_, Error>((ports.choose("logic api", 0)?, api_keys.clone())))
+                .transpose()?;
+            services.push((name.to_owned(), service, Addresses { clients: None, api, admin }));
         }
         let page = ports.choose("page", USUAL_PAGE)?;
-        Ok(Self { ports, page, services })
+        let own = [format!("http://{page}"), format!("http://localhost:{}", page.port())];
+        let origins = own.into_iter().chain(options.origins.iter().cloned()).collect();
+        Ok(Self { ports, page, services, origins })
     }
 
     fn supervised(
@@ -159,13 +169,12 @@ impl Places {
         embedded: &Arc<Embedded>,
         events: &broadcast::Sender<Event>,
     ) -> Vec<Arc<Supervised>> {
-        let origins = vec![format!("http://{}", self.page), format!("http://localhost:{}", self.page.port())];
         let supervised = |(name, service, at): &(String, Service, Addresses)| {
             Arc::new(Supervised {
                 name: name.clone(),
                 service: *service,
                 at: at.clone(),
-                origins: origins.clone(),
+                origins: self.origins.clone(),
                 embedded: Arc::clone(embedded),
                 events: events.clone(),
                 present: watch::Sender::new(Life::default()),

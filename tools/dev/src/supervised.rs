@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_gateway::shard::shared::Shared as Gateway;
 use sluice_lifecycle::{BoxError, Lifecycle, Plan, Report, StopReason, error_chain};
+use sluice_logic::config::ApiSettings;
 use sluice_service::config::Address;
 use sluice_service::config::sections::{Admin, Grpc};
 use sluice_service::process::{Settings, StartError};
@@ -36,6 +38,8 @@ const CONNECTIONS_MAX: usize = 2_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
     pub(crate) clients: Option<SocketAddr>,
+    /// Of a logic: its HTTP API, and the file of its keys.
+    pub(crate) api: Option<(SocketAddr, PathBuf)>,
     pub(crate) admin: SocketAddr,
 }
 
@@ -206,7 +210,13 @@ impl Supervised {
     }
 
     fn logic_config(&self) -> sluice_logic::config::Config {
+        let api = self.at.api.as_ref().map(|(at, keys)| ApiSettings {
+            listen: at.to_string(),
+            keys_file: keys.display().to_string(),
+            ..ApiSettings::default()
+        });
         sluice_logic::config::Config {
+            api: api.unwrap_or_default(),
             token_secret: self.embedded.token_secret.clone().into(),
             anonymous: true,
             grpc: self.grpc(),
@@ -233,6 +243,10 @@ impl Supervised {
 
     pub(crate) fn admin_url(&self) -> String {
         format!("http://{}", self.at.admin)
+    }
+
+    pub(crate) fn http(&self) -> Option<String> {
+        self.at.api.as_ref().map(|(address, _)| format!("http://{address}"))
     }
 
     /// For the page: who it is, and where it stands now.

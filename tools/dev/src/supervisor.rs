@@ -29,6 +29,17 @@ pub struct Gateway {
     pub admin: String,
 }
 
+/// The logic's addresses; they do not change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Logic {
+    /// Its place: `logic`.
+    pub name: String,
+    /// Its HTTP API.
+    pub http: String,
+    /// Its admin pages.
+    pub admin: String,
+}
+
 /// How a restart went.
 #[derive(Debug, Clone, Serialize)]
 pub struct Restarted {
@@ -50,6 +61,7 @@ pub(crate) struct DevInner {
     pub(crate) memory: bool,
     pub(crate) supervised: Vec<Arc<Supervised>>,
     pub(crate) page: String,
+    pub(crate) api_key: String,
     pub(crate) notes: Vec<String>,
     pub(crate) events: broadcast::Sender<Event>,
 }
@@ -66,6 +78,21 @@ impl Dev {
             Some(Gateway { name: one.name.clone(), ws: one.ws()?, admin: one.admin_url() })
         };
         self.of(Service::Gateway).filter_map(gateway).collect()
+    }
+
+    /// The logics, in order.
+    #[must_use]
+    pub fn logics(&self) -> Vec<Logic> {
+        let logic = |one: &Arc<Supervised>| {
+            Some(Logic { name: one.name.clone(), http: one.http()?, admin: one.admin_url() })
+        };
+        self.of(Service::Logic).filter_map(logic).collect()
+    }
+
+    /// A key of the HTTP API that is good for every call.
+    #[must_use]
+    pub fn api_key(&self) -> &str {
+        &self.inner.api_key
     }
 
     /// Admin pages of logic and task, by name.

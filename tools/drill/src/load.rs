@@ -4,6 +4,7 @@
 mod client_state;
 mod counters;
 mod crowd;
+mod events;
 mod library;
 mod message;
 mod pace;
@@ -93,6 +94,7 @@ impl Load {
             let name = format!("client {} ({})", spec.client, spec.role.name());
             let task = match spec.kind {
                 ClientKind::Library => clients.spawn(library::live(shared, spec, recorder).map(Ok)),
+                ClientKind::Events => clients.spawn(events::live(shared, spec, recorder).map(Ok)),
                 ClientKind::Plain => clients.spawn(plain::live(shared, spec, recorder).map(Ok)),
             };
             names.insert(task.id(), name);

@@ -2,16 +2,32 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client};
+use redis::{AsyncConnectionConfig, Client, ClientTlsConfig, IntoConnectionInfo as _, TlsCertificates};
+use sluice_launcher::{Cluster, Credentials, Service};
 
 /// Longest wait for a connection or an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connects.
-pub(crate) async fn dial(url: &str) -> anyhow::Result<MultiplexedConnection> {
+/// Connects to the Redis of a cluster, of a group to the first.
+pub(crate) async fn dial(cluster: &Cluster) -> anyhow::Result<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))
         .set_response_timeout(Some(PATIENCE));
-    Ok(Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await?)
+    let node = cluster.node(Service::Redis, 0).context("there is no Redis")?;
+    let client = match cluster.credentials(Service::Redis) {
+        Some(credentials) => with(node.url(), &credentials)?,
+        None => Client::open(node.url())?,
+    };
+    Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
+}
+
+fn with(url: &str, Credentials { password, tls, .. }: &Credentials) -> anyhow::Result<Client> {
+    let info = url.into_connection_info()?;
+    let settings = info.redis_settings().clone().set_password(password);
+    let read = |file| std::fs::read(file).context("a certificate of the cluster");
+    let client_tls = ClientTlsConfig { client_cert: read(&tls.cert)?, client_key: read(&tls.key)? };
+    let certificates = TlsCertificates { client_tls: Some(client_tls), root_cert: Some(read(&tls.ca)?) };
+    Ok(Client::build_with_tls(info.set_redis_settings(settings), certificates)?)
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use sluice_launcher::Signal;
+use sluice_launcher::{Cluster, Signal};
 
 use crate::place::{Place, Role};
 use given::Given;
@@ -74,16 +74,16 @@ impl Target {
     #[must_use]
     pub fn store_url(&self) -> Option<String> {
         match self {
-            Self::Own(own) => Some(own.url(Role::Postgres)),
+            Self::Own(own) => Some(own.store_url()),
             Self::Given(given) => given.store_url(),
         }
     }
 
-    /// URL of etcd and of Redis, to look for what was left behind.
+    /// Whose etcd and Redis can be asked for what was left behind.
     #[must_use]
-    pub fn url(&self, role: Role) -> Option<String> {
+    pub fn cluster(&self) -> Option<&Cluster> {
         match self {
-            Self::Own(own) => Some(own.url(role)),
+            Self::Own(own) => Some(own.cluster()),
             Self::Given(_) => None,
         }
     }

@@ -25,6 +25,13 @@ pub const AUTHORITY_DAYS: u32 = 3_650;
 /// How long a certificate is good for: renewing costs no restart.
 pub const CERTIFICATE_DAYS: u32 = 365;
 
+/// How the DNS names of services end; a certificate for anything else must not be taken for one of theirs.
+const SERVICE_NAMES: &str = ".sluice";
+/// The DNS name of who asks servers: no service takes it for one of its own.
+const OPERATOR: &str = "operator.sluice";
+/// What servers of a private cluster are called by.
+const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
+
 /// Files of the authority in its folder: only the first goes to the services.
 const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
@@ -121,6 +128,66 @@ pub fn make_missing(dir: &Path) -> Result<(), Error> {
 /// # Errors
 /// There is no authority, or files cannot be written.
 pub fn renew(dir: &Path) -> Result<(), Error> {
+    certify_all(dir, &issuer(dir)?)
+}
+
+/// A certificate of the authority in a folder, for a server that is called by this DNS name or address and shows itself
+/// to its peers by the same: `HOST.pem` and `HOST.key`, made anew.
+///
+/// # Errors
+/// It is no name of a server, there is no authority, or files cannot be written.
+pub fn make_for_server(dir: &Path, host: &str) -> Result<Files, Error> {
+    let is_service = host.ends_with(SERVICE_NAMES) || Service::SERVICES.iter().any(|it| it.as_str() == host);
+    let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.:_".contains(&byte));
+    if host.is_empty() || host == "ca" || is_service || !is_name || host.starts_with('.') {
+        return Err(Error::System(format!(
+            "{host:?} is no name of a server: give a host name or an address by which it is called, and none of a \
+             service"
+        )));
+    }
+    let file = |end: &str| dir.join(format!("{host}.{end}"));
+    let files = Files { ca: dir.join(CA), cert: file("pem"), key: file("key") };
+    write_certificate(for_hosts(host, &[host])?, &issuer(dir)?, &files)?;
+    sync(dir)?;
+    Ok(files)
+}
+
+/// The authority of a folder that [`make`] has filled, for the launcher's own servers.
+pub(crate) struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn of(dir: &Path) -> Result<Self, Error> {
+        let ca = dir.join(CA);
+        let pem = std::fs::read_to_string(&ca).map_err(Error::file("cannot read the authority,", &ca))?;
+        Ok(Self { pem, issuer: issuer(dir)? })
+    }
+
+    /// A certificate for a server on loopback, in a folder that is there.
+    pub(crate) fn certify_server(&self, name: &str, into: &Path) -> Result<Files, Error> {
+        self.certify(for_hosts(name, &LOOPBACK)?, into)
+    }
+
+    /// A certificate for who asks servers and is none. It has no common name: etcd would take that for a user's, and
+    /// refuses it over HTTP.
+    pub(crate) fn certify_operator(&self, into: &Path) -> Result<Files, Error> {
+        let mut params = for_hosts("", &[OPERATOR])?;
+        params.distinguished_name = DistinguishedName::new();
+        self.certify(params, into)
+    }
+
+    fn certify(&self, params: CertificateParams, into: &Path) -> Result<Files, Error> {
+        let files = Files { ca: into.join(CA), cert: into.join("own.pem"), key: into.join("own.key") };
+        write(&files.ca, &self.pem, 0o644)?;
+        write_certificate(params, &self.issuer, &files)?;
+        Ok(files)
+    }
+}
+
+/// Signs with the key of the authority that is in a folder.
+fn issuer(dir: &Path) -> Result<Issuer<'static, KeyPair>, Error> {
     let path = dir.join(CA_KEY);
     let key = std::fs::read_to_string(&path)
         .map_err(Error::file("cannot read the key of the authority,", &path))?;
@@ -128,22 +195,30 @@ pub fn renew(dir: &Path) -> Result<(), Error> {
         .map_err(|error| Error::System(format!("{} is no private key: {error}", path.display())))?;
     let ca = dir.join(CA);
     File::open(&ca).map_err(Error::file("cannot read the authority,", &ca))?;
-    certify_all(dir, &Issuer::new(authority(), key))
+    Ok(Issuer::new(authority(), key))
 }
 
 fn certify_all(dir: &Path, authority: &Issuer<'_, KeyPair>) -> Result<(), Error> {
     for service in Service::SERVICES {
-        let Files { cert, key, .. } = files(dir, service);
-        let own = new_key()?;
-        let signed = certificate(service)?.signed_by(&own, authority).map_err(failed)?;
-        // Both are whole before either takes its place. Killed between the two, the next call makes both anew; a running
-        // service keeps what it has until they belong together.
-        let (key, cert) =
-            (written(&key, &own.serialize_pem(), 0o600)?, written(&cert, &signed.pem(), 0o644)?);
-        key.place()?;
-        cert.place()?;
+        let params = for_hosts(service.as_str(), &[&format!("{service}{SERVICE_NAMES}")])?;
+        write_certificate(params, authority, &files(dir, service))?;
     }
     sync(dir)
+}
+
+fn write_certificate(
+    params: CertificateParams,
+    authority: &Issuer<'_, KeyPair>,
+    files: &Files,
+) -> Result<(), Error> {
+    let own = new_key()?;
+    let signed = params.signed_by(&own, authority).map_err(failed)?;
+    // Both are whole before either takes its place. Killed between the two, the next call makes both anew; a running
+    // service keeps what it has until they belong together.
+    let (key, cert) =
+        (written(&files.key, &own.serialize_pem(), 0o600)?, written(&files.cert, &signed.pem(), 0o644)?);
+    key.place()?;
+    cert.place()
 }
 
 fn authority() -> CertificateParams {
@@ -153,10 +228,12 @@ fn authority() -> CertificateParams {
     valid_for(params, AUTHORITY_DAYS)
 }
 
-/// Services are servers and clients of each other; what they are is their DNS name, wherever they run.
-fn certificate(service: Service) -> Result<CertificateParams, Error> {
-    let mut params = CertificateParams::new([format!("{service}.sluice")]).map_err(failed)?;
-    params.distinguished_name = named(service.as_str()).distinguished_name;
+/// Services are servers and clients of each other, and so are members of a group. What a service is is its DNS name,
+/// wherever it runs.
+fn for_hosts(name: &str, hosts: &[&str]) -> Result<CertificateParams, Error> {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let mut params = CertificateParams::new(hosts).map_err(failed)?;
+    params.distinguished_name = named(name).distinguished_name;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -205,7 +282,7 @@ impl Written<'_> {
 }
 
 /// At once or not at all.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     written(path, text, mode)?.place()
 }
 
@@ -298,6 +375,22 @@ mod tests {
         std::fs::write(dir.path().join(CA), ca).unwrap();
         std::fs::remove_file(dir.path().join(CA_KEY)).unwrap();
         assert!(make(dir.path()).unwrap_err().to_string().contains("ca.key back"));
+    }
+
+    #[test]
+    fn a_server_has_a_certificate_of_the_same_authority_and_the_name_of_no_service() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(make_for_server(dir.path(), "nats").unwrap_err().to_string().contains("ca.key"));
+        make(dir.path()).unwrap();
+        for host in ["nats", "db.example", "10.0.0.1", "::1"] {
+            let files = make_for_server(dir.path(), host).unwrap();
+            assert!(files.ca.exists() && files.cert.exists());
+            assert_eq!(mode(&files.key), 0o600);
+        }
+        for host in ["", "ca", "logic", "logic.sluice", "x.sluice", "../x", ".x", "a b"] {
+            let error = make_for_server(dir.path(), host).unwrap_err().to_string();
+            assert!(error.contains("no name of a server"), "{host:?}: {error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The cluster: its processes, started together, replaced one by one, stopped in order. It holds no knowledge of what
 //! the services do, only of how they are started, asked and stopped.
 
+mod environment;
 mod event;
 mod start;
 mod state;
@@ -18,6 +19,7 @@ pub use event::Event;
 use state::ClusterShared;
 pub use stop::Stopped;
 
+use crate::access::Credentials;
 use crate::error::Error;
 use crate::leader;
 use crate::log_reader::LogReading;
@@ -69,7 +71,7 @@ impl Cluster {
         self.shared.folder.path()
     }
 
-    /// Where the certificates of the services are, if it is a secure one.
+    /// Where the authority and the certificates of the services are, if it is a secure one.
     #[must_use]
     pub fn certs(&self) -> Option<PathBuf> {
         self.shared.options.secure.then(|| self.shared.certs())
@@ -79,6 +81,12 @@ impl Cluster {
     #[must_use]
     pub fn token_secret(&self) -> &str {
         &self.shared.token_secret
+    }
+
+    /// A key of the HTTP API that is good for every call, in every room.
+    #[must_use]
+    pub fn api_key(&self) -> &str {
+        &self.shared.api_key
     }
 
     /// A token for `user`, good for a day, with these grants to subscribe and to publish.
@@ -135,10 +143,36 @@ impl Cluster {
         self.expect(service, 0)
     }
 
-    /// What services are given to reach a kind of server: all members of a group, of a Redis behind Sentinel those.
+    /// What a kind of server is reached by: all members of a group, of a Redis behind Sentinel those. Holds no password.
     #[must_use]
     pub fn url(&self, store: Service) -> String {
-        self.shared.state().url(store)
+        self.shared.state().url(store, None)
+    }
+
+    /// The same as this service is given it: of PostgreSQL with its certificate.
+    #[must_use]
+    pub fn url_for(&self, service: Service, store: Service) -> String {
+        self.shared.state().url(store, Some(service))
+    }
+
+    /// URL of a server with the password in it, of a group the first, for programs that read no file for it.
+    #[must_use]
+    pub fn url_with_password(&self, store: Service) -> String {
+        self.with_store(store).map(|store| store.url_with_password()).unwrap_or_default()
+    }
+
+    /// How a kind of server lets in who is none of the services; `None` where it lets everybody in.
+    #[must_use]
+    pub fn credentials(&self, store: Service) -> Option<Credentials> {
+        self.shared.access.as_ref().map(|access| access.credentials(store, None))
+    }
+
+    /// POSTs JSON to etcd, `/v3/kv/range` or another of its paths, as the user that services are.
+    ///
+    /// # Errors
+    /// What etcd said.
+    pub async fn ask_etcd(&self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value, Error> {
+        self.with_store(Service::Etcd)?.ask_etcd(path, body).await
     }
 
     /// The index of the member that leads a group now: of etcd, of the stream in NATS, the primary of Redis. `None` while

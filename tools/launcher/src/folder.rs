@@ -146,9 +146,14 @@ impl Owner {
         if !data.is_dir() || (data.uid() != 0 && data.uid() != self.uid) {
             return Err(Error::System(format!("{} belongs to somebody else", path.display())));
         }
-        let given = chown(&path, Some(self.uid.into()), Some(self.gid.into()));
-        given.map_err(|error| Error::System(format!("cannot give {} away: {error}", path.display())))?;
+        self.give(&path)?;
         Ok(path)
+    }
+
+    /// Gives a file or folder away.
+    pub(crate) fn give(&self, path: &Path) -> Result<(), Error> {
+        let given = chown(path, Some(self.uid.into()), Some(self.gid.into()));
+        given.map_err(|error| Error::System(format!("cannot give {} away: {error}", path.display())))
     }
 }
 

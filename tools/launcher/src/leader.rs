@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::defaults::PROBE;
-use crate::probe;
 use crate::service::Service;
 use crate::store::Store;
 
@@ -32,9 +30,7 @@ pub(crate) async fn leader(
 /// A member knows whether it is the one; those that are down say nothing.
 async fn of_etcd(members: &[Arc<Store>]) -> Option<usize> {
     for (index, member) in members.iter().enumerate() {
-        let status = probe::post(&format!("{}/v3/maintenance/status", member.url()), "{}", PROBE).await;
-        let Ok(status) = status else { continue };
-        let status: Value = serde_json::from_str(&status.body).unwrap_or_default();
+        let Ok(status) = member.etcd_status().await else { continue };
         let text = |at: &str| status.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
         if !text("/leader").is_empty() && text("/leader") == text("/header/member_id") {
             return Some(index);
@@ -45,12 +41,10 @@ async fn of_etcd(members: &[Arc<Store>]) -> Option<usize> {
 
 /// Of the stream, not of all streams together: that is whom services wait for.
 async fn of_stream(members: &[Arc<Store>]) -> Option<usize> {
-    let ask = format!(
-        "CONNECT {{\"verbose\":false}}\r\nSUB leader 1\r\nPUB $JS.API.STREAM.INFO.{STREAM} leader 0\r\n\r\n"
-    );
+    let ask = format!("SUB leader 1\r\nPUB $JS.API.STREAM.INFO.{STREAM} leader 0\r\n\r\n");
     let whole = |said: &[u8]| answer(said).is_some();
     for member in members {
-        let Ok(said) = probe::exchange_until(&member.address(), &ask, whole, PROBE).await else { continue };
+        let Ok(said) = member.ask_nats(&ask, whole).await else { continue };
         let leader = answer(&said)
             .and_then(|answer| answer.pointer("/cluster/leader").and_then(Value::as_str).map(str::to_owned));
         if let Some(leader) = leader {
@@ -63,7 +57,8 @@ async fn of_stream(members: &[Arc<Store>]) -> Option<usize> {
 /// The JSON of the one message that came.
 fn answer(said: &[u8]) -> Option<Value> {
     let text = std::str::from_utf8(said).ok()?;
-    let (_, message) = text.split_once("\r\nMSG leader ")?;
+    // Over TLS it is the first that comes; else the server has introduced itself before.
+    let message = text.strip_prefix("MSG leader ").or_else(|| Some(text.split_once("\r\nMSG leader ")?.1))?;
     serde_json::from_str(message.split_once("\r\n")?.1.trim_end()).ok()
 }
 

@@ -19,6 +19,7 @@
 //! # Ok(()) }
 //! ```
 
+mod access;
 pub mod certs;
 mod cluster;
 mod defaults;
@@ -36,11 +37,13 @@ mod options;
 mod port;
 pub mod probe;
 mod process;
+pub mod provider;
 mod record;
 mod service;
 mod store;
 pub mod token;
 
+pub use access::Credentials;
 pub use cluster::{Cluster, Event, Stopped};
 pub use engines::Engines;
 pub use error::Error;

@@ -20,12 +20,41 @@ pub struct Addresses {
     /// Logic: its gRPC address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,
+    /// Logic: its HTTP API, `http://…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
     /// Stores: the URL services are given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Services: the first instance id (a lost lease gives a new one). Not part of the JSON.
     #[serde(skip)]
     pub instance: Option<String>,
+}
+
+/// The line a service prints when its listeners are bound.
+#[derive(serde::Deserialize)]
+struct Introduction {
+    instance: Option<String>,
+    ws: Option<String>,
+    grpc: Option<String>,
+    http: Option<String>,
+    admin: String,
+}
+
+impl Addresses {
+    /// By the line with which a service introduces itself.
+    pub(crate) fn of_line(line: &[u8]) -> Result<Self, String> {
+        let said: Introduction = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        Ok(Self {
+            // a gateway's gRPC port is for its own kind, not part of the public list
+            api: if said.ws.is_some() { None } else { said.grpc },
+            ws: said.ws,
+            http: said.http,
+            admin: Some(said.admin),
+            url: None,
+            instance: said.instance,
+        })
+    }
 }
 
 /// One process of the cluster: a snapshot that stays valid when the process is replaced.
@@ -53,6 +82,12 @@ impl Node {
     #[must_use]
     pub fn admin(&self) -> &str {
         self.addresses.admin.as_deref().unwrap_or_default()
+    }
+
+    /// HTTP API of a logic, `http://…`; empty for all others.
+    #[must_use]
+    pub fn http(&self) -> &str {
+        self.addresses.http.as_deref().unwrap_or_default()
     }
 
     /// URL of a store; empty for services.

@@ -33,7 +33,8 @@ pub struct Options {
     pub log_readers: bool,
     /// Secret of the tokens; `None` = a random one.
     pub token_secret: Option<String>,
-    /// Whether services show each other certificates, made in the folder when they are not there.
+    /// Whether every link is encrypted: services and servers show each other certificates, and servers ask for a password;
+    /// both are made in the folder when they are not there.
     pub secure: bool,
 }
 

@@ -1,9 +1,12 @@
-//! One short question to a server: an HTTP GET or POST, or a line over TCP. No connection is kept, no redirect followed.
+//! One short question to a server: an HTTP GET or POST, or bytes over TCP, in clear or over TLS. No connection is kept, no
+//! redirect followed.
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::defaults::PROBE_BYTES_MAX;
 
@@ -73,55 +76,80 @@ pub async fn post_header(url: &str, header: (&str, &str), timeout: Duration) -> 
 async fn ask(
     url: &str,
     method: &str,
-    (name, value): (&str, &str),
+    header: (&str, &str),
     body: &str,
     timeout: Duration,
 ) -> Result<Answer, ProbeError> {
     let rest = url.strip_prefix("http://").ok_or_else(|| ProbeError::Address(url.to_owned()))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let path = if path.is_empty() { "/" } else { path };
-    let length = body.len();
+    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    http(&Way::clear(&address), method, path, header, body, timeout).await
+}
+
+/// How a server is reached.
+pub(crate) struct Way<'a> {
+    address: &'a str,
+    tls: Option<&'a TlsConnector>,
+    /// Whether the server speaks first, one line in clear.
+    greets: bool,
+}
+
+impl<'a> Way<'a> {
+    pub(crate) const fn clear(address: &'a str) -> Self {
+        Self { address, tls: None, greets: false }
+    }
+
+    /// Over TLS, where there is a connector.
+    pub(crate) const fn over(address: &'a str, tls: Option<&'a TlsConnector>) -> Self {
+        Self { address, tls, greets: false }
+    }
+
+    /// The same to a server that says a line before TLS begins.
+    pub(crate) const fn greeted(self) -> Self {
+        Self { greets: true, ..self }
+    }
+
+    async fn exchange(&self, request: &[u8], whole: impl Fn(&[u8]) -> bool) -> std::io::Result<Vec<u8>> {
+        let mut tcp = TcpStream::connect(self.address).await?;
+        let Some(tls) = self.tls else { return talk(tcp, request, whole).await };
+        // Byte by byte: what follows the line belongs to TLS.
+        while self.greets && tcp.read_u8().await? != b'\n' {}
+        let host = self.address.rsplit_once(':').map_or(self.address, |(host, _)| host);
+        let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
+        talk(tls.connect(name, tcp).await?, request, whole).await
+    }
+}
+
+/// Asks over HTTP; every status code is an answer.
+pub(crate) async fn http(
+    way: &Way<'_>,
+    method: &str,
+    path: &str,
+    (name, value): (&str, &str),
+    body: &str,
+    timeout: Duration,
+) -> Result<Answer, ProbeError> {
+    let (host, length) = (way.address, body.len());
     // HTTP/1.0: the answer is neither chunked nor kept alive
     let request = format!(
         "{method} {path} HTTP/1.0\r\nHost: {host}\r\n{name}: {value}\r\nContent-Length: {length}\r\n\r\n{body}"
     );
-    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-    let bytes = within(timeout, exchange(&address, request.as_bytes(), |_| false)).await?;
+    let bytes = within(timeout, way.exchange(request.as_bytes(), |_| false)).await?;
     let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").ok_or(ProbeError::NotHttp)?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(ProbeError::NotHttp)?;
     Ok(Answer { status, body: body.to_owned() })
 }
 
-/// Sends `request` (may be empty) and returns the first line of the answer.
-pub(crate) async fn line(address: &str, request: &str, timeout: Duration) -> Result<String, ProbeError> {
-    let bytes = exchange_until(address, request, |said| said.contains(&b'\n'), timeout).await?;
-    Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
-}
-
-/// Sends a command of Redis whose answer is a text of several lines, and returns it.
-pub(crate) async fn bulk(address: &str, request: &str, timeout: Duration) -> Result<String, ProbeError> {
-    let whole = |said: &[u8]| {
-        let text = String::from_utf8_lossy(said);
-        let Some((length, rest)) = text.split_once("\r\n") else { return false };
-        // Something else than a text has one line.
-        length
-            .strip_prefix('$')
-            .and_then(|length| length.parse::<usize>().ok())
-            .is_none_or(|n| rest.len() >= n)
-    };
-    let bytes = exchange_until(address, request, whole, timeout).await?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Sends `request` and returns what came until it was `whole`, or ended.
-pub(crate) async fn exchange_until(
-    address: &str,
+/// Sends `request` (may be empty) and returns what came until it was `whole`, or ended.
+pub(crate) async fn exchange(
+    way: &Way<'_>,
     request: &str,
     whole: impl Fn(&[u8]) -> bool,
     timeout: Duration,
 ) -> Result<Vec<u8>, ProbeError> {
-    within(timeout, exchange(address, request.as_bytes(), whole)).await
+    within(timeout, way.exchange(request.as_bytes(), whole)).await
 }
 
 async fn within(
@@ -132,15 +160,25 @@ async fn within(
 }
 
 /// Reads until it is `whole`, else to the end.
-async fn exchange(address: &str, request: &[u8], whole: impl Fn(&[u8]) -> bool) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn talk(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &[u8],
+    whole: impl Fn(&[u8]) -> bool,
+) -> std::io::Result<Vec<u8>> {
     stream.write_all(request).await?;
+    // TLS keeps what is written until it is told.
+    stream.flush().await?;
     // Bounded: what listens there may be anything.
     let mut stream = stream.take(PROBE_BYTES_MAX);
     let mut answer = Vec::new();
-    while stream.read_buf(&mut answer).await? > 0 {
-        if whole(&answer) {
-            break;
+    loop {
+        match stream.read_buf(&mut answer).await {
+            Ok(0) => break,
+            Ok(_) if whole(&answer) => break,
+            Ok(_) => {}
+            // A server that ends a connection of TLS without saying so has said what it had to say.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && !answer.is_empty() => break,
+            Err(error) => return Err(error),
         }
     }
     Ok(answer)

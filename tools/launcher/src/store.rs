@@ -1,27 +1,30 @@
-//! The servers, alone and as members of a group: how each is started, asked whether it is ready, stopped and wiped. Data is as durable as the
-//! design asks: PostgreSQL with fsync, the others may lose everything.
+//! The servers, alone and as members of a group: how each is started, stopped and wiped. Data is as durable as the design
+//! asks: PostgreSQL with fsync, the others may lose everything.
 
+mod asking;
 mod group;
+mod secured;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 
-use crate::defaults::{POSTGRES_CONNECTIONS, PROBE};
+use crate::access::Access;
+use crate::defaults::POSTGRES_CONNECTIONS;
 use crate::error::Error;
 use crate::find;
 use crate::folder::{Folder, Owner};
 use crate::held::{self, Hold};
 use crate::port::Port;
-use crate::probe;
 use crate::record::ProcessRecord;
 use crate::service::Service;
 
-use self::group::{Group, KEPT, conf, ports};
+use self::group::{Group, KEPT, conf, has_conf, ports};
 pub(crate) use self::group::{PRIMARY, prepare};
+use self::secured::Secured;
 
 const INITDB: &str = "initdb";
 /// File beside the data of an etcd that was ready once.
@@ -34,6 +37,8 @@ pub(crate) struct Store {
     /// Which one of its group.
     pub(crate) index: usize,
     group: Group,
+    /// `None` for one that lets everybody in.
+    secured: Option<Secured>,
     binary: PathBuf,
     data: PathBuf,
     owner: Option<Owner>,
@@ -46,14 +51,23 @@ pub(crate) struct Store {
 
 impl Store {
     /// Finds the binary, claims ports, makes the data folder.
-    fn prepare(service: Service, index: usize, folder: &Folder, grouped: bool) -> Result<Self, Error> {
+    fn prepare(
+        service: Service,
+        index: usize,
+        folder: &Folder,
+        grouped: bool,
+        access: Option<&Arc<Access>>,
+    ) -> Result<Self, Error> {
         let owner = if service == Service::Postgres { Owner::of_postgres()? } else { None };
         let binary = find::server(service)?;
-        let data = folder.data_of(&service.name(index), owner.as_ref())?;
+        let name = service.name(index);
+        let data = folder.data_of(&name, owner.as_ref())?;
+        let secured = access.map(|access| Secured::prepare(access, service, &name, &data, owner.as_ref()));
+        let secured = secured.transpose()?;
         // Held as long as this lives, also while the server is down: it comes back to it.
         let (port, peer) = ports(&data, grouped && service == Service::Etcd)?;
         let (group, temporary) = (Group::default(), folder.is_temporary());
-        Ok(Self { service, index, group, binary, data, owner, temporary, port, peer })
+        Ok(Self { service, index, group, secured, binary, data, owner, temporary, port, peer })
     }
 
     /// The same server and data on ports of its own.
@@ -62,6 +76,7 @@ impl Store {
             service: self.service,
             index: self.index,
             group: self.group.clone(),
+            secured: self.secured.clone(),
             binary: self.binary.clone(),
             data: self.data.clone(),
             owner: self.owner.clone(),
@@ -83,16 +98,52 @@ impl Store {
         format!("127.0.0.1:{}", self.peer.number())
     }
 
-    /// What services are given to reach it.
+    pub(crate) fn is_secured(&self) -> bool {
+        self.secured.is_some()
+    }
+
+    fn name(&self) -> String {
+        self.service.name(self.index)
+    }
+
+    /// What the launcher reaches it by. Holds no password.
     pub(crate) fn url(&self) -> String {
+        self.url_for(None)
+    }
+
+    /// What this service is given to reach it, or who is none; passwords are apart from it.
+    pub(crate) fn url_for(&self, service: Option<Service>) -> String {
         let address = self.address();
+        let is_secured = self.is_secured();
         match self.service {
+            Service::Nats if is_secured => format!("nats://sluice@{address}"),
             Service::Nats => format!("nats://{address}"),
-            Service::Etcd => format!("http://{address}"),
+            Service::Etcd => format!("{}://{address}", self.web()),
+            Service::Redis | Service::Sentinel if is_secured => format!("rediss://{address}"),
             Service::Redis | Service::Sentinel => format!("redis://{address}"),
-            Service::Postgres => format!("postgres://postgres@{address}/postgres"),
+            Service::Postgres => {
+                let files = self.secured.as_ref().map(|it| it.access.credentials(self.service, service).tls);
+                let options = files.as_ref().map(Secured::postgres_options).unwrap_or_default();
+                format!("postgres://postgres@{address}/postgres{options}")
+            }
             Service::Gateway | Service::Logic | Service::Task => String::new(),
         }
+    }
+
+    /// The same with the password in it, for programs that know no file for it.
+    pub(crate) fn url_with_password(&self) -> String {
+        let url = self.url();
+        let Some(secured) = &self.secured else { return url };
+        let password = secured.access.password(self.service);
+        match url.split_once('@') {
+            Some((user, rest)) => format!("{user}:{password}@{rest}"),
+            None => url.replacen("://", &format!("://:{password}@"), 1),
+        }
+    }
+
+    /// How etcd is spoken to.
+    fn web(&self) -> &'static str {
+        if self.is_secured() { "https" } else { "http" }
     }
 
     pub(crate) fn binary(&self) -> &Path {
@@ -135,8 +186,8 @@ impl Store {
             Service::Sentinel => {
                 command.arg(conf(self)).arg("--sentinel");
             }
-            // Its role is in the file, where a failover changes it.
-            Service::Redis if !self.group.is_alone() => {
+            // Its role is in the file, where a failover changes it; a password too, which no list of processes shows.
+            Service::Redis if has_conf(self) => {
                 command.arg(conf(self));
             }
             Service::Redis => {
@@ -145,22 +196,15 @@ impl Store {
                 command.args(["--daemonize", "no", "--dir"]).arg(&self.data);
             }
             Service::Postgres => {
-                command.arg("-D").arg(self.data.join("data")).args([
-                    "-h",
-                    "127.0.0.1",
-                    "-p",
-                    &port,
-                    "-k",
-                    "",
-                ]);
-                command.args([
-                    "-c",
-                    &format!("max_connections={POSTGRES_CONNECTIONS}"),
-                    "-c",
-                    "timezone=UTC",
-                ]);
+                let connections = format!("max_connections={POSTGRES_CONNECTIONS}");
+                command.arg("-D").arg(self.data.join("data"));
+                command.args(["-h", "127.0.0.1", "-p", &port, "-k", ""]);
+                command.args(["-c", &connections, "-c", "timezone=UTC"]);
             }
             Service::Gateway | Service::Logic | Service::Task => {}
+        }
+        if let Some(secured) = &self.secured {
+            secured.add_to(self.service, &mut command);
         }
         command
     }
@@ -168,19 +212,23 @@ impl Store {
     /// With its files in the folder: a restart keeps what a stream holds on disk, a wipe does not.
     fn nats(&self, command: &mut Command, port: &str) {
         command.args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"]).arg(&self.data);
-        if !self.group.is_alone() {
+        if self.group.is_alone() {
+            return;
+        }
+        command.args(["--name", &self.name(), "--cluster_name", PRIMARY]);
+        // Else in its file, with how members know each other.
+        if !self.is_secured() {
             let peer = format!("nats://{}", self.peer_address());
-            command.args(["--name", &self.service.name(self.index), "--cluster_name", PRIMARY]);
-            command.args(["--cluster", &peer, "--routes", &self.group.routes()]);
+            command.args(["--cluster", &peer, "--routes", &self.group.routes("").join(",")]);
         }
     }
 
     fn etcd(&self, command: &mut Command) {
-        let (client, peer) = (self.url(), format!("http://{}", self.peer_address()));
+        let (client, peer) = (self.url(), format!("{}://{}", self.web(), self.peer_address()));
         let (name, members) = if self.group.is_alone() {
             ("one".to_owned(), format!("one={peer}"))
         } else {
-            (self.service.name(self.index), self.group.initial_cluster())
+            (self.name(), self.group.initial_cluster(self.web()))
         };
         command.args(["--name", &name, "--data-dir"]).arg(self.data.join("data"));
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
@@ -205,6 +253,9 @@ impl Store {
         remove(&data)?;
         let mut initdb = self.of(held::command(&self.binary.with_file_name("initdb")));
         initdb.arg("-D").arg(&data).args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale"]);
+        if let Some(secured) = &self.secured {
+            initdb.arg("--pwfile").arg(secured.password_file());
+        }
         // Nobody reads it after a power cut, and syncing takes most of the time of `initdb`.
         if self.temporary {
             initdb.arg("--no-sync");
@@ -233,87 +284,11 @@ impl Store {
         std::fs::write(&file, "").map_err(Error::file("cannot write", &file))
     }
 
-    /// Whether it answers as a working server; else what it said.
-    pub(crate) async fn is_ready(&self) -> Result<(), String> {
-        let said = match self.service {
-            Service::Nats => {
-                probe::line(&self.address(), "", PROBE).await.map(|line| line.starts_with("INFO "))
-            }
-            Service::Etcd => probe::get(&format!("{}/health", self.url()), PROBE)
-                .await
-                .map(|answer| answer.status == 200 && answer.body.contains("true")),
-            Service::Redis => {
-                probe::line(&self.address(), "PING\r\n", PROBE).await.map(|line| line == "+PONG")
-            }
-            // Before it knows all of them, it could not bring about a failover.
-            Service::Sentinel => probe::bulk(&self.address(), "INFO sentinel\r\n", PROBE)
-                .await
-                .map(|said| said.contains("slaves=2,sentinels=3")),
-            Service::Postgres => return self.postgres_is_ready().await,
-            Service::Gateway | Service::Logic | Service::Task => return Ok(()),
-        };
-        match said {
-            Ok(true) => Ok(()),
-            Ok(false) => Err("it answers, but not as it should".into()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    async fn postgres_is_ready(&self) -> Result<(), String> {
-        let mut ask = self.of(Command::new(self.binary.with_file_name("pg_isready")));
-        ask.args([
-            "-h",
-            "127.0.0.1",
-            "-d",
-            "postgres",
-            "-U",
-            "postgres",
-            "-p",
-            &self.port.number().to_string(),
-        ]);
-        let ask = ask.stdin(Stdio::null()).kill_on_drop(true).output();
-        let output = tokio::time::timeout(PROBE, ask).await.map_err(|_| "pg_isready takes too long")?;
-        let output = output.map_err(|error| format!("pg_isready: {error}"))?;
-        if output.status.success() {
-            Ok(())
-        } else {
-            Err(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        }
-    }
-
-    /// Whether it does what it is in its group for: a replica follows.
-    pub(crate) async fn has_joined(&self) -> Result<(), String> {
-        if self.service != Service::Redis || self.group.is_alone() {
-            return Ok(());
-        }
-        let said = probe::bulk(&self.address(), "INFO replication\r\n", PROBE).await;
-        let said = said.map_err(|error| error.to_string())?;
-        let joined = said.contains("role:master") || said.contains("master_link_status:up");
-        joined.then_some(()).ok_or_else(|| "it does not follow its primary yet".to_owned())
-    }
-
-    /// The port of the primary, as this sentinel has it.
-    pub(crate) async fn primary(&self) -> Option<u16> {
-        let said = probe::bulk(&self.address(), "INFO sentinel\r\n", PROBE).await.ok()?;
-        let (_, rest) = said.split_once("address=127.0.0.1:")?;
-        rest.split(',').next()?.parse().ok()
-    }
-
     /// Removes all data. The server must not run.
     pub(crate) fn wipe(&self) -> Result<(), Error> {
         let entries = std::fs::read_dir(&self.data).map_err(Error::file("cannot read", &self.data))?;
         let data = entries.flatten().filter(|entry| !KEPT.iter().any(|kept| entry.file_name() == *kept));
         data.map(|entry| entry.path()).try_for_each(|path| remove(&path))
-    }
-
-    /// Removes all keys of a running Redis.
-    pub(crate) async fn flush(&self, timeout: Duration) -> Result<(), Error> {
-        let said = probe::line(&self.address(), "FLUSHALL\r\n", timeout).await;
-        match said {
-            Ok(line) if line == "+OK" => Ok(()),
-            Ok(line) => Err(Error::System(format!("FLUSHALL: {line}"))),
-            Err(error) => Err(Error::System(format!("FLUSHALL: {error}"))),
-        }
     }
 }
 

@@ -1,13 +1,17 @@
 //! Tokens of clients: minted for people and tests, and explained when a server refuses them. The services verify
 //! tokens with their own code; what is accepted here and refused there would be a fault worth finding.
 
+mod keys;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::dangerous::insecure_decode;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+use jsonwebtoken::{Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 use sluice_proto::limits::INFO_BYTES_MAX;
+
+pub use keys::{SigningKey, VerifyingKeys};
 
 /// Seconds by which clocks may differ.
 const LEEWAY_S: u64 = 30;
@@ -33,6 +37,9 @@ pub struct Claims {
     pub sub: String,
     /// End of life, seconds since 1970.
     pub exp: u64,
+    /// When it was issued, seconds since 1970: without it a token is refused as soon as any of its user are revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
     /// What the user may do.
     #[serde(default)]
     pub grants: Grants,
@@ -57,8 +64,8 @@ pub struct Refused(pub String);
 /// # Errors
 /// [`Refused`] when the user is no valid name.
 pub fn mint(secret: &str, user: &str, grants: Grants, ttl: Duration) -> Result<String, Refused> {
-    let (iss, aud, info) = (None, None, None);
-    sign(secret, &Claims { sub: user.to_owned(), exp: ending_in(ttl), grants, iss, aud, info })
+    let (sub, exp, iat) = (user.to_owned(), ending_in(ttl), Some(now_s()));
+    sign(secret, &Claims { sub, exp, iat, grants, iss: None, aud: None, info: None })
 }
 
 /// The end of a life that begins now, seconds since 1970.
@@ -67,31 +74,54 @@ pub fn ending_in(ttl: Duration) -> u64 {
     now_s() + ttl.as_secs()
 }
 
-/// Signs these claims as they are.
+/// Signs these claims as they are, with a secret.
 ///
 /// # Errors
 /// [`Refused`] when the user is no valid name, or `info` is too long.
 pub fn sign(secret: &str, claims: &Claims) -> Result<String, Refused> {
+    sign_with(&SigningKey::secret(secret), claims)
+}
+
+/// Signs these claims as they are.
+///
+/// # Errors
+/// As [`sign`]; or the key is none.
+pub fn sign_with(key: &SigningKey, claims: &Claims) -> Result<String, Refused> {
     check_user(&claims.sub)?;
     check_info(claims.info.as_ref())?;
-    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))
-        .map_err(|error| Refused(format!("cannot be signed: {error}")))
+    key.sign(claims)
+}
+
+/// Reads a token and verifies it with a secret.
+///
+/// # Errors
+/// [`Refused`] says what is wrong with it and, where that helps, what it contains.
+pub fn check(secret: &str, token: &str) -> Result<Claims, Refused> {
+    check_with(&VerifyingKeys::secret(secret), token)
 }
 
 /// Reads and verifies a token.
 ///
 /// # Errors
-/// [`Refused`] says what is wrong with it and, where that helps, what it contains.
-pub fn check(secret: &str, token: &str) -> Result<Claims, Refused> {
+/// As [`check`].
+pub fn check_with(keys: &VerifyingKeys, token: &str) -> Result<Claims, Refused> {
     let header = decode_header(token).map_err(|error| explain(error.kind(), token))?;
-    if header.alg != Algorithm::HS256 {
-        return Err(Refused(format!("signed with {:?}, only HS256 is accepted", header.alg)));
-    }
-    let mut validation = Validation::new(Algorithm::HS256);
+    let mut validation = Validation::new(header.alg);
     validation.leeway = LEEWAY_S;
     validation.set_required_spec_claims(&["exp", "sub"]);
     validation.validate_aud = false;
-    let claims = decode::<Claims>(token, &DecodingKey::from_secret(secret.as_bytes()), &validation);
+    let mut fitting = keys.fitting(&header).map(|key| decode::<Claims>(token, key, &validation));
+    let Some(mut claims) = fitting.next() else {
+        let kid = header.kid.map(|kid| format!(" by the key {kid:?}")).unwrap_or_default();
+        let names = keys.names();
+        return Err(Refused(format!("signed with {:?}{kid}, only {names} is accepted", header.alg)));
+    };
+    for next in fitting {
+        if claims.is_ok() {
+            break;
+        }
+        claims = next;
+    }
     let claims = claims.map_err(|error| explain(error.kind(), token))?.claims;
     check_user(&claims.sub)?;
     check_info(claims.info.as_ref())?;
@@ -109,7 +139,10 @@ fn explain(kind: &ErrorKind, token: &str) -> Refused {
             format!("expired {} s ago, {LEEWAY_S} s are tolerated", now_s().saturating_sub(claims.exp))
         }
         (ErrorKind::InvalidSignature, Ok(claims)) => {
-            format!("the signature does not fit the secret (the token claims to be for {:?})", claims.sub)
+            format!(
+                "the signature does not fit the secret or key (the token claims to be for {:?})",
+                claims.sub
+            )
         }
         (ErrorKind::MissingRequiredClaim(claim), _) => format!("the claim {claim:?} is missing"),
         (ErrorKind::Json(error), _) => format!("its header or claims are not as they should be: {error}"),
@@ -131,12 +164,16 @@ fn check_info(info: Option<&serde_json::Value>) -> Result<(), Refused> {
     Err(Refused(format!("its info has {bytes} bytes, at most {INFO_BYTES_MAX} are allowed")))
 }
 
-fn now_s() -> u64 {
+/// Seconds since 1970.
+#[must_use]
+pub fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]
 mod tests {
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+
     use super::*;
 
     fn all() -> Grants {
@@ -155,6 +192,7 @@ mod tests {
         let claims = |info: serde_json::Value| Claims {
             sub: "ann".into(),
             exp: ending_in(Duration::from_secs(60)),
+            iat: Some(now_s()),
             grants: all(),
             iss: None,
             aud: None,

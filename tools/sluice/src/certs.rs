@@ -17,7 +17,8 @@ use sluice_service::tls::{Role, Tls};
 #[command(after_help = "Examples:
   sluice certs --dir ./certs
   sluice certs --dir ./certs --renew        # new certificates of the same authority, for example each month
-  sluice certs --dir ./certs --if-missing   # in a script that runs at every start")]
+  sluice certs --dir ./certs --if-missing   # in a script that runs at every start
+  sluice certs --dir ./certs --if-missing --server nats --server db.example   # for what services stand on")]
 pub(crate) struct Arguments {
     /// Folder for the files, made when missing
     #[arg(long)]
@@ -28,10 +29,14 @@ pub(crate) struct Arguments {
     /// Do nothing when the certificates are there and good
     #[arg(long)]
     if_missing: bool,
+    /// Also a certificate for a server that services stand on, HOST.pem and HOST.key, by the host name or address that
+    /// services call it by; may be repeated
+    #[arg(long = "server", value_name = "HOST")]
+    servers: Vec<String>,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { dir, renew, if_missing } = arguments;
+    let Arguments { dir, renew, if_missing, servers } = arguments;
     let kept = || format!("the certificates are in {}, but", dir.display());
     if if_missing && certs::files(&dir, Service::Logic).ca.exists() {
         certs::make_missing(&dir)?;
@@ -42,11 +47,15 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 dir.display()
             )
         })?;
+        for host in servers.iter().filter(|host| !dir.join(format!("{host}.pem")).exists()) {
+            certs::make_for_server(&dir, host)?;
+        }
         output::line(format_args!("{} has certificates that are good", dir.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
     if renew {
         certs::renew(&dir)?;
+        make_for(&servers, &dir)?;
         check(&dir)?;
         output::line(format_args!(
             "new certificates of the same authority are in {}, good for {CERTIFICATE_DAYS} days; services that read \
@@ -56,10 +65,18 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .with_context(kept)?;
     } else {
         certs::make(&dir)?;
+        make_for(&servers, &dir)?;
         check(&dir)?;
         output::line(next_steps(&dir)).with_context(kept)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn make_for(servers: &[String], dir: &Path) -> anyhow::Result<()> {
+    for host in servers {
+        certs::make_for_server(dir, host)?;
+    }
+    Ok(())
 }
 
 /// As the services will look at them.

@@ -25,7 +25,7 @@ use output::Output;
   sluice cluster
   sluice cluster --gateways 1 --logics 1 --tasks 1 --dir ./data
   sluice cluster --json --set gateway.drain.rate_per_s=50 --set all.etcd.lease_ttl_s=2
-  sluice cluster --secure   # services show each other certificates
+  sluice cluster --secure   # every link encrypted: services and servers show certificates, servers ask for passwords
   sluice cluster --etcds 3 --natses 3 --redis sentinel   # servers that outlive one of their own
   sluice cluster --gateways 0 --logics 0 --tasks 0   # the servers alone")]
 pub(crate) struct Arguments {
@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// Configuration of the services: gateway, logic, task, one of them (logic-1) or all; may be repeated
     #[arg(long = "set", value_name = "SERVICE.KEY=VALUE")]
     settings: Vec<Setting>,
-    /// Encrypt the links between the services, with certificates made in the folder; strangers are not let in
+    /// Encrypt every link, with certificates and passwords made in the folder: no service and no server lets a stranger in
     #[arg(long)]
     secure: bool,
     /// Start children again that end by themselves

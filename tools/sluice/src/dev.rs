@@ -25,6 +25,7 @@ use output::Output;
   sluice dev
   sluice dev --gateways 3 --dir ./data
   sluice dev --memory --port 9000
+  sluice dev --origin http://localhost:5173   # lets in the pages of a front end's own server
   sluice dev restart gateway-2   # in another terminal: roll one service, clients move
   sluice dev --json --dir ./data | head -1 | jq .   # for programs")]
 pub(crate) struct Arguments {
@@ -56,6 +57,9 @@ struct Run {
     /// Where to listen: an address of loopback
     #[arg(long, default_value_t = IpAddr::from(Ipv4Addr::LOCALHOST), value_name = "ADDRESS")]
     host: IpAddr,
+    /// A page of this origin may connect, as browsers send it: http://localhost:5173; may be repeated
+    #[arg(long = "origin", value_name = "ORIGIN")]
+    origins: Vec<String>,
     /// Write one JSON object with the addresses, and the log to standard error
     #[arg(long)]
     json: bool,
@@ -83,8 +87,8 @@ async fn live(run: Run) -> anyhow::Result<ExitCode> {
     // Nobody else ends this process when a stop hangs: there is no platform around it.
     arm_watchdog(&lifecycle, WATCHDOG_MARGIN, lines::flush)?;
     let output = Output::new(run.json);
-    let options =
-        Options { dir: run.dir, memory: run.memory, gateways: run.gateways, host: run.host, port: run.port };
+    let Run { dir, memory, gateways, port, host, origins, json: _ } = run;
+    let options = Options { dir, memory, gateways, host, port, origins };
     let started = async {
         let dev = Dev::start(options, &lifecycle).await?;
         tell(&dev, &output, &lifecycle).await;

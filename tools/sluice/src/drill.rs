@@ -105,7 +105,7 @@ struct Own {
     tasks: usize,
     #[command(flatten)]
     engines: EngineArguments,
-    /// Encrypt the links between the services, with certificates made for the run; clients and stores as without it
+    /// Encrypt every link but those of clients, with certificates and passwords made for the run
     #[arg(long, conflicts_with_all = ["check", "bites"])]
     secure: bool,
     /// Where the service binaries are, unless beside this one or on PATH
@@ -161,7 +161,7 @@ Examples:
   sluice drill crash --rounds 300 --seed 7   # in parts, one after the other
   sluice drill mix --only 'term logic' --only 'freeze gateway'
   sluice drill stores --etcds 3 --natses 3 --redis sentinel --only leader
-  sluice drill quick --secure   # services show each other certificates
+  sluice drill quick --secure   # every link encrypted, with certificates and passwords
   sluice drill herd   # 10,000 clients come back, again and again
   sluice drill herd --crowd 500 --only 'kill gateway' --habit churner
   sluice drill --check drill-7

@@ -2,6 +2,8 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod api;
+mod api_key;
 mod certs;
 mod check;
 mod cluster;
@@ -63,6 +65,8 @@ enum Verb {
     Dev(dev::Arguments),
     Cluster(cluster::Arguments),
     Token(token::Arguments),
+    Api(api::Arguments),
+    ApiKey(api_key::Arguments),
     Pub(publish::Arguments),
     Cancel(publish::CancelArguments),
     Sub(subscribe::Arguments),
@@ -76,6 +80,7 @@ enum Verb {
     Stop(operate::commands::Stop),
     Drain(operate::commands::Drain),
     Undrain(operate::commands::Undrain),
+    Disconnect(operate::disconnect::Arguments),
     Check(check::Arguments),
     Certs(certs::Arguments),
     #[cfg(any(feature = "dev", feature = "store"))]
@@ -113,6 +118,8 @@ async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Dev(arguments) => dev::run(arguments).await,
         Verb::Cluster(arguments) => cluster::run(arguments).await,
         Verb::Token(arguments) => token::run(arguments),
+        Verb::Api(arguments) => api::run(arguments).await,
+        Verb::ApiKey(arguments) => api_key::run(arguments),
         Verb::Pub(arguments) => publish::run(arguments).await,
         Verb::Cancel(arguments) => publish::cancel(arguments).await,
         Verb::Sub(arguments) => subscribe::run(arguments).await,
@@ -126,6 +133,7 @@ async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Stop(arguments) => operate::commands::stop(arguments).await,
         Verb::Drain(arguments) => operate::commands::drain(arguments).await,
         Verb::Undrain(arguments) => operate::commands::undrain(arguments).await,
+        Verb::Disconnect(arguments) => operate::disconnect::run(arguments).await,
         Verb::Check(arguments) => check::run(arguments).await,
         Verb::Certs(arguments) => certs::run(arguments),
         #[cfg(any(feature = "dev", feature = "store"))]

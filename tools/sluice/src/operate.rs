@@ -1,6 +1,7 @@
-//! `sluice instances`, `duties`, `stop`, `drain`, `undrain`: what an operator asks of any one instance about all of them.
+//! `sluice instances`, `duties`, `stop`, `drain`, `undrain`, `disconnect`: what an operator asks of any one instance about all of them.
 
 pub(crate) mod commands;
+pub(crate) mod disconnect;
 pub(crate) mod duties;
 pub(crate) mod instances;
 

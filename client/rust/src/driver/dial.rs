@@ -7,16 +7,17 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use rand::RngExt;
-use sluice_proto::wire::{ErrorCode, Welcome};
+use sluice_proto::wire::{ErrorCode, Welcome, close};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backoff::Backoff;
-use crate::defaults::SILENT_PINGS;
+use crate::defaults::{SILENT_PINGS, TOKENS_REFUSED_MAX};
 use crate::error::Error;
 use crate::event::Event;
 use crate::frame::{self, ServerFrame};
 use crate::options::Options;
 use crate::raw::{self, ConnectError, Frame, Handshake, Trust};
+use crate::tokens::{TokenError, Tokens};
 use crate::wire::Wire;
 
 /// A connection on which the server said `welcome`.
@@ -36,11 +37,13 @@ struct Failure {
     error: Error,
     /// The gateway was there and said when to ask it again.
     retry_after: Option<Duration>,
+    /// The token that it refused.
+    refused: Option<String>,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, retry_after: None }
+        Self { error, retry_after: None, refused: None }
     }
 }
 
@@ -55,6 +58,8 @@ pub(super) struct GatewayDialer {
     /// Where that goes.
     url: String,
     pause: Duration,
+    /// Tokens that were refused in a row, up to the last attempt.
+    refusals: u32,
 }
 
 impl fmt::Debug for GatewayDialer {
@@ -68,7 +73,15 @@ impl fmt::Debug for GatewayDialer {
 
 impl GatewayDialer {
     pub(super) fn new(options: Options, backoff: Backoff) -> Self {
-        Self { options, backoff, next: 0, attempt: None, url: String::new(), pause: Duration::ZERO }
+        Self {
+            options,
+            backoff,
+            next: 0,
+            attempt: None,
+            url: String::new(),
+            pause: Duration::ZERO,
+            refusals: 0,
+        }
     }
 
     /// Tries each gateway once, without a pause.
@@ -111,6 +124,16 @@ impl GatewayDialer {
         self.begin();
     }
 
+    /// The token of this client.
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.options.tokens
+    }
+
+    /// Whether the last attempt failed by its token, and another one may do better.
+    pub(super) fn may_do_better(&self) -> bool {
+        self.tokens().has_source() && (1..TOKENS_REFUSED_MAX).contains(&self.refusals)
+    }
+
     /// What to tell the reader about the attempt that was begun.
     pub(super) fn announcement(&self) -> Option<Event> {
         self.attempt.as_ref()?;
@@ -131,11 +154,16 @@ impl GatewayDialer {
         self.next = place.wrapping_add(1);
         self.pause = at - now;
         self.url.clone_from(&url);
-        let (token, limit) = (self.options.token.clone(), self.options.connect_timeout);
+        let (tokens, limit) = (self.options.tokens.clone(), self.options.connect_timeout);
         let trust = self.options.trust.clone();
         // Kept in a field, not in the `select!`: an arm that loses there would drop it half-way.
         self.attempt = Some(Box::pin(async move {
             sleep_until(at).await;
+            let token = match tokens.current().await {
+                Ok(token) => token,
+                Err(TokenError::Over(why)) => return Err(Error::Refused(why).into()),
+                Err(error @ TokenError::Later(_)) => return Err(Error::Token(error).into()),
+            };
             let reason = format!("no welcome within {limit:?}");
             let made = timeout(limit, stand(url.clone(), token, trust)).await;
             made.unwrap_or(Err(Error::Connect { url, reason }.into()))
@@ -150,12 +178,20 @@ impl GatewayDialer {
         match &result {
             Ok(standing) => {
                 self.backoff.connected();
+                self.refusals = 0;
                 if let Some(token) = &standing.welcome.token {
-                    self.options.token = Some(token.clone()); // anonymous users stay who they are
+                    self.options.tokens.keep(token.clone()); // anonymous users stay who they are
                 }
             }
-            Err(Failure { retry_after: Some(after), .. }) => self.backoff.refused(&self.url, *after),
-            Err(Failure { retry_after: None, .. }) => {}
+            Err(Failure { refused: Some(token), .. }) => {
+                self.refusals += 1;
+                self.options.tokens.refused(Some(token));
+            }
+            Err(Failure { retry_after: Some(after), .. }) => {
+                self.refusals = 0;
+                self.backoff.refused(&self.url, *after);
+            }
+            Err(Failure { retry_after: None, .. }) => self.refusals = 0,
         }
         result.map_err(|failure| failure.error)
     }
@@ -163,11 +199,13 @@ impl GatewayDialer {
 
 async fn stand(url: String, token: Option<String>, trust: Trust) -> Result<Standing, Failure> {
     let is_anonymous = token.is_none();
-    let handshake = Handshake { token, trust, ..Handshake::new(&url) };
+    let refused = |why: String| Failure { refused: token.clone(), ..Failure::from(Error::Refused(why)) };
+    let handshake = Handshake { token: token.clone(), trust, ..Handshake::new(&url) };
     let socket = match raw::connect(&handshake).await {
         Ok(socket) => socket,
         // A token that is refused will be refused again.
-        Err(ConnectError::Status { status: 401 | 403, body, .. }) => return Err(Error::Refused(body).into()),
+        Err(ConnectError::Status { status: 401, body, .. }) => return Err(refused(body)),
+        Err(ConnectError::Status { status: 403, body, .. }) => return Err(Error::Refused(body).into()),
         Err(error) => {
             let retry_after = match &error {
                 ConnectError::Status { retry_after_s, .. } => retry_after_s.map(Duration::from_secs),
@@ -176,7 +214,8 @@ async fn stand(url: String, token: Option<String>, trust: Trust) -> Result<Stand
                 | ConnectError::Tls(_)
                 | ConnectError::Handshake(_) => None,
             };
-            return Err(Failure { error: Error::Connect { url, reason: error.to_string() }, retry_after });
+            let error = Error::Connect { url, reason: error.to_string() };
+            return Err(Failure { retry_after, ..Failure::from(error) });
         }
     };
     let mut wire = Wire::new(socket);
@@ -200,19 +239,24 @@ async fn stand(url: String, token: Option<String>, trust: Trust) -> Result<Stand
                     return Ok(Standing { wire, url, welcome, patience });
                 }
                 match (frame.bye, frame.error) {
+                    (Some(bye), _) if bye.code == close::UNAUTHORIZED => return Err(refused(bye.reason)),
                     (Some(bye), _) if !bye.reconnect => return Err(Error::Refused(bye.reason).into()),
                     (_, Some(error)) if is_anonymous && error.code == ErrorCode::Unauthorized => {
                         return Err(Error::TokenNeeded.into());
+                    }
+                    (_, Some(error)) if error.code == ErrorCode::Unauthorized => {
+                        return Err(refused(error.message));
                     }
                     (_, Some(error)) if !error.retry => return Err(Error::Refused(error.message).into()),
                     (Some(_), _) | (None, _) => {}
                 }
             }
+            Some(Frame::Close { code: close::UNAUTHORIZED, reason }) => return Err(refused(reason)),
             Some(Frame::Close { code, reason }) if (4500..5000).contains(&code) => {
                 return Err(Error::Refused(reason).into());
             }
             Some(Frame::Close { reason, .. } | Frame::End(reason)) => {
-                return Err(Failure { error: failed(reason), retry_after });
+                return Err(Failure { retry_after, ..Failure::from(failed(reason)) });
             }
             Some(Frame::Binary(_) | Frame::Ping | Frame::Pong) | None => {}
         }

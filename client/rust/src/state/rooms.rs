@@ -112,6 +112,16 @@ impl Rooms {
         }
     }
 
+    /// The server has ended a subscription. A `sub` that is on its way asks for a new one.
+    pub(super) fn ended(&mut self, frame: ServerFrame) -> Option<Event> {
+        let (name, message) = (frame.unsubscribed?, frame.reason.unwrap_or_default());
+        if self.0.get(&name)?.asked.is_some() {
+            return None;
+        }
+        let code = frame.code.unwrap_or(ErrorCode::NotSubscribed);
+        self.refused(name, WireError { code, message, retry: false })
+    }
+
     /// After this a room that is watched has to be asked about again.
     pub(super) fn stale_after(&self, event: &Event) -> Option<Event> {
         let Event::Resumed(at) = event else { return None };

@@ -254,3 +254,25 @@ fn who_watches_hears_who_comes_and_goes_and_when_to_ask_again() {
     let all = ["Connected", "UserJoined", "UserLeft", "Stale", "Connected", "Resumed", "Stale"];
     assert_eq!(told, all, "before its first answer nothing; after a reconnect it is to ask again");
 }
+
+#[test]
+fn a_subscription_that_the_server_ended_is_told_and_not_resumed() {
+    let mut state = ClientState::default();
+    state.attach(welcome());
+    let (reply, _answer) = oneshot::channel();
+    state.subscribe("r".into(), Position::After(4), false, reply).unwrap();
+    let ended = r#"{"unsubscribed":"r","reason":"ended by the application"}"#;
+    state.frame(ended, Source::Active);
+    let id = state.last_id;
+    let ok = format!(
+        r#"{{"ok":"sub","room":"r","after":4,"head":9,"epoch":"000000000000001f","recovered":true,"id":{id}}}"#
+    );
+    state.frame(&ok, Source::Active);
+    state.frame(ended, Source::Old);
+    state.frame(ended, Source::Active);
+    state.frame(ended, Source::Active);
+    let told: Vec<&Event> = state.events.iter().skip(1).collect();
+    let [Event::Unsubscribed { room, error }] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((room.as_str(), error.message.as_str()), ("r", "ended by the application"));
+    assert_eq!(state.attach(welcome()), Vec::<String>::new());
+}

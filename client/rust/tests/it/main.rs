@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
 mod tls;
+mod tokens;
+mod vectors;
 
 use std::time::{Duration, Instant};
 

@@ -72,11 +72,12 @@ pub(super) fn fix_of(said: &str) -> Option<String> {
     } else if has(&["permission denied"]) {
         let grant = "`etcdctl role grant-permission ROLE readwrite /PREFIX/ --prefix=true`";
         Some(format!("give the role of etcd.user its rights on the prefix: {grant}"))
-    } else if has(&["connection closed", "connection reset", "broken pipe"]) {
-        // In TLS 1.3 a server refuses a client's certificate after the client's handshake is done, and closes.
+    } else if has(&["connection closed", "connection reset", "Connection reset", "broken pipe"]) {
+        // In TLS 1.3 a server refuses a client's certificate after the client's handshake is done, and closes. One that
+        // speaks no TLS closes too, and its answer may come behind the end of the connection.
         let shown = "etcd.cert_file and etcd.key_file";
         Some(format!(
-            "if the server speaks TLS, use https:// and a certificate that its authority signed ({shown})"
+            "if the server speaks TLS, use https:// and a certificate that its authority signed ({shown}), else http://"
         ))
     } else {
         NAMES.fix(said)

@@ -83,16 +83,16 @@ async fn without_etcd_the_seeds_suffice_and_a_stop_is_quick() {
     node.cluster.set_state(InstanceState::Serving).await;
     other.cluster.release_duties().await;
     other.cluster.close().await.unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(2_100), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     other.lifecycle.stop(StopReason::Manual("test".into()));
     let begun = Instant::now();
     assert_eq!(other.engine.run().await.exit_code(), 0);
-    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 
     // Nobody owns the duties for two lease times: anyone may do them.
     eventually("orphaned duties", 4 * TTL, async || node.owned() == both()).await;
     etcd.0.run().await;
-    node.registered(Duration::from_secs(3)).await;
+    node.registered(LONG).await;
     assert_eq!(node.id(), first, "never registered, never lost");
 }
 
@@ -107,7 +107,7 @@ async fn a_removed_key_is_written_again_under_the_same_id() {
         etcd.client().await.get(format!("/sluice/instances/task/{id}"), None).await.unwrap().kvs().len() == 1
     })
     .await;
-    node.registered(Duration::from_secs(1)).await;
+    node.registered(LONG).await;
     assert_eq!(node.id(), id);
 }
 
@@ -121,7 +121,7 @@ async fn etcd_comes_back_empty_or_with_all() {
 
     etcd.0.kill();
     etcd.0.run().await;
-    eventually("both again", Duration::from_secs(3), async || a.sees_itself() && b.sees_itself()).await;
+    eventually("both again", LONG, async || a.sees_itself() && b.sees_itself()).await;
     assert_eq!((a.id(), b.id()), ids, "the leases were kept");
 
     etcd.0.kill();
@@ -129,8 +129,8 @@ async fn etcd_comes_back_empty_or_with_all() {
     eventually("the outage is felt", LONG, async || !a.sees_itself()).await;
     assert!(a.seen(&ids.1).is_some(), "the last known set stays");
     etcd.0.run().await;
-    eventually("both anew", Duration::from_secs(2), async || a.sees_itself() && b.sees_itself()).await;
-    eventually("and each other", Duration::from_secs(1), async || a.seen(&b.id()).is_some()).await;
+    eventually("both anew", LONG, async || a.sees_itself() && b.sees_itself()).await;
+    eventually("and each other", LONG, async || a.seen(&b.id()).is_some()).await;
     assert!(a.id() != ids.0 && b.id() != ids.1);
 }
 
@@ -143,7 +143,7 @@ async fn a_frozen_etcd_holds_nobody_and_is_survived() {
     eventually("the lease is unsure", 2 * TTL, async || a.owned().is_empty() && !a.sees_itself()).await;
     let begun = Instant::now();
     a.cluster.set_state(InstanceState::Draining).await;
-    assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
     eventually("anyone does all", 4 * TTL, async || b.owned() == both()).await;
 
     let begun = Instant::now();
@@ -151,7 +151,7 @@ async fn a_frozen_etcd_holds_nobody_and_is_survived() {
     assert!(error.contains("did not answer") && error.contains("until its lease expires"), "{error}");
     a.lifecycle.stop(StopReason::Manual("test".into()));
     assert_eq!(a.engine.run().await.exit_code(), 0);
-    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(4_000), "{:?}", begun.elapsed());
 
     etcd.0.signal(Signal::SIGCONT);
     b.registered(LONG).await;

@@ -33,14 +33,11 @@ async fn refusal(etcd: &Etcd) -> String {
     said.expect_err("let in")
 }
 
-#[tokio::test]
-async fn tls_with_an_own_authority_and_a_clients_certificate() {
-    let dir = tempfile::tempdir().unwrap();
-    let files = |of: &str| Authority::in_dir(dir.path(), of);
-    let (ours, theirs) = (files("ours").issue("127.0.0.1"), files("theirs").issue("127.0.0.1"));
-    let server = TestServer::absent(ServerKind::Etcd).with_args(|port| {
+/// One that shows this certificate, and wants to see one of the same authority.
+async fn tls_server(shown: &TlsFiles) -> TestServer {
+    let mut server = TestServer::absent(ServerKind::Etcd).with_args(|port| {
         let url = format!("https://127.0.0.1:{port}");
-        let TlsFiles { ca, cert, key } = &ours;
+        let TlsFiles { ca, cert, key } = shown;
         let args = [
             ["--listen-client-urls", &url],
             ["--advertise-client-urls", &url],
@@ -51,8 +48,48 @@ async fn tls_with_an_own_authority_and_a_clients_certificate() {
         let args = args.into_iter().flatten().map(str::to_owned);
         args.chain(["--client-cert-auth".to_owned()]).collect()
     });
-    let mut server = server;
     server.run().await;
+    server
+}
+
+#[tokio::test]
+async fn each_wrong_end_of_the_link_is_a_line_with_its_fix() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = |of: &str| Authority::in_dir(dir.path(), of);
+    let (good, other, old) = (
+        files("ours").issue("127.0.0.1"),
+        files("elsewhere").issue("etcd.example"),
+        files("old").issue_expired("127.0.0.1"),
+    );
+    let (plain, tls) = (TestServer::start(ServerKind::Etcd).await, tls_server(&good).await);
+    let (elsewhere, expired) = (tls_server(&other).await, tls_server(&old).await);
+    for (scheme, server, files, says) in [
+        ("https", &elsewhere, &other, "a name that stands in the server's certificate in etcd.endpoints"),
+        ("https", &expired, &old, "not valid now"),
+        ("https", &plain, &good, "the server does not speak TLS there: use http://"),
+        ("http", &tls, &good, "if the server speaks TLS, use https://"),
+    ] {
+        let url = format!("{scheme}://127.0.0.1:{}", server.port());
+        let etcd = Etcd {
+            ca_file: files.ca.clone(),
+            cert_file: files.cert.clone(),
+            key_file: files.key.clone(),
+            ..Etcd::at([url])
+        };
+        let why = refusal(&etcd).await;
+        // What a server without TLS says of a handshake may be lost with the connection.
+        let is_reset = server.port() == plain.port() && why.contains("else http://");
+        assert!(why.contains("etcd cannot be used") && (why.contains(says) || is_reset), "{says}: {why}");
+        assert!(!why.contains('\n'), "{why:?}");
+    }
+}
+
+#[tokio::test]
+async fn tls_with_an_own_authority_and_a_clients_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = |of: &str| Authority::in_dir(dir.path(), of);
+    let (ours, theirs) = (files("ours").issue("127.0.0.1"), files("theirs").issue("127.0.0.1"));
+    let server = tls_server(&ours).await;
     let url = format!("https://127.0.0.1:{}", server.port());
     let shown = |ca: &str, shown: &TlsFiles| Etcd {
         ca_file: ca.to_owned(),
@@ -65,7 +102,7 @@ async fn tls_with_an_own_authority_and_a_clients_certificate() {
         (shown(&theirs.ca, &ours), "etcd.ca_file"),
         (shown(&ours.ca, &theirs), "etcd.cert_file"),
         (Etcd { ca_file: ours.ca.clone(), ..Etcd::at([url.clone()]) }, "etcd.cert_file"),
-        (Etcd::at([server.url()]), "etcd cannot be used"),
+        (Etcd::at([server.url()]), "use https://"),
     ] {
         let why = refusal(&wrong).await;
         assert!(why.contains(says), "{says}: {why}");

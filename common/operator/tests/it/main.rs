@@ -113,6 +113,28 @@ fn commands(target: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
+async fn a_loop_that_has_run_wild_is_answered_429() {
+    let registry = registry();
+    let node = Node::start(&registry, Service::Gateway, Some(TOKEN)).await;
+    let mut carried_out = 0;
+    let said = loop {
+        let (status, said) = node.post("/admin/drain", "").await;
+        if status == 429 {
+            break said;
+        }
+        assert_eq!(status, 202, "{said}");
+        carried_out += 1;
+        assert!(carried_out < 10_000, "never too many");
+    };
+    assert!(carried_out >= 50, "{carried_out}: a roll by script is no loop");
+    assert!(said["error"].as_str().unwrap().contains("again in 1 s"), "{said}");
+    // Neither reading nor who has no token is any concern of it.
+    node.get("/admin/duties").await;
+    assert_eq!(node.ask("POST", "/admin/drain", Some("husk"), "").await.0, 401);
+    eventually("a turn is free again", SOON, async || node.post("/admin/undrain", "").await.0 == 202).await;
+}
+
+#[tokio::test]
 async fn without_the_token_nothing_happens_and_it_is_logged() {
     keep_log();
     let registry = registry();
@@ -166,6 +188,9 @@ async fn commands_are_carried_to_the_instance_that_is_meant() {
     let me = format!("/admin/instances/{}/stop", asked.id());
     assert_eq!(asked.post(&me, "").await.0, 202);
     assert_eq!(asked.reason(), Some(StopReason::Admin));
+    // Whoever asks for a stop gets one, however late.
+    let wish = json!({ "command": "stop", "target": asked.id() });
+    assert_eq!(asked.post("/admin/command", &wish.to_string()).await, (202, wish));
     let (status, said) = asked.post("/admin/drain", "").await;
     assert!(status == 409 && said["error"].as_str().unwrap().contains("stops already"), "{said}");
 }

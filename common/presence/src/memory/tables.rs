@@ -1,6 +1,7 @@
 //! The tables: interest by room, connections by room and by user, and for each instance what it has in them.
 //! Pure; the same rules as the Lua calls. Who watches rooms, and which leaves are due, is in [`watched`].
 
+mod tickets;
 mod watched;
 
 use std::collections::hash_map::Entry;
@@ -8,6 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
+use self::tickets::Tickets;
 use self::watched::Watched;
 use crate::users::{CONNECTIONS_OF_USER_MAX, Gathering, INSTANCES_MAX, by_user};
 use crate::{Change, Present, RoomEvent, Roster};
@@ -31,6 +33,7 @@ pub(super) struct Tables {
     /// What tokens say of users with connections.
     info: HashMap<UserId, String>,
     watched: Watched,
+    pub(super) tickets: Tickets,
     /// When the present call was made, milliseconds since 1970.
     pub(super) now_ms: i64,
 }
@@ -81,6 +84,10 @@ impl Tables {
         let mut roster = gathering.roster(connections.map_or(0, HashMap::len));
         roster.users.iter_mut().for_each(|present| self.add_info(present));
         roster
+    }
+
+    pub(super) fn subscribers(&self, room: &RoomId) -> u64 {
+        self.in_room.get(room).map_or(0, HashMap::len) as u64
     }
 
     pub(super) fn user(&self, user: &UserId) -> Option<Present> {

@@ -10,7 +10,7 @@ use ::redis::{
 };
 use sluice_access::TlsNames;
 
-use super::sentinels::Sentinels;
+use super::sentinels::{Address, Sentinels};
 use crate::Redis;
 
 /// Whether the section can be used; connects to nobody.
@@ -24,14 +24,20 @@ pub(super) fn check(redis: &Redis) -> RedisResult<()> {
     }
 }
 
-/// Connects, behind Sentinel to the primary of now. It has answered once: a frozen Redis accepts connections too.
-pub(super) async fn connect(redis: &Redis, patience: Duration) -> RedisResult<MultiplexedConnection> {
+/// Connects, behind Sentinel to the primary of now, and says where that is; to the `announced` one before others. It has
+/// answered once: a frozen Redis accepts connections too.
+pub(super) async fn connect(
+    redis: &Redis,
+    announced: Option<Address>,
+    patience: Duration,
+) -> RedisResult<(MultiplexedConnection, Option<Address>)> {
     if let Some(sentinels) = Sentinels::of(redis.url.reveal())? {
-        return sentinels.connect(redis, patience).await;
+        let (connection, address) = sentinels.connect(redis, announced, patience).await?;
+        return Ok((connection, Some(address)));
     }
     let mut connection = open(redis, patience).await?;
     ::redis::cmd("PING").exec_async(&mut connection).await?;
-    Ok(connection)
+    Ok((connection, None))
 }
 
 /// Connects to one server.
@@ -40,7 +46,22 @@ pub(super) async fn open(redis: &Redis, patience: Duration) -> RedisResult<Multi
         .set_connection_timeout(Some(patience))
         // The caller's is the only clock: a call that it ends leaves the connection to the others.
         .set_response_timeout(None);
-    client(redis)?.get_multiplexed_async_connection_with_config(&config).await
+    let connected = client(redis)?.get_multiplexed_async_connection_with_config(&config).await;
+    connected.map_err(|error| match error.is_timeout() {
+        true => RedisError::from((ErrorKind::Io, "redis", silence(redis))),
+        false => error,
+    })
+}
+
+/// What is said of a server that accepts a connection and is silent: one that waits for the end of a line takes a
+/// handshake for its beginning.
+pub(super) fn silence(redis: &Redis) -> String {
+    let hint = if redis.url.reveal().starts_with("rediss") {
+        "; if the server does not speak TLS there, use redis://, or the port where it does"
+    } else {
+        ""
+    };
+    format!("no answer in time{hint}")
 }
 
 /// A client that connects to nobody yet.
@@ -107,7 +128,16 @@ fn fix_of(said: &str) -> Option<String> {
         )
     } else if has(&["MOVED:", "CROSSSLOT", "CLUSTERDOWN", "NON LOCAL KEY"]) {
         Some(NO_CLUSTER.to_owned())
+    } else if let Some(fix) = NAMES.fix(said) {
+        Some(fix)
+    } else if has(&["UNEXPECTED END OF FILE", "BROKEN PIPE", "CONNECTION RESET", "TERMINATED"]) {
+        // What a server does that waits for a handshake, and one that does not want this client's certificate.
+        Some(
+            "if the server speaks TLS, use rediss:// and a certificate that its authority signed (redis.cert_file and \
+             redis.key_file)"
+                .to_owned(),
+        )
     } else {
-        NAMES.fix(said)
+        None
     }
 }

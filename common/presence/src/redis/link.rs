@@ -1,8 +1,8 @@
 //! The connection to Redis: made by the call that needs it, dropped when it broke, or when two calls in a row had no
-//! answer: everybody shares it, and one slow script says nothing of it.
+//! answer: everybody shares it, and one slow script says nothing of it. Also when sentinels name another server.
 //!
 //! No call waits longer than the timeout, and while Redis is known to be away only one call at a time finds
-//! out whether it is back: all others fail at once. Nothing runs in the background.
+//! out whether it is back: all others fail at once. Nothing runs in the background here.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use ::redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::{Instant, timeout};
 
 use super::access;
+use super::sentinels::Address;
 use crate::{PresenceError, Redis, Result};
 
 /// Pause after the first failure; doubles with each.
@@ -29,6 +30,10 @@ pub(super) struct RedisLink {
 #[derive(Default)]
 struct LinkState {
     connection: Option<MultiplexedConnection>,
+    /// Where it leads, behind Sentinel.
+    at: Option<Address>,
+    /// Where a sentinel says that the primary is now; for the next attempt alone, or one that is gone would slow all.
+    announced: Option<Address>,
     /// The one that had no answer in time: whoever comes next asks it once more.
     slow: Option<MultiplexedConnection>,
     /// Counts connections, so that a late failure does not break the next one.
@@ -65,9 +70,35 @@ impl RedisLink {
             commands(connection).await.map_err(|error| self.failed(its_number, &error))
         };
         timeout(self.patience, attempt).await.unwrap_or_else(|_| {
+            let connected = self.state().connection.is_some();
             self.late(number);
-            Err(PresenceError::Unavailable("no answer in time".into()))
+            let why = if connected { "no answer in time".to_owned() } else { access::silence(&self.redis) };
+            Err(PresenceError::Unavailable(why))
         })
+    }
+
+    /// Where it connects to, as configured.
+    pub(super) fn redis(&self) -> &Redis {
+        &self.redis
+    }
+
+    /// The longest that a call waits.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// A sentinel says that this is the primary now: the next call connects there. The one it was may take writes for
+    /// some more seconds, and forgets them then.
+    pub(super) fn moved(&self, to: Address) {
+        let mut state = self.state();
+        // Each sentinel says it, one after the other.
+        if state.closed || state.at.as_ref() == Some(&to) {
+            return;
+        }
+        tracing::info!(host = to.0, port = to.1, "Sentinels have made another Redis the primary.");
+        state.number += 1;
+        (state.connection, state.slow, state.at) = (None, None, None);
+        (state.failing, state.announced) = (None, Some(to));
     }
 
     pub(super) fn close(&self) {
@@ -111,8 +142,17 @@ impl RedisLink {
         if let Some(again) = self.asked_again(number).await {
             return again;
         }
-        let connection = access::connect(&self.redis, self.patience).await;
-        let connection = connection.map_err(|error| self.failed(number, &error))?;
+        let announced = self.state().announced.take();
+        let connected = access::connect(&self.redis, announced, self.patience).await;
+        let (connection, at) = connected.map_err(|error| self.failed(number, &error))?;
+        {
+            let mut state = self.state();
+            // Announced while it connected: that is another one.
+            if state.announced.is_some() && state.announced != at {
+                return Err(PresenceError::Unavailable("Redis moves to another server".into()));
+            }
+            (state.at, state.announced) = (at, None);
+        }
         self.install(connection)
     }
 
@@ -179,7 +219,7 @@ impl RedisLink {
             return;
         }
         state.number += 1;
-        (state.connection, state.slow) = (None, None);
+        (state.connection, state.slow, state.at) = (None, None, None);
         let pause = state.failing.map_or(PAUSE_MIN, |failing| (failing.pause * 2).min(PAUSE_MAX));
         if state.failing.is_none() {
             tracing::debug!("Redis is away: interest and presence wait for its return.");

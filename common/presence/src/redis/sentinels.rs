@@ -31,7 +31,8 @@ pub(super) struct Sentinels<'a> {
     db: &'a str,
 }
 
-type Address = (String, u16);
+/// Host and port of a server.
+pub(super) type Address = (String, u16);
 
 impl<'a> Sentinels<'a> {
     /// `None` for the URL of a server.
@@ -55,16 +56,33 @@ impl<'a> Sentinels<'a> {
         places.chain([some_server]).try_for_each(|one| access::client(&one).map(drop))
     }
 
-    /// A connection to the primary of now.
+    /// What the sentinels call it.
+    pub(super) fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Each sentinel, to be connected to.
+    pub(super) fn each(&self, redis: &Redis) -> impl Iterator<Item = Redis> {
+        self.places.iter().map(|place| self.sentinel(redis, place))
+    }
+
+    /// A connection to the primary of now, and where it is.
     pub(super) async fn connect(
         &self,
         redis: &Redis,
+        announced: Option<Address>,
         patience: Duration,
-    ) -> RedisResult<MultiplexedConnection> {
+    ) -> RedisResult<(MultiplexedConnection, Address)> {
+        // First: most sentinels may not have heard of it yet, and the old one still calls itself a primary.
+        if let Some(address) = announced
+            && let Ok(connection) = primary(&self.server(redis, &address), &address, patience / ASKING).await
+        {
+            return Ok((connection, address));
+        }
         let mut last = error("no sentinel answers");
         for address in self.named(redis, patience / ASKING).await? {
             match primary(&self.server(redis, &address), &address, patience).await {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => return Ok((connection, address)),
                 Err(error) => last = error,
             }
         }

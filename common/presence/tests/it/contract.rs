@@ -28,6 +28,7 @@ macro_rules! against_the_contract {
         against_the_contract! { $bed, ($($option = $value)?):
             interest_is_a_set_by_room
             connections_are_counted_by_user
+            subscribers_are_connections_by_room
             a_connection_belongs_to_who_wrote_it_last
             changes_are_applied_in_order_and_again_without_harm
             a_full_set_removes_what_it_does_not_name
@@ -35,6 +36,7 @@ macro_rules! against_the_contract {
             a_reaped_instance_leaves_nothing_and_takes_nothing_of_others
             who_says_goodbye_leaves_nothing_and_does_not_come_back
             queries_are_bounded
+            a_ticket_is_taken_once_and_not_for_ever
             the_marker_tells_of_a_wipe
             while_it_is_down_every_call_fails_and_the_first_after_works
             a_close_is_final_and_concerns_nobody_else
@@ -148,6 +150,18 @@ pub async fn connections_are_counted_by_user<B: Bed>() {
     assert_eq!(of_user(&*one, "ann").await, Some((1, 40)), "each removes only its own");
     two.apply(&b, &ends).await.unwrap();
     assert_eq!(of_user(&*one, "ann").await, None);
+}
+
+pub async fn subscribers_are_connections_by_room<B: Bed>() {
+    let bed = B::start().await;
+    let presence = bed.connect();
+    assert_eq!(presence.subscribers(&[]).await.unwrap(), Vec::<u64>::new());
+    let changes = [joined("1", "ann", "x", 1), joined("2", "ann", "x", 1), joined("3", "bob", "y", 1)];
+    presence.apply(&instance("a"), &changes).await.unwrap();
+    let rooms = [room("y"), room("empty"), room("x")];
+    assert_eq!(presence.subscribers(&rooms).await.unwrap(), [1, 0, 2]);
+    presence.apply(&instance("a"), &[left("1", "x")]).await.unwrap();
+    assert_eq!(presence.subscribers(&rooms).await.unwrap(), [1, 0, 1]);
 }
 
 pub async fn a_connection_belongs_to_who_wrote_it_last<B: Bed>() {
@@ -337,6 +351,26 @@ pub async fn the_marker_tells_of_a_wipe<B: Bed>() {
     assert_eq!(instances(&*two).await, []);
 }
 
+pub async fn a_ticket_is_taken_once_and_not_for_ever<B: Bed>() {
+    let mut bed = B::start().await;
+    let (one, two) = (bed.connect(), bed.connect());
+    let (minute, record) = (Duration::from_secs(60), [0, 255, b'\n', 7]);
+    one.keep_ticket("a", &record, minute).await.unwrap();
+    let (first, second) = tokio::join!(one.take_ticket("a"), two.take_ticket("a"));
+    let taken: Vec<_> = [first.unwrap(), second.unwrap()].into_iter().flatten().collect();
+    assert_eq!(taken, [record.to_vec()], "one of two who come at once");
+    assert_eq!(one.take_ticket("a").await, Ok(None));
+    assert_eq!(one.take_ticket("never").await, Ok(None));
+    one.keep_ticket("short", &record, Duration::from_millis(50)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(two.take_ticket("short").await, Ok(None), "its time is over");
+    one.keep_ticket("lost", &record, minute).await.unwrap();
+    bed.down().await;
+    bed.up_and_empty().await;
+    eventually("it answers", LONG, async || two.marker().await.is_ok()).await;
+    assert_eq!(two.take_ticket("lost").await, Ok(None), "lost with the rest");
+}
+
 /// One call of each kind.
 async fn outcomes(presence: &dyn Presence) -> Vec<Result<(), PresenceError>> {
     let (a, x) = (instance("a"), [room("x")]);
@@ -352,6 +386,8 @@ async fn outcomes(presence: &dyn Presence) -> Vec<Result<(), PresenceError>> {
         presence.user(&user("ann")).await.map(drop),
         presence.instances().await.map(drop),
         presence.reap(&a).await.map(drop),
+        presence.keep_ticket("a", b"record", LONG).await,
+        presence.take_ticket("a").await.map(drop),
     ]
 }
 
@@ -368,7 +404,7 @@ pub async fn while_it_is_down_every_call_fails_and_the_first_after_works<B: Bed>
         assert!(presence.probe().await.is_err_and(|why| !why.is_empty()), "and it says why");
     }
     bed.up_and_empty().await;
-    eventually("it works", Duration::from_millis(1_200), async || presence.probe().await.is_ok()).await;
+    eventually("it works", Duration::from_secs(6), async || presence.probe().await.is_ok()).await;
     let outcomes = outcomes(&*presence).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
 }

@@ -12,7 +12,10 @@ use tokio::time::Instant;
 
 use crate::contract::{Bed, LEAVE_GRACE, LONG, connected, crowd, instance, interest, joined, room};
 
-const QUICK: Duration = Duration::from_millis(650);
+/// What a call may take.
+const CALL: Duration = Duration::from_millis(500);
+/// The same on a machine with other work too.
+const QUICK: Duration = Duration::from_millis(2_500);
 
 struct Redis(TestServer);
 
@@ -105,7 +108,7 @@ async fn an_absent_redis_is_known_at_once() {
         assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
     }
     server.run().await;
-    eventually("it works", Duration::from_millis(1_200), async || redis.marker().await.is_ok()).await;
+    eventually("it works", LONG, async || redis.marker().await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -127,9 +130,9 @@ async fn a_frozen_redis_holds_no_call_for_long_and_few_at_all() {
         };
         let waits = futures::future::join_all((0..20).map(call)).await;
         assert!(waits.iter().all(|wait| *wait < QUICK), "{waits:?}");
-        assert!(waits.iter().filter(|wait| **wait > QUICK / 4).count() <= 1, "{waits:?}");
+        assert!(waits.iter().filter(|wait| **wait > CALL / 2).count() <= 1, "{waits:?}");
         tokio::task::yield_now().await;
     }
     bed.0.signal(Signal::SIGCONT);
-    eventually("it works again", Duration::from_secs(2), async || redis.marker().await.is_ok()).await;
+    eventually("it works again", LONG, async || redis.marker().await.is_ok()).await;
 }

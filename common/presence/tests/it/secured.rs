@@ -31,13 +31,10 @@ async fn refusal(redis: &Redis) -> String {
     said
 }
 
-#[tokio::test]
-async fn tls_with_an_own_authority_and_a_clients_certificate() {
-    let dir = tempfile::tempdir().unwrap();
-    let files = |of: &str| Authority::in_dir(dir.path(), of);
-    let (ours, theirs) = (files("ours").issue("127.0.0.1"), files("theirs").issue("127.0.0.1"));
+/// One that shows this certificate, and wants to see one of the same authority.
+async fn tls_server(shown: &TlsFiles) -> TestServer {
     let mut server = TestServer::absent(ServerKind::Redis).with_args(|port| {
-        let TlsFiles { ca, cert, key } = &ours;
+        let TlsFiles { ca, cert, key } = shown;
         let port = port.to_string();
         let args = [
             ["--port", "0"],
@@ -50,6 +47,43 @@ async fn tls_with_an_own_authority_and_a_clients_certificate() {
         args.into_iter().flatten().map(str::to_owned).collect()
     });
     server.run().await;
+    server
+}
+
+#[tokio::test]
+async fn each_wrong_end_of_the_link_is_a_line_with_its_fix() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = |of: &str| Authority::in_dir(dir.path(), of);
+    let (good, other, old) = (
+        files("ours").issue("127.0.0.1"),
+        files("elsewhere").issue("redis.example"),
+        files("old").issue_expired("127.0.0.1"),
+    );
+    let (plain, tls) = (TestServer::start(ServerKind::Redis).await, tls_server(&good).await);
+    let (elsewhere, expired) = (tls_server(&other).await, tls_server(&old).await);
+    for (scheme, server, files, says) in [
+        ("rediss", &elsewhere, &other, "a name that stands in the server's certificate in redis.url"),
+        ("rediss", &expired, &old, "not valid now"),
+        ("rediss", &plain, &good, "if the server does not speak TLS there, use redis://"),
+        ("redis", &tls, &good, "if the server speaks TLS, use rediss://"),
+    ] {
+        let redis = Redis {
+            ca_file: files.ca.clone(),
+            cert_file: files.cert.clone(),
+            key_file: files.key.clone(),
+            ..Redis::at(&format!("{scheme}://127.0.0.1:{}", server.port()))
+        };
+        let why = refusal(&redis).await;
+        assert!(why.contains(says) && !why.contains('\n'), "{says}: {why:?}");
+    }
+}
+
+#[tokio::test]
+async fn tls_with_an_own_authority_and_a_clients_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = |of: &str| Authority::in_dir(dir.path(), of);
+    let (ours, theirs) = (files("ours").issue("127.0.0.1"), files("theirs").issue("127.0.0.1"));
+    let server = tls_server(&ours).await;
     let url = format!("rediss://127.0.0.1:{}", server.port());
     let shown = |ca: &str, shown: &TlsFiles| Redis {
         ca_file: ca.to_owned(),
@@ -62,7 +96,7 @@ async fn tls_with_an_own_authority_and_a_clients_certificate() {
         (shown(&theirs.ca, &ours), "redis.ca_file"),
         (shown(&ours.ca, &theirs), "redis.cert_file"),
         (Redis { ca_file: ours.ca.clone(), ..Redis::at(&url) }, "redis.cert_file"),
-        (Redis::at(&server.url()), ""),
+        (Redis::at(&server.url()), "use rediss://"),
     ] {
         let why = refusal(&wrong).await;
         assert!(why.contains(says), "{says}: {why}");

@@ -103,6 +103,45 @@ async fn a_failover_is_followed_and_looks_like_a_wipe() {
     assert_eq!(presence.reap(&instance("a")).await.unwrap(), 3, "it is one primary that has it all");
 }
 
+/// The link moves when sentinels say so: the old primary still calls itself one, for 8 s or more.
+#[tokio::test]
+async fn a_failover_by_hand_is_followed_before_the_old_primary_is_turned() {
+    let bed = Bed::start().await;
+    let presence = bed.connect();
+    presence.apply(&instance("a"), &[interest("news")]).await.unwrap();
+    let moving = async {
+        // Subscribed to all, or what is announced is not heard.
+        for sentinel in &bed.sentinels {
+            let subscribed = async || {
+                let list: Option<String> = ask(sentinel, "CLIENT", &["LIST", "TYPE", "PUBSUB"]).await;
+                list.is_some_and(|list| list.contains("sub=1"))
+            };
+            eventually("it is listened to", LONG, subscribed).await;
+        }
+        let said = sentinel::<String>(&bed.sentinels[0], &["FAILOVER", PRIMARY]).await;
+        assert_eq!(said.as_deref(), Some("OK"));
+        // Of all that is written from now on the new primary has something, while there are two of them.
+        let stored = async || {
+            presence.apply(&instance("a"), &[interest("more")]).await.ok();
+            for server in &bed.servers[1..] {
+                let info: String = ask(server, "INFO", &["replication"]).await.unwrap_or_default();
+                let more = ["sluice:interest:more", "a"];
+                if info.contains("role:master") && ask(server, "SISMEMBER", &more).await == Some(true) {
+                    return true;
+                }
+            }
+            false
+        };
+        eventually("what is written is stored by the new primary", LONG * 3, stored).await;
+        let info: String = ask(&bed.servers[0], "INFO", &["replication"]).await.unwrap();
+        assert!(info.contains("role:master"), "only now was the old one turned: {info}");
+    };
+    tokio::select! {
+        () = presence.follow_failovers() => panic!("it ends"),
+        () = moving => {}
+    }
+}
+
 /// Nothing died: the old primary serves on, as a replica.
 #[tokio::test]
 async fn a_failover_by_hand_is_followed() {

@@ -15,7 +15,7 @@ pub const LONG: Duration = Duration::from_secs(15);
 /// Without an ack a notice comes again after 2 s; by now it would have.
 const CAME_AGAIN: Duration = Duration::from_millis(2_500);
 /// More than the queue promises for a close, for busy machines.
-const CLOSED_WITHIN: Duration = Duration::from_millis(600);
+const CLOSED_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// A queue, and what can happen to it.
 pub trait Bed: Sized {
@@ -233,8 +233,8 @@ pub async fn while_it_is_down_a_publish_fails_at_once_and_a_reader_waits<B: Bed>
     let mut consumer = queue.consumer().await.unwrap();
     let begun = Instant::now();
     assert_eq!(queue.publish(0, "lost".into()).await, Err(QueueError::NotConnected));
+    assert!(begun.elapsed() < Duration::from_secs(1), "at once, not by the deadline: {:?}", begun.elapsed());
     nothing_comes(&mut consumer, Duration::from_millis(300)).await;
-    assert!(begun.elapsed() < Duration::from_millis(600));
     assert!(!queue.connected());
 
     bed.up_and_empty().await;
@@ -263,9 +263,9 @@ pub async fn outlives_a_wipe<B: Bed>(outage: Duration) {
     bed.up_and_empty().await;
     // The reader alone restores what it needs; the publisher finds it or restores it.
     let back = Instant::now();
-    let (delivery, ()) = tokio::join!(next(&mut consumer, Duration::from_secs(4)), publish(&*queue, "after"));
+    let (delivery, ()) = tokio::join!(next(&mut consumer, LONG), publish(&*queue, "after"));
     assert_eq!(delivery, "after");
-    assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
     publish(&*queue, "more").await;
     assert_eq!(next(&mut consumer, LONG).await, "more");
 }

@@ -85,7 +85,7 @@ async fn a_frozen_nats_holds_nobody_longer_than_said() {
     nats.server.signal(Signal::SIGSTOP);
     let begun = Instant::now();
     assert_eq!(queue.publish(0, "b".into()).await, Err(QueueError::Timeout));
-    assert!(begun.elapsed() < Duration::from_millis(2_300), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     eventually("the freeze is seen", LONG, async || {
         queue.publish(0, "lost".into()).await == Err(QueueError::NotConnected)
     })
@@ -97,6 +97,6 @@ async fn a_frozen_nats_holds_nobody_longer_than_said() {
     nats.server.signal(Signal::SIGSTOP);
     let begun = Instant::now();
     queue.close().await;
-    assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
     nats.server.signal(Signal::SIGCONT);
 }

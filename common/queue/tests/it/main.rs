@@ -7,4 +7,6 @@ mod contract;
 mod jetstream;
 mod memory;
 #[cfg(feature = "jetstream")]
+mod operator;
+#[cfg(feature = "jetstream")]
 mod secured;

@@ -88,14 +88,48 @@ async fn a_file_that_is_no_credentials_is_named() {
     assert!(refusal(&nats).await.contains("user.creds\" is no .creds file"));
 }
 
+/// One that shows this certificate, and wants to see one of the same authority.
+async fn tls_server(TlsFiles { ca, cert, key }: &TlsFiles) -> TestServer {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!("tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true }}");
+    server(&dir, &config).await
+}
+
+#[tokio::test]
+async fn each_wrong_end_of_the_link_is_a_line_with_its_fix() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = |of: &str| Authority::in_dir(dir.path(), of);
+    let (good, other, old) = (
+        files("ours").issue("127.0.0.1"),
+        files("elsewhere").issue("nats.example"),
+        files("old").issue_expired("127.0.0.1"),
+    );
+    let (plain, tls) = (TestServer::start(ServerKind::Nats).await, tls_server(&good).await);
+    let (elsewhere, expired) = (tls_server(&other).await, tls_server(&old).await);
+    let with = |server: &TestServer, files: &TlsFiles| Nats {
+        ca_file: files.ca.clone(),
+        cert_file: files.cert.clone(),
+        key_file: files.key.clone(),
+        ..Nats::at(&server.url())
+    };
+    for (wrong, says) in [
+        (with(&elsewhere, &other), "a name that stands in the server's certificate in nats.url"),
+        (with(&expired, &old), "not valid now"),
+        (with(&plain, &good), "the server does not speak TLS there"),
+        // It encrypts by itself, and trusts nobody whom it was not told.
+        (Nats::at(&tls.url()), "name the authority that signed the server's certificate in nats.ca_file"),
+    ] {
+        let why = tokio::time::timeout(LONG, refusal(&wrong)).await.expect("no hang");
+        assert!(why.contains(says) && !why.contains('\n'), "{says}: {why:?}");
+    }
+}
+
 #[tokio::test]
 async fn tls_with_an_own_authority_and_a_clients_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let files = |of: &str| Authority::in_dir(dir.path(), of);
     let (ours, theirs) = (files("ours").issue("127.0.0.1"), files("theirs").issue("127.0.0.1"));
-    let TlsFiles { ca, cert, key } = &ours;
-    let config = format!("tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true }}");
-    let server = server(&dir, &config).await;
+    let (server, ca) = (tls_server(&ours).await, &ours.ca);
     let shown = |pki: &TlsFiles, ca: &str| Nats {
         ca_file: ca.to_owned(),
         cert_file: pki.cert.clone(),

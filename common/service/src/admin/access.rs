@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -10,6 +11,57 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
+use tokio::time::Instant;
+
+use crate::bucket::{Bucket, Micros, Rate};
+
+/// Commands a second of whoever has the token, and seconds' worth of them at once: each is an entry in etcd and lines in
+/// logs, and a loop that has run wild must not become the load.
+const COMMANDS_PER_S: u32 = 5;
+/// Refusals a second that are answered and logged as such: guessing is slow, and fills no log.
+const REFUSALS_PER_S: u32 = 5;
+/// A roll by script has a command for each instance.
+const BURST_S: u64 = 10;
+
+/// How often anything but reading may be asked for, by all who ask together: who has no token takes nothing from those
+/// who have it.
+#[derive(Debug)]
+pub(super) struct CommandRates {
+    began: Instant,
+    commands: Bucket,
+    refusals: Bucket,
+    /// Those of the last second that were too many are told in one line.
+    lines: Bucket,
+}
+
+impl Default for CommandRates {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            commands: Bucket::default(),
+            refusals: Bucket::default(),
+            lines: Bucket::default(),
+        }
+    }
+}
+
+impl CommandRates {
+    fn now(&self) -> Micros {
+        Micros::try_from(self.began.elapsed().as_micros()).unwrap_or(Micros::MAX)
+    }
+
+    /// Takes a turn; how long until there is one, if there is none.
+    fn take(&self, is_refusal: bool) -> Result<(), Duration> {
+        let (bucket, per_s) =
+            if is_refusal { (&self.refusals, REFUSALS_PER_S) } else { (&self.commands, COMMANDS_PER_S) };
+        bucket.take(Rate::new(per_s, BURST_S), self.now()).map_err(Duration::from_micros)
+    }
+
+    /// Whether it is time for a line about those that are too many.
+    fn may_say(&self) -> bool {
+        self.lines.take(Rate::new(1, 1), self.now()).is_ok()
+    }
+}
 
 /// What is asked of a request.
 #[derive(Clone, Default)]
@@ -18,6 +70,8 @@ pub struct Access {
     pub(super) loopback: bool,
     /// Needed for anything but reading; without one nothing under `/admin/` can be changed.
     pub(super) token: Option<Arc<str>>,
+    /// How often it may be asked for.
+    pub(super) rates: Arc<CommandRates>,
 }
 
 /// Who asks.
@@ -28,7 +82,16 @@ pub(super) struct Peer(pub(super) SocketAddr);
 pub(super) async fn admit(State(access): State<Access>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let from = request.extensions().get::<Peer>().map(|peer| peer.0.to_string());
-    let answer = match access.refusal(&method, &path, request.headers()) {
+    let refusal = access.refusal(&method, &path, request.headers());
+    if is_write(&method)
+        && let Err(wait) = access.rates.take(refusal.is_some())
+    {
+        if access.rates.may_say() {
+            tracing::warn!(%method, path, from, "Operators' requests come too fast: they are answered 429.");
+        }
+        return too_fast(wait);
+    }
+    let answer = match refusal {
         None => next.run(request).await,
         Some((StatusCode::UNAUTHORIZED, why)) => {
             let how = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -45,6 +108,14 @@ pub(super) async fn admit(State(access): State<Access>, request: Request, next: 
         }
     }
     answer
+}
+
+fn too_fast(wait: Duration) -> Response {
+    // Whole seconds, and never 0: that would be at once.
+    let after_s = wait.as_secs() + 1;
+    let why = format!("too many requests that change something: again in {after_s} s");
+    let headers = [(header::RETRY_AFTER, after_s.to_string())];
+    (StatusCode::TOO_MANY_REQUESTS, headers, Json(json!({ "error": why }))).into_response()
 }
 
 fn is_write(method: &Method) -> bool {
@@ -118,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_foreign_name_reads_nothing_on_loopback() {
-        let access = Access { loopback: true, token: None };
+        let access = Access { loopback: true, ..Access::default() };
         let get = |path, host| asked(&access, Method::GET, path, &[(header::HOST, host)]);
         for host in ["127.0.0.1:7071", "localhost:7071", "localhost", "[::1]:7071", "127.0.0.2"] {
             assert_eq!(get("/status", host), 200, "{host}");
@@ -134,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_token_is_for_what_changes_something() {
-        let access = Access { loopback: false, token: Some("hush".into()) };
+        let access = Access { token: Some("hush".into()), ..Access::default() };
         let post = |shown: &[(header::HeaderName, &str)]| asked(&access, Method::POST, "/x", shown);
         assert_eq!(asked(&access, Method::GET, "/x", &[]), 200);
         assert_eq!(post(&[(header::AUTHORIZATION, "Bearer hush")]), 200);
@@ -142,6 +213,19 @@ mod tests {
             assert_eq!(post(&[(header::AUTHORIZATION, wrong)]), 401, "{wrong}");
         }
         assert_eq!(post(&[]), 401);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_guesses_takes_no_turn_from_who_has_the_token() {
+        let rates = CommandRates::default();
+        let refused = (0..1_000).filter(|_| rates.take(true).is_ok()).count();
+        assert_eq!(refused, 50, "ten seconds of five");
+        assert!((0..50).all(|_| rates.take(false).is_ok()));
+        let wait = rates.take(false).expect_err("a loop that has run wild");
+        assert_eq!(wait, Duration::from_millis(200));
+        tokio::time::advance(wait).await;
+        assert_eq!((rates.take(false), rates.take(false).is_err()), (Ok(()), true));
+        assert_eq!(too_fast(wait).headers()[header::RETRY_AFTER], "1");
     }
 
     #[test]

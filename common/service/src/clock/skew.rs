@@ -50,9 +50,9 @@ impl Exchange {
 
 /// The clocks of those whom this process asks; clones share it.
 #[derive(Clone)]
-pub struct Clocks(Arc<Shared>);
+pub struct Clocks(Arc<PeerClocks>);
 
-struct Shared {
+struct PeerClocks {
     bound: Duration,
     offset: Gauge<f64, AtomicU64>,
     peers: Mutex<BTreeMap<String, Compared>>,
@@ -92,7 +92,7 @@ impl Clocks {
     pub fn new(metrics: &Registry, bound: Duration) -> Self {
         let help = "Largest certain difference between this clock and that of whom it asks; positive: this one is behind";
         let offset = metrics.register("clock_offset_seconds", help, Gauge::default());
-        Self(Arc::new(Shared { bound, offset, peers: Mutex::default() }))
+        Self(Arc::new(PeerClocks { bound, offset, peers: Mutex::default() }))
     }
 
     /// Whether it is time to look at an answer of this peer: most are not worth it.

@@ -157,7 +157,7 @@ async fn silent_and_half_open_connections_do_not_delay_a_stop() {
     let start = Instant::now();
     rig.lifecycle.stop(StopReason::Admin);
     let report = rig.engine.join_next().await.unwrap().unwrap();
-    assert!(report.is_clean() && start.elapsed() < Duration::from_millis(450), "{report:?}");
+    assert!(report.is_clean() && start.elapsed() < Duration::from_secs(1), "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]

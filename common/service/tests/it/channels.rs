@@ -104,7 +104,7 @@ async fn calls_fail_over_and_come_back() {
         if pick.target().id.as_str() == "logic-1" {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(2));
+        assert!(start.elapsed() < Duration::from_secs(5));
         tokio::task::yield_now().await;
     }
     let _ = (again.stop().await, two.stop().await);
@@ -139,7 +139,7 @@ async fn fails_after(listener: &TcpListener) -> Duration {
 async fn an_address_that_swallows_packets_holds_a_call_for_half_a_second() {
     let (listener, _queued) = swallowing().await;
     let took = fails_after(&listener).await;
-    assert!(took >= CONNECT_WITHIN && took < CONNECT_WITHIN + Duration::from_secs(1), "{took:?}");
+    assert!(took >= CONNECT_WITHIN && took < 5 * CONNECT_WITHIN, "{took:?}");
 }
 
 /// Its system takes the connection, and nobody ever answers on it.
@@ -147,7 +147,7 @@ async fn an_address_that_swallows_packets_holds_a_call_for_half_a_second() {
 async fn a_peer_that_never_answers_holds_a_call_until_its_pings_are_missed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let took = fails_after(&listener).await;
-    assert!(took < KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT + Duration::from_secs(2), "{took:?}");
+    assert!(took < KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT + Duration::from_secs(5), "{took:?}");
 }
 
 #[tokio::test]

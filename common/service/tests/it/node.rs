@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use sluice_lifecycle::{Lifecycle, Plan, Report, Stage, StopReason};
 use sluice_proto::grpc::gateway_server::{Gateway, GatewayServer};
-use sluice_proto::grpc::{PushReply, PushRequest, push_reply, push_request};
+use sluice_proto::grpc::{
+    DisconnectReply, DisconnectRequest, PushReply, PushRequest, UnsubscribeReply, UnsubscribeRequest,
+    push_reply, push_request,
+};
 use sluice_proto::ids::InstanceId;
 use sluice_service::grpc::access::Access;
 use sluice_service::grpc::channels::Target;
@@ -21,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-pub const GRACE: Duration = Duration::from_millis(600);
+pub const GRACE: Duration = Duration::from_millis(2_000);
 
 pub struct Node {
     pub address: String,
@@ -109,6 +112,17 @@ impl Gateway for Push {
         });
         let replies = futures::StreamExt::take_until(replies, end.cancelled_owned());
         Ok(Response::new(Box::pin(replies)))
+    }
+
+    async fn disconnect(&self, _: Request<DisconnectRequest>) -> Result<Response<DisconnectReply>, Status> {
+        Err(Status::unimplemented("nobody is connected"))
+    }
+
+    async fn unsubscribe(
+        &self,
+        _: Request<UnsubscribeRequest>,
+    ) -> Result<Response<UnsubscribeReply>, Status> {
+        Err(Status::unimplemented("nobody is subscribed"))
     }
 }
 

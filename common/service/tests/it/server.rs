@@ -17,7 +17,8 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::node::{GRACE, Node, batch, pushes, until};
 
-const AT_ONCE: Duration = Duration::from_millis(400);
+/// Without any grace.
+const AT_ONCE: Duration = Duration::from_millis(1_500);
 
 fn caller(id: &str) -> Caller {
     Caller::fixed(InstanceId::parse(id).unwrap())

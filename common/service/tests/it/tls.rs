@@ -17,7 +17,7 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::node::{Node, batch, pushes, until};
+use crate::node::{GRACE, Node, batch, pushes, until};
 
 fn tls(files: TlsFiles) -> Tls {
     Tls { ca: files.ca, cert: files.cert, key: files.key }
@@ -49,8 +49,8 @@ async fn push(node: &Node, caller: &Caller) -> Result<(), Code> {
         let mut replies = client.push(requests).await?.into_inner();
         replies.message().await.map(drop)
     };
-    let result = tokio::time::timeout(Duration::from_secs(3), result).await.expect("no hang");
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let result = tokio::time::timeout(Duration::from_secs(10), result).await.expect("no hang");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     result.map_err(|status| status.code())
 }
 
@@ -184,12 +184,12 @@ async fn who_opens_handshakes_by_the_thousand_keeps_nobody_else_out() {
             let (start, mut silent) = (Instant::now(), stranger(&node).await);
             while !matches!(silent.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
             if start.elapsed() > HANDSHAKE_WITHIN / 2 {
-                assert!(start.elapsed() < 3 * HANDSHAKE_WITHIN, "{:?}", start.elapsed());
+                assert!(start.elapsed() < 6 * HANDSHAKE_WITHIN, "{:?}", start.elapsed());
                 return;
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), read_to_its_deadline).await.expect("a place is free again");
+    tokio::time::timeout(Duration::from_secs(20), read_to_its_deadline).await.expect("a place is free again");
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn silent_handshakes_do_not_delay_a_stop() {
     let _silent = TcpStream::connect(&node.address).await.unwrap();
     assert_eq!(push(&node, &caller(identity(&ours, Role::Task))).await, Ok(()));
     let (report, took) = node.stop().await;
-    assert!(report.is_clean() && took < Duration::from_millis(600), "{took:?} {report:?}");
+    assert!(report.is_clean() && took < GRACE, "{took:?} {report:?}");
 }
 
 #[tokio::test]

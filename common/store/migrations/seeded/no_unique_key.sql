@@ -1,4 +1,4 @@
--- Wrong on purpose, only for the drill's own proof: publish_v1 that stores whatever it is told, and no constraint that
+-- Wrong on purpose, only for the drill's own proof: publish_v2 that stores whatever it is told, and no constraint that
 -- would refuse the second copy.
 
 do $$ begin
@@ -7,8 +7,8 @@ do $$ begin
   end if;
 end $$;
 
-create or replace function publish_v1(p_not_after timestamptz, p_room text[], p_sender text[], p_key text[], p_hash bytea[], p_data bytea[])
-returns table (ord int, seq bigint, outcome int, at timestamptz, note bigint)
+create or replace function publish_v2(p_part smallint, p_not_after timestamptz, p_room text[], p_sender text[], p_key text[], p_hash bytea[], p_data bytea[])
+returns table (ord int, seq bigint, outcome int, at timestamptz, note bigint, due bigint)
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -66,6 +66,7 @@ begin
          case when p.hash <> coalesce(p.old_hash, p.first_hash) then 2
               when p.old_seq is not null or p.copy > 1 then 1 else 0 end,
          case when p.copy = 1 and p.old_seq is null then v_at end,
-         (select id from noted)
+         (select id from noted),
+         null::bigint
   from placed p order by p.ord;
 end $$;

@@ -1,4 +1,4 @@
-//! Messages that are to be published later: arguments in, answers out. The rules are in `delay_v1` and `fire_due_v1`.
+//! Messages that are to be published later: arguments in, answers out. The rules are in `delay_v2` and `fire_due_v2`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,20 +11,28 @@ use super::pool::{Answer, Statement};
 use super::publish::not_after;
 use super::read::{senseless, seq_of};
 use super::upkeep::interval;
-use crate::{DelayedItem, DelayedOutcome, Due, Fired, NewMessage, NoteId, Run, StoreError};
+use crate::{DelayedItem, DelayedOutcome, Due, Fired, LockedRooms, NewMessage, NoteId, Run, StoreError};
 
-const DELAY: &str = "select ord, outcome, due, seq from delay_v1(timestamptz 'epoch' + $1 * interval '1 millisecond', \
-     $2, $3, $4, $5, $6, $7, $8, $9)";
+const DELAY: &str = "select ord, outcome, due, seq from delay_v2(timestamptz 'epoch' + $1 * interval '1 millisecond', \
+     $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 const NEXT: &str = "select next_due_v1($1) as in_ms";
 
-const FIRE: &str = "select room, seq, outcome, note from fire_due_v1(array[$1::smallint], $2)";
+const FIRE: &str = "select room, seq, outcome, note from fire_due_v2($1, $2, $3, $4)";
+
+/// Of [`FIRE`]: a room that somebody has locked.
+const LOCKED: i32 = 4;
 
 const FORGET: &str = "with gone as (delete from scheduled where id in \
        (select id from scheduled where cancelled < clock_timestamp() - $1 order by cancelled limit $2) returning 1) \
      select count(*) as n from gone";
 
-pub(super) fn statement(lane: u8, not_after_ms: i64, items: &[DelayedItem]) -> Statement<'_> {
+pub(super) fn statement(
+    lane: u8,
+    not_after_ms: i64,
+    waiting_max: u32,
+    items: &[DelayedItem],
+) -> Statement<'_> {
     let names = || {
         items.iter().map(|item| match item {
             DelayedItem::Schedule { message, .. } => (&message.room, &message.sender, &message.key),
@@ -43,6 +51,7 @@ pub(super) fn statement(lane: u8, not_after_ms: i64, items: &[DelayedItem]) -> S
     sqlx::query(DELAY)
         .bind(not_after(not_after_ms))
         .bind(i16::from(lane))
+        .bind(i32::try_from(waiting_max).unwrap_or(i32::MAX))
         .bind(names().map(|(room, ..)| room.as_str()).collect::<Vec<_>>())
         .bind(names().map(|(_, sender, _)| sender.as_str()).collect::<Vec<_>>())
         .bind(names().map(|(.., key)| key.as_str()).collect::<Vec<_>>())
@@ -80,6 +89,7 @@ fn outcome_of(row: &PgRow) -> Result<DelayedOutcome, sqlx::Error> {
         1 => DelayedOutcome::Published { seq: seq_of(row, "seq")? },
         2 => DelayedOutcome::Conflict,
         3 => DelayedOutcome::Cancelled,
+        5 => DelayedOutcome::TooMany,
         _ => DelayedOutcome::NothingWaits,
     })
 }
@@ -94,15 +104,20 @@ pub(super) fn next_due(answer: &Answer) -> Result<Option<Duration>, StoreError> 
     Ok(in_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))))
 }
 
-pub(super) fn fire(lane: u8, limit: usize) -> Statement<'static> {
-    sqlx::query(FIRE).bind(i16::from(lane)).bind(i32::try_from(limit).unwrap_or(i32::MAX))
+pub(super) fn fire(lane: u8, limit: usize, locked: &LockedRooms) -> Statement<'_> {
+    sqlx::query(FIRE)
+        .bind(i16::from(lane))
+        .bind(i32::try_from(limit).unwrap_or(i32::MAX))
+        .bind(locked.without.iter().map(RoomId::as_str).collect::<Vec<_>>())
+        .bind(locked.wait_for.as_ref().map(RoomId::as_str))
 }
 
 /// What was published, as runs: those that are new of a room have positions without a hole.
 pub(super) fn fired(answer: &Answer) -> Result<Fired, StoreError> {
     let read = || -> Result<Fired, sqlx::Error> {
         let mut runs: BTreeMap<String, (Seq, Seq)> = BTreeMap::new();
-        let (mut conflicts, mut note) = (0, None);
+        let (mut conflicts, mut note, mut locked) = (0, None, Vec::new());
+        let name = |room: &str| RoomId::parse(room).map_err(|error| sqlx::Error::Decode(error.into()));
         for row in &answer.rows {
             match row.try_get::<i32, _>("outcome")? {
                 0 => {
@@ -111,16 +126,17 @@ pub(super) fn fired(answer: &Answer) -> Result<Fired, StoreError> {
                     *run = (run.0.min(seq), run.1.max(seq));
                 }
                 1 => {}
+                LOCKED => locked.push(name(row.try_get("room")?)?),
                 _ => conflicts += 1,
             }
             note = note.or(row.try_get::<Option<i64>, _>("note")?.map(NoteId));
         }
         let run = |(room, (first, last)): (String, _)| {
-            let room = RoomId::parse(&room).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok::<_, sqlx::Error>(Run { room, first, last })
+            Ok::<_, sqlx::Error>(Run { room: name(&room)?, first, last })
         };
         let runs = runs.into_iter().map(run).collect::<Result<_, _>>()?;
-        Ok(Fired { epoch: answer.epoch, taken: answer.rows.len() as u64, conflicts, runs, note })
+        let taken = (answer.rows.len() - locked.len()) as u64;
+        Ok(Fired { epoch: answer.epoch, taken, conflicts, runs, locked, note })
     };
     read().map_err(senseless)
 }

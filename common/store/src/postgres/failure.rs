@@ -8,7 +8,7 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use super::access::tls_fix;
 use crate::StoreError;
 
-/// SQLSTATE that `publish_v1` raises past `not_after`.
+/// SQLSTATE that `publish_v2` raises past `not_after`.
 const TOO_LATE: &str = "SLU01";
 /// Unique violation. The functions make it impossible, so it is a bug, never the sender's fault.
 const UNIQUE_VIOLATION: &str = "23505";

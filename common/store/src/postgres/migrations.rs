@@ -20,6 +20,8 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "base", include_str!("../../migrations/postgres/0001_base.sql")),
     (2, "read and trim", include_str!("../../migrations/postgres/0002_read_and_trim.sql")),
     (3, "delayed", include_str!("../../migrations/postgres/0003_delayed.sql")),
+    (4, "revocations", include_str!("../../migrations/postgres/0004_revocations.sql")),
+    (5, "waiting keys", include_str!("../../migrations/postgres/0005_waiting_keys.sql")),
 ];
 
 /// For the whole migration, waiting for another migrator included.

@@ -1,4 +1,4 @@
-//! The publish statement: arguments in, outcomes out. The rules are in `publish_v1` itself.
+//! The publish statement: arguments in, outcomes out. The rules are in `publish_v2` itself.
 
 use sluice_proto::ids::RoomId;
 use sqlx::Row as _;
@@ -8,8 +8,8 @@ use super::pool::{Answer, Statement};
 use super::read::{senseless, seq_of};
 use crate::{Committed, NewMessage, NoteId, Outcome, Row, StoreError};
 
-const PUBLISH: &str = "select ord, seq, outcome, ms_v1(at) as at_ms, note \
-     from publish_v1(timestamptz 'epoch' + $1 * interval '1 millisecond', $2, $3, $4, $5, $6)";
+const PUBLISH: &str = "select ord, seq, outcome, ms_v1(at) as at_ms, note, due \
+     from publish_v2($1, timestamptz 'epoch' + $2 * interval '1 millisecond', $3, $4, $5, $6, $7)";
 
 /// Stores a message and takes it back in the same transaction, which then commits: whatever a publish needs of the
 /// server is needed, rights, space and a standby that acknowledges, and no row stays. A room of its own for each session,
@@ -17,7 +17,7 @@ const PUBLISH: &str = "select ord, seq, outcome, ms_v1(at) as at_ms, note \
 macro_rules! probe {
     ($blocks:literal) => {
         concat!(
-            "do $$ begin begin perform publish_v1('infinity', array[' ' || pg_backend_pid()], array['~'], array['~'], \
+            "do $$ begin begin perform publish_v2((-1)::smallint, 'infinity', array[' ' || pg_backend_pid()], array['~'], array['~'], \
              array['\\x00'::bytea], array[(select decode(string_agg(md5(random()::text), ''), 'hex') \
              from generate_series(1, ",
             $blocks,
@@ -46,8 +46,9 @@ pub(super) fn not_after(ms: i64) -> f64 {
     ms.clamp(0, NOT_AFTER_MAX_MS) as f64
 }
 
-pub(super) fn statement(not_after_ms: i64, items: &[NewMessage]) -> Statement<'_> {
+pub(super) fn statement(lane: u8, not_after_ms: i64, items: &[NewMessage]) -> Statement<'_> {
     sqlx::query(PUBLISH)
+        .bind(i16::from(lane))
         .bind(not_after(not_after_ms))
         .bind(items.iter().map(|m| m.room.as_str()).collect::<Vec<_>>())
         .bind(items.iter().map(|m| m.sender.as_str()).collect::<Vec<_>>())
@@ -96,6 +97,7 @@ fn outcome_of(row: &PgRow) -> Result<Outcome, sqlx::Error> {
     Ok(match row.try_get::<i32, _>("outcome")? {
         0 => Outcome::Stored { seq: seq_of(row, "seq")?, at_ms: row.try_get("at_ms")? },
         1 => Outcome::Duplicate { seq: seq_of(row, "seq")? },
+        3 => Outcome::Waits { due_ms: row.try_get("due")? },
         _ => Outcome::Conflict,
     })
 }

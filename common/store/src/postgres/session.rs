@@ -9,7 +9,7 @@ use crate::StoreError;
 /// Oldest server the schema was proven on.
 const SERVER_VERSION_MIN: i32 = 150_000;
 
-/// Settings of every session. Isolation: the fresh snapshot per statement in `publish_v1` exists under READ
+/// Settings of every session. Isolation: the fresh snapshot per statement in `publish_v2` exists under READ
 /// COMMITTED only. The tcp settings let the server find a dead client within 15 s.
 const SETTINGS: &str = "set statement_timeout = '3s'; set lock_timeout = '2s'; \
      set idle_in_transaction_session_timeout = '5s'; \

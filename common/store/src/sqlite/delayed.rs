@@ -1,6 +1,7 @@
 //! The transactions of messages that are to be published later. Firing one is a publish: its rules are those of
 //! [`write`](super::publish::write).
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sluice_proto::ids::{Epoch, InvalidName, Key, RoomId, Seq, UserId};
@@ -31,6 +32,10 @@ const DUE: &str = "select id, room, sender, key, hash, data from scheduled \
 
 const FIRED: &str = "delete from scheduled where id in (select value from json_each(?1))";
 
+/// No further than the limit: the index is walked, not the table.
+const COUNT: &str = "select count(*) as n from \
+     (select 1 from scheduled where sender = ?1 and cancelled_ms is null limit ?2)";
+
 const FORGET: &str = "delete from scheduled where id in \
      (select id from scheduled where cancelled_ms <= ?1 order by cancelled_ms limit ?2)";
 
@@ -40,6 +45,7 @@ type Names<'a> = (&'a RoomId, &'a UserId, &'a Key);
 pub(super) async fn delay(
     conn: &mut SqliteConnection,
     not_after_ms: i64,
+    waiting_max: u32,
     items: &[DelayedItem],
 ) -> Result<Result<Vec<DelayedOutcome>, StoreError>, Failure> {
     // Takes the write lock before the first read: what is looked up stays true until the commit.
@@ -50,10 +56,16 @@ pub(super) async fn delay(
         return Ok(Err(StoreError::TooLate));
     }
     let mut outcomes = Vec::with_capacity(items.len());
+    let mut places = Places { max: waiting_max, left: HashMap::new() };
     for item in items {
         outcomes.push(match item {
-            DelayedItem::Schedule { message, due } => keep(&mut tx, message, *due, now_ms).await?,
-            DelayedItem::Cancel { room, sender, key } => cancel(&mut tx, (room, sender, key), now_ms).await?,
+            DelayedItem::Schedule { message, due } => {
+                keep(&mut tx, message, *due, now_ms, &mut places).await?
+            }
+            DelayedItem::Cancel { room, sender, key } => {
+                let names = (room, sender, key);
+                cancel(&mut tx, names, now_ms, &mut places).await?
+            }
         });
     }
     tx.commit().await.map_err(committing)?;
@@ -64,11 +76,37 @@ fn committing(error: sqlx::Error) -> Failure {
     Failure { error, committing: true, undone: false }
 }
 
-async fn keep(
+/// How many more messages of each sender may wait.
+struct Places<'a> {
+    /// 0: any number.
+    max: u32,
+    /// Of the senders that were counted, once each.
+    left: HashMap<&'a UserId, i64>,
+}
+
+impl<'a> Places<'a> {
+    async fn of(
+        &mut self,
+        conn: &mut SqliteConnection,
+        sender: &'a UserId,
+    ) -> Result<Option<&mut i64>, sqlx::Error> {
+        if self.max == 0 {
+            return Ok(None);
+        }
+        if !self.left.contains_key(sender) {
+            let row = sqlx::query(COUNT).bind(sender.as_str()).bind(self.max).fetch_one(conn).await?;
+            self.left.insert(sender, i64::from(self.max) - row.try_get::<i64, _>("n")?);
+        }
+        Ok(self.left.get_mut(sender))
+    }
+}
+
+async fn keep<'a>(
     conn: &mut SqliteConnection,
-    message: &NewMessage,
+    message: &'a NewMessage,
     due: Due,
     now_ms: i64,
+    places: &mut Places<'a>,
 ) -> Result<DelayedOutcome, sqlx::Error> {
     let names = (&message.room, &message.sender, &message.key);
     if let Some(row) = named(WAITING, names).fetch_optional(&mut *conn).await? {
@@ -86,6 +124,12 @@ async fn keep(
         } else {
             DelayedOutcome::Conflict
         });
+    }
+    if let Some(left) = places.of(conn, &message.sender).await? {
+        if *left <= 0 {
+            return Ok(DelayedOutcome::TooMany);
+        }
+        *left -= 1;
     }
     let due_ms = match due {
         Due::At(ms) => ms,
@@ -108,8 +152,12 @@ async fn cancel(
     conn: &mut SqliteConnection,
     names: Names<'_>,
     now_ms: i64,
+    places: &mut Places<'_>,
 ) -> Result<DelayedOutcome, sqlx::Error> {
     let taken = named(CANCEL, names).bind(now_ms).execute(&mut *conn).await?.rows_affected() > 0;
+    if let Some(left) = places.left.get_mut(names.1).filter(|_| taken) {
+        *left += 1;
+    }
     // A cancel that is sent again finds what the first one did.
     let is_cancelled = taken || named(WAITING, names).fetch_optional(conn).await?.is_some();
     Ok(if is_cancelled { DelayedOutcome::Cancelled } else { DelayedOutcome::NothingWaits })
@@ -151,15 +199,22 @@ pub(super) async fn fire(
     let group = PendingGroup { not_after_ms: i64::MAX, items };
     let results = write(&mut tx, epoch, &[&group]).await?;
     tx.commit().await.map_err(committing)?;
-    let mut fired =
-        Fired { epoch, taken: group.items.len() as u64, conflicts: 0, runs: Vec::new(), note: None };
+    let mut fired = Fired {
+        epoch,
+        taken: group.items.len() as u64,
+        conflicts: 0,
+        runs: Vec::new(),
+        locked: Vec::new(),
+        note: None,
+    };
     for committed in results.into_iter().flatten() {
         fired.note = committed.note;
         let mut runs = std::collections::BTreeMap::<&RoomId, (Seq, Seq)>::new();
         for (item, row) in group.items.iter().zip(&committed.rows) {
             match row.outcome {
                 Outcome::Stored { seq, .. } => runs.entry(&item.room).or_insert((seq, seq)).1 = seq,
-                Outcome::Duplicate { .. } => {}
+                // Nothing of this transaction waits under a key that it publishes.
+                Outcome::Duplicate { .. } | Outcome::Waits { .. } => {}
                 Outcome::Conflict => fired.conflicts += 1,
             }
         }

@@ -32,6 +32,25 @@ type Name<'a> = (&'a str, &'a str, &'a str);
 pub(super) struct Ledger<'a> {
     pub(super) heads: HashMap<&'a str, Head>,
     pub(super) keys: HashMap<Name<'a>, KnownKey>,
+    /// Keys that no message has, but one that waits or was cancelled.
+    pub(super) kept: HashMap<Name<'a>, KeptKey>,
+}
+
+/// A key of the schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeptKey {
+    pub(super) hash: [u8; 32],
+    /// When it is due; `None`: it was cancelled.
+    pub(super) due_ms: Option<i64>,
+}
+
+impl KeptKey {
+    fn outcome(&self, item: &NewMessage) -> Outcome {
+        match self.due_ms {
+            Some(due_ms) if self.hash == item.hash => Outcome::Waits { due_ms },
+            Some(_) | None => Outcome::Conflict,
+        }
+    }
 }
 
 /// A message that is new, and where it goes.
@@ -60,10 +79,12 @@ impl<'a> Ledger<'a> {
         let mut placed = PlacedGroup::default();
         let mut runs: BTreeMap<&'a RoomId, (Seq, Seq)> = BTreeMap::new();
         for item in group {
-            let outcome = match self.keys.get(&name_of(item)) {
-                Some(known) if known.hash == item.hash => Outcome::Duplicate { seq: known.seq },
-                Some(_) => Outcome::Conflict,
-                None => {
+            let name = name_of(item);
+            let outcome = match (self.keys.get(&name), self.kept.get(&name)) {
+                (Some(known), _) if known.hash == item.hash => Outcome::Duplicate { seq: known.seq },
+                (Some(_), _) => Outcome::Conflict,
+                (None, Some(kept)) => kept.outcome(item),
+                (None, None) => {
                     let new = self.append(item, now_ms);
                     runs.entry(&item.room).or_insert((new.seq, new.seq)).1 = new.seq;
                     placed.new.push(new);

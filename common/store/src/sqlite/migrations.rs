@@ -11,6 +11,8 @@ use crate::StoreError;
 const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "base", include_str!("../../migrations/sqlite/0001_base.sql")),
     (2, "delayed", include_str!("../../migrations/sqlite/0002_delayed.sql")),
+    (3, "revocations", include_str!("../../migrations/sqlite/0003_revocations.sql")),
+    (4, "waiting keys", include_str!("../../migrations/sqlite/0004_waiting_keys.sql")),
 ];
 
 /// `pragma application_id` of a store: "SLUC".

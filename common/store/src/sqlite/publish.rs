@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row as _, SqliteConnection};
 
 use super::failure::Failure;
-use super::ledger::{Head, KnownKey, Ledger, New, PlacedGroup, name_of};
+use super::ledger::{Head, KeptKey, KnownKey, Ledger, New, PlacedGroup, name_of};
 use super::{now_ms, seq_of};
 use crate::{Committed, NewMessage, NoteId, StoreError};
 
@@ -24,6 +24,10 @@ const HEADS: &str = "select room, head, at_ms from rooms where room in (select v
 /// `cross join`: keys in hand first, each looked up by index.
 const KEYS: &str = "select i.key as place, m.seq, m.hash from json_each(?1) i cross join messages m \
      on m.room = i.value ->> 0 and m.sender = i.value ->> 1 and m.key = i.value ->> 2";
+
+/// Likewise, of what waits and what was cancelled.
+const KEPT: &str = "select i.key as place, s.due_ms, s.hash, s.cancelled_ms from json_each(?1) i \
+     cross join scheduled s on s.room = i.value ->> 0 and s.sender = i.value ->> 1 and s.key = i.value ->> 2";
 
 /// Names and numbers as JSON; hashes and data, which are bytes, each in one piece to cut from.
 const INSERT: &str = "insert into messages (room, seq, sender, key, at_ms, hash, data) \
@@ -78,7 +82,7 @@ pub(super) async fn write(
     let mut new = Vec::new();
     for group in groups {
         if !timely(&group) {
-            // Judged under the lock, like `publish_v1` (A11); the other groups of the batch go on.
+            // Judged under the lock, like `publish_v2` (A11); the other groups of the batch go on.
             results.push(Err(StoreError::TooLate));
             continue;
         }
@@ -110,10 +114,21 @@ async fn ledger<'a>(
         }
     }
     let names: Vec<_> = items.iter().map(|item| name_of(item)).collect();
-    for row in sqlx::query(KEYS).bind(json!(names).to_string()).fetch_all(&mut *conn).await? {
+    let named = |row: &SqliteRow| -> Result<_, sqlx::Error> {
         let place = usize::try_from(row.try_get::<i64, _>("place")?).ok();
-        if let Some(name) = place.and_then(|place| names.get(place)) {
-            ledger.keys.insert(*name, KnownKey { seq: seq_of(&row, "seq")?, hash: hash_of(&row)? });
+        Ok(place.and_then(|place| names.get(place)).copied())
+    };
+    let list = json!(names).to_string();
+    for row in sqlx::query(KEYS).bind(&list).fetch_all(&mut *conn).await? {
+        if let Some(name) = named(&row)? {
+            ledger.keys.insert(name, KnownKey { seq: seq_of(&row, "seq")?, hash: hash_of(&row)? });
+        }
+    }
+    for row in sqlx::query(KEPT).bind(&list).fetch_all(&mut *conn).await? {
+        if let Some(name) = named(&row)? {
+            let waits = row.try_get::<Option<i64>, _>("cancelled_ms")?.is_none();
+            let due_ms = if waits { Some(row.try_get("due_ms")?) } else { None };
+            ledger.kept.insert(name, KeptKey { hash: hash_of(&row)?, due_ms });
         }
     }
     Ok(ledger)

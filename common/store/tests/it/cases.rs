@@ -3,7 +3,9 @@
 pub mod contract;
 pub mod delayed;
 pub mod errors;
+pub mod listing;
 pub mod reading;
+pub mod revocations;
 pub mod storm;
 pub mod upkeep;
 
@@ -39,7 +41,19 @@ macro_rules! contract {
             a_cancel_is_final_and_can_be_sent_again,
             a_delay_that_comes_too_late_stores_nothing,
             one_step_fires_no_more_than_its_limit,
+            no_more_of_a_user_wait_than_may,
+            a_key_that_waits_is_not_published_at_once,
+            a_key_is_kept_or_published_and_never_both,
             d5_whatever_is_cancelled_is_not_fired_and_the_rest_once,
+        );
+        cases!($rig, revocations:
+            a_later_revocation_takes_a_new_place_and_nothing_back,
+            pages_of_revocations_miss_none_while_many_revoke,
+            a_user_that_was_never_revoked_is_not_found,
+        );
+        cases!($rig, listing:
+            rooms_are_listed_by_prefix_in_pages,
+            what_waits_in_a_room_is_listed_in_pages,
         );
         cases!($rig, storm: no_storm_breaks_the_table_or_an_answer);
     };

@@ -1,8 +1,10 @@
 //! The cases on PostgreSQL, and what only PostgreSQL knows: trust, dialling, histories.
 
 mod epochs;
+mod locked;
 mod naive;
 mod outages;
+mod pooler;
 mod refusing;
 mod rig;
 mod rules;

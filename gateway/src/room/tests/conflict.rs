@@ -59,10 +59,8 @@ fn a_page_that_has_another_version_opens_the_room_anew() {
     out.runs();
     room.seen(10, &page(1, 6, 3..=6), &mut out);
     assert!(room.is_open() && asked(&mut room, 10, &mut out).is_empty());
-    let other = Page {
-        frames: Arc::from([Frame { seq: 6, bytes: Bytes::from_static(b"other") }]),
-        ..page(1, 7, 6..=6)
-    };
+    let other =
+        Page { frames: Arc::from([Frame::new(6, Bytes::from_static(b"other"))]), ..page(1, 7, 6..=6) };
     room.seen(50, &other, &mut out);
     begins_anew(&mut room, 6, &mut out);
 }

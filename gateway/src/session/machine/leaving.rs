@@ -13,12 +13,18 @@ impl Session {
     pub fn end(&mut self, ending: Ending, reconnect_ms: u64) {
         // The verdict on the token is no longer waited for; whoever is unknown is refused from here on.
         if self.phase == SessionPhase::Checking {
-            self.phase = SessionPhase::Anyone;
+            self.take_asking();
+            self.phase = if self.identity.is_some() { SessionPhase::Open } else { SessionPhase::Anyone };
         }
         // The first reason stands: later ones follow from it.
         if self.ending.is_none() {
             self.ending = Some(Box::new((ending, reconnect_ms)));
         }
+    }
+
+    /// Leaves without `bye`, as it is answered in another way.
+    pub fn leave(&mut self) {
+        self.phase = SessionPhase::Left;
     }
 
     /// Whether `bye` was said.

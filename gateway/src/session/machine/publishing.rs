@@ -94,8 +94,8 @@ impl Session {
             not_after_ms: wall_ms.saturating_add(self.limits.not_after_ms),
         };
         // Counted before the lane has it: from here on it must have an outcome, whatever happens.
-        self.unanswered += 1;
-        self.unanswered_bytes = self.unanswered_bytes.saturating_add(cost(&publish));
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(cost(&publish));
         Todo::Publish(publish)
     }
 
@@ -103,7 +103,7 @@ impl Session {
     pub fn answered(&mut self, answered: &Answered, out: &mut impl Sink) {
         let Answered { publish, outcome } = answered;
         self.unanswered = self.unanswered.saturating_sub(1);
-        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(cost(publish));
+        self.bytes = self.bytes.saturating_sub(cost(publish));
         // `bye` was said: a frame after it would be taken for one of the next connection.
         if self.phase == SessionPhase::Left {
             return;

@@ -1,5 +1,7 @@
 //! What a session counts: what is not answered yet holds its reading and its leaving.
 
+mod tokens;
+
 use sluice_proto::ids::SessionId;
 
 use super::*;
@@ -23,8 +25,13 @@ impl Frames {
     }
 }
 
-const LIMITS: SessionLimits =
-    SessionLimits { unanswered_max: 3, unanswered_bytes_max: 10_000, bad_frames_max: 2, not_after_ms: 500 };
+const LIMITS: SessionLimits = SessionLimits {
+    unanswered_max: 3,
+    unanswered_bytes_max: 10_000,
+    bad_frames_max: 2,
+    not_after_ms: 500,
+    expiring_ms: 30_000,
+};
 
 fn facts() -> WelcomeFacts {
     WelcomeFacts {
@@ -42,6 +49,7 @@ fn ann(anonymous: bool) -> Identity {
         anonymous,
         token: anonymous.then(|| "t".into()),
         expires_at_ms: None,
+        issued_at_s: None,
         info: None,
     }
 }

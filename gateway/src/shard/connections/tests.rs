@@ -23,8 +23,13 @@ fn enter(connections: &mut Connections) -> (Address, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, _) = listener.accept().unwrap();
     socket.set_nonblocking(true).unwrap();
-    let limits =
-        SessionLimits { unanswered_max: 1, unanswered_bytes_max: 1, bad_frames_max: 1, not_after_ms: 1 };
+    let limits = SessionLimits {
+        unanswered_max: 1,
+        unanswered_bytes_max: 1,
+        bad_frames_max: 1,
+        not_after_ms: 1,
+        expiring_ms: 1,
+    };
     let who = connections.insert(|who, deadlines| {
         let session = Session::new(Link::new(SessionId(1), who), Arc::new(limits));
         let stream = mio::net::TcpStream::from_std(socket);

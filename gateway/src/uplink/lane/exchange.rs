@@ -6,8 +6,12 @@ use sluice_proto::grpc::{self, DelayedItem, PublishItem, PublishReply, PublishRe
 use crate::uplink::{Later, Publish};
 
 /// What is to be published at once goes beside what is not: each part in the order of the batch.
-pub(super) fn request<'a>(publishes: impl Iterator<Item = &'a Publish>, not_after_ms: i64) -> PublishRequest {
-    let mut request = PublishRequest { not_after_ms, ..PublishRequest::default() };
+pub(super) fn request<'a>(
+    publishes: impl Iterator<Item = &'a Publish>,
+    not_after_ms: i64,
+    scheduled_max: u32,
+) -> PublishRequest {
+    let mut request = PublishRequest { not_after_ms, scheduled_max, ..PublishRequest::default() };
     for publish in publishes {
         let item = item(publish);
         match when(publish) {

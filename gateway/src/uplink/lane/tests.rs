@@ -17,6 +17,7 @@ const LIMITS: LaneLimits = LaneLimits {
     try_for: Duration::from_secs(2),
     backoff_min: Duration::from_millis(10),
     backoff_max: Duration::from_millis(250),
+    scheduled_max: 7,
 };
 
 fn publish(link: &std::sync::Arc<Link>, n: u64) -> Publish {
@@ -328,6 +329,7 @@ fn what_is_for_later_goes_with_what_is_for_now_and_waits_for_a_logic_that_knows_
     assert_eq!(keys, [Key::mint(link.session, 1).as_str()]);
     let whens: Vec<_> = call.request.delayed.iter().map(|item| item.when.unwrap()).collect();
     assert_eq!(whens, [When::DelayMs(5), When::DueMs(7), When::Cancel(true)]);
+    assert_eq!(call.request.scheduled_max, LIMITS.scheduled_max, "logic sees to it");
 
     // One of the version before: what it does not know is tried again, the rest has its outcome.
     lane.replied(1, replied_with(grpc::Outcome::Stored), now, &mut answers);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use sluice_gateway::room::link::Frame;
 use sluice_gateway::subscription::{SubFrame, SubKey};
 use sluice_gateway::view::SubscriberQueue;
 use sluice_proto::ids::{Epoch, Seq};
@@ -82,8 +83,8 @@ impl Client {
                 assert_eq!(Some(id), store.id(self.epoch.unwrap(), seq), "not what the store has");
                 self.seen = seq;
             }
-            Some(Item::SubFrame(SubFrame::Skipped { from, to }, was_live)) => {
-                let epoch = self.epoch.unwrap();
+            Some(Item::SubFrame(SubFrame::Skipped { epoch, from, to }, was_live)) => {
+                assert_eq!(self.epoch, Some(epoch), "a skip of another history");
                 assert_eq!(from, self.seen + 1, "a skip that does not follow");
                 assert!(from <= to && to <= store.head(epoch), "a skip beyond the store");
                 assert!((!lossless && was_live) || to < store.oldest(epoch), "a skip of what is kept");
@@ -135,8 +136,8 @@ impl SubscriberQueue for Client {
         self.level
     }
 
-    fn append(&mut self, frame: &Bytes) {
-        self.level += frame.len();
-        self.queue.push_back(Item::Message(frame.clone()));
+    fn append(&mut self, _: Epoch, frame: &Frame) {
+        self.level += frame.bytes.len();
+        self.queue.push_back(Item::Message(frame.bytes.clone()));
     }
 }

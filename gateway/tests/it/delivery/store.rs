@@ -111,7 +111,7 @@ impl Store {
         let store_head = self.head(epoch);
         let first = oldest.max(after + 1);
         let last = store_head.min(after.max(oldest - 1) + limit);
-        let frames = (first..=last).map(|seq| Frame { seq, bytes: self.bytes(epoch, seq) }).collect();
+        let frames = (first..=last).map(|seq| Frame::new(seq, self.bytes(epoch, seq))).collect();
         Page { epoch, oldest, store_head, frames }
     }
 }

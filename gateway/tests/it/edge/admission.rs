@@ -26,8 +26,14 @@ const NO_LIMIT: PartyLimits = PartyLimits {
 
 fn limited(change: impl FnOnce(&mut Limits)) -> Config {
     let connection = ConnectionLimits { other_frames_per_s: 0 };
-    let mut limits =
-        Limits { handshakes_per_s: 0, opened_rooms_per_s: 0, connection, user: NO_LIMIT, address: NO_LIMIT };
+    let mut limits = Limits {
+        handshakes_per_s: 0,
+        opened_rooms_per_s: 0,
+        scheduled_per_user: 0,
+        connection,
+        user: NO_LIMIT,
+        address: NO_LIMIT,
+    };
     change(&mut limits);
     Config { shards: 1, limits, ..Config::default() }
 }
@@ -159,23 +165,23 @@ async fn publishes_above_the_rate_wait_and_none_is_refused() {
 
 #[tokio::test]
 async fn who_makes_too_many_rooms_waits() {
-    let rig = Rig::with(limited(|limits| limits.user.new_rooms_per_s = 20), false).await;
+    let rig = Rig::with(limited(|limits| limits.user.new_rooms_per_s = 4), false).await;
     let mut client = Client::connect(&rig).await;
     let began = Instant::now();
     let room = async |client: &mut Client, room: &str| {
         client.say(json!({"pub": room, "data": 1, "id": room})).await;
         assert_eq!(client.hear().await["ok"], "pub");
     };
-    for n in 0..120 {
+    for n in 0..24 {
         room(&mut client, &format!("room-{n}")).await;
     }
-    assert!(began.elapsed() >= Duration::from_millis(800), "20 above the burst: {:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_millis(700), "4 above the burst: {:?}", began.elapsed());
     rig.stop().await;
 
-    let rig = Rig::with(limited(|limits| limits.user.new_rooms_per_s = 20), false).await;
+    let rig = Rig::with(limited(|limits| limits.user.new_rooms_per_s = 4), false).await;
     let mut client = Client::connect(&rig).await;
     let began = Instant::now();
-    for _ in 0..120 {
+    for _ in 0..24 {
         room(&mut client, "one room").await;
     }
     assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use super::rig::{Client, Rig};
 
-/// Others have their answers within this, on a machine that has other work too.
-const SOON: Duration = Duration::from_millis(500);
+/// Others have their answers within this, on a machine that has other work too: a flood that is not read in turns has
+/// no end.
+const SOON: Duration = Duration::from_secs(2);
 
 /// A frame of a client, masked with zeros.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {

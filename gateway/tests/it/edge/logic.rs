@@ -8,11 +8,13 @@ use sluice_proto::grpc::authenticate_result::Result as Verdict;
 use sluice_proto::grpc::logic_server::{Logic, LogicServer};
 use sluice_proto::grpc::{
     AuthenticateManyReply, AuthenticateManyRequest, AuthenticateReply, AuthenticateRequest,
-    AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, Message, Outcome,
-    PresenceReply, PresenceRequest, PublishReply, PublishRequest, PublishResult, ReadReply, ReadRequest,
-    ReapReply, ReapRequest, RoomPage, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest,
-    SweepReply, SweepRequest, TellLeavesReply, TellLeavesRequest,
+    AuthenticateResult, FireDueReply, FireDueRequest, Grants, HeadsReply, HeadsRequest, IssueTicketReply,
+    IssueTicketRequest, Message, Outcome, PresenceReply, PresenceRequest, PublishReply, PublishRequest,
+    PublishResult, ReadReply, ReadRequest, ReapReply, ReapRequest, Revocation, RevocationsReply,
+    RevocationsRequest, RoomPage, StatusReply, StatusRequest, SubscribeReply, SubscribeRequest, SweepReply,
+    SweepRequest, TakeTicketRequest, TellLeavesReply, TellLeavesRequest,
 };
+use sluice_proto::limits::BATCH_BYTES_MAX;
 use sluice_service::clock::Clock;
 use sluice_service::grpc::TIME_HEADER;
 use tokio::sync::watch;
@@ -36,7 +38,21 @@ struct Book {
     asked: Vec<Vec<String>>,
     asked_singly: Vec<String>,
     tokens: Tokens,
+    revocations: Vec<Revocation>,
+    /// What it says of tokens is of before any revocation.
+    behind: bool,
+    /// What tickets stand for, until they are taken.
+    tickets: HashMap<String, String>,
+    /// Where tickets are kept nobody answers.
+    tickets_away: bool,
+    /// What tokens grant to read; none: everything.
+    readable: Option<Vec<String>>,
+    /// The oldest position that is kept of each room.
+    oldest: u64,
 }
+
+/// When every token was issued.
+pub const ISSUED_AT_S: u32 = 100;
 
 /// How it takes questions about many tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,6 +83,7 @@ pub struct Scripted {
     presences: watch::Sender<(usize, usize)>,
     called: watch::Sender<u64>,
     marker: watch::Sender<u64>,
+    epoch: watch::Sender<u64>,
     reported: watch::Sender<u64>,
     /// How far its clock is off, milliseconds, if it tells its time.
     pub clock: watch::Sender<Option<i64>>,
@@ -101,6 +118,7 @@ impl Default for Scripted {
             presences: watch::Sender::new((0, 0)),
             called: watch::Sender::new(0),
             marker: watch::Sender::new(1),
+            epoch: watch::Sender::new(EPOCH),
             reported: watch::Sender::new(0),
             clock: watch::Sender::new(None),
         }
@@ -152,10 +170,51 @@ impl Scripted {
         self.book.lock().unwrap().tokens = tokens;
     }
 
+    /// Tokens of a user that were issued up to this second are revoked; no gateway is told.
+    pub fn revoke(&self, user: &str, issued_until_s: u32) {
+        let revocations = &mut self.book.lock().unwrap().revocations;
+        let position = revocations.len() as u64 + 1;
+        revocations.push(Revocation { user: user.into(), issued_until_s, position });
+    }
+
+    /// It has not read yet what was revoked, when it is asked about tokens.
+    pub fn is_behind(&self, behind: bool) {
+        self.book.lock().unwrap().behind = behind;
+    }
+
     /// Tokens of each call about many, in order; of which it was asked singly.
     pub fn asked(&self) -> (Vec<Vec<String>>, Vec<String>) {
         let book = self.book.lock().unwrap();
         (book.asked.clone(), book.asked_singly.clone())
+    }
+
+    /// Redis does not answer, or does again.
+    pub fn tickets_away(&self, away: bool) {
+        self.book.lock().unwrap().tickets_away = away;
+    }
+
+    /// All tickets that were not taken have expired.
+    pub fn expire_tickets(&self) {
+        self.book.lock().unwrap().tickets.clear();
+    }
+
+    /// Whoever comes from now on may read these rooms.
+    pub fn grant(&self, rooms: &[&str]) {
+        self.book.lock().unwrap().readable = Some(rooms.iter().map(|room| (*room).to_owned()).collect());
+    }
+
+    /// Retention has removed what is before this position.
+    pub fn trim(&self, oldest: u64) {
+        self.book.lock().unwrap().oldest = oldest;
+    }
+
+    /// A backup is restored: the same messages, another history.
+    pub fn restore(&self) {
+        self.epoch.send_modify(|epoch| *epoch += 1);
+    }
+
+    fn epoch(&self) -> u64 {
+        *self.epoch.borrow()
     }
 
     /// Reads are not answered.
@@ -235,15 +294,22 @@ impl Scripted {
         }
         book.users += 1;
         let all = vec!["*".to_owned()];
-        // A token that was not given out here names its user.
+        let readable = book.readable.clone().unwrap_or_else(|| all.clone());
+        // A token that was not given out here names its user, and behind # the rooms to read, if those are not all.
         let named = !["", "t"].contains(&token.as_str());
+        let (token, sub) = match token.split_once('#') {
+            Some((user, rooms)) => (user.to_owned(), rooms.split(',').map(str::to_owned).collect()),
+            None => (token, readable),
+        };
         Ok(AuthenticateReply {
             user: if named { token } else { format!("anon-{}", book.users) },
             anonymous: !named,
             token: "t".into(),
             expires_at_ms: book.expires_at_ms,
-            grants: Some(Grants { sub: all.clone(), r#pub: all }),
+            grants: Some(Grants { sub, r#pub: all }),
             info: String::new(),
+            issued_at_s: ISSUED_AT_S,
+            revocations: Some(if book.behind { 0 } else { book.revocations.len() as u64 }),
         })
     }
 
@@ -277,7 +343,7 @@ impl Logic for Scripted {
         }
         self.called.send_modify(|called| *called += 1);
         self.hold.subscribe().wait_for(|hold| !hold).await.unwrap();
-        Ok(Response::new(PublishReply { results, epoch: EPOCH, delayed: Vec::new() }))
+        Ok(Response::new(PublishReply { results, epoch: self.epoch(), delayed: Vec::new() }))
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadReply>, Status> {
@@ -289,11 +355,18 @@ impl Logic for Scripted {
             let book = self.book.lock().unwrap();
             let all = book.rooms.get(&range.room).cloned().unwrap_or_default();
             let head = all.len() as u64;
-            let messages = all.into_iter().filter(|message| message.seq > range.after).take(256).collect();
-            RoomPage { room: range.room, after: range.after, oldest: 1, head, messages, deferred: false }
+            let messages = all.into_iter().filter(|message| message.seq > range.after);
+            let oldest = book.oldest.max(1);
+            let mut bytes = 0;
+            let messages = messages.filter(|message| message.seq >= oldest).take(256).take_while(|message| {
+                bytes += message.data.len();
+                bytes <= BATCH_BYTES_MAX
+            });
+            let messages = messages.collect();
+            RoomPage { room: range.room, after: range.after, oldest, head, messages, deferred: false }
         };
         let pages = request.into_inner().ranges.into_iter().map(page).collect();
-        Ok(Response::new(ReadReply { epoch: EPOCH, pages }))
+        Ok(Response::new(ReadReply { epoch: self.epoch(), pages }))
     }
 
     async fn subscribe(
@@ -303,12 +376,13 @@ impl Logic for Scripted {
         self.hold_subscribes.subscribe().wait_for(|hold| !hold).await.unwrap();
         let heads = request.into_inner().rooms.iter().map(|room| self.head(room)).collect();
         let marker = *self.marker.borrow();
-        Ok(Response::new(SubscribeReply { epoch: EPOCH, marker, heads, interest_stored: true }))
+        Ok(Response::new(SubscribeReply { epoch: self.epoch(), marker, heads, interest_stored: true }))
     }
 
     async fn heads(&self, request: Request<HeadsRequest>) -> Result<Response<HeadsReply>, Status> {
         let heads = request.into_inner().rooms.iter().map(|room| self.head(room)).collect();
-        let mut answer = Response::new(HeadsReply { epoch: EPOCH, marker: *self.marker.borrow(), heads });
+        let mut answer =
+            Response::new(HeadsReply { epoch: self.epoch(), marker: *self.marker.borrow(), heads });
         if let Some(off_ms) = *self.clock.borrow() {
             let now = (Clock::system().now_ms() + off_ms).to_string().parse().unwrap();
             answer.metadata_mut().insert(TIME_HEADER, now);
@@ -325,7 +399,12 @@ impl Logic for Scripted {
             gone
         };
         self.reported.send_modify(|reported| *reported += 1);
-        Ok(Response::new(StatusReply { epoch: EPOCH, marker: *self.marker.borrow(), stored: true, gone }))
+        Ok(Response::new(StatusReply {
+            epoch: self.epoch(),
+            marker: *self.marker.borrow(),
+            stored: true,
+            gone,
+        }))
     }
 
     async fn presence(&self, _: Request<PresenceRequest>) -> Result<Response<PresenceReply>, Status> {
@@ -361,12 +440,44 @@ impl Logic for Scripted {
             Tokens::Singly => return Err(Status::unimplemented("of the version before")),
             Tokens::Failing => return Err(Status::unavailable("busy")),
         };
-        let result = |token| match self.who(token) {
+        let result = |token: String| match self.who(token.clone()) {
+            // Its key may come yet.
+            _ if token.starts_with("late") => AuthenticateResult { result: None },
             Ok(reply) => AuthenticateResult { result: Some(Verdict::Known(reply)) },
             Err(text) => AuthenticateResult { result: Some(Verdict::Invalid(text.into())) },
         };
         let results = tokens.into_iter().take(count).map(result).collect();
         Ok(Response::new(AuthenticateManyReply { results }))
+    }
+
+    async fn issue_ticket(
+        &self,
+        request: Request<IssueTicketRequest>,
+    ) -> Result<Response<IssueTicketReply>, Status> {
+        let token = request.into_inner().token;
+        self.who(token.clone()).map_err(Status::unauthenticated)?;
+        let mut book = self.book.lock().unwrap();
+        if book.tickets_away {
+            return Err(Status::failed_precondition("Redis is away"));
+        }
+        let ticket = format!("ticket-{}", book.tickets.len());
+        book.tickets.insert(ticket.clone(), token);
+        Ok(Response::new(IssueTicketReply { ticket, expires_in_s: 60 }))
+    }
+
+    async fn take_ticket(
+        &self,
+        request: Request<TakeTicketRequest>,
+    ) -> Result<Response<AuthenticateReply>, Status> {
+        let taken = {
+            let mut book = self.book.lock().unwrap();
+            if book.tickets_away {
+                return Err(Status::failed_precondition("Redis is away"));
+            }
+            book.tickets.remove(&request.into_inner().ticket)
+        };
+        let token = taken.ok_or_else(|| Status::unauthenticated("this ticket was used"))?;
+        self.who(token).map(Response::new).map_err(Status::unauthenticated)
     }
 
     async fn sweep(&self, _: Request<SweepRequest>) -> Result<Response<SweepReply>, Status> {
@@ -383,5 +494,16 @@ impl Logic for Scripted {
 
     async fn tell_leaves(&self, _: Request<TellLeavesRequest>) -> Result<Response<TellLeavesReply>, Status> {
         Err(Status::unimplemented("a gateway never asks for leaves"))
+    }
+
+    async fn revocations(
+        &self,
+        request: Request<RevocationsRequest>,
+    ) -> Result<Response<RevocationsReply>, Status> {
+        let book = self.book.lock().unwrap();
+        let position = book.revocations.len() as u64;
+        let after = request.into_inner().after.unwrap_or(position);
+        let revocations = book.revocations.iter().filter(|one| one.position > after).cloned().collect();
+        Ok(Response::new(RevocationsReply { epoch: EPOCH, position, revocations, more: false }))
     }
 }

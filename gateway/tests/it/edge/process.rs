@@ -16,7 +16,7 @@ use super::logic::Scripted;
 use super::rig::Client;
 
 /// A stop that is asked for takes a second; this much a busy machine may add.
-pub const BUDGET: Duration = Duration::from_secs(5);
+pub const BUDGET: Duration = Duration::from_secs(8);
 
 /// Killed when dropped.
 pub struct Process {

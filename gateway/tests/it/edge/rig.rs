@@ -25,6 +25,10 @@ use super::logic::Scripted;
 
 /// Longest wait for anything that is to happen.
 pub const SOON: Duration = Duration::from_secs(5);
+/// A stop that has nothing to wait for, on a machine with other work too: half of what the stages may take.
+pub const AT_ONCE: Duration = Duration::from_secs(2);
+/// All that a stop may take.
+pub const TOTAL: Duration = Duration::from_secs(8);
 
 /// Who is listed besides this gateway for as long as it runs.
 #[derive(Clone)]
@@ -68,9 +72,17 @@ impl Rig {
         Self::at(Clock::system(), config, peer).await
     }
 
+    /// A gateway with one shard that begins beside this logic.
+    pub async fn on(logic: Scripted) -> Self {
+        Self::beside(logic, Clock::system(), Config { shards: 1, ..Config::default() }, false).await
+    }
+
     /// With this wall clock.
-    pub async fn at(clock: Clock, mut config: Config, peer: bool) -> Self {
-        let logic = Scripted::default();
+    pub async fn at(clock: Clock, config: Config, peer: bool) -> Self {
+        Self::beside(Scripted::default(), clock, config, peer).await
+    }
+
+    async fn beside(logic: Scripted, clock: Clock, mut config: Config, peer: bool) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);

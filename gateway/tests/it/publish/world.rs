@@ -86,6 +86,7 @@ fn limits() -> LaneLimits {
         try_for: Duration::from_millis(100),
         backoff_min: Duration::from_millis(5),
         backoff_max: Duration::from_millis(40),
+        scheduled_max: 0,
     }
 }
 
@@ -202,12 +203,20 @@ impl<R: Rules> World<R> {
             unanswered_bytes_max: 10_000,
             bad_frames_max: 10,
             not_after_ms: 60_000,
+            expiring_ms: 0,
         };
         let mut session = Session::new(link, Arc::new(limits));
         let grants = Grants::from(grpc::Grants { sub: vec![], r#pub: vec!["*".into()] });
         let user = UserId::parse(&self.clients[n].name).expect("valid");
-        let identity =
-            Identity { user, grants, anonymous: false, token: None, expires_at_ms: None, info: None };
+        let identity = Identity {
+            user,
+            grants,
+            anonymous: false,
+            token: None,
+            expires_at_ms: None,
+            issued_at_s: None,
+            info: None,
+        };
         session.identified(Ok(identity), false, &greeting(), &mut Frames::default());
         let inbox = Vec::new();
         self.gateways[gateway].connections.push(Connection {

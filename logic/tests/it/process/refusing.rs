@@ -23,8 +23,8 @@ use super::{Logic, urls};
 use crate::rig::{Caller, get, item, outcomes, publish, within};
 use crate::stores::{eventually, signal_family, stores};
 
-/// Until readiness, log and metric say it.
-const SAID_WITHIN: Duration = Duration::from_secs(3);
+/// Until readiness, log and metric say it: a second or two, and what a busy machine adds.
+const SAID_WITHIN: Duration = Duration::from_secs(8);
 
 /// Stores, and a logic whose role owns its database and no more.
 struct Bed {
@@ -137,7 +137,7 @@ fn call(items: Vec<PublishItem>) -> sluice_proto::grpc::PublishRequest {
     sluice_proto::grpc::PublishRequest {
         items,
         not_after_ms: Clock::system().now_ms() + 60_000,
-        delayed: Vec::new(),
+        ..Default::default()
     }
 }
 
@@ -386,7 +386,7 @@ async fn a_locked_room_delays_no_other_for_long() {
         let (one, two) = tokio::join!(bed.send(vec![a, b, eve]), bed.send(vec![c]));
         // What ann sent behind the locked room waits with it.
         assert_eq!((one, two), (vec![NotStored, NotStored, Stored], vec![Stored]));
-        assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
         assert_eq!(bed.readyz().await.0, 200, "the store takes what is not locked");
     }
     drop(holder);

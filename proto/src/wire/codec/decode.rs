@@ -85,6 +85,8 @@ impl<'de> Deserialize<'de> for Presence<'de> {
 struct Frame<'a> {
     #[serde(deserialize_with = "given")]
     connect: Option<Connect>,
+    #[serde(deserialize_with = "given")]
+    refresh: Option<Connect>,
     #[serde(borrow, deserialize_with = "given")]
     sub: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "given")]
@@ -109,6 +111,8 @@ struct Frame<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "given")]
     key: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "given")]
+    token: Option<Text<'a>>,
     #[serde(deserialize_with = "given")]
     delay_ms: Option<u64>,
     #[serde(deserialize_with = "given")]
@@ -155,6 +159,9 @@ impl<'a> Frame<'a> {
         if let Some(connect) = self.connect.take() {
             return Some(Ok(Request::Connect(connect)));
         }
+        if let Some(refresh) = self.refresh.take() {
+            return Some(Ok(Request::Refresh(refresh)));
+        }
         if let Some(Text(room)) = self.publish.take() {
             let when = when(self.delay_ms.take(), self.at.take());
             return Some(publish(&room, self.key.take(), self.data.take(), when));
@@ -169,7 +176,7 @@ impl<'a> Frame<'a> {
                 Some(Presence::Watched(watches)) => watches,
                 Some(Presence::Of(_)) => return None,
             };
-            return Some(subscribe(&room, after, epoch, watches));
+            return Some(subscribe(&room, after, epoch, watches, self.token.take()));
         }
         if let Some(Text(room)) = self.unsub.take() {
             return Some(RoomId::parse(&room).map(Request::Unsubscribe).map_err(Refused::from));
@@ -200,10 +207,10 @@ impl<'a> Frame<'a> {
     }
 
     fn is_spent(&self) -> bool {
-        let Self { connect, sub, unsub, publish, cancel, history, presence, ping, .. } = self;
-        let Self { id, after, epoch, data, key, delay_ms, at, before, limit, .. } = self;
-        let texts = [sub, unsub, publish, cancel, history, epoch, key];
-        (connect.is_none() && presence.is_none())
+        let Self { connect, refresh, sub, unsub, publish, cancel, history, presence, ping, .. } = self;
+        let Self { id, after, epoch, data, key, token, delay_ms, at, before, limit, .. } = self;
+        let texts = [sub, unsub, publish, cancel, history, epoch, key, token];
+        (connect.is_none() && refresh.is_none() && presence.is_none())
             && texts.iter().all(|text| text.is_none())
             && [ping, id, data].iter().all(|value| value.is_none())
             && [delay_ms, at, before].iter().all(|number| number.is_none())
@@ -216,10 +223,15 @@ fn subscribe<'a>(
     after: Option<Seq>,
     epoch: Option<Text<'_>>,
     watches: bool,
+    token: Option<Text<'_>>,
 ) -> Result<Request<'a>, Refused> {
     let room = RoomId::parse_from_client(room)?;
     let epoch = epoch.map(|Text(text)| Epoch::parse(&text).ok_or(()));
-    Ok(Request::Subscribe { room, after, epoch, watches })
+    let token = token.map(|Text(token)| token.into_owned());
+    if token.as_deref() == Some("") {
+        return Err(Refused::bad("token is empty; leave it out, or send one that grants the room"));
+    }
+    Ok(Request::Subscribe { room, after, epoch, watches, token })
 }
 
 fn publish<'a>(
@@ -347,6 +359,28 @@ mod tests {
             (r#"{"sub":"a","at":1}"#, "sub has no field"),
             (r#"{"cancel":"a"}"#, "cancel needs the key"),
             (r#"{"cancel":"a","key":"c1","data":1}"#, "cancel has no field"),
+        ] {
+            let refused = refusal(text);
+            assert!(refused.code == ErrorCode::BadRequest && refused.message.contains(why), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_refreshed_or_goes_with_one_room() {
+        let token = |text: &str| match decode(text).request {
+            Ok(Request::Refresh(refresh)) => refresh.token,
+            Ok(Request::Subscribe { token: Some(token), .. }) => token,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(token(r#"{"refresh":{"token":"t"},"id":1}"#), "t");
+        assert_eq!(token(r#"{"token":"a.b.c","sub":"news","after":5}"#), "a.b.c");
+        for (text, why) in [
+            (r#"{"refresh":"t"}"#, "refresh is"),
+            (r#"{"refresh":{"token":"t"},"token":"t"}"#, "refresh has no field"),
+            (r#"{"sub":"news","token":""}"#, "token is empty"),
+            (r#"{"sub":"news","token":1}"#, "token is 1"),
+            (r#"{"pub":"news","data":1,"token":"t"}"#, "pub has no field"),
+            (r#"{"history":"news","token":"t"}"#, "history has no field"),
         ] {
             let refused = refusal(text);
             assert!(refused.code == ErrorCode::BadRequest && refused.message.contains(why), "{refused:?}");

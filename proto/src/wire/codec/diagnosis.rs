@@ -35,9 +35,14 @@ enum Kind {
 type Field = (&'static str, Kind);
 
 /// The verbs, each with what its value and its fields have to be. `id` goes with all of them.
-const VERBS: [(&str, Kind, &[Field]); 8] = [
+const VERBS: [(&str, Kind, &[Field]); 9] = [
     ("connect", Kind::Connect, &[]),
-    ("sub", Kind::Text, &[("after", Kind::Seq), ("epoch", Kind::Text), ("presence", Kind::Flag)]),
+    ("refresh", Kind::Connect, &[]),
+    (
+        "sub",
+        Kind::Text,
+        &[("after", Kind::Seq), ("epoch", Kind::Text), ("presence", Kind::Flag), ("token", Kind::Text)],
+    ),
     ("unsub", Kind::Text, &[]),
     (
         "pub",
@@ -141,8 +146,9 @@ impl Fields<'_> {
                     .take(NAMES_COMPARED_MAX)
                     .find_map(|(name, _)| near(name, VERBS.iter().map(|(verb, ..)| *verb)));
                 let meant = meant.map(|verb| format!("; did you mean {verb:?}?")).unwrap_or_default();
-                let why =
-                    format!("no verb (connect, sub, unsub, pub, cancel, history, presence, ping){meant}");
+                let why = format!(
+                    "no verb (connect, refresh, sub, unsub, pub, cancel, history, presence, ping){meant}"
+                );
                 return not_understood(text, &why);
             }
         };
@@ -279,7 +285,7 @@ mod tests {
         for text in [r#"{"sub":"n","before":5}"#, r#"{"sub":"n","limit":5}"#, r#"{"sub":"n","data":1}"#] {
             let text = message(text);
             assert!(
-                text.contains("sub has no field") && text.contains("after, epoch, presence, id"),
+                text.contains("sub has no field") && text.contains("after, epoch, presence, token, id"),
                 "{text}"
             );
         }

@@ -46,6 +46,8 @@ pub enum When {
 pub enum Request<'a> {
     /// `{"connect":{"token":…}}`
     Connect(Connect),
+    /// `{"refresh":{"token":…}}`
+    Refresh(Connect),
     /// `{"sub":…}`
     Subscribe {
         /// The room.
@@ -56,6 +58,8 @@ pub enum Request<'a> {
         epoch: Option<Result<Epoch, ()>>,
         /// Also told who comes and goes.
         watches: bool,
+        /// A token that grants this room, beside what the connection's own does.
+        token: Option<String>,
     },
     /// `{"unsub":…}`
     Unsubscribe(RoomId),

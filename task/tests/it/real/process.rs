@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Real, config};
 use crate::gateway::{Gateway, Got};
-use crate::rig::{Rig, SOON, Task, get};
+use crate::rig::{Rig, SOON, STAGES, Task, get};
 
 /// A task as a process of its own; killed when dropped.
 pub struct Process(pub Child);
@@ -102,7 +102,7 @@ async fn with_nothing_up_it_runs_says_what_is_missing_and_stops_in_its_budget() 
         assert_eq!(task.lifecycle.stage(), Stage::Ready);
         let report = task.stop().await;
         assert_eq!(report.exit_code(), 0);
-        assert!(report.elapsed < Duration::from_secs(5), "{report:?}");
+        assert!(report.elapsed <= STAGES, "{report:?}");
         let unclean = report.stages.iter().filter(|stage| stage.outcome != StageOutcome::Done).count();
         assert_eq!(unclean, 0, "{report:?}");
     }
@@ -123,7 +123,7 @@ async fn a_process_obeys_signals_also_with_its_servers_black_holed() {
         let begun = Instant::now();
         process.signal(signal);
         assert_eq!(process.exited().await.code(), Some(0));
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < STAGES, "{:?}", begun.elapsed());
     }
 }
 
@@ -144,7 +144,7 @@ async fn a_log_that_nobody_reads_ends_nothing_and_holds_nothing_up() {
         let begun = Instant::now();
         process.signal(Signal::SIGTERM);
         assert_eq!(process.exited().await.code(), Some(0), "{reader:?}");
-        assert!(begun.elapsed() < Duration::from_secs(2), "{reader:?}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < STAGES, "{reader:?}: {:?}", begun.elapsed());
     }
 }
 

@@ -45,8 +45,10 @@ pub(crate) async fn sections(arguments: &Arguments, common: &Common) -> anyhow::
     if !arguments.compare_tls {
         return Ok(vec![run(arguments, common).await?]);
     }
-    let plain = run(arguments, &Common { secure: false, ..common.clone() }).await?;
-    let mut secure = run(arguments, &Common { secure: true, ..common.clone() }).await?;
+    // A folder stays of the kind it was made for.
+    let dir = |name: &str| common.dir.as_ref().map(|dir| dir.join(name));
+    let plain = run(arguments, &Common { secure: false, dir: dir("plain"), ..common.clone() }).await?;
+    let mut secure = run(arguments, &Common { secure: true, dir: dir("secure"), ..common.clone() }).await?;
     let costs = TAGS.iter().filter_map(|tag| cost_of_tls(tag, &plain, &secure)).collect::<Vec<_>>();
     secure.notes.extend(costs);
     Ok(vec![plain, secure])

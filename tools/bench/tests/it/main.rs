@@ -48,6 +48,27 @@ fn a_gateway_that_runs_already_needs_its_secret() {
 }
 
 #[test]
+fn every_stop_is_measured() {
+    let few = ["stops", "--clients", "20", "--due", "2000", "--runs", "1", "--warmup", "1", "--json"];
+    let output = bench(&few).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let section = &report["sections"][0];
+    let figures = section["figures"].as_array().unwrap();
+    let names: Vec<&str> = figures.iter().map(|figure| figure["name"].as_str().unwrap()).collect();
+    let amid = ["idle", "under load", "2000 messages due", "20 idle clients"];
+    let all = amid.iter().flat_map(|amid| ["gateway", "logic", "task"].map(|of| format!("{amid}: {of}")));
+    assert_eq!(names, all.collect::<Vec<_>>());
+    for figure in figures {
+        let (ms, peak) = (figure["values"][0].as_f64().unwrap(), figure["values"][2].as_f64().unwrap());
+        assert!(ms > 0.0 && ms < 8_000.0 && peak > 0.0, "{figure}");
+    }
+    let trouble =
+        section["notes"].as_array().unwrap().iter().find(|note| note.to_string().contains("TROUBLE"));
+    assert_eq!(trouble, None);
+}
+
+#[test]
 fn a_measurement_ends_whether_or_not_somebody_reads_it() {
     let full = "sluice-bench: cannot write to standard output: No space";
     for sink in Sink::ALL {

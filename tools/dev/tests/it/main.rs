@@ -7,6 +7,7 @@ mod metrics;
 use std::time::Duration;
 
 use serde_json::json;
+use sluice_client::raw::{ConnectError, Handshake, Socket};
 use sluice_client::{Client, Event, Position};
 use sluice_dev::{Dev, Error, Options, Refused};
 use sluice_lifecycle::{Lifecycle, Report, StopReason};
@@ -86,4 +87,21 @@ async fn a_folder_is_found_as_it_was_left_and_has_one_owner() {
         listen(dev, 2).await;
     });
     again.await.unwrap();
+}
+
+/// A front end has a server of its own while it is written, and so another origin than ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_a_named_origin_is_let_in_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let origins = vec!["http://localhost:5173".to_owned()];
+    let done = with(Options { origins, ..Options::in_memory(dir.path()) }, async |dev| {
+        let knock = async |origin: &str| {
+            Socket::connect(&Handshake::new(&dev.gateways()[0].ws).header("Origin", origin)).await
+        };
+        knock("http://localhost:5173").await.unwrap();
+        knock(dev.page()).await.unwrap();
+        let foreign = knock("http://localhost:5174").await;
+        assert!(matches!(foreign, Err(ConnectError::Status { status: 403, .. })), "{foreign:?}");
+    });
+    done.await.unwrap();
 }

@@ -74,6 +74,8 @@ const KILLS: Setup = Setup {
     rounds: 4,
     ..SETUP
 };
+/// Only logics die, again and again: what one had in its hands another one is sent while the store still does it.
+const KILLED_LOGICS: Setup = Setup { name: "killed logics", only: &["kill logic"], rounds: 8, ..KILLS };
 /// The store stands still for so long that gateways give up: what was sent later must not overtake what is sent again.
 const OUTAGE: Setup = Setup { name: "outage", only: &["freeze postgres 12s"], rounds: 1, ..SETUP };
 /// A logic stands still for longer than a try: a batch is sent again while more of the same senders waits.
@@ -173,7 +175,7 @@ const fn bite(bug: &'static str, setup: Setup, shows: &'static [AnomalyKind]) ->
 /// All bites, those on the same setup together.
 pub const BITES: &[Bite] = &[
     bite("answer-before-commit", KILLS, &[AnomalyKind::LostWrite]),
-    bite("lookup-before-lock", KILLS, &[AnomalyKind::StoreHole, AnomalyKind::LostWrite]),
+    bite("lookup-before-lock", KILLED_LOGICS, &[AnomalyKind::StoreHole, AnomalyKind::LostWrite]),
     bite("no-unique-key", KILLS, &[AnomalyKind::Duplicate]),
     bite("push-before-commit", KILLS, &[AnomalyKind::Phantom]),
     bite("ok-raises-head", KILLS, &[AnomalyKind::Gap]),

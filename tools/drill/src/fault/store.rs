@@ -88,7 +88,7 @@ impl FaultInjector<'_> {
         let data = own.cluster().store_data(Service::Redis)?;
         let (dump, kept) = (data.join("dump.rdb"), data.join("kept.rdb"));
         let saved = async {
-            let mut connection = redis_link::dial(&own.url(Role::Redis)).await?;
+            let mut connection = redis_link::dial(own.cluster()).await?;
             let said: String = redis::cmd("SAVE").query_async(&mut connection).await?;
             tokio::fs::rename(&dump, &kept)
                 .await
@@ -203,7 +203,7 @@ async fn end_sessions(url: &str) -> anyhow::Result<u64> {
 /// A physical copy of a running server, owned like the original.
 async fn copy_of(own: &Own, data: &Path, copy: &Path) -> anyhow::Result<()> {
     let program = own.program_of(Service::Postgres)?.with_file_name("pg_basebackup");
-    let url = own.url(Role::Postgres);
+    let url = own.store_url();
     run(Command::new(program)
         .args(["--checkpoint=fast", "--no-sync", "--dbname", &url, "--pgdata"])
         .arg(copy))

@@ -21,6 +21,8 @@ const WATCHED_ROOM: &str = "watched";
 const WATCHERS: u32 = 2;
 /// Part of the clients that sends keys twice, when some shall.
 const RESEND_SHARE: f64 = 0.05;
+/// Of the observers with the client library each of so many reads server-sent events instead.
+const EVENTS_EACH: usize = 3;
 /// Rooms of an ordinary client besides the beacon's: one to this many.
 const ROOMS_MAX: u32 = 3;
 
@@ -98,6 +100,8 @@ pub enum ClientKind {
     Library,
     /// By itself, from the description of the wire.
     Plain,
+    /// The same, by server-sent events.
+    Events,
 }
 
 impl ClientKind {
@@ -107,6 +111,7 @@ impl ClientKind {
         match self {
             Self::Library => "library",
             Self::Plain => "plain",
+            Self::Events => "events",
         }
     }
 }
@@ -230,10 +235,26 @@ impl Plan {
                 spec.phase = f64::from(spec.client - 1) / f64::from(beacons);
             }
         }
+        self.read_events(&mut specs);
         // Last, from a stream of its own: with or without a crowd all others are the same.
         specs.extend(self.crowd());
         specs.extend(self.watched());
         specs
+    }
+
+    /// Some of those who only read do so by server-sent events: one room, as a browser has one id. Chosen without chance,
+    /// so that all others are what they were.
+    fn read_events(&self, specs: &mut [ClientSpec]) {
+        let observers = specs
+            .iter_mut()
+            .filter(|spec| spec.role == ClientRole::Observer && spec.kind == ClientKind::Library);
+        let beacon = self.beacon_room();
+        for spec in observers.step_by(EVENTS_EACH) {
+            (spec.kind, spec.history) = (ClientKind::Events, false);
+            let has_beacon = spec.rooms.contains(&beacon);
+            spec.rooms.retain(|room| !has_beacon || *room == beacon);
+            spec.rooms.truncate(1);
+        }
     }
 
     /// How many there are.
@@ -413,6 +434,9 @@ mod tests {
                 || spec.rooms.iter().filter(|room| **room == plan.beacon_room()).count() == 1));
         }
         let specs = Plan::default().specs();
+        let events: Vec<_> = specs.iter().filter(|spec| spec.kind == ClientKind::Events).collect();
+        assert!(events.len() >= 5, "{}", Summary(&specs));
+        assert!(events.iter().all(|spec| spec.role == ClientRole::Observer && spec.rooms.len() == 1));
         for role in [
             ClientRole::Sender,
             ClientRole::Observer,

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sluice_judge::record::Leftovers;
-use sluice_launcher::probe;
+use sluice_launcher::{Cluster, probe};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::store_reader::StoreReader;
@@ -41,14 +41,16 @@ pub async fn look(target: &Target, store: &mut StoreReader) -> anyhow::Result<Le
         let leftovers = Leftovers {
             outbox_rows: Some(store.outbox_rows().await?),
             idle_in_transaction: store.idle_in_transaction().await?,
-            stray_etcd_keys: match target.url(Role::Etcd) {
-                Some(url) => Some(etcd_strays(&url, &living).await?),
+            stray_etcd_keys: match target.cluster() {
+                Some(cluster) => Some(etcd_strays(cluster, &living).await?),
                 None => None,
             },
-            stray_redis_fields: match target.url(Role::Redis) {
+            stray_redis_fields: match target.cluster() {
                 // A Redis that stands still would hold the run's end for ever: the client has no limit of its own.
-                Some(url) => Some(
-                    timeout(SCAN, redis_strays(&url, &living)).await.context("Redis does not answer")??,
+                Some(cluster) => Some(
+                    timeout(SCAN, redis_strays(cluster, &living))
+                        .await
+                        .context("Redis does not answer")??,
                 ),
                 None => None,
             },
@@ -83,11 +85,10 @@ pub(super) async fn status(admin: &str) -> Value {
     answer.ok().and_then(|answer| serde_json::from_str(&answer.body).ok()).unwrap_or_default()
 }
 
-async fn etcd_strays(url: &str, living: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
+async fn etcd_strays(cluster: &Cluster, living: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
     let (from, to) = (format!("/{PREFIX}/"), format!("/{PREFIX}0"));
     let range = json!({ "key": BASE64_STANDARD.encode(from), "range_end": BASE64_STANDARD.encode(to) });
-    let answer = probe::post(&format!("{url}/v3/kv/range"), &range.to_string(), ASK).await.context("etcd")?;
-    let answer: Value = serde_json::from_str(&answer.body).context("etcd says no JSON")?;
+    let answer = cluster.ask_etcd("/v3/kv/range", &range).await?;
     let text = |value: &Value, name: &str| {
         let bytes =
             value.get(name).and_then(Value::as_str).and_then(|text| BASE64_STANDARD.decode(text).ok());
@@ -105,8 +106,8 @@ fn stray_key(key: &str, value: &str, living: &BTreeSet<String>) -> Option<String
 }
 
 /// Nobody is connected any more, so every presence field is a stray; interest may stay with who lives.
-async fn redis_strays(url: &str, living: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
-    let mut connection = redis_link::dial(url).await?;
+async fn redis_strays(cluster: &Cluster, living: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
+    let mut connection = redis_link::dial(cluster).await?;
     let mut strays = Vec::new();
     let (mut cursor, pattern) = (0_u64, format!("{PREFIX}:*"));
     loop {

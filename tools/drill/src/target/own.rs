@@ -42,7 +42,7 @@ pub struct ClusterWanted {
     pub slow_links: Vec<Link>,
     /// Whether the logs of services are read by somebody who can be ended.
     pub log_readers: bool,
-    /// Whether services show each other certificates.
+    /// Whether every link is encrypted.
     pub secure: bool,
 }
 
@@ -135,7 +135,8 @@ impl Own {
         }
         for link in Link::ALL {
             let Link::Store(service, store) = link else { continue };
-            let (url, key) = (self.url(store), key_of(store)?);
+            let key = key_of(store)?;
+            let url = self.url_for(service, store).with_context(|| format!("{service} has no {store}"))?;
             let upstream = host_of(&url).to_owned();
             let count = wanted.count(service);
             for index in 0..count {
@@ -202,11 +203,15 @@ impl Own {
         gateways.iter().map(entrance).collect()
     }
 
-    /// URL of a server.
+    /// URL of the store, to read the truth. It opens it.
     #[must_use]
-    pub fn url(&self, store: Role) -> String {
-        let node = store.service().and_then(|service| self.cluster.node(service, 0));
-        node.map(|node| node.url().to_owned()).unwrap_or_default()
+    pub fn store_url(&self) -> String {
+        self.cluster.url_with_password(Service::Postgres)
+    }
+
+    /// What a service is given to reach a server.
+    fn url_for(&self, service: Role, store: Role) -> Option<String> {
+        Some(self.cluster.url_for(service.service()?, store.service()?))
     }
 
     fn services(&self) -> impl Iterator<Item = (Place, Node)> {
@@ -306,5 +311,7 @@ mod tests {
         assert_eq!(host_of("postgres://postgres@127.0.0.1:5432/postgres"), "127.0.0.1:5432");
         assert_eq!(host_of("ws://127.0.0.1:8080/ws"), "127.0.0.1:8080");
         assert_eq!(host_of("http://127.0.0.1:2379"), "127.0.0.1:2379");
+        let secure = "postgres://postgres@127.0.0.1:5432/postgres?sslmode=verify-full&sslcert=/a/b.pem";
+        assert_eq!(host_of(secure), "127.0.0.1:5432");
     }
 }

@@ -110,15 +110,18 @@ async fn a_secure_cluster_ends_green_with_each_service_stopped() {
     assert!(run::check(std::slice::from_ref(&dir)).unwrap().is_green());
 }
 
-/// A certificate names a service, not an address: it is good for the proxy that is dialled, also after a reset.
+/// A service's certificate names no address and a server's names loopback: both are good for the proxy that is dialled,
+/// also after a reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn links_of_a_secure_cluster_are_broken_as_any_others() {
     let folder = tempfile::tempdir().unwrap();
     let options = Options {
         scenario: Scenario::Network,
         secure: true,
-        only: vec!["reset gateway→logic".into(), "reset task→gateway".into()],
-        rounds: Some(2),
+        only: ["reset gateway→logic", "reset task→gateway", "reset logic→postgres", "reset gateway→etcd"]
+            .map(str::to_owned)
+            .into(),
+        rounds: Some(4),
         ..options(&folder.path().join("drill"))
     };
     let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
@@ -126,7 +129,7 @@ async fn links_of_a_secure_cluster_are_broken_as_any_others() {
     assert!(outcome.is_green(), "{verdict:#?}");
     let faults: Vec<FaultRecord> = lines(&path.join("faults.jsonl"));
     let resets: Vec<&FaultRecord> = faults.iter().filter(|fault| fault.kind.starts_with("reset ")).collect();
-    assert!(resets.len() == 2 && resets.iter().all(|fault| fault.hit), "{resets:?}");
+    assert!(resets.len() == 4 && resets.iter().all(|fault| fault.hit), "{resets:?}");
     assert!(have_certificates(path, &["gateway-1", "logic-1", "task-1"]));
 }
 

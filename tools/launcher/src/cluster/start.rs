@@ -9,10 +9,10 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufRead
 use tokio::process::{ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::environment;
 use super::event::Event;
 use super::state::{ClusterShared, ClusterState};
 use super::stop::{end, kill_signal};
-use crate::certs;
 use crate::defaults::{
     LINE_BYTES_MAX, POLL, PORT_FREE, PROBE, REPLACE_LOOK, RESTART_PAUSE, RESTART_SETTLED, SERVICE_READY,
     STORE_READY, STORE_STOP, STORE_TRIES,
@@ -35,9 +35,6 @@ pub(super) async fn launch(shared: &Arc<ClusterShared>) -> Result<(), Error> {
         find::service_binary(service, shared.options.bin_dir.as_deref())?; // before anything runs
     }
     shared.record.end_left().await?; // it holds the data and the ports
-    if shared.options.secure {
-        certs::make_missing(&shared.certs())?;
-    }
     try_join_all(Service::STORES.map(|store| first_start_of(shared, store))).await?;
     // They look for replicas at once, and then not for ten seconds.
     first_start_of(shared, Service::Sentinel).await?;
@@ -59,7 +56,8 @@ async fn first_start_of(shared: &Arc<ClusterShared>, service: Service) -> Result
         let primary = shared.state().stores.get(&(Service::Redis, 0)).cloned();
         let primary = primary.filter(|_| service == Service::Sentinel);
         let count = shared.options.count(service);
-        let members = store::prepare(service, &shared.folder, count, primary.as_deref())?;
+        let members =
+            store::prepare(service, &shared.folder, count, primary.as_deref(), shared.access.as_ref())?;
         let members: Vec<Arc<Store>> = members.into_iter().map(Arc::new).collect();
         for store in &members {
             shared.state().stores.insert((service, store.index), Arc::clone(store));
@@ -127,7 +125,7 @@ pub(super) async fn aside<T>(
     // In the list of those that are ended with the cluster, but not as the process of its place.
     let (process, _) = begin(shared, store.service, 0, store.command(), false)?;
     wait_until(&process, process.name(), STORE_READY, || store.is_ready()).await?;
-    let outcome = work(&store.url()).await;
+    let outcome = work(&store.url_with_password()).await;
     end(&process, store.stop_signal(), STORE_STOP).await;
     Ok(outcome)
 }
@@ -248,7 +246,7 @@ async fn spawn_service(
         wait_for_port(&port, &name).await?;
         command.env(env_name("listen"), format!("127.0.0.1:{}", port.number()));
     }
-    command.envs(environment(shared, service, index));
+    command.envs(environment::of(shared, service, index));
     let (process, stdout) = begin(shared, service, index, command, true)?;
     let stdout = stdout.ok_or_else(|| Error::System(format!("{name} has no standard output")))?;
     Ok((process, stdout))
@@ -272,39 +270,6 @@ async fn start_service(shared: &Arc<ClusterShared>, service: Service, index: usi
     })
     .await?;
     settle(shared, node)
-}
-
-/// The environment a service is configured by: where the stores are, free ports, and the settings asked for.
-fn environment(shared: &ClusterShared, service: Service, index: usize) -> Vec<(String, String)> {
-    // The settings of now: a process that is replaced is started with what was set since.
-    let state = shared.state();
-    let url = |store: Service| state.url(store);
-    let mut values = vec![("admin.listen", "127.0.0.1:0".to_owned()), ("etcd.endpoints", url(Service::Etcd))];
-    if matches!(service, Service::Gateway | Service::Logic) {
-        values.push(("grpc.listen", "127.0.0.1:0".to_owned()));
-    }
-    if matches!(service, Service::Logic | Service::Task) {
-        values.extend([("nats.url", url(Service::Nats)), ("redis.url", url(Service::Redis))]);
-        values.push(("nats.replicas", shared.options.engines.replicas().to_string()));
-    }
-    if service == Service::Logic {
-        values.push(("postgres.url", url(Service::Postgres)));
-        values.push(("token_secret", shared.token_secret.clone()));
-    }
-    if shared.options.secure {
-        let files = certs::files(&shared.certs(), service);
-        for (key, file) in [("tls.ca", files.ca), ("tls.cert", files.cert), ("tls.key", files.key)] {
-            values.push((key, file.display().to_string()));
-        }
-    }
-    let mut environment: Vec<(String, String)> =
-        values.into_iter().map(|(key, value)| (env_name(key), value)).collect();
-    // Last, so that what was asked for wins over what is needed.
-    for setting in state.settings.iter().filter(|setting| setting.applies(service, index)) {
-        let (name, value) = setting.env();
-        environment.push((name, value.to_owned()));
-    }
-    environment
 }
 
 fn client_port(shared: &ClusterShared, index: usize) -> Result<Arc<Port>, Error> {
@@ -451,7 +416,7 @@ async fn introduction(
     // Whatever program stands there may say anything, without an end.
     let mut bounded = (&mut reader).take(LINE_BYTES_MAX);
     let parsed = match timeout(SERVICE_READY, bounded.read_until(b'\n', &mut line)).await {
-        Ok(Ok(_)) => Introduction::parse(&line),
+        Ok(Ok(_)) => Addresses::of_line(&line),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("it said nothing within {SERVICE_READY:?}")),
     };
@@ -473,27 +438,4 @@ fn keep_output(shared: &ClusterShared, process: &Process, mut from: impl AsyncRe
             log.flush().await.ok();
         }
     });
-}
-
-/// The line a service prints when its listeners are bound.
-#[derive(serde::Deserialize)]
-struct Introduction {
-    instance: Option<String>,
-    ws: Option<String>,
-    grpc: Option<String>,
-    admin: String,
-}
-
-impl Introduction {
-    fn parse(line: &[u8]) -> Result<Addresses, String> {
-        let said: Self = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        Ok(Addresses {
-            // a gateway's gRPC port is for its own kind, not part of the public list
-            api: if said.ws.is_some() { None } else { said.grpc },
-            ws: said.ws,
-            admin: Some(said.admin),
-            url: None,
-            instance: said.instance,
-        })
-    }
 }

@@ -1,13 +1,15 @@
 //! What the parts of a cluster share: its options, its folder and which processes there are. It starts and stops none.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sluice_access::{ApiKeyEntry, new_api_key};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
 use super::event::Event;
+use crate::access::{Access, certs_in};
 use crate::defaults::EVENTS;
 use crate::error::Error;
 use crate::folder::Folder;
@@ -21,11 +23,18 @@ use crate::record::ProcessRecord;
 use crate::service::Service;
 use crate::store::{PRIMARY, Store};
 
+/// The name of the file with the keys of the HTTP API.
+const API_KEYS: &str = "api-keys.toml";
+
 #[derive(Debug)]
 pub(super) struct ClusterShared {
     pub(super) options: Options,
     pub(super) token_secret: String,
+    /// Good for every call of the HTTP API, in every room.
+    pub(super) api_key: String,
     pub(super) folder: Folder,
+    /// What opens the servers; `None` where they let everybody in.
+    pub(super) access: Option<Arc<Access>>,
     pub(super) record: ProcessRecord,
     pub(super) guard: Guard,
     pub(super) events: broadcast::Sender<Event>,
@@ -57,17 +66,16 @@ impl ClusterState {
         members.map(|(_, store)| Arc::clone(store)).collect()
     }
 
-    /// What services are given to reach a kind of server.
-    pub(super) fn url(&self, service: Service) -> String {
-        let all = |service, text: fn(&Store) -> String| {
-            let texts: Vec<String> = self.members(service).iter().map(|store| text(store)).collect();
-            texts.join(",")
-        };
-        if service == Service::Redis && !self.members(Service::Sentinel).is_empty() {
-            format!("redis+sentinel://{}/{PRIMARY}", all(Service::Sentinel, Store::address))
-        } else {
-            all(service, Store::url)
+    /// What this service is given to reach a kind of server, or who is none.
+    pub(super) fn url(&self, store: Service, service: Option<Service>) -> String {
+        let sentinels = self.members(Service::Sentinel);
+        if let (Service::Redis, Some(first)) = (store, sentinels.first()) {
+            let scheme = if first.is_secured() { "rediss" } else { "redis" };
+            let places: Vec<String> = sentinels.iter().map(|sentinel| sentinel.address()).collect();
+            return format!("{scheme}+sentinel://{}/{PRIMARY}", places.join(","));
         }
+        let urls: Vec<String> = self.members(store).iter().map(|member| member.url_for(service)).collect();
+        urls.join(",")
     }
 }
 
@@ -76,16 +84,24 @@ impl ClusterShared {
         options.engines.check()?;
         // Locked first: the record and the guard belong to whoever has the lock.
         let folder = Folder::open(options.dir.as_deref())?;
+        let access = Access::open(&folder, options.secure)?;
         let record = ProcessRecord::open(folder.path())?;
         let guard = Guard::start(folder.path(), folder.is_temporary())?;
         let state = ClusterState { settings: options.settings.clone(), ..ClusterState::default() };
         let (events, state, tasks) = (broadcast::Sender::new(EVENTS), Mutex::new(state), Mutex::default());
-        Ok(Self { options, token_secret, folder, record, guard, events, state, tasks })
+        let api_key = new_api_key();
+        write_keys(&folder.path().join(API_KEYS), &api_key)?;
+        Ok(Self { options, token_secret, api_key, folder, access, record, guard, events, state, tasks })
+    }
+
+    /// The file of keys that logics read.
+    pub(super) fn api_keys(&self) -> PathBuf {
+        self.folder.path().join(API_KEYS)
     }
 
     /// Where the certificates of a secure cluster are.
     pub(super) fn certs(&self) -> PathBuf {
-        self.folder.path().join("certs")
+        certs_in(self.folder.path())
     }
 
     /// All members of a kind of server, in order.
@@ -111,4 +127,13 @@ impl ClusterShared {
         // an error means that nobody listens, which is fine
         self.events.send(event).ok();
     }
+}
+
+/// A file with one key that may do everything.
+fn write_keys(file: &Path, key: &str) -> Result<(), Error> {
+    let all = || vec!["*".to_owned(), "@*".to_owned()];
+    let entry =
+        ApiKeyEntry { sub: all(), publish: all(), disconnect: all(), ..ApiKeyEntry::of("cluster", key) };
+    let text = entry.to_toml().map_err(Error::System)?;
+    std::fs::write(file, text).map_err(Error::file("cannot write", file))
 }

@@ -1,8 +1,14 @@
 //! Members of a group: how they find each other, and what is written down for them. It starts none.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Store;
+use super::secured::SECURED;
+use crate::access::Access;
+use crate::certs;
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::port::Port;
@@ -15,7 +21,7 @@ const PORTS: &str = "ports";
 /// What a server of Redis and a sentinel read, and write their roles to.
 const CONF: &str = "redis.conf";
 /// What a wipe leaves: it is no data.
-pub(super) const KEPT: [&str; 2] = [PORTS, CONF];
+pub(super) const KEPT: [&str; 3] = [PORTS, CONF, SECURED];
 /// A sentinel takes a server for dead after this long without an answer, milliseconds.
 const DOWN_AFTER_MS: u32 = 1_000;
 /// A failover that does not come about is begun again after twice this, milliseconds.
@@ -33,16 +39,15 @@ impl Group {
         self.peers.is_empty()
     }
 
-    /// `nats://a,nats://b`
-    pub(super) fn routes(&self) -> String {
-        let routes: Vec<String> = self.peers.iter().map(|peer| format!("nats://{peer}")).collect();
-        routes.join(",")
+    /// `nats://a`, `nats://b`; `user` as it stands before a host.
+    pub(super) fn routes(&self, user: &str) -> Vec<String> {
+        self.peers.iter().map(|peer| format!("nats://{user}{peer}")).collect()
     }
 
     /// `etcd=http://a,etcd-2=http://b`
-    pub(super) fn initial_cluster(&self) -> String {
+    pub(super) fn initial_cluster(&self, scheme: &str) -> String {
         let members = self.peers.iter().enumerate();
-        let members = members.map(|(index, peer)| format!("{}=http://{peer}", Service::Etcd.name(index)));
+        let members = members.map(|(index, peer)| format!("{}={scheme}://{peer}", Service::Etcd.name(index)));
         members.collect::<Vec<_>>().join(",")
     }
 }
@@ -53,8 +58,9 @@ pub(crate) fn prepare(
     folder: &Folder,
     count: usize,
     primary: Option<&Store>,
+    access: Option<&Arc<Access>>,
 ) -> Result<Vec<Store>, Error> {
-    let stores = (0..count).map(|index| Store::prepare(service, index, folder, count > 1));
+    let stores = (0..count).map(|index| Store::prepare(service, index, folder, count > 1, access));
     let mut stores = stores.collect::<Result<Vec<_>, _>>()?;
     if count > 1 {
         let group = Group { peers: stores.iter().map(Store::peer_address).collect() };
@@ -91,34 +97,54 @@ pub(super) fn ports(data: &Path, kept: bool) -> Result<(Port, Port), Error> {
     }
 }
 
-/// Anew for each cluster: nothing that Redis holds outlives one.
-fn write_conf(store: &Store, primary: u16) -> Result<(), Error> {
-    let port = store.port.number();
-    let common = format!("bind 127.0.0.1\nport {port}\ndir \"{}\"\n", store.data.display());
-    let own = match store.service {
-        Service::Redis if store.group.is_alone() => return Ok(()),
-        Service::Redis => {
-            let role =
-                if port == primary { String::new() } else { format!("replicaof 127.0.0.1 {primary}\n") };
-            // Replicas are there at once: a failover may be wanted in the next second.
-            format!("save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n{role}")
-        }
-        Service::Sentinel => format!(
-            "sentinel monitor {PRIMARY} 127.0.0.1 {primary} 2\n\
-             sentinel down-after-milliseconds {PRIMARY} {DOWN_AFTER_MS}\n\
-             sentinel failover-timeout {PRIMARY} {FAILOVER_MS}\n"
-        ),
+/// Whether it reads a file; a Redis that is alone and lets everybody in needs none.
+pub(super) fn has_conf(store: &Store) -> bool {
+    match store.service {
+        Service::Sentinel => true,
+        Service::Redis => store.is_secured() || !store.group.is_alone(),
         Service::Nats
         | Service::Etcd
         | Service::Postgres
         | Service::Gateway
         | Service::Logic
-        | Service::Task => {
-            return Ok(());
-        }
+        | Service::Task => false,
+    }
+}
+
+/// Anew for each cluster: nothing that Redis holds outlives one.
+fn write_conf(store: &Store, primary: u16) -> Result<(), Error> {
+    if let (Service::Nats, Some(secured)) = (store.service, &store.secured) {
+        return certs::write(&secured.nats_conf(), &secured.nats(store), 0o600);
+    }
+    if !has_conf(store) {
+        return Ok(());
+    }
+    let (service, port) = (store.service, store.port.number());
+    let listens = match &store.secured {
+        Some(secured) => secured.redis(service, port),
+        None => format!("port {port}\n"),
     };
-    let file = conf(store);
-    std::fs::write(&file, common + &own).map_err(Error::file("cannot write", &file))
+    let common = format!("bind 127.0.0.1\n{listens}dir \"{}\"\n", store.data.display());
+    let own = if service == Service::Sentinel {
+        let password = store.secured.as_ref().map(|secured| secured.access.password(Service::Redis));
+        let password = password.map(|password| format!("sentinel auth-pass {PRIMARY} {password}\n"));
+        format!(
+            "sentinel monitor {PRIMARY} 127.0.0.1 {primary} 2\n{}\
+             sentinel down-after-milliseconds {PRIMARY} {DOWN_AFTER_MS}\n\
+             sentinel failover-timeout {PRIMARY} {FAILOVER_MS}\n",
+            password.unwrap_or_default()
+        )
+    } else {
+        let role = if port == primary { String::new() } else { format!("replicaof 127.0.0.1 {primary}\n") };
+        // Replicas are there at once: a failover may be wanted in the next second.
+        format!("save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n{role}")
+    };
+    if store.is_secured() {
+        // They write it anew, for everybody to read.
+        let only_mine = std::fs::set_permissions(&store.data, Permissions::from_mode(0o700));
+        only_mine.map_err(Error::file("cannot close", &store.data))?;
+    }
+    certs::write(&conf(store), &(common + &own), 0o600)
 }
 
 pub(super) fn conf(store: &Store) -> std::path::PathBuf {

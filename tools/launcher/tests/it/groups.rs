@@ -5,6 +5,7 @@ use std::time::Duration;
 use sluice_launcher::{Cluster, Engines, Options, Service};
 use tokio::time::{Instant, sleep};
 
+use super::clients::{etcd, nats};
 use super::{exists, stores_only};
 
 const ALL: Engines = Engines { etcds: 3, natses: 3, sentinel: true };
@@ -24,7 +25,7 @@ async fn leader_but(cluster: &Cluster, service: Service, not: Option<usize>) -> 
 }
 
 async fn make_stream(cluster: &Cluster) {
-    let nats = async_nats::connect(cluster.store(Service::Nats).url()).await.unwrap();
+    let nats = nats(cluster).await;
     let config = async_nats::jetstream::stream::Config {
         name: "sluice_FANOUT".into(),
         num_replicas: 3,
@@ -40,11 +41,22 @@ async fn make_stream(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_outlives_its_leader_and_takes_it_back() {
-    let cluster = Cluster::start(Options { engines: ALL, ..stores_only() }).await.unwrap();
+    outlives_its_leader(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_a_secure_cluster_does_so_too() {
+    outlives_its_leader(true).await;
+}
+
+async fn outlives_its_leader(secure: bool) {
+    let cluster = Cluster::start(Options { engines: ALL, secure, ..stores_only() }).await.unwrap();
     make_stream(&cluster).await;
     assert_eq!(cluster.nodes(Service::Sentinel).len(), 3);
-    assert_eq!(cluster.url(Service::Etcd).matches("http://").count(), 3);
-    assert!(cluster.url(Service::Redis).starts_with("redis+sentinel://127.0.0.1:"));
+    let (web, redis) =
+        if secure { ("https://", "rediss+sentinel://") } else { ("http://", "redis+sentinel://") };
+    assert_eq!(cluster.url(Service::Etcd).matches(web).count(), 3);
+    assert!(cluster.url(Service::Redis).starts_with(&format!("{redis}127.0.0.1:")));
     for service in [Service::Etcd, Service::Nats, Service::Redis] {
         let old = leader_but(&cluster, service, None).await;
         let node = cluster.node(service, old).unwrap();
@@ -71,17 +83,14 @@ async fn a_given_folder_is_used_again_by_members_of_etcd() {
     let parent = tempfile::tempdir().unwrap();
     let engines = Engines { etcds: 3, ..Engines::default() };
     let options = Options { engines, dir: Some(parent.path().join("sluice")), ..stores_only() };
-    let client = async |cluster: &Cluster| {
-        etcd_client::Client::connect([cluster.store(Service::Etcd).url()], None).await.unwrap()
-    };
     let first = Cluster::start(options.clone()).await.unwrap();
-    client(&first).await.put("k", "1", None).await.unwrap();
+    etcd(&first).await.put("k", "1", None).await.unwrap();
     first.stop().await;
     drop(first);
     let second = Cluster::start(options).await.unwrap();
-    assert_eq!(client(&second).await.get("k", None).await.unwrap().count(), 1);
+    assert_eq!(etcd(&second).await.get("k", None).await.unwrap().count(), 1);
     second.wipe_store(Service::Etcd).await.unwrap();
-    assert_eq!(client(&second).await.get("k", None).await.unwrap().count(), 0);
+    assert_eq!(etcd(&second).await.get("k", None).await.unwrap().count(), 0);
     second.stop().await;
     let postgres = second.store_data(Service::Postgres).unwrap();
     if !postgres.starts_with(parent.path()) {

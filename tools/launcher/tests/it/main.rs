@@ -1,7 +1,9 @@
 //! The launcher against the real servers. Nothing is skipped: a missing server is a failure that says how to get it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod clients;
 mod groups;
+mod secure;
 mod stores;
 
 use sluice_launcher::{Cluster, Options};

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
+use redis::AsyncTypedCommands as _;
 use sluice_launcher::{Cluster, Event, Options, Service, Signal};
 use sqlx::{Connection, PgConnection};
 
+use super::clients::{etcd, nats, postgres, redis};
 use super::{exists, start, stores_only};
-
-async fn postgres(cluster: &Cluster) -> PgConnection {
-    PgConnection::connect(cluster.store(Service::Postgres).url()).await.unwrap()
-}
 
 async fn put_everywhere(cluster: &Cluster) {
     let mut sql = postgres(cluster).await;
@@ -17,24 +15,13 @@ async fn put_everywhere(cluster: &Cluster) {
     sqlx::query("insert into t values (1)").execute(&mut sql).await.unwrap();
     redis(cluster).await.set("k", 1).await.unwrap();
     etcd(cluster).await.put("k", "1", None).await.unwrap();
-    let nats = async_nats::connect(cluster.store(Service::Nats).url()).await.unwrap();
+    let nats = nats(cluster).await;
     let config = async_nats::jetstream::stream::Config {
         name: "S".into(),
         storage: async_nats::jetstream::stream::StorageType::File,
         ..Default::default()
     };
     async_nats::jetstream::new(nats).create_stream(config).await.unwrap();
-}
-
-use redis::AsyncTypedCommands as _;
-
-async fn redis(cluster: &Cluster) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(cluster.store(Service::Redis).url()).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
-}
-
-async fn etcd(cluster: &Cluster) -> etcd_client::Client {
-    etcd_client::Client::connect([cluster.store(Service::Etcd).url()], None).await.unwrap()
 }
 
 async fn rows(cluster: &Cluster) -> i64 {
@@ -46,8 +33,7 @@ async fn etcd_keys(cluster: &Cluster) -> i64 {
 }
 
 async fn has_stream(cluster: &Cluster) -> bool {
-    let nats = async_nats::connect(cluster.store(Service::Nats).url()).await.unwrap();
-    async_nats::jetstream::new(nats).get_stream("S").await.is_ok()
+    async_nats::jetstream::new(nats(cluster).await).get_stream("S").await.is_ok()
 }
 
 #[tokio::test]

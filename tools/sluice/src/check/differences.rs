@@ -5,11 +5,13 @@ use std::fmt;
 use std::time::Duration;
 
 /// With two values of one of these there are two deployments, or promises that only one of them keeps.
-const MUST: [&str; 12] = [
+const MUST: [&str; 14] = [
     "prefix",
     "redis.url",
     "postgres.url",
     "token_secret",
+    "token_keys.jwks_url",
+    "token_keys.jwks_allow_http",
     "token_claims.issuer",
     "token_claims.audience",
     "anonymous",

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use sluice_launcher::{Cluster, Event, Service, Stopped};
+use sluice_launcher::{Cluster, Credentials, Event, Service, Stopped, certs};
 use sluice_service::lines::Lines;
 
 use crate::paste;
@@ -98,6 +98,7 @@ fn first_line(cluster: &Cluster) -> serde_json::Value {
         "redis": store(Service::Redis),
         "postgres": store(Service::Postgres),
         "token_secret": cluster.token_secret(),
+        "api_key": cluster.api_key(),
         "certs": cluster.certs(),
     });
     // Of a group the first is above already, where whoever knows of one server looks.
@@ -110,6 +111,15 @@ fn first_line(cluster: &Cluster) -> serde_json::Value {
     if !cluster.nodes(Service::Sentinel).is_empty() {
         line["redis_url"] = json!(cluster.url(Service::Redis));
     }
+    // The password by its file: what is printed may be kept by whoever reads it.
+    for service in Service::STORES.into_iter().chain([Service::Sentinel]) {
+        if let Some(Credentials { user, password_file, tls, .. }) = cluster.credentials(service) {
+            let certs::Files { ca, cert, key } = tls;
+            line["credentials"][service.as_str()] = json!({
+                "user": user, "password_file": password_file, "ca_file": ca, "cert_file": cert, "key_file": key,
+            });
+        }
+    }
     line
 }
 
@@ -119,7 +129,13 @@ fn table(cluster: &Cluster) -> String {
         for node in cluster.nodes(service) {
             let addresses = &node.addresses;
             let admin = addresses.admin.as_ref().map(|admin| format!("admin {admin}"));
-            let shown = [addresses.ws.clone(), addresses.api.clone(), addresses.url.clone(), admin];
+            let shown = [
+                addresses.ws.clone(),
+                addresses.api.clone(),
+                addresses.http.clone(),
+                addresses.url.clone(),
+                admin,
+            ];
             let shown: Vec<String> = shown.into_iter().flatten().collect();
             rows.push_str(&format!("  {:<12}  {:<7}  {}\n", node.name(), node.pid(), shown.join("  ")));
         }

@@ -36,6 +36,8 @@ impl Output {
         if self.json {
             let mut first =
                 json!({ "gateways": dev.gateways(), "page": dev.page(), "pid": std::process::id() });
+            first["logics"] = json!(dev.logics());
+            first["api_key"] = json!(dev.api_key());
             first["dir"] = json!(dev.dir());
             first["store"] = json!(dev.store());
             // Not on standard output: its first line is what programs read.
@@ -113,6 +115,9 @@ fn banner(dev: &Dev) -> String {
     }
     for (name, admin) in dev.others() {
         text.push_str(&format!("  {name:<10}  admin {admin}  metrics {admin}/metrics\n"));
+    }
+    for logic in dev.logics() {
+        text.push_str(&format!("  api         {}/v1/  key {}\n", logic.http, dev.api_key()));
     }
     text.push_str(&format!("  messages    {store}\n"));
     dev.notes().iter().for_each(|note| text.push_str(&format!("  note        {note}\n")));

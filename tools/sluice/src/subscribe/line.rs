@@ -65,6 +65,10 @@ pub(super) fn of(event: &Event) -> Option<Line> {
         Event::Unsubscribed { room, error } => {
             note(format!("{room}: {}", error.message), &json!({"error": error, "room": room}))
         }
+        Event::Expiring { within } => note(
+            format!("the token ends in {} s", within.as_secs()),
+            &json!({"expiring": {"within_ms": within.as_millis()}}),
+        ),
         Event::Drain(drain) => note(format!("drain: {}", drain.reason), &json!({"drain": drain})),
         Event::Bye(bye) => note(format!("bye: {} ({})", bye.reason, bye.code), &json!({"bye": bye})),
         Event::Closed { code, reason, .. } => {

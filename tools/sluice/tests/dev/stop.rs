@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::rig::{Dev, connect, frame, last_words, sluice};
 
-/// The stop is asked to take less than a second; this much a busy machine may add.
-const AT_MOST: Duration = Duration::from_secs(3);
+/// The stop is asked to take less than a second; this much it may take on a busy machine.
+const AT_MOST: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_signal_ends_everything_with_0_and_every_client_is_told() {

@@ -36,3 +36,21 @@ fn certificates_are_made_once_and_renewed_of_the_same_authority() {
     assert!(run(&["certs", "--dir", &dir, "--renew"]).status.success());
     assert!(run(&["certs", "--dir", &dir, "--if-missing"]).status.success());
 }
+
+#[test]
+fn servers_have_certificates_of_the_same_authority_and_no_name_of_a_service() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("certs").display().to_string();
+    let missing = |host: &str| run(&["certs", "--dir", &dir, "--if-missing", "--server", host]);
+    let read = |file: &str| std::fs::read(format!("{dir}/{file}")).unwrap();
+    assert!(missing("nats").status.success());
+    let (nats, authority) = (read("nats.pem"), read("ca.pem"));
+    assert!(missing("db.example").status.success());
+    assert!(missing("nats").status.success());
+    assert!(read("nats.pem") == nats && !read("db.example.key").is_empty() && read("ca.pem") == authority);
+    assert!(run(&["certs", "--dir", &dir, "--renew", "--server", "nats"]).status.success());
+    assert!(read("nats.pem") != nats && read("ca.pem") == authority);
+    let wrong = missing("x.sluice");
+    let said = text(&wrong.stderr);
+    assert!(wrong.status.code() == Some(1) && said.contains("no name of a server"), "{said}");
+}

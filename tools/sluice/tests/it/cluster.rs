@@ -68,6 +68,12 @@ fn line_one_events_commands_and_exit_code() {
     let first = cluster.first.clone();
     assert_eq!(first["gateways"], json!([]));
     assert_eq!(first["token_secret"], "a secret of many bytes");
+    let logics = first["logics"].as_array().unwrap();
+    assert!(
+        logics.iter().all(|logic| logic["http"].as_str().is_some_and(|url| url.starts_with("http://"))),
+        "{first}"
+    );
+    assert!(first["api_key"].as_str().is_some_and(|key| key.starts_with("sluice_")), "{first}");
     for (store, scheme) in
         [("nats", "nats://"), ("etcd", "http://"), ("redis", "redis://"), ("postgres", "postgres://")]
     {
@@ -103,6 +109,39 @@ fn line_one_events_commands_and_exit_code() {
     // etcd closes its store and then ends by the very signal that asked it to
     assert!(exits.iter().all(|exit| exit["event"] == "exit" && exit["signal"] != 9), "{exits:?}");
     assert!(!exists(redis));
+}
+
+#[test]
+fn a_secure_cluster_says_how_its_servers_are_entered() {
+    let mut cluster = start(&["--secure"]);
+    let first = cluster.first.clone();
+    for (store, scheme) in [
+        ("nats", "nats://sluice@"),
+        ("etcd", "https://"),
+        ("redis", "rediss://"),
+        ("postgres", "postgres://"),
+    ] {
+        assert!(first[store]["url"].as_str().unwrap().starts_with(scheme), "{first}");
+        let opens = &first["credentials"][store];
+        let file = |key: &str| std::fs::read_to_string(opens[key].as_str().unwrap()).unwrap();
+        assert!(!first.to_string().contains(&file("password_file")), "the password is in its file alone");
+        assert!(
+            file("ca_file").contains("BEGIN CERTIFICATE") && file("cert_file").contains("BEGIN CERTIFICATE")
+        );
+    }
+    let postgres = &first["credentials"]["postgres"];
+    let ask = |password: &str| {
+        let mut psql = Command::new("psql");
+        psql.arg(first["postgres"]["url"].as_str().unwrap())
+            .args(["-Atc", "select 1"])
+            .env("PGPASSWORD", password);
+        psql.output().unwrap().stdout
+    };
+    let password = std::fs::read_to_string(postgres["password_file"].as_str().unwrap()).unwrap();
+    assert_eq!((ask(&password), ask("wrong")), (b"1\n".to_vec(), Vec::new()));
+    cluster.input = None;
+    signal("-TERM", u64::from(cluster.child.id()));
+    assert_eq!(cluster.end().0, Some(0));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The command line as people and programs use it: the real binary, real servers, real signals.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod api_key;
 mod certs;
 mod check;
 mod cluster;
@@ -50,6 +51,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["stop"],
         &["drain"],
         &["undrain"],
+        &["disconnect"],
         &["check"],
         &["certs"],
         &["store", "new-epoch"],

@@ -1,8 +1,10 @@
 //! Delayed messages: each once, none early, none late, and none that was cancelled, whoever stops or is killed.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 use sluice_client::Position;
 use sluice_client::raw::Socket;
@@ -16,6 +18,9 @@ const LATE: Duration = Duration::from_secs(3);
 /// The same while the owner of the work is killed: two lease times.
 const LATE_AFTER_A_KILL: Duration = Duration::from_secs(25);
 
+/// What waits of one user at most, unless configured.
+const MOST: i64 = 1_000;
+
 fn now_ms() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
@@ -28,11 +33,22 @@ async fn ask(socket: &mut Socket, request: Value) -> Value {
 
 /// Schedules so many, spread over `within` from a second on; when each is due by its key.
 async fn schedule(socket: &mut Socket, room: &str, count: i64, within: Duration) -> BTreeMap<String, i64> {
+    schedule_these(socket, room, 0..count, within).await
+}
+
+/// Likewise with these numbers, hundreds.
+async fn schedule_these(
+    socket: &mut Socket,
+    room: &str,
+    numbers: Range<i64>,
+    within: Duration,
+) -> BTreeMap<String, i64> {
     let spread = i64::try_from(within.as_millis()).unwrap();
+    let count = numbers.end - numbers.start;
     let mut due = BTreeMap::new();
-    for part in 0..count / 100 {
+    for part in numbers.start / 100..numbers.end / 100 {
         for n in part * 100..(part + 1) * 100 {
-            let delay_ms = 1_000 + n * spread / count;
+            let delay_ms = 1_000 + (n - numbers.start) * spread / count;
             let frame =
                 json!({"pub": room, "data": n, "key": format!("k{n}"), "delay_ms": delay_ms, "id": n});
             socket.send(frame.to_string()).await.unwrap();
@@ -118,26 +134,68 @@ pub async fn delayed_messages_come_once_while_tasks_are_rolled_and_killed<G: Gro
     ground.stop().await;
 }
 
-pub async fn cancels_that_race_with_firing_are_true<G: Ground>() {
-    let ground = G::start(2, 1, 1).await;
-    let mut ann = socket_of(&ground, "ann", 0).await;
-    let mut due = schedule(&mut ann, "news", 3_000, Duration::from_secs(2)).await;
-    let mut other = socket_of(&ground, "ann", 1).await;
-    let keys: Vec<String> = due.keys().cloned().collect();
-    let mut cancelled = 0;
+/// Asks to take all of these back, a hundred at a time; which were.
+async fn cancel(socket: &mut Socket, keys: impl Iterator<Item = &String>) -> Vec<String> {
+    let keys: Vec<&String> = keys.collect();
+    let mut cancelled = Vec::new();
     for part in keys.chunks(100) {
         for key in part {
-            other.send(json!({"cancel": "news", "key": key}).to_string()).await.unwrap();
+            socket.send(json!({"cancel": "news", "key": key}).to_string()).await.unwrap();
         }
         for _ in part {
-            let ok = kit::json(&mut other).await;
+            let ok = kit::json(socket).await;
             if ok["cancelled"].as_bool().unwrap() {
-                cancelled += 1;
-                due.remove(ok["key"].as_str().unwrap());
+                cancelled.push(ok["key"].as_str().unwrap().to_owned());
             }
         }
     }
-    println!("{cancelled} of 3,000 were cancelled");
+    cancelled
+}
+
+/// The bound of what waits of one user, and a publish at once under a key that waits, as a client sees them.
+pub async fn a_key_that_waits_is_taken_and_a_user_has_so_many<G: Ground>() {
+    let ground = G::start(2, 1, 1).await;
+    let mut ann = socket_of(&ground, "ann", 0).await;
+    schedule(&mut ann, "far", MOST, Duration::from_secs(3_600)).await;
+    let refused = ask(&mut ann, json!({"pub": "near", "data": 1, "key": "one", "delay_ms": 3_600_000})).await;
+    assert_eq!(refused["error"]["code"], "too_many_scheduled", "{refused}");
+    assert_eq!(refused["error"]["retry"], false);
+    let mut other = socket_of(&ground, "ann", 1).await;
+    for (data, why) in [(json!(999), "due at"), (json!("other"), "other data")] {
+        let conflict = ask(&mut other, json!({"pub": "far", "data": data, "key": "k999"})).await;
+        assert_eq!(conflict["error"]["code"], "conflict", "at once, and it waits: {conflict}");
+        assert!(conflict["error"]["message"].as_str().unwrap().contains(why), "{conflict}");
+    }
+    assert_eq!(cancel(&mut other, ["k999".to_owned()].iter()).await.len(), 0, "of another room");
+    let taken = ask(&mut other, json!({"cancel": "far", "key": "k999"})).await;
+    assert_eq!(taken["cancelled"], true, "{taken}");
+    let soon = ask(&mut ann, json!({"pub": "near", "data": 1, "key": "one", "delay_ms": 1})).await;
+    assert!(soon["due"].is_i64(), "a place is free again: {soon}");
+    until("it is published", LATE, async || ground.table("near").await.len() == 1).await;
+    // Of those that wait the first was due after a second; the one that was taken back never comes.
+    let far = stored(&ground, "far").await;
+    assert!(far.iter().all(|(key, _)| key != "k999"), "{far:?}");
+    ground.stop().await;
+}
+
+pub async fn cancels_that_race_with_firing_are_true<G: Ground>() {
+    let ground = G::start(2, 1, 1).await;
+    // As many as may wait, of each.
+    let mut sockets = Vec::new();
+    for user in ["ann", "ben", "cat"] {
+        sockets.push((socket_of(&ground, user, 0).await, socket_of(&ground, user, 1).await));
+    }
+    let scheduling = sockets.iter_mut().zip(0..).map(|((socket, _), user)| {
+        schedule_these(socket, "news", user * 1_000..(user + 1) * 1_000, Duration::from_secs(2))
+    });
+    let mine = join_all(scheduling).await;
+    let mut due: BTreeMap<String, i64> = mine.iter().flatten().map(|(key, ms)| (key.clone(), *ms)).collect();
+    let cancelling = sockets.iter_mut().zip(&mine).map(|((_, other), mine)| cancel(other, mine.keys()));
+    let cancelled: Vec<String> = join_all(cancelling).await.concat();
+    for key in &cancelled {
+        due.remove(key);
+    }
+    println!("{} of 3,000 were cancelled", cancelled.len());
     until("the rest is published", LATE + Duration::from_secs(10), async || {
         ground.table("news").await.len() >= due.len()
     })

@@ -87,7 +87,8 @@ macro_rules! all_promises {
             delayed:
                 a_delayed_message_comes_once_in_time_unless_it_was_cancelled,
                 delayed_messages_come_once_while_tasks_are_rolled_and_killed,
-                cancels_that_race_with_firing_are_true;
+                cancels_that_race_with_firing_are_true,
+                a_key_that_waits_is_taken_and_a_user_has_so_many;
             deploys:
                 sigterm_to_each_service_one_after_the_other,
                 sigkill_to_each_process_one_after_the_other,

@@ -11,6 +11,8 @@
 
 #[macro_use]
 mod kit;
+#[cfg(feature = "dev")]
+mod api_examples;
 mod by_hand;
 mod delayed;
 mod deploys;

@@ -6,10 +6,12 @@ mod machines;
 mod operators;
 mod outages;
 mod presence;
+mod revoke;
 mod secure;
 mod settings;
 mod standby;
 mod stops;
+mod tokens;
 mod verbs;
 
 use std::ops::Deref;
@@ -28,9 +30,14 @@ const SERVICES: [Service; 3] = [Service::Gateway, Service::Task, Service::Logic]
 const STORES: [Service; 4] = [Service::Postgres, Service::Nats, Service::Etcd, Service::Redis];
 
 /// A cluster with short leases, so that tests of crashes end soon.
-pub struct Real(Cluster);
+pub struct On<const SECURE: bool>(Cluster);
 
-impl Deref for Real {
+/// Everybody is let in, and nothing is encrypted.
+pub type Real = On<false>;
+/// Every link is encrypted, and both its ends know each other.
+pub type Secure = On<true>;
+
+impl<const SECURE: bool> Deref for On<SECURE> {
     type Target = Cluster;
 
     fn deref(&self) -> &Cluster {
@@ -40,18 +47,26 @@ impl Deref for Real {
 
 all_promises!(crate::real::Real);
 
-impl Real {
+/// What concerns every link: each service and each server comes and goes, and the store is replaced.
+mod encrypted {
+    promises!(crate::real::Secure,
+        deploys: sigterm_to_each_service_one_after_the_other, everything_is_signalled_at_once_and_starts_again;
+        resume: a_restored_store_is_told_to_everybody;
+    );
+}
+
+impl<const SECURE: bool> On<SECURE> {
     /// With more settings, which win.
     async fn with(options: Options) -> Self {
         let usual = Options::default().set("all.etcd.lease_ttl_s=3").unwrap();
         let usual = usual.set("logic.anonymous=true").unwrap();
         let usual = usual.set(&format!("gateway.origins=[\"{ORIGIN}\"]")).unwrap();
         let settings = [usual.settings, options.settings].concat();
-        Self(Cluster::start(Options { settings, ..options }).await.unwrap())
+        Self(Cluster::start(Options { settings, secure: SECURE, ..options }).await.unwrap())
     }
 
     fn postgres(&self) -> String {
-        self.0.store(Service::Postgres).url().to_owned()
+        self.0.url_with_password(Service::Postgres)
     }
 
     async fn look(&self) -> PgConnection {
@@ -59,7 +74,7 @@ impl Real {
     }
 }
 
-impl Ground for Real {
+impl<const SECURE: bool> Ground for On<SECURE> {
     async fn start(gateways: usize, logics: usize, tasks: usize) -> Self {
         Self::with(Options { gateways, logics, tasks, ..Options::default() }).await
     }
@@ -143,9 +158,12 @@ impl Ground for Real {
         for change in changes {
             self.sql(change).await;
         }
-        run(Command::new(env!("CARGO_BIN_EXE_sluice"))
-            .args(["store", "new-epoch", "--postgres"])
-            .arg(self.postgres()));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.args(["store", "new-epoch", "--postgres", self.0.store(Service::Postgres).url()]);
+        if let Some(credentials) = self.0.credentials(Service::Postgres) {
+            command.arg("--password-file").arg(credentials.password_file);
+        }
+        run(&mut command);
     }
 }
 

@@ -28,11 +28,12 @@ pub fn messages(in_room: &str, n: usize) -> Vec<NewMessage> {
     (1..=n).map(|i| message(in_room, "alice", &format!("k{i}"), &format!("{i}"))).collect()
 }
 
-/// What a test compares: stored at, was at, conflict.
+/// What a test compares: stored at, was at, waits until, conflict.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Is {
     New(u64),
     Old(u64),
+    Waits(i64),
     Conflict,
 }
 
@@ -48,6 +49,7 @@ pub fn is(outcome: Outcome) -> Is {
     match outcome {
         Outcome::Stored { seq, .. } => Is::New(seq),
         Outcome::Duplicate { seq } => Is::Old(seq),
+        Outcome::Waits { due_ms } => Is::Waits(due_ms),
         Outcome::Conflict => Is::Conflict,
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use sluice_proto::ids::{Key, UserId};
-use sluice_store::{Class, DelayedItem, DelayedOutcome, Due, Fired, NewMessage, Store, StoreError};
+use sluice_store::{
+    Class, DelayedItem, DelayedOutcome, Due, Fired, LockedRooms, NewMessage, Store, StoreError,
+};
 
 use super::contract::{Is, LATER, after, message, page, publish, room};
 use crate::rig::Rig;
@@ -30,7 +32,7 @@ async fn delay(store: &dyn Store, items: Vec<DelayedItem>) -> Vec<DelayedOutcome
         DelayedItem::Schedule { message, .. } => message.room.lane(),
         DelayedItem::Cancel { room, .. } => room.lane(),
     };
-    store.delay(lane, LATER, items).await.unwrap()
+    store.delay(lane, LATER, 0, items).await.unwrap()
 }
 
 async fn one(store: &dyn Store, item: DelayedItem) -> DelayedOutcome {
@@ -39,7 +41,7 @@ async fn one(store: &dyn Store, item: DelayedItem) -> DelayedOutcome {
 
 /// All that is due of the lane of a room, now.
 async fn fire(store: &dyn Store, name: &str) -> Fired {
-    store.fire_due(room(name).lane(), 256).await.unwrap()
+    store.fire_due(room(name).lane(), 256, &LockedRooms::default()).await.unwrap()
 }
 
 pub async fn what_is_due_is_published_once_with_its_key(rig: &mut impl Rig) {
@@ -130,7 +132,7 @@ pub async fn a_cancel_is_final_and_can_be_sent_again(rig: &mut impl Rig) {
 pub async fn a_delay_that_comes_too_late_stores_nothing(rig: &mut impl Rig) {
     let store = rig.open().await;
     let item = schedule(message("a", "alice", "k", "1"), Due::At(1));
-    let error = store.delay(room("a").lane(), 1, vec![item]).await.unwrap_err();
+    let error = store.delay(room("a").lane(), 1, 0, vec![item]).await.unwrap_err();
     assert_eq!(error.class(), Class::TooLate);
     assert_eq!(store.next_due(&[room("a").lane()]).await.unwrap(), None);
 }
@@ -139,14 +141,108 @@ pub async fn one_step_fires_no_more_than_its_limit(rig: &mut impl Rig) {
     let store = rig.open().await;
     let item = |n: i64| schedule(message("a", "alice", &format!("k{n}"), "1"), Due::At(10 - n));
     delay(&*store, (0..5).map(item).collect()).await;
-    let lane = room("a").lane();
-    assert_eq!(store.fire_due(lane, 3).await.unwrap().taken, 3);
+    let (lane, none) = (room("a").lane(), LockedRooms::default());
+    assert_eq!(store.fire_due(lane, 3, &none).await.unwrap().taken, 3);
     let other = (lane + 1) % 16;
-    assert_eq!(store.fire_due(other, 3).await.unwrap().taken, 0, "of another lane");
-    assert_eq!(store.fire_due(lane, 3).await.unwrap().taken, 2);
+    assert_eq!(store.fire_due(other, 3, &none).await.unwrap().taken, 0, "of another lane");
+    assert_eq!(store.fire_due(lane, 3, &none).await.unwrap().taken, 2);
     let stored = store.read(&[after("a", 0, 0)], 1 << 20).await.unwrap().pages[0].messages.clone();
     let keys: Vec<_> = stored.iter().map(|m| m.key.as_str()).collect();
     assert_eq!(keys, ["k4", "k3", "k2", "k1", "k0"], "what is due first is fired first");
+}
+
+pub async fn no_more_of_a_user_wait_than_may(rig: &mut impl Rig) {
+    let store = rig.open().await;
+    let item =
+        |name: &str, sender: &str, key: &str| schedule(message(name, sender, key, "1"), Due::In(HOUR_MS));
+    let within = async |max, items: Vec<DelayedItem>| {
+        let lane = match &items[0] {
+            DelayedItem::Schedule { message, .. } => message.room.lane(),
+            DelayedItem::Cancel { room, .. } => room.lane(),
+        };
+        store.delay(lane, LATER, max, items).await.unwrap()
+    };
+    let waits = |outcome: &DelayedOutcome| matches!(outcome, DelayedOutcome::Waits { .. });
+    let three = ["k1", "k2", "k3"].map(|key| item("a", "alice", key)).to_vec();
+    let outcomes = within(2, three).await;
+    assert!(waits(&outcomes[0]) && waits(&outcomes[1]), "{outcomes:?}");
+    assert_eq!(outcomes[2], DelayedOutcome::TooMany);
+    // In all rooms together, and each user for themself.
+    assert_eq!(within(2, vec![item("b", "alice", "k1")]).await, [DelayedOutcome::TooMany]);
+    assert!(waits(&within(2, vec![item("b", "bob", "k1")]).await[0]));
+    // What is sent again is answered as before, also above a limit that has become smaller.
+    assert!(waits(&within(1, vec![item("a", "alice", "k1")]).await[0]));
+    let other = schedule(message("a", "alice", "k1", "2"), Due::At(1));
+    assert_eq!(within(1, vec![other]).await, [DelayedOutcome::Conflict]);
+    publish(&*store, vec![message("b", "alice", "now", "1")]).await;
+    assert_eq!(within(2, vec![item("b", "alice", "now")]).await, [DelayedOutcome::Published { seq: 1 }]);
+    // Whoever takes one back has a place, also in the same call.
+    let swap =
+        within(2, vec![cancel("a", "alice", "k1"), item("a", "alice", "k4"), item("a", "alice", "k5")]);
+    let swap = swap.await;
+    assert_eq!((swap[0], swap[2]), (DelayedOutcome::Cancelled, DelayedOutcome::TooMany));
+    assert!(waits(&swap[1]), "{swap:?}");
+    // What was refused has left no trace; with 0 there is no limit.
+    assert_eq!(one(&*store, cancel("a", "alice", "k5")).await, DelayedOutcome::NothingWaits);
+    assert!(waits(&within(0, vec![item("a", "alice", "k5")]).await[0]));
+    // What was fired waits no more.
+    one(&*store, schedule(message("c", "carol", "k1", "1"), Due::At(1))).await;
+    assert_eq!(within(1, vec![item("c", "carol", "k2")]).await, [DelayedOutcome::TooMany]);
+    assert_eq!(fire(&*store, "c").await.taken, 1);
+    assert!(waits(&within(1, vec![item("c", "carol", "k2")]).await[0]));
+}
+
+pub async fn a_key_that_waits_is_not_published_at_once(rig: &mut impl Rig) {
+    let store = rig.open().await;
+    one(&*store, schedule(message("a", "alice", "k", "1"), Due::At(7))).await;
+    one(&*store, schedule(message("a", "alice", "gone", "1"), Due::At(7))).await;
+    one(&*store, cancel("a", "alice", "gone")).await;
+    let mine = |key: &str, data: &str| message("a", "alice", key, data);
+    let group = vec![
+        mine("k", "1"),
+        mine("new", "1"),
+        mine("k", "2"),
+        mine("gone", "1"),
+        message("a", "bob", "k", "1"),
+        mine("k", "1"),
+    ];
+    let answers = publish(&*store, group).await;
+    let expected = [Is::Waits(7), Is::New(1), Is::Conflict, Is::Conflict, Is::New(2), Is::Waits(7)];
+    assert_eq!(answers, expected);
+    assert_eq!(publish(&*store, vec![mine("k", "1")]).await, [Is::Waits(7)], "alone, nothing is owed");
+    let fired = fire(&*store, "a").await;
+    assert_eq!((fired.taken, fired.conflicts), (1, 0), "it comes when it is due");
+    assert_eq!(publish(&*store, vec![mine("k", "1"), mine("k", "2")]).await, [Is::Old(3), Is::Conflict]);
+    assert_eq!(rig.table().await.faults(), [""; 0]);
+}
+
+const RACED: u64 = 400;
+
+/// Each key is asked for twice at the same time, to be kept and to be published at once: one of both has it.
+pub async fn a_key_is_kept_or_published_and_never_both(rig: &mut impl Rig) {
+    let handles = [rig.open().await, rig.open().await];
+    let lane = room("race").lane();
+    let (none, data) = (LockedRooms::default(), |n: u64| message("race", "alice", &format!("k{n}"), "1"));
+    let mut kept = 0;
+    for part in 0..RACED / 4 {
+        let keys = || part * 4..(part + 1) * 4;
+        let later = keys().map(|n| schedule(data(n), Due::In(HOUR_MS))).collect();
+        let (later, now) = tokio::join!(
+            delay(&*handles[0], later),
+            publish(&*handles[1], keys().map(data).collect::<Vec<_>>())
+        );
+        for (later, now) in later.iter().zip(&now) {
+            match (later, now) {
+                (DelayedOutcome::Waits { due_ms }, Is::Waits(also)) if due_ms == also => kept += 1,
+                (DelayedOutcome::Published { seq }, Is::New(also)) if seq == also => {}
+                _ => panic!("{later:?} and {now:?}"),
+            }
+        }
+    }
+    assert_eq!(handles[0].fire_due(lane, 256, &none).await.unwrap().taken, 0, "none is due");
+    let table = rig.table().await;
+    assert_eq!(table.faults(), [""; 0]);
+    assert_eq!(table.rows.len() as u64 + kept, RACED);
 }
 
 const SCHEDULED: u64 = 3_000;
@@ -172,7 +268,7 @@ async fn insist<T>(mut call: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
 
 async fn fire_all(store: Arc<dyn Store>, lane: u8, heard: &Heard) {
     while insist(async || store.next_due(&[lane]).await).await.is_some() {
-        insist(async || store.fire_due(lane, 64).await).await;
+        insist(async || store.fire_due(lane, 64, &LockedRooms::default()).await).await;
         heard.fires.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -180,11 +276,15 @@ async fn fire_all(store: Arc<dyn Store>, lane: u8, heard: &Heard) {
 async fn cancel_some(store: Arc<dyn Store>, keys: impl Iterator<Item = u64>, heard: &Heard) {
     for key in keys {
         let item = cancel("race", "alice", &format!("k{key}"));
-        let answer = insist(async || store.delay(room("race").lane(), LATER, vec![item.clone()]).await).await;
+        let answer =
+            insist(async || store.delay(room("race").lane(), LATER, 0, vec![item.clone()]).await).await;
         let count = match answer[0] {
             DelayedOutcome::Cancelled => &heard.cancelled,
             DelayedOutcome::NothingWaits => &heard.too_late,
-            DelayedOutcome::Waits { .. } | DelayedOutcome::Published { .. } | DelayedOutcome::Conflict => {
+            DelayedOutcome::Waits { .. }
+            | DelayedOutcome::Published { .. }
+            | DelayedOutcome::Conflict
+            | DelayedOutcome::TooMany => {
                 panic!("{answer:?}")
             }
         };

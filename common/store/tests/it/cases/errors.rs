@@ -103,7 +103,7 @@ pub async fn close_does_not_wait_for_ever(rig: &mut impl Rig) {
         store.close().await;
     });
     assert!(stuck.is_err());
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(matches!(store.epoch().await, Err(StoreError::Closed)));
     drop(held);
 }

@@ -124,6 +124,8 @@ fn judge(table: &Table, heard: &Heard) -> Vec<String> {
             }
             Outcome::Duplicate { seq } => same && row.seq == seq,
             Outcome::Conflict => !same,
+            // Nothing is scheduled here.
+            Outcome::Waits { .. } => false,
         };
         if !right {
             faults.push(format!("answered {outcome:?}, but the table says {row:?}"));

@@ -61,7 +61,7 @@ async fn one_connection_that_reads_a_new_epoch_replaces_all_others() {
     rig.0
         .run(
             "select pg_terminate_backend(pid, 1000) from (select pid from pg_stat_activity \
-             where query like '%publish_v1%' and application_name = 'sluice' limit 1) x",
+             where query like '%publish_v2%' and application_name = 'sluice' limit 1) x",
         )
         .await;
     let last = loop {

@@ -41,19 +41,6 @@ async fn naive(conn: &mut PgConnection) -> Vec<Option<i64>> {
     rows.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-/// Waits until one session waits for a lock.
-async fn somebody_waits(rig: &PgRig) {
-    let mut conn = rig.0.sql().await;
-    loop {
-        let waiting =
-            sqlx::query("select from pg_locks where not granted").fetch_all(&mut conn).await.unwrap();
-        if !waiting.is_empty() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
 #[tokio::test]
 async fn a1_one_snapshot_answers_with_seqs_that_hold_nothing() {
     let rig = PgRig::start().await;
@@ -63,7 +50,7 @@ async fn a1_one_snapshot_answers_with_seqs_that_hold_nothing() {
     first.execute("begin").await.unwrap();
     assert_eq!(naive(&mut first).await, [Some(1), Some(2)]);
     let (again, ()) = tokio::join!(naive(&mut second), async {
-        somebody_waits(&rig).await;
+        rig.somebody_waits().await;
         first.execute("commit").await.unwrap();
     });
     assert_eq!(again, [Some(3), Some(4)], "a phantom ok");
@@ -78,11 +65,11 @@ async fn a1_the_second_of_two_equal_groups_finds_the_first() {
     let store = rig.open().await;
     let mut first = rig.0.sql().await;
     first.execute("begin").await.unwrap();
-    let sql = "select seq from publish_v1('infinity', array['a', 'a'], array['alice', 'alice'], \
+    let sql = "select seq from publish_v2(0::smallint, 'infinity', array['a', 'a'], array['alice', 'alice'], \
                array['k1', 'k2'], array[sha256('1'), sha256('2')], array['1', '2']::bytea[])";
     assert_eq!(first.fetch_all(sql).await.unwrap().len(), 2);
     let (again, ()) = tokio::join!(publish(&*store, messages("a", 2)), async {
-        somebody_waits(&rig).await;
+        rig.somebody_waits().await;
         first.execute("commit").await.unwrap();
     });
     assert_eq!(again, [Is::Old(1), Is::Old(2)]);
@@ -109,7 +96,7 @@ async fn opposite_orders(rig: &PgRig, function: &str, rounds: usize) -> (usize, 
     for round in 0..rounds {
         let call = |order: &str, key: &str| {
             format!(
-                "select seq from {function}('infinity', array(select 'r{round}-' || n from \
+                "select seq from {function}(0::smallint, 'infinity', array(select 'r{round}-' || n from \
                  generate_series(1, 200) n order by n {order}), array_fill('alice'::text, array[200]), \
                  array(select '{key}' || n from generate_series(1, 200) n), \
                  array_fill(sha256('1'), array[200]), array_fill('1'::bytea, array[200]))"
@@ -136,16 +123,16 @@ async fn opposite_orders(rig: &PgRig, function: &str, rounds: usize) -> (usize, 
 async fn a2_rooms_made_unsorted_deadlock_and_sorted_never_do() {
     let rig = PgRig::start().await;
     let store = rig.open().await;
-    let row = &rig.0.run("select pg_get_functiondef('publish_v1'::regproc)").await[0];
+    let row = &rig.0.run("select pg_get_functiondef('publish_v2'::regproc)").await[0];
     let text: &str = row.get(0);
     let mutant = text
-        .replace("publish_v1", "unsorted")
+        .replace("publish_v2", "unsorted")
         .replace("select distinct r collate \"C\"", "select r")
         .replace("  order by 1\n  on conflict do nothing", "  on conflict do nothing");
-    assert_eq!(mutant.len(), text.len() - "publish_v1".len() + "unsorted".len() - 34, "three places changed");
+    assert_eq!(mutant.len(), text.len() - "publish_v2".len() + "unsorted".len() - 34, "three places changed");
     rig.0.run(mutant).await;
 
-    assert_eq!(opposite_orders(&rig, "publish_v1", 20).await, (0, 0));
+    assert_eq!(opposite_orders(&rig, "publish_v2", 20).await, (0, 0));
     assert_eq!(rig.table().await.faults(), [""; 0]);
     let (failed, _) = opposite_orders(&rig, "unsorted", 200).await;
     assert!(failed > 0, "without the rule this schedule deadlocks");

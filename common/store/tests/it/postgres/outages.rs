@@ -22,7 +22,7 @@ async fn a_frozen_server_is_left_at_the_deadline_and_its_outcome_is_unknown() {
     };
     let store = PgStore::connect(config).await.unwrap();
     assert!(store.publish(0, LATER, messages("a", 1)).await.is_ok());
-    let sessions = "select pid::text from pg_stat_activity where query like '%publish_v1%' \
+    let sessions = "select pid::text from pg_stat_activity where query like '%publish_v2%' \
                     and application_name = 'sluice'";
     let pid: i32 = rig.0.run(sessions).await[0].get::<&str, _>(0).parse().unwrap();
     kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
@@ -43,7 +43,7 @@ async fn a_store_that_was_opened_has_a_connection_for_each_lane_and_stored_nothi
     let config = PgConfig { lane_connections: 5, ..PgConfig::new(rig.0.url()) };
     let store = PgStore::connect(config).await.unwrap();
     let lanes =
-        "select from pg_stat_activity where query like '%publish_v1%' and application_name = 'sluice'";
+        "select from pg_stat_activity where query like '%publish_v2%' and application_name = 'sluice'";
     assert_eq!(rig.0.run(lanes).await.len(), 5);
     let table = rig.table().await;
     assert_eq!((table.heads.len(), table.rows.len(), table.owed.len()), (0, 0, 0));
@@ -112,7 +112,8 @@ async fn a_question_that_nobody_waits_for_ends_in_the_server_too() {
     }
     let left = Instant::now();
     until(async || rig.0.run(busy).await.is_empty()).await;
-    assert!(left.elapsed() < Duration::from_millis(1_500), "gone after {:?}", left.elapsed());
+    // By a request to cancel it, not by the statement timeout.
+    assert!(left.elapsed() < Duration::from_millis(2_500), "gone after {:?}", left.elapsed());
     // The pool has its place back, on another connection.
     assert!(store.heads(&[room("a")]).await.is_ok());
 }

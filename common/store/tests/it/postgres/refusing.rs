@@ -96,7 +96,8 @@ async fn a_locked_room_is_named_and_its_group_given_up_soon() {
     let begun = Instant::now();
     let error = store.publish(0, LATER, messages("a", 2)).await.unwrap_err();
     assert!(matches!(&error, StoreError::RolledBack { sqlstate, .. } if sqlstate == "55P03"), "{error}");
-    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+    // By the lock timeout of half a second, not by the statement timeout.
+    assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
     assert_eq!(store.locked(0, &rooms).await.unwrap(), [room("a")]);
     drop(held);
     assert_eq!(publish(&*store, messages("a", 2)).await, [Is::Old(1), Is::New(2)]);

@@ -16,6 +16,15 @@ impl PgRig {
     pub async fn pg(&self) -> PgStore {
         PgStore::connect(PgConfig::new(self.0.url())).await.unwrap()
     }
+
+    /// Returns when one session waits for a lock.
+    pub async fn somebody_waits(&self) {
+        let mut conn = self.0.sql().await;
+        let waiting = "select from pg_locks where not granted";
+        while sqlx::query(waiting).fetch_all(&mut conn).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[async_trait]

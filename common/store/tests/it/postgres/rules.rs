@@ -54,7 +54,7 @@ async fn a9_a_publish_goes_by_index_however_young_the_table() {
     drop(rig.pg().await);
     assert_eq!(scans_of_a_publish(&rig, "k1").await, 0);
     // Without the settings of the function the planner takes for three rows what is simplest for three rows.
-    let function = "publish_v1(timestamptz, text[], text[], text[], bytea[], bytea[])";
+    let function = "publish_v2(smallint, timestamptz, text[], text[], text[], bytea[], bytea[])";
     rig.0.run(format!("alter function {function} reset all")).await;
     assert!(scans_of_a_publish(&rig, "k2").await > 0, "this test would notice");
 }

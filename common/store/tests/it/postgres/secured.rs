@@ -53,6 +53,9 @@ async fn tls_with_an_own_authority_a_clients_certificate_and_a_password() {
     let dir = server.dir();
     let files = |of: &str| Authority::in_dir(dir, of);
     let (ours, theirs) = (files("ours").issue("127.0.0.1"), files("theirs").issue("127.0.0.1"));
+    let in_clear = format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=verify-full", server.port);
+    let why = refusal(&PgAccess::at(format!("{in_clear}&sslrootcert={}", ours.ca))).await;
+    assert!(why.contains("does not speak TLS there: use sslmode=disable in postgres.url"), "{why}");
     secure(&server, &ours, &ours).await;
     let at = |user: &str, ca: &str, shown: Option<&TlsFiles>| {
         let shown = shown.map(|pki| format!("&sslcert={}&sslkey={}", pki.cert, pki.key)).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! A private PostgreSQL: own data directory, own port, stopped by its pid. Never touches another server.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -168,9 +169,14 @@ impl Drop for PgServer {
     }
 }
 
-/// A program of PostgreSQL, as the user postgres where we are root (it refuses to run as root).
+/// A program of PostgreSQL.
 pub fn tool(name: &str) -> Command {
-    let mut command = Command::new(Path::new(BIN).join(name));
+    program(Path::new(BIN).join(name))
+}
+
+/// A program as the user postgres where we are root: neither PostgreSQL nor what belongs to it runs as root.
+pub fn program(path: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(path);
     if let Some(user) = server_user() {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId};
+use sluice_proto::ids::{Epoch, RoomId, UserId};
+use sluice_proto::revocation::Revocation;
 use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use sluice_store::{
-    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed, hash_of,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
+    Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
+    StoreError, Trimmed, hash_of,
 };
 
 use super::rig::Fickle;
@@ -37,6 +39,12 @@ impl Store for Noting {
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {
         self.0.heads(rooms).await
     }
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError> {
+        self.0.rooms(query).await
+    }
+    async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, StoreError> {
+        self.0.scheduled(query).await
+    }
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         self.0.epoch().await
     }
@@ -44,6 +52,7 @@ impl Store for Noting {
         &self,
         lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         let room = |item: &DelayedItem| match item {
@@ -51,13 +60,13 @@ impl Store for Noting {
             DelayedItem::Cancel { room, .. } => room.clone(),
         };
         self.1.lock().unwrap().extend(items.iter().map(room));
-        self.0.delay(lane, not_after_ms, items).await
+        self.0.delay(lane, not_after_ms, waiting_max, items).await
     }
     async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError> {
         self.0.next_due(lanes).await
     }
-    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError> {
-        self.0.fire_due(lane, limit).await
+    async fn fire_due(&self, lane: u8, limit: usize, locked: &LockedRooms) -> Result<Fired, StoreError> {
+        self.0.fire_due(lane, limit, locked).await
     }
     async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
         self.0.forget_cancelled(older_than, limit).await
@@ -74,6 +83,22 @@ impl Store for Noting {
     async fn trim(&self, policy: &Retention, limit: usize) -> Result<Trimmed, StoreError> {
         self.0.trim(policy, limit).await
     }
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError> {
+        self.0.revoke(user, issued_until_s).await
+    }
+
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError> {
+        self.0.revocations(after, limit).await
+    }
+
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError> {
+        self.0.revoked_up_to(position).await
+    }
+
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        self.0.revocations_of(users).await
+    }
+
     async fn close(&self) {
         self.0.close().await;
     }

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_proto::ids::{Epoch, RoomId};
+use sluice_proto::ids::{Epoch, RoomId, UserId};
+use sluice_proto::revocation::Revocation;
 use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use sluice_store::{
-    Committed, DelayedItem, DelayedOutcome, Fired, Heads, NewMessage, NoteId, Pages, Range, Retention,
-    StaleNote, Store, StoreError, Trimmed,
+    Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
+    Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
+    StoreError, Trimmed,
 };
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row, SqliteConnection};
@@ -81,6 +83,12 @@ impl Store for Fickle {
     async fn heads(&self, rooms: &[RoomId]) -> Result<Heads, StoreError> {
         self.store()?.heads(rooms).await
     }
+    async fn rooms(&self, query: &RoomQuery) -> Result<RoomList, StoreError> {
+        self.store()?.rooms(query).await
+    }
+    async fn scheduled(&self, query: &ScheduledQuery) -> Result<ScheduledList, StoreError> {
+        self.store()?.scheduled(query).await
+    }
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         self.store()?.epoch().await
     }
@@ -88,24 +96,25 @@ impl Store for Fickle {
         &self,
         lane: u8,
         not_after_ms: i64,
+        waiting_max: u32,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         let store = self.store()?;
         tokio::select! {
             biased;
             () = self.0.cut.notified() => Err(StoreError::Unknown("cut".to_owned())),
-            answer = store.delay(lane, not_after_ms, items) => answer,
+            answer = store.delay(lane, not_after_ms, waiting_max, items) => answer,
         }
     }
     async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError> {
         self.store()?.next_due(lanes).await
     }
-    async fn fire_due(&self, lane: u8, limit: usize) -> Result<Fired, StoreError> {
+    async fn fire_due(&self, lane: u8, limit: usize, locked: &LockedRooms) -> Result<Fired, StoreError> {
         let store = self.store()?;
         tokio::select! {
             biased;
             () = self.0.cut.notified() => Err(StoreError::Unknown("cut".to_owned())),
-            answer = store.fire_due(lane, limit) => answer,
+            answer = store.fire_due(lane, limit, locked) => answer,
         }
     }
     async fn forget_cancelled(&self, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
@@ -122,6 +131,18 @@ impl Store for Fickle {
     }
     async fn trim(&self, policy: &Retention, limit: usize) -> Result<Trimmed, StoreError> {
         self.store()?.trim(policy, limit).await
+    }
+    async fn revoke(&self, user: &UserId, issued_until_s: Option<u32>) -> Result<Revocation, StoreError> {
+        self.store()?.revoke(user, issued_until_s).await
+    }
+    async fn revocations(&self, after: u64, limit: usize) -> Result<RevocationPage, StoreError> {
+        self.store()?.revocations(after, limit).await
+    }
+    async fn revoked_up_to(&self, position: u64) -> Result<u32, StoreError> {
+        self.store()?.revoked_up_to(position).await
+    }
+    async fn revocations_of(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        self.store()?.revocations_of(users).await
     }
     async fn close(&self) {
         if let Ok(store) = self.store() {

@@ -44,7 +44,7 @@ impl Behaviour {
     pub(super) fn begin(&mut self, spec: &ClientSpec, rng: &mut SmallRng) {
         // Only once: called at each new connection, it would put everything off.
         if self.own_at.is_none() && self.history_at.is_none() {
-            self.own_at = own(spec.role).map(|_| after(FIRST_S, rng));
+            self.own_at = Routine::of(spec.role).map(|_| after(FIRST_S, rng));
             self.history_at = spec.history.then(|| after(HISTORY_S, rng));
         }
     }
@@ -68,20 +68,40 @@ impl Behaviour {
     }
 }
 
-/// Time between two of what this role does.
-fn own(role: ClientRole) -> Option<Range<f64>> {
-    match role {
-        ClientRole::Beacon
-        | ClientRole::Sender
-        | ClientRole::Observer
-        | ClientRole::Crowd
-        | ClientRole::Watcher
-        | ClientRole::Guest
-        | ClientRole::Leaver
-        | ClientRole::Quitter => None,
-        ClientRole::Churn => Some(CHURN_S),
-        ClientRole::Slow | ClientRole::Stopped => Some(READS_S),
-        ClientRole::Resender => Some(RESEND_S),
+/// What some roles do again and again.
+#[derive(Debug, Clone, Copy)]
+enum Routine {
+    Churn,
+    Stop,
+    ReadSlowly,
+    Resend,
+}
+
+impl Routine {
+    fn of(role: ClientRole) -> Option<Self> {
+        match role {
+            ClientRole::Beacon
+            | ClientRole::Sender
+            | ClientRole::Observer
+            | ClientRole::Crowd
+            | ClientRole::Watcher
+            | ClientRole::Guest
+            | ClientRole::Leaver
+            | ClientRole::Quitter => None,
+            ClientRole::Churn => Some(Self::Churn),
+            ClientRole::Slow => Some(Self::ReadSlowly),
+            ClientRole::Stopped => Some(Self::Stop),
+            ClientRole::Resender => Some(Self::Resend),
+        }
+    }
+
+    /// Time between two of them.
+    fn every(self) -> Range<f64> {
+        match self {
+            Self::Churn => CHURN_S,
+            Self::Stop | Self::ReadSlowly => READS_S,
+            Self::Resend => RESEND_S,
+        }
     }
 }
 
@@ -98,31 +118,24 @@ impl PlainClient {
         if self.behaviour.own_at.is_none_or(|at| at > now) {
             return None;
         }
+        let routine = Routine::of(self.spec.role)?;
         // Drawn before it is done: how long that takes must not change what the seed brings next.
-        self.behaviour.own_at = own(self.spec.role).map(|range| after(range, &mut self.rng));
+        self.behaviour.own_at = Some(after(routine.every(), &mut self.rng));
         self.behaviour.turns += 1;
-        match self.spec.role {
-            ClientRole::Beacon
-            | ClientRole::Sender
-            | ClientRole::Observer
-            | ClientRole::Crowd
-            | ClientRole::Watcher
-            | ClientRole::Guest
-            | ClientRole::Leaver
-            | ClientRole::Quitter => {}
-            ClientRole::Churn if self.behaviour.turns % 4 < 2 => self.step_out(connection),
-            ClientRole::Churn => return Some(ConnectionEnd::Left),
-            ClientRole::Stopped => {
+        match routine {
+            Routine::Churn if self.behaviour.turns % 4 < 2 => self.step_out(connection),
+            Routine::Churn => return Some(ConnectionEnd::Left),
+            Routine::Stop => {
                 let until = after(STOPS_S, &mut self.rng);
                 self.stop_reading(connection, until);
             }
-            ClientRole::Slow => {
+            Routine::ReadSlowly => {
                 let until = after(SLOW_S, &mut self.rng);
                 self.behaviour.slow_until = Some(until);
                 // After the slow time, or it would never read fast in between.
                 self.behaviour.own_at = Some(until + Duration::from_secs_f64(READS_S.start));
             }
-            ClientRole::Resender => self.send_elsewhere(),
+            Routine::Resend => self.send_elsewhere(),
         }
         None
     }

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use sluice_launcher::{Engines, Options, Service};
+use sluice_launcher::{Cluster, Engines, Options, Service};
 
-use super::Real;
-use super::outages::silence_on;
+use super::outages::{SILENT, silence_on};
+use super::{On, Real};
 use crate::kit::{SOON, until};
 
 /// The member that leads and lives, as soon as there is one.
-async fn leader(cluster: &Real, service: Service) -> usize {
+async fn leader(cluster: &Cluster, service: Service) -> usize {
     let mut found = None;
     until("one leads", SOON * 3, async || {
         found = cluster.leader(service).await;
@@ -23,7 +23,7 @@ async fn leader(cluster: &Real, service: Service) -> usize {
 }
 
 /// Kills it; returns which one it was.
-async fn kill_leader(cluster: &Real, service: Service) -> usize {
+async fn kill_leader(cluster: &Cluster, service: Service) -> usize {
     let index = leader(cluster, service).await;
     let node = cluster.node(service, index).unwrap();
     assert!(node.kill());
@@ -47,30 +47,29 @@ async fn silence_without_leader(service: Service, engines: Engines) -> Duration 
 async fn the_leader_of_etcd_dies() {
     let engines = Engines { etcds: 3, ..Engines::default() };
     let silence = silence_without_leader(Service::Etcd, engines).await;
-    assert!(silence < Duration::from_secs(3), "silent for {silence:?}");
+    assert!(silence < SILENT, "silent for {silence:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_of_the_stream_dies() {
     let engines = Engines { natses: 3, ..Engines::default() };
     let silence = silence_without_leader(Service::Nats, engines).await;
-    assert!(silence < Duration::from_secs(3), "silent for {silence:?}");
+    assert!(silence < SILENT, "silent for {silence:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_of_redis_dies() {
     let engines = Engines { sentinel: true, ..Engines::default() };
     let silence = silence_without_leader(Service::Redis, engines).await;
-    assert!(silence < Duration::from_secs(3), "silent for {silence:?}");
+    assert!(silence < SILENT, "silent for {silence:?}");
 }
 
 /// All groups in one cluster, as it would be run, and all at once.
-#[tokio::test(flavor = "multi_thread")]
-async fn every_leader_dies_in_one_cluster() {
+async fn silence_without_any_leader<const SECURE: bool>() -> Duration {
     let groups = [Service::Nats, Service::Redis, Service::Etcd];
     let engines = Engines { etcds: 3, natses: 3, sentinel: true };
     let options = Options { gateways: 2, logics: 2, tasks: 2, engines, ..Options::default() };
-    let silence = silence_on(Real::with(options).await, async |cluster| {
+    silence_on(On::<SECURE>::with(options).await, async |cluster| {
         for service in groups {
             kill_leader(cluster, service).await;
         }
@@ -78,6 +77,18 @@ async fn every_leader_dies_in_one_cluster() {
             leader(cluster, service).await;
         }
     })
-    .await;
-    assert!(silence < Duration::from_secs(5), "silent for {silence:?}");
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_leader_dies_in_one_cluster() {
+    let silence = silence_without_any_leader::<false>().await;
+    assert!(silence < 2 * SILENT, "silent for {silence:?}");
+}
+
+/// Whoever takes over asks for certificate and password as the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_leader_dies_in_a_secure_cluster() {
+    let silence = silence_without_any_leader::<true>().await;
+    assert!(silence < 2 * SILENT, "silent for {silence:?}");
 }

@@ -12,14 +12,18 @@ use crate::deploys::under_load;
 use crate::kit::{Ground, SOON, client_of, until};
 use crate::record::Sent;
 
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Two of each, which take commands from who has the token in a file of this folder.
+/// Two of each, which take commands.
 async fn cluster(folder: &Path) -> Real {
+    commanded(folder, Options { gateways: 2, logics: 2, tasks: 2, ..Options::default() }).await
+}
+
+/// Takes commands from who has the token in a file of this folder.
+pub(super) async fn commanded(folder: &Path, options: Options) -> Real {
     let file = folder.join("admin.token");
     std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
     let setting = format!("all.admin.token_file={}", file.display());
-    let options = Options { gateways: 2, logics: 2, tasks: 2, ..Options::default() };
     Real::with(options.set(&setting).unwrap()).await
 }
 
@@ -36,13 +40,13 @@ fn sluice(arguments: &[&str], at: &Node, folder: &Path) -> (Option<i32>, String)
     (status.code(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
 }
 
-async fn page(node: &Node, path: &str) -> Value {
+pub(super) async fn page(node: &Node, path: &str) -> Value {
     let answer = probe::get(&format!("{}{path}", node.admin()), Duration::from_secs(2)).await.unwrap();
     serde_json::from_str(&answer.body).unwrap()
 }
 
 /// Its id, when everybody sees it.
-async fn id(node: &Node) -> String {
+pub(super) async fn id(node: &Node) -> String {
     page(node, "/status").await["instance"].as_str().unwrap().to_owned()
 }
 

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use sluice_client::{Client, Event, Options, Position};
 use sluice_launcher::Service;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Real;
-use crate::kit::{Ground, SOON, client_of, until};
+use crate::kit::{Ground, SOON, client_of, socket_of, until};
 
 /// Of the cluster of these tests.
 const LEASE: Duration = Duration::from_secs(3);
-/// What comes on top of it, as docs/operations.md says.
-const AND: Duration = Duration::from_secs(3);
+/// What comes on top of it: 3 s, as docs/operations.md says, and what a busy machine adds.
+const AND: Duration = Duration::from_secs(8);
 
 /// Who is in the room, by name.
 async fn present(client: &Client) -> Vec<String> {
@@ -79,6 +79,12 @@ impl Told {
         all.iter().filter(|told| users.contains(&&told[1..])).cloned().collect()
     }
 
+    async fn hears(&self, user: &str) {
+        while self.of(&[user]).is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// In the background, what these events say.
     fn read(&self, mut events: sluice_client::Events) {
         let told = Arc::clone(&self.0);
@@ -102,6 +108,15 @@ async fn enters(options: Options) -> Client {
     client
 }
 
+/// Somebody comes and is cut off without a goodbye; told when the grace is over, so is everybody who was lost before.
+async fn comes_and_is_lost(cluster: &Real, user: &str, told: &Told) {
+    let mut socket = socket_of(cluster, user, 1).await;
+    socket.send(r#"{"sub":"lobby"}"#).await.unwrap();
+    until("the join is told", SOON, async || told.of(&[user]).len() == 1).await;
+    drop(socket);
+    until("the leave is told", GRACE + SOON, async || told.of(&[user]).len() == 2).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn d6_a_roll_of_all_gateways_stirs_nobody_and_a_kill_only_who_does_not_return() {
     let options = sluice_launcher::Options { gateways: 2, logics: 2, tasks: 2, ..Default::default() };
@@ -117,9 +132,9 @@ async fn d6_a_roll_of_all_gateways_stirs_nobody_and_a_kill_only_who_does_not_ret
         tries += 1;
         let name = format!("try{tries}");
         let client = enters(client_of(&cluster, &name, 0)).await;
-        sleep(Duration::from_millis(500)).await;
+        let heard = timeout(Duration::from_millis(500), told.hears(&name)).await.is_ok();
         client.close().await;
-        !told.of(&[&name]).is_empty()
+        heard
     })
     .await;
     let all = ["ann", "bob", "cat"];
@@ -129,7 +144,7 @@ async fn d6_a_roll_of_all_gateways_stirs_nobody_and_a_kill_only_who_does_not_ret
     for index in 0..2 {
         cluster.roll(Service::Gateway, index).await;
     }
-    sleep(GRACE + Duration::from_secs(2)).await;
+    comes_and_is_lost(&cluster, "dan", &told).await;
     assert_eq!(told.of(&all).len(), 2, "a deploy stirs nobody: {:?}", told.of(&all));
 
     // This gateway and no other: she cannot return.
@@ -140,7 +155,7 @@ async fn d6_a_roll_of_all_gateways_stirs_nobody_and_a_kill_only_who_does_not_ret
     let within = LEASE + AND + GRACE + Duration::from_secs(2);
     until("who does not return leaves", within, async || told.of(&["cat"]).len() == 2).await;
     println!("the leave was told {:?} after the kill", killed.elapsed());
-    sleep(GRACE).await;
+    comes_and_is_lost(&cluster, "eve", &told).await;
     assert_eq!(told.of(&all)[3..], ["-cat"], "once, and nobody else");
     assert_eq!(told.of(&["watcher"]), Vec::<String>::new());
     cluster.stop().await;

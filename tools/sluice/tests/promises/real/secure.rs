@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sluice_client::raw::{Handshake, Socket};
-use sluice_launcher::{Node, Options, Service, certs, probe};
+use sluice_launcher::{Node, Service, certs, probe};
 use sluice_proto::grpc::gateway_client::GatewayClient;
 use sluice_proto::grpc::logic_client::LogicClient;
 use sluice_proto::grpc::{
@@ -21,15 +21,11 @@ use sluice_service::tls::{Identity, Role, Tls};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
-use super::{Real, term};
+use super::{Secure, term};
 use crate::kit::{Ground, SOON, json_with, socket_of, until};
 
-async fn secure(gateways: usize, logics: usize, tasks: usize) -> Real {
-    Real::with(Options { gateways, logics, tasks, secure: true, ..Options::default() }).await
-}
-
 /// Somebody with the files of this service, or with none.
-fn caller(cluster: &Real, service: Option<(Service, Role)>) -> Caller {
+fn caller(cluster: &Secure, service: Option<(Service, Role)>) -> Caller {
     let identity = service.and_then(|(service, role)| {
         let files = certs::files(&cluster.certs().unwrap(), service);
         let text = |path: std::path::PathBuf| path.display().to_string();
@@ -40,7 +36,7 @@ fn caller(cluster: &Real, service: Option<(Service, Role)>) -> Caller {
 }
 
 /// Where the first of these listens for gRPC.
-async fn grpc_of(cluster: &Real, service: &str) -> String {
+async fn grpc_of(cluster: &Secure, service: &str) -> String {
     let page = format!("{}/admin/instances", cluster.gateway(0).admin());
     let mut address = None;
     until("it is listed", SOON, async || {
@@ -67,7 +63,7 @@ async fn publish(socket: &mut Socket, room: &str, data: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_goes_on_encrypted_while_each_service_is_replaced() {
-    let cluster = secure(2, 2, 2).await;
+    let cluster = Secure::start(2, 2, 2).await;
     let (mut ann, mut bob) = (socket_of(&cluster, "ann", 0).await, socket_of(&cluster, "bob", 1).await);
     bob.send(r#"{"sub":"news"}"#).await.unwrap();
     json_with(&mut bob, "ok").await;
@@ -92,10 +88,10 @@ async fn everything_goes_on_encrypted_while_each_service_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_on_the_port_of_logic_are_refused() {
-    let cluster = secure(1, 1, 1).await;
+    let cluster = Secure::start(1, 1, 1).await;
     let address = grpc_of(&cluster, "logic").await;
     let item = PublishItem { room: "news".into(), sender: "ann".into(), key: "k".into(), data: "1".into() };
-    let publish = PublishRequest { items: vec![item], not_after_ms: i64::MAX, delayed: Vec::new() };
+    let publish = PublishRequest { items: vec![item], not_after_ms: i64::MAX, ..PublishRequest::default() };
     let range = ReadRange { room: "news".into(), ..ReadRange::default() };
     let read = ReadRequest { ranges: vec![range], history: false };
     // Without a certificate, and with one that is not for this.
@@ -117,7 +113,7 @@ async fn strangers_on_the_port_of_logic_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_on_the_port_for_pushes_deliver_nothing() {
-    let cluster = secure(1, 1, 1).await;
+    let cluster = Secure::start(1, 1, 1).await;
     let address = grpc_of(&cluster, "gateway").await;
     let mut ann = socket_of(&cluster, "ann", 0).await;
     ann.send(r#"{"sub":"news"}"#).await.unwrap();
@@ -164,15 +160,15 @@ async fn rogue() -> (String, Arc<Mutex<Vec<Vec<u8>>>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rogue_in_the_registry_gets_no_login() {
-    let cluster = secure(1, 1, 1).await;
+    let cluster = Secure::start(1, 1, 1).await;
     let (address, heard) = rogue().await;
     let record = json!({ "address": address, "version": "1", "started_ms": 1, "state": "serving" });
     let put = json!({
         "key": STANDARD.encode("/sluice/instances/logic/x"),
         "value": STANDARD.encode(record.to_string()),
     });
-    let etcd = format!("{}/v3/kv/put", cluster.store(Service::Etcd).url());
-    assert_eq!(probe::post(&etcd, &put.to_string(), SOON).await.unwrap().status, 200);
+    // Somebody who has the password of etcd.
+    cluster.ask_etcd("/v3/kv/put", &put).await.unwrap();
     let gateway = cluster.gateway(0);
     let link = format!("The logic at {address} cannot be called");
     for n in 0..40 {

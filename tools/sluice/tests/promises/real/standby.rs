@@ -21,7 +21,7 @@ async fn a_promoted_standby_is_told_to_everybody() {
 
     let (primary, url) = (
         cluster.store_data(Service::Postgres).unwrap().join("data"),
-        cluster.store(Service::Postgres).url().to_owned(),
+        cluster.url_with_password(Service::Postgres),
     );
     let standby = primary.with_file_name("standby");
     let copy = postgres_program("pg_basebackup");

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sluice_launcher::{Cluster, Node, Options, Service, service_binary};
+use sluice_launcher::{Cluster, Credentials, Node, Options, Service, service_binary};
 use sqlx::{Connection, PgConnection};
 
 /// What is said at once is said within this, on a busy machine too; waiting in vain takes 10 s and more.
@@ -177,15 +177,43 @@ async fn a_roll_signals_only_who_is_meant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_with_connect_says_what_each_server_answers() {
     let cluster = cluster().await;
+    checked(&cluster);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_with_connect_shows_its_certificates_and_passwords() {
+    let options = Options { gateways: 0, logics: 0, tasks: 0, secure: true, ..Options::default() };
+    let cluster = Cluster::start(options).await.unwrap();
+    checked(&cluster);
+    cluster.stop().await;
+}
+
+/// What a section has beside the URL.
+fn opening(cluster: &Cluster, store: Service) -> String {
+    let Some(Credentials { user, password_file, tls, .. }) = cluster.credentials(store) else {
+        return String::new();
+    };
+    let files = [("ca_file", tls.ca), ("cert_file", tls.cert), ("key_file", tls.key)];
+    // Those of PostgreSQL are in its URL.
+    let files = files.into_iter().filter(|_| store != Service::Postgres);
+    let lines = files.chain([("password_file", password_file)]);
+    let lines: String = lines.map(|(key, file)| format!("{key} = {file:?}\n")).collect();
+    let user = user.filter(|_| store == Service::Etcd).map(|user| format!("user = {user:?}\n"));
+    lines + &user.unwrap_or_default()
+}
+
+fn checked(cluster: &Cluster) {
     let dir = tempfile::tempdir().unwrap();
-    let url = |store| cluster.store(store).url().to_owned();
-    let (postgres, nats, redis, etcd) =
-        (url(Service::Postgres), url(Service::Nats), url(Service::Redis), url(Service::Etcd));
-    let config = format!(
-        "token_secret = \"{}\"\n[postgres]\nurl = \"{postgres}\"\n[nats]\nurl = \"{nats}\"\n[redis]\nurl = \"{redis}\"\n\
-         [etcd]\nendpoints = [\"{etcd}\"]\n",
-        cluster.token_secret()
-    );
+    let mut config = format!("token_secret = {:?}\n", cluster.token_secret());
+    for (section, store) in
+        [("postgres", Service::Postgres), ("nats", Service::Nats), ("redis", Service::Redis)]
+    {
+        let (url, opening) = (cluster.store(store).url().to_owned(), opening(cluster, store));
+        config += &format!("[{section}]\nurl = {url:?}\n{opening}");
+    }
+    let (etcd, opening) = (cluster.store(Service::Etcd).url().to_owned(), opening(cluster, Service::Etcd));
+    config += &format!("[etcd]\nendpoints = [{etcd:?}]\n{opening}");
     let file = dir.path().join("logic.toml");
     std::fs::write(&file, config).unwrap();
     let (code, out, said) = run(sluice(&["check", "--connect", "--logic"]).arg(&file));
@@ -195,5 +223,4 @@ async fn a_check_with_connect_says_what_each_server_answers() {
     {
         assert!(out.contains(answer), "{answer}: {out}");
     }
-    cluster.stop().await;
 }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Microseconds since the gateway began.
+/// Microseconds since some beginning, the same for all that are asked about a bucket.
 pub type Micros = u64;
 
 /// How fast buckets refill, and how much they hold.

@@ -1,0 +1,34 @@
+/** The browser's WebSocket, and what a browser tells a page about its network. */
+import type { Client, OpenSocket } from "./client.js";
+
+export const openWebSocket: OpenSocket = (url, token, events) => {
+  // A page can set no header; a subprotocol comes in one, and not in the address, which is logged.
+  const protocols = ["sluice.v1.json", ...(token === undefined ? [] : [`bearer.${token}`])];
+  const socket = new WebSocket(url, protocols);
+  socket.onopen = () => events.open();
+  socket.onmessage = ({ data }) => events.text(data as string);
+  socket.onclose = ({ code, reason }) => events.closed(code === 1006 ? undefined : code, reason);
+  return {
+    send: text => socket.send(text),
+    close: code => {
+      // A connection that is dead would only end when its close has timed out.
+      socket.onmessage = socket.onclose = null;
+      code === undefined ? socket.close() : socket.close(code);
+    },
+    get buffered() { return socket.bufferedAmount; },
+  };
+};
+
+/** Looks after the connection when the page is seen again, or the network is back. */
+export function watchPage(client: Client): void {
+  if (typeof addEventListener !== "function" || typeof document === "undefined") return;
+  const hurry = () => document.visibilityState === "visible" && client.hurry();
+  addEventListener("online", hurry);
+  addEventListener("pageshow", hurry);
+  document.addEventListener("visibilitychange", hurry);
+  client.on("ended", () => {
+    removeEventListener("online", hurry);
+    removeEventListener("pageshow", hurry);
+    document.removeEventListener("visibilitychange", hurry);
+  });
+}
