@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use sluice_logic::auth::{Auth, Claims, Grants};
 use sluice_proto::grpc::{AuthenticateReply, IssueTicketRequest, TakeTicketRequest};
+use sluice_proto::ids::UserId;
+use sluice_store::Store as _;
+use sluice_testing::eventually;
 use tonic::Code;
 
 use crate::rig::{Caller, SECRET, faked, within};
@@ -63,5 +66,21 @@ async fn without_redis_there_are_no_tickets_and_those_that_were_are_kept() {
     assert_eq!(take(&caller, &ticket).await.map(|who| who.user), Err(Code::FailedPrecondition));
     faked.presence.set_away(false);
     assert_eq!(take(&caller, &ticket).await.map(|who| who.user).as_deref(), Ok("ann"));
+    faked.rig.stop().await;
+}
+
+/// Neither a ticket that was given out before nor a new one.
+#[tokio::test]
+async fn a_token_that_was_revoked_has_no_ticket() {
+    let faked = faked().await;
+    faked.presence.set_away(false);
+    let caller = faked.rig.caller().await;
+    let ticket = issue(&caller, &token(None)).await.unwrap();
+    faked.store.revoke(&UserId::parse("ann").unwrap(), Some(10)).await.unwrap();
+    eventually("it has read of it", PATIENCE * 3, async || {
+        issue(&caller, &token(None)).await == Err(Code::Unauthenticated)
+    })
+    .await;
+    assert_eq!(take(&caller, &ticket).await.map(|who| who.user), Err(Code::Unauthenticated));
     faked.rig.stop().await;
 }

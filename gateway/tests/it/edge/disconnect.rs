@@ -7,6 +7,7 @@ use sluice_proto::wire::close;
 use sluice_testing::eventually;
 use tonic::transport::Channel;
 
+use super::event_reader::Reader;
 use super::logic::ISSUED_AT_S;
 use super::rig::{Client, Rig, SOON};
 
@@ -188,6 +189,23 @@ async fn one_subscription_ends_and_the_rest_goes_on() {
     heard.sort_by_key(Value::to_string);
     assert_eq!(heard, [json!("chat"), json!("work")]);
     subscribed(&mut client, "news").await;
+    rig.stop().await;
+}
+
+/// Also who only reads: by events, and the stream ends as one does.
+#[tokio::test]
+async fn a_reader_of_events_is_taken_out_of_a_room_and_disconnected_too() {
+    let rig = Rig::start(2, false).await;
+    let bearer = ["Authorization: Bearer ann"];
+    let mut reader = Reader::open(&rig, "/sse?room=news&room=chat", &bearer).await;
+    for _ in 0..2 {
+        reader.hears("ok").await;
+    }
+    assert_eq!(unsubscribed(&rig, "news").await, 1);
+    assert_eq!(reader.hears("unsubscribed").await, said("news"));
+    assert_eq!(ended(&rig, ann("", None)).await, 1);
+    let bye = reader.hears("bye").await["bye"].clone();
+    assert_eq!((&bye["code"], &bye["reconnect"]), (&json!(close::DISCONNECTED), &json!(true)), "{bye}");
     rig.stop().await;
 }
 
