@@ -1,6 +1,8 @@
 //! Puts logic together: `build` binds its sockets, `serve` starts everything on them and registers what
 //! the stop has to do. Holds no rule of its own.
 
+mod store;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,8 +11,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use sluice_access::ApiKeyEntry;
-use sluice_cluster::{Cluster, ClusterView, Instance, InstanceState, Registration, Service};
-use sluice_lifecycle::{Lifecycle, Scope, Stage};
+use sluice_cluster::{Cluster, Instance, InstanceState, Registration, Service};
+use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_operator::Operator;
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
@@ -20,7 +22,6 @@ use sluice_service::clock::Clock;
 use sluice_service::clock::skew::Clocks;
 use sluice_service::dependency::Dependencies;
 use sluice_service::grpc::access::Access;
-use sluice_service::grpc::channels::{Caller, Channels, Target};
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
 use sluice_service::grpc::server::GrpcServer;
@@ -31,29 +32,24 @@ use sluice_service::telemetry;
 use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
 use sluice_store::{Store, StoreError};
-use tokio::sync::watch;
 use tonic::service::Routes;
 
 use crate::api::{Api, Parts};
 use crate::auth::Auth;
 use crate::auth::keys::Key;
 use crate::config::{ApiSettings, Config};
-use crate::defaults::{CLOSE_WITHIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_CLOCK_BOUND};
-use crate::disconnect::{self, Disconnects};
-use crate::due::Firing;
+use crate::defaults::{CLOSE_WITHIN, STORE_CLOCK_BOUND};
+use crate::disconnect;
 use crate::jwks::Jwks;
 use crate::jwks::source::Source;
 use crate::last;
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::missed::{self, InHand};
 use crate::notices::Notices;
-use crate::presence::{Alive, PresenceService};
+use crate::presence::Alive;
 use crate::probe::Probe;
 use crate::publish::Publisher;
-use crate::read::Reader;
-use crate::revocations::RevokedTokens;
 use crate::rpc::{Core, Rpc, may_call};
-use crate::sweep::Sweeper;
 use crate::tickets::Tickets;
 
 /// Opens the store; called again, with a pause, until it succeeds.
@@ -365,100 +361,6 @@ impl Running {
         }
     }
 
-    /// Asks again and again, unless asking again cannot help.
-    async fn open_store(&self) -> Result<(Arc<dyn Store>, RevokedTokens), StartError> {
-        let mut pause = STORE_BACKOFF_MIN;
-        let mut opened = None;
-        loop {
-            // Whoever does not know what is revoked vouches for nobody.
-            let both = async {
-                let store = match &opened {
-                    Some(store) => Arc::clone(store),
-                    None => opened.insert((self.deps.store)().await?).clone(),
-                };
-                let revoked = RevokedTokens::load(Arc::clone(&store), self.metrics.clone()).await?;
-                Ok::<_, StoreError>((store, revoked))
-            };
-            let error = match both.await {
-                Ok(both) => return Ok(both),
-                // Asking again cannot help: end, and say what to change.
-                Err(error @ StoreError::Misconfigured(_)) => return Err(StartError::Unusable(error.into())),
-                Err(error) => error,
-            };
-            let again_in_ms = pause.as_millis();
-            tracing::debug!(%error, again_in_ms, "The store was not reached.");
-            self.probe.saw_store(Err(error.to_string()));
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(STORE_BACKOFF_MAX);
-        }
-    }
-
-    /// Starts what needs the store, and says how it ends.
-    fn start(&self, store: Arc<dyn Store>, revoked: RevokedTokens) {
-        let Deps { queue, presence, clock, .. } = &self.deps;
-        let scope = self.lifecycle.scope(Stage::Flush);
-        let (queue, presence, clock) = (Arc::clone(queue), Arc::clone(presence), clock.clone());
-        let (probe, metrics) = (self.probe.clone(), self.metrics.clone());
-        let notices = Notices::start(&scope, Arc::clone(&queue), Arc::clone(&store), metrics.clone());
-        let notices = Arc::new(notices);
-        let publisher = Publisher::start(
-            &scope,
-            Arc::clone(&store),
-            Arc::clone(&notices),
-            clock,
-            metrics.clone(),
-            probe.clone(),
-        );
-        let publisher = Arc::new(publisher);
-        let probing =
-            probe.clone().run(Arc::clone(&store), Arc::clone(&presence), metrics.clone(), scope.token());
-        scope.spawn("probe", probing);
-        // Registered with what it flushes: a stop before the store was reached has nothing to
-        // flush.
-        let firing = Firing::new(Arc::clone(&store), Arc::clone(&notices), metrics.clone());
-        self.flush_with(Arc::clone(&publisher), Arc::clone(&notices));
-        self.lifecycle
-            .release("store", CLOSE_WITHIN, Arc::clone(&store), |store| async move { store.close().await });
-        let retention = self.config.retention.policy();
-        scope.spawn("revocations", revoked.clone().run(scope.token()));
-        let gateways = self.gateways(&scope);
-        let disconnects =
-            Disconnects::new(Arc::clone(&store), revoked.clone(), gateways, self.deps.clock.clone());
-        let core = Core {
-            publisher,
-            reader: Reader::new(Arc::clone(&store), Arc::clone(&presence), probe.clone(), metrics.clone()),
-            reports: PresenceService::new(presence, notices, probe.clone(), self.alive(), metrics.clone()),
-            sweeper: Sweeper::new(store, queue, retention, self.config.repair_bound(), metrics),
-            firing,
-            revoked,
-            disconnects,
-        };
-        probe.saw_store(Ok(()));
-        // Only once in a life: `serve` takes the app.
-        let _ = self.core.set(core);
-    }
-
-    /// The way to all gateways that are registered.
-    fn gateways(&self, scope: &Scope) -> Channels {
-        let mut view = self.deps.cluster.view();
-        let (sender, targets) = watch::channel(Arc::new(gateways(&view.borrow_and_update())));
-        let stop = scope.token();
-        scope.spawn("gateways", async move {
-            loop {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    // An `Err` disables the arm: where the registry has ended, its last view stays in force.
-                    Ok(()) = view.changed() => {
-                        sender.send_replace(Arc::new(gateways(&view.borrow_and_update())));
-                    }
-                }
-            }
-        });
-        let caller = Caller::new(self.deps.cluster.me()).identified(self.identity.clone());
-        Channels::new(targets, Role::Gateway, caller)
-    }
-
     /// Connected here, or seen by a registry that also sees me.
     fn alive(&self) -> Alive {
         let (peers, view) = (self.peers.clone(), self.deps.cluster.view());
@@ -545,14 +447,4 @@ impl Running {
             self.lifecycle.summarize(key, move || metrics.publish(outcome).get());
         }
     }
-}
-
-fn gateways(view: &ClusterView) -> Vec<Target> {
-    let gateways = view.of(Service::Gateway);
-    let target = |gateway: &Instance| Target {
-        id: gateway.id.clone(),
-        address: gateway.address.clone(),
-        draining: gateway.state == InstanceState::Draining,
-    };
-    gateways.map(target).collect()
 }
