@@ -11,7 +11,6 @@ use std::sync::Arc;
 use sluice_proto::ids::{RoomId, SessionId, UserId};
 use sluice_proto::revocation::is_refused;
 use sluice_proto::wire::ErrorCode;
-use sluice_proto::wire::codec;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -22,7 +21,6 @@ use super::turn::{Budget, ShardCell};
 use crate::address::Address;
 use crate::defaults::{CLOSE_WITHIN, REMOVED_OUTCOMES_WITHIN};
 use crate::ending::Ending;
-use crate::status::change;
 use crate::tick::{NEVER, ticks};
 
 /// What a client is told whose subscription was ended.
@@ -201,13 +199,7 @@ impl Shard {
             None => return false,
             // Its `sub` is still to be answered, and this is the answer.
             Some(false) => self.refuse(who, ErrorCode::Forbidden, REASON.to_owned(), false, id),
-            Some(true) => {
-                self.connections
-                    .text(who.slot, |out| codec::unsubscribed(out, room, ErrorCode::NotSubscribed, REASON));
-                if let Some(change) = self.change(who, |about| change::left(about, room, false)) {
-                    self.report(change);
-                }
-            }
+            Some(true) => self.tell_unsubscribed(who, room, (ErrorCode::NotSubscribed, REASON), true),
         }
         true
     }

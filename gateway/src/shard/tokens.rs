@@ -96,16 +96,26 @@ impl Shard {
         }
     }
 
-    /// The server ends a subscription, and says so in its place: no message of the room follows.
     fn end_subscription(&mut self, who: Address, room: &RoomId, code: ErrorCode, reason: &str) {
         let Some(had_joined) = self.views.unsubscribe(&mut self.connections, who, room.as_str()) else {
             return;
         };
+        self.tell_unsubscribed(who, room, (code, reason), had_joined);
+        self.follow_up();
+    }
+
+    /// The server has ended a subscription, and says so in its place: no message of the room follows.
+    pub(super) fn tell_unsubscribed(
+        &mut self,
+        who: Address,
+        room: &RoomId,
+        (code, reason): (ErrorCode, &str),
+        had_joined: bool,
+    ) {
         self.connections.text(who.slot, |out| codec::unsubscribed(out, room, code, reason));
         if had_joined && let Some(change) = self.change(who, |about| change::left(about, room, false)) {
             self.report(change);
         }
-        self.follow_up();
     }
 }
 
