@@ -23,10 +23,10 @@ pub const UNIDENTIFIED_FRAMES_MAX: u8 = 2;
 
 /// Handshakes per second of all clients: above what a core has been seen to serve.
 pub const HANDSHAKES_PER_S: u32 = 20_000;
-/// Rooms opened per second by all clients. By its parts a room is about 1 KiB, so those that open them for ten seconds,
-/// with the burst, have 52,000 of them, 50 MiB. A crowd comes back to rooms that it shares: 10,000 clients with 10 rooms
-/// each to some thousand, which is below the burst.
-pub const OPENED_ROOMS_PER_S: u32 = 4_000;
+/// Rooms opened per second by all clients. With all that belongs to it a room takes 2 KB, so those that open them for
+/// ten seconds, with the burst, have 26,000 of them, 52 MB. A crowd comes back to rooms that it shares: 10,000 clients
+/// with 10 rooms each to some thousand, which is below the burst.
+pub const OPENED_ROOMS_PER_S: u32 = 2_000;
 /// Pings and refused frames per second of one connection. Clients ping every few seconds.
 pub const OTHER_FRAMES_PER_S: u32 = 100;
 /// Delayed messages of one user that wait: at 64 KiB each they are 64 MiB of the store, for up to 30 days.
@@ -146,14 +146,15 @@ pub const PRESENCE_CALLS_MAX: usize = 2;
 /// Calls for pages of history under way per shard: the store has four connections for reads, and subscriptions and
 /// catching up need them more.
 pub const HISTORY_CALLS_MAX: usize = 2;
-/// Bytes of such pages per shard, those that may come and those that clients have not taken: 16 of the largest. Beyond
-/// it the next ones wait, and are refused with `retry` after [`CALL_WITHIN`].
-pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Bytes of such pages of one user on all shards: four of the largest, a quarter of what one shard has, so that one who
+/// Bytes of such pages per shard, those that may come and those that clients have not taken: eight of the largest, each
+/// of which is there up to three times, as it comes, as it is sent and in the socket. Beyond it the next ones wait, and
+/// are refused with `retry` after [`CALL_WITHIN`].
+pub const HISTORY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of such pages of one user on all shards: four of the largest, half of what one shard has, so that one who
 /// does not read leaves room for others.
 pub const HISTORY_BYTES_PER_USER: usize = 4 * 1024 * 1024;
 /// The same of one address, which may be a balancer that does not tell whose connections it brings: what one shard has.
-pub const HISTORY_BYTES_PER_ADDRESS: usize = 16 * 1024 * 1024;
+pub const HISTORY_BYTES_PER_ADDRESS: usize = 8 * 1024 * 1024;
 /// Connections above one of these that are looked at again when somebody has taken a page: it made room for one of the
 /// largest, or for some that are small.
 pub const HISTORY_RESUMED_MAX: usize = 4;

@@ -122,6 +122,20 @@ impl ClientState {
         inner.rooms.iter().filter(|(_, held)| held.live).map(|(room, _)| room.clone()).collect()
     }
 
+    /// Messages up to these heads that it has not got; of a room that it is not subscribed to, all and one more.
+    pub(super) fn missing(&self, heads: &BTreeMap<String, u64>) -> u64 {
+        let inner = self.inner();
+        let missing = |(room, held): (&String, &RoomState)| {
+            let head = *heads.get(room).unwrap_or(&0);
+            match held.last {
+                _ if held.away => 0,
+                Some(last) if held.live => head.saturating_sub(last),
+                _ => head + 1,
+            }
+        };
+        inner.rooms.iter().map(missing).sum()
+    }
+
     /// What it lacks of these heads, for people.
     pub(super) fn lacks(&self, heads: &BTreeMap<String, u64>) -> Vec<String> {
         let inner = self.inner();
@@ -146,6 +160,7 @@ mod tests {
         let state = ClientState::new("u1", &["a".into(), "b".into()]);
         let heads = BTreeMap::from([("a".to_owned(), 5)]);
         assert_eq!(state.lacks(&heads).len(), 2, "not subscribed");
+        assert_eq!(state.missing(&heads), 7, "all of both rooms, and one more each");
         state.opened("gateway-1");
         state.subscribed("a", 3, "e");
         state.subscribed("b", 0, "e");

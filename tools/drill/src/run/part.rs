@@ -33,7 +33,7 @@ use crate::target::own::{self, Own};
 const PAUSE_MS: std::ops::Range<u64> = 1_000..1_500;
 /// After a fault, publishes are answered again within this; the run goes on anyhow, the judge sees it.
 const PROGRESS: Duration = Duration::from_secs(30);
-/// Everybody has everything within this: what is promised.
+/// Everybody has everything within this, what is promised; one that reads slowly comes on within it.
 const EVERYONE: Duration = Duration::from_secs(10);
 /// Presence is right within this: twice the lease of who is gone, and a round of the reaper.
 const PRESENCE: Duration = Duration::from_secs(20);
