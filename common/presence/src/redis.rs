@@ -20,6 +20,7 @@
 //! server: a single one, or the primary that sentinels name. Never sends a command that is not safe to repeat.
 
 mod access;
+mod dial;
 mod failovers;
 mod link;
 mod scripts;
@@ -83,7 +84,7 @@ impl Default for RedisConfig {
 /// Why it cannot be used.
 pub async fn probe(redis: Redis) -> Result<String, String> {
     let ask = async {
-        let (mut connection, _) = access::connect(&redis, None, PROBED_WITHIN).await?;
+        let (mut connection, _) = dial::connect(&redis, None, PROBED_WITHIN).await?;
         ::redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
     };
     let info = timeout(PROBED_WITHIN, ask).await.map_err(|_| access::silence(&redis))?;

@@ -10,35 +10,7 @@ use ::redis::{
 };
 use sluice_access::TlsNames;
 
-use super::sentinels::{Address, Sentinels};
 use crate::Redis;
-
-/// Whether the section can be used; connects to nobody.
-///
-/// # Errors
-/// A URL that is none, or a file of the section that cannot be used.
-pub(super) fn check(redis: &Redis) -> RedisResult<()> {
-    match Sentinels::of(redis.url.reveal())? {
-        Some(sentinels) => sentinels.check(redis),
-        None => client(redis).map(drop),
-    }
-}
-
-/// Connects, behind Sentinel to the primary of now, and says where that is; to the `announced` one before others. It has
-/// answered once: a frozen Redis accepts connections too.
-pub(super) async fn connect(
-    redis: &Redis,
-    announced: Option<Address>,
-    patience: Duration,
-) -> RedisResult<(MultiplexedConnection, Option<Address>)> {
-    if let Some(sentinels) = Sentinels::of(redis.url.reveal())? {
-        let (connection, address) = sentinels.connect(redis, announced, patience).await?;
-        return Ok((connection, Some(address)));
-    }
-    let mut connection = open(redis, patience).await?;
-    ::redis::cmd("PING").exec_async(&mut connection).await?;
-    Ok((connection, None))
-}
 
 /// Connects to one server.
 pub(super) async fn open(redis: &Redis, patience: Duration) -> RedisResult<MultiplexedConnection> {

@@ -11,8 +11,8 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::{Instant, timeout};
 
-use super::access;
 use super::sentinels::Address;
+use super::{access, dial};
 use crate::{PresenceError, Redis, Result};
 
 /// Pause after the first failure; doubles with each.
@@ -52,7 +52,7 @@ struct Failing {
 impl RedisLink {
     pub(super) fn new(redis: Redis, patience: Duration) -> Result<Self> {
         // Made anew for each connection; what cannot be used is said now.
-        access::check(&redis).map_err(|error| PresenceError::Refused(access::describe(&error)))?;
+        dial::check(&redis).map_err(|error| PresenceError::Refused(access::describe(&error)))?;
         Ok(Self { redis, patience, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
     }
 
@@ -143,7 +143,7 @@ impl RedisLink {
             return again;
         }
         let announced = self.state().announced.take();
-        let connected = access::connect(&self.redis, announced, self.patience).await;
+        let connected = dial::connect(&self.redis, announced, self.patience).await;
         let (connection, at) = connected.map_err(|error| self.failed(number, &error))?;
         {
             let mut state = self.state();
