@@ -17,6 +17,7 @@ mod counters;
 mod dispatch;
 mod draining;
 pub mod event_stream;
+mod events;
 pub mod handle;
 mod history;
 mod home_driver;

@@ -22,10 +22,12 @@ use crate::port::Port;
 use crate::record::ProcessRecord;
 use crate::service::Service;
 
+pub(crate) use self::group::prepare;
 use self::group::{Group, KEPT, conf, has_conf, ports};
-pub(crate) use self::group::{PRIMARY, prepare};
 use self::secured::Secured;
 
+/// What a group is called: by the sentinels their primary, by NATS its cluster.
+pub(crate) const PRIMARY: &str = "sluice";
 const INITDB: &str = "initdb";
 /// File beside the data of an etcd that was ready once.
 const READY: &str = "ready";

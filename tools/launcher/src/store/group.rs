@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Store;
 use super::secured::SECURED;
+use super::{PRIMARY, Store};
 use crate::access::Access;
 use crate::certs;
 use crate::error::Error;
@@ -14,8 +14,6 @@ use crate::folder::Folder;
 use crate::port::Port;
 use crate::service::Service;
 
-/// What sentinels call the primary.
-pub(crate) const PRIMARY: &str = "sluice";
 /// File beside the data with the ports of a member that others have written down.
 const PORTS: &str = "ports";
 /// What a server of Redis and a sentinel read, and write their roles to.
@@ -80,6 +78,7 @@ pub(super) fn ports(data: &Path, kept: bool) -> Result<(Port, Port), Error> {
     }
     let file = data.join(PORTS);
     let Ok(text) = std::fs::read_to_string(&file) else {
+        // The first start; from now on others have these in their data.
         let (client, peer) = (Port::claim()?, Port::claim()?);
         let text = format!("{} {}\n", client.number(), peer.number());
         std::fs::write(&file, text).map_err(Error::file("cannot write", &file))?;
