@@ -24,7 +24,13 @@ use crate::HEADER;
 use crate::error::Refused;
 use crate::supervisor::Dev;
 
-const PAGE: &str = include_str!("../page/index.html");
+/// One document: it loads nothing, not even its own script.
+const PAGE: &str = concat!(
+    include_str!("../page/index.html"),
+    "<script>\n",
+    include_str!("../page/page.js"),
+    "</script>\n</body>\n</html>\n",
+);
 /// Longest wait for what a service says of itself: it is in this process, and may be stopping.
 const STATUS_WITHIN: Duration = Duration::from_secs(2);
 /// The page is alone: nothing is loaded from anywhere, and it talks to gateways and to us.

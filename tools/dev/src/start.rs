@@ -86,6 +86,7 @@ impl Dev {
                 return;
             }
             let of = || self.inner.supervised.iter().filter(move |one| one.service == service);
+            // They end the other way round: who asks is gone before who is asked.
             let (stage, name) = match service {
                 Service::Gateway => (Stage::Drain, "gateway"),
                 Service::Task => (Stage::Flush, "task"),
