@@ -16,13 +16,13 @@ async fn logic(rig: &Rig) -> GatewayClient<Channel> {
 }
 
 /// A call that ends connections of ann.
-fn ann(session: &str, issued_until_s: Option<u32>) -> DisconnectRequest {
+pub fn ann(session: &str, issued_until_s: Option<u32>) -> DisconnectRequest {
     let revocation =
         issued_until_s.map(|issued_until_s| Revocation { user: "ann".into(), issued_until_s, position: 1 });
     DisconnectRequest { user: "ann".into(), session: session.into(), revocation }
 }
 
-async fn ended(rig: &Rig, request: DisconnectRequest) -> u32 {
+pub async fn ended(rig: &Rig, request: DisconnectRequest) -> u32 {
     logic(rig).await.disconnect(request).await.unwrap().into_inner().connections
 }
 
