@@ -8,6 +8,7 @@ mod log;
 mod notify_socket;
 mod reader;
 mod server;
+mod wrong_ends;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ pub use log::{keep_log, logged};
 pub use notify_socket::NotifySocket;
 pub use reader::{ReadEnd, Reader};
 pub use server::{PRIMARY, ServerKind, TestServer, free_port};
+pub use wrong_ends::{LinkEnd, WrongEnds};
 
 /// Waits until the condition holds, looking every few milliseconds, and panics when it does not in time. Returns
 /// how long it took.
