@@ -398,6 +398,7 @@ impl Calls {
                 tracing::debug!(logic = %pick.target().id, %status, "A call on logic failed.");
                 pick.failed();
             }
+            // A refusal is about the request: the logic that gave it is as good as before.
             Err(_) => {}
         }
         result

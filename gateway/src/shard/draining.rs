@@ -262,6 +262,7 @@ async fn in_slices(
 ) {
     let turn = |slice: Range<usize>| {
         cell.turn(|shard| {
+            // Called off by an operator, or begun anew since: nobody of this list is left to this round.
             if !shard.is_round(round) {
                 return all.len();
             }

@@ -140,6 +140,7 @@ impl Shard {
 
     fn end_by_will(&mut self, who: Address, ending: Ending, progress: &mut Progress) {
         let reconnect_ms = self.resend_ms();
+        // Who is closing already has a last word of its own.
         let serving = |it: &&mut Connection| it.phase == ConnectionPhase::Serving;
         let Some(connection) = self.connections.get(who).filter(serving) else { return };
         connection.session.end(ending.clone(), reconnect_ms);
@@ -164,6 +165,7 @@ impl Shard {
         let close_by = self.connections.tick().saturating_add(ticks(CLOSE_WITHIN));
         let (label, reconnect_ms) = (ending.label(), self.resend_ms());
         let Some(connection) = self.connections.get(who) else { return };
+        // None: it was said, behind the last of its outcomes.
         if let Some(bye) = connection.session.take_last_bye(ending, reconnect_ms) {
             self.shared.metrics.ended(label);
             // First out of its rooms: a run after the queue was given up would stand behind a gap.

@@ -83,6 +83,7 @@ impl Amid {
             Self::Due(count) => {
                 let mut store = store(bed).await?;
                 sqlx::query(DUE).bind(count).execute(&mut store).await?;
+                // Not before some are published: the stop is to come in the middle of it.
                 let fired = async {
                     while sqlx::query(FIRED).bind(i64::from(count)).fetch_all(&mut store).await?.is_empty() {
                         sleep(LOOK).await;
@@ -150,6 +151,7 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
                 if let Some(worker) = worker {
                     worker.end().await?;
                 }
+                // What the stopped service did not publish would be due for the next one.
                 sqlx::query("delete from scheduled").execute(&mut store(&bed).await?).await?;
                 bed.cluster.start_at(service, 0).await?;
             }

@@ -258,6 +258,7 @@ impl RunPart<'_> {
     ) -> anyhow::Result<()> {
         match self.during {
             Some(during) => {
+                // The load is steady: what is proved may begin, and says itself when it is over.
                 during.steady.cancel();
                 self.stop.run_until_cancelled(during.over.cancelled()).await;
                 during.faults(record.clock).iter().try_for_each(|fault| record.write(fault))?;
@@ -281,6 +282,7 @@ impl RunPart<'_> {
             let injector = FaultInjector { target, clock, round: number, turn, dir, rooms, trust, rng };
             let faults = injector.inject(round.kind).await.with_context(|| name.clone())?;
             let steady = u64::from(self.options.plan.rate_per_s / 4).max(1);
+            // Before the next one: faults that overlap could not be told apart.
             let goes_on = self.progresses(load, steady).await;
             for mut fault in faults {
                 if !goes_on {

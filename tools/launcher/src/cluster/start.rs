@@ -389,6 +389,7 @@ async fn wait_until<F: Future<Output = Result<(), String>>>(
                 Ok(()) => return Ok(()),
                 Err(said) => said,
             },
+            // Who has died is not asked until the limit is over, and its log says why.
             _ = process.exit() => return Err(died(process)),
         };
         if Instant::now() >= until {

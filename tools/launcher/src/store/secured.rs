@@ -50,6 +50,7 @@ impl Secured {
             certs::write(&secured.password_file(), access.password(service), 0o600)?;
             certs::write(&secured.hba(), HBA, 0o600)?;
         }
+        // The server is another user than we are: it reads none of root's private files.
         if let Some(owner) = owner {
             let Files { ca, cert, key } = &secured.tls;
             let (password, hba) = (secured.password_file(), secured.hba());

@@ -70,6 +70,7 @@ fn allowed(
 ) {
     let fits = |absence: &&Absence| {
         let (from_us, to_us, grace_us) = (absence.from_us, absence.to_us, grace_us(history, absence));
+        // Later by what a busy machine needs, and by as long as what carries events was broken.
         let lag_us = LAG_US + broken_us(history, from_us, told.at_us);
         told.at_us + lag_us >= from_us + grace_us
             && told.at_us <= to_us.saturating_add(lag_us)
