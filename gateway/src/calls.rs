@@ -358,6 +358,7 @@ impl Calls {
             return Err(CallFailed::NotSent);
         };
         let result = self.on(&pick, request, by, call).await;
+        // Only where no connection was made is it certain that nothing was executed.
         result.map_err(
             |status| if never_connected(&status) { CallFailed::NotSent } else { CallFailed::Unknown },
         )

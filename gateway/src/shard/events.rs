@@ -85,6 +85,7 @@ impl Shard {
     fn refuse_stream(&mut self, who: Address, refusal: Refusal) {
         let Some(connection) = self.connections.get(who) else { return };
         let request = connection.events.as_mut().and_then(|events| events.take_request());
+        // Answered already: a second answer would stand in the middle of a stream.
         let Some(request) = request else { return };
         connection.session.leave();
         let refusal = request.refused(refusal);
