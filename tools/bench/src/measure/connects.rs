@@ -93,7 +93,7 @@ async fn crowd(arguments: &Arguments, bed: &Bed, tag: &str) -> anyhow::Result<Cr
     sleep(ALONE).await;
     let before = honest.seen().await?;
     let cpu = bed.cpu();
-    let subscribers = Subscribers { address, connections, check: false, timed: false };
+    let subscribers = Subscribers { to: address.into(), connections, check: false, timed: false };
     let load = Load { secret, tag: tag.into(), rooms, subscribers: Some(subscribers), publishers: None };
     let clients = Worker::start(&Job::Load(load)).await?;
     let meanwhile = honest.seen().await?;

@@ -73,7 +73,8 @@ impl Amid {
             Self::Load => {
                 let (connections, depth, rooms, data_bytes) = LOAD;
                 let pace = Pace::Closed { depth };
-                let publishers = Some(Publishers { address, connections, data_bytes, pace });
+                let publishers =
+                    Some(Publishers { to: address.into(), connections, data_bytes, pace, api_key: None });
                 let load = Load { secret, tag, rooms, subscribers: None, publishers };
                 let mut worker = Worker::start(&Job::Load(load)).await?;
                 worker.go().await?;
@@ -93,7 +94,8 @@ impl Amid {
                 Ok(None)
             }
             Self::Clients(connections) => {
-                let subscribers = Some(Subscribers { address, connections, check: false, timed: false });
+                let subscribers =
+                    Some(Subscribers { to: address.into(), connections, check: false, timed: false });
                 let load = Load { secret, tag, rooms: ROOMS, subscribers, publishers: None };
                 Ok(Some(Worker::start(&Job::Load(load)).await?))
             }
