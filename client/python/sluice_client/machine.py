@@ -311,7 +311,8 @@ class Machine:
         self.out += (Timer("welcome"), Timer("fence"), Timer("quiet", conn.ping))
         if "token" in welcome:
             self._tell(Token(welcome["token"]))
-        self._tell(Connected(welcome["user"], welcome.get("instance", ""), self._old is not None))
+        moved = self._old is not None
+        self._tell(Connected(welcome["user"], welcome.get("instance", ""), moved, welcome.get("epoch", "")))
         for text in [*self._rooms.ask_all(), *self._questions.values()]:
             self._send(text)
         self._expire()
