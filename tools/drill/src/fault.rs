@@ -5,13 +5,18 @@ mod due;
 mod log;
 mod network;
 mod process;
+mod revoke;
 mod store;
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use rand::rngs::SmallRng;
+use serde::Serialize;
 use sluice_client::Trust;
 use sluice_judge::record::{self, ProcessExit};
 
@@ -71,6 +76,8 @@ pub enum FaultKind {
     Disconnect(Role),
     /// Delayed messages are due, and cancelled, while a task is killed and all are rolled.
     Due,
+    /// Users are disconnected and their tokens revoked while all gateways and logics are rolled.
+    Revoke,
     /// What reads a service's log ends, then SIGTERM; and once more with nobody who reads from the start.
     LogGone(Role),
     /// What reads a service's log stands still until the pipe is full, then SIGTERM.
@@ -129,6 +136,7 @@ impl fmt::Display for FaultKind {
             Self::Cut(link, trouble) => write!(f, "{trouble} {link}"),
             Self::Disconnect(role) => write!(f, "disconnect {role}"),
             Self::Due => f.write_str("due"),
+            Self::Revoke => f.write_str("revoke"),
             Self::LogGone(role) => write!(f, "log gone {role}"),
             Self::LogStuck(role) => write!(f, "log stuck {role}"),
         }
@@ -209,6 +217,7 @@ impl FaultInjector<'_> {
             FaultKind::Cut(link, trouble) => vec![self.cut(link, trouble).await?],
             FaultKind::Disconnect(role) => vec![self.disconnect(role).await?],
             FaultKind::Due => self.due().await?,
+            FaultKind::Revoke => self.revoke().await?,
             FaultKind::LogGone(role) => self.log_gone(role).await?,
             FaultKind::LogStuck(role) => vec![self.log_stuck(role).await?],
         };
@@ -247,6 +256,17 @@ impl FaultInjector<'_> {
     fn heal(&self, fault: &mut record::FaultRecord) {
         fault.healed_us = self.clock.now_us();
     }
+}
+
+/// Writes down what the judge reads besides the clients, behind what earlier rounds wrote.
+fn append_lines<T: Serialize>(path: &Path, all: &[T]) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    for one in all {
+        serde_json::to_writer(&mut lines, one)?;
+        lines.push(b'\n');
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(&lines).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The line about an end that is to be judged; `None` when nobody could see the exit code.

@@ -2,6 +2,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod api;
 pub mod bites;
 pub mod clock;
 pub mod fault;

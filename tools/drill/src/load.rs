@@ -1,10 +1,12 @@
 //! The load: many clients in one process that publish, read, leave and come back by a script made from a seed, and
 //! write down everything that happens to them. It judges nothing and does no harm to anybody but by its numbers.
 
+mod backend;
 mod client_state;
 mod counters;
 mod crowd;
 mod events;
+mod foreign;
 mod library;
 mod message;
 mod pace;
@@ -30,7 +32,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use counters::Progress;
 pub use crowd::destination;
-pub use plan::{ClientKind, ClientRole, ClientSpec, Plan, Summary};
+pub use foreign::check as check_foreign;
+pub use plan::{ClientKind, ClientRole, ClientSpec, ForeignClients, Plan, Summary};
 pub use shared::Endpoints;
 pub use zipf::Zipf;
 
@@ -94,7 +97,17 @@ impl Load {
             let name = format!("client {} ({})", spec.client, spec.role.name());
             let task = match spec.kind {
                 ClientKind::Library => clients.spawn(library::live(shared, spec, recorder).map(Ok)),
-                ClientKind::Events => clients.spawn(events::live(shared, spec, recorder).map(Ok)),
+                ClientKind::Events | ClientKind::EventSource => {
+                    clients.spawn(events::live(shared, spec, recorder).map(Ok))
+                }
+                ClientKind::JavaScript | ClientKind::Python => {
+                    let log = dir.join(format!("foreign-{}.log", spec.client));
+                    clients.spawn(foreign::live(shared, spec, recorder, log))
+                }
+                ClientKind::Api => {
+                    let api = shared.endpoints.api().context("backends need an API: nobody named one")?;
+                    clients.spawn(backend::live(shared, spec, recorder, api).map(Ok))
+                }
                 ClientKind::Plain => clients.spawn(plain::live(shared, spec, recorder).map(Ok)),
             };
             names.insert(task.id(), name);

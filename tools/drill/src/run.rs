@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fault::FaultKind;
 use crate::links::Link;
-use crate::load::Plan;
+use crate::load::{self, Plan};
 use crate::place::Role;
 use crate::scenario::{self, Round, Scenario};
 use crate::seed::Seed;
@@ -104,6 +104,7 @@ impl Options {
         if !self.given.is_empty() {
             self.given.check()?;
         }
+        self.plan.foreign.kinds().try_for_each(load::check_foreign)?;
         self.engines.check()?;
         refuse_used(&self.dir)?;
         // Before anything is started: a typing error must not cost the minute that a cluster takes.
@@ -225,6 +226,7 @@ impl FaultKind {
             | Self::Restore
             | Self::Cut(..)
             | Self::Due
+            | Self::Revoke
             | Self::LogGone(_)
             | Self::LogStuck(_) => return None,
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sluice_launcher::{Cluster, Signal};
 
+use crate::api::ApiAccess;
 use crate::place::{Place, Role};
 use given::Given;
 use own::Own;
@@ -58,6 +59,15 @@ impl Target {
         match self {
             Self::Own(own) => own.endpoints(),
             Self::Given(given) => given.endpoints(),
+        }
+    }
+
+    /// Where backends call; `None` = nobody said.
+    #[must_use]
+    pub fn api(&self) -> Option<ApiAccess> {
+        match self {
+            Self::Own(own) => Some(own.api()),
+            Self::Given(given) => given.api(),
         }
     }
 

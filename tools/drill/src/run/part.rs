@@ -76,7 +76,7 @@ impl RunPart<'_> {
             bail!("interrupted before the load began");
         };
         let target = target?;
-        let mut record = self.begin()?;
+        let mut record = self.begin(&target)?;
         // whatever happens, what was started is stopped and what was said is kept
         let happened = self.happen(&target, &mut record).await;
         self.status_line.now("stopping", None);
@@ -122,9 +122,9 @@ impl RunPart<'_> {
         Ok(Target::Own(Box::new(Own::start(&wanted).await?)))
     }
 
-    fn begin(&self) -> anyhow::Result<PartRecord> {
+    fn begin(&self, target: &Target) -> anyhow::Result<PartRecord> {
         let clock = Clock::start();
-        let plan = self.plan(clock);
+        let plan = self.plan(target, clock);
         let path = self.dir.join("faults.jsonl");
         let faults = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let run = RunRecord {
@@ -144,11 +144,15 @@ impl RunPart<'_> {
         Ok(PartRecord { plan, run, leftovers: Leftovers::default(), files: BTreeMap::new(), faults, clock })
     }
 
-    /// A store that is given may hold the rooms of earlier loads: each load has its own.
-    fn plan(&self, clock: Clock) -> Plan {
+    /// A store that is given may hold the rooms of earlier loads: each load has its own. Backends are there where they can
+    /// call somebody.
+    fn plan(&self, target: &Target, clock: Clock) -> Plan {
         let mut plan = self.options.plan.clone();
         if !self.options.given.is_empty() {
             plan.prefix = format!("drill-{}/", clock.began_ms());
+        }
+        if target.api().is_none() {
+            plan.api_share = 0.0; // a deployment that is given need not have one
         }
         plan
     }
@@ -218,7 +222,8 @@ impl RunPart<'_> {
         self.status_line.now("connecting", None);
         let secret = target.token_secret().to_owned();
         let endpoints = Endpoints::fixed(target.endpoints(), move |user| token(&secret, user))
-            .trusting(self.options.given.trust.clone());
+            .trusting(self.options.given.trust.clone())
+            .with_api(target.api());
         let (plan, clock, dir) = (record.plan.clone(), record.clock, self.dir.to_owned());
         let load =
             load_runtime.spawn(async move { Load::start(plan, endpoints, clock, &dir).await }).await??;

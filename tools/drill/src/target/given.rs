@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use super::Ended;
+use crate::api::ApiAccess;
 use crate::place::{Place, Role};
 pub use container::Attachment;
 use hold::Hold;
@@ -85,6 +86,10 @@ impl Given {
             self.gateways.insert(place, gateway.ws);
             self.admins.insert(place, gateway.admin);
         }
+        if self.wanted.apis.is_empty() {
+            let apis = said.logics.into_iter().filter_map(|logic| logic.http);
+            (self.wanted.apis, self.wanted.api_key) = (apis.collect(), said.api_key.unwrap_or_default());
+        }
         let store = said.store.map(|file| format!("sqlite:{}", file.display()));
         self.wanted.store = self.wanted.store.take().or(store);
         if let (true, Some(dir)) = (self.wanted.token_secret.is_empty(), said.dir) {
@@ -112,6 +117,11 @@ impl Given {
 
     pub(super) fn endpoints(&self) -> Vec<String> {
         self.gateways.values().cloned().collect()
+    }
+
+    pub(super) fn api(&self) -> Option<ApiAccess> {
+        let Wanted { apis, api_key, .. } = self.wanted.clone();
+        (!apis.is_empty()).then(|| ApiAccess::new(move || apis.clone(), api_key))
     }
 
     pub(super) fn token_secret(&self) -> &str {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -12,6 +13,7 @@ use sluice_launcher::{
 };
 
 use super::{Ended, Ending};
+use crate::api::ApiAccess;
 use crate::links::{Link, Links};
 use crate::place::{Place, Role};
 use crate::proxy::Trouble;
@@ -59,7 +61,7 @@ impl ClusterWanted {
 
 /// A cluster of our own.
 pub struct Own {
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
     links: Option<Links>,
     /// Of them, those that are slow while the load runs.
     slow: Vec<(Link, usize)>,
@@ -89,7 +91,7 @@ impl Own {
         };
         // Proxies cost a hop for every byte: only scenarios that cut links pay for them.
         if !wanted.links && wanted.slow_links.is_empty() {
-            let cluster = Cluster::start(options).await?;
+            let cluster = Arc::new(Cluster::start(options).await?);
             return Ok(Self { cluster, links: None, slow: Vec::new(), _ports: Vec::new() });
         }
         for service in Service::SERVICES {
@@ -97,7 +99,7 @@ impl Own {
         }
         (options.gateways, options.logics, options.tasks) = (0, 0, 0);
         let mut own = Self {
-            cluster: Cluster::start(options).await?,
+            cluster: Arc::new(Cluster::start(options).await?),
             links: None,
             slow: Vec::new(),
             _ports: Vec::new(),
@@ -201,6 +203,13 @@ impl Own {
             }
         };
         gateways.iter().map(entrance).collect()
+    }
+
+    /// The API of all logics.
+    pub(super) fn api(&self) -> ApiAccess {
+        let cluster = Arc::clone(&self.cluster);
+        let urls = move || cluster.nodes(Service::Logic).iter().map(|node| node.http().to_owned()).collect();
+        ApiAccess::new(urls, self.cluster.api_key())
     }
 
     /// URL of the store, to read the truth. It opens it.

@@ -23,7 +23,7 @@ const BOUND_US: u64 = 30_000_000;
 /// is told anything after Redis has started.
 const HEARS_AFTER_US: u64 = 10_000_000;
 /// Faults in which no event is lost, and nothing stands still.
-const HARMLESS: [&str; 7] = [
+const HARMLESS: [&str; 8] = [
     "term gateway",
     "term logic",
     "term task",
@@ -31,6 +31,7 @@ const HARMLESS: [&str; 7] = [
     "roll gateway",
     "kill gateway",
     "kill task",
+    "revoke",
 ];
 
 pub(super) fn judge(history: &History, findings: &mut Findings) {
