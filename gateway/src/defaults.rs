@@ -131,10 +131,15 @@ pub const AUTHENTICATE_AGAIN: Duration = Duration::from_millis(200);
 /// Bytes of tokens after which a call about them takes no more: with a last one as long as a frame it stays well below
 /// what gRPC takes.
 pub const AUTHENTICATE_BYTES_MAX: usize = 512 * 1024;
+/// New tokens of clients that are known are asked about first, as the ones before end; but of newcomers one after so many,
+/// as long as both wait: 64 of the 256 in a call. So a newcomer waits for at most 4 times as many questions as there are
+/// newcomers before it, however many clients refresh their tokens without end.
+pub const KNOWN_IN_A_ROW_MAX: usize = 3;
 /// Calls about single tokens under way at once, where a logic does not take them together.
 pub const AUTHENTICATE_SINGLY_MAX: usize = 64;
 /// Tokens of a shard that wait while a call is under way; above it a client is told at once to come back. Two seconds of
 /// a crowd of 15,000 a second: whoever is behind them would hardly wait for its answer.
+/// Those of clients that are known already are counted by themselves.
 pub const TOKENS_WAITING_MAX: usize = 32 * 1024;
 /// The same in bytes: 32,768 of the usual 200 to 400, 2,048 of the longest that logic reads.
 pub const TOKENS_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
