@@ -49,9 +49,11 @@ struct Book {
     readable: Option<Vec<String>>,
     /// The oldest position that is kept of each room.
     oldest: u64,
+    /// When tokens were issued, if it is not [`ISSUED_AT_S`].
+    issued_at_s: Option<u32>,
 }
 
-/// When every token was issued.
+/// When every token was issued, unless it is said.
 pub const ISSUED_AT_S: u32 = 100;
 
 /// How it takes questions about many tokens.
@@ -267,6 +269,11 @@ impl Scripted {
         self.book.lock().unwrap().expires_at_ms = at_ms;
     }
 
+    /// When tokens were issued, as told from now on.
+    pub fn issued_at(&self, at_s: u32) {
+        self.book.lock().unwrap().issued_at_s = Some(at_s);
+    }
+
     /// All reports so far.
     pub fn reports(&self) -> Vec<StatusRequest> {
         self.book.lock().unwrap().reports.clone()
@@ -308,7 +315,7 @@ impl Scripted {
             expires_at_ms: book.expires_at_ms,
             grants: Some(Grants { sub, r#pub: all }),
             info: String::new(),
-            issued_at_s: ISSUED_AT_S,
+            issued_at_s: book.issued_at_s.unwrap_or(ISSUED_AT_S),
             revocations: Some(if book.behind { 0 } else { book.revocations.len() as u64 }),
         })
     }
