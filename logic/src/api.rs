@@ -58,6 +58,8 @@ pub struct Api {
     refuse: CancellationToken,
     /// Cancelled when calls have had their time.
     give_up: CancellationToken,
+    /// Messages that one key has scheduled and that wait; 0 = any number.
+    scheduled_max: u32,
     /// Items under way, by lane.
     lanes: Vec<Semaphore>,
     reads: Semaphore,
@@ -98,6 +100,7 @@ impl Api {
             counts: Counts::new(metrics, calls.clone()),
             refuse: lifecycle.scope(Stage::Notify).token(),
             give_up: give_up.clone(),
+            scheduled_max: config.api.scheduled_per_key,
             lanes: (0..LANES).map(|_| Semaphore::new(API_LANE_ITEMS_MAX)).collect(),
             reads: Semaphore::new(API_READS_MAX),
             exports: Arc::new(Semaphore::new(API_EXPORTS_MAX)),

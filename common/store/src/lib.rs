@@ -37,7 +37,8 @@ pub use retention::{DEDUPE_MIN, InvalidRetention, Retention};
 pub use trouble::Trouble;
 pub use types::{
     Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, LockedRooms, NewMessage, NoteId, Outcome,
-    Page, Pages, Range, RevocationPage, Row, Run, StaleNote, StoredMessage, Trimmed, hash_of, message_cost,
+    Page, Pages, Range, RevocationPage, Row, Run, StaleNote, StoredMessage, Trimmed, WaitingLimit, hash_of,
+    message_cost,
 };
 
 /// What every store must do. Each call is bounded by the store's own deadlines and may be cancelled by
@@ -130,8 +131,7 @@ pub trait Store: Send + Sync + 'static {
     /// given. All are of `lane`. What was cancelled is remembered until [`Store::forget_cancelled`], so each item may be
     /// sent again. Past `not_after_ms` nothing is stored: [`StoreError::TooLate`].
     ///
-    /// Of one sender `waiting_max` messages wait at most, 0: any number. What other lanes keep in the same moment is not
-    /// counted.
+    /// No more wait than `limit` says. What other lanes keep in the same moment is not counted.
     ///
     /// A message that waits has its key: a publish at once under it answers [`Outcome::Waits`] or [`Outcome::Conflict`].
     ///
@@ -141,7 +141,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         lane: u8,
         not_after_ms: i64,
-        waiting_max: u32,
+        limit: &WaitingLimit,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError>;
 

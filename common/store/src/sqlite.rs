@@ -38,7 +38,7 @@ pub use config::SqliteConfig;
 use crate::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
     Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
-    StoreError, Trimmed,
+    StoreError, Trimmed, WaitingLimit,
 };
 use commits::Commits;
 use dial::{Dialer, Kind};
@@ -251,12 +251,11 @@ impl Store for SqliteStore {
         &self,
         _lane: u8,
         not_after_ms: i64,
-        waiting_max: u32,
+        limit: &WaitingLimit,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         self.pools.before_commit()?;
-        let outcomes =
-            ask!(self.pools, durable, |conn| delayed::delay(conn, not_after_ms, waiting_max, &items))??;
+        let outcomes = ask!(self.pools, durable, |conn| delayed::delay(conn, not_after_ms, limit, &items))??;
         self.pools.committed(outcomes)
     }
 

@@ -48,7 +48,7 @@ pub(super) fn status(problem: &Problem) -> Status {
         Code::NotFound | Code::MethodNotAllowed => GrpcCode::Unimplemented,
         Code::TooLarge => GrpcCode::OutOfRange,
         Code::Conflict => GrpcCode::AlreadyExists,
-        Code::RateLimited => GrpcCode::ResourceExhausted,
+        Code::RateLimited | Code::TooManyScheduled => GrpcCode::ResourceExhausted,
         Code::NotSent | Code::Unavailable => GrpcCode::Unavailable,
         Code::Internal => GrpcCode::Internal,
     };

@@ -119,7 +119,8 @@ pub(super) enum Refusals {
     /// `unsupported_media_type`: the body is said to be something else than JSON
     #[response(status = 415, content_type = "application/problem+json")]
     UnsupportedMediaType(ProblemBody),
-    /// `rate_limited`: the key calls too often, or has too many calls under way; nothing was done
+    /// `rate_limited`: the key calls too often, or has too many calls under way; `too_many_scheduled`: as many messages
+    /// that it scheduled wait as may; nothing was done
     #[response(status = 429, content_type = "application/problem+json")]
     RateLimited(ProblemBody),
     /// `not_sent`: nothing was done, as while the process starts or stops; `unavailable`: no answer in time, what was sent

@@ -13,6 +13,7 @@ pub const KNOWN_ANYWHERE: &[&str] = &[
     "api.calls_per_s",
     "api.keys_file",
     "api.listen",
+    "api.scheduled_per_key",
     "connections_max",
     "drain.accept_grace_ms",
     "drain.close_code",

@@ -22,6 +22,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (3, "delayed", include_str!("../../migrations/postgres/0003_delayed.sql")),
     (4, "revocations", include_str!("../../migrations/postgres/0004_revocations.sql")),
     (5, "waiting keys", include_str!("../../migrations/postgres/0005_waiting_keys.sql")),
+    (6, "waiting by API key", include_str!("../../migrations/postgres/0006_waiting_by_api_key.sql")),
 ];
 
 /// For the whole migration, waiting for another migrator included.
