@@ -7,6 +7,7 @@ mod balancer;
 mod browser;
 mod emptied;
 mod epoch;
+mod events;
 mod kill;
 mod later;
 mod page;
