@@ -63,6 +63,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .merge(grpc_routes(&api))
         .route("/v1/", get(page))
         .route("/v1/openapi.json", get(openapi_json))
+        .method_not_allowed_fallback(other_method)
         .fallback(no_such_path)
         .layer(axum::middleware::from_fn(identify))
         .with_state(api)

@@ -1,6 +1,7 @@
 //! The HTTP API of the real process, on real servers.
 
 mod grpc;
+mod hostile;
 mod kit;
 mod malformed;
 mod stop;
