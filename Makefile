@@ -5,7 +5,7 @@ SLUICE := $(or $(CARGO_TARGET_DIR),target)/debug/sluice
 FAST := $(or $(CARGO_TARGET_DIR),target)/drill/sluice
 SERVICES := -p sluice -p sluice-gateway -p sluice-logic -p sluice-task
 
-.PHONY: run cluster test test-containers bench mutants drill-quick drill-herd drill drill-long drill-bites tokens deps build fast dev check
+.PHONY: run cluster test api-check test-containers bench mutants drill-quick drill-herd drill drill-long drill-bites tokens deps build fast dev check
 run: dev          ; exec $(SLUICE) dev $(ARGS)
 cluster: build    ; exec $(SLUICE) cluster $(ARGS)
 drill-quick: build; exec $(SLUICE) drill quick $(or $(ARGS),--clients 100 --rate 100)
@@ -15,6 +15,7 @@ drill-long: fast  ; exec $(FAST) drill mix --rounds $(or $(ROUNDS),300) --report
 drill-bites: build; .ci/bites $(ARGS)
 tokens: build     ; cargo nextest run -p sluice --test promises --run-ignored only -E 'test(ten_minutes_of_short_tokens)' --no-capture
 test: build       ; .ci/test $(ARGS)
+api-check: build  ; .ci/api $(ARGS)
 test-containers: deps; tools/sluice/tests/containers.sh $(ARGS)
 bench: deps       ; .ci/bench $(ARGS)
 mutants:          ; .ci/mutants $(ARGS)

