@@ -7,6 +7,7 @@ mod footprint;
 mod log;
 mod notify_socket;
 mod reader;
+mod redis_cluster;
 mod server;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use footprint::{Footprint, cycles, lives_leave_nothing};
 pub use log::{keep_log, logged};
 pub use notify_socket::NotifySocket;
 pub use reader::{ReadEnd, Reader};
+pub use redis_cluster::RedisCluster;
 pub use server::{PRIMARY, ServerKind, TestServer, free_port};
 
 /// Waits until the condition holds, looking every few milliseconds, and panics when it does not in time. Returns

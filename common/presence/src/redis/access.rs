@@ -101,9 +101,9 @@ pub(super) fn describe(error: &RedisError) -> String {
     }
 }
 
-/// Why a node of a Redis Cluster is of no use.
-pub(super) const NO_CLUSTER: &str = "it is a node of a Redis Cluster, which this build cannot use: name a server \
-                                     without `cluster-enabled` in redis.url, or its sentinels by redis+sentinel://";
+/// Why a node of a Redis Cluster is of no use alone.
+pub(super) const NODE: &str = "it is a node of a Redis Cluster: write redis+cluster://host:6379,host:6379 in redis.url \
+                               (rediss+cluster:// for TLS)";
 
 const NAMES: TlsNames = TlsNames {
     url: "redis.url",
@@ -127,7 +127,7 @@ fn fix_of(said: &str) -> Option<String> {
                 .to_owned(),
         )
     } else if has(&["MOVED:", "CROSSSLOT", "CLUSTERDOWN", "NON LOCAL KEY"]) {
-        Some(NO_CLUSTER.to_owned())
+        Some(NODE.to_owned())
     } else if let Some(fix) = NAMES.fix(said) {
         Some(fix)
     } else if has(&["UNEXPECTED END OF FILE", "BROKEN PIPE", "CONNECTION RESET", "TERMINATED"]) {

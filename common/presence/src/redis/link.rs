@@ -61,6 +61,15 @@ impl RedisLink {
         &self,
         commands: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T> {
+        self.run_within(self.patience, commands).await
+    }
+
+    /// The same with what is left of the time.
+    pub(super) async fn run_within<T>(
+        &self,
+        patience: Duration,
+        commands: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T> {
         // Before the attempt: if the time is over while it connects, this is the connection to
         // drop.
         let mut number = self.state().number;
@@ -69,7 +78,7 @@ impl RedisLink {
             number = its_number;
             commands(connection).await.map_err(|error| self.failed(its_number, &error))
         };
-        timeout(self.patience, attempt).await.unwrap_or_else(|_| {
+        timeout(patience, attempt).await.unwrap_or_else(|_| {
             let connected = self.state().connection.is_some();
             self.late(number);
             let why = if connected { "no answer in time".to_owned() } else { access::silence(&self.redis) };
@@ -80,6 +89,11 @@ impl RedisLink {
     /// Where it connects to, as configured.
     pub(super) fn redis(&self) -> &Redis {
         &self.redis
+    }
+
+    /// Whether the last call had no answer.
+    pub(super) fn is_away(&self) -> bool {
+        self.state().failing.is_some()
     }
 
     /// The longest that a call waits.

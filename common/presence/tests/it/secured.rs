@@ -15,7 +15,7 @@ fn open(redis: Redis) -> RedisPresence {
 /// Interest is written and read, and the probe is content.
 async fn lets_in(redis: &Redis) {
     assert_eq!(redis.check(), Vec::<String>::new());
-    assert!(probe(redis.clone()).await.unwrap().starts_with("Redis "));
+    assert!(probe(redis.clone(), "sluice").await.unwrap().starts_with("Redis "));
     let presence = open(redis.clone());
     presence.marker().await.unwrap();
     presence.apply(&instance("a"), &[interest("news")]).await.unwrap();
@@ -25,7 +25,7 @@ async fn lets_in(redis: &Redis) {
 
 /// What the probe says is wrong; a service hears the same.
 async fn refusal(redis: &Redis) -> String {
-    let said = tokio::time::timeout(LONG, probe(redis.clone())).await.expect("no hang").expect_err("let in");
+    let said = tokio::time::timeout(LONG, probe(redis.clone(), "sluice")).await.expect("no hang").expect_err("let in");
     let Err(error) = open(redis.clone()).marker().await else { panic!("let in") };
     assert!(matches!(error, PresenceError::Unavailable(_) | PresenceError::Refused(_)), "{error}");
     said
