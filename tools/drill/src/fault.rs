@@ -43,6 +43,8 @@ pub enum FaultKind {
     Kill(Role),
     /// SIGKILL to the member that leads a group of servers, which stays away until another one does.
     KillLeader(Role),
+    /// A replica of Redis is made the primary, and the old one lives on.
+    FailOver,
     /// SIGKILL while it stops.
     KillStopping(Role),
     /// SIGKILL to one process of each service at once.
@@ -115,6 +117,7 @@ impl fmt::Display for FaultKind {
             Self::Roll(role) => write!(f, "roll {role}"),
             Self::Kill(role) => write!(f, "kill {role}"),
             Self::KillLeader(role) => write!(f, "kill leader of {role}"),
+            Self::FailOver => f.write_str("fail over redis"),
             Self::KillStopping(role) => write!(f, "kill stopping {role}"),
             Self::KillOneOfEach => f.write_str("kill one of each"),
             Self::KillEvery(role) => write!(f, "kill every {role}"),
@@ -192,6 +195,7 @@ impl FaultInjector<'_> {
             FaultKind::Roll(role) => vec![self.roll(role).await?],
             FaultKind::Kill(role) => vec![self.kill(role).await?],
             FaultKind::KillLeader(role) => vec![self.kill_leader(role).await?],
+            FaultKind::FailOver => vec![self.fail_over().await?],
             FaultKind::KillStopping(role) => vec![self.kill_stopping(role).await?],
             FaultKind::KillOneOfEach => {
                 let places = Role::SERVICES.map(|role| self.pick(role));

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rand::RngExt;
 use sluice_judge::verdict::Verdict;
-use sluice_launcher::{Engines, Setting};
+use sluice_launcher::{Engines, RedisKind, Setting};
 use sluice_report::measure::measure;
 use tokio_util::sync::CancellationToken;
 
@@ -212,6 +212,7 @@ impl FaultKind {
             | Self::TermEvery(_)
             | Self::Kill(_)
             | Self::KillLeader(_)
+            | Self::FailOver
             | Self::KillStopping(_)
             | Self::KillOneOfEach
             | Self::KillEvery(_)
@@ -234,17 +235,20 @@ impl FaultKind {
     /// Why servers that are made up so are no good for it; `None` = they are.
     fn needs_engines(self, engines: Engines) -> Option<String> {
         let leads = |role: Role| role.service().is_some_and(|service| engines.has_leader(service));
-        if let Self::KillLeader(role) = self
-            && !leads(role)
-        {
-            return Some("it needs several: --etcds 3, --natses 3, --redis sentinel".to_owned());
+        let needs = if let Self::KillLeader(role) = self {
+            Some(role)
+        } else {
+            (self == Self::FailOver).then_some(Role::Redis)
+        };
+        if needs.is_some_and(|role| !leads(role)) {
+            return Some("it needs several: --etcds 3, --natses 3, --redis sentinel or cluster".to_owned());
         }
         // A proxy leads to one server.
         if matches!(self, Self::Cut(..)) && engines != Engines::default() {
             return Some("links are cut in a cluster with one of each server".to_owned());
         }
-        // Which server holds the copy, and which is the primary then, is for sentinels to say.
-        (self == Self::OldRedis && engines.sentinel).then(|| "it needs a Redis that is alone".to_owned())
+        // Which server holds the copy, and which is the primary then, is for others to say.
+        (self == Self::OldRedis && engines.redis != RedisKind::Single).then(|| "it needs a Redis that is alone".to_owned())
     }
 }
 
@@ -392,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_leader_is_killed_where_there_is_one() {
-        let groups = Engines { etcds: 3, natses: 1, sentinel: true };
+        let groups = Engines { etcds: 3, natses: 1, redis: RedisKind::Sentinel };
         let refused = |kind: FaultKind, engines| kind.needs_engines(engines).is_some();
         for (role, of_groups) in [(Role::Etcd, false), (Role::Redis, false), (Role::Nats, true)] {
             assert!(refused(FaultKind::KillLeader(role), Engines::default()), "{role}");

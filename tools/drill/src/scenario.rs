@@ -218,6 +218,7 @@ fn stores() -> Vec<FaultKind> {
     }
     kinds.push(FaultKind::Freeze(Role::Postgres, FreezeLength::Outage));
     kinds.extend([
+        FaultKind::FailOver,
         FaultKind::OldRedis,
         FaultKind::Restart(Role::Postgres),
         FaultKind::Crash,

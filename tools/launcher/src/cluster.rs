@@ -175,8 +175,8 @@ impl Cluster {
         self.with_store(Service::Etcd)?.ask_etcd(path, body).await
     }
 
-    /// The index of the member that leads a group now: of etcd, of the stream in NATS, the primary of Redis. `None` while
-    /// nobody does. One that is alone leads itself.
+    /// The index of the member that leads a group now: of etcd, of the stream in NATS, the primary of Redis, of a Redis
+    /// Cluster the one with the first slot. `None` while nobody does. One that is alone leads itself.
     pub async fn leader(&self, store: Service) -> Option<usize> {
         let (members, sentinels) = (self.shared.members(store), self.shared.members(Service::Sentinel));
         leader::leader(store, &members, &sentinels).await
@@ -284,7 +284,26 @@ impl Cluster {
         nodes.into_iter().next().ok_or(Error::NoSuch(store, 0))
     }
 
-    /// Removes all keys of Redis while it runs.
+    /// Has a replica of Redis take over from its primary, of a Redis Cluster from the one that leads: nothing dies.
+    ///
+    /// # Errors
+    /// When there is no replica that could, or it does not answer as it should.
+    pub async fn fail_over_redis(&self) -> Result<(), Error> {
+        if let Some(sentinel) = self.shared.members(Service::Sentinel).first() {
+            return sentinel.fail_over().await;
+        }
+        let members = self.shared.members(Service::Redis);
+        let leader = self.leader(Service::Redis).await.and_then(|index| members.get(index));
+        let port = leader.ok_or(Error::NoSuch(Service::Redis, 0))?.client_port();
+        for member in &members {
+            if member.follows(port).await {
+                return member.fail_over().await;
+            }
+        }
+        Err(Error::System("no replica of Redis follows".to_owned()))
+    }
+
+    /// Removes all keys of Redis while it runs; of a Redis Cluster those of the node that leads.
     ///
     /// # Errors
     /// When Redis does not answer as it should.

@@ -62,11 +62,16 @@ fn answer(said: &[u8]) -> Option<Value> {
     serde_json::from_str(message.split_once("\r\n")?.1.trim_end()).ok()
 }
 
-/// As sentinels have it: a server that was the primary may not know yet that it is none.
+/// Of a Redis Cluster the one with the first slot, as the others have it; else as sentinels have it: a server that was the primary may not know yet that it is none.
 async fn of_redis(members: &[Arc<Store>], sentinels: &[Arc<Store>]) -> Option<usize> {
+    let at = |port| members.iter().position(|member| member.client_port() == port);
+    for member in members.iter().filter(|member| member.is_node()) {
+        let Some(port) = member.first_primary().await else { continue };
+        return at(port);
+    }
     for sentinel in sentinels {
         let Some(port) = sentinel.primary().await else { continue };
-        return members.iter().position(|member| member.client_port() == port);
+        return at(port);
     }
     None
 }

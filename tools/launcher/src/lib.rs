@@ -45,7 +45,7 @@ pub mod token;
 
 pub use access::Credentials;
 pub use cluster::{Cluster, Event, Stopped};
-pub use engines::Engines;
+pub use engines::{Engines, RedisKind};
 pub use error::Error;
 pub use find::service_binary;
 pub use log_reader::LogReading;

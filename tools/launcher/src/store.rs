@@ -98,6 +98,11 @@ impl Store {
         format!("127.0.0.1:{}", self.peer.number())
     }
 
+    /// Whether it is a node of a Redis Cluster.
+    pub(crate) fn is_node(&self) -> bool {
+        self.group.is_redis_cluster()
+    }
+
     pub(crate) fn is_secured(&self) -> bool {
         self.secured.is_some()
     }

@@ -64,6 +64,26 @@ impl FaultInjector<'_> {
         Ok(fault)
     }
 
+    /// As somebody does who takes a machine out of service.
+    pub(super) async fn fail_over(&mut self) -> anyhow::Result<FaultRecord> {
+        let role = Role::Redis;
+        let Target::Own(own) = self.target else { return Ok(self.begin(role)) };
+        let Some(index) = leader_but(own, Service::Redis, None).await else {
+            return Ok(self.missed(role, &anyhow!("nobody leads")));
+        };
+        let mut fault = self.begin(Place { role, index });
+        let asked = Instant::now();
+        if let Err(error) = own.cluster().fail_over_redis().await {
+            return Ok(self.missed(role, &error.into()));
+        }
+        fault.hit = true;
+        let next = leader_but(own, Service::Redis, Some(index)).await;
+        let next = next.with_context(|| format!("nobody leads {role} after {TAKEN_OVER:?}"))?;
+        fault.note = format!("{} leads after {} ms", Service::Redis.name(next), asked.elapsed().as_millis());
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+
     pub(super) async fn wipe(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let (Target::Own(own), Some(service)) = (self.target, role.service()) else {
             return Ok(self.begin(role));

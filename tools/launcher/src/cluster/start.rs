@@ -56,8 +56,8 @@ async fn first_start_of(shared: &Arc<ClusterShared>, service: Service) -> Result
         let primary = shared.state().stores.get(&(Service::Redis, 0)).cloned();
         let primary = primary.filter(|_| service == Service::Sentinel);
         let count = shared.options.count(service);
-        let members =
-            store::prepare(service, &shared.folder, count, primary.as_deref(), shared.access.as_ref())?;
+        let (engines, access) = (shared.options.engines, shared.access.as_ref());
+        let members = store::prepare(service, &shared.folder, engines, primary.as_deref(), access)?;
         let members: Vec<Arc<Store>> = members.into_iter().map(Arc::new).collect();
         for store in &members {
             shared.state().stores.insert((service, store.index), Arc::clone(store));

@@ -74,7 +74,13 @@ impl ClusterState {
             let places: Vec<String> = sentinels.iter().map(|sentinel| sentinel.address()).collect();
             return format!("{scheme}+sentinel://{}/{PRIMARY}", places.join(","));
         }
-        let urls: Vec<String> = self.members(store).iter().map(|member| member.url_for(service)).collect();
+        let members = self.members(store);
+        if let Some(first) = members.first().filter(|member| member.is_node()) {
+            let scheme = if first.is_secured() { "rediss" } else { "redis" };
+            let places: Vec<String> = members.iter().map(|node| node.address()).collect();
+            return format!("{scheme}+cluster://{}", places.join(","));
+        }
+        let urls: Vec<String> = members.iter().map(|member| member.url_for(service)).collect();
         urls.join(",")
     }
 }

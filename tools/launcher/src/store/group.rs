@@ -9,6 +9,7 @@ use super::Store;
 use super::secured::SECURED;
 use crate::access::Access;
 use crate::certs;
+use crate::engines::{Engines, PRIMARIES, RedisKind};
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::port::Port;
@@ -20,9 +21,13 @@ pub(crate) const PRIMARY: &str = "sluice";
 const PORTS: &str = "ports";
 /// What a server of Redis and a sentinel read, and write their roles to.
 const CONF: &str = "redis.conf";
+/// What a node of a Redis Cluster knows of all, beside its data.
+const NODES: &str = "nodes.conf";
 /// What a wipe leaves: it is no data.
-pub(super) const KEPT: [&str; 3] = [PORTS, CONF, SECURED];
-/// A sentinel takes a server for dead after this long without an answer, milliseconds.
+pub(super) const KEPT: [&str; 4] = [PORTS, CONF, NODES, SECURED];
+/// Slots of every Redis Cluster.
+const SLOTS: usize = 16_384;
+/// A sentinel, or a node of a cluster, takes a server for dead after this long without an answer, milliseconds.
 const DOWN_AFTER_MS: u32 = 1_000;
 /// A failover that does not come about is begun again after twice this, milliseconds.
 const FAILOVER_MS: u32 = 3_000;
@@ -32,11 +37,17 @@ const FAILOVER_MS: u32 = 3_000;
 pub(crate) struct Group {
     /// Where members listen for each other, in order.
     peers: Vec<String>,
+    /// Whether they are nodes of a Redis Cluster.
+    is_cluster: bool,
 }
 
 impl Group {
     pub(super) fn is_alone(&self) -> bool {
         self.peers.is_empty()
+    }
+
+    pub(super) fn is_redis_cluster(&self) -> bool {
+        self.is_cluster
     }
 
     /// `nats://a`, `nats://b`; `user` as it stands before a host.
@@ -56,19 +67,25 @@ impl Group {
 pub(crate) fn prepare(
     service: Service,
     folder: &Folder,
-    count: usize,
+    engines: Engines,
     primary: Option<&Store>,
     access: Option<&Arc<Access>>,
 ) -> Result<Vec<Store>, Error> {
+    let count = engines.count(service);
     let stores = (0..count).map(|index| Store::prepare(service, index, folder, count > 1, access));
     let mut stores = stores.collect::<Result<Vec<_>, _>>()?;
     if count > 1 {
-        let group = Group { peers: stores.iter().map(Store::peer_address).collect() };
+        let is_cluster = service == Service::Redis && engines.redis == RedisKind::Cluster;
+        let group = Group { peers: stores.iter().map(Store::peer_address).collect(), is_cluster };
         stores.iter_mut().for_each(|store| store.group = group.clone());
     }
     let primary = primary.or(stores.first()).map_or(0, |store| store.port.number());
     for store in &stores {
         write_conf(store, primary)?;
+        if store.group.is_cluster {
+            let file = store.data.join(NODES);
+            std::fs::write(&file, nodes(&stores, store)).map_err(Error::file("cannot write", &file))?;
+        }
     }
     Ok(stores)
 }
@@ -134,6 +151,13 @@ fn write_conf(store: &Store, primary: u16) -> Result<(), Error> {
              sentinel failover-timeout {PRIMARY} {FAILOVER_MS}\n",
             password.unwrap_or_default()
         )
+    } else if store.group.is_cluster {
+        // What one primary has is away with it, and nothing else; replicas are there at once.
+        format!(
+            "save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\ncluster-enabled yes\ncluster-config-file {NODES}\n\
+             cluster-port {}\ncluster-node-timeout {DOWN_AFTER_MS}\ncluster-require-full-coverage no\n",
+            store.peer.number()
+        )
     } else {
         let role = if port == primary { String::new() } else { format!("replicaof 127.0.0.1 {primary}\n") };
         // Replicas are there at once: a failover may be wanted in the next second.
@@ -145,6 +169,25 @@ fn write_conf(store: &Store, primary: u16) -> Result<(), Error> {
         only_mine.map_err(Error::file("cannot close", &store.data))?;
     }
     certs::write(&conf(store), &(common + &own), 0o600)
+}
+
+/// Who is who in a Redis Cluster, as this node would have written it: none of them has to be introduced to the others.
+fn nodes(all: &[Store], own: &Store) -> String {
+    let id = |index: usize| format!("{:040x}", index + 1);
+    let share = |index: usize| index * SLOTS / PRIMARIES;
+    let lines = all.iter().map(|node| {
+        let myself = if node.index == own.index { "myself," } else { "" };
+        let place = format!("{} {}@{} {myself}", id(node.index), node.address(), node.peer.number());
+        match node.index.checked_sub(PRIMARIES) {
+            Some(of) => format!("{place}slave {} 0 0 {} connected\n", id(of), of + 1),
+            None => {
+                let (first, last) = (share(node.index), share(node.index + 1) - 1);
+                format!("{place}master - 0 0 {} connected {first}-{last}\n", node.index + 1)
+            }
+        }
+    });
+    let lines: String = lines.collect();
+    format!("{lines}vars currentEpoch {PRIMARIES} lastVoteEpoch 0\n")
 }
 
 pub(super) fn conf(store: &Store) -> std::path::PathBuf {

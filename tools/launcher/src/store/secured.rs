@@ -144,7 +144,8 @@ impl Secured {
             ca.display()
         );
         if service == Service::Redis {
-            writeln!(text, "masterauth {servers}").ok(); // writing to a string cannot fail
+            // Writing to a string cannot fail. The bus of a cluster is no client: it knows whom it is with by TLS alone.
+            writeln!(text, "masterauth {servers}\ntls-cluster yes").ok();
         }
         text
     }

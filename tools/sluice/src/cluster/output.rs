@@ -108,7 +108,7 @@ fn first_line(cluster: &Cluster) -> serde_json::Value {
             line[name] = json!(members);
         }
     }
-    if !cluster.nodes(Service::Sentinel).is_empty() {
+    if cluster.nodes(Service::Redis).len() > 1 {
         line["redis_url"] = json!(cluster.url(Service::Redis));
     }
     // The password by its file: what is printed may be kept by whoever reads it.

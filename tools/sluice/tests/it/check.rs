@@ -72,7 +72,7 @@ fn urls_that_cannot_be_meant_or_used_are_said() {
         ("logic", "[postgres]\nurl = \"postgresql:/sluice\"", "must begin with postgres://"),
         ("logic", "[postgres]\nurl = \"postgres://u:p/w@db:5432/sluice\"", "must be written %2F"),
         ("logic", "[postgres]\nurl = \"mysql://db/sluice\"", "the store of this build is PostgreSQL"),
-        ("task", "[redis]\nurl = \"redis+cluster://redis:6379\"", "cannot use a Redis Cluster"),
+        ("task", "[redis]\nurl = \"redis+cluster://redis:6379/1\"", "has one database"),
         ("task", "[redis]\nca_file = \"/none\"", "redis.url must then begin with rediss://"),
         (
             "task",

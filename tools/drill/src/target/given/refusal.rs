@@ -35,6 +35,7 @@ impl Wanted {
             FaultKind::Disconnect(_) | FaultKind::Roll(_) | FaultKind::Sessions => None,
             FaultKind::TermStarting(_)
             | FaultKind::KillLeader(_)
+            | FaultKind::FailOver
             | FaultKind::AllAtOnce
             | FaultKind::Wipe(_)
             | FaultKind::OldRedis
