@@ -204,11 +204,9 @@ impl Store {
 
     /// Has it take over; of a sentinel, a replica of what it looks after.
     pub(crate) async fn fail_over(&self) -> Result<(), Error> {
-        let command = match self.service {
-            Service::Sentinel => format!("SENTINEL FAILOVER {PRIMARY}"),
-            Service::Nats | Service::Etcd | Service::Redis | Service::Postgres => "CLUSTER FAILOVER".to_owned(),
-            Service::Gateway | Service::Logic | Service::Task => return Ok(()),
-        };
+        let of_sentinel = self.service == Service::Sentinel;
+        let command =
+            if of_sentinel { format!("SENTINEL FAILOVER {PRIMARY}") } else { "CLUSTER FAILOVER".to_owned() };
         match self.redis(&command, PROBE).await {
             Ok(line) if line == "+OK\r\n" => Ok(()),
             Ok(line) => Err(Error::System(format!("{command}: {}", line.trim_end()))),
