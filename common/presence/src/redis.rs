@@ -218,7 +218,8 @@ impl RedisPresence {
 
     async fn goodbye_of(&self, part: Part, instance: &InstanceId) -> Result<()> {
         let call = &self.scripts.goodbye(self.parts.root(part), instance);
-        let all: bool = self.servers.run(part, |mut redis| async move { call.invoke(&mut redis).await }).await?;
+        let all: bool =
+            self.servers.run(part, |mut redis| async move { call.invoke(&mut redis).await }).await?;
         // a large crowd was cut off: in steps, so that Redis serves others in between
         if all { Ok(()) } else { self.reap_part(part, instance).await.map(drop) }
     }

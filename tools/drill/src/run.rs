@@ -248,7 +248,8 @@ impl FaultKind {
             return Some("links are cut in a cluster with one of each server".to_owned());
         }
         // Which server holds the copy, and which is the primary then, is for others to say.
-        (self == Self::OldRedis && engines.redis != RedisKind::Single).then(|| "it needs a Redis that is alone".to_owned())
+        (self == Self::OldRedis && engines.redis != RedisKind::Single)
+            .then(|| "it needs a Redis that is alone".to_owned())
     }
 }
 

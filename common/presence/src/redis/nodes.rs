@@ -149,7 +149,9 @@ impl Nodes {
             failed.push(at);
         }
         Err(last.unwrap_or_else(|| {
-            PresenceError::Unavailable("the nodes of the Redis Cluster do not agree who has a part".to_owned())
+            PresenceError::Unavailable(
+                "the nodes of the Redis Cluster do not agree who has a part".to_owned(),
+            )
         }))
     }
 
@@ -259,8 +261,12 @@ mod tests {
         assert_eq!(url.places, [at("a", 6379), at("b", 1), at("::1", 6379), at("::2", 5)]);
         let node = url.node(&Redis { password_file: "/file".into(), ..Redis::at("") }, &url.places[3]);
         assert_eq!((node.url.reveal(), &*node.password_file), ("rediss://ann:p%40w@[::2]:5", "/file"));
-        for url in ["redis+cluster://:hush@", "redis+cluster://:hush@a,", "x+cluster://:hush@a", "redis+cluster://:hush@a/1"]
-        {
+        for url in [
+            "redis+cluster://:hush@",
+            "redis+cluster://:hush@a,",
+            "x+cluster://:hush@a",
+            "redis+cluster://:hush@a/1",
+        ] {
             let said = ClusterUrl::of(url).unwrap().unwrap_err().to_string();
             assert!(said.contains("redis+cluster://user:password@host") && !said.contains("hush"), "{said}");
         }

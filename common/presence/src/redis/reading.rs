@@ -16,12 +16,7 @@ use crate::{Present, Result, RoomEvent, RoomEventKind, Roster};
 const SCAN_STEP: usize = 512;
 
 impl RedisPresence {
-    pub(super) async fn roster(
-        &self,
-        room: &RoomId,
-        after: Option<&UserId>,
-        limit: usize,
-    ) -> Result<Roster> {
+    pub(super) async fn roster(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<Roster> {
         let part = self.parts.of_room(room);
         let key = &self.key(part, format_args!("presence:r:{room}"));
         let gather = |mut redis| async move {

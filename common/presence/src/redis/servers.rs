@@ -29,7 +29,8 @@ impl Servers {
             return Ok((Self::One(link), Parts::one(prefix)));
         };
         if prefix.contains(['{', '}']) {
-            let why = format!("prefix is {prefix:?}: in a Redis Cluster braces choose the node, leave them out");
+            let why =
+                format!("prefix is {prefix:?}: in a Redis Cluster braces choose the node, leave them out");
             return Err(PresenceError::Refused(why));
         }
         Ok((Self::Cluster(nodes?), Parts::sixteen(prefix)))

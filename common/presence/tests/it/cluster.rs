@@ -53,7 +53,8 @@ events_against_the_contract!(Cluster);
 
 async fn ask<T: ::redis::FromRedisValue>(server: &TestServer, args: &[&str]) -> Result<T, String> {
     let client = ::redis::Client::open(server.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.map_err(|error| error.to_string())?;
+    let mut connection =
+        client.get_multiplexed_async_connection().await.map_err(|error| error.to_string())?;
     let mut command = ::redis::cmd(args[0]);
     command.arg(&args[1..]).query_async(&mut connection).await.map_err(|error| error.to_string())
 }
@@ -97,6 +98,29 @@ async fn told_again(presence: &dyn Presence, generation: u64) {
     let full = async || presence.full_set(&instance("a"), generation, &everything(), true).await.is_ok();
     eventually("all is taken", LONG, full).await;
     assert!(has_everything(presence).await);
+}
+
+/// Lua calls that nodes have carried out.
+async fn calls(cluster: &RedisCluster) -> u64 {
+    let mut calls = 0;
+    for node in &cluster.nodes {
+        let said: String = ask(node, &["INFO", "commandstats"]).await.unwrap();
+        let of_scripts = said.split_once("cmdstat_evalsha:calls=").map_or("0", |(_, rest)| rest);
+        calls += of_scripts.split(',').next().and_then(|calls| calls.parse::<u64>().ok()).unwrap();
+    }
+    calls
+}
+
+#[tokio::test]
+async fn a_change_set_is_one_call_for_each_part_that_it_concerns() {
+    let cluster = RedisCluster::start(3, false).await;
+    let presence = open(&cluster);
+    presence.apply(&instance("a"), &everything()).await.unwrap();
+    let before = calls(&cluster).await;
+    presence.apply(&instance("a"), &everything()).await.unwrap();
+    assert_eq!(calls(&cluster).await - before, 16, "every part has some of so many rooms");
+    presence.apply(&instance("a"), &[interest("r1"), joined("y", "bob", "r1", 1)]).await.unwrap();
+    assert_eq!(calls(&cluster).await - before, 17);
 }
 
 #[tokio::test]
@@ -222,7 +246,8 @@ async fn a_slot_moves_while_it_is_used() {
         }
         let migrate = ["MIGRATE", "127.0.0.1", port, "", "0", "5000", "KEYS"];
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let said: String = ask(source, &[&migrate, keys.as_slice()].concat()).await.expect("no key is there already");
+        let said: String =
+            ask(source, &[&migrate, keys.as_slice()].concat()).await.expect("no key is there already");
         moved += usize::from(said == "OK");
         // Rooms that are there, and one that is not yet.
         for change in [interest("r1"), interest(&format!("new{moved}"))] {
@@ -278,10 +303,33 @@ async fn tls_and_a_user_of_the_acl() {
     let mut cluster = RedisCluster::absent(3, false, |port| {
         let (TlsFiles { ca, cert, key }, port) = (&files, port.to_string());
         let args = [
-            "--port", "0", "--tls-port", &port, "--tls-cluster", "yes", "--tls-replication", "yes",
-            "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca, "--tls-auth-clients", "yes",
-            "--user", "ann", "on", ">p@ss/w", "~sluice:*", "+@all", "-@dangerous", "+info",
-            "--user", "default", "off",
+            "--port",
+            "0",
+            "--tls-port",
+            &port,
+            "--tls-cluster",
+            "yes",
+            "--tls-replication",
+            "yes",
+            "--tls-cert-file",
+            cert,
+            "--tls-key-file",
+            key,
+            "--tls-ca-cert-file",
+            ca,
+            "--tls-auth-clients",
+            "yes",
+            "--user",
+            "ann",
+            "on",
+            ">p@ss/w",
+            "~sluice:*",
+            "+@all",
+            "-@dangerous",
+            "+info",
+            "--user",
+            "default",
+            "off",
         ];
         args.map(str::to_owned).to_vec()
     });

@@ -25,7 +25,10 @@ async fn lets_in(redis: &Redis) {
 
 /// What the probe says is wrong; a service hears the same.
 async fn refusal(redis: &Redis) -> String {
-    let said = tokio::time::timeout(LONG, probe(redis.clone(), "sluice")).await.expect("no hang").expect_err("let in");
+    let said = tokio::time::timeout(LONG, probe(redis.clone(), "sluice"))
+        .await
+        .expect("no hang")
+        .expect_err("let in");
     let Err(error) = open(redis.clone()).marker().await else { panic!("let in") };
     assert!(matches!(error, PresenceError::Unavailable(_) | PresenceError::Refused(_)), "{error}");
     said

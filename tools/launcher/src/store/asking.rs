@@ -270,7 +270,11 @@ mod tests {
         let follows = "slave aa 0 0 1 connected";
         assert_eq!(first_primary(&nodes("master", follows)), Some(7000));
         assert_eq!(first_primary(&nodes("master,fail?", follows)), None);
-        let lost = nodes("master,fail", "master - 0 0 4 connected 0-5460").replacen(" connected 0-5460", " connected", 1);
+        let lost = nodes("master,fail", "master - 0 0 4 connected 0-5460").replacen(
+            " connected 0-5460",
+            " connected",
+            1,
+        );
         assert_eq!(first_primary(&lost), Some(7002));
     }
 
