@@ -15,7 +15,7 @@ use crate::{PresenceError, Redis, Result};
 pub(super) enum Servers {
     /// Alone, or the primary that sentinels name.
     One(Box<RedisLink>),
-    Cluster(Nodes),
+    Cluster(Box<Nodes>),
 }
 
 impl Servers {
@@ -33,7 +33,7 @@ impl Servers {
                 format!("prefix is {prefix:?}: in a Redis Cluster braces choose the node, leave them out");
             return Err(PresenceError::Refused(why));
         }
-        Ok((Self::Cluster(nodes?), Parts::sixteen(prefix)))
+        Ok((Self::Cluster(Box::new(nodes?)), Parts::sixteen(prefix)))
     }
 
     /// Runs commands where this part is. A node of a cluster that does not have it asks for them to be sent once more.
