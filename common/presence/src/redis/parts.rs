@@ -144,7 +144,8 @@ mod tests {
         assert_eq!((of(of_user), split.len()), (Some(vec![&changes[0]]), 2));
         assert_eq!(several.split(&changes, true).len(), 16, "a full set speaks for every part");
         assert_eq!(Parts::one("p").split(&changes, false), [(Part(0), changes.iter().collect())]);
-        let groups = several.group(&[room.clone(), room], RoomId::as_str);
+        let twice = [room.clone(), room];
+        let groups = several.group(&twice, RoomId::as_str);
         assert_eq!(groups.len(), 1);
         assert_eq!(groups[0].1.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [0, 1]);
     }
