@@ -237,8 +237,9 @@ fn moved_to(error: RedisError, (asked, _): &Address) -> Option<Address> {
     let errors = error.into_server_errors()?;
     let moved = errors.iter().find(|(_, error)| error.kind() == Some(ServerErrorKind::Moved));
     let place = moved?.1.details()?.split_ascii_whitespace().nth(1)?;
-    match place.strip_prefix(':') {
-        Some(port) => Some((asked.clone(), port.parse().ok()?)),
+    // An address of IPv6 begins with a colon too.
+    match place.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        Some(port) => Some((asked.clone(), port)),
         None => address(place, NODE_PORT),
     }
 }
