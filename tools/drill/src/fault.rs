@@ -43,6 +43,12 @@ pub enum FaultKind {
     Kill(Role),
     /// SIGKILL to the member that leads a group of servers, which stays away until another one does.
     KillLeader(Role),
+    /// SIGKILL to the Patroni of PostgreSQL's primary, which goes on alone until another one is promoted.
+    KillPatroni,
+    /// SIGKILL to PostgreSQL's primary, whose Patroni lives.
+    KillPostmaster,
+    /// PostgreSQL's primary and its synchronous standby change places, as an operator asks.
+    Switchover,
     /// SIGKILL while it stops.
     KillStopping(Role),
     /// SIGKILL to one process of each service at once.
@@ -65,6 +71,8 @@ pub enum FaultKind {
     Sessions,
     /// An older copy of PostgreSQL is put back, with a new epoch.
     Restore,
+    /// A member of a group is cut off from its peers and from everybody while it lives.
+    Partition(Role),
     /// Trouble on a link.
     Cut(Link, Trouble),
     /// A container is taken off its networks.
@@ -115,6 +123,9 @@ impl fmt::Display for FaultKind {
             Self::Roll(role) => write!(f, "roll {role}"),
             Self::Kill(role) => write!(f, "kill {role}"),
             Self::KillLeader(role) => write!(f, "kill leader of {role}"),
+            Self::KillPatroni => f.write_str("kill patroni of postgres"),
+            Self::KillPostmaster => f.write_str("kill server of postgres"),
+            Self::Switchover => f.write_str("switchover of postgres"),
             Self::KillStopping(role) => write!(f, "kill stopping {role}"),
             Self::KillOneOfEach => f.write_str("kill one of each"),
             Self::KillEvery(role) => write!(f, "kill every {role}"),
@@ -126,6 +137,7 @@ impl fmt::Display for FaultKind {
             Self::Crash => f.write_str("crash postgres"),
             Self::Sessions => f.write_str("end sessions of postgres"),
             Self::Restore => f.write_str("restore postgres"),
+            Self::Partition(role) => write!(f, "partition {role}"),
             Self::Cut(link, trouble) => write!(f, "{trouble} {link}"),
             Self::Disconnect(role) => write!(f, "disconnect {role}"),
             Self::Due => f.write_str("due"),
@@ -140,6 +152,12 @@ impl FaultKind {
     #[must_use]
     pub const fn needs_links(self) -> bool {
         matches!(self, Self::Cut(..))
+    }
+
+    /// Whether members of groups must have doors for it.
+    #[must_use]
+    pub const fn needs_doors(self) -> bool {
+        matches!(self, Self::Partition(_))
     }
 
     /// Whether logs must be read by somebody who can be ended for it.
@@ -184,6 +202,8 @@ impl FaultInjector<'_> {
     /// # Errors
     /// When the target could not be healed: the run cannot go on.
     pub async fn inject(mut self, kind: FaultKind) -> anyhow::Result<Vec<record::FaultRecord>> {
+        let target = self.target;
+        let before = target.timeline().await;
         let mut faults = match kind {
             FaultKind::Term(role) => vec![self.term(role).await?],
             FaultKind::TermTwice(role) => vec![self.term_twice(role).await?],
@@ -192,6 +212,9 @@ impl FaultInjector<'_> {
             FaultKind::Roll(role) => vec![self.roll(role).await?],
             FaultKind::Kill(role) => vec![self.kill(role).await?],
             FaultKind::KillLeader(role) => vec![self.kill_leader(role).await?],
+            FaultKind::KillPatroni => vec![self.kill_patroni().await?],
+            FaultKind::KillPostmaster => vec![self.kill_postmaster().await?],
+            FaultKind::Switchover => vec![self.switchover().await?],
             FaultKind::KillStopping(role) => vec![self.kill_stopping(role).await?],
             FaultKind::KillOneOfEach => {
                 let places = Role::SERVICES.map(|role| self.pick(role));
@@ -206,6 +229,7 @@ impl FaultInjector<'_> {
             FaultKind::Crash => vec![self.crash().await?],
             FaultKind::Sessions => vec![self.sessions().await?],
             FaultKind::Restore => vec![self.restore().await?],
+            FaultKind::Partition(role) => vec![self.partition(role).await?],
             FaultKind::Cut(link, trouble) => vec![self.cut(link, trouble).await?],
             FaultKind::Disconnect(role) => vec![self.disconnect(role).await?],
             FaultKind::Due => self.due().await?,
@@ -217,6 +241,12 @@ impl FaultInjector<'_> {
             if fault.kind.is_empty() {
                 fault.kind = kind.to_string();
             }
+        }
+        // Whatever it was, it has led to a promotion: the store's epoch may be another one.
+        if before != target.timeline().await
+            && let Some(fault) = faults.first_mut()
+        {
+            fault.kind.push_str(", failover");
         }
         Ok(faults)
     }

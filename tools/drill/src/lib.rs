@@ -4,6 +4,7 @@
 
 pub mod bites;
 pub mod clock;
+pub mod doors;
 pub mod fault;
 pub mod links;
 pub mod load;

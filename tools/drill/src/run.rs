@@ -132,7 +132,9 @@ impl Options {
         // there. Whoever gives a deployment is told what he did not get, and why.
         let own = self.given.is_empty();
         let refuses = |kind: FaultKind| {
-            if own {
+            if own && self.secure && kind.needs_doors() {
+                Some("members of a secure cluster have no doors: leave --secure".to_owned())
+            } else if own {
                 kind.needs_given().or_else(|| kind.needs_engines(self.engines))
             } else {
                 self.given.refuses(kind)
@@ -212,6 +214,9 @@ impl FaultKind {
             | Self::TermEvery(_)
             | Self::Kill(_)
             | Self::KillLeader(_)
+            | Self::KillPatroni
+            | Self::KillPostmaster
+            | Self::Switchover
             | Self::KillStopping(_)
             | Self::KillOneOfEach
             | Self::KillEvery(_)
@@ -223,6 +228,7 @@ impl FaultKind {
             | Self::Crash
             | Self::Sessions
             | Self::Restore
+            | Self::Partition(_)
             | Self::Cut(..)
             | Self::Due
             | Self::LogGone(_)
@@ -234,10 +240,17 @@ impl FaultKind {
     /// Why servers that are made up so are no good for it; `None` = they are.
     fn needs_engines(self, engines: Engines) -> Option<String> {
         let leads = |role: Role| role.service().is_some_and(|service| engines.has_leader(service));
-        if let Self::KillLeader(role) = self
+        if let Self::KillLeader(role) | Self::Partition(role) = self
             && !leads(role)
         {
-            return Some("it needs several: --etcds 3, --natses 3, --redis sentinel".to_owned());
+            return Some("it needs several: --etcds 3, --natses 3, --redis sentinel, --patroni".to_owned());
+        }
+        if matches!(self, Self::KillPatroni | Self::KillPostmaster | Self::Switchover) && !engines.patroni {
+            return Some("it needs --patroni".to_owned());
+        }
+        // The second: Patroni keeps there which standby has all that was answered, and one that has not could be promoted.
+        if matches!(self, Self::Crash | Self::Restore | Self::Wipe(Role::Etcd)) && engines.patroni {
+            return Some("it needs a PostgreSQL without Patroni".to_owned());
         }
         // A proxy leads to one server.
         if matches!(self, Self::Cut(..)) && engines != Engines::default() {
@@ -392,11 +405,20 @@ mod tests {
 
     #[test]
     fn a_leader_is_killed_where_there_is_one() {
-        let groups = Engines { etcds: 3, natses: 1, sentinel: true };
+        let groups = Engines { etcds: 3, natses: 1, sentinel: true, patroni: false };
         let refused = |kind: FaultKind, engines| kind.needs_engines(engines).is_some();
         for (role, of_groups) in [(Role::Etcd, false), (Role::Redis, false), (Role::Nats, true)] {
             assert!(refused(FaultKind::KillLeader(role), Engines::default()), "{role}");
             assert_eq!(refused(FaultKind::KillLeader(role), groups), of_groups, "{role}");
+        }
+        let patroni = Engines { patroni: true, ..groups };
+        for (kind, without, with) in [
+            (FaultKind::KillLeader(Role::Postgres), true, false),
+            (FaultKind::Switchover, true, false),
+            (FaultKind::Crash, false, true),
+            (FaultKind::Wipe(Role::Etcd), false, true),
+        ] {
+            assert_eq!((refused(kind, groups), refused(kind, patroni)), (without, with), "{kind}");
         }
         assert!(refused(FaultKind::OldRedis, groups) && !refused(FaultKind::OldRedis, Engines::default()));
     }

@@ -217,6 +217,13 @@ fn stores() -> Vec<FaultKind> {
         ]);
     }
     kinds.push(FaultKind::Freeze(Role::Postgres, FreezeLength::Outage));
+    kinds.extend(Role::FORGETFUL.into_iter().chain([Role::Postgres]).map(FaultKind::Partition));
+    kinds.extend([
+        FaultKind::KillLeader(Role::Postgres),
+        FaultKind::KillPatroni,
+        FaultKind::KillPostmaster,
+        FaultKind::Switchover,
+    ]);
     kinds.extend([
         FaultKind::OldRedis,
         FaultKind::Restart(Role::Postgres),

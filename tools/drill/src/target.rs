@@ -138,6 +138,14 @@ impl Target {
         }
     }
 
+    /// How often a standby of PostgreSQL was promoted under Patroni, as soon as there is a primary; `None` without Patroni.
+    pub async fn timeline(&self) -> Option<u64> {
+        match self {
+            Self::Own(own) => own.timeline().await,
+            Self::Given(_) => None,
+        }
+    }
+
     /// Starts a process in a place whose former one has ended, and waits until it is ready.
     ///
     /// # Errors

@@ -7,10 +7,12 @@ use crate::service::Service;
 const REPLICAS: usize = 3;
 /// Servers of a Redis that sentinels look after, and so many sentinels.
 const OF_SENTINEL: usize = 3;
+/// Members of a PostgreSQL that Patroni looks after: one may be away, and the primary still has a standby to wait for.
+const OF_PATRONI: usize = 3;
 /// Sizes that have a majority after the loss of as few members as the size below has.
 const SIZES: [usize; 3] = [1, 3, 5];
 
-/// How many servers there are of each kind; PostgreSQL is one.
+/// How many servers there are of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Engines {
     /// Members of etcd: 1, 3 or 5.
@@ -19,11 +21,13 @@ pub struct Engines {
     pub natses: usize,
     /// Whether Redis has two replicas, and three sentinels that promote one.
     pub sentinel: bool,
+    /// Whether PostgreSQL has two standbys, of which Patroni promotes the synchronous one, behind HAProxy.
+    pub patroni: bool,
 }
 
 impl Default for Engines {
     fn default() -> Self {
-        Self { etcds: 1, natses: 1, sentinel: false }
+        Self { etcds: 1, natses: 1, sentinel: false, patroni: false }
     }
 }
 
@@ -55,6 +59,8 @@ impl Engines {
                     0
                 }
             }
+            Service::Postgres if self.patroni => OF_PATRONI,
+            Service::Haproxy => usize::from(self.patroni),
             Service::Redis | Service::Postgres => 1,
             Service::Gateway | Service::Logic | Service::Task => 0,
         }
@@ -79,7 +85,7 @@ mod tests {
     #[test]
     fn sizes_have_a_majority() {
         assert!(Engines::default().check().is_ok());
-        assert!(Engines { etcds: 3, natses: 5, sentinel: true }.check().is_ok());
+        assert!(Engines { etcds: 3, natses: 5, sentinel: true, patroni: true }.check().is_ok());
         for wrong in [Engines { etcds: 2, ..Engines::default() }, Engines { natses: 0, ..Engines::default() }]
         {
             assert!(wrong.check().unwrap_err().to_string().contains("1, 3 or 5"));

@@ -23,7 +23,8 @@ pub(crate) async fn leader(
         Service::Etcd => of_etcd(members).await,
         Service::Nats => of_stream(members).await,
         Service::Redis => of_redis(members, sentinels).await,
-        Service::Postgres | Service::Sentinel | Service::Gateway | Service::Logic | Service::Task => None,
+        Service::Postgres => of_patroni(members).await,
+        Service::Sentinel | Service::Haproxy | Service::Gateway | Service::Logic | Service::Task => None,
     }
 }
 
@@ -60,6 +61,16 @@ fn answer(said: &[u8]) -> Option<Value> {
     // Over TLS it is the first that comes; else the server has introduced itself before.
     let message = text.strip_prefix("MSG leader ").or_else(|| Some(text.split_once("\r\nMSG leader ")?.1))?;
     serde_json::from_str(message.split_once("\r\n")?.1.trim_end()).ok()
+}
+
+/// As its own Patroni has it, while that holds the leader's key.
+async fn of_patroni(members: &[Arc<Store>]) -> Option<usize> {
+    for (index, member) in members.iter().enumerate() {
+        if member.is_primary().await {
+            return Some(index);
+        }
+    }
+    None
 }
 
 /// As sentinels have it: a server that was the primary may not know yet that it is none.

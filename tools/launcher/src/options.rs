@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use crate::doors::Doors;
 use crate::engines::Engines;
 use crate::error::Error;
 use crate::service::Service;
@@ -36,6 +38,8 @@ pub struct Options {
     /// Whether every link is encrypted: services and servers show each other certificates, and servers ask for a password;
     /// both are made in the folder when they are not there.
     pub secure: bool,
+    /// Who opens doors before the members of groups; not with [`Options::secure`].
+    pub doors: Option<Arc<dyn Doors>>,
 }
 
 impl Default for Options {
@@ -52,6 +56,7 @@ impl Default for Options {
             log_readers: false,
             token_secret: None,
             secure: false,
+            doors: None,
         }
     }
 }
@@ -71,9 +76,12 @@ impl Options {
             Service::Gateway => self.gateways,
             Service::Logic => self.logics,
             Service::Task => self.tasks,
-            Service::Nats | Service::Etcd | Service::Redis | Service::Sentinel | Service::Postgres => {
-                self.engines.count(service)
-            }
+            Service::Nats
+            | Service::Etcd
+            | Service::Redis
+            | Service::Sentinel
+            | Service::Postgres
+            | Service::Haproxy => self.engines.count(service),
         }
     }
 }

@@ -161,6 +161,7 @@ Examples:
   sluice drill crash --rounds 300 --seed 7   # in parts, one after the other
   sluice drill mix --only 'term logic' --only 'freeze gateway'
   sluice drill stores --etcds 3 --natses 3 --redis sentinel --only leader
+  sluice drill stores --etcds 3 --patroni --only postgres   # PostgreSQL fails over
   sluice drill quick --secure   # every link encrypted, with certificates and passwords
   sluice drill herd   # 10,000 clients come back, again and again
   sluice drill herd --crowd 500 --only 'kill gateway' --habit churner

@@ -13,6 +13,9 @@ pub(crate) struct EngineArguments {
     /// What Redis is
     #[arg(long, value_enum, default_value_t = RedisKind::Single)]
     redis: RedisKind,
+    /// PostgreSQL has two standbys, of which Patroni promotes the synchronous one, behind HAProxy; needs `patroni` installed
+    #[arg(long, conflicts_with = "secure")]
+    patroni: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -26,6 +29,6 @@ enum RedisKind {
 impl EngineArguments {
     pub(crate) fn engines(&self) -> Engines {
         let sentinel = matches!(self.redis, RedisKind::Sentinel);
-        Engines { etcds: self.etcds, natses: self.natses, sentinel }
+        Engines { etcds: self.etcds, natses: self.natses, sentinel, patroni: self.patroni }
     }
 }

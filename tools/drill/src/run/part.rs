@@ -115,6 +115,7 @@ impl RunPart<'_> {
             bin_dir: options.bin_dir.clone(),
             settings: options.settings.clone(),
             links: self.rounds.iter().any(|round| round.kind.needs_links()),
+            doors: self.rounds.iter().any(|round| round.kind.needs_doors()),
             slow_links: options.slow_links.clone(),
             log_readers: self.rounds.iter().any(|round| round.kind.needs_log_readers()),
             secure: options.secure,

@@ -21,7 +21,7 @@ use crate::port::Port;
 use crate::process::Process;
 use crate::record::ProcessRecord;
 use crate::service::Service;
-use crate::store::{PRIMARY, Store};
+use crate::store::{PRIMARY, Store, Stores};
 
 /// The name of the file with the keys of the HTTP API.
 const API_KEYS: &str = "api-keys.toml";
@@ -47,7 +47,7 @@ pub(super) struct ClusterShared {
 pub(super) struct ClusterState {
     pub(super) stopping: bool,
     pub(super) settings: Vec<Setting>,
-    pub(super) stores: BTreeMap<(Service, usize), Arc<Store>>,
+    pub(super) stores: Stores,
     /// Client ports of gateways by index: a replacement listens where its predecessor did.
     pub(super) ports: BTreeMap<usize, Arc<Port>>,
     /// How the logs of a place are read, where that is not as usual.
@@ -74,6 +74,9 @@ impl ClusterState {
             let places: Vec<String> = sentinels.iter().map(|sentinel| sentinel.address()).collect();
             return format!("{scheme}+sentinel://{}/{PRIMARY}", places.join(","));
         }
+        if let (Service::Postgres, Some(leads)) = (store, self.stores.get(&(Service::Haproxy, 0))) {
+            return leads.url_for(service);
+        }
         let urls: Vec<String> = self.members(store).iter().map(|member| member.url_for(service)).collect();
         urls.join(",")
     }
@@ -82,6 +85,13 @@ impl ClusterState {
 impl ClusterShared {
     pub(super) fn new(options: Options, token_secret: String) -> Result<Self, Error> {
         options.engines.check()?;
+        if options.engines.patroni && options.secure {
+            let why = "--patroni does not go with --secure yet: leave one of them";
+            return Err(Error::System(why.to_owned()));
+        }
+        if options.doors.is_some() && options.secure {
+            return Err(Error::System("members of a secure cluster have no doors".to_owned()));
+        }
         // Locked first: the record and the guard belong to whoever has the lock.
         let folder = Folder::open(options.dir.as_deref())?;
         let access = Access::open(&folder, options.secure)?;

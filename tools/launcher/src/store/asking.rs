@@ -45,7 +45,9 @@ impl Store {
                 let said = self.redis("INFO sentinel", PROBE).await;
                 said.map(|said| said.contains("slaves=2,sentinels=3"))
             }
+            Service::Postgres if self.has_patroni() => return self.says_yes("/health").await,
             Service::Postgres => return self.postgres_is_ready().await,
+            Service::Haproxy => return self.says_yes("/ready").await,
             Service::Gateway | Service::Logic | Service::Task => return Ok(()),
         };
         match said {
@@ -178,6 +180,9 @@ impl Store {
 
     /// Whether it does what it is in its group for: a replica follows.
     pub(crate) async fn has_joined(&self) -> Result<(), String> {
+        if self.has_patroni() {
+            return self.has_joined_patroni().await;
+        }
         if self.service != Service::Redis || self.group.is_alone() {
             return Ok(());
         }

@@ -1,14 +1,17 @@
 //! Members of a group: how they find each other, and what is written down for them. It starts none.
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Store;
+use super::patroni::{self, HAPROXY_CONF, PATRONI_CONF};
 use super::secured::SECURED;
 use crate::access::Access;
 use crate::certs;
+use crate::doors::Doors;
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::port::Port;
@@ -21,7 +24,7 @@ const PORTS: &str = "ports";
 /// What a server of Redis and a sentinel read, and write their roles to.
 const CONF: &str = "redis.conf";
 /// What a wipe leaves: it is no data.
-pub(super) const KEPT: [&str; 3] = [PORTS, CONF, SECURED];
+pub(super) const KEPT: [&str; 5] = [PORTS, CONF, SECURED, PATRONI_CONF, HAPROXY_CONF];
 /// A sentinel takes a server for dead after this long without an answer, milliseconds.
 const DOWN_AFTER_MS: u32 = 1_000;
 /// A failover that does not come about is begun again after twice this, milliseconds.
@@ -52,23 +55,38 @@ impl Group {
     }
 }
 
-/// All of a kind, of which there may be one. `primary`: the Redis that sentinels look after first.
+/// Those that are there already, by kind and place.
+pub(crate) type Stores = BTreeMap<(Service, usize), Arc<Store>>;
+
+/// All of a kind, of which there may be one. `before`: those that it may have to know of.
 pub(crate) fn prepare(
     service: Service,
     folder: &Folder,
     count: usize,
-    primary: Option<&Store>,
+    before: &Stores,
     access: Option<&Arc<Access>>,
+    doors: Option<&Arc<dyn Doors>>,
 ) -> Result<Vec<Store>, Error> {
-    let stores = (0..count).map(|index| Store::prepare(service, index, folder, count > 1, access));
+    let stores = (0..count).map(|index| Store::prepare(service, index, folder, count > 1, access, doors));
     let mut stores = stores.collect::<Result<Vec<_>, _>>()?;
     if count > 1 {
         let group = Group { peers: stores.iter().map(Store::peer_address).collect() };
         stores.iter_mut().for_each(|store| store.group = group.clone());
     }
-    let primary = primary.or(stores.first()).map_or(0, |store| store.port.number());
+    // Whom sentinels look after first.
+    let primary =
+        before.get(&(Service::Redis, 0)).map(AsRef::as_ref).filter(|_| service == Service::Sentinel);
+    let primary = primary.or(stores.first()).map_or(0, Store::client_port);
+    let of =
+        |service| before.values().map(AsRef::as_ref).filter(move |store: &&Store| store.service == service);
     for store in &stores {
-        write_conf(store, primary)?;
+        if store.has_patroni() {
+            patroni::write_member(store, &of(Service::Etcd).map(Store::address).collect::<Vec<_>>())?;
+        } else if service == Service::Haproxy {
+            patroni::write_balancer(store, &of(Service::Postgres).collect::<Vec<_>>())?;
+        } else {
+            write_conf(store, primary)?;
+        }
     }
     Ok(stores)
 }
@@ -105,6 +123,7 @@ pub(super) fn has_conf(store: &Store) -> bool {
         Service::Nats
         | Service::Etcd
         | Service::Postgres
+        | Service::Haproxy
         | Service::Gateway
         | Service::Logic
         | Service::Task => false,
@@ -135,9 +154,17 @@ fn write_conf(store: &Store, primary: u16) -> Result<(), Error> {
             password.unwrap_or_default()
         )
     } else {
-        let role = if port == primary { String::new() } else { format!("replicaof 127.0.0.1 {primary}\n") };
+        let role = if store.client_port() == primary {
+            String::new()
+        } else {
+            format!("replicaof 127.0.0.1 {primary}\n")
+        };
         // Replicas are there at once: a failover may be wanted in the next second.
-        format!("save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n{role}")
+        let door = match store.doors {
+            Some((client, _)) => format!("replica-announce-ip 127.0.0.1\nreplica-announce-port {client}\n"),
+            None => String::new(),
+        };
+        format!("save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n{door}{role}")
     };
     if store.is_secured() {
         // They write it anew, for everybody to read.

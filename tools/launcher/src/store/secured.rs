@@ -106,7 +106,7 @@ impl Secured {
             }
             // Theirs are in the file that they read.
             Service::Redis | Service::Sentinel => {}
-            Service::Gateway | Service::Logic | Service::Task => {}
+            Service::Haproxy | Service::Gateway | Service::Logic | Service::Task => {}
         }
     }
 
@@ -127,7 +127,7 @@ impl Secured {
         format!(
             "{asks}cluster {{\nname: {}\nlisten: {:?}\n{asks}routes: [{}]\n}}\n",
             super::PRIMARY,
-            store.peer_address(),
+            store.listens()[1],
             routes.join(", ")
         )
     }

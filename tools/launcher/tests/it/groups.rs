@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::clients::{etcd, nats};
 use super::{exists, stores_only};
 
-const ALL: Engines = Engines { etcds: 3, natses: 3, sentinel: true };
+const ALL: Engines = Engines { etcds: 3, natses: 3, sentinel: true, patroni: false };
 /// A leader is followed by another one within this, also on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 

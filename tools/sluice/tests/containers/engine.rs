@@ -109,7 +109,13 @@ impl Project {
         }
         let quiet = ["down", "kill"].contains(&rest[0]);
         let told = || if quiet { Stdio::null() } else { std::io::stderr().into() };
-        command.envs(self.variables.iter().copied()).args(self.arguments(rest)).stdout(told()).stderr(told()).status().ok();
+        command
+            .envs(self.variables.iter().copied())
+            .args(self.arguments(rest))
+            .stdout(told())
+            .stderr(told())
+            .status()
+            .ok();
     }
 
     /// Of the one container of a service. The engine is asked: compose is slow where it is a Python program.

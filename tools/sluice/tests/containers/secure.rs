@@ -35,8 +35,14 @@ async fn everything_is_encrypted_and_asks_who_comes() {
         ("redis", format!("{tls} {shows} ping | grep PONG")),
         ("redis", "redis-cli ping | grep PONG".to_owned()),
         ("etcd", "etcdctl get /sluice/".to_owned()),
-        ("etcd", "env -u ETCDCTL_CERT -u ETCDCTL_KEY etcdctl --user sluice:$PASSWORD get /sluice/".to_owned()),
-        ("postgres", "PGSSLMODE=require PGPASSWORD=$POSTGRES_PASSWORD psql -h postgres -U sluice -c ''".to_owned()),
+        (
+            "etcd",
+            "env -u ETCDCTL_CERT -u ETCDCTL_KEY etcdctl --user sluice:$PASSWORD get /sluice/".to_owned(),
+        ),
+        (
+            "postgres",
+            "PGSSLMODE=require PGPASSWORD=$POSTGRES_PASSWORD psql -h postgres -U sluice -c ''".to_owned(),
+        ),
         ("postgres", "PGPASSWORD=$POSTGRES_PASSWORD psql -h postgres -U sluice -c ''".to_owned()),
     ] {
         let id = project.id(store).await;

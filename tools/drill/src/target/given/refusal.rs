@@ -35,11 +35,15 @@ impl Wanted {
             FaultKind::Disconnect(_) | FaultKind::Roll(_) | FaultKind::Sessions => None,
             FaultKind::TermStarting(_)
             | FaultKind::KillLeader(_)
+            | FaultKind::KillPatroni
+            | FaultKind::KillPostmaster
+            | FaultKind::Switchover
             | FaultKind::AllAtOnce
             | FaultKind::Wipe(_)
             | FaultKind::OldRedis
             | FaultKind::Crash
             | FaultKind::Restore
+            | FaultKind::Partition(_)
             | FaultKind::Cut(..)
             | FaultKind::LogGone(_)
             | FaultKind::LogStuck(_) => {

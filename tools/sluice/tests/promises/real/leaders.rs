@@ -67,7 +67,7 @@ async fn the_primary_of_redis_dies() {
 /// All groups in one cluster, as it would be run, and all at once.
 async fn silence_without_any_leader<const SECURE: bool>() -> Duration {
     let groups = [Service::Nats, Service::Redis, Service::Etcd];
-    let engines = Engines { etcds: 3, natses: 3, sentinel: true };
+    let engines = Engines { etcds: 3, natses: 3, sentinel: true, patroni: false };
     let options = Options { gateways: 2, logics: 2, tasks: 2, engines, ..Options::default() };
     silence_on(On::<SECURE>::with(options).await, async |cluster| {
         for service in groups {

@@ -104,6 +104,7 @@ async fn own(dir: &std::path::Path) -> Own {
         bin_dir: None,
         settings: Vec::new(),
         links: true,
+        doors: false,
         slow_links: Vec::new(),
         log_readers: false,
         secure: false,
