@@ -17,6 +17,9 @@ use crate::proxy::{Proxy, Trouble};
 /// Between two looks at whose calls are whose; a call that comes waits for the second that begins after it.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// As `/proc/net/tcp` has it.
+const ESTABLISHED: &str = "01";
+
 /// The doors of a cluster.
 #[derive(Debug, Default)]
 pub struct MemberDoors(Mutex<BTreeMap<(Service, usize), Vec<Proxy>>>);
@@ -50,6 +53,12 @@ impl MemberDoors {
         done
     }
 
+    /// Whether a member would be cut off from anybody: somebody has called it, or it has called somebody.
+    #[must_use]
+    pub fn is_connected(&self, member: (Service, usize), pids: &[u32]) -> bool {
+        self.connections(member) > 0 || !ports_of(pids, |state| state == ESTABLISHED).is_empty()
+    }
+
     /// Connections that lead to a member now.
     #[must_use]
     pub fn connections(&self, member: (Service, usize)) -> usize {
@@ -66,7 +75,7 @@ impl MemberDoors {
 
     /// Holds back the calls of these processes at the doors of all others; `None`: of nobody any more.
     fn look(&self, member: (Service, usize), pids: Option<&[u32]>) {
-        let callers = pids.map(|pids| Arc::new(ports_of(pids)));
+        let callers = pids.map(|pids| Arc::new(ports_of(pids, |_| true)));
         let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, proxies) in doors.iter().filter(|(at, _)| **at != member) {
             proxies.iter().for_each(|proxy| proxy.cut_off(callers.clone()));
@@ -79,8 +88,8 @@ impl MemberDoors {
     }
 }
 
-/// Local ports of the TCP connections that these processes have open.
-fn ports_of(pids: &[u32]) -> HashSet<u16> {
+/// Local ports of the TCP sockets that these processes have open, in such states.
+fn ports_of(pids: &[u32], is_meant: impl Fn(&str) -> bool) -> HashSet<u16> {
     let files = pids.iter().filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).ok());
     let targets =
         files.flat_map(|files| files.flatten()).filter_map(|file| std::fs::read_link(file.path()).ok());
@@ -92,9 +101,9 @@ fn ports_of(pids: &[u32]) -> HashSet<u16> {
     // `sl local:port remote:port state queues timer retransmits uid timeout inode …`
     let ports = lines.filter_map(|line| {
         let mut words = line.split_whitespace();
-        let (local, inode) = (words.nth(1)?, words.nth(7)?);
+        let (local, state, inode) = (words.nth(1)?, words.nth(1)?, words.nth(5)?);
         let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
-        sockets.contains(inode).then_some(port)
+        (is_meant(state) && sockets.contains(inode)).then_some(port)
     });
     ports.collect()
 }
@@ -114,11 +123,7 @@ mod tests {
     const OTHER: (Service, usize) = (Service::Etcd, 1);
 
     /// A server that says back what it hears, behind a door.
-    async fn echo(
-        doors: &MemberDoors,
-        servers: &mut JoinSet<()>,
-        (service, index): (Service, usize),
-    ) -> u16 {
+    async fn echo(doors: &MemberDoors, servers: &mut JoinSet<()>, (service, index): (Service, usize)) -> u16 {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         servers.spawn(async move {
@@ -148,6 +153,8 @@ mod tests {
         let (mut to_one, mut to_other) = (dial(one).await, dial(other).await);
         assert!(is_answered(&mut to_one).await && is_answered(&mut to_other).await);
         assert_eq!((doors.connections(ONE), doors.connections(OTHER)), (1, 1));
+        assert!(doors.is_connected(ONE, &[]) && !doors.is_connected((Service::Nats, 0), &[]));
+        assert!(doors.is_connected((Service::Nats, 0), &[std::process::id()]));
 
         // Nobody of ours is the first member: the way to the other is open, for old and new calls.
         let stranger = || Vec::new();

@@ -214,6 +214,13 @@ impl Cluster {
         None
     }
 
+    /// The pid of the PostgreSQL that the Patroni at this place runs now.
+    #[must_use]
+    pub fn postmaster(&self, index: usize) -> Option<u32> {
+        let member = self.shared.state().stores.get(&(Service::Postgres, index)).cloned();
+        member?.postmaster()
+    }
+
     /// Whether every PostgreSQL that Patroni looks after runs and follows, or is followed.
     pub async fn is_whole(&self) -> bool {
         let members = self.shared.members(Service::Postgres);

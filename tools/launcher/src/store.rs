@@ -81,7 +81,8 @@ impl Store {
             let opened = doors.open(service, index, port.number());
             opened.map_err(|error| Error::NoPort(format!("no door before {name}: {error}")))
         };
-        let doors = doors.map(|doors| Ok::<_, Error>((open(doors, &port)?, open(doors, &peer)?))).transpose()?;
+        let doors =
+            doors.map(|doors| Ok::<_, Error>((open(doors, &port)?, open(doors, &peer)?))).transpose()?;
         let (group, temporary) = (Group::default(), folder.is_temporary());
         Ok(Self {
             service,

@@ -59,9 +59,9 @@ impl FaultInjector<'_> {
         let index = if leads { leader } else { (leader + 1) % count };
         let more = Duration::from_millis(self.rng.random_range(TROUBLE_MS));
         let mut fault = self.begin(Place { role, index });
-        let (connections, began) = (doors.connections((service, index)), Instant::now());
-        fault.hit = connections > 0;
         let pids = || own.cluster().pids(service, index);
+        let (connections, began) = (doors.connections((service, index)), Instant::now());
+        fault.hit = doors.is_connected((service, index), &pids());
         let next = doors.partition((service, index), pids, async {
             let next = leader_but(own, service, leads.then_some(index)).await;
             let after = began.elapsed();
@@ -69,7 +69,8 @@ impl FaultInjector<'_> {
             next.map(|next| format!("{} leads after {} ms", service.name(next), after.as_millis()))
         });
         let next = next.await.with_context(|| format!("nobody leads {role} but who is cut off"))?;
-        fault.note = format!("{connections} connections, {next}, for {} ms", began.elapsed().as_millis());
+        fault.note =
+            format!("{connections} connections to it, {next}, for {} ms", began.elapsed().as_millis());
         if role == Role::Postgres {
             self.healed_whole(own, &mut fault).await?;
         } else {

@@ -92,7 +92,16 @@ impl FaultInjector<'_> {
             return Ok(self.begin(role));
         };
         let mut fault = self.begin(Place { role, index });
+        let killed = own.cluster().postmaster(index);
         fault.hit = own.cluster().signal_postmaster(index, Signal::SIGKILL);
+        // Before that everything looks as it was: Patroni has not noticed yet.
+        let until = Instant::now() + TAKEN_OVER;
+        while own.cluster().postmaster(index).is_none_or(|now| Some(now) == killed) {
+            if Instant::now() >= until {
+                bail!("PostgreSQL is not started again within {TAKEN_OVER:?}");
+            }
+            sleep(LOOK).await;
+        }
         self.healed_whole(own, &mut fault).await?;
         Ok(fault)
     }
@@ -119,7 +128,8 @@ impl FaultInjector<'_> {
 
     pub(super) async fn healed_whole(&self, own: &Own, fault: &mut FaultRecord) -> anyhow::Result<()> {
         let until = Instant::now() + TAKEN_OVER;
-        while !own.cluster().is_whole().await {
+        // What members say of each other is some seconds old; the primary speaks for itself.
+        while own.cluster().leader(Service::Postgres).await.is_none() || !own.cluster().is_whole().await {
             if Instant::now() >= until {
                 bail!("PostgreSQL is not whole after {TAKEN_OVER:?}");
             }
