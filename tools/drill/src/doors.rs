@@ -181,4 +181,22 @@ mod tests {
             timeout(SOON, stream.read_exact(&mut [0])).await.unwrap().unwrap();
         }
     }
+
+    #[tokio::test]
+    async fn what_a_member_said_before_it_hung_up_is_held_back_too() {
+        let doors = MemberDoors::default();
+        let server = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let door = doors.open(OTHER.0, OTHER.1, server.local_addr().unwrap().port()).unwrap();
+        let own = || vec![std::process::id()];
+        doors
+            .partition(ONE, own, async {
+                let mut call = TcpStream::connect(("127.0.0.1", door)).await.unwrap();
+                call.write_all(b"?").await.unwrap();
+                assert!(timeout(NEVER, server.accept()).await.is_err());
+                drop(call);
+                assert!(timeout(NEVER, server.accept()).await.is_err());
+            })
+            .await;
+        timeout(SOON, server.accept()).await.unwrap().unwrap();
+    }
 }

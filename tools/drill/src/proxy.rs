@@ -118,23 +118,27 @@ struct Watch {
     caller: u16,
     /// Looks that had begun when it came.
     began: u64,
+    is_cut_off: bool,
 }
 
 impl Watch {
     fn of(wire: &Wire, caller: u16) -> Self {
         let condition = wire.condition.subscribe();
         let began = condition.borrow().looks;
-        Self { condition, caller, began }
+        Self { condition, caller, began, is_cut_off: false }
     }
 
-    /// A caller of whom it is not known yet whether he is cut off waits, as if he was.
+    /// A caller of whom it is not known yet whether he is cut off waits, as if he was. Who was found to be stays so: once he
+    /// has hung up the system no longer says whose call it was, and what he had said would pass.
     fn now(&mut self) -> Option<Trouble> {
         let condition = self.condition.borrow_and_update();
-        let held = condition
-            .cut_off
-            .as_ref()
-            .is_some_and(|callers| callers.contains(&self.caller) || condition.looks < self.began + 2);
-        if held { Some(Trouble::Cut) } else { condition.trouble }
+        let Some(callers) = &condition.cut_off else {
+            self.is_cut_off = false;
+            return condition.trouble;
+        };
+        self.is_cut_off |= callers.contains(&self.caller);
+        let is_known = condition.looks >= self.began + 2;
+        if self.is_cut_off || !is_known { Some(Trouble::Cut) } else { condition.trouble }
     }
 
     async fn changed(&mut self) -> Result<(), Broken> {
