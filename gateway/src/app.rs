@@ -180,9 +180,9 @@ impl App {
             ticket_calls: Semaphore::new(TICKET_CALLS_MAX),
             calls: Calls::new(Channels::new(targets, Role::Logic, caller.clone()), me.clone())
                 .comparing(deps.clock.clone(), Clocks::new(&registry, config.not_after())),
-            config,
             stats: Stats::default(),
-            metrics: Metrics::new(&registry),
+            metrics: Metrics::new(&registry).with_connections_max(config.connections_max),
+            config,
             clock: deps.clock.clone(),
             upgrades: UpgradeGate::default(),
         });

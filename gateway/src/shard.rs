@@ -14,6 +14,7 @@ mod conflicts;
 pub mod connection;
 pub mod connections;
 mod counters;
+mod deliveries;
 mod dispatch;
 mod draining;
 pub mod event_stream;

@@ -124,6 +124,7 @@ fn publish(n: u64) -> Publish {
         later: None,
         id: None,
         not_after_ms: 1_000,
+        taken_at: None,
     }
 }
 

@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::Shard;
 use super::connection::Connection;
-use super::counters::Departure;
 use super::inbox::{Close, Leaving};
 use super::turn::{Budget, ShardCell};
 use crate::address::Address;
 use crate::defaults::DRAIN_SLICE;
 use crate::drain::pace::{Pace, due};
 use crate::ending::{Ending, RESTART};
+use crate::metrics::Departure;
 use crate::session::event::Note;
 
 /// A shard that is left.
