@@ -27,6 +27,8 @@ if [ "$what" = all ]; then
     have curl || packages+=(curl ca-certificates)
     have python3 || packages+=(python3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+    # what scrapes a cluster in a test, and promtool, which tries the alerts
+    { have prometheus && have promtool; } || packages+=(prometheus)
     # the page of `sluice dev` is tested in a real browser
     have chromium || have google-chrome || packages+=(chromium)
     # what the client in JavaScript is built with

@@ -7,6 +7,7 @@ mod operators;
 mod outages;
 mod presence;
 mod revoke;
+mod scraped;
 mod secure;
 mod settings;
 mod standby;
