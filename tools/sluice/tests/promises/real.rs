@@ -5,6 +5,7 @@ mod leaders;
 mod machines;
 mod operators;
 mod outages;
+mod pods;
 mod presence;
 mod revoke;
 mod secure;
