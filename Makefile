@@ -5,7 +5,7 @@ SLUICE := $(or $(CARGO_TARGET_DIR),target)/debug/sluice
 FAST := $(or $(CARGO_TARGET_DIR),target)/drill/sluice
 SERVICES := -p sluice -p sluice-gateway -p sluice-logic -p sluice-task
 
-.PHONY: run cluster test test-containers bench mutants drill-quick drill-herd drill drill-long drill-bites tokens deps build fast dev check
+.PHONY: run release cluster test test-containers bench mutants drill-quick drill-herd drill drill-long drill-bites tokens deps build fast dev check
 run: dev          ; exec $(SLUICE) dev $(ARGS)
 cluster: build    ; exec $(SLUICE) cluster $(ARGS)
 drill-quick: build; exec $(SLUICE) drill quick $(or $(ARGS),--clients 100 --rate 100)
@@ -23,3 +23,4 @@ build: deps       ; cargo build --locked $(SERVICES)
 fast: deps        ; cargo build --locked --profile drill $(SERVICES)
 dev:              ; deploy/deps.sh $(SERVERS) rust && cargo build --locked -p sluice --no-default-features --features dev
 check: deps       ; .ci/check
+release: deps     ; deploy/release.sh $(ARGS)

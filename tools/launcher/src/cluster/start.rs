@@ -233,7 +233,8 @@ async fn spawn_service(
     service: Service,
     index: usize,
 ) -> Result<(Arc<Process>, ChildStdout), Error> {
-    let binary = find::service_binary(service, shared.options.bin_dir.as_deref())?;
+    let bin_dir = shared.state().bin_dir.clone();
+    let binary = find::service_binary(service, bin_dir.as_deref())?;
     let name = service.name(index);
     let mut command = held::command(&binary);
     command.current_dir(shared.folder.path());

@@ -47,6 +47,8 @@ pub(super) struct ClusterShared {
 pub(super) struct ClusterState {
     pub(super) stopping: bool,
     pub(super) settings: Vec<Setting>,
+    /// Where the services started from now on are found.
+    pub(super) bin_dir: Option<PathBuf>,
     pub(super) stores: BTreeMap<(Service, usize), Arc<Store>>,
     /// Client ports of gateways by index: a replacement listens where its predecessor did.
     pub(super) ports: BTreeMap<usize, Arc<Port>>,
@@ -87,7 +89,8 @@ impl ClusterShared {
         let access = Access::open(&folder, options.secure)?;
         let record = ProcessRecord::open(folder.path())?;
         let guard = Guard::start(folder.path(), folder.is_temporary())?;
-        let state = ClusterState { settings: options.settings.clone(), ..ClusterState::default() };
+        let (settings, bin_dir) = (options.settings.clone(), options.bin_dir.clone());
+        let state = ClusterState { settings, bin_dir, ..ClusterState::default() };
         let (events, state, tasks) = (broadcast::Sender::new(EVENTS), Mutex::new(state), Mutex::default());
         let api_key = new_api_key();
         write_keys(&folder.path().join(API_KEYS), &api_key)?;

@@ -14,6 +14,7 @@ mod standby;
 mod stops;
 mod tokens;
 mod verbs;
+mod versions;
 
 use std::ops::Deref;
 use std::process::Command;

@@ -172,7 +172,7 @@ fn service_of(container: &Yaml) -> Option<Service> {
         let program = format!("sluice-{service}");
         let is_it = |word: &&str| {
             let last = word.rsplit('/').next().unwrap_or_default();
-            last.split([':', '@']).next() == Some(&program)
+            last.split([':', '@']).next() == Some(program.as_str())
         };
         words.iter().any(is_it)
     };
