@@ -106,9 +106,9 @@ impl Workload {
 /// # Errors
 /// They are no YAML, or there is no service in them.
 pub(super) fn workloads(text: &str) -> Result<Vec<Workload>, String> {
-    let documents = YamlLoader::load_from_str(text).map_err(|error| {
-        format!("this is no YAML ({error}): what a template would fill in has to be filled in, as by `helm template`")
-    })?;
+    const RENDERED: &str = "what a template would fill in has to be filled in, as by `helm template`";
+    let documents = YamlLoader::load_from_str(text);
+    let documents = documents.map_err(|error| format!("this is no YAML ({error}): {RENDERED}"))?;
     // `kubectl get --output yaml` wraps what it found.
     let objects: Vec<&Yaml> = documents
         .iter()
@@ -120,11 +120,10 @@ pub(super) fn workloads(text: &str) -> Result<Vec<Workload>, String> {
     let found: Result<Vec<_>, _> = objects.iter().filter_map(|object| workload(object, &objects)).collect();
     let found = found?;
     if found.is_empty() {
-        return Err(
-            "no Deployment and no StatefulSet with an image or a command sluice-gateway, sluice-logic or \
-                    sluice-task is in it"
-                .to_owned(),
-        );
+        return Err(format!(
+            "no Deployment and no StatefulSet with an image or a command sluice-gateway, sluice-logic or sluice-task is in \
+             it: {RENDERED}"
+        ));
     }
     Ok(found)
 }
@@ -190,7 +189,9 @@ fn file_of(service: Service, pod: &Yaml, all: &[&Yaml]) -> Result<Table, String>
         Some((name, all.iter().find(is_it)?["data"][key.as_str()].as_str()?))
     });
     match found.last() {
-        Some((name, text)) => text.parse().map_err(|error| format!("ConfigMap {name}, {key}: {error}")),
+        Some((name, text)) => {
+            text.parse::<Table>().map_err(|error| format!("ConfigMap {name}, {key}: {error}"))
+        }
         None => Ok(Table::new()),
     }
 }
