@@ -62,6 +62,8 @@ pub struct Options {
     pub secure: bool,
     /// Where the service binaries are, unless beside this one or on PATH.
     pub bin_dir: Option<PathBuf>,
+    /// Where the binaries of another version are: each process that is started again comes from the other folder.
+    pub previous: Option<PathBuf>,
     /// Settings of the services of a cluster of our own.
     pub settings: Vec<Setting>,
     /// Bad neighbours of all clients, by name, at the first gateway.

@@ -193,11 +193,6 @@ impl Cluster {
         self.shared.state().settings.push(setting);
     }
 
-    /// Where services started from now on are found, as [`Options::bin_dir`]: another version.
-    pub fn set_bin_dir(&self, bin_dir: Option<PathBuf>) {
-        self.shared.state().bin_dir = bin_dir;
-    }
-
     /// How the log of the process at this place is read from now on, and of those started there later. Needs
     /// [`Options::log_readers`].
     pub fn set_log_reading(&self, service: Service, index: usize, reading: LogReading) {

@@ -22,6 +22,9 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// Where the service binaries are; `None` = beside the running executable (or one folder up), else on PATH.
     pub bin_dir: Option<PathBuf>,
+    /// Where the binaries of another version are: the first process of each place is one of it, the next one of `bin_dir`,
+    /// and so on in turn.
+    pub previous: Option<PathBuf>,
     /// Configuration handed to services as environment, later entries win.
     pub settings: Vec<Setting>,
     /// Start a child again that ended by itself.
@@ -47,6 +50,7 @@ impl Default for Options {
             engines: Engines::default(),
             dir: None,
             bin_dir: None,
+            previous: None,
             settings: Vec::new(),
             restart: false,
             log_readers: false,

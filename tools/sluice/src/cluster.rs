@@ -73,6 +73,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         engines: arguments.engines.engines(),
         dir: arguments.dir,
         bin_dir: arguments.bin_dir,
+        previous: None,
         settings: arguments.settings,
         restart: arguments.restart,
         log_readers: false,

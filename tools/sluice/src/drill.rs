@@ -111,6 +111,10 @@ struct Own {
     /// Where the service binaries are, unless beside this one or on PATH
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
+    /// Folder with the binaries of another version: the cluster begins with these, and each process that is started again
+    /// is one of the other version than before
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["check", "bites"])]
+    previous: Option<PathBuf>,
     /// Configuration of the services, as of `sluice cluster`; may be repeated
     #[arg(long = "set", value_name = "SERVICE.KEY=VALUE")]
     settings: Vec<Setting>,
@@ -293,6 +297,7 @@ impl Arguments {
             engines: self.own.engines.engines(),
             secure: self.own.secure,
             bin_dir: self.own.bin_dir,
+            previous: self.own.previous,
             settings: self.own.settings,
             given,
             dir: self.dir.unwrap_or_else(|| PathBuf::from(format!("drill-{seed}"))),

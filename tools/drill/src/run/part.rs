@@ -113,6 +113,7 @@ impl RunPart<'_> {
             engines: options.engines,
             dir: self.dir.join("cluster"),
             bin_dir: options.bin_dir.clone(),
+            previous: options.previous.clone(),
             settings: options.settings.clone(),
             links: self.rounds.iter().any(|round| round.kind.needs_links()),
             slow_links: options.slow_links.clone(),

@@ -34,6 +34,8 @@ pub struct ClusterWanted {
     pub dir: PathBuf,
     /// Where the service binaries are, unless beside this one or on PATH.
     pub bin_dir: Option<PathBuf>,
+    /// Where those of another version are, which take turns with them.
+    pub previous: Option<PathBuf>,
     /// Settings of the services.
     pub settings: Vec<Setting>,
     /// Whether links lead through proxies.
@@ -82,6 +84,7 @@ impl Own {
             engines: wanted.engines,
             dir: Some(wanted.dir.clone()),
             bin_dir: wanted.bin_dir.clone(),
+            previous: wanted.previous.clone(),
             log_readers: wanted.log_readers,
             secure: wanted.secure,
             settings: [&[usual], &*wanted.settings].concat(),

@@ -29,6 +29,7 @@ fn options(dir: &Path) -> Options {
         engines: Engines::default(),
         secure: false,
         bin_dir: None,
+        previous: None,
         settings: Vec::new(),
         habits: Vec::new(),
         slow_links: Vec::new(),

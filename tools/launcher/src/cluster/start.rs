@@ -33,6 +33,9 @@ use crate::store::{self, Store};
 pub(super) async fn launch(shared: &Arc<ClusterShared>) -> Result<(), Error> {
     for service in Service::SERVICES.into_iter().filter(|service| shared.options.count(*service) > 0) {
         find::service_binary(service, shared.options.bin_dir.as_deref())?; // before anything runs
+        if let Some(previous) = &shared.options.previous {
+            find::service_binary(service, Some(previous))?;
+        }
     }
     shared.record.end_left().await?; // it holds the data and the ports
     try_join_all(Service::STORES.map(|store| first_start_of(shared, store))).await?;
@@ -233,7 +236,7 @@ async fn spawn_service(
     service: Service,
     index: usize,
 ) -> Result<(Arc<Process>, ChildStdout), Error> {
-    let bin_dir = shared.state().bin_dir.clone();
+    let bin_dir = shared.next_bin_dir(service, index);
     let binary = find::service_binary(service, bin_dir.as_deref())?;
     let name = service.name(index);
     let mut command = held::command(&binary);

@@ -47,8 +47,8 @@ pub(super) struct ClusterShared {
 pub(super) struct ClusterState {
     pub(super) stopping: bool,
     pub(super) settings: Vec<Setting>,
-    /// Where the services started from now on are found.
-    pub(super) bin_dir: Option<PathBuf>,
+    /// How often a place was started, where versions alternate.
+    starts: BTreeMap<(Service, usize), usize>,
     pub(super) stores: BTreeMap<(Service, usize), Arc<Store>>,
     /// Client ports of gateways by index: a replacement listens where its predecessor did.
     pub(super) ports: BTreeMap<usize, Arc<Port>>,
@@ -89,12 +89,20 @@ impl ClusterShared {
         let access = Access::open(&folder, options.secure)?;
         let record = ProcessRecord::open(folder.path())?;
         let guard = Guard::start(folder.path(), folder.is_temporary())?;
-        let (settings, bin_dir) = (options.settings.clone(), options.bin_dir.clone());
-        let state = ClusterState { settings, bin_dir, ..ClusterState::default() };
+        let state = ClusterState { settings: options.settings.clone(), ..ClusterState::default() };
         let (events, state, tasks) = (broadcast::Sender::new(EVENTS), Mutex::new(state), Mutex::default());
         let api_key = new_api_key();
         write_keys(&folder.path().join(API_KEYS), &api_key)?;
         Ok(Self { options, token_secret, api_key, folder, access, record, guard, events, state, tasks })
+    }
+
+    /// Where the program of the next process of a place is: in turn the previous version and this one, if there are two.
+    pub(super) fn next_bin_dir(&self, service: Service, index: usize) -> Option<PathBuf> {
+        let Options { bin_dir, previous, .. } = &self.options;
+        let mut state = self.state();
+        let starts = state.starts.entry((service, index)).or_default();
+        *starts += 1;
+        if *starts % 2 == 1 && previous.is_some() { previous.clone() } else { bin_dir.clone() }
     }
 
     /// The file of keys that logics read.

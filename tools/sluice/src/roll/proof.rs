@@ -63,6 +63,7 @@ impl Proof {
             engines: Engines::default(),
             secure: false,
             bin_dir: None,
+            previous: None,
             settings: Vec::new(),
             habits: Vec::new(),
             slow_links: Vec::new(),

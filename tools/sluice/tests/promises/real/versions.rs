@@ -1,7 +1,7 @@
 //! Two versions beside each other: every process of one is replaced by one of the other under load, and back.
 //! docs/upgrading.md says how it is run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sluice_launcher::{Options, Service};
 
@@ -18,9 +18,8 @@ fn program(cluster: &Real, service: Service, index: usize) -> PathBuf {
     std::fs::read_link(format!("/proc/{pid}/exe")).unwrap()
 }
 
-/// Replaces each process by one from `bin_dir`, or from beside this test: one after the other, by SIGTERM.
-async fn roll_to(cluster: &Real, bin_dir: Option<&Path>) {
-    cluster.set_bin_dir(bin_dir.map(Path::to_owned));
+/// Replaces each process by one of the other version: one after the other, by SIGTERM.
+async fn roll_over(cluster: &Real) {
     for service in SERVICES {
         for index in 0..2 {
             let before = program(cluster, service, index);
@@ -38,11 +37,11 @@ async fn a_previous_version_rolls_to_this_one_and_back() {
     let previous = previous.unwrap_or_else(|| panic!("{PREVIOUS} names the folder of the other version"));
     let previous = previous.canonicalize().unwrap();
     let options =
-        Options { gateways: 2, logics: 2, tasks: 2, bin_dir: Some(previous.clone()), ..Options::default() };
+        Options { gateways: 2, logics: 2, tasks: 2, previous: Some(previous), ..Options::default() };
     let cluster = Real::with(options).await;
     let (observers, sent) = under_load(&cluster, 15_000, async |cluster| {
-        roll_to(cluster, None).await;
-        roll_to(cluster, Some(&previous)).await;
+        roll_over(cluster).await;
+        roll_over(cluster).await;
     })
     .await;
     sent.iter().for_each(Sent::all_ok);

@@ -102,6 +102,7 @@ async fn own(dir: &std::path::Path) -> Own {
         engines: Engines::default(),
         dir: dir.to_owned(),
         bin_dir: None,
+        previous: None,
         settings: Vec::new(),
         links: true,
         slow_links: Vec::new(),
