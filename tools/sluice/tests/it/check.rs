@@ -155,6 +155,43 @@ fn overlays_and_chart_leave_time_for_a_stop() {
     }
 }
 
+/// With secrets and certificates where pods have them.
+#[test]
+fn services_accept_their_files_for_kubernetes() {
+    let folder = Folder::new();
+    let dir = folder.0.path().display().to_string();
+    let certs = folder.0.path().join("certs");
+    assert!(sluice().args(["certs", "--dir"]).arg(&certs).output().unwrap().status.success());
+    let copy = |from: &str, to: &str| folder.file(to, &std::fs::read_to_string(certs.join(from)).unwrap());
+    copy("ca.pem", "stores.pem");
+    for secret in ["token_secret", "postgres", "redis", "sentinels", "nats", "etcd"] {
+        folder.file(secret, "0123456789abcdef0123456789abcdef\n");
+    }
+    folder.file("api-keys.toml", "");
+    let overlays = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes");
+    for overlay in ["base", "overlays/production"] {
+        let files = ["gateway", "logic", "task"].map(|service| {
+            std::fs::create_dir_all(folder.0.path().join(service)).unwrap();
+            copy("ca.pem", &format!("{service}/ca.crt"));
+            copy(&format!("{service}.pem"), &format!("{service}/tls.crt"));
+            copy(&format!("{service}.key"), &format!("{service}/tls.key"));
+            let name = format!("{service}.toml");
+            let given = std::fs::read_to_string(overlays.join(overlay).join(&name)).unwrap();
+            let moved = given.replace("/etc/sluice/secrets", &dir);
+            folder.file(&name, &moved.replace("/etc/sluice/tls", &format!("{dir}/{service}")))
+        });
+        let mut command = sluice();
+        // What a pod is told by its environment.
+        command.arg("check").env("SLUICE_GRPC__ADVERTISE", "10.0.0.9:7070");
+        for (flag, file) in ["--gateway", "--logic", "--task"].iter().zip(&files) {
+            command.arg(flag).arg(file);
+        }
+        let output = command.output().unwrap();
+        let said = text(&[output.stdout, output.stderr].concat());
+        assert_eq!(output.status.code(), Some(0), "{overlay}: {said}");
+    }
+}
+
 #[test]
 fn manifests_are_read_from_standard_input_and_held_to_the_files_of_services() {
     let folder = Folder::new();
