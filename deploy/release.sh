@@ -61,7 +61,7 @@ fi
 sources=$(mktemp -d)
 trap 'rm -rf "$sources"' EXIT
 git archive HEAD | tar -x -C "$sources"
-(cd "$sources" && cargo cyclonedx --quiet --format json --spec-version 1.5 --target "$(rustc -vV | sed -n 's/^host: //p')")
+(cd "$sources" && SOURCE_DATE_EPOCH=$moment cargo cyclonedx --quiet --format json --spec-version 1.5)
 for program in "${programs[@]}"; do
     found=$(find "$sources" -name "$program.cdx.json" -not -path '*/target/*' | head -1)
     [ -n "$found" ] || fail "there is no list of what $program is made of"
