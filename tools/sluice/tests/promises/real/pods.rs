@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Real, SERVICES};
 use crate::kit::{Ground, SOON};
-use crate::record::{Observer, Sent, judge, sender};
+use crate::record::{Observer, Seen, Sent, judge, sender};
 
 /// So many of each service.
 const REPLICAS: usize = 2;
@@ -238,7 +238,7 @@ impl Scene {
             all.let_in,
             all.refused.len(),
             all.longest,
-            observers.iter().map(Observer::silence).collect::<Vec<_>>()
+            observers.iter().map(|observer| observer.look(Seen::silence)).collect::<Vec<_>>()
         );
         all
     }

@@ -8,7 +8,7 @@ use sluice_launcher::{Options, Service};
 use super::{Real, SERVICES, term};
 use crate::deploys::under_load;
 use crate::kit::Ground;
-use crate::record::Sent;
+use crate::record::{Seen, Sent};
 
 const PREVIOUS: &str = "SLUICE_PREVIOUS";
 
@@ -45,7 +45,7 @@ async fn a_previous_version_rolls_to_this_one_and_back() {
     })
     .await;
     sent.iter().for_each(Sent::all_ok);
-    let silences: Vec<_> = observers.iter().map(|observer| observer.silence()).collect();
+    let silences: Vec<_> = observers.iter().map(|observer| observer.look(Seen::silence)).collect();
     let stored = sent.iter().map(Sent::ok).sum::<usize>();
     println!("there and back: {stored} publishes, nothing lost, doubled or reordered; silences {silences:?}");
     cluster.stop().await;
