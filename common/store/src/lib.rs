@@ -5,14 +5,16 @@
 //!
 //! | | `postgres` | `sqlite` |
 //! |---|---|---|
-//! | for | a cluster: many processes, one server | `sluice dev`: one process, one file, or memory, which keeps no promise |
+//! | for | a cluster: many processes, one server | `sluice serve`, `sluice dev`: one process, one file, or memory, which keeps no promise |
 //! | `ok` stands on | `fsync`, `synchronous_commit`: checked on every connection | WAL, `synchronous=FULL`: checked on every connection that publishes |
 //! | a group is | one call of `publish_v2` | one `begin immediate` transaction, shared by groups that wait |
-//! | the epoch changes with | restore, promotion, `new_epoch` | another file, `new_epoch`; an older copy in its place is not seen |
+//! | the epoch changes with | restore, promotion, `new_epoch` | another file, a backup put in use, `new_epoch`; any other older copy in its place is not seen |
 //!
 //! The tests hold both to the same cases. Nothing here knows of gateways, notices or users' rights, and
 //! nothing here retries a write: the caller has the keys that make a retry safe, so the caller retries.
 
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+pub mod copy;
 mod error;
 mod listing;
 #[cfg(feature = "postgres")]

@@ -7,6 +7,8 @@
 
 mod access;
 mod config;
+#[cfg(feature = "sqlite")]
+pub(crate) mod copy_in;
 mod delayed;
 mod dial;
 mod epochs;

@@ -16,7 +16,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
 ];
 
 /// `pragma application_id` of a store: "SLUC".
-const APPLICATION: i64 = 0x534c_5543;
+pub(super) const APPLICATION: i64 = 0x534c_5543;
 
 /// Runs the migrations this file has not seen, in one transaction.
 pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {
