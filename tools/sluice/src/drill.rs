@@ -167,6 +167,7 @@ Examples:
   sluice drill --check drill-7
   sluice drill crash --spawn 'sluice dev --json --dir ./data' --only 'kill dev'
   sluice drill roll --spawn 'sluice dev --json --dir ./data' --roll-command 'sluice dev restart {{}} --dir ./data' --only 'roll'
+  sluice drill crash --spawn 'sluice serve --config sluice.toml' --token-secret-file secret.txt --only dev
   sluice drill --bites no-fence no-goodbye --seed 11 --seeds 10
   sluice drill crash --gateway ws://127.0.0.1:8080/ws --admin http://127.0.0.1:8081 --token-secret \"$SECRET\" \\
       --pid gateway-1=4711 --restart 'gateway-1=sluice-gateway --config gateway.toml' --only 'kill gateway' \\

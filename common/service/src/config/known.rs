@@ -14,6 +14,7 @@ pub const KNOWN_ANYWHERE: &[&str] = &[
     "api.keys_file",
     "api.listen",
     "connections_max",
+    "dir",
     "drain.accept_grace_ms",
     "drain.close_code",
     "drain.rate_per_s",
