@@ -5,7 +5,7 @@ SLUICE := $(or $(CARGO_TARGET_DIR),target)/debug/sluice
 FAST := $(or $(CARGO_TARGET_DIR),target)/drill/sluice
 SERVICES := -p sluice -p sluice-gateway -p sluice-logic -p sluice-task
 
-.PHONY: run cluster test test-containers bench mutants drill-quick drill-herd drill drill-long drill-bites tokens deps build fast dev check
+.PHONY: run cluster test test-containers bench serve-figures mutants drill-quick drill-herd drill drill-long drill-bites tokens deps build fast dev check
 run: dev          ; exec $(SLUICE) dev $(ARGS)
 cluster: build    ; exec $(SLUICE) cluster $(ARGS)
 drill-quick: build; exec $(SLUICE) drill quick $(or $(ARGS),--clients 100 --rate 100)
@@ -17,6 +17,7 @@ tokens: build     ; cargo nextest run -p sluice --test promises --run-ignored on
 test: build       ; .ci/test $(ARGS)
 test-containers: deps; tools/sluice/tests/containers.sh $(ARGS)
 bench: deps       ; .ci/bench $(ARGS)
+serve-figures:    ; cargo nextest run --locked --cargo-profile $(or $(PROFILE),release) -p sluice --test dev --run-ignored only -E 'test(figures::figures)' --no-capture
 mutants:          ; .ci/mutants $(ARGS)
 deps:             ; deploy/deps.sh $(SERVERS)
 build: deps       ; cargo build --locked $(SERVICES)

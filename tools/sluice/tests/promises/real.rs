@@ -5,6 +5,8 @@ mod leaders;
 mod machines;
 mod operators;
 mod outages;
+#[cfg(feature = "dev")]
+mod outgrown;
 mod presence;
 mod revoke;
 mod secure;
