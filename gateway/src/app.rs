@@ -37,7 +37,7 @@ use crate::defaults::{
     ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, FLUSH_MARGIN, HEADROOM_EVERY, PUSH_STREAMS_MAX,
     REPORTER_QUEUE_MAX, TICKET_CALLS_MAX,
 };
-use crate::disconnect::Disconnects;
+use crate::disconnect::{Disconnects, untold};
 use crate::drain::DrainHooks;
 use crate::drain::standby::Standby;
 use crate::files;
@@ -49,7 +49,7 @@ use crate::push::{self, Push};
 use crate::pushers::Pushers;
 use crate::refusals::{self, Refusals};
 use crate::repair::Missed;
-use crate::revocations::{self, RevokedTokens};
+use crate::revocations::RevokedTokens;
 use crate::shard::handle::Shards;
 use crate::shard::runtime::{self, Start};
 use crate::shard::shared::{Shared, UpgradeGate};
@@ -180,9 +180,9 @@ impl App {
             ticket_calls: Semaphore::new(TICKET_CALLS_MAX),
             calls: Calls::new(Channels::new(targets, Role::Logic, caller.clone()), me.clone())
                 .comparing(deps.clock.clone(), Clocks::new(&registry, config.not_after())),
-            config,
             stats: Stats::default(),
-            metrics: Metrics::new(&registry),
+            metrics: Metrics::new(&registry).with_connections_max(config.connections_max),
+            config,
             clock: deps.clock.clone(),
             upgrades: UpgradeGate::default(),
         });
@@ -204,7 +204,7 @@ impl App {
         let disconnects = Disconnects::new(Arc::clone(&shared), shards.clone());
         // As long as anybody is connected.
         let scope = lifecycle.scope(Stage::Flush);
-        scope.spawn("revocations", revocations::follow(disconnects.clone(), scope.token()));
+        scope.spawn("revocations", untold::follow(disconnects.clone(), scope.token()));
         let running = Running { lifecycle, deps, shared, shards, me, identity, disconnects };
         running.report(inbox);
         let (health, draining) = running.serve_tasks(grpc, missed).await;

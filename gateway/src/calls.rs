@@ -358,6 +358,7 @@ impl Calls {
             return Err(CallFailed::NotSent);
         };
         let result = self.on(&pick, request, by, call).await;
+        // Only where no connection was made is it certain that nothing was executed.
         result.map_err(
             |status| if never_connected(&status) { CallFailed::NotSent } else { CallFailed::Unknown },
         )
@@ -398,6 +399,7 @@ impl Calls {
                 tracing::debug!(logic = %pick.target().id, %status, "A call on logic failed.");
                 pick.failed();
             }
+            // A refusal is about the request: the logic that gave it is as good as before.
             Err(_) => {}
         }
         result

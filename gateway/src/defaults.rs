@@ -24,9 +24,10 @@ pub const UNIDENTIFIED_FRAMES_MAX: u8 = 2;
 /// Handshakes per second of all clients: above what a core has been seen to serve.
 pub const HANDSHAKES_PER_S: u32 = 20_000;
 /// Rooms opened per second by all clients. With all that belongs to it a room takes 2 KB, so those that open them for
-/// ten seconds, with the burst, have 26,000 of them, 52 MB. A crowd comes back to rooms that it shares: 10,000 clients
-/// with 10 rooms each to some thousand, which is below the burst.
+/// ten seconds, with the burst, have 30,000 of them, 60 MB.
 pub const OPENED_ROOMS_PER_S: u32 = 2_000;
+/// Seconds' worth of them that may be opened at once: by a crowd of 10,000 with a room of its own each.
+pub const OPENED_ROOMS_BURST_S: u64 = 5;
 /// Pings and refused frames per second of one connection. Clients ping every few seconds.
 pub const OTHER_FRAMES_PER_S: u32 = 100;
 /// Delayed messages of one user that wait: at 64 KiB each they are 64 MiB of the store, for up to 30 days.
@@ -53,6 +54,9 @@ pub const WRITES_PER_TURN: usize = 4;
 pub const QUEUE_HIGH_BYTES: usize = 256 * 1024;
 /// Below this it catches up again and is read again.
 pub const QUEUE_LOW_BYTES: usize = 64 * 1024;
+/// Of so many messages that live subscribers get, a shard measures how late one is: to find its time costs half a
+/// microsecond.
+pub const DELIVERIES_PER_SAMPLE: usize = 64;
 /// Publishes of one connection without outcome; then its socket is not read.
 pub const UNANSWERED_ITEMS_MAX: usize = 256;
 /// The same in bytes.
@@ -131,10 +135,15 @@ pub const AUTHENTICATE_AGAIN: Duration = Duration::from_millis(200);
 /// Bytes of tokens after which a call about them takes no more: with a last one as long as a frame it stays well below
 /// what gRPC takes.
 pub const AUTHENTICATE_BYTES_MAX: usize = 512 * 1024;
+/// New tokens of clients that are known are asked about first, as the ones before end; but of newcomers one after so many,
+/// as long as both wait: 64 of the 256 in a call. So a newcomer waits for at most 4 times as many questions as there are
+/// newcomers before it, however many clients refresh their tokens without end.
+pub const KNOWN_IN_A_ROW_MAX: usize = 3;
 /// Calls about single tokens under way at once, where a logic does not take them together.
 pub const AUTHENTICATE_SINGLY_MAX: usize = 64;
 /// Tokens of a shard that wait while a call is under way; above it a client is told at once to come back. Two seconds of
 /// a crowd of 15,000 a second: whoever is behind them would hardly wait for its answer.
+/// Those of clients that are known already are counted by themselves.
 pub const TOKENS_WAITING_MAX: usize = 32 * 1024;
 /// The same in bytes: 32,768 of the usual 200 to 400, 2,048 of the longest that logic reads.
 pub const TOKENS_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -146,15 +155,14 @@ pub const PRESENCE_CALLS_MAX: usize = 2;
 /// Calls for pages of history under way per shard: the store has four connections for reads, and subscriptions and
 /// catching up need them more.
 pub const HISTORY_CALLS_MAX: usize = 2;
-/// Bytes of such pages per shard, those that may come and those that clients have not taken: eight of the largest, each
-/// of which is there up to three times, as it comes, as it is sent and in the socket. Beyond it the next ones wait, and
-/// are refused with `retry` after [`CALL_WITHIN`].
-pub const HISTORY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes of such pages of one user on all shards: four of the largest, half of what one shard has, so that one who
+/// Bytes of such pages per shard, those that may come and those that clients have not taken: 16 of the largest. Beyond
+/// it the next ones wait, and are refused with `retry` after [`CALL_WITHIN`].
+pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of such pages of one user on all shards: four of the largest, a quarter of what one shard has, so that one who
 /// does not read leaves room for others.
 pub const HISTORY_BYTES_PER_USER: usize = 4 * 1024 * 1024;
 /// The same of one address, which may be a balancer that does not tell whose connections it brings: what one shard has.
-pub const HISTORY_BYTES_PER_ADDRESS: usize = 8 * 1024 * 1024;
+pub const HISTORY_BYTES_PER_ADDRESS: usize = 16 * 1024 * 1024;
 /// Connections above one of these that are looked at again when somebody has taken a page: it made room for one of the
 /// largest, or for some that are small.
 pub const HISTORY_RESUMED_MAX: usize = 4;

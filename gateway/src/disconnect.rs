@@ -1,6 +1,8 @@
 //! What logic ends here: connections of a user, subscriptions, and whoever came with a token that is revoked. Finds out
 //! whether it concerns anybody here at all; the shards do it.
 
+pub mod untold;
+
 use std::sync::Arc;
 
 use sluice_proto::grpc::{DisconnectReply, DisconnectRequest, UnsubscribeReply, UnsubscribeRequest};
@@ -28,10 +30,6 @@ impl Disconnects {
     #[must_use]
     pub fn new(shared: Arc<Shared>, shards: Shards) -> Self {
         Self { shared, shards, permits: Arc::new(Semaphore::new(DISCONNECTS_MAX)) }
-    }
-
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
     }
 
     /// Ends connections of a user.
@@ -82,7 +80,7 @@ impl Disconnects {
     }
 
     /// Ends whoever came with one of these tokens; whether that was done in time.
-    pub(crate) async fn end_revoked(&self, revocations: Vec<Revocation>) -> bool {
+    async fn end_revoked(&self, revocations: Vec<Revocation>) -> bool {
         let removal = |revocation: Revocation| {
             let what = Removed::Revoked { issued_until_s: revocation.issued_until_s };
             (revocation.user, Removal { session: None, what })

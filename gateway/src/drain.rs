@@ -54,7 +54,7 @@ impl DrainHooks {
         // Before the first client is told: one that moves at once must not come in here again.
         self.shared.upgrades.close(&self.lifecycle, situation.peers);
         let stats = &self.shared.stats;
-        stats.drain_total.store(situation.connections, Ordering::Relaxed);
+        self.shared.drain_begins(situation.connections);
         stats.drain_unknown.store(stats.unknown.load(Ordering::Relaxed), Ordering::Relaxed);
         let pace = Pace::plan(&situation);
         tracing::info!(

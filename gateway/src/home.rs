@@ -8,6 +8,7 @@ pub mod calls;
 #[cfg(test)]
 mod fast_paths;
 mod limits;
+mod output;
 mod pages;
 mod room_entry;
 #[cfg(test)]
@@ -30,11 +31,10 @@ use crate::defaults::ROOMS_PER_TURN;
 use crate::fair_queue::FairQueue;
 use crate::pushers::PusherId;
 use crate::repair::Repair;
-use crate::room::link::{HandOver, Ms, Need, Page, Run, ShardId};
+use crate::room::link::{Ms, Need, ShardId};
 use crate::room::{CallId, SubscribedRoom};
 use crate::rules::{Faithful, Rule, Rules};
 use crate::session::outbound::text_frame;
-use crate::subscription::Ask;
 use crate::subscription::pages::PageReads;
 use crate::uplink::lane::{CallFailed, Lane};
 use crate::uplink::{Answered, Outcome, Publish};
@@ -43,40 +43,7 @@ use calls::{Asker, HomeCall, PageOf, PublishCall, ReadCall, ReadFor, ReadTarget,
 use room_entry::{RoomEntry, RoomPorts};
 
 pub use limits::HomeLimits;
-pub use room_entry::Conflict;
-
-/// Where a home's messages and calls go. Called during an event, in order.
-pub trait HomeOutput {
-    /// Appends a run to the queue to `shard`. `false` = no space: a hand-over will be owed instead.
-    fn run(&mut self, shard: ShardId, room: &RoomId, run: &Run) -> bool;
-    /// Appends a hand-over to the queue to `shard`. `false` = no space: call [`Home::space`] when there is.
-    fn hand_over(&mut self, shard: ShardId, room: &RoomId, hand_over: HandOver) -> bool;
-    /// The outcome of a publish, for the shard of its connection. Never dropped: publishes are bounded
-    /// by what a shard may have unanswered.
-    fn answer(&mut self, answered: Answered);
-    /// A page for a subscription; `None` = it failed. Never dropped: a subscription has at most one ask.
-    fn page(&mut self, to: PageTo, page: Option<Page>);
-    /// What a connection caused by leaving a room as the last one is done.
-    fn released(&mut self, who: Address);
-    /// Makes a call on logic.
-    fn ask(&mut self, asked: HomeCall);
-    /// Two versions of a message met; its room opens itself anew.
-    fn conflict(&mut self, conflict: Conflict);
-    /// So many repairs found something that every room of this gateway, in all homes, is to announce its
-    /// interest again: call [`Home::announce_all`] on each.
-    fn announce_all(&mut self);
-}
-
-/// The subscription a page is for.
-#[derive(Debug, Clone)]
-pub struct PageTo {
-    /// The shard of the subscription.
-    pub shard: ShardId,
-    /// The room of the subscription.
-    pub room: RoomId,
-    /// What the subscription asks for.
-    pub ask: Ask,
-}
+pub use output::{Conflict, HomeOutput, PageTo};
 
 /// The home half of a shard.
 #[derive(Debug)]

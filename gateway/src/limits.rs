@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use self::table::{Seat, Share, Usage, UsageTable};
 use crate::config::{Limits, PartyLimits};
-use crate::defaults::{BURST_S, CROWD_BURST_S, RETRY_AFTER_S, RETRY_AFTER_S_MAX};
+use crate::defaults::{BURST_S, CROWD_BURST_S, OPENED_ROOMS_BURST_S, RETRY_AFTER_S, RETRY_AFTER_S_MAX};
 
 /// What is charged to a client after its handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +138,7 @@ impl Usages {
             handshakes: Bucket::default(),
             entered: AtomicU64::new(0),
             returns: Bucket::default(),
-            opened_rooms: (Rate::new(limits.opened_rooms_per_s, CROWD_BURST_S), Bucket::default()),
+            opened_rooms: (Rate::new(limits.opened_rooms_per_s, OPENED_ROOMS_BURST_S), Bucket::default()),
             other_frames: Rate::new(limits.connection.other_frames_per_s, BURST_S),
             user: PartyRates::new(&limits.user),
             address: PartyRates::new(&limits.address),
@@ -427,7 +427,7 @@ mod tests {
             let (opened, longest) = ten_seconds(users, &limits).await;
             let (all, most) = (opened.iter().sum::<u64>(), opened.iter().max().copied().unwrap_or(0));
             let fair = all / users as u64;
-            assert!(all <= 4_000 * (10 + CROWD_BURST_S) * 11 / 10, "{users}: {all}");
+            assert!(all <= 4_000 * (10 + OPENED_ROOMS_BURST_S) * 11 / 10, "{users}: {all}");
             assert!(most <= fair * 2, "{users}: one opened {most}, {fair} on average");
             assert_eq!(longest, Duration::ZERO, "{users}");
         }
@@ -437,7 +437,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_users_first_room_waits_for_nobody_and_none_for_longer_than_five_seconds() {
         let usages = Usages::new(&limits());
-        let behind = (0..100 * (CROWD_BURST_S + 60)).map(|_| usages.opened_room(None)).last();
+        let behind = (0..100 * (OPENED_ROOMS_BURST_S + 60)).map(|_| usages.opened_room(None)).last();
         assert_eq!(behind, Some(Duration::from_secs(60)));
         let ann = usages.identify(&UserId::parse("ann").unwrap()).unwrap();
         let waits = [0, 5, 10].map(Duration::from_secs);

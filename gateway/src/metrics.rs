@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
 use sluice_lifecycle::Work;
-use sluice_service::metrics::{Registry, SECONDS};
+use sluice_service::metrics::{LatencyHistogram, Registry, SECONDS};
 
 /// The metrics of a gateway.
 #[derive(Debug, Clone)]
@@ -34,8 +34,19 @@ pub struct Metrics {
     pub bytes_out: Counter,
     /// Publishes accepted.
     pub publishes: Counter,
+    /// From taking a publish to its `ok`, seconds.
+    pub publish_seconds: LatencyHistogram,
+    /// From when the store had a message to when its Live subscribers have it, seconds; one of
+    /// [`DELIVERIES_PER_SAMPLE`](crate::defaults::DELIVERIES_PER_SAMPLE).
+    pub delivery_seconds: LatencyHistogram,
     /// Publishes answered `retry:true`.
     pub retries: Counter,
+    resumes: [Counter; 2],
+    /// Times a subscriber was told that messages will not come.
+    pub skips: Counter,
+    /// Messages that subscribers were told will not come.
+    pub skipped: Counter,
+    departures: [Counter; DEPARTURES.len()],
     /// Connections closed because they took no byte in time.
     pub slow: Counter,
     /// Connections closed because a ping was not answered.
@@ -58,10 +69,40 @@ pub struct Metrics {
     pub tickets_issued: Counter,
     /// Connections now.
     pub connections: Gauge,
+    /// As many as there may be.
+    pub connections_max: Gauge,
     /// Those of them that read events.
     pub event_streams: Gauge,
     /// Subscriptions now.
     pub subscriptions: Gauge,
+    /// Those of them that read the past.
+    pub catching_up: Gauge,
+    /// Connections when the drain began that is under way.
+    pub drain_connections: Gauge,
+}
+
+/// How a client leaves a gateway that drains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// By itself, before it was told `bye`.
+    Moved,
+    /// After `bye`.
+    Closed,
+    /// It was cut: no `bye`, or nobody took or answered it.
+    Dropped,
+}
+
+/// Labels in the order of [`Departure`].
+const DEPARTURES: [&str; 3] = ["moved", "closed", "dropped"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResumeLabels {
+    recovered: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DepartureLabels {
+    how: &'static str,
 }
 
 /// Why a connection was told `bye` ([`crate::ending::Ending::label`]), refused, or not read for a while.
@@ -72,6 +113,13 @@ pub struct ReasonLabel {
 }
 
 impl Metrics {
+    /// For a gateway that may have so many connections.
+    #[must_use]
+    pub fn with_connections_max(self, connections: usize) -> Self {
+        self.connections_max.set(i64::try_from(connections).unwrap_or(i64::MAX));
+        self
+    }
+
     /// A connection was told `bye`.
     pub fn ended(&self, reason: &'static str) {
         self.endings.get_or_create(&ReasonLabel { reason }).inc();
@@ -87,10 +135,34 @@ impl Metrics {
         self.throttled.get_or_create(&ReasonLabel { reason }).inc();
     }
 
+    /// Counts subscriptions that were to go on from a position: they did, or began anew.
+    #[must_use]
+    pub fn resumed(&self, recovered: bool) -> &Counter {
+        &self.resumes[usize::from(recovered)]
+    }
+
+    /// Counts clients that left a gateway that drains.
+    #[must_use]
+    pub fn departed(&self, departure: Departure) -> &Counter {
+        &self.departures[departure as usize]
+    }
+
     /// Registers all metrics.
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
+        let resumes = registry.counters(
+            "resumes",
+            "Subscriptions that asked to go on from a position, by whether they could: true or false",
+        );
+        let departures = registry.counters(
+            "departures",
+            "Clients that left a gateway that drains, by how: moved, closed, dropped",
+        );
         Self {
+            // All of them from the start: of a series that is not there yet the first increase is not seen.
+            resumes: ["false", "true"]
+                .map(|recovered| resumes.get_or_create_owned(&ResumeLabels { recovered })),
+            departures: DEPARTURES.map(|how| departures.get_or_create_owned(&DepartureLabels { how })),
             accepted: registry.counter("upgrades_accepted", "Upgrades accepted"),
             refusals: registry.counters("upgrades_refused", "Upgrades refused, by reason"),
             throttled: registry
@@ -103,10 +175,19 @@ impl Metrics {
                 "history_parked",
                 "Questions for a page of history that wait until their user or address has taken others",
             ),
+            skips: registry.counter("skips", "Times a subscriber was told that messages will not come"),
+            skipped: registry
+                .counter("messages_skipped", "Messages that subscribers were told will not come"),
             frames_in: registry.counter("frames_received", "Frames received from clients"),
             deliveries: registry.counter("deliveries", "Messages put into queues of subscribers"),
             bytes_out: registry.counter("written_bytes", "Bytes written to clients"),
             publishes: registry.counter("publishes", "Publishes accepted"),
+            publish_seconds: registry.latency("publish_seconds", "From taking a publish to its ok"),
+            delivery_seconds: registry.latency(
+                "delivery_seconds",
+                "From the at of a message, by the clock of the store, to its way to the sockets of live subscribers, \
+                 by this one's; one of 64 messages per shard",
+            ),
             retries: registry.counter("publishes_to_retry", "Publishes answered with retry true"),
             slow: registry.counter("slow_closed", "Connections closed because they took no byte in time"),
             silent: registry.counter("silent_closed", "Connections closed because a ping was not answered"),
@@ -129,8 +210,15 @@ impl Metrics {
             ),
             tickets_issued: registry.counter("tickets_issued", "Tickets issued"),
             connections: registry.gauge("connections", "Connections"),
+            connections_max: registry.gauge("connections_max", "Connections that it may have, as configured"),
             event_streams: registry.gauge("event_streams", "Connections that read events"),
             subscriptions: registry.gauge("subscriptions", "Subscriptions"),
+            catching_up: registry
+                .gauge("subscriptions_catching_up", "Subscriptions that read the past at their own pace"),
+            drain_connections: registry.gauge(
+                "drain_connections",
+                "Connections when the drain began that is under way; 0 without one",
+            ),
         }
     }
 }

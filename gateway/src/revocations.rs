@@ -1,22 +1,20 @@
 //! Which tokens are revoked, as far as a gateway has to know: what was revoked while its clients are here. A logic tells of
-//! a revocation when it is made; twice a second any logic is asked for those that nobody told of. A logic may be behind with
-//! what it has read from the store, so its verdict on a token is held against what is known here, and one that looked at
-//! less than is remembered here is not believed.
+//! a revocation when it is made; any logic is asked for those that nobody told of. A logic may be behind with what it has
+//! read from the store, so its verdict on a token is held against what is known here, and one that looked at less than is
+//! remembered here is not believed.
 
 use std::num::NonZero;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sluice_proto::grpc::RevocationsReply;
 use sluice_proto::ids::{InvalidName, UserId};
 use sluice_proto::revocation::{Revocation, Revocations, Standing};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 
 use crate::calls::Authenticated;
-use crate::defaults::{REVOCATIONS_EVERY, REVOCATIONS_FIRST_AGAIN, REVOCATIONS_KNOWN_MAX};
-use crate::disconnect::Disconnects;
+use crate::defaults::REVOCATIONS_KNOWN_MAX;
 
 /// Revoked tokens, as all shards look at them: once when a client is known.
 #[derive(Debug)]
@@ -72,7 +70,7 @@ impl RevokedTokens {
     }
 
     /// After which position to ask.
-    fn after(&self) -> Option<u64> {
+    pub(crate) fn after(&self) -> Option<u64> {
         self.begun.borrow().then(|| self.known().revocations.position())
     }
 
@@ -82,7 +80,8 @@ impl RevokedTokens {
         drop(timeout(within, self.begun.subscribe().wait_for(|begun| *begun)).await);
     }
 
-    fn begin_at(&self, position: u64) {
+    /// It is known now, unless it was.
+    pub(crate) fn begin_at(&self, position: u64) {
         if !*self.begun.borrow() {
             self.known().revocations.went_back_to(position);
             self.begun.send_replace(true);
@@ -90,7 +89,7 @@ impl RevokedTokens {
     }
 
     /// Takes an answer over, but for how far it goes: that counts when it was carried out.
-    fn take(&self, reply: RevocationsReply) -> Result<Vec<Revocation>, InvalidName> {
+    pub(crate) fn take(&self, reply: RevocationsReply) -> Result<Vec<Revocation>, InvalidName> {
         let new = reply.revocations.into_iter().map(Revocation::try_from).collect::<Result<Vec<_>, _>>()?;
         let mut known = self.known();
         let before = std::mem::replace(&mut known.epoch, reply.epoch);
@@ -102,58 +101,10 @@ impl RevokedTokens {
         Ok(new)
     }
 
-    fn carried_out(&self, position: u64) {
+    /// Whatever was revoked up to there is ended here.
+    pub(crate) fn carried_out(&self, position: u64) {
         self.known().revocations.read_up_to(position);
     }
-}
-
-/// Asks for revocations and ends whoever came with such a token, until `stop`.
-pub async fn follow(disconnects: Disconnects, stop: CancellationToken) {
-    loop {
-        let more = stop.run_until_cancelled(look(&disconnects)).await;
-        let pause = match more {
-            None => return,
-            Some(true) => continue,
-            Some(false) if disconnects.shared().revoked.after().is_none() => REVOCATIONS_FIRST_AGAIN,
-            Some(false) => REVOCATIONS_EVERY,
-        };
-        if stop.run_until_cancelled(sleep(pause)).await.is_none() {
-            return;
-        }
-    }
-}
-
-/// One look; `true`: there is more to see at once.
-async fn look(disconnects: &Disconnects) -> bool {
-    let shared = Arc::clone(disconnects.shared());
-    let revoked = &shared.revoked;
-    let after = revoked.after();
-    let reply = match shared.calls.revocations(after).await {
-        Ok(Some(reply)) => reply,
-        // Of the version before: those that this gateway meets first are all it will know.
-        Ok(None) => {
-            revoked.begin_at(0);
-            return false;
-        }
-        Err(_) => return false,
-    };
-    let (position, more) = (reply.position, reply.more);
-    if after.is_none() {
-        revoked.begin_at(position);
-    }
-    let new = match revoked.take(reply) {
-        Ok(new) => new,
-        Err(error) => {
-            tracing::warn!(%error, "A logic told of a revocation that makes no sense.");
-            return false;
-        }
-    };
-    // What is not carried out in time is asked for again.
-    if !disconnects.end_revoked(new).await {
-        return false;
-    }
-    revoked.carried_out(position);
-    more
 }
 
 #[cfg(test)]

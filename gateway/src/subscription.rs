@@ -40,6 +40,8 @@ pub enum SubFrame {
         epoch: Epoch,
         /// Whether `after` is the position that was asked for.
         recovered: bool,
+        /// Whether one was asked for, to go on from there.
+        resumed: bool,
         /// Answers the client's `sub`; otherwise unsolicited (the epoch changed) and without `id`.
         solicited: bool,
     },

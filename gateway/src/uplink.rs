@@ -8,6 +8,7 @@ pub mod lane;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use sluice_proto::ids::{Key, RoomId, Seq, SessionId, UserId};
@@ -76,6 +77,8 @@ pub struct Publish {
     /// Past this wall time (milliseconds since 1970) it must not be stored: retention may have
     /// forgotten its key.
     pub not_after_ms: i64,
+    /// When its shard took it, for the histogram of answers.
+    pub taken_at: Option<Instant>,
 }
 
 /// Fixed share of an item in the byte bounds: its fields besides data and names.
@@ -130,6 +133,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether the client is told `ok`.
+    #[must_use]
+    pub const fn is_ok(&self) -> bool {
+        matches!(
+            self,
+            Self::Stored { .. }
+                | Self::Duplicate { .. }
+                | Self::Scheduled { .. }
+                | Self::Cancelled
+                | Self::TooLate
+        )
+    }
+
     /// Whether the client is asked to send again.
     #[must_use]
     pub const fn is_retry(&self) -> bool {

@@ -240,8 +240,9 @@ impl<R: Rules> View<R> {
                 self.farthest = self.farthest.max(cursor);
                 waiting.waits_for = WaitingFor::CatchingUp(CatchingUp { cursor, ..CatchingUp::default() });
                 shard.behind(waiting.conn, true);
+                let resumed = after.is_some();
                 let (after, head, epoch) = (cursor, self.known, to.epoch);
-                let told = SubFrame::Ok { after, head, epoch, recovered: good, solicited: true };
+                let told = SubFrame::Ok { after, head, epoch, recovered: good, resumed, solicited: true };
                 shard.tell(waiting.conn, waiting.sub, told);
             }
         }
@@ -395,7 +396,7 @@ impl<R: Rules> View<R> {
     /// Another history: whoever was answered in the former one starts at its head, and is told.
     fn restart(&mut self, epoch: Epoch, shard: &mut impl ViewOutput) {
         let (after, head) = (self.head, self.known);
-        let told = SubFrame::Ok { after, head, epoch, recovered: false, solicited: false };
+        let told = SubFrame::Ok { after, head, epoch, recovered: false, resumed: false, solicited: false };
         // They stay Live: their cursor is the head, whichever history that is of.
         for live in &self.live {
             shard.tell(live.conn, live.sub, told);

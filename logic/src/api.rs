@@ -4,6 +4,7 @@
 //! What it stores goes the way of gateways' publishes, by the same lanes, groups and keys. Whatever a key can make this
 //! process do is counted for that key before it is begun, and above its bound it waits or is told to come again.
 
+mod caller;
 pub mod calls;
 pub mod counts;
 pub mod export;
@@ -13,7 +14,9 @@ pub mod keys;
 pub mod look;
 pub mod openapi;
 pub mod problem;
+pub mod refusals;
 pub mod send;
+mod status;
 pub mod types;
 pub mod users;
 
@@ -58,6 +61,8 @@ pub struct Api {
     refuse: CancellationToken,
     /// Cancelled when calls have had their time.
     give_up: CancellationToken,
+    /// Messages that one key has scheduled and that wait; 0 = any number.
+    scheduled_max: u32,
     /// Items under way, by lane.
     lanes: Vec<Semaphore>,
     reads: Semaphore,
@@ -98,6 +103,7 @@ impl Api {
             counts: Counts::new(metrics, calls.clone()),
             refuse: lifecycle.scope(Stage::Notify).token(),
             give_up: give_up.clone(),
+            scheduled_max: config.api.scheduled_per_key,
             lanes: (0..LANES).map(|_| Semaphore::new(API_LANE_ITEMS_MAX)).collect(),
             reads: Semaphore::new(API_READS_MAX),
             exports: Arc::new(Semaphore::new(API_EXPORTS_MAX)),
@@ -108,7 +114,7 @@ impl Api {
         let scope = lifecycle.scope(Stage::Drain);
         scope.spawn("api-keys", api.keys.clone().follow(config.api.keys_file.clone().into(), scope.token()));
         let grace = Duration::from_millis(config.shutdown.stages.drain_ms).saturating_sub(ENDING);
-        let router = http::router(Arc::clone(&api));
+        let router = http::router(Arc::clone(&api), &openapi::OPENAPI);
         HttpServer { router, calls, give_up, grace }.serve(bound, &scope);
         api
     }

@@ -198,7 +198,14 @@ impl Settings for Config {
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
         let jwks = self.token_keys.source().ok().flatten();
-        crate::server_probes::all(self.postgres.access(), &self.etcd, &self.nats, &self.redis, jwks)
+        crate::server_probes::all(
+            self.postgres.access(),
+            &self.etcd,
+            &self.nats,
+            &self.redis,
+            &self.prefix,
+            jwks,
+        )
     }
 
     fn read_files(&mut self) -> Result<(), Vec<String>> {

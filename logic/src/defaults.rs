@@ -132,6 +132,9 @@ pub const REAP_MAX: usize = 64;
 /// Calls a second that one key of the API may make, unless configured: far above what a backend needs, and below what
 /// would keep gateways from the store.
 pub const API_CALLS_PER_S: u32 = 5_000;
+/// Messages scheduled by one key of the API that wait, unless configured. They are counted with each call that schedules,
+/// which takes some milliseconds for so many.
+pub const API_SCHEDULED_PER_KEY: u32 = 10_000;
 /// Calls of one key under way at once; the next ones wait [`API_TURN_WITHIN`].
 pub const API_KEY_CALLS_MAX: usize = 256;
 /// Calls under way at once: each holds a body of [`FRAME_BYTES_MAX`](sluice_proto::limits::FRAME_BYTES_MAX) at

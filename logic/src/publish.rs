@@ -20,7 +20,7 @@ use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, LANES};
 use sluice_proto::wire::ErrorCode;
 use sluice_service::batcher::{Batcher, Bounds, SubmitError};
 use sluice_service::clock::Clock;
-use sluice_store::{Class, Committed, NewMessage, Store, StoreError};
+use sluice_store::{Class, Committed, NewMessage, Store, StoreError, WaitingLimit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -95,11 +95,25 @@ impl Publisher {
         request: PublishRequest,
         deadline: Option<Instant>,
     ) -> Result<PublishReply, InvalidCall> {
+        let limit = WaitingLimit::per_sender(request.scheduled_max);
+        self.publish_within(&limit, request, deadline).await
+    }
+
+    /// The same for a caller that is no gateway: of what is to be published later no more waits than `limit` says.
+    ///
+    /// # Errors
+    /// As of [`Publisher::publish`].
+    pub async fn publish_within(
+        &self,
+        limit: &WaitingLimit,
+        request: PublishRequest,
+        deadline: Option<Instant>,
+    ) -> Result<PublishReply, InvalidCall> {
         // As a whole first: a call above the bounds would have to be split (A6).
         validate::call(&request)?;
         let not_after_ms = request.not_after_ms;
         // No order between the two is promised: what is for later has its place when it is due.
-        let delayed = self.delay(request.delayed, not_after_ms, request.scheduled_max, deadline);
+        let delayed = self.delay(request.delayed, not_after_ms, limit, deadline);
         let (reply, delayed) = tokio::join!(self.publish_now(request.items, not_after_ms, deadline), delayed);
         Ok(PublishReply { delayed, ..reply })
     }
@@ -108,11 +122,11 @@ impl Publisher {
         &self,
         items: Vec<DelayedItem>,
         not_after_ms: i64,
-        scheduled_max: u32,
+        limit: &WaitingLimit,
         deadline: Option<Instant>,
     ) -> Vec<PublishResult> {
         let _in_hand = InHand::new(&self.in_hand, items.len());
-        self.delayer.delay(items, not_after_ms, scheduled_max, deadline).await
+        self.delayer.delay(items, not_after_ms, limit, deadline).await
     }
 
     async fn publish_now(

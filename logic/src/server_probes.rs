@@ -11,7 +11,14 @@ use crate::jwks::source::Source;
 
 /// Connects once to each server, and fetches the JWK set if there is one.
 #[must_use]
-pub fn all(postgres: PgAccess, etcd: &Etcd, nats: &Nats, redis: &Redis, jwks: Option<Source>) -> Vec<Probe> {
+pub fn all(
+    postgres: PgAccess,
+    etcd: &Etcd,
+    nats: &Nats,
+    redis: &Redis,
+    prefix: &str,
+    jwks: Option<Source>,
+) -> Vec<Probe> {
     let jwks = jwks.map(|source| {
         Probe::new("token_keys.jwks_url", async move {
             let set = source.get().await?;
@@ -26,7 +33,7 @@ pub fn all(postgres: PgAccess, etcd: &Etcd, nats: &Nats, redis: &Redis, jwks: Op
         Probe::new("postgres.url", sluice_store::postgres::probe(postgres)),
         Probe::new("etcd.endpoints", sluice_cluster::etcd::probe(etcd.clone())),
         Probe::new("nats.url", sluice_queue::jetstream::probe(nats.clone())),
-        Probe::new("redis.url", sluice_presence::redis::probe(redis.clone())),
+        Probe::new("redis.url", sluice_presence::redis::probe(redis.clone(), prefix.to_owned())),
     ];
     probes.extend(jwks);
     probes

@@ -74,7 +74,7 @@ impl Settings for Config {
 
     #[cfg(feature = "servers")]
     fn probes(&self) -> Vec<Probe> {
-        crate::server_probes::all(&self.etcd, &self.nats, &self.redis)
+        crate::server_probes::all(&self.etcd, &self.nats, &self.redis, &self.prefix)
     }
 
     fn warnings(&self) -> Vec<String> {

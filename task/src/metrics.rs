@@ -32,6 +32,8 @@ pub struct Instruments {
     pub pushes_dropped: Counter,
     /// Room runs in one push.
     pub push_runs: Histogram,
+    /// From queueing the oldest notice of a push to its acknowledgement, seconds.
+    pub push_seconds: Histogram,
     /// Open push streams.
     pub streams: Gauge,
     /// Times a gateway began to lag.
@@ -87,6 +89,11 @@ impl Metrics {
                 "Notices dropped for a gateway that lags or has no stream: it asks for heads",
             ),
             push_runs: registry.histogram("push_runs", "Room runs in one push", &ITEMS),
+            push_seconds: registry.histogram(
+                "push_seconds",
+                "From queueing the oldest notice of a push to the gateway's acknowledgement",
+                &SECONDS,
+            ),
             streams: registry.gauge("streams", "Open push streams"),
             lags: registry.counter("lags", "Times a gateway began to lag"),
             resyncs: registry.counter("resyncs", "Times a gateway was told to ask for heads"),

@@ -55,7 +55,10 @@ impl Outlet {
     }
 
     fn acked(&self, id: u64) {
-        self.change(|queue, _| queue.acked(id));
+        let since = self.change(|queue, _| queue.acked(id));
+        if let Some(since) = since {
+            self.metrics.push_seconds.observe(since.elapsed().as_secs_f64());
+        }
     }
 
     fn tick(&self) {

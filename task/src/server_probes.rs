@@ -8,10 +8,10 @@ use sluice_service::process::Probe;
 
 /// Connects once to each server.
 #[must_use]
-pub fn all(etcd: &Etcd, nats: &Nats, redis: &Redis) -> Vec<Probe> {
+pub fn all(etcd: &Etcd, nats: &Nats, redis: &Redis, prefix: &str) -> Vec<Probe> {
     vec![
         Probe::new("etcd.endpoints", sluice_cluster::etcd::probe(etcd.clone())),
         Probe::new("nats.url", sluice_queue::jetstream::probe(nats.clone())),
-        Probe::new("redis.url", sluice_presence::redis::probe(redis.clone())),
+        Probe::new("redis.url", sluice_presence::redis::probe(redis.clone(), prefix.to_owned())),
     ]
 }

@@ -284,7 +284,7 @@ export class Client extends Emitter<Events> {
       case "timer":
         return this.timer(action.name, action.ms, () => this.machine.timer(action.name));
       case "renew":
-        return void this.renew();
+        return void this.renew(action.n);
       case "settle":
         return this.settle(action.outcome);
       case "tell":
@@ -327,16 +327,16 @@ export class Client extends Emitter<Events> {
     }
   }
 
-  /** A token that expires soon is replaced without a new connection; one that cannot be had ends it, and it comes back. */
-  private async renew(): Promise<void> {
-    if (typeof this.token !== "function") return;
+  /** A token that expires soon is replaced without a new connection; one that cannot be had is asked for again. */
+  private async renew(n: number): Promise<void> {
     try {
-      const token = await this.token();
-      if (token !== undefined) this.machine.refresh(token);
-      this.flush();
+      const token = typeof this.token === "function" ? await this.token() : undefined;
+      this.machine.refresh(n, token);
     } catch (error) {
+      this.machine.noToken(n);
       this.emit("error", { type: "error", error: { code: "unauthorized", message: `no token: ${error}`, retry: true } });
     }
+    this.flush();
   }
 
   private settle(outcome: Extract<Action, { do: "settle" }>["outcome"]): void {

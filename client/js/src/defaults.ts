@@ -18,6 +18,14 @@ export const PROBE_MS = 5_000;
 export const GAP_MS = 1_000;
 /** A publish is sent again for an hour: the server keeps its key no longer than that for certain. */
 export const RESEND_MS = 3_600_000;
+/** A program's function gives a token within this, or is asked again. */
+export const TOKEN_MS = 30_000;
+/** First window of the pause before a token is asked for again while a connection stands; doubles up to the longest. */
+export const TOKEN_AGAIN_MS = 500;
+/** The longest window. */
+export const TOKEN_AGAIN_MAX_MS = 5_000;
+/** Where less is left of the token than this many of them, the longest is this part of it. */
+export const TOKEN_TRIES = 6;
 /** Publishes without an answer; as many more may wait for their place. */
 export const OUTBOX_MAX = 4_096;
 /** Questions (history, presence, ping) without an answer. */

@@ -3,11 +3,13 @@
  * proto/WIRE.md. Pure: frames, ends and timers in, actions out. It never touches a socket, a clock or a promise.
  */
 import { Backoff } from "./backoff.js";
-import { FENCE_MS, GAP_MS, OLD_MS, PROBE_MS, RESEND_MS, WELCOME_MS } from "./defaults.js";
+import {
+  FENCE_MS, GAP_MS, OLD_MS, PROBE_MS, RESEND_MS, TOKEN_AGAIN_MAX_MS, TOKEN_AGAIN_MS, TOKEN_MS, TOKEN_TRIES, WELCOME_MS,
+} from "./defaults.js";
 import { Rooms } from "./rooms.js";
 import type { ClientEvent, Position, RoomEvent, Welcome, WireError } from "./types.js";
 
-export type TimerName = "dial" | "welcome" | "quiet" | "fence" | "old";
+export type TimerName = "dial" | "welcome" | "quiet" | "fence" | "old" | "renew";
 
 /** The outcome of a call, by its id. */
 export type Outcome =
@@ -23,8 +25,8 @@ export type Action =
   | { do: "timer"; name: TimerName; ms: number | null }
   | { do: "tell"; event: ClientEvent | RoomEvent }
   | { do: "settle"; outcome: Outcome }
-  /** A new token is wanted within `ms`: answer by `refresh`. */
-  | { do: "renew"; ms: number };
+  /** A new token is wanted: answer by `refresh` or `noToken`, with this number. */
+  | { do: "renew"; n: number };
 
 /** What is sent again until it has a final answer. `body`: its frame without the id. */
 export interface Publish { body: string; first?: number }
@@ -39,6 +41,8 @@ export interface MachineOptions {
 }
 
 type Bye = Extract<ClientEvent, { type: "bye" }>;
+/** A token that is replaced while its connection stands; `longest`: of the windows of the pauses, ms. */
+interface Renewal { step: "fetching" | "waiting" | "asked"; failures: number; longest: number }
 interface Connection { id: number; url: string; bye?: Bye | undefined; ping: number; silent: number; heard: boolean }
 
 export class Machine {
@@ -64,6 +68,9 @@ export class Machine {
   private waiting: { url: string; told: boolean } | undefined;
   private refusals = 0;
   private refreshId = 0;
+  /** One at a time. */
+  private renewal: Renewal | undefined;
+  private lastRenewal = 0;
   ended = false;
 
   constructor(private readonly options: MachineOptions) {
@@ -129,9 +136,18 @@ export class Machine {
     if (!hasToken) this.out.push({ do: "send", conn, text: '{"ping":1,"id":0}' });
   }
 
-  /** A new token for the connection that stands. */
-  refresh(token: string): void {
-    if (this.active) this.send(JSON.stringify({ refresh: { token }, id: (this.refreshId = ++this.lastId) }));
+  /** The token that was wanted; `undefined`: there is no other, and the connection stands until the old one ends. */
+  refresh(n: number, token: string | undefined): void {
+    if (!this.isFetching(n)) return;
+    if (token === undefined) return this.endRenewal();
+    this.renewal!.step = "asked";
+    this.stop("renew");
+    this.send(JSON.stringify({ refresh: { token }, id: (this.refreshId = ++this.lastId) }));
+  }
+
+  /** The token that was wanted cannot be had now. */
+  noToken(n: number): void {
+    if (this.isFetching(n)) this.renewAgain();
   }
 
   /** Anything came, a ping too. */
@@ -177,6 +193,8 @@ export class Machine {
     else if (name === "old" && this.old) this.forgetOld(1000);
     else if (name === "fence" && this.active) this.drop(this.active.id, "no close after retry:true");
     else if (name === "quiet") this.quiet();
+    else if (name === "renew" && this.renewal?.step === "fetching") this.renewAgain();
+    else if (name === "renew") this.fetchToken();
   }
 
   /** The page is seen again, or the network is back: not what the server asked for is cut short, but our own pause. */
@@ -261,6 +279,8 @@ export class Machine {
     this.refusals = this.backoff.failures = 0;
     this.stop("welcome");
     this.stop("fence");
+    // It began with the newest token that there was.
+    this.endRenewal();
     conn.ping = welcome.ping_s * 1000;
     this.stop("quiet", conn.ping);
     if (welcome.token) this.tell({ type: "token", token: welcome.token });
@@ -289,6 +309,8 @@ export class Machine {
     if (id === undefined || id === this.refreshId) {
       if (!isActive) return;
       if (error) this.tell({ type: "error", error });
+      if (id !== undefined && error) this.renewAgain();
+      else if (id !== undefined) this.endRenewal();
       else if (frame.ok === "sub") this.tell(this.rooms.moved(frame));
     } else if (this.outbox.has(id)) {
       if (!error?.retry) this.settle(error ? { type: "refused", id, error } : { type: "answer", id, frame });
@@ -320,7 +342,7 @@ export class Machine {
     } else if (frame.bye) {
       this.tell((this.active!.bye = { type: "bye", ...frame.bye }));
     } else if (frame.expiring) {
-      this.out.push({ do: "renew", ms: frame.expiring.within_ms });
+      this.renew(frame.expiring.within_ms);
     } else if (frame.unsubscribed !== undefined) {
       this.tell(this.rooms.ended(frame));
     } else {
@@ -329,6 +351,37 @@ export class Machine {
       // Told, and mended: what is missing comes when the room is resumed.
       if (event?.type === "gap") this.drop(this.active!.id, "a message is missing", GAP_MS);
     }
+  }
+
+  /** Begins to replace the token, unless it does already; several tries fit into the time that is left. */
+  private renew(withinMs: number): void {
+    if (this.renewal || !this.options.renewable) return;
+    const longest = Math.min(Math.max(withinMs / TOKEN_TRIES, TOKEN_AGAIN_MS), TOKEN_AGAIN_MAX_MS);
+    this.renewal = { step: "fetching", failures: 0, longest };
+    this.fetchToken();
+  }
+
+  private fetchToken(): void {
+    if (!this.renewal) return;
+    this.renewal.step = "fetching";
+    this.out.push({ do: "renew", n: ++this.lastRenewal });
+    this.stop("renew", TOKEN_MS);
+  }
+
+  /** What comes late is of no use: another was asked for since, or the connection has ended. */
+  private isFetching(n: number): boolean { return this.renewal?.step === "fetching" && n === this.lastRenewal; }
+
+  /** There was none, or the server did not take it: once more, after a pause, and not all clients at once. */
+  private renewAgain(): void {
+    if (!this.renewal) return;
+    const window = Math.min(TOKEN_AGAIN_MS * 2 ** Math.min(this.renewal.failures++, 16), this.renewal.longest);
+    this.renewal.step = "waiting";
+    this.stop("renew", window * (0.5 + this.options.random() / 2));
+  }
+
+  private endRenewal(): void {
+    this.renewal = undefined;
+    this.stop("renew");
   }
 
   /** Ends a connection from this side, without a goodbye. */
@@ -345,6 +398,7 @@ export class Machine {
     this.active = undefined;
     this.stop("quiet");
     this.stop("fence");
+    this.endRenewal();
     const isFinal = bye?.reconnect === false || (code !== undefined && code >= 4500 && code < 5000);
     const renews = isFinal && this.options.renewable === true && (bye?.code ?? code) === 4501;
     this.tell({ type: "closed", code, reason, reconnects: !isFinal || renews });
@@ -390,8 +444,8 @@ export class Machine {
   private end(reason: string): void {
     if (this.ended) return;
     this.ended = true;
-    this.active = this.dialling = this.old = this.waiting = undefined;
-    for (const name of ["dial", "welcome", "quiet", "fence", "old"] as const) this.stop(name);
+    this.active = this.dialling = this.old = this.waiting = this.renewal = undefined;
+    for (const name of ["dial", "welcome", "quiet", "fence", "old", "renew"] as const) this.stop(name);
     const error = { code: "closed", message: `the client has ended: ${reason}`, retry: false };
     for (const id of [...this.outbox.keys(), ...this.questions.keys()]) this.settle({ type: "refused", id, error });
     this.tell({ type: "ended", reason });

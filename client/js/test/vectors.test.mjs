@@ -21,10 +21,13 @@ class Stage {
   ids = {};
   asked = new Map();
   tokens = 0;
+  /** So many questions for a token fail. */
+  failing = 0;
 
   constructor(vector, chance) {
     this.urls = Array.from({ length: vector.gateways ?? 1 }, (_, n) => `ws://gateway-${n}/ws`);
-    this.renewable = vector.needs === "token_source";
+    this.renewable = vector.needs !== undefined;
+    this.optional = new Set([...OPTIONAL, ...(vector.needs === "renewal" ? ["error"] : [])]);
     this.token = vector.token === undefined ? "t" : vector.token;
     this.now = 1e12;
     this.machine = new Machine({ urls: this.urls, random: () => chance, now: () => this.now, renewable: this.renewable });
@@ -54,7 +57,10 @@ class Stage {
       this.dials.push({ ...action, token: this.renewable ? this.nextToken() : this.token ?? undefined });
     } else if (action.do === "send") this.hears(action.conn, action.text);
     else if (action.do === "close") this.ends.set(action.conn, action.code);
-    else if (action.do === "renew") this.machine.refresh(this.nextToken());
+    else if (action.do === "renew") {
+      if (this.failing && this.failing--) this.machine.noToken(action.n);
+      else this.machine.refresh(action.n, this.nextToken());
+    }
     else if (action.do === "settle") this.calls.push(this.outcome(action.outcome));
     else this.tell(action.event);
   }
@@ -135,21 +141,27 @@ class Stage {
       const [least, most] = n;
       const is = this.timers.get("dial");
       assert.ok(is >= least && is <= most, `a pause of ${is} ms, not ${least} to ${most}`);
-    } else if (verb === "told") this.told(n);
+    } else if (verb === "again") {
+      const [least, most] = n;
+      const is = this.timers.get("renew");
+      assert.ok(is >= least && is <= most, `again after ${is} ms, not ${least} to ${most}`);
+      this.fire("renew");
+    } else if (verb === "no_token") this.failing = n;
+    else if (verb === "told") this.told(n);
     else assert.fail(`no step is called ${verb}`);
     this.settle();
   }
 
   told(wanted) {
     const queue = OF_CALLS.has(wanted.type) ? this.calls : this.events;
-    while (queue.length && queue[0].type !== wanted.type && OPTIONAL.has(queue[0].type)) queue.shift();
+    while (queue.length && queue[0].type !== wanted.type && this.optional.has(queue[0].type)) queue.shift();
     const is = queue.shift();
     assert.ok(is, `nothing is told, but ${JSON.stringify(wanted)} was to be`);
     assert.deepEqual(Object.fromEntries(Object.keys(wanted).map(key => [key, is[key]])), wanted);
   }
 
   over() {
-    const told = [...this.calls, ...this.events.filter(event => !OPTIONAL.has(event.type))];
+    const told = [...this.calls, ...this.events.filter(event => !this.optional.has(event.type))];
     assert.deepEqual(told, [], "nothing else is told");
     assert.deepEqual([...this.heard.values()].flat(), [], "nothing else is sent");
   }

@@ -94,6 +94,7 @@ class Client:
         # Publishes that wait for a place in the outbox.
         self._queued: deque[tuple[str, asyncio.Future[dict[str, Any]]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
         self._flushing = False
         self._machine.start()
         self._flush()
@@ -284,8 +285,11 @@ class Client:
                     self._timers[name] = self._loop.call_later(seconds, self._fire, name)
             case Settle(n, frame):
                 self._settle(n, frame)
-            case Renew():
-                self._start(self._renew())
+            case Renew(n):
+                # one that does not answer is not waited for twice
+                if self._renewing:
+                    self._renewing.cancel()
+                self._renewing = self._start(self._renew(n))
             case Tell(event):
                 self._told(event)
 
@@ -358,16 +362,14 @@ class Client:
         except ConnectionClosed:
             pass  # the reader tells
 
-    async def _renew(self) -> None:
-        """A token that expires soon is replaced without a new connection; one that cannot be had ends it."""
+    async def _renew(self, n: int) -> None:
+        """A token that expires soon is replaced without a new connection; one that cannot be had is asked for again."""
         try:
-            token = await self._get_token() if callable(self._token) else None
+            self._machine.refresh(n, await self._get_token() if callable(self._token) else None)
         except Exception as error:
+            self._machine.no_token(n)
             self._emit(Error("unauthorized", f"no token: {error!r}"))
-            return
-        if token is not None:
-            self._machine.refresh(token)
-            self._flush()
+        self._flush()
 
     def _settle(self, n: int, frame: dict[str, Any]) -> None:
         answer = self._answers.pop(n, None)

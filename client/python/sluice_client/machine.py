@@ -26,7 +26,15 @@ RESEND_S = 3600.0
 #: A server that says nothing for this many of its ping intervals is gone.
 SILENT_PINGS = 3
 
-TimerName = Literal["dial", "welcome", "quiet", "fence", "old"]
+#: A program's function gives a token within this, or is asked again.
+TOKEN_S = 30.0
+#: First window of the pause before a token is asked for again while a connection stands; doubles up to the longest.
+TOKEN_AGAIN_S = 0.5
+TOKEN_AGAIN_MAX_S = 5.0
+#: Where less is left of the token than this many of them, the longest is this part of it.
+TOKEN_TRIES = 6
+
+TimerName = Literal["dial", "welcome", "quiet", "fence", "old", "renew"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,9 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """A new token is wanted: answer by `refresh`."""
+    """A new token is wanted: answer by `refresh` or `no_token`, with this number."""
+
+    n: int
 
 
 Action = Union[Dial, Send, Close, Timer, Tell, Settle, Renew]
@@ -96,6 +106,16 @@ class _Publish:
     first: float | None = None
 
 
+@dataclass(slots=True)
+class _Renewal:
+    """A token that is replaced while its connection stands."""
+
+    #: Of the windows of the pauses, seconds.
+    longest: float
+    step: Literal["fetching", "waiting", "asked"] = "fetching"
+    failures: int = 0
+
+
 class Machine:
     def __init__(
         self,
@@ -108,7 +128,7 @@ class Machine:
         #: What is to be done, in order; the driver takes it after each call.
         self.out: deque[Action] = deque()
         self.ended = False
-        self._now, self._renewable = now, renewable
+        self._now, self._random, self._renewable = now, random, renewable
         self._backoff = Backoff(urls, random, now, backoff)
         self._last_id = self._last_conn = self._refusals = self._refresh_id = 0
         self._rooms = Rooms(self._id)
@@ -123,6 +143,9 @@ class Machine:
         self._old_to = 0
         self._unsent: deque[int] = deque()
         self._fenced = False
+        # One at a time.
+        self._renewal: _Renewal | None = None
+        self._last_renewal = 0
         # Where the attempt goes that waits for the timer `dial`.
         self._waiting: str | None = None
 
@@ -183,10 +206,20 @@ class Machine:
         if not has_token:
             self.out.append(Send(conn, '{"ping":1,"id":0}'))
 
-    def refresh(self, token: str) -> None:
-        """A new token for the connection that stands."""
-        self._refresh_id = self._id()
+    def refresh(self, n: int, token: str | None) -> None:
+        """The token that was wanted; `None`: there is no other, and the connection stands until the old one ends."""
+        if not (renewal := self._fetching(n)):
+            return
+        if token is None:
+            return self._end_renewal()
+        renewal.step, self._refresh_id = "asked", self._id()
+        self.out.append(Timer("renew"))
         self._send(json.dumps({"refresh": {"token": token}, "id": self._refresh_id}))
+
+    def no_token(self, n: int) -> None:
+        """The token that was wanted cannot be had now."""
+        if self._fetching(n):
+            self._renew_again()
 
     def heard(self, conn: int) -> None:
         """Anything came, a ping too."""
@@ -238,6 +271,11 @@ class Machine:
             self._drop(self._active.id, "no close after retry:true")
         elif name == "quiet":
             self._quiet()
+        elif name == "renew" and self._renewal:
+            if self._renewal.step == "fetching":
+                self._renew_again()
+            else:
+                self._fetch_token(self._renewal)
 
     def close(self) -> None:
         """The program has had enough: a goodbye, and no answer any more."""
@@ -307,11 +345,14 @@ class Machine:
         self._forget_old(1000)
         self._old, self._active, self._dialling = self._active, conn, None
         self._old_to, self._fenced, self._refusals, self._backoff.failures = self._last_id, False, 0, 0
+        # It began with the newest token that there was.
+        self._end_renewal()
         conn.ping = welcome["ping_s"]
         self.out += (Timer("welcome"), Timer("fence"), Timer("quiet", conn.ping))
         if "token" in welcome:
             self._tell(Token(welcome["token"]))
-        self._tell(Connected(welcome["user"], welcome.get("instance", ""), self._old is not None))
+        moved = self._old is not None
+        self._tell(Connected(welcome["user"], welcome.get("instance", ""), moved, welcome.get("epoch", "")))
         for text in [*self._rooms.ask_all(), *self._questions.values()]:
             self._send(text)
         self._expire()
@@ -332,9 +373,15 @@ class Machine:
     def _answer(self, frame: Frame, is_active: bool) -> None:
         n, error = frame.get("id"), frame.get("error")
         if n is None or n == self._refresh_id:
-            if is_active and error:
+            if not is_active:
+                return
+            if error:
                 self._tell(Error(error["code"], error["message"]))
-            elif is_active and n is None and frame["ok"] == "sub":
+            if n is not None and error:
+                self._renew_again()
+            elif n is not None:
+                self._end_renewal()
+            elif not error and frame["ok"] == "sub":
                 self._tell(self._rooms.moved(frame))
         elif n in self._outbox:
             if not error or not error["retry"]:
@@ -370,7 +417,7 @@ class Machine:
             self._active.bye = _bye(frame["bye"])
             self._tell(self._active.bye)
         elif "expiring" in frame:
-            self.out.append(Renew())
+            self._renew(frame["expiring"]["within_ms"] / 1000)
         elif "unsubscribed" in frame:
             self._tell(self._rooms.ended(frame))
         else:
@@ -379,6 +426,33 @@ class Machine:
             # Told, and mended: what is missing comes when the room is resumed.
             if isinstance(event, Gap):
                 self._drop(self._active.id, "a message is missing", GAP_S)
+
+    def _renew(self, within: float) -> None:
+        """Begins to replace the token, unless it does already; several tries fit into the time that is left."""
+        if not self._renewal and self._renewable:
+            self._renewal = _Renewal(min(max(within / TOKEN_TRIES, TOKEN_AGAIN_S), TOKEN_AGAIN_MAX_S))
+            self._fetch_token(self._renewal)
+
+    def _fetch_token(self, renewal: _Renewal) -> None:
+        renewal.step = "fetching"
+        self._last_renewal += 1
+        self.out += (Renew(self._last_renewal), Timer("renew", TOKEN_S))
+
+    def _fetching(self, n: int) -> _Renewal | None:
+        """What comes late is of no use: another was asked for since, or the connection has ended."""
+        renewal = self._renewal
+        return renewal if renewal and renewal.step == "fetching" and n == self._last_renewal else None
+
+    def _renew_again(self) -> None:
+        """There was none, or the server did not take it: once more, after a pause, and not all clients at once."""
+        if renewal := self._renewal:
+            window = min(TOKEN_AGAIN_S * 2 ** min(renewal.failures, 16), renewal.longest)
+            renewal.step, renewal.failures = "waiting", renewal.failures + 1
+            self.out.append(Timer("renew", window * (0.5 + self._random() / 2)))
+
+    def _end_renewal(self) -> None:
+        self._renewal = None
+        self.out.append(Timer("renew"))
 
     def _drop(self, conn: int, reason: str, pause: float | None = None) -> None:
         """Ends a connection from this side, without a goodbye."""
@@ -393,6 +467,7 @@ class Machine:
         self._forget_old(1000)
         self._active = None
         self.out += (Timer("quiet"), Timer("fence"))
+        self._end_renewal()
         is_final = _is_final(code) or (bye is not None and not bye.reconnect)
         renews = is_final and self._renewable and (bye.code if bye else code) == 4501
         self._tell(Closed(code, reason, not is_final or renews))
@@ -433,8 +508,8 @@ class Machine:
         if self.ended:
             return
         self.ended = True
-        self._active = self._dialling = self._old = self._waiting = None
-        names: tuple[TimerName, ...] = ("dial", "welcome", "quiet", "fence", "old")
+        self._active = self._dialling = self._old = self._waiting = self._renewal = None
+        names: tuple[TimerName, ...] = ("dial", "welcome", "quiet", "fence", "old", "renew")
         self.out += [Timer(name) for name in names]
         error = {"code": "closed", "message": f"the client has ended: {reason}", "retry": False}
         for n in [*self._outbox, *self._questions]:

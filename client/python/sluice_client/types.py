@@ -112,6 +112,8 @@ class Connected:
     instance: str
     #: From another gateway, which still served.
     moved: bool
+    #: The history that positions belong to.
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,10 @@ class Stage:
 
     def __init__(self, vector, chance):
         self.urls = [f"ws://gateway-{n}/ws" for n in range(vector.get("gateways", 1))]
-        self.renewable, self.token = vector.get("needs") == "token_source", vector.get("token", "t")
-        self.now, self.tokens = 0.0, 0
+        self.renewable, self.token = "needs" in vector, vector.get("token", "t")
+        self.optional = OPTIONAL | ({"error"} if vector.get("needs") == "renewal" else set())
+        # so many questions for a token fail
+        self.now, self.tokens, self.failing = 0.0, 0, 0
         self.calls, self.events, self.dials = [], [], []
         self.heard, self.ends, self.timers, self.ids, self.asked = {}, {}, {}, {}, {}
         self.machine = Machine(self.urls, lambda: chance, lambda: self.now, renewable=self.renewable)
@@ -54,8 +56,11 @@ class Stage:
                 self.heard.setdefault(conn, []).append(json.loads(text))
             case Close(conn, code):
                 self.ends[conn] = code
-            case Renew():
-                self.machine.refresh(self.next_token())
+            case Renew(n) if self.failing:
+                self.failing -= 1
+                self.machine.no_token(n)
+            case Renew(n):
+                self.machine.refresh(n, self.next_token())
             case Settle(n, frame):
                 self.calls.append(self.outcome(self.asked.get(n), frame))
             case Tell(event):
@@ -142,6 +147,11 @@ class Stage:
                 self.do(**step)
             case "pause":
                 assert n[0] <= round(self.timers["dial"] * 1000, 3) <= n[1], self.timers
+            case "again":
+                assert n[0] <= round(self.timers["renew"] * 1000, 3) <= n[1], self.timers
+                self.fire("renew")
+            case "no_token":
+                self.failing = n
             case "told":
                 self.told(n)
             case _:
@@ -150,14 +160,14 @@ class Stage:
 
     def told(self, wanted):
         queue = self.calls if wanted["type"] in OF_CALLS else self.events
-        while queue and queue[0]["type"] != wanted["type"] and queue[0]["type"] in OPTIONAL:
+        while queue and queue[0]["type"] != wanted["type"] and queue[0]["type"] in self.optional:
             queue.pop(0)
         assert queue, "nothing is told"
         told = queue.pop(0)
         assert {key: told.get(key) for key in wanted} == wanted, told
 
     def over(self):
-        assert not self.calls and not [one for one in self.events if one["type"] not in OPTIONAL], self.events
+        assert not self.calls and not [one for one in self.events if one["type"] not in self.optional], self.events
         assert not any(self.heard.values()), self.heard
 
     def fill(self, frame):

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use tokio::signal::unix::SignalKind;
 use tokio::time::Instant;
 use tracing::field;
 
@@ -45,6 +46,21 @@ pub enum StopReason {
     Failed(String, String),
     /// The start failed: why, and the exit code that says so.
     NotStarted(String, i32),
+}
+
+impl StopReason {
+    /// The number of the signal that stops, if it is one.
+    pub(crate) fn signal_number(&self) -> Option<i32> {
+        let StopReason::Signal(name) = self else { return None };
+        let kind = match *name {
+            "SIGTERM" => SignalKind::terminate(),
+            "SIGINT" => SignalKind::interrupt(),
+            "SIGQUIT" => SignalKind::quit(),
+            "SIGHUP" => SignalKind::hangup(),
+            _ => return None,
+        };
+        Some(kind.as_raw_value())
+    }
 }
 
 impl fmt::Display for StopReason {

@@ -49,18 +49,6 @@ pub fn hangup_is_ignored() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status))
 }
 
-/// The number of a signal that stops, by its name.
-pub(crate) fn number(name: &str) -> Option<i32> {
-    let kind = match name {
-        "SIGTERM" => SignalKind::terminate(),
-        "SIGINT" => SignalKind::interrupt(),
-        "SIGQUIT" => SignalKind::quit(),
-        "SIGHUP" => SignalKind::hangup(),
-        _ => return None,
-    };
-    Some(kind.as_raw_value())
-}
-
 fn ignores_hangup(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use crate::alarm::Alarm;
 use crate::plan::Plan;
 use crate::report::{Progress, StopReason, millis};
-use crate::signals;
 use crate::stage::Stage;
 use crate::stage_tasks::StageTasks;
 use crate::work::Work;
@@ -141,11 +140,10 @@ impl LifecycleState {
 
     /// What an operator wants to know at the signal: which, of whom, and whether it matters.
     fn log_request(&self, reason: &StopReason, total: Duration) {
-        let signal = if let StopReason::Signal(name) = reason { signals::number(name) } else { None };
         let work = self.work();
         tracing::info!(
             %reason,
-            signal_number = signal,
+            signal_number = reason.signal_number(),
             pid = std::process::id(),
             is_processing = work.is_processing(),
             in_flight = work.in_flight,

@@ -14,41 +14,47 @@
 //! | `<prefix>:ticket:{hash}` | what a ticket stands for, unreadable without it, until it is taken or its minute is over |
 //! | `<prefix>:run`, `<prefix>:quiet` | the number that the server gave itself at its start; for a while after a new one nobody is told of joins |
 //! | `<prefix>:marker` | random number; lost with the data. An older copy of the data brings it back, so the number that the server gave itself at its start counts as well |
+//! | `<prefix>:users:{room}` | only in a cluster: how many connections of each user the room has |
 //!
 //! A field and its entry in the instance's hash are written in one Lua call, so that whatever an instance
-//! has can be found without looking through rooms. The scripts build their keys, so all of them are on one
-//! server: a single one, or the primary that sentinels name. Never sends a command that is not safe to repeat.
+//! has can be found without looking through rooms. All keys of a call are on one server: a single one, or the primary that
+//! sentinels name. In a Redis Cluster `<prefix>` is followed by one of sixteen hash tags, chosen by room or by user: each
+//! part has an index of each instance, leaves and a marker of its own, as if it were a server. Never sends a command that
+//! is not safe to repeat.
 
 mod access;
+mod dial;
 mod failovers;
 mod link;
+mod nodes;
+mod parts;
+mod probing;
+mod reading;
 mod scripts;
 mod sentinels;
+mod servers;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{Cmd, Pipeline, RedisResult};
+use ::redis::FromRedisValue;
 use async_trait::async_trait;
+use futures::future::join_all;
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
-use tokio::time::timeout;
 
-use self::link::RedisLink;
+use self::parts::{Part, Parts};
+pub use self::probing::probe;
+use self::reading::{event, scan};
 use self::scripts::{Generation, Scripts};
-use self::sentinels::Sentinels;
-use crate::users::{CONNECTIONS_OF_USER_MAX, Gathering, INSTANCES_MAX, by_user};
+use self::servers::Servers;
+use crate::users::INSTANCES_MAX;
 use crate::{
-    Change, DueLeaves, LEAVE_GRACE, Presence, PresenceError, Present, QUIET, Redis, Result, RoomEvent,
-    RoomEventKind, Roster,
+    Change, DUE_LEAVES_MAX, DueLeaves, LEAVE_GRACE, Presence, PresenceError, Present, QUIET, Redis, Result,
+    RoomEvent, RoomEventKind, Roster,
 };
 
 /// Changes of one Lua call: about a millisecond of Redis.
 const CHANGES_PER_CALL: usize = 256;
-/// Fields asked for in one step of a scan.
-const SCAN_STEP: usize = 512;
-/// Longest look at a server, connecting included.
-const PROBED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where Redis is and what is ours in it.
 #[derive(Debug, Clone)]
@@ -77,28 +83,11 @@ impl Default for RedisConfig {
     }
 }
 
-/// Connects once; what the server says of itself.
-///
-/// # Errors
-/// Why it cannot be used.
-pub async fn probe(redis: Redis) -> Result<String, String> {
-    let ask = async {
-        let (mut connection, _) = access::connect(&redis, None, PROBED_WITHIN).await?;
-        ::redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
-    };
-    let info = timeout(PROBED_WITHIN, ask).await.map_err(|_| access::silence(&redis))?;
-    let info = info.map_err(|error| access::describe(&error))?;
-    if info.lines().any(|line| line.trim_end() == "redis_mode:cluster") {
-        return Err(access::NO_CLUSTER.to_owned());
-    }
-    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-    Ok(format!("Redis {}", version.unwrap_or("of unknown version").trim()))
-}
-
-/// Interest and presence on Redis, each change one Lua call.
+/// Interest and presence on Redis, each change one Lua call; where it is a cluster, one for each part that is concerned, all
+/// at once.
 pub struct RedisPresence {
-    link: RedisLink,
-    prefix: String,
+    servers: Servers,
+    parts: Parts,
     scripts: Scripts,
 }
 
@@ -108,23 +97,28 @@ impl RedisPresence {
     /// # Errors
     /// [`PresenceError::Refused`] for a URL that is none, or a file of the section that cannot be used.
     pub fn connect(config: RedisConfig) -> Result<Self> {
-        let link = RedisLink::new(config.redis, config.response_timeout)?;
-        let scripts = Scripts::new(&config.prefix, config.leave_grace, config.quiet);
-        Ok(Self { link, scripts, prefix: config.prefix })
+        let (servers, parts) = Servers::new(config.redis, config.response_timeout, &config.prefix)?;
+        let scripts = Scripts::new(config.leave_grace, config.quiet);
+        Ok(Self { servers, parts, scripts })
     }
 
     /// Moves to another server as soon as sentinels make it the primary; never ends. Without it they are asked when the
     /// connection breaks.
     pub async fn follow_failovers(&self) {
-        match Sentinels::of(self.link.redis().url.reveal()) {
-            Ok(Some(sentinels)) => failovers::follow(&self.link, &sentinels).await,
-            // A single server, which nobody moves.
-            Ok(None) | Err(_) => std::future::pending().await,
-        }
+        self.servers.follow_failovers().await;
     }
 
-    fn ticket(&self, name: &str) -> String {
-        format!("{}:ticket:{name}", self.prefix)
+    /// The key of this name in its part.
+    fn key(&self, part: Part, name: impl std::fmt::Display) -> String {
+        format!("{}:{name}", self.parts.root(part))
+    }
+
+    /// Does the same in every part, at once. All are done, also when one fails.
+    async fn each<'a, T, F: Future<Output = Result<T>>>(
+        &'a self,
+        does: impl Fn(&'a Self, Part) -> F,
+    ) -> Result<Vec<T>> {
+        join_all(self.parts.all().map(|part| does(self, part))).await.into_iter().collect()
     }
 
     async fn write(
@@ -133,64 +127,79 @@ impl RedisPresence {
         generation: Option<u64>,
         changes: &[Change],
     ) -> Result<Vec<RoomEvent>> {
-        let mut joins = Vec::new();
-        // Lua blocks all of Redis while it runs.
-        for part in changes.chunks(CHANGES_PER_CALL) {
-            joins.extend(self.write_part(instance, generation, part).await?);
+        // A full set speaks for every part, also for those that it has nothing in.
+        let split = self.parts.split(changes, generation.is_some());
+        let writes =
+            split.into_iter().map(|(part, changes)| self.write_part(part, instance, generation, changes));
+        let joins: Vec<Vec<RoomEvent>> = join_all(writes).await.into_iter().collect::<Result<_>>()?;
+        let mut joins: Vec<RoomEvent> = joins.into_iter().flatten().collect();
+        if self.parts.are_several() {
+            self.add_info_to(&mut joins).await?;
         }
         Ok(joins)
     }
 
     async fn write_part(
         &self,
+        part: Part,
         instance: &InstanceId,
         generation: Option<u64>,
-        changes: &[Change],
+        changes: Vec<&Change>,
     ) -> Result<Vec<RoomEvent>> {
-        let mut call = self.scripts.write(instance, generation.map(Generation::from));
+        let mut joins = Vec::new();
+        // Lua blocks all of Redis while it runs.
+        for chunk in changes.chunks(CHANGES_PER_CALL) {
+            joins.extend(self.write_chunk(part, instance, generation, chunk).await?);
+        }
+        // A call without changes makes the generation known, so that what is written meanwhile belongs to it.
+        if changes.is_empty() {
+            self.write_chunk(part, instance, generation, &[]).await?;
+        }
+        Ok(joins)
+    }
+
+    async fn write_chunk(
+        &self,
+        part: Part,
+        instance: &InstanceId,
+        generation: Option<u64>,
+        changes: &[&Change],
+    ) -> Result<Vec<RoomEvent>> {
+        let mut call = self.scripts.write(self.parts.root(part), instance, generation.map(Generation::from));
         for change in changes {
             call.change(change);
         }
+        let call = &call;
         let joins: Vec<(String, String, i64, String)> =
-            self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
+            self.servers.run(part, |mut redis| async move { call.invoke(&mut redis).await }).await?;
         let event = |(room, user, at_ms, info): (String, String, i64, String)| {
             event(&room, &user, at_ms, RoomEventKind::Joined { info })
         };
         Ok(joins.into_iter().filter_map(event).collect())
     }
 
-    /// Adds what tokens say of the users of a page.
-    async fn add_info(&self, redis: &mut MultiplexedConnection, users: &mut [Present]) -> RedisResult<()> {
-        if users.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<String> =
-            users.iter().map(|present| format!("{}:info:{}", self.prefix, present.user)).collect();
-        let infos: Vec<Option<String>> = ::redis::cmd("MGET").arg(keys).query_async(redis).await?;
-        for (present, info) in users.iter_mut().zip(infos) {
-            present.info = info.unwrap_or_default();
-        }
-        Ok(())
-    }
-
     /// Removes what of this instance was named last before `below`. Bounded steps; may be dropped and
     /// repeated at any time.
-    async fn remove(&self, instance: &InstanceId, below: Generation) -> Result<u64> {
+    async fn remove(&self, part: Part, instance: &InstanceId, below: &Generation) -> Result<u64> {
         // The instance's own index: no scan over rooms, which may be millions.
-        let index = format!("{}:instance:{instance}", self.prefix);
+        let index = self.key(part, format_args!("instance:{instance}"));
         let (mut cursor, mut removed) = (0, 0);
         loop {
+            let step = &scan("HSCAN", &index, cursor);
             let (next, entries): (u64, Vec<(String, String)>) = self
-                .link
+                .servers
                 // Entries that stay during the whole scan are seen at least once; those seen twice
                 // do no harm.
-                .run(async |mut redis| scan("HSCAN", &index, cursor).query_async(&mut redis).await)
+                .run(part, |mut redis| async move { step.query_async(&mut redis).await })
                 .await?;
             let old = entries.into_iter().filter(|(what, named)| !what.is_empty() && *named < below.0);
             let old: Vec<_> = old.map(|(what, _)| what).collect();
-            for part in old.chunks(CHANGES_PER_CALL) {
-                let call = self.scripts.remove(instance, &below, part);
-                removed += self.link.run(async |mut redis| call.invoke::<u64>(&mut redis).await).await?;
+            for chunk in old.chunks(CHANGES_PER_CALL) {
+                let call = &self.scripts.remove(self.parts.root(part), instance, below, chunk);
+                removed += self
+                    .servers
+                    .run(part, |mut redis| async move { call.invoke::<u64>(&mut redis).await })
+                    .await?;
             }
             if next == 0 {
                 return Ok(removed);
@@ -199,47 +208,82 @@ impl RedisPresence {
         }
     }
 
-    /// Looks at the connections in a hash until `take` has enough: each with its user and since when.
-    async fn connections(
-        redis: &mut MultiplexedConnection,
-        key: &str,
-        mut take: impl FnMut(String, UserId, i64) -> bool,
-    ) -> RedisResult<()> {
-        let mut cursor = 0;
-        loop {
-            let (next, fields): (u64, Vec<(String, String)>) =
-                scan("HSCAN", key, cursor).query_async(redis).await?;
-            for (connection, value) in fields {
-                let Some((user, since_ms)) = read_value(&value) else { continue };
-                if !take(connection, user, since_ms) {
-                    return Ok(());
-                }
-            }
-            if next == 0 {
-                return Ok(());
-            }
-            cursor = next;
-        }
+    async fn reap_part(&self, part: Part, instance: &InstanceId) -> Result<u64> {
+        let removed = self.remove(part, instance, &Generation::beyond_all()).await?;
+        // Asked of the script, which looks again: something may have been written since the scan.
+        let call = &self.scripts.forget(self.parts.root(part), instance);
+        self.servers.run(part, |mut redis| async move { call.invoke::<()>(&mut redis).await }).await?;
+        Ok(removed)
     }
-}
 
-fn scan(command: &str, key: &str, cursor: u64) -> Cmd {
-    let mut command = ::redis::cmd(command);
-    command.arg(key).arg(cursor).arg("COUNT").arg(SCAN_STEP);
-    command
-}
+    async fn goodbye_of(&self, part: Part, instance: &InstanceId) -> Result<()> {
+        let call = &self.scripts.goodbye(self.parts.root(part), instance);
+        let all: bool =
+            self.servers.run(part, |mut redis| async move { call.invoke(&mut redis).await }).await?;
+        // a large crowd was cut off: in steps, so that Redis serves others in between
+        if all { Ok(()) } else { self.reap_part(part, instance).await.map(drop) }
+    }
 
-/// `None` for names that cannot be: somebody else's data.
-fn event(room: &str, user: &str, at_ms: i64, kind: RoomEventKind) -> Option<RoomEvent> {
-    Some(RoomEvent { room: RoomId::parse(room).ok()?, user: UserId::parse(user).ok()?, at_ms, kind })
-}
+    async fn due_in(&self, part: Part) -> Result<DueLeaves> {
+        let call = &self.scripts.due(self.parts.root(part), DUE_LEAVES_MAX / self.parts.count());
+        let (at_ms, more, due): (i64, bool, Vec<(String, String)>) =
+            self.servers.run(part, |mut redis| async move { call.invoke(&mut redis).await }).await?;
+        let events = due.iter().filter_map(|(room, user)| event(room, user, at_ms, RoomEventKind::Left));
+        Ok(DueLeaves { events: events.collect(), more })
+    }
 
-/// Reads `instance|since_ms|user`.
-fn read_value(value: &str) -> Option<(UserId, i64)> {
-    // Three parts at most: a user's name may hold the separator.
-    let mut parts = value.splitn(3, '|').skip(1);
-    let since = parts.next()?.parse().ok()?;
-    Some((UserId::parse(parts.next()?).ok()?, since))
+    async fn marker_of(&self, part: Part) -> Result<u64> {
+        let fresh = rand::random_range(1..=u64::MAX);
+        let call = &self.scripts.marker(self.parts.root(part), fresh);
+        let found = self.servers.run(part, |mut redis| async move { call.invoke(&mut redis).await }).await?;
+        let (kept, run, of_cluster): (String, String, bool) = found;
+        // Servers alone, named as nodes: each would have another share, differently for each who asks.
+        if self.parts.are_several() && !of_cluster {
+            return Err(PresenceError::Refused(probing::ALONE.to_owned()));
+        }
+        marker(&kept, &run)
+            .ok_or_else(|| PresenceError::Refused(format!("the marker is {kept:?}, not a number")))
+    }
+
+    async fn instances_in(&self, part: Part) -> Result<Vec<String>> {
+        // At random: with more instances than one call takes, each comes up in time.
+        let mut some = ::redis::cmd("SRANDMEMBER");
+        some.arg(self.key(part, "instances")).arg(INSTANCES_MAX);
+        let some = &some;
+        self.servers.run(part, |mut redis| async move { some.query_async(&mut redis).await }).await
+    }
+
+    /// Asks one thing of each room; in their order.
+    async fn of_rooms<T: FromRedisValue + Send>(
+        &self,
+        command: &str,
+        key: &str,
+        rooms: &[RoomId],
+    ) -> Result<Vec<T>> {
+        let groups = self.parts.group(rooms, RoomId::as_str);
+        let asked = groups.into_iter().map(|(part, rooms)| self.of_rooms_in(part, command, key, rooms));
+        let found: Vec<Vec<(usize, T)>> = join_all(asked).await.into_iter().collect::<Result<_>>()?;
+        let mut found: Vec<(usize, T)> = found.into_iter().flatten().collect();
+        found.sort_unstable_by_key(|(place, _)| *place);
+        Ok(found.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    async fn of_rooms_in<T: FromRedisValue + Send>(
+        &self,
+        part: Part,
+        command: &str,
+        key: &str,
+        rooms: Vec<(usize, &RoomId)>,
+    ) -> Result<Vec<(usize, T)>> {
+        let mut pipeline = ::redis::Pipeline::with_capacity(rooms.len());
+        for (_, room) in &rooms {
+            pipeline.cmd(command).arg(self.key(part, format_args!("{key}:{room}")));
+        }
+        let pipeline = &pipeline;
+        let answers: Vec<T> =
+            self.servers.run(part, |mut redis| async move { pipeline.query_async(&mut redis).await }).await?;
+        Ok(rooms.into_iter().map(|(place, _)| place).zip(answers).collect())
+    }
 }
 
 /// One number of the one that is kept and of the run id of the server, 40 hex digits, of which the first 16 are enough.
@@ -248,6 +292,19 @@ fn marker(kept: &str, run: &str) -> Option<u64> {
     let run = run.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default();
     kept.parse::<u64>().ok().map(|kept| (kept ^ run).max(1))
 }
+
+/// One number of those of all parts: another one where any of them is another one.
+fn all_of(markers: Vec<u64>) -> u64 {
+    match markers[..] {
+        // As versions before have it, which run beside this one during a roll.
+        [marker] => marker,
+        // Not a plain sum: a server that starts anew changes several of them by the same bits.
+        _ => markers.iter().fold(FNV_BASIS, |all, one| (all ^ one).wrapping_mul(FNV_PRIME)).max(1),
+    }
+}
+
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
 
 #[async_trait]
 impl Presence for RedisPresence {
@@ -262,16 +319,7 @@ impl Presence for RedisPresence {
     }
 
     async fn interested(&self, rooms: &[RoomId]) -> Result<Vec<Vec<InstanceId>>> {
-        // An empty pipeline is an error of the library.
-        if rooms.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = Pipeline::with_capacity(rooms.len());
-        for room in rooms {
-            pipeline.cmd("SMEMBERS").arg(format!("{}:interest:{room}", self.prefix));
-        }
-        let sets: Vec<Vec<String>> =
-            self.link.run(async |mut redis| pipeline.query_async(&mut redis).await).await?;
+        let sets: Vec<Vec<String>> = self.of_rooms("SMEMBERS", "interest", rooms).await?;
         let read = |set: Vec<String>| set.iter().filter_map(|id| InstanceId::parse(id).ok()).collect();
         Ok(sets.into_iter().map(read).collect())
     }
@@ -281,11 +329,19 @@ impl Presence for RedisPresence {
     }
 
     async fn due_leaves(&self) -> Result<DueLeaves> {
-        let call = self.scripts.due();
-        let (at_ms, more, due): (i64, bool, Vec<(String, String)>) =
-            self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
-        let events = due.iter().filter_map(|(room, user)| event(room, user, at_ms, RoomEventKind::Left));
-        Ok(DueLeaves { events: events.collect(), more })
+        let (mut all, mut failed) = (None, None);
+        for due in join_all(self.parts.all().map(|part| self.due_in(part))).await {
+            match due {
+                Ok(due) => {
+                    let all: &mut DueLeaves = all.get_or_insert_default();
+                    all.events.extend(due.events);
+                    all.more |= due.more;
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        // What other parts have given is given to nobody else.
+        all.ok_or_else(|| failed.unwrap_or(PresenceError::Closed))
     }
 
     async fn full_set(
@@ -295,115 +351,83 @@ impl Presence for RedisPresence {
         changes: &[Change],
         last: bool,
     ) -> Result<()> {
-        // A call without changes makes the generation known, so that what is written meanwhile belongs to it.
-        self.write_part(instance, Some(generation), &[]).await?;
         self.write(instance, Some(generation), changes).await?;
         if last {
-            self.remove(instance, generation.into()).await?;
+            let below = &Generation::from(generation);
+            self.each(|this, part| this.remove(part, instance, below)).await?;
         }
         Ok(())
     }
 
     async fn marker(&self) -> Result<u64> {
-        let fresh = rand::random_range(1..=u64::MAX);
-        let call = self.scripts.marker(fresh);
-        let found = self.link.run(async |mut redis| call.invoke(&mut redis).await).await?;
-        let (kept, run): (String, String) = found;
-        marker(&kept, &run)
-            .ok_or_else(|| PresenceError::Refused(format!("the marker is {kept:?}, not a number")))
+        self.each(Self::marker_of).await.map(all_of)
     }
 
     async fn room(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<Roster> {
-        let key = format!("{}:presence:r:{room}", self.prefix);
-        let gathered = self.link.run(async |mut redis| {
-            let mut gathering = Gathering::new(after, limit);
-            let take = |connection: String, user, since_ms| {
-                gathering.add(&connection, user, since_ms);
-                !gathering.is_full()
-            };
-            Self::connections(&mut redis, &key, take).await?;
-            let mut connections = 0;
-            if gathering.is_full() {
-                connections = ::redis::cmd("HLEN").arg(&key).query_async(&mut redis).await?;
-            }
-            let mut roster = gathering.roster(connections);
-            self.add_info(&mut redis, &mut roster.users).await?;
-            Ok(roster)
-        });
-        gathered.await
+        self.roster(room, after, limit).await
     }
 
     async fn subscribers(&self, rooms: &[RoomId]) -> Result<Vec<u64>> {
-        // An empty pipeline is an error of the library.
-        if rooms.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = Pipeline::with_capacity(rooms.len());
-        for room in rooms {
-            pipeline.cmd("HLEN").arg(format!("{}:presence:r:{room}", self.prefix));
-        }
-        self.link.run(async |mut redis| pipeline.query_async(&mut redis).await).await
+        self.of_rooms("HLEN", "presence:r", rooms).await
     }
 
     async fn user(&self, user: &UserId) -> Result<Option<Present>> {
-        let key = format!("{}:presence:u:{user}", self.prefix);
-        let found = self.link.run(async |mut redis| {
-            let mut found = HashMap::new();
-            let take = |connection, user, since_ms| {
-                found.insert(connection, (user, since_ms));
-                found.len() < CONNECTIONS_OF_USER_MAX
-            };
-            Self::connections(&mut redis, &key, take).await?;
-            let mut present = by_user(found.into_values()).remove(user);
-            self.add_info(&mut redis, present.as_mut_slice()).await?;
-            Ok(present)
-        });
-        found.await
+        self.present(user).await
     }
 
     async fn instances(&self) -> Result<Vec<InstanceId>> {
-        // At random: with more instances than one call takes, each comes up in time.
-        let mut some = ::redis::cmd("SRANDMEMBER");
-        some.arg(format!("{}:instances", self.prefix)).arg(INSTANCES_MAX);
-        let ids: Vec<String> = self.link.run(async |mut redis| some.query_async(&mut redis).await).await?;
-        Ok(ids.iter().filter_map(|id| InstanceId::parse(id).ok()).collect())
+        let found = self.each(Self::instances_in).await?;
+        // Each has an index in most parts; the order of this set is another one each time.
+        let ids: HashSet<String> = found.into_iter().flatten().collect();
+        Ok(ids.iter().filter_map(|id| InstanceId::parse(id).ok()).take(INSTANCES_MAX).collect())
     }
 
     async fn reap(&self, instance: &InstanceId) -> Result<u64> {
-        let removed = self.remove(instance, Generation::beyond_all()).await?;
-        // Asked of the script, which looks again: something may have been written since the scan.
-        let call = self.scripts.forget(instance);
-        self.link.run(async |mut redis| call.invoke::<()>(&mut redis).await).await?;
-        Ok(removed)
+        let removed = self.each(|this, part| this.reap_part(part, instance)).await?;
+        Ok(removed.iter().sum())
     }
 
     async fn goodbye(&self, instance: &InstanceId) -> Result<()> {
-        let call = self.scripts.goodbye(instance);
-        let all = self.link.run(async |mut redis| call.invoke::<bool>(&mut redis).await).await?;
-        // a large crowd was cut off: in steps, so that Redis serves others in between
-        if all { Ok(()) } else { self.reap(instance).await.map(drop) }
+        self.each(|this, part| this.goodbye_of(part, instance)).await.map(drop)
     }
 
     async fn keep_ticket(&self, name: &str, record: &[u8], keep: Duration) -> Result<()> {
+        let part = self.parts.of(name);
         let mut set = ::redis::cmd("SET");
-        set.arg(self.ticket(name))
+        set.arg(self.key(part, format_args!("ticket:{name}")))
             .arg(record)
             .arg("PX")
             .arg(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX));
-        self.link.run(async |mut redis| set.exec_async(&mut redis).await).await
+        let set = &set;
+        self.servers.run(part, |mut redis| async move { set.exec_async(&mut redis).await }).await
     }
 
     async fn take_ticket(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let key = self.ticket(name);
-        let mut take = ::redis::pipe();
-        // In one step: of two who come with it at once only one may find it.
-        take.atomic().get(&key).del(&key).ignore();
-        let (record,): (Option<Vec<u8>>,) =
-            self.link.run(async |mut redis| take.query_async(&mut redis).await).await?;
-        Ok(record)
+        let part = self.parts.of(name);
+        let call = &self.scripts.take(&self.key(part, format_args!("ticket:{name}")));
+        self.servers.run(part, |mut redis| async move { call.invoke(&mut redis).await }).await
     }
 
     async fn close(&self) {
-        self.link.close();
+        self.servers.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_with_another_marker_is_noticed() {
+        assert_eq!(all_of(vec![7]), 7);
+        let markers: Vec<u64> = (1..=16).map(|n| n << 40).collect();
+        let before = all_of(markers.clone());
+        for first in 0..16 {
+            for last in first..16 {
+                let mut after = markers.clone();
+                after[first..=last].iter_mut().for_each(|marker| *marker ^= 0xabcd_ef01_2345_6789);
+                assert_ne!(all_of(after), before, "parts {first} to {last}");
+            }
+        }
     }
 }

@@ -8,7 +8,8 @@ use sluice_access::{SecretUrl, TlsFiles, unreadable};
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
     /// `redis://user:password@host:port/db`, or `rediss://` for TLS. The user is one of the server's ACL, or nobody.
-    /// Behind Sentinel `redis+sentinel://user:password@host:port,host:port/name/db`, or `rediss+sentinel://`.
+    /// Behind Sentinel `redis+sentinel://user:password@host:port,host:port/name/db`, or `rediss+sentinel://`; of a Redis
+    /// Cluster some nodes, `redis+cluster://user:password@host:port,host:port`, or `rediss+cluster://`.
     pub url: SecretUrl,
     /// A file that holds the password, instead.
     pub password_file: String,
@@ -50,7 +51,7 @@ impl Redis {
     pub fn check(&self) -> Vec<String> {
         let clear = (self.tls().any() && !self.url.reveal().starts_with("rediss")).then(|| {
             "redis.ca_file, redis.cert_file and redis.key_file are for TLS: redis.url must then begin with rediss://, \
-             or with rediss+sentinel://"
+             or with rediss+sentinel:// or rediss+cluster://"
                 .to_owned()
         });
         let user = self.url.reveal().rsplit_once('@').map_or("", |(user, _)| user);

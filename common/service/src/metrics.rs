@@ -2,6 +2,8 @@
 //!
 //! Counters, gauges and histograms only; base units; never a user or a room as a label.
 
+mod latency;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +14,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry as Inner};
+
+pub use self::latency::{LatencyHistogram, LatencyTally};
 
 /// The content type of [`Registry::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -97,6 +101,12 @@ impl Registry {
     #[must_use]
     pub fn histogram(&self, name: &str, help: &str, bounds: &[f64]) -> Histogram {
         self.register(name, help, Histogram::new(bounds.iter().copied()))
+    }
+
+    /// A histogram of seconds with the bounds [`SECONDS`], for what is measured too often for a lock.
+    #[must_use]
+    pub fn latency(&self, name: &str, help: &str) -> LatencyHistogram {
+        self.register(name, help, LatencyHistogram::default())
     }
 
     /// Counters by label.

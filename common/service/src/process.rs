@@ -29,6 +29,12 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
     /// `gateway`, `logic` or `task`.
     const SERVICE: &'static str;
 
+    /// What people start: the words before what it has to say to them.
+    #[must_use]
+    fn program() -> String {
+        format!("sluice-{}", Self::SERVICE)
+    }
+
     /// Threads of the runtime; `None`: one per core.
     const WORKERS: Option<usize> = None;
 
@@ -184,10 +190,10 @@ fn prepare<C: Settings>(args: &Args) -> Result<Option<C>, StartError> {
         return Ok(Some(config));
     }
     for warning in config.warnings() {
-        Lines::stderr().say(&format!("sluice-{}: warning: {warning}", C::SERVICE));
+        Lines::stderr().say(&format!("{}: warning: {warning}", C::program()));
     }
     if let Err(error) = kill_timer(&config) {
-        Lines::stderr().say(&format!("sluice-{}: warning: {error}; {KILL_TIMER_FIX}", C::SERVICE));
+        Lines::stderr().say(&format!("{}: warning: {error}; {KILL_TIMER_FIX}", C::program()));
     }
     if args.connect {
         probe(&config)?;
@@ -275,6 +281,6 @@ fn kill_timer<C: Settings>(config: &C) -> Result<(), PlanError> {
 }
 
 fn refuse<C: Settings>(error: &StartError) -> i32 {
-    Lines::stderr().say(&format!("sluice-{}: {}", C::SERVICE, error_chain(error)));
+    Lines::stderr().say(&format!("{}: {}", C::program(), error_chain(error)));
     error.exit_code()
 }

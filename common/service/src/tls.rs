@@ -4,6 +4,7 @@
 mod credentials;
 pub mod expiry;
 mod identity;
+mod notice;
 mod reason;
 
 use std::fmt;

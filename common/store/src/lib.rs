@@ -5,14 +5,16 @@
 //!
 //! | | `postgres` | `sqlite` |
 //! |---|---|---|
-//! | for | a cluster: many processes, one server | `sluice dev`: one process, one file, or memory, which keeps no promise |
+//! | for | a cluster: many processes, one server | `sluice serve`, `sluice dev`: one process, one file, or memory, which keeps no promise |
 //! | `ok` stands on | `fsync`, `synchronous_commit`: checked on every connection | WAL, `synchronous=FULL`: checked on every connection that publishes |
 //! | a group is | one call of `publish_v2` | one `begin immediate` transaction, shared by groups that wait |
-//! | the epoch changes with | restore, promotion, `new_epoch` | another file, `new_epoch`; an older copy in its place is not seen |
+//! | the epoch changes with | restore, promotion, `new_epoch` | another file, a backup put in use, `new_epoch`; any other older copy in its place is not seen |
 //!
 //! The tests hold both to the same cases. Nothing here knows of gateways, notices or users' rights, and
 //! nothing here retries a write: the caller has the keys that make a retry safe, so the caller retries.
 
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+pub mod copy;
 mod error;
 mod listing;
 #[cfg(feature = "postgres")]
@@ -37,7 +39,8 @@ pub use retention::{DEDUPE_MIN, InvalidRetention, Retention};
 pub use trouble::Trouble;
 pub use types::{
     Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, LockedRooms, NewMessage, NoteId, Outcome,
-    Page, Pages, Range, RevocationPage, Row, Run, StaleNote, StoredMessage, Trimmed, hash_of, message_cost,
+    Page, Pages, Range, RevocationPage, Row, Run, StaleNote, StoredMessage, Trimmed, WaitingLimit, hash_of,
+    message_cost,
 };
 
 /// What every store must do. Each call is bounded by the store's own deadlines and may be cancelled by
@@ -130,8 +133,7 @@ pub trait Store: Send + Sync + 'static {
     /// given. All are of `lane`. What was cancelled is remembered until [`Store::forget_cancelled`], so each item may be
     /// sent again. Past `not_after_ms` nothing is stored: [`StoreError::TooLate`].
     ///
-    /// Of one sender `waiting_max` messages wait at most, 0: any number. What other lanes keep in the same moment is not
-    /// counted.
+    /// No more wait than `limit` says. What other lanes keep in the same moment is not counted.
     ///
     /// A message that waits has its key: a publish at once under it answers [`Outcome::Waits`] or [`Outcome::Conflict`].
     ///
@@ -141,7 +143,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         lane: u8,
         not_after_ms: i64,
-        waiting_max: u32,
+        limit: &WaitingLimit,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError>;
 

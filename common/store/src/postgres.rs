@@ -7,6 +7,8 @@
 
 mod access;
 mod config;
+#[cfg(feature = "sqlite")]
+pub(crate) mod copy_in;
 mod delayed;
 mod dial;
 mod epochs;
@@ -40,7 +42,7 @@ pub use migrations::{migrate, new_epoch, new_epoch_with};
 use crate::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
     Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
-    StoreError, Trimmed,
+    StoreError, Trimmed, WaitingLimit,
 };
 use dial::{Dialer, Kind};
 use pool::Pool;
@@ -160,10 +162,10 @@ impl Store for PgStore {
         &self,
         lane: u8,
         not_after_ms: i64,
-        waiting_max: u32,
+        limit: &WaitingLimit,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
-        let statement = delayed::statement(lane, not_after_ms, waiting_max, &items);
+        let statement = delayed::statement(lane, not_after_ms, limit, &items);
         delayed::outcomes(&self.lane(lane).ask(&self.dialer, statement).await?, items.len())
     }
 

@@ -1,13 +1,17 @@
-//! The store in one file, for one process: what `sluice dev` remembers with.
+//! The store in one file, for one process: what `sluice serve` and `sluice dev` remember with.
 //!
 //! Commits go through one connection, one transaction at a time, each of them synced (`synchronous=FULL`, WAL); reads
 //! have connections of their own and never wait for commits. Retries of writes are the caller's. The file
 //! belongs to one process; others may read it (the tables are described in `migrations/sqlite`).
 //!
-//! An older copy put in the file's place cannot be told from the file: run `sluice store new-epoch` after that.
+//! A backup is marked as one, and begins a new epoch when it is put in use. Any other older copy put in the file's place
+//! cannot be told from the file: run `sluice store new-epoch` after that.
 
+mod backup;
 mod commits;
 mod config;
+#[cfg(feature = "postgres")]
+pub(crate) mod copy_out;
 mod delayed;
 mod dial;
 mod failure;
@@ -33,12 +37,13 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use tokio::time::{Instant, timeout};
 
+pub use backup::{Backup, BackupError, BackupProgress, backup, restore};
 pub use config::SqliteConfig;
 
 use crate::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
     Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
-    StoreError, Trimmed,
+    StoreError, Trimmed, WaitingLimit,
 };
 use commits::Commits;
 use dial::{Dialer, Kind};
@@ -157,6 +162,7 @@ impl OpenedFile {
         let mut conn = dialer.first(create).await?;
         let file = path.as_deref().map(FileIdentity::of).transpose()?; // SQLite has it open: this is the one
         migrations::migrate(&mut conn).await?;
+        backup::put_in_use(&mut conn).await.map_err(|e| dial_error(&e))?;
         let epoch = dial::read_epoch(&mut conn).await.map_err(|e| dial_error(&e))?;
         Ok(Self { lock, dialer, file, epoch, conn })
     }
@@ -251,12 +257,11 @@ impl Store for SqliteStore {
         &self,
         _lane: u8,
         not_after_ms: i64,
-        waiting_max: u32,
+        limit: &WaitingLimit,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         self.pools.before_commit()?;
-        let outcomes =
-            ask!(self.pools, durable, |conn| delayed::delay(conn, not_after_ms, waiting_max, &items))??;
+        let outcomes = ask!(self.pools, durable, |conn| delayed::delay(conn, not_after_ms, limit, &items))??;
         self.pools.committed(outcomes)
     }
 

@@ -108,6 +108,24 @@ pub enum DelayedItem {
     },
 }
 
+/// How many messages may wait, and whose are counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WaitingLimit {
+    /// At most so many; 0: any number.
+    pub max: u32,
+    /// The name of the key of the API by which they come: what came by it is counted, whoever sends it. `None`: they come
+    /// from clients, and what each sender has is counted, also what came by a key in their name.
+    pub api_key: Option<Box<str>>,
+}
+
+impl WaitingLimit {
+    /// Of each sender.
+    #[must_use]
+    pub const fn per_sender(max: u32) -> Self {
+        Self { max, api_key: None }
+    }
+}
+
 /// The outcome of one [`DelayedItem`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DelayedOutcome {
@@ -127,7 +145,7 @@ pub enum DelayedOutcome {
     Cancelled,
     /// Nothing waits under this key: it was published, or never scheduled.
     NothingWaits,
-    /// As many messages of this sender wait as may: it is not kept.
+    /// As many messages wait as may, see [`WaitingLimit`]: it is not kept.
     TooMany,
 }
 

@@ -7,7 +7,9 @@ mod footprint;
 mod log;
 mod notify_socket;
 mod reader;
+mod redis_cluster;
 mod server;
+mod wrong_ends;
 
 use std::time::Duration;
 
@@ -18,7 +20,9 @@ pub use footprint::{Footprint, cycles, lives_leave_nothing};
 pub use log::{keep_log, logged};
 pub use notify_socket::NotifySocket;
 pub use reader::{ReadEnd, Reader};
+pub use redis_cluster::RedisCluster;
 pub use server::{PRIMARY, ServerKind, TestServer, free_port};
+pub use wrong_ends::{LinkEnd, WrongEnds};
 
 /// Waits until the condition holds, looking every few milliseconds, and panics when it does not in time. Returns
 /// how long it took.

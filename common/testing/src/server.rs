@@ -41,10 +41,10 @@ const SENTINEL_CONF: &str = "sentinel.conf";
 pub struct TestServer {
     kind: ServerKind,
     port: u16,
-    peer_port: u16,
-    dir: TempDir,
+    pub(crate) peer_port: u16,
+    pub(crate) dir: TempDir,
     /// Arguments beside the usual ones.
-    args: Vec<String>,
+    pub(crate) args: Vec<String>,
     child: Option<Child>,
 }
 

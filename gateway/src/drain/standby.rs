@@ -2,7 +2,6 @@
 //! operator wants the gateway back or it stops. Logics and tasks are told nothing: none of them has to stay for a
 //! gateway that can wait.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -48,7 +47,7 @@ impl Standby {
         if !situation.peers {
             tracing::warn!("No other gateway serves: clients have nowhere to go until one does.");
         }
-        shared.stats.drain_total.store(situation.connections, Ordering::Relaxed);
+        shared.drain_begins(situation.connections);
         let pace = Pace::plan(&situation);
         tracing::info!(
             connections = situation.connections,
@@ -73,6 +72,7 @@ impl Standby {
         let DrainHooks { shared, shards, cluster, .. } = &self.drain;
         shards.send_all(|| Order::Stay).await;
         shared.upgrades.drain(false);
+        shared.metrics.drain_connections.set(0);
         self.health.serving().await;
         cluster.set_state(InstanceState::Serving).await;
     }

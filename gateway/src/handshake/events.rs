@@ -44,6 +44,14 @@ pub struct EventRequest {
     pub client: Option<IpAddr>,
 }
 
+impl EventRequest {
+    /// The refusal as the answer to this request.
+    #[must_use]
+    pub fn refused(&self, refusal: Refusal) -> Refusal {
+        refusal.for_reader(&self.cors, self.event_source)
+    }
+}
+
 /// An `EventSource` gives up for ever at any status but 200; it comes back after a stream that ends.
 pub(super) fn is_event_source(head: &Head) -> bool {
     head.names(&ACCEPT, "text/event-stream")

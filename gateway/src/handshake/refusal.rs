@@ -5,7 +5,6 @@ use sluice_proto::wire::{Bye, close};
 
 use super::Stopping;
 use super::cors::Cors;
-use super::events::EventRequest;
 use crate::ending::RESTART;
 use crate::session::event::{self, Note};
 
@@ -154,12 +153,6 @@ impl Refusal {
     /// For a page that may read it; `event_source`: one that comes back after a stream that ends.
     pub(super) fn for_reader(self, cors: &Cors, event_source: bool) -> Self {
         Self { cors: cors.clone(), event_source, ..self }
-    }
-
-    /// As the answer to a request for a stream.
-    #[must_use]
-    pub fn of_request(self, request: &EventRequest) -> Self {
-        self.for_reader(&request.cors, request.event_source)
     }
 
     /// As the answer to a request for a ticket.

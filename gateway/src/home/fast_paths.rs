@@ -10,6 +10,8 @@ use super::*;
 use crate::defaults;
 use crate::pushers::Pushers;
 use crate::room::limits::RoomLimits;
+use crate::room::link::{HandOver, Page, Run};
+use crate::subscription::Ask;
 use crate::uplink::Link;
 
 mod edges;
@@ -124,6 +126,7 @@ fn publish(n: u64) -> Publish {
         later: None,
         id: None,
         not_after_ms: 1_000,
+        taken_at: None,
     }
 }
 

@@ -2,26 +2,15 @@
 
 use std::sync::Arc;
 
-use sluice_proto::ids::{RoomId, Seq};
+use sluice_proto::ids::RoomId;
 
 use super::calls::{Asker, ReadFor, ReadTarget};
-use super::{Home, HomeOutput};
+use super::{Conflict, Home, HomeOutput};
 use crate::address::Address;
 use crate::pushers::PusherId;
 use crate::room::limits::RoomLimits;
 use crate::room::link::{HandOver, Ms, Run, ShardId};
 use crate::room::{Action, CallId, Room, RoomOutput};
-
-/// Two versions of one message.
-#[derive(Debug, Clone)]
-pub struct Conflict {
-    /// The room.
-    pub room: RoomId,
-    /// Its position.
-    pub seq: Seq,
-    /// The streams that pushed to the room last, where versions came from them.
-    pub pushers: [PusherId; 2],
-}
 
 /// A room with what the home keeps about it.
 #[derive(Debug)]

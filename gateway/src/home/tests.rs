@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::*;
 use crate::defaults;
 use crate::room::limits::RoomLimits;
+use crate::room::link::{HandOver, Page, Run};
 
 /// Keeps the calls a home makes, and whom it released.
 #[derive(Default)]

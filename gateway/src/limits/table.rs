@@ -158,6 +158,7 @@ impl<K: Hash + Eq> UsageTable<K> {
         let entries = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.sweep(now);
         let usage = entries.by_key.entry(key).or_default();
+        // Judged and counted under one lock: two at once would both take the last place.
         judge(usage)?;
         usage.connections.fetch_add(1, Ordering::Relaxed);
         Ok(Seat(Arc::clone(usage)))

@@ -1,18 +1,20 @@
 //! Who clients are: tokens that came while a call is under way go together in the next one, each address in turn. Whoever
 //! left meanwhile costs no call, and beyond a bound nobody is kept waiting. It does not look into a token.
 
-use std::collections::VecDeque;
+mod waiting;
+
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_proto::ids::{Epoch, RoomId};
-use sluice_proto::limits::TOKENS_PER_CALL_MAX;
 use socket2::SockRef;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
+pub(super) use self::waiting::Authentications;
+use self::waiting::{Look, TokenCheck, gather};
 use super::Shard;
 use super::connection::Connection;
 use super::requests::NO_EPOCH;
@@ -21,11 +23,7 @@ use super::tokens::{identity, token_due};
 use super::turn::{Budget, ShardCell};
 use crate::address::Address;
 use crate::calls::Authenticated;
-use crate::defaults::{
-    AUTHENTICATE_AGAIN, AUTHENTICATE_BYTES_MAX, CALL_WITHIN, CONNECT_WITHIN, TOKENS_WAITING_BYTES_MAX,
-    TOKENS_WAITING_MAX,
-};
-use crate::fair_queue::FairQueue;
+use crate::defaults::{AUTHENTICATE_AGAIN, CALL_WITHIN, CONNECT_WITHIN};
 use crate::limits::TooMany;
 use crate::limits::table::Seat;
 use crate::session::machine::{Identity, NotIdentified};
@@ -41,97 +39,6 @@ const VERDICT_WITHIN: Duration = Duration::from_secs(2 * CONNECT_WITHIN.as_secs(
 const _: () =
     assert!(ANSWERED_WITHIN_MS < VERDICT_WITHIN.as_millis(), "an answer comes before the client is given up");
 
-/// Clients of a shard that nobody knows yet.
-#[derive(Debug)]
-pub(super) struct Authentications {
-    waiting: FairQueue<Option<usize>, TokenCheck>,
-    /// Of clients that are known already, and want to stay: they go before those that come.
-    inside: FairQueue<Option<usize>, TokenCheck>,
-    /// Those of the last call that have no verdict: they go first in the next one.
-    again: VecDeque<TokenCheck>,
-    /// Bytes of the tokens that wait.
-    bytes: usize,
-    /// Who waits is being looked at, or a call is under way.
-    asking: bool,
-}
-
-/// Who asks with which token.
-#[derive(Debug, PartialEq, Eq)]
-struct TokenCheck {
-    who: Address,
-    token: String,
-    /// Not asked by then, it is answered that nobody could say.
-    by: Instant,
-}
-
-/// What becomes of a question whose turn it is.
-#[derive(Debug)]
-enum Look {
-    Ask(TokenCheck),
-    /// Its client has left or has its answer.
-    NoCall,
-}
-
-impl Default for Authentications {
-    fn default() -> Self {
-        let (waiting, inside) = (FairQueue::new(1), FairQueue::new(1));
-        Self { waiting, inside, again: VecDeque::new(), bytes: 0, asking: false }
-    }
-}
-
-impl Authentications {
-    /// Appends to what waits for `asker`, whom a known client is behind or not; gives it back when too much waits.
-    fn push(&mut self, asker: Option<usize>, question: TokenCheck, is_known: bool) -> Result<(), TokenCheck> {
-        let bytes = self.bytes + question.token.len();
-        let queue = if is_known { &mut self.inside } else { &mut self.waiting };
-        // Each of its own: a crowd that comes takes no place of those that are there.
-        if queue.len() >= TOKENS_WAITING_MAX || bytes > TOKENS_WAITING_BYTES_MAX {
-            return Err(question);
-        }
-        self.bytes = bytes;
-        queue.push(asker, question);
-        Ok(())
-    }
-
-    /// Takes back those of one call that have no verdict.
-    fn ask_again(&mut self, questions: impl Iterator<Item = TokenCheck>) {
-        for question in questions {
-            self.bytes += question.token.len();
-            self.again.push_back(question);
-        }
-    }
-
-    /// The next question: each address has its turn.
-    fn pop(&mut self) -> Option<TokenCheck> {
-        let question = self.again.pop_front().or_else(|| self.inside.pop()).or_else(|| self.waiting.pop())?;
-        self.bytes -= question.token.len();
-        Some(question)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.again.is_empty() && self.inside.is_empty() && self.waiting.is_empty()
-    }
-}
-
-/// Looks at questions until there are as many to ask as one call takes, the turn is over, or none is left.
-fn gather(budget: Budget, mut look: impl FnMut() -> Option<Look>) -> Vec<TokenCheck> {
-    let (mut asked, mut bytes) = (Vec::new(), 0);
-    while asked.len() < TOKENS_PER_CALL_MAX && bytes < AUTHENTICATE_BYTES_MAX {
-        match look() {
-            Some(Look::Ask(question)) => {
-                bytes += question.token.len();
-                asked.push(question);
-            }
-            Some(Look::NoCall) => {}
-            None => break,
-        }
-        if budget.is_spent() {
-            break;
-        }
-    }
-    asked
-}
-
 impl Shard {
     /// Asks logic about a token; an empty one asks for a new anonymous user.
     pub(super) fn authenticate(&mut self, who: Address, token: String) {
@@ -142,8 +49,8 @@ impl Shard {
         let asker = connection.address_seat.as_ref().map(Seat::key);
         let is_known = connection.session.is_refreshed();
         self.connections.arm(who.slot);
-        let question = TokenCheck { who, token, by: Instant::now() + CONNECT_WITHIN };
-        match self.authentications.push(asker, question, is_known) {
+        let question = TokenCheck { who, token, is_known, by: Instant::now() + CONNECT_WITHIN };
+        match self.authentications.push(asker, question) {
             Ok(()) => self.ask_who(),
             // Beyond what could be answered in time nobody is kept waiting.
             Err(question) => self.authenticated(&question, Authenticated::Unavailable, None),
@@ -189,6 +96,7 @@ impl Shard {
                 } else if question.by <= now {
                     self.authenticated(&question, Authenticated::Unavailable, None);
                 } else {
+                    self.authentications.takes_turn(&question);
                     return Some(Look::Ask(question));
                 }
             }
@@ -283,7 +191,7 @@ impl Shard {
         epoch: Option<Epoch>,
     ) {
         // Not empty: whoever has no ticket any more is no anonymous user.
-        let question = TokenCheck { who, token: "ticket".to_owned(), by: Instant::now() };
+        let question = TokenCheck { who, token: "ticket".to_owned(), is_known: false, by: Instant::now() };
         self.authenticated(&question, verdict, epoch);
     }
 
@@ -365,107 +273,7 @@ mod tests {
     use sluice_proto::grpc::AuthenticateReply;
 
     use super::super::tests::{enter, shard};
-    use super::super::turn::tests::{clock, stopped};
     use super::*;
-    use crate::defaults::TURN;
-
-    fn question(slot: u32, bytes: usize) -> TokenCheck {
-        let who = Address { shard: 0, slot, generation: 0 };
-        TokenCheck { who, token: "t".repeat(bytes), by: Instant::now() }
-    }
-
-    fn slots(questions: &[TokenCheck]) -> Vec<u32> {
-        questions.iter().map(|question| question.who.slot).collect()
-    }
-
-    /// As a shard does it, in a turn that has all the time there is.
-    fn taken(
-        all: &mut Authentications,
-        mut costs_a_call: impl FnMut(&TokenCheck) -> bool,
-    ) -> Vec<TokenCheck> {
-        gather(Budget::by(stopped), || {
-            let question = all.pop()?;
-            Some(if costs_a_call(&question) { Look::Ask(question) } else { Look::NoCall })
-        })
-    }
-
-    #[test]
-    fn each_address_has_its_turn_and_who_left_takes_no_place() {
-        let mut all = Authentications::default();
-        for slot in 0..300 {
-            all.push(Some(1), question(slot, 10), false).unwrap();
-        }
-        all.push(Some(2), question(1_000, 10), false).unwrap();
-        all.push(Some(2), question(1_001, 10), false).unwrap();
-        let stays = |question: &TokenCheck| !(2..6).contains(&question.who.slot);
-        let asked = taken(&mut all, stays);
-        assert_eq!(slots(&asked)[..6], [0, 1_000, 1, 1_001, 6, 7]);
-        assert_eq!(asked.len(), TOKENS_PER_CALL_MAX);
-        let rest = taken(&mut all, stays);
-        assert_eq!((slots(&rest).first(), rest.len()), (Some(&258), 42));
-        assert_eq!((all.bytes, all.is_empty()), (0, true));
-    }
-
-    #[test]
-    fn who_is_known_goes_before_those_that_come() {
-        let mut all = Authentications::default();
-        for slot in 0..3 {
-            all.push(Some(1), question(slot, 10), false).unwrap();
-        }
-        all.push(Some(1), question(9, 10), true).unwrap();
-        assert_eq!(slots(&taken(&mut all, |_| true)), [9, 0, 1, 2]);
-        for slot in 0..u32::try_from(TOKENS_WAITING_MAX).unwrap() {
-            all.push(Some(1), question(slot, 1), false).unwrap();
-        }
-        assert!(all.push(Some(1), question(7, 1), false).is_err());
-        assert!(
-            all.push(Some(1), question(7, 1), true).is_ok(),
-            "a crowd takes no place of those that are there"
-        );
-    }
-
-    #[test]
-    fn who_has_no_verdict_yet_goes_first_in_the_next_call() {
-        let mut all = Authentications::default();
-        for slot in 0..4 {
-            all.push(None, question(slot, 10), false).unwrap();
-        }
-        let open = [all.pop(), all.pop()];
-        all.ask_again(open.into_iter().flatten());
-        assert_eq!((slots(&taken(&mut all, |_| true)), all.bytes), (vec![0, 1, 2, 3], 0));
-    }
-
-    #[test]
-    fn a_call_is_as_long_as_it_may_be_and_takes_one_that_is_longer_alone() {
-        let mut all = Authentications::default();
-        for slot in 0..3 {
-            all.push(None, question(slot, AUTHENTICATE_BYTES_MAX), false).unwrap();
-        }
-        for slot in 3..300 {
-            all.push(None, question(slot, 8 * 1024), false).unwrap();
-        }
-        let mut calls = Vec::new();
-        while !all.is_empty() {
-            calls.push(taken(&mut all, |_| true).len());
-        }
-        assert_eq!(calls, [1, 1, 1, 64, 64, 64, 64, 41]);
-    }
-
-    #[test]
-    fn what_waits_is_bounded_in_number_and_bytes() {
-        let mut many = Authentications::default();
-        for slot in 0..u32::try_from(TOKENS_WAITING_MAX).unwrap() {
-            many.push(None, question(slot, 1), false).unwrap();
-        }
-        assert_eq!(many.push(Some(1), question(7, 1), false).map_err(|back| back.who.slot), Err(7));
-        let mut long = Authentications::default();
-        for slot in 0..16 {
-            long.push(None, question(slot, TOKENS_WAITING_BYTES_MAX / 16), false).unwrap();
-        }
-        assert_eq!(long.push(None, question(7, 1), false).map_err(|back| back.who.slot), Err(7));
-        assert_eq!(taken(&mut long, |_| true).len(), 1);
-        assert!(long.push(None, question(7, 1), false).is_ok(), "there is room again");
-    }
 
     /// It was reported gone when it ended: nobody would take back that it came.
     #[tokio::test]
@@ -478,22 +286,11 @@ mod tests {
                     shard.detach(who, false);
                 }
                 let verdict = AuthenticateReply { user: "ann".to_owned(), ..AuthenticateReply::default() };
-                let question = TokenCheck { who, ..question(0, 1) };
+                let question = TokenCheck { who, token: String::new(), is_known: false, by: Instant::now() };
                 shard.authenticated(&question, Authenticated::Known(verdict), Some(Epoch(1)));
                 shard.next_report()
             });
             assert_eq!(report.is_none(), ended, "{report:?}");
         }
-    }
-
-    /// Thousands may be late or gone at once, and each of them is an answer to write or a connection to drop.
-    #[test]
-    fn a_look_at_who_costs_no_call_ends_with_the_turn() {
-        let mut looked_at = 0;
-        let asked = gather(Budget::by(clock), || {
-            looked_at += 1;
-            Some(Look::NoCall)
-        });
-        assert_eq!((asked.len(), looked_at), (0, TURN.as_millis()));
     }
 }

@@ -3,7 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use sluice_service::metrics::LatencyTally;
+
 use super::Shard;
+use super::deliveries::Told;
+use crate::metrics::Departure;
 use crate::uplink::Outcome;
 
 /// What happened since the last tick, and levels as last told.
@@ -21,18 +25,9 @@ pub(super) struct Counters {
     closed: u64,
     dropped: u64,
     longest_turn: Duration,
+    publish: LatencyTally,
+    delivery: LatencyTally,
     levels: Levels,
-}
-
-/// How a client leaves a gateway that stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Departure {
-    /// By itself, before it was told `bye`.
-    Moved,
-    /// After `bye`.
-    Closed,
-    /// It was cut: no `bye`, or nobody took or answered it.
-    Dropped,
 }
 
 /// Levels as last added to the sums of the gateway.
@@ -43,6 +38,7 @@ struct Levels {
     publishes: i64,
     queued_bytes: i64,
     event_streams: i64,
+    catching_up: i64,
 }
 
 impl Counters {
@@ -56,8 +52,14 @@ impl Counters {
         self.accepted += 1;
     }
 
-    /// A publish has its outcome.
-    pub(super) fn outcome(&mut self, outcome: &Outcome) {
+    /// A publish has its outcome, so long after it was taken.
+    pub(super) fn outcome(&mut self, outcome: &Outcome, took: Option<Duration>) {
+        // Of an `ok` alone: what is to be sent again was given up at a deadline, or before it was sent.
+        if outcome.is_ok()
+            && let Some(took) = took
+        {
+            self.publish.observe(took);
+        }
         match outcome {
             Outcome::Stored { .. }
             | Outcome::Duplicate { .. }
@@ -68,6 +70,11 @@ impl Counters {
             Outcome::NotSent => self.retries += 1,
             Outcome::Unknown => self.unknown += 1,
         }
+    }
+
+    /// Subscribers have a message so long after it was stored.
+    pub(super) fn delivery(&mut self, took: Duration) {
+        self.delivery.observe(took);
     }
 
     /// A connection is closed because it took no byte.
@@ -96,6 +103,17 @@ impl Counters {
 }
 
 impl Shard {
+    /// What live subscribers were to get has been written: the kernel has it, or it waits for a client that is slow.
+    pub(super) fn measure_deliveries(&mut self) {
+        let mut now_ms = None;
+        for stored_ms in self.views.deliveries().take_samples() {
+            let now_ms = *now_ms.get_or_insert_with(|| self.shared.clock.now_ms());
+            // The clocks of two machines: where this one is behind, a message arrives before it was stored.
+            let took_ms = u64::try_from(now_ms.saturating_sub(stored_ms)).unwrap_or(0);
+            self.counters.delivery(Duration::from_millis(took_ms));
+        }
+    }
+
     /// Adds what happened to the sums of the gateway.
     pub(super) fn count(&mut self) {
         let (metrics, stats) = (&self.shared.metrics, &self.shared.stats);
@@ -111,7 +129,13 @@ impl Shard {
             publishes: level(self.unanswered.items()),
             queued_bytes: level(self.connections.queued_bytes()),
             event_streams: level(self.connections.event_streams()),
+            catching_up: level(self.views.deliveries().catching_up()),
         };
+        let Told { recovered, not_recovered, skips, skipped } = self.views.deliveries().take_told();
+        metrics.resumed(true).inc_by(recovered);
+        metrics.resumed(false).inc_by(not_recovered);
+        metrics.skips.inc_by(skips);
+        metrics.skipped.inc_by(skipped);
         let former = std::mem::take(&mut self.counters);
         metrics.frames_in.inc_by(former.frames_in);
         metrics.slow.inc_by(former.slow);
@@ -122,6 +146,11 @@ impl Shard {
         stats.completed.fetch_add(former.completed, Ordering::Relaxed);
         stats.rejected.fetch_add(former.rejected, Ordering::Relaxed);
         stats.unknown.fetch_add(former.unknown, Ordering::Relaxed);
+        metrics.publish_seconds.add(&former.publish);
+        metrics.delivery_seconds.add(&former.delivery);
+        metrics.departed(Departure::Moved).inc_by(former.moved);
+        metrics.departed(Departure::Closed).inc_by(former.closed);
+        metrics.departed(Departure::Dropped).inc_by(former.dropped);
         stats.moved.fetch_add(former.moved, Ordering::Relaxed);
         stats.closed.fetch_add(former.closed, Ordering::Relaxed);
         stats.dropped.fetch_add(former.dropped, Ordering::Relaxed);
@@ -134,6 +163,7 @@ impl Shard {
         stats.event_streams.fetch_add(event_streams, Ordering::Relaxed);
         metrics.event_streams.inc_by(event_streams);
         metrics.subscriptions.inc_by(levels.subscriptions - before.subscriptions);
+        metrics.catching_up.inc_by(levels.catching_up - before.catching_up);
         metrics.connections.set(level(stats.connections.load(Ordering::Relaxed)));
         metrics.longest_turn.observe(former.longest_turn.as_secs_f64());
         stats.turn(former.longest_turn);

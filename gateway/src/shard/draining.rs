@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::Shard;
 use super::connection::Connection;
-use super::counters::Departure;
 use super::inbox::{Close, Leaving};
 use super::turn::{Budget, ShardCell};
 use crate::address::Address;
 use crate::defaults::DRAIN_SLICE;
 use crate::drain::pace::{Pace, due};
 use crate::ending::{Ending, RESTART};
+use crate::metrics::Departure;
 use crate::session::event::Note;
 
 /// A shard that is left.
@@ -262,6 +262,7 @@ async fn in_slices(
 ) {
     let turn = |slice: Range<usize>| {
         cell.turn(|shard| {
+            // Called off by an operator, or begun anew since: nobody of this list is left to this round.
             if !shard.is_round(round) {
                 return all.len();
             }

@@ -261,7 +261,8 @@ impl Shard {
     }
 
     /// A publish of a connection of this shard.
-    pub(super) fn publish(&mut self, publish: Publish) {
+    pub(super) fn publish(&mut self, mut publish: Publish) {
+        publish.taken_at = Some(self.instant());
         self.unanswered.add(publish.cost());
         self.counters.publish();
         let to = self.driver.home_of(&publish.room);
@@ -280,14 +281,20 @@ impl Shard {
 
     /// Time for lanes: monotonic and wall.
     pub(super) fn clock(&self) -> (Instant, i64) {
-        (tokio::time::Instant::now().into_std(), self.shared.clock.now_ms())
+        (self.instant(), self.shared.clock.now_ms())
+    }
+
+    /// The clock that tests stop and move.
+    fn instant(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
     }
 
     /// The outcome of a publish of this shard.
     fn answered(&mut self, answered: &Answered) {
         let who = answered.publish.link.address;
         let resumes = self.unanswered.remove(answered.publish.cost());
-        self.counters.outcome(&answered.outcome);
+        let took = answered.publish.taken_at.map(|at| self.instant().saturating_duration_since(at));
+        self.counters.outcome(&answered.outcome, took);
         // The connection may be gone, and its slot another's: the generation tells.
         if self.connections.get(who).is_some() {
             // Only the store knows whether a room is new; whoever makes too many waits afterwards.

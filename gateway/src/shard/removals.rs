@@ -44,7 +44,8 @@ pub struct Removal {
 pub enum Removed {
     /// The connection, which may come back.
     Connection,
-    /// The connection, if it came with a token that was issued up to this second, or does not say when.
+    /// What came with a token that was issued up to this second, or does not say when: the connection, or rooms that a
+    /// token of their own opened.
     Revoked {
         /// Seconds since 1970.
         issued_until_s: u32,
@@ -78,13 +79,7 @@ impl Removals {
         if session.is_some_and(|session| session != connection.session.link().session) {
             return None;
         }
-        let concerned = match what {
-            Removed::Revoked { issued_until_s } => {
-                is_refused(who.issued_at_s.map(NonZero::get), *issued_until_s)
-            }
-            Removed::Connection | Removed::Subscriptions(_) => true,
-        };
-        concerned.then_some(what)
+        Some(what)
     }
 }
 
@@ -126,7 +121,9 @@ impl Shard {
             match removals.of(connection) {
                 None => {}
                 Some(Removed::Connection) => self.end_by_will(who, Ending::Disconnected, progress),
-                Some(Removed::Revoked { .. }) => self.end_by_will(who, Ending::Revoked, progress),
+                Some(Removed::Revoked { issued_until_s }) => {
+                    self.end_revoked(who, *issued_until_s, progress);
+                }
                 Some(Removed::Subscriptions(room)) => {
                     progress.count += self.end_subscriptions(who, room.as_ref());
                 }
@@ -138,8 +135,22 @@ impl Shard {
         false
     }
 
+    /// A later token of the connection does not vouch for the earlier one of a room: each counts for what it opened.
+    fn end_revoked(&mut self, who: Address, issued_until_s: u32, progress: &mut Progress) {
+        let Some(connection) = self.connections.get(who) else { return };
+        let session = &mut connection.session;
+        let issued_at_s = session.identity().and_then(|known| known.issued_at_s);
+        if is_refused(issued_at_s.map(NonZero::get), issued_until_s) {
+            return self.end_by_will(who, Ending::Revoked, progress);
+        }
+        for room in session.revoke_room_tokens(issued_until_s) {
+            self.end_subscription(who, &room, ErrorCode::Unauthorized, "the token for this room was revoked");
+        }
+    }
+
     fn end_by_will(&mut self, who: Address, ending: Ending, progress: &mut Progress) {
         let reconnect_ms = self.resend_ms();
+        // Who is closing already has a last word of its own.
         let serving = |it: &&mut Connection| it.phase == ConnectionPhase::Serving;
         let Some(connection) = self.connections.get(who).filter(serving) else { return };
         connection.session.end(ending.clone(), reconnect_ms);
@@ -164,6 +175,7 @@ impl Shard {
         let close_by = self.connections.tick().saturating_add(ticks(CLOSE_WITHIN));
         let (label, reconnect_ms) = (ending.label(), self.resend_ms());
         let Some(connection) = self.connections.get(who) else { return };
+        // None: it was said, behind the last of its outcomes.
         if let Some(bye) = connection.session.take_last_bye(ending, reconnect_ms) {
             self.shared.metrics.ended(label);
             // First out of its rooms: a run after the queue was given up would stand behind a gap.

@@ -161,6 +161,7 @@ async fn run_timers(cell: ShardCell) {
             biased;
             () = sleep_until(at) => {
                 while cell.turn(|shard| shard.on_time(Budget::begin())) {
+                    // Sockets have their turn before the rest of what is due.
                     yield_now().await;
                 }
             }

@@ -131,6 +131,12 @@ impl Shared {
         }
     }
 
+    /// A drain of so many connections begins.
+    pub fn drain_begins(&self, connections: usize) {
+        self.stats.drain_total.store(connections, Ordering::Relaxed);
+        self.metrics.drain_connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
+
     /// What stands in `welcome`.
     #[must_use]
     pub fn welcome_facts(&self, epoch: Epoch) -> WelcomeFacts {

@@ -242,12 +242,13 @@ impl Shard {
         self.connections.written_by(writer);
         // What is marked while we write has its turn after the sockets were looked at.
         for _ in 0..self.connections.dirty_len() {
-            let Some(slot) = self.connections.next_dirty() else { return };
+            let Some(slot) = self.connections.next_dirty() else { break };
             self.write(slot);
             if budget.is_spent() {
                 break;
             }
         }
+        self.measure_deliveries();
         if self.connections.dirty_len() > 0 {
             after_others(&mut Context::from_waker(writer));
         }

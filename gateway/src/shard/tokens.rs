@@ -96,7 +96,7 @@ impl Shard {
         }
     }
 
-    fn end_subscription(&mut self, who: Address, room: &RoomId, code: ErrorCode, reason: &str) {
+    pub(super) fn end_subscription(&mut self, who: Address, room: &RoomId, code: ErrorCode, reason: &str) {
         let Some(had_joined) = self.views.unsubscribe(&mut self.connections, who, room.as_str()) else {
             return;
         };

@@ -123,7 +123,7 @@ async fn admit_stream(
     let client = request.client;
     let seat = match seat(shared, client) {
         Ok(seat) => seat,
-        Err(refusal) => return refuse(shared, stream, &refusal.of_request(&request), client).await,
+        Err(refusal) => return refuse(shared, stream, &request.refused(refusal), client).await,
     };
     let (token, verdict) = match credential {
         Credential::Token(token) => (token, None),

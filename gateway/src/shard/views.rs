@@ -1,18 +1,21 @@
 //! The rooms of a shard that somebody here is subscribed to: drives their views and gives what they want
 //! to the connections' queues. What has to leave the shard is collected for the caller.
 
+mod joined;
+
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use slab::Slab;
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_proto::wire::codec;
 
+use self::joined::{Joined, join};
 use super::connection::SubscriptionEntry;
 use super::connections::Connections;
+use super::deliveries::Deliveries;
 use super::watchers::{RoomTelling, Watchers};
 use crate::address::Address;
 use crate::defaults::ROOMS_PER_TURN;
@@ -58,6 +61,7 @@ pub struct Views {
     /// Views by the time they want to be looked at; an entry that is no longer true is passed over.
     due: BinaryHeap<Reverse<(Ms, u32)>>,
     watchers: Watchers,
+    deliveries: Deliveries,
     /// How many subscriptions there are.
     pub subscriptions: usize,
 }
@@ -82,6 +86,7 @@ impl Views {
             wants: Vec::new(),
             due: BinaryHeap::new(),
             watchers: Watchers::default(),
+            deliveries: Deliveries::default(),
             subscriptions: 0,
         }
     }
@@ -89,6 +94,11 @@ impl Views {
     /// What was wanted since last asked.
     pub fn take_wants(&mut self) -> Vec<Want> {
         std::mem::take(&mut self.wants)
+    }
+
+    /// What subscribers got, and were told, since last asked.
+    pub fn deliveries(&mut self) -> &mut Deliveries {
+        &mut self.deliveries
     }
 
     /// A connection subscribes; says whether it is the first in this room here.
@@ -209,6 +219,10 @@ impl Views {
             // By those who get it at once: whoever catches up takes messages one by one.
             ports.joined.wanted = run.frames.len() > 1 && view.live_len() > 1;
             view.run(now, run, ports);
+            // Who catches up reads the past at its own pace, which says nothing of ours.
+            if view.live_len() > 0 {
+                ports.deliveries.passed(run);
+            }
         });
     }
 
@@ -304,6 +318,7 @@ impl Views {
             joined: Joined::default(),
             number: &mut self.number,
             wants: &mut self.wants,
+            deliveries: &mut self.deliveries,
         };
         Some((room_view, ports))
     }
@@ -337,6 +352,7 @@ struct ViewPorts<'a> {
     joined: Joined,
     number: &'a mut u64,
     wants: &'a mut Vec<Want>,
+    deliveries: &'a mut Deliveries,
 }
 
 impl view::SubscriberQueue for ViewPorts<'_> {
@@ -391,21 +407,6 @@ enum Transport {
     Events { several: bool },
 }
 
-/// The messages of a run in one piece for each transport, as soon as somebody has it: a burst is joined once for all who
-/// get it; for a single one it would only be a copy more.
-#[derive(Default)]
-struct Joined {
-    wanted: bool,
-    frames: Option<Bytes>,
-    events: Option<Bytes>,
-}
-
-fn join(messages: impl Iterator<Item = Bytes>) -> Bytes {
-    let mut joined = Vec::new();
-    messages.for_each(|message| joined.extend_from_slice(&message));
-    joined.into()
-}
-
 impl ViewPorts<'_> {
     /// How the current connection is written to; a reader of several rooms is told where it stands afterwards.
     fn transport(&mut self) -> Transport {
@@ -440,7 +441,10 @@ impl view::ViewOutput for ViewPorts<'_> {
     fn tell(&mut self, conn: ConnKey, _sub: SubKey, told: SubFrame) {
         let room = self.room.clone();
         match told {
-            SubFrame::Ok { after, head, epoch, recovered, solicited } => {
+            SubFrame::Ok { after, head, epoch, recovered, resumed, solicited } => {
+                if resumed {
+                    self.deliveries.resumed(recovered);
+                }
                 let entry = self.connections.at(conn).and_then(|at| at.subscriptions.get(room.as_str()));
                 // Taken: an `ok` that comes later by itself (another epoch) must not look like an answer.
                 let id = entry.filter(|_| solicited).and_then(|entry| entry.id.take());
@@ -452,6 +456,7 @@ impl view::ViewOutput for ViewPorts<'_> {
                 self.connections.noted(conn, note, |out| codec::ok_sub(out, &room, &at, id.as_deref()));
             }
             SubFrame::Skipped { epoch, from, to } => {
+                self.deliveries.skipped(from, to);
                 let note = Note { id: Some((epoch, to)), retry_ms: None };
                 self.connections.noted(conn, note, |out| codec::skipped(out, &room, from, to));
             }
@@ -467,6 +472,7 @@ impl view::ViewOutput for ViewPorts<'_> {
     }
 
     fn behind(&mut self, conn: ConnKey, began: bool) {
+        self.deliveries.behind(began);
         if let Some(connection) = self.connections.at(conn) {
             let change = if began { 1 } else { -1 };
             connection.behind = connection.behind.saturating_add_signed(change);

@@ -110,6 +110,10 @@ impl<R: Rules> Lane<R> {
     ///
     /// # Errors
     /// Gives the publish back when the lane is full: keep it and stop reading that socket.
+    #[expect(
+        clippy::result_large_err,
+        reason = "it goes back as it came: a box would cost each publish an allocation"
+    )]
     pub fn push(&mut self, publish: Publish, answers: &mut Vec<Answered>) -> Result<(), Publish> {
         if R::keeps(Rule::Fence) && publish.link.fenced() {
             answers.push(Answered { publish, outcome: Outcome::NotSent });

@@ -148,7 +148,8 @@ fn a_resume_beyond_the_head_is_live_as_soon_as_the_runs_are_there() {
     let sub = view.sub(0, Some(7), Some(EPOCH), &mut shard);
     assert_eq!(at(&view, sub), SubscriptionState::Pending);
     hand_over(&mut view, 0, 5, 7, &mut shard);
-    let ok = SubFrame::Ok { after: 7, head: 7, epoch: EPOCH, recovered: true, solicited: true };
+    let ok =
+        SubFrame::Ok { after: 7, head: 7, epoch: EPOCH, recovered: true, resumed: true, solicited: true };
     assert_eq!(
         (shard.told.clone(), at(&view, sub)),
         (vec![(0, ok)], SubscriptionState::CatchingUp { cursor: 7 })
@@ -167,7 +168,8 @@ fn a_position_that_cannot_be_is_not_recovered() {
     view.sub(0, Some(9), None, &mut shard);
     view.sub(1, Some(3), Some(Epoch(1)), &mut shard);
     hand_over(&mut view, 0, 5, 7, &mut shard);
-    let ok = SubFrame::Ok { after: 7, head: 7, epoch: EPOCH, recovered: false, solicited: true };
+    let ok =
+        SubFrame::Ok { after: 7, head: 7, epoch: EPOCH, recovered: false, resumed: true, solicited: true };
     assert_eq!(shard.told, [(0, ok), (1, ok)]);
 }
 
@@ -296,7 +298,14 @@ fn another_history_is_told_to_all_who_were_answered() {
     let late = view.sub(1, None, None, &mut shard);
     let to = HandOver { epoch: Epoch(8), opened: 2, head: 3, known: 4, answered: 0 };
     view.hand_over(2, to, &mut shard);
-    let ok = SubFrame::Ok { after: 3, head: 4, epoch: Epoch(8), recovered: false, solicited: false };
+    let ok = SubFrame::Ok {
+        after: 3,
+        head: 4,
+        epoch: Epoch(8),
+        recovered: false,
+        resumed: false,
+        solicited: false,
+    };
     assert_eq!(shard.told, [(0, ok)], "not whoever waits for an answer");
     assert_eq!((at(&view, subs[0]), at(&view, late)), (SubscriptionState::Live, SubscriptionState::Pending));
     assert_eq!(view.epoch(), Some(Epoch(8)));
@@ -308,7 +317,8 @@ fn a_room_that_begins_anew_in_the_same_history_is_told_too() {
     let (mut view, mut shard, subs) = live(5, 1);
     let to = HandOver { epoch: EPOCH, opened: 2, head: 5, known: 5, answered: 1 };
     view.hand_over(1, to, &mut shard);
-    let ok = SubFrame::Ok { after: 5, head: 5, epoch: EPOCH, recovered: false, solicited: false };
+    let ok =
+        SubFrame::Ok { after: 5, head: 5, epoch: EPOCH, recovered: false, resumed: false, solicited: false };
     assert_eq!((shard.told.as_slice(), at(&view, subs[0])), ([(0, ok)].as_slice(), SubscriptionState::Live));
     view.hand_over(2, to, &mut shard);
     assert_eq!(shard.told.len(), 1, "once");

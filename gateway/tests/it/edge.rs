@@ -7,6 +7,7 @@ mod admission;
 mod agent_check;
 mod authenticate;
 mod bounds;
+mod counted;
 mod disconnect;
 mod event_reader;
 mod events;

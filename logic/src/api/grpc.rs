@@ -8,27 +8,20 @@ use futures::{Stream, StreamExt as _};
 use serde_json::value::RawValue;
 use sluice_proto::api as proto;
 use sluice_proto::api::api_server::{self, ApiServer};
-use tonic::metadata::MetadataValue;
-use tonic::{Code as GrpcCode, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::Api;
+use super::caller::{Caller, Handed};
 use super::calls::Broadcast;
-use super::http::{Caller, Handed};
 use super::keys::ApiKey;
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 use super::send::{Draft, When};
+use super::status::status;
 use super::types::{
     DisconnectBody, Disconnected, ExportQuery, HistoryQuery, ItemResult, PresenceQuery, Published, Results,
     RoomsQuery, Scheduled, ScheduledQuery, StoredMessage, UnsubscribeBody, Unsubscribed,
 };
 use crate::defaults::API_BULK_BYTES_MAX;
-
-/// Where a status says which code it stands for.
-const CODE: &str = "x-sluice-code";
-/// Where it says whether sending the same again can succeed.
-const RETRY: &str = "x-sluice-retry";
-/// Where it says when, seconds.
-const RETRY_AFTER: &str = "x-sluice-retry-after";
 
 /// The service.
 pub(super) struct Grpc(pub(super) Arc<Api>);
@@ -37,36 +30,6 @@ impl Grpc {
     pub(super) fn into_server(self) -> ApiServer<Self> {
         ApiServer::new(self).max_decoding_message_size(API_BULK_BYTES_MAX)
     }
-}
-
-/// A problem as gRPC tells it.
-pub(super) fn status(problem: &Problem) -> Status {
-    let code = match problem.code {
-        Code::BadRequest | Code::UnsupportedMediaType => GrpcCode::InvalidArgument,
-        Code::Unauthorized => GrpcCode::Unauthenticated,
-        Code::Forbidden => GrpcCode::PermissionDenied,
-        Code::NotFound | Code::MethodNotAllowed => GrpcCode::Unimplemented,
-        Code::TooLarge => GrpcCode::OutOfRange,
-        Code::Conflict => GrpcCode::AlreadyExists,
-        Code::RateLimited => GrpcCode::ResourceExhausted,
-        Code::NotSent | Code::Unavailable => GrpcCode::Unavailable,
-        Code::Internal => GrpcCode::Internal,
-    };
-    let mut status = Status::new(code, problem.detail.clone());
-    let metadata = status.metadata_mut();
-    metadata.insert(CODE, MetadataValue::from_static(problem.code.as_str()));
-    metadata.insert(RETRY, MetadataValue::from_static(if problem.code.retry() { "true" } else { "false" }));
-    if let Some(seconds) = problem.retry_after_s {
-        metadata.insert(RETRY_AFTER, seconds.into());
-    }
-    status
-}
-
-/// The code that a status stands for; one that is not ours is a mistake in the call.
-pub(super) fn code_of(status: &Status) -> Code {
-    let said = status.metadata().get(CODE).and_then(|code| code.to_str().ok());
-    let known = Code::ALL.into_iter().find(|code| Some(code.as_str()) == said);
-    known.unwrap_or(Code::BadRequest)
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -321,22 +284,5 @@ impl From<StoredMessage> for proto::StoredMessage {
     fn from(message: StoredMessage) -> Self {
         let StoredMessage { seq, from, key, at, data } = message;
         Self { seq, from, key, at_ms: at, data: bytes_of(&data) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_stands_for_a_problem_and_says_which() {
-        for code in Code::ALL {
-            let status = status(&Problem::new(code, "why"));
-            assert_eq!((code_of(&status), status.message()), (code, "why"));
-            let says = |name: &str| status.metadata().get(name).map(|value| value.to_str().expect("text"));
-            assert_eq!(says(RETRY), Some(if code.retry() { "true" } else { "false" }));
-            assert_eq!(says(RETRY_AFTER).is_some(), code.retry());
-        }
-        assert_eq!(code_of(&Status::unimplemented("no such call")), Code::BadRequest);
     }
 }

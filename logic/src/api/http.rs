@@ -3,7 +3,7 @@
 mod admit;
 mod body;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -15,20 +15,21 @@ use http::{HeaderValue, header};
 use serde_json::value::RawValue;
 use sluice_proto::api::DESCRIPTORS;
 
-pub(super) use self::admit::{Caller, Handed};
 use self::admit::{admit, admit_grpc, identify};
 use self::body::{BulkBody, IdempotencyKey, JsonBody, Params, one_key};
 use super::Api;
+use super::caller::{Caller, Handed};
 use super::calls::Broadcast;
 use super::export::NDJSON;
 use super::grpc::Grpc;
-use super::openapi::{OPENAPI, Refusals};
 use super::problem::{Code, Problem};
+use super::refusals::Refusals;
 use super::send::{Draft, When};
 use super::types::{
     BatchBody, BatchItem, BroadcastBody, CancelBody, Cancelled, DisconnectBody, Disconnected, ExportQuery,
-    History, HistoryQuery, Info, Presence, PresenceQuery, PublishBody, Published, Results, Rooms, RoomsQuery,
-    ScheduleBody, Scheduled, ScheduledQuery, UnsubscribeBody, Unsubscribed, WaitingMessages,
+    History, HistoryQuery, IdempotencyKeyName, Info, Presence, PresenceQuery, PublishBody, Published,
+    Results, Rooms, RoomsQuery, ScheduleBody, Scheduled, ScheduledQuery, UnsubscribeBody, Unsubscribed,
+    WaitingMessages,
 };
 
 const IDEMPOTENCY: &str =
@@ -37,8 +38,8 @@ const IDEMPOTENCY: &str =
 type Answer<T> = Result<Json<T>, Problem>;
 type Service = State<Arc<Api>>;
 
-/// All paths. Every call is counted under the last part of its path.
-pub(super) fn router(api: Arc<Api>) -> Router {
+/// All paths; `document` describes them. Every call is counted under the last part of its path.
+pub(super) fn router(api: Arc<Api>, document: &'static LazyLock<String>) -> Router {
     let call = |name: &'static str, path: MethodRouter<Arc<Api>>| {
         let counted = axum::middleware::from_fn_with_state((Arc::clone(&api), name), admit);
         (format!("/v1/{name}"), path.fallback(other_method).layer(counted))
@@ -62,7 +63,8 @@ pub(super) fn router(api: Arc<Api>) -> Router {
     router
         .merge(grpc_routes(&api))
         .route("/v1/", get(page))
-        .route("/v1/openapi.json", get(openapi_json))
+        .route("/v1/openapi.json", get(move || openapi_json(document)))
+        .method_not_allowed_fallback(other_method)
         .fallback(no_such_path)
         .layer(axum::middleware::from_fn(identify))
         .with_state(api)
@@ -94,8 +96,8 @@ async fn page() -> Response {
     (headers, Html(include_str!("page.html"))).into_response()
 }
 
-async fn openapi_json() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], OPENAPI.as_str()).into_response()
+async fn openapi_json(document: &'static LazyLock<String>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document.as_str()).into_response()
 }
 
 async fn no_such_path(uri: http::Uri) -> Problem {
@@ -113,7 +115,7 @@ async fn other_method(method: http::Method, uri: http::Uri) -> Problem {
     post,
     path = "/v1/publish",
     request_body = PublishBody,
-    params(("Idempotency-Key" = Option<String>, Header, description = IDEMPOTENCY)),
+    params(("Idempotency-Key" = Option<IdempotencyKeyName>, Header, description = IDEMPOTENCY)),
     responses((status = 200, body = Published, description = "It is committed"), Refusals),
     security(("key" = [])),
 )]
@@ -133,7 +135,7 @@ pub(super) async fn publish(
     post,
     path = "/v1/broadcast",
     request_body = BroadcastBody,
-    params(("Idempotency-Key" = Option<String>, Header, description = IDEMPOTENCY)),
+    params(("Idempotency-Key" = Option<IdempotencyKeyName>, Header, description = IDEMPOTENCY)),
     responses((status = 200, body = Results, description = "What became of it in each room, in order"), Refusals),
     security(("key" = [])),
 )]
@@ -153,7 +155,7 @@ pub(super) async fn broadcast(
     post,
     path = "/v1/batch",
     request_body = BatchBody,
-    params(("Idempotency-Key" = Option<String>, Header, description = IDEMPOTENCY)),
+    params(("Idempotency-Key" = Option<IdempotencyKeyName>, Header, description = IDEMPOTENCY)),
     responses((status = 200, body = Results, description = "What became of each message, in order"), Refusals),
     security(("key" = [])),
 )]
@@ -178,7 +180,7 @@ pub(super) async fn batch(
     post,
     path = "/v1/schedule",
     request_body = ScheduleBody,
-    params(("Idempotency-Key" = Option<String>, Header, description = IDEMPOTENCY)),
+    params(("Idempotency-Key" = Option<IdempotencyKeyName>, Header, description = IDEMPOTENCY)),
     responses((status = 200, body = Scheduled, description = "It is committed that it will be published"), Refusals),
     security(("key" = [])),
 )]

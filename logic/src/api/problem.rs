@@ -37,6 +37,8 @@ pub enum Code {
     Conflict,
     /// The key calls too often: nothing was done.
     RateLimited,
+    /// As many messages that the key scheduled wait as may: cancel some, or wait until some are published.
+    TooManyScheduled,
     /// Nothing was done: send again.
     NotSent,
     /// No answer in time: what was sent may or may not be done; send again with the same idempotency key.
@@ -47,7 +49,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -57,6 +59,7 @@ impl Code {
         Self::UnsupportedMediaType,
         Self::Conflict,
         Self::RateLimited,
+        Self::TooManyScheduled,
         Self::NotSent,
         Self::Unavailable,
         Self::Internal,
@@ -75,6 +78,7 @@ impl Code {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Conflict => "conflict",
             Self::RateLimited => "rate_limited",
+            Self::TooManyScheduled => "too_many_scheduled",
             Self::NotSent => "not_sent",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
@@ -93,6 +97,7 @@ impl Code {
             Self::UnsupportedMediaType => "The body is not JSON",
             Self::Conflict => "The idempotency key was used for other data",
             Self::RateLimited => "The key calls too often",
+            Self::TooManyScheduled => "Too many messages that the key scheduled wait",
             Self::NotSent => "Nothing was done",
             Self::Unavailable => "Whether it was done is not known",
             Self::Internal => "A mistake of the server",
@@ -111,7 +116,7 @@ impl Code {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Conflict => StatusCode::CONFLICT,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited | Self::TooManyScheduled => StatusCode::TOO_MANY_REQUESTS,
             Self::NotSent | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -219,6 +224,8 @@ pub fn code_of_wire(code: &str) -> Code {
         Code::TooLarge
     } else if known(ErrorCode::Conflict) {
         Code::Conflict
+    } else if known(ErrorCode::TooManyScheduled) {
+        Code::TooManyScheduled
     } else {
         Code::BadRequest
     }

@@ -9,6 +9,7 @@ use sluice_proto::grpc::delayed_item::When as GrpcWhen;
 use sluice_proto::grpc::{DelayedItem, Outcome, PublishItem, PublishRequest, PublishResult};
 use sluice_proto::ids::{Key, RoomId, SessionId, UserId};
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, DELAY_MS_MAX};
+use sluice_store::WaitingLimit;
 use tokio::time::{Instant, timeout};
 
 use super::Api;
@@ -129,7 +130,8 @@ impl Api {
                 Err(problem) => answers.push(Err(problem)),
             }
         }
-        let sent = lanes.into_iter().map(|(lane, items)| self.send_lane(core, lane, items));
+        let limit = WaitingLimit { max: self.scheduled_max, api_key: Some(key.name().into()) };
+        let sent = lanes.into_iter().map(|(lane, items)| self.send_lane(core, &limit, lane, items));
         for (place, answer) in join_all(sent).await.into_iter().flatten() {
             answers[place] = answer;
         }
@@ -138,7 +140,13 @@ impl Api {
 
     /// In order, in calls that fit into a commit group; after one that is to be sent again nothing more is stored, or
     /// the rest would overtake it.
-    async fn send_lane(&self, core: &Core, lane: u8, items: Vec<Judged>) -> Vec<(usize, SentItem)> {
+    async fn send_lane(
+        &self,
+        core: &Core,
+        limit: &WaitingLimit,
+        lane: u8,
+        items: Vec<Judged>,
+    ) -> Vec<(usize, SentItem)> {
         let deadline = Instant::now() + CALL_WITHIN;
         let (mut answers, mut fenced) = (Vec::with_capacity(items.len()), false);
         for items in groups(items) {
@@ -154,14 +162,20 @@ impl Api {
                 fenced = true;
                 continue;
             };
-            let results = self.call(core, &items, deadline).await;
+            let results = self.call(core, limit, &items, deadline).await;
             fenced = results.iter().any(|answer| answer.as_ref().is_err_and(|problem| problem.code.retry()));
             answers.extend(items.iter().map(|item| item.place).zip(results));
         }
         answers
     }
 
-    async fn call(&self, core: &Core, items: &[Judged], deadline: Instant) -> Vec<SentItem> {
+    async fn call(
+        &self,
+        core: &Core,
+        limit: &WaitingLimit,
+        items: &[Judged],
+        deadline: Instant,
+    ) -> Vec<SentItem> {
         let within_ms = i64::try_from(CALL_WITHIN.as_millis()).unwrap_or(i64::MAX);
         let mut request =
             PublishRequest { not_after_ms: self.clock.now_ms() + within_ms, ..PublishRequest::default() };
@@ -177,14 +191,14 @@ impl Api {
                 Some(when) => request.delayed.push(DelayedItem { item: Some(input), when: Some(when) }),
             }
         }
-        let reply = match core.publisher.publish(request, Some(deadline)).await {
+        let reply = match core.publisher.publish_within(limit, request, Some(deadline)).await {
             Ok(reply) => reply,
             Err(error) => return items.iter().map(|_| Err(Problem::bad(error.to_string()))).collect(),
         };
         let (epoch, mut now, mut later) = (reply.epoch, reply.results.into_iter(), reply.delayed.into_iter());
         let mut answer = |item: &Judged| {
             let result = if item.when == When::Now { now.next() } else { later.next() };
-            answer(item, result.unwrap_or_default(), epoch)
+            answer(item, result.unwrap_or_default(), epoch, limit)
         };
         items.iter().map(&mut answer).collect()
     }
@@ -247,7 +261,7 @@ fn weight(items: &[Judged]) -> u32 {
     u32::try_from(weight).unwrap_or(u32::MAX)
 }
 
-fn answer(item: &Judged, result: PublishResult, epoch: u64) -> SentItem {
+fn answer(item: &Judged, result: PublishResult, epoch: u64, limit: &WaitingLimit) -> SentItem {
     let sent = match result.outcome() {
         Outcome::Stored => Sent::Published { seq: result.seq, duplicate: false, epoch },
         Outcome::Duplicate => Sent::Published { seq: result.seq, duplicate: true, epoch },
@@ -263,11 +277,24 @@ fn answer(item: &Judged, result: PublishResult, epoch: u64) -> SentItem {
             );
             return Err(Problem::new(Code::Conflict, detail));
         }
+        Outcome::Refused if code_of_wire(&result.code) == Code::TooManyScheduled => {
+            return Err(too_many_scheduled(limit));
+        }
         Outcome::Refused => return Err(Problem::new(code_of_wire(&result.code), result.message)),
         Outcome::NotStored => return Err(not_sent()),
         Outcome::Unknown => return Err(unknown()),
     };
     Ok((item.key.clone(), sent))
+}
+
+fn too_many_scheduled(limit: &WaitingLimit) -> Problem {
+    let detail = format!(
+        "the key {} has {} scheduled messages that wait, as many as api.scheduled_per_key allows: cancel some, or wait \
+         until some are published",
+        limit.api_key.as_deref().unwrap_or_default(),
+        limit.max
+    );
+    Problem::new(Code::TooManyScheduled, detail)
 }
 
 fn not_sent() -> Problem {

@@ -1,11 +1,17 @@
 //! What calls of the API say and get. A member that is not known is refused: what is misspelt must not be passed over.
 
+mod names;
 mod users;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+pub use self::names::{
+    IdempotencyKeyName, KnownRoomName, MessageKey, RoomName, RoomPrefix, SessionName, UserName,
+};
 pub use self::users::{
     DisconnectBody, Disconnected, GatewayConnections, GatewaySubscriptions, Unreached, UnsubscribeBody,
     Unsubscribed,
@@ -17,20 +23,20 @@ use super::problem::Code;
 #[serde(deny_unknown_fields)]
 pub struct PublishBody {
     /// The room.
-    #[schema(min_length = 1, max_length = 129, example = "news")]
+    #[schema(value_type = RoomName)]
     pub room: String,
     /// Any JSON of at most 64 KiB; passed on byte for byte.
     #[schema(value_type = Value, example = json!({"t": "hi"}))]
     pub data: Box<RawValue>,
     /// The idempotency key: the message is stored once for `(room, from, key)`.
-    #[schema(max_length = 128)]
+    #[schema(value_type = Option<IdempotencyKeyName>)]
     pub key: Option<String>,
     /// The user who sends it; without it the name of the API key.
-    #[schema(max_length = 128)]
+    #[schema(value_type = Option<UserName>)]
     pub from: Option<String>,
 }
 
-/// A message for many rooms.
+/// A message for many rooms. A name that breaks a rule is an error of its room, not of the call.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BroadcastBody {
@@ -41,10 +47,8 @@ pub struct BroadcastBody {
     #[schema(value_type = Value, example = json!({"t": "hi"}))]
     pub data: Box<RawValue>,
     /// The idempotency key, in each of the rooms.
-    #[schema(max_length = 128)]
     pub key: Option<String>,
     /// The user who sends it; without it the name of the API key.
-    #[schema(max_length = 128)]
     pub from: Option<String>,
 }
 
@@ -57,27 +61,24 @@ pub struct BatchBody {
     pub messages: Vec<BatchItem>,
 }
 
-/// A message of a batch. With `delay_ms` or `at` it is published later.
+/// A message of a batch, as of `publish`. With `delay_ms` or `at`, as of `schedule`, it is published later. A name or a time
+/// that breaks a rule is an error of the message, not of the call.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchItem {
     /// The room.
-    #[schema(min_length = 1, max_length = 129, example = "news")]
+    #[schema(example = "news")]
     pub room: String,
     /// Any JSON of at most 64 KiB; passed on byte for byte.
     #[schema(value_type = Value, example = json!({"t": "hi"}))]
     pub data: Box<RawValue>,
     /// The idempotency key; without it, and with the header `Idempotency-Key`, that of the header and the item's place.
-    #[schema(max_length = 128)]
     pub key: Option<String>,
     /// The user who sends it; without it the name of the API key.
-    #[schema(max_length = 128)]
     pub from: Option<String>,
     /// Publishes it so many milliseconds after it was stored.
-    #[schema(maximum = 2_592_000_000_u64)]
     pub delay_ms: Option<u64>,
     /// Publishes it then, milliseconds since 1970.
-    #[schema(minimum = 0)]
     pub at: Option<i64>,
 }
 
@@ -86,16 +87,16 @@ pub struct BatchItem {
 #[serde(deny_unknown_fields)]
 pub struct ScheduleBody {
     /// The room.
-    #[schema(min_length = 1, max_length = 129, example = "news")]
+    #[schema(value_type = RoomName)]
     pub room: String,
     /// Any JSON of at most 64 KiB; passed on byte for byte.
     #[schema(value_type = Value, example = json!({"t": "hi"}))]
     pub data: Box<RawValue>,
     /// The idempotency key, by which it can be cancelled.
-    #[schema(max_length = 128)]
+    #[schema(value_type = Option<IdempotencyKeyName>)]
     pub key: Option<String>,
     /// The user who sends it; without it the name of the API key.
-    #[schema(max_length = 128)]
+    #[schema(value_type = Option<UserName>)]
     pub from: Option<String>,
     /// So many milliseconds after it was stored, 30 days at most.
     #[schema(maximum = 2_592_000_000_u64, example = 60_000)]
@@ -110,13 +111,13 @@ pub struct ScheduleBody {
 #[serde(deny_unknown_fields)]
 pub struct CancelBody {
     /// The room.
-    #[schema(min_length = 1, max_length = 129, example = "news")]
+    #[schema(value_type = KnownRoomName)]
     pub room: String,
     /// The key it was scheduled with.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(value_type = MessageKey)]
     pub key: String,
     /// Who scheduled it; without it the name of the API key.
-    #[schema(max_length = 128)]
+    #[schema(value_type = Option<UserName>)]
     pub from: Option<String>,
 }
 
@@ -163,7 +164,7 @@ pub struct Cancelled {
 }
 
 /// What became of one message of several.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum ItemResult {
     /// It is committed.
@@ -172,6 +173,32 @@ pub enum ItemResult {
     Scheduled(Scheduled),
     /// It is not.
     Failed(FailedItem),
+}
+
+/// A component of the description, and what makes it.
+type Component = (&'static str, fn() -> RefOr<Schema>);
+
+impl ItemResult {
+    const SCHEMAS: [Component; 3] = [
+        ("Published", Published::schema),
+        ("Scheduled", Scheduled::schema),
+        ("FailedItem", FailedItem::schema),
+    ];
+}
+
+/// Any of them, not one of them: what is published has all that a scheduled message must have.
+impl PartialSchema for ItemResult {
+    fn schema() -> RefOr<Schema> {
+        let any = AnyOfBuilder::new().description(Some("What became of one message of several."));
+        Self::SCHEMAS.iter().fold(any, |any, (name, _)| any.item(Ref::from_schema_name(*name))).into()
+    }
+}
+
+impl ToSchema for ItemResult {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.extend(Self::SCHEMAS.map(|(name, schema)| (name.to_owned(), schema())));
+        FailedItem::schemas(schemas);
+    }
 }
 
 /// A message of several that was not stored, or of which nobody knows.
@@ -207,7 +234,7 @@ pub struct Results {
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
     /// The room.
-    #[param(min_length = 1, max_length = 129)]
+    #[param(value_type = KnownRoomName)]
     pub room: String,
     /// The newest messages below this position, which is not among them.
     #[param(minimum = 0)]
@@ -226,7 +253,7 @@ pub struct HistoryQuery {
 #[into_params(parameter_in = Query)]
 pub struct ExportQuery {
     /// The room.
-    #[param(min_length = 1, max_length = 129)]
+    #[param(value_type = KnownRoomName)]
     pub room: String,
     /// Only messages above this position: where an earlier export ended.
     #[param(minimum = 0)]
@@ -279,10 +306,10 @@ pub struct History {
 #[into_params(parameter_in = Query)]
 pub struct PresenceQuery {
     /// Who is in this room.
-    #[param(min_length = 1, max_length = 129)]
+    #[param(value_type = Option<KnownRoomName>)]
     pub room: Option<String>,
     /// Whether this user is connected.
-    #[param(min_length = 1, max_length = 128)]
+    #[param(value_type = Option<UserName>)]
     pub user: Option<String>,
     /// Only users that sort after this one.
     #[param(max_length = 128)]
@@ -326,10 +353,10 @@ pub struct Presence {
 #[into_params(parameter_in = Query)]
 pub struct RoomsQuery {
     /// Rooms that begin like this; without it all.
-    #[param(max_length = 129)]
+    #[param(value_type = Option<RoomPrefix>)]
     pub prefix: Option<String>,
     /// Only rooms that sort after this one: where the page before ended.
-    #[param(max_length = 129)]
+    #[param(value_type = Option<RoomPrefix>)]
     pub after: Option<String>,
     /// Rooms at most; 100 unless said.
     #[param(minimum = 1, maximum = 1000)]
@@ -371,13 +398,13 @@ pub struct Rooms {
 #[into_params(parameter_in = Query)]
 pub struct ScheduledQuery {
     /// The room.
-    #[param(min_length = 1, max_length = 129)]
+    #[param(value_type = KnownRoomName)]
     pub room: String,
     /// Where the page before ended, together with `after_key`.
-    #[param(max_length = 128)]
+    #[param(value_type = Option<UserName>)]
     pub after_from: Option<String>,
     /// Where the page before ended, together with `after_from`.
-    #[param(max_length = 128)]
+    #[param(value_type = Option<MessageKey>)]
     pub after_key: Option<String>,
     /// Messages at most; 100 unless said.
     #[param(minimum = 1, maximum = 1000)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sluice_access::read_api_keys;
 use sluice_service::config::Address;
 
-use crate::defaults::API_CALLS_PER_S;
+use crate::defaults::{API_CALLS_PER_S, API_SCHEDULED_PER_KEY};
 
 /// `[api]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,11 +16,18 @@ pub struct ApiSettings {
     pub keys_file: String,
     /// Calls a second that one key may make, unless the file says otherwise; 0 = no limit.
     pub calls_per_s: u32,
+    /// Messages that one key has scheduled and that wait, in whoever's name; 0 = any number.
+    pub scheduled_per_key: u32,
 }
 
 impl Default for ApiSettings {
     fn default() -> Self {
-        Self { listen: String::new(), keys_file: String::new(), calls_per_s: API_CALLS_PER_S }
+        Self {
+            listen: String::new(),
+            keys_file: String::new(),
+            calls_per_s: API_CALLS_PER_S,
+            scheduled_per_key: API_SCHEDULED_PER_KEY,
+        }
     }
 }
 

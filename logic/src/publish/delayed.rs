@@ -7,7 +7,7 @@ use sluice_proto::grpc::{self, DelayedItem, PublishResult};
 use sluice_proto::wire::ErrorCode;
 use sluice_service::clock::Clock;
 use sluice_service::seeded::{self, Bug};
-use sluice_store::{self as store, Class, DelayedOutcome, Store};
+use sluice_store::{self as store, Class, DelayedOutcome, Store, WaitingLimit};
 use tokio::time::Instant;
 
 use super::validate::{self, InvalidItem};
@@ -16,9 +16,9 @@ use crate::metrics::{DelayedLabel, Metrics, OutcomeLabel};
 
 /// Under which a call is carried out.
 #[derive(Debug, Clone, Copy)]
-struct Terms {
+struct Terms<'a> {
     not_after_ms: i64,
-    scheduled_max: u32,
+    limit: &'a WaitingLimit,
 }
 
 /// Has the store keep messages, and take them back.
@@ -34,12 +34,12 @@ impl Delayer {
         Self { store, clock, metrics }
     }
 
-    /// Answers every item, in order. Of one sender `scheduled_max` may wait, 0: any number.
+    /// Answers every item, in order. No more wait than `limit` says.
     pub async fn delay(
         &self,
         items: Vec<DelayedItem>,
         not_after_ms: i64,
-        scheduled_max: u32,
+        limit: &WaitingLimit,
         deadline: Option<Instant>,
     ) -> Vec<PublishResult> {
         let mut results = vec![plain(grpc::Outcome::NotStored); items.len()];
@@ -55,7 +55,7 @@ impl Delayer {
         let in_time =
             deadline.is_none_or(|deadline| Instant::now() < deadline) && self.clock.now_ms() <= not_after_ms;
         if in_time && !valid.is_empty() {
-            self.keep(&valid, Terms { not_after_ms, scheduled_max }, &mut results).await;
+            self.keep(&valid, Terms { not_after_ms, limit }, &mut results).await;
         }
         results.iter().for_each(|result| self.count(result.outcome()));
         results
@@ -79,7 +79,12 @@ impl Delayer {
     }
 
     /// All of them together; when the store cannot hold one of them, each by itself.
-    async fn keep(&self, items: &[(usize, store::DelayedItem)], terms: Terms, results: &mut [PublishResult]) {
+    async fn keep(
+        &self,
+        items: &[(usize, store::DelayedItem)],
+        terms: Terms<'_>,
+        results: &mut [PublishResult],
+    ) {
         if self.attempt(items, terms, results).await != Err(Class::Reject) {
             return;
         }
@@ -96,12 +101,12 @@ impl Delayer {
     async fn attempt(
         &self,
         items: &[(usize, store::DelayedItem)],
-        terms: Terms,
+        terms: Terms<'_>,
         results: &mut [PublishResult],
     ) -> Result<(), Class> {
         let lane = lane_of(&items[0].1);
         let group = items.iter().map(|(_, item)| item.clone()).collect();
-        match self.store.delay(lane, terms.not_after_ms, terms.scheduled_max, group).await {
+        match self.store.delay(lane, terms.not_after_ms, terms.limit, group).await {
             Ok(outcomes) if outcomes.len() == items.len() => {
                 for ((place, item), outcome) in items.iter().zip(outcomes) {
                     if outcome == DelayedOutcome::TooMany {

@@ -11,7 +11,7 @@ use sluice_proto::revocation::Revocation;
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Due, Fired, Heads, LockedRooms, NewMessage, NoteId, Outcome,
     Pages, Range, Retention, RevocationPage, RoomList, RoomQuery, RoomSummary, Row, ScheduledList,
-    ScheduledQuery, StaleNote, Store, StoreError, Trimmed,
+    ScheduledQuery, StaleNote, Store, StoreError, Trimmed, WaitingLimit,
 };
 use tokio::sync::watch;
 
@@ -224,7 +224,7 @@ impl Store for Faulty {
         &self,
         _lane: u8,
         _not_after_ms: i64,
-        waiting_max: u32,
+        limit: &WaitingLimit,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         let now_ms = self.now_ms.load(Ordering::SeqCst);
@@ -243,7 +243,7 @@ impl Store for Faulty {
             DelayedItem::Schedule { due: Due::In(ms), .. } => DelayedOutcome::Waits { due_ms: now_ms + ms },
             DelayedItem::Cancel { .. } => DelayedOutcome::Cancelled,
         };
-        let mut places = if waiting_max == 0 { u32::MAX } else { waiting_max };
+        let mut places = if limit.max == 0 { u32::MAX } else { limit.max };
         let placed = |outcome: DelayedOutcome| {
             if !matches!(outcome, DelayedOutcome::Waits { .. }) {
                 return outcome;

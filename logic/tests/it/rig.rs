@@ -20,7 +20,7 @@ use sluice_queue::Queue as _;
 use sluice_queue::memory::MemoryQueue;
 use sluice_service::clock::Clock;
 use sluice_service::config::Address;
-use sluice_store::Store;
+use sluice_store::{Store, StoreError};
 use tokio::task::JoinHandle;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
@@ -110,6 +110,29 @@ pub async fn faked_with(config: Config) -> Faked {
     })
     .await;
     Faked { rig, store, queue, presence, neighbours: neighbours.unwrap(), clock }
+}
+
+/// A logic that does not reach its store, on this Redis; and whom it has beside it.
+pub async fn starting(presence: MemoryPresence) -> (Rig, Neighbours) {
+    let config = config();
+    let (lifecycle, engine) = Lifecycle::new(stages::plan(&config.shutdown));
+    let app = App::build(config, lifecycle.clone()).await.unwrap();
+    let (grpc, admin) = (app.grpc_address(), app.admin_address());
+    let neighbours = Neighbours::none(&lifecycle);
+    let deps = Deps {
+        store: Box::new(|| std::future::ready(Err(StoreError::Unreachable("down".into()))).boxed()),
+        queue: Arc::new(MemoryQueue::default()),
+        presence: Arc::new(presence),
+        cluster: neighbours.cluster(&lifecycle, &app),
+        clock: Clock::system(),
+    };
+    let serving = tokio::spawn(app.serve(deps));
+    let end = tokio::spawn(async move {
+        let report = engine.run().await;
+        serving.await.unwrap().unwrap();
+        report
+    });
+    (Rig { lifecycle, grpc, admin, end }, neighbours)
 }
 
 /// Whom a logic has beside it: nobody, but whom a test adds. They stay until its last stage.

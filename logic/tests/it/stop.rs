@@ -1,6 +1,5 @@
 //! Stops: who is waited for, and who is not.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_cluster::InstanceState;
@@ -10,14 +9,13 @@ use sluice_presence::memory::MemoryPresence;
 use sluice_proto::grpc::Outcome::Stored;
 use sluice_proto::grpc::{AuthenticateRequest, HeadsRequest, SubscribeRequest};
 use sluice_proto::ids::RoomId;
-use sluice_queue::memory::MemoryQueue;
 use sluice_service::grpc::{DRAINING_HEADER, INSTANCE_HEADER};
 use tokio::net::TcpStream;
 use tonic::Request;
 
 use super::rig::{
-    AT_ONCE, Caller, Neighbours, SECRET, STAY, TOTAL, call, faked, get, item, outcomes, publish, publishing,
-    sent,
+    AT_ONCE, Caller, SECRET, STAY, TOTAL, call, faked, get, item, outcomes, publish, publishing, sent,
+    starting,
 };
 
 fn took(report: &Report, stage: Stage) -> Duration {
@@ -206,33 +204,14 @@ async fn tokens_are_judged_over_grpc() {
 
 #[tokio::test]
 async fn what_comes_before_the_store_is_reached_is_refused_at_once() {
-    use sluice_logic::app::{App, Deps};
-    let config = super::rig::config();
-    let (lifecycle, engine) = sluice_lifecycle::Lifecycle::new(sluice_logic::stages::plan(&config.shutdown));
-    let app = App::build(config, lifecycle.clone()).await.unwrap();
-    let (grpc, admin) = (app.grpc_address(), app.admin_address());
-    let neighbours = Neighbours::none(&lifecycle);
-    let deps = Deps {
-        store: Box::new(|| {
-            Box::pin(std::future::ready(Err(sluice_store::StoreError::Unreachable("down".into()))))
-        }),
-        queue: Arc::new(MemoryQueue::default()),
-        presence: Arc::new(MemoryPresence::default()),
-        cluster: neighbours.cluster(&lifecycle, &app),
-        clock: sluice_service::clock::Clock::system(),
-    };
-    let serving = tokio::spawn(app.serve(deps));
-    let engine = tokio::spawn(engine.run());
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{grpc}")).unwrap();
-    let mut caller = Caller::new(channel.connect().await.unwrap());
+    let (rig, neighbours) = starting(MemoryPresence::default()).await;
+    let mut caller = rig.caller().await;
     let error = caller.publish(call(vec![item("news", "ann", "k", "1")])).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::Unavailable);
-    let (status, body) = get(admin, "/readyz").await;
+    let (status, body) = get(rig.admin, "/readyz").await;
     assert_eq!(status, 503, "{body}");
     let states = neighbours.states();
-    lifecycle.stop(sluice_lifecycle::StopReason::Admin);
-    serving.await.unwrap().unwrap();
-    let report = engine.await.unwrap();
+    let report = rig.stop().await;
     assert!(report.is_clean() && report.elapsed < AT_ONCE, "{report:?}");
     assert_eq!(states.await.unwrap(), [InstanceState::Draining], "it never said that it serves");
 }

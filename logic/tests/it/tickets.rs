@@ -9,7 +9,7 @@ use sluice_store::Store as _;
 use sluice_testing::eventually;
 use tonic::Code;
 
-use crate::rig::{Caller, SECRET, faked, within};
+use crate::rig::{Caller, SECRET, faked, starting, within};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -66,6 +66,22 @@ async fn without_redis_there_are_no_tickets_and_those_that_were_are_kept() {
     assert_eq!(take(&caller, &ticket).await.map(|who| who.user), Err(Code::FailedPrecondition));
     faked.presence.set_away(false);
     assert_eq!(take(&caller, &ticket).await.map(|who| who.user).as_deref(), Ok("ann"));
+    faked.rig.stop().await;
+}
+
+/// It would be gone, and nobody could say whether its token is revoked.
+#[tokio::test]
+async fn a_logic_that_starts_takes_no_ticket() {
+    let faked = faked().await;
+    faked.presence.set_away(false);
+    let ticket = issue(&faked.rig.caller().await, &token(None)).await.unwrap();
+    let (begins, _) = starting(faked.presence.share()).await;
+    let caller = begins.caller().await;
+    assert_eq!(issue(&caller, &token(None)).await, Err(Code::Unavailable));
+    assert_eq!(take(&caller, &ticket).await.map(|who| who.user), Err(Code::Unavailable));
+    begins.stop().await;
+    let taken = take(&faked.rig.caller().await, &ticket).await;
+    assert_eq!(taken.map(|who| who.user).as_deref(), Ok("ann"));
     faked.rig.stop().await;
 }
 

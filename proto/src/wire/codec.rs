@@ -271,6 +271,17 @@ pub fn msg(out: &mut Vec<u8>, room: &RoomId, message: &Message) {
     out.push(b'}');
 }
 
+/// The `at` of a message that [`msg`] has written, milliseconds since 1970; `None` of anything else.
+#[must_use]
+pub fn at_of(message: &[u8]) -> Option<i64> {
+    // Nothing before it can look like it: quotes inside a room, a user or a key are escaped, and `data` comes after it.
+    const FIELD: &[u8] = b",\"at\":";
+    let from = message.windows(FIELD.len()).position(|bytes| bytes == FIELD)? + FIELD.len();
+    let digits = message.get(from..)?;
+    let end = digits.iter().position(|byte| *byte == b',')?;
+    std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()
+}
+
 /// `{"skipped":…}`: messages from…to (both included) will not come.
 pub fn skipped(out: &mut Vec<u8>, room: &RoomId, from: Seq, to: Seq) {
     out.extend_from_slice(b"{\"skipped\":");
@@ -404,5 +415,23 @@ mod tests {
         assert_eq!(read(&|out| join(out, &room, "ann", 5, "")).get("info"), None);
         assert_eq!(read(&|out| leave(out, &room, "ann", 6))["leave"], room.as_str());
         assert_eq!(read(&|out| stale(out, &room)), serde_json::json!({ "stale": room.as_str() }));
+    }
+
+    #[test]
+    fn the_time_of_a_message_is_found_whatever_it_is_called_and_says() {
+        let room = RoomId::parse("a,\"at\":5,").expect("valid");
+        let message = Message {
+            seq: 1,
+            sender: "a,\"at\":6,".to_owned(),
+            key: "k,\"at\":7,".to_owned(),
+            at_ms: 1_700_000_000_123,
+            data: "{\"a\":1,\"at\":8,\"b\":2}".into(),
+        };
+        let mut out = Vec::new();
+        msg(&mut out, &room, &message);
+        assert_eq!(at_of(&out), Some(1_700_000_000_123));
+        out.clear();
+        skipped(&mut out, &room, 1, 2);
+        assert_eq!(at_of(&out), None);
     }
 }

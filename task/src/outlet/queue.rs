@@ -189,15 +189,17 @@ impl<T> OutletQueue<T> {
         Some(Next::Batch { id: self.last_id, epoch, runs })
     }
 
-    /// The gateway has everything up to this number.
-    pub fn acked(&mut self, id: u64) {
-        while self.sent.front().is_some_and(|sent| sent.id <= id) {
-            self.sent.pop_front();
+    /// The gateway has everything up to this number: since when the oldest notice of it had waited.
+    pub fn acked(&mut self, id: u64) -> Option<Instant> {
+        let mut since = None;
+        while let Some(sent) = self.sent.pop_front_if(|sent| sent.id <= id) {
+            since.get_or_insert(sent.since);
         }
         // All that was on the way has arrived: it reads again.
         if self.state == OutletState::Lagging && self.sent.is_empty() {
             self.state = OutletState::Open;
         }
+        since
     }
 
     /// When [`OutletQueue::tick`] would find it lagging.

@@ -119,6 +119,10 @@ pub async fn what_is_no_notice_is_acknowledged_and_counted<G: Ground>() {
     rig.settled().await;
     let (_, metrics) = crate::rig::get(&task.admin, "/metrics").await;
     assert!(metrics.contains("sluice_task_notices_bad_total 1"), "{metrics}");
+    assert!(
+        metrics.contains("sluice_task_push_seconds_count 1"),
+        "the other one was acknowledged: {metrics}"
+    );
 }
 
 pub async fn a_working_stream_is_life_whatever_the_registry_says<G: Ground>() {

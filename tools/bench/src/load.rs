@@ -6,17 +6,20 @@ mod feed;
 mod tally;
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use nix::sys::timerfd::TimerFd;
+use sluice_client::Trust;
 use sluice_load::driver::Ready as Event;
-use sluice_load::{Driver, dial, frame};
+use sluice_load::{Destination, Driver, dial, frame};
 
 use crate::control::{self, Control, INPUT, TICK};
-use crate::spec::{self, Command, Pace, Ready};
+use crate::spec::{self, Command, Entrance, Pace, Ready};
 use crate::token;
-use connection::{Connection, Role};
+use connection::{Connection, Role, Server};
 use feed::Feed;
 use tally::Tally;
 
@@ -27,8 +30,41 @@ const CHECK_EVERY: usize = 16;
 /// All clients must be there by then.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
+/// Where each kind of client connects, looked up once.
+struct Entrances {
+    subscribers: Option<Destination>,
+    publishers: Option<Destination>,
+}
+
+impl Entrances {
+    fn of(spec: &spec::Load) -> anyhow::Result<Self> {
+        Ok(Self {
+            subscribers: spec.subscribers.as_ref().map(|all| destination(&all.to)).transpose()?,
+            publishers: spec.publishers.as_ref().map(|all| destination(&all.to)).transpose()?,
+        })
+    }
+}
+
+fn destination(to: &Entrance) -> anyhow::Result<Destination> {
+    match to {
+        Entrance::Address(address) => Ok((*address).into()),
+        Entrance::Url(url, ca) => {
+            let trust = match ca {
+                None => Trust::default(),
+                Some(file) => {
+                    let pem =
+                        std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+                    Trust::with_ca(&pem).map_err(|why| anyhow!("{}: {why}", file.display()))?
+                }
+            };
+            Destination::of(url, &trust.config()).map_err(|why| anyhow!(why))
+        }
+    }
+}
+
 struct Load {
     spec: spec::Load,
+    entrances: Entrances,
     driver: Driver<Connection>,
     /// The sockets of the publishers, in order.
     publishers: Vec<usize>,
@@ -48,6 +84,7 @@ pub(crate) fn run(mut control: Control, spec: spec::Load) -> anyhow::Result<()> 
         feed: Feed::new(&spec.tag, spec.rooms, data_bytes),
         tally: Tally::new(),
         open: None,
+        entrances: Entrances::of(&spec)?,
         spec,
     };
     let took_s = load.connect()?;
@@ -62,7 +99,7 @@ pub(crate) fn run(mut control: Control, spec: spec::Load) -> anyhow::Result<()> 
                     Some(commands) => load.obey(&commands)?,
                     None => return Ok(()),
                 },
-                TICK => load.tick(),
+                TICK => load.expire(),
                 _ => load.attend(event),
             }
         }
@@ -98,19 +135,36 @@ impl Load {
         Ok(start.elapsed().as_secs_f64())
     }
 
+    /// A caller of the API is ready at once: its first call waits for the connection.
+    fn open_caller(&mut self, server: Arc<Server>, address: SocketAddr) -> anyhow::Result<()> {
+        let dialled = self.driver.dial_http(address, Connection::new(Role::caller(server)));
+        self.publishers.push(dialled.with_context(|| format!("a connection to {address}"))?);
+        self.tally.ready += 1;
+        Ok(())
+    }
+
     fn open(&mut self, at: usize, token: &str, subscriber: Option<usize>) -> anyhow::Result<()> {
-        let (address, role) = match (subscriber, &self.spec.subscribers, &self.spec.publishers) {
-            (Some(n), Some(subscribers), _) => {
+        if let (None, Some(to), Some(key)) = (
+            subscriber,
+            &self.entrances.publishers,
+            self.spec.publishers.as_ref().and_then(|all| all.api_key.as_ref()),
+        ) {
+            let (server, address) = (Server { host: to.host.clone(), key: key.clone() }, to.address);
+            return self.open_caller(Arc::new(server), address);
+        }
+        let Entrances { subscribers, publishers } = &self.entrances;
+        let (to, role) = match (subscriber, &self.spec.subscribers, subscribers, publishers) {
+            (Some(n), Some(subscribers), Some(to), _) => {
                 let room = self.feed.room(n).to_owned();
                 let check = subscribers.check && n.is_multiple_of(CHECK_EVERY);
-                (subscribers.address, Role::subscriber(room, check, subscribers.timed))
+                (to, Role::subscriber(room, check, subscribers.timed))
             }
-            (None, _, Some(publishers)) => (publishers.address, Role::publisher()),
+            (None, _, _, Some(to)) => (to, Role::publisher()),
             _ => bail!("a client without a role"),
         };
-        let first = frame::request(&address.to_string(), Some(token));
-        let dialled = self.driver.dial(address, first, Connection::new(role));
-        let key = dialled.with_context(|| format!("connection {at} to {address}"))?;
+        let first = frame::request(&to.host, Some(token));
+        let dialled = self.driver.dial_with(to, None, first, Connection::new(role));
+        let key = dialled.with_context(|| format!("connection {at} to {}", to.host))?;
         if subscriber.is_none() {
             self.publishers.push(key);
         }
@@ -135,6 +189,7 @@ impl Load {
         }
         if is_publisher {
             self.refill(event.key);
+            self.tick(); // what was due while no connection was free
         }
     }
 
@@ -149,7 +204,7 @@ impl Load {
             && let Some((socket, connection)) = driver.get_mut(key)
         {
             // The closed loop: an answer makes room for the next, so the service sets the pace.
-            while connection.unanswered().is_some_and(|count| count < depth) {
+            while connection.is_free() && connection.unanswered().is_some_and(|count| count < depth) {
                 let now = tally.now_ns();
                 connection.publish(socket.out(), feed, now, tally);
             }
@@ -157,20 +212,33 @@ impl Load {
         }
     }
 
+    /// The timer has expired, maybe several times: how often is told by the clock.
+    fn expire(&mut self) {
+        if let Some((_, _, timer)) = &mut self.open {
+            timer.wait().ok();
+        }
+        self.tick();
+    }
+
     /// An open loop: everything that is due by now, timed from when it was due.
     fn tick(&mut self) {
         let Some(publishers) = &self.spec.publishers else { return };
         let Pace::Open { per_s } = publishers.pace else { return };
         let Self { driver, feed, tally, open, publishers, .. } = self;
-        let Some((since, sent, timer)) = open else { return };
-        timer.wait().ok(); // how often it expired is told by the clock
+        let Some((since, sent, _)) = open else { return };
         let base = tally.ns_at(*since);
         while *sent < (since.elapsed().as_secs_f64() * f64::from(per_s)) as u64 {
             // By when it was due: a stall counts for all that should have been sent in it.
             let due = base + *sent * 1_000_000_000 / u64::from(per_s);
             let turn = (*sent % publishers.len().max(1) as u64) as usize;
+            // In turn; who waits for an answer, and cannot send before it, is passed over.
+            let (before, after) = publishers.split_at(turn);
+            let mut keys = after.iter().chain(before);
+            let Some(key) = keys.find(|key| driver.get(**key).is_some_and(Connection::is_free)) else {
+                return;
+            };
             *sent += 1;
-            if let Some((socket, connection)) = publishers.get(turn).and_then(|key| driver.get_mut(*key)) {
+            if let Some((socket, connection)) = driver.get_mut(*key) {
                 connection.publish(socket.out(), feed, due, tally);
                 socket.flush(true).ok(); // likewise
             }

@@ -43,6 +43,8 @@ static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-b
 const EXAMPLES: &str = "Examples:
   sluice-bench
   sluice-bench publish --runs 5 --seconds 10 --json
+  sluice-bench publish --via api --connections 64   # by the HTTP API, beside WebSockets
+  sluice-bench latency --gateway wss://rooms.example.org/ws --ca ca.pem   # of a deployment that runs, over TLS
   sluice-bench stops --json
   sluice-bench publish --rate 5000 --compare-tls   # what encrypting every link costs";
 

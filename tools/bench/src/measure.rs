@@ -3,6 +3,7 @@
 
 pub(crate) mod connects;
 pub(crate) mod fanout;
+pub(crate) mod given;
 pub(crate) mod idle;
 pub(crate) mod latency;
 pub(crate) mod neighbour;
@@ -65,6 +66,13 @@ impl Bed {
 
     fn gateway(&self, index: usize) -> anyhow::Result<SocketAddr> {
         address(&self.cluster.gateway(index))
+    }
+
+    /// The API of the first logic.
+    fn api(&self) -> anyhow::Result<SocketAddr> {
+        let logic = self.cluster.logic(0);
+        let host = logic.http().trim_start_matches("http://");
+        host.parse().with_context(|| format!("the API of logic at {:?}", logic.http()))
     }
 
     fn secret(&self) -> String {

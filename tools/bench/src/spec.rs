@@ -2,6 +2,7 @@
 //! then commands one way and snapshots the other. No behaviour.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sluice_load::samples::Quantiles;
@@ -29,6 +30,21 @@ pub(crate) struct Place {
     pub tag: String,
 }
 
+/// Where clients connect.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Entrance {
+    /// In clear.
+    Address(SocketAddr),
+    /// As the URL says, `ws://` or `wss://`; which authority is trusted beside the public ones, PEM.
+    Url(String, Option<PathBuf>),
+}
+
+impl From<SocketAddr> for Entrance {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
 /// Clients. Publishers and subscribers in one worker share a clock, so that deliveries can be timed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Load {
@@ -44,7 +60,7 @@ pub(crate) struct Load {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Subscribers {
-    pub address: SocketAddr,
+    pub to: Entrance,
     pub connections: usize,
     /// Whether every 16th client checks that seq is contiguous.
     pub check: bool,
@@ -54,11 +70,14 @@ pub(crate) struct Subscribers {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Publishers {
-    pub address: SocketAddr,
+    pub to: Entrance,
     pub connections: usize,
     /// Bytes of `data`, JSON quotes included.
     pub data_bytes: usize,
     pub pace: Pace,
+    /// A key of the API that is there: publishes are calls, one at a time on each connection. `None`: frames to a
+    /// gateway.
+    pub api_key: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use sluice_cluster::Etcd;
@@ -18,19 +19,18 @@ use crate::shared_store::SharedStore;
 /// Shared by all services of the process.
 pub(crate) struct Embedded {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) token_secret: String,
     queue: MemoryQueue,
     presence: MemoryPresence,
     registry: SoloRegistry,
 }
 
 impl Embedded {
-    pub(crate) fn new(store: Arc<dyn Store>, token_secret: String) -> Self {
+    /// A leave is told of a user who was away for so long.
+    pub(crate) fn new(store: Arc<dyn Store>, leave_grace: Duration) -> Self {
         Self {
             store,
-            token_secret,
             queue: MemoryQueue::default(),
-            presence: MemoryPresence::default(),
+            presence: MemoryPresence::with_grace(leave_grace),
             registry: SoloRegistry::new(Etcd::default().lease_ttl()),
         }
     }

@@ -4,6 +4,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use sluice_store::StoreError;
+use sluice_store::sqlite::BackupError;
+
+use crate::folder::Kind;
 
 /// Why it does not start.
 #[derive(Debug, thiserror::Error)]
@@ -12,17 +15,22 @@ pub enum Error {
     /// Not an address of this machine alone.
     #[error(
         "{0} can be reached by others, and `sluice dev` lets everybody in: it listens on loopback only. On a network run \
-         the three services, sluice-gateway, sluice-logic and sluice-task (deploy/config.md), or `sluice cluster`"
+         `sluice serve`, or the three services, sluice-gateway, sluice-logic and sluice-task (deploy/config.md)"
     )]
     NotLoopback(IpAddr),
     /// There is nothing to connect to.
     #[error("at least one gateway is needed")]
     NoGateway,
     /// Two processes would write one file.
-    #[error("`sluice dev` runs in {} already: stop it first, or choose another folder with --dir", .0.display())]
-    InUse(PathBuf),
+    #[error("`{kind}` runs in {} already: stop it first, or choose another folder with {}", path.display(), option(*kind))]
+    InUse {
+        /// What runs there.
+        kind: Kind,
+        /// Which folder.
+        path: PathBuf,
+    },
     /// Nothing was kept there yet.
-    #[error("no `sluice dev` has kept messages in {}: name its folder with --dir", .0.display())]
+    #[error("no `sluice serve` and no `sluice dev` has kept messages in {}: name its folder with --dir", .0.display())]
     NoStore(PathBuf),
     /// The port that was asked for belongs to somebody else.
     #[error("port {0} is taken; choose another with --port, or leave --port out")]
@@ -51,9 +59,23 @@ pub enum Error {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no copy, or none was put back.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The configuration contradicts itself: one sentence each.
+    #[error("{}", .0.join("\n"))]
+    Contradictions(Vec<String>),
     /// A service or the page did not start.
     #[error("{0}: {1}")]
     Start(String, String),
+}
+
+/// How another folder is chosen.
+fn option(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Dev => "--dir",
+        Kind::Serve => "--set dir=FOLDER",
+    }
 }
 
 impl Error {
@@ -68,11 +90,12 @@ impl Error {
         match self {
             Self::NotLoopback(_)
             | Self::NoGateway
-            | Self::InUse(_)
+            | Self::InUse { .. }
             | Self::NoStore(_)
+            | Self::Contradictions(_)
             | Self::PortTaken(_) => 2,
             Self::State { .. } | Self::Store(StoreError::Misconfigured(_)) => 2,
-            Self::NoPort(_) | Self::File { .. } | Self::Store(_) | Self::Start(..) => 1,
+            Self::NoPort(_) | Self::File { .. } | Self::Store(_) | Self::Backup(_) | Self::Start(..) => 1,
         }
     }
 }

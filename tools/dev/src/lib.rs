@@ -1,9 +1,9 @@
 //! Gateway, logic and task in one process, on what is embedded: SQLite for PostgreSQL, memory for NATS, Redis and etcd.
-//! `sluice dev` is made of it, and so can tests be.
+//! `sluice dev` and `sluice serve` are made of it, and so can tests be.
 //!
 //! The services are the very libraries that run as processes of their own, each with its own lifecycle inside an outer
-//! one, so that one of them can be restarted while the others serve. For development: everybody is let in, nothing but
-//! loopback is listened on. No rule of delivery lives here.
+//! one, so that one of them can be restarted while the others serve. In development everybody is let in, and nothing but
+//! loopback is listened on; in production ([`Dev::serve`]) tokens are needed. No rule of delivery lives here.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), sluice_dev::Error> {
@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+mod dev_config;
 mod embedded;
 mod error;
 mod event;
@@ -29,6 +30,8 @@ mod folder;
 mod options;
 mod page;
 mod ports;
+mod secret;
+mod serve;
 mod shared_store;
 mod stages;
 mod start;
@@ -37,8 +40,9 @@ mod supervisor;
 
 pub use error::{Error, Refused};
 pub use event::Event;
-pub use folder::{State, new_epoch};
+pub use folder::{Kind, State, StoppedStore, backup, new_epoch, restore};
 pub use options::Options;
+pub use serve::{Example, ServeConfig, write_example};
 pub use stages::plan;
 pub use supervisor::{Dev, Gateway, Logic, Restarted};
 

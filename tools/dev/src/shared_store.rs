@@ -9,7 +9,7 @@ use sluice_proto::revocation::Revocation;
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
     Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
-    StoreError, Trimmed,
+    StoreError, Trimmed, WaitingLimit,
 };
 
 pub(crate) struct SharedStore(pub(crate) Arc<dyn Store>);
@@ -54,10 +54,10 @@ impl Store for SharedStore {
         &self,
         lane: u8,
         not_after_ms: i64,
-        waiting_max: u32,
+        limit: &WaitingLimit,
         items: Vec<DelayedItem>,
     ) -> Answer<Vec<DelayedOutcome>> {
-        self.0.delay(lane, not_after_ms, waiting_max, items).await
+        self.0.delay(lane, not_after_ms, limit, items).await
     }
 
     async fn next_due(&self, lanes: &[u8]) -> Answer<Option<Duration>> {

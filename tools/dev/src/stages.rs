@@ -8,34 +8,42 @@
 //! | release | the logic is gone |
 //! | gone | the store is closed, the page too |
 
-use std::time::Duration;
+use sluice_lifecycle::{Plan, Stage};
+use sluice_service::config::sections::{Shutdown, StageTimes};
 
-use sluice_lifecycle::{Plan, Stage, TOTAL_DEFAULT};
-
-/// The registry is in this process: nothing to wait for.
-const NOT_READY: Duration = Duration::from_millis(100);
-/// The sum of a gateway's stages.
-pub(crate) const GATEWAYS: Duration = Duration::from_millis(4_000);
-/// Nobody is left to be waited for: no gateway has a stream open.
-pub(crate) const TASK: Duration = Duration::from_millis(1_200);
-/// Nobody calls any more.
-pub(crate) const LOGIC: Duration = Duration::from_millis(1_200);
-/// The store's own bound is 2 s for calls in flight; there are none.
-const GONE: Duration = Duration::from_millis(1_500);
+/// Unless configured, and no less. The sum is the usual total.
+pub(crate) const TIMES: StageTimes = StageTimes {
+    // The registry is in this process: nothing to wait for.
+    not_ready_ms: 100,
+    notify_ms: 0,
+    // The sum of a gateway's stages.
+    drain_ms: 4_000,
+    // Nobody is left to be waited for: no gateway has a stream open.
+    flush_ms: 1_200,
+    // Nobody calls any more.
+    release_ms: 1_200,
+    // The store's own bound is 2 s for calls in flight; there are none.
+    gone_ms: 1_500,
+};
 
 /// The plan of the whole process.
 #[must_use]
 pub fn plan() -> Plan {
-    Plan::new(TOTAL_DEFAULT)
-        .stage(Stage::NotReady, NOT_READY)
-        .stage(Stage::Drain, GATEWAYS)
-        .stage(Stage::Flush, TASK)
-        .stage(Stage::Release, LOGIC)
-        .stage(Stage::Gone, GONE)
+    plan_of(&Shutdown::with(TIMES))
+}
+
+/// The same with these times. Gateways tell their clients in their own stages: here there is nothing to be done for it, and
+/// a stage that is skipped is no clean one.
+pub(crate) fn plan_of(shutdown: &Shutdown) -> Plan {
+    let mut plan = shutdown.plan(0);
+    plan.stages.retain(|stage| stage.stage != Stage::Notify);
+    plan
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use sluice_service::process::Settings;
 
     use super::*;
@@ -48,6 +56,6 @@ mod tests {
         assert_eq!(sum, plan.total);
         let gateway = sluice_gateway::config::Config::default().plan();
         let needed: Duration = gateway.stages.iter().map(|stage| stage.allowed).sum();
-        assert!(needed <= GATEWAYS, "{needed:?}");
+        assert!(needed <= Duration::from_millis(TIMES.drain_ms), "{needed:?}");
     }
 }

@@ -2,8 +2,7 @@
 //! the next life begins; what a service does is its own.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,9 +11,6 @@ use serde_json::{Value, json};
 use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_gateway::shard::shared::Shared as Gateway;
 use sluice_lifecycle::{BoxError, Lifecycle, Plan, Report, StopReason, error_chain};
-use sluice_logic::config::ApiSettings;
-use sluice_service::config::Address;
-use sluice_service::config::sections::{Admin, Grpc};
 use sluice_service::process::{Settings, StartError};
 use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
@@ -27,28 +23,48 @@ use crate::event::Event;
 
 /// Between two looks whether a gateway has heard of a logic.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// Clients are few and close: none has to wait for long before it comes back.
-const RECONNECT_MS_MAX: u64 = 1_000;
-/// Two threads of its own are enough for a gateway here, and show what more than one brings.
-const SHARDS: usize = 2;
-/// What the usual limit of open files (20,000 or less) has room for, several gateways in one process.
-const CONNECTIONS_MAX: usize = 2_000;
-
 /// Where a service listens, besides ports that only others of this process need.
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
     pub(crate) clients: Option<SocketAddr>,
-    /// Of a logic: its HTTP API, and the file of its keys.
-    pub(crate) api: Option<(SocketAddr, PathBuf)>,
+    /// Of a logic: its HTTP API, if it has one.
+    pub(crate) api: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
 }
 
+/// What a service is told, the same in each of its lives.
+#[derive(Debug, Clone)]
+pub(crate) enum ServiceConfig {
+    Gateway(Box<sluice_gateway::config::Config>),
+    Logic(Box<sluice_logic::config::Config>),
+    Task(Box<sluice_task::config::Config>),
+}
+
+impl ServiceConfig {
+    fn service(&self) -> Service {
+        match self {
+            Self::Gateway(_) => Service::Gateway,
+            Self::Logic(_) => Service::Logic,
+            Self::Task(_) => Service::Task,
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        match self {
+            Self::Gateway(config) => config.plan(),
+            Self::Logic(config) => config.plan(),
+            Self::Task(config) => config.plan(),
+        }
+    }
+}
+
+/// Services by name, what each is told, and where it is.
+pub(crate) type Placed = Vec<(String, ServiceConfig, Addresses)>;
+
 pub(crate) struct Supervised {
     pub(crate) name: String,
-    pub(crate) service: Service,
+    pub(crate) config: ServiceConfig,
     pub(crate) at: Addresses,
-    /// Pages that may connect to a gateway.
-    pub(crate) origins: Vec<String>,
     pub(crate) embedded: Arc<Embedded>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) present: watch::Sender<Life>,
@@ -67,6 +83,10 @@ pub(crate) struct Life {
 }
 
 impl Supervised {
+    pub(crate) fn service(&self) -> Service {
+        self.config.service()
+    }
+
     /// Lives until `stop`; ended by somebody else before that, it lives again.
     pub(crate) async fn live(self: Arc<Self>, stop: CancellationToken) -> Result<(), BoxError> {
         for life in 1.. {
@@ -87,7 +107,7 @@ impl Supervised {
     }
 
     async fn life(&self, life: u64, stop: &CancellationToken) -> Result<Report, BoxError> {
-        let (lifecycle, engine) = Lifecycle::new(self.plan());
+        let (lifecycle, engine) = Lifecycle::new(self.config.plan());
         let present = Life { life, lifecycle: Some(lifecycle.clone()), ..Life::default() };
         self.present.send_replace(present);
         let begin = async {
@@ -128,25 +148,21 @@ impl Supervised {
         }
     }
 
-    fn plan(&self) -> Plan {
-        match self.service {
-            Service::Gateway => self.gateway_config().plan(),
-            Service::Logic => self.logic_config().plan(),
-            Service::Task => self.task_config().plan(),
-        }
-    }
-
     /// Binds, starts, and waits until it is ready or stops.
     async fn begin(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
-        match self.service {
-            Service::Gateway => self.begin_gateway(lifecycle).await,
-            Service::Logic => self.begin_logic(lifecycle).await,
-            Service::Task => self.begin_task(lifecycle).await,
+        match self.config.clone() {
+            ServiceConfig::Gateway(config) => self.begin_gateway(*config, lifecycle).await,
+            ServiceConfig::Logic(config) => self.begin_logic(*config, lifecycle).await,
+            ServiceConfig::Task(config) => self.begin_task(*config, lifecycle).await,
         }
     }
 
-    async fn begin_gateway(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
-        let app = sluice_gateway::app::App::build(self.gateway_config(), lifecycle.clone()).await?;
+    async fn begin_gateway(
+        &self,
+        config: sluice_gateway::config::Config,
+        lifecycle: &Lifecycle,
+    ) -> Result<(), StartError> {
+        let app = sluice_gateway::app::App::build(config, lifecycle.clone()).await?;
         let deps = self.embedded.gateway(lifecycle, app.registration());
         let cluster = Arc::clone(&deps.cluster);
         let gateway = app.serve(deps).await?;
@@ -165,15 +181,23 @@ impl Supervised {
         Ok(())
     }
 
-    async fn begin_logic(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
-        let app = sluice_logic::app::App::build(self.logic_config(), lifecycle.clone()).await?;
+    async fn begin_logic(
+        &self,
+        config: sluice_logic::config::Config,
+        lifecycle: &Lifecycle,
+    ) -> Result<(), StartError> {
+        let app = sluice_logic::app::App::build(config, lifecycle.clone()).await?;
         let deps = self.embedded.logic(lifecycle, app.registration());
         self.is_member(&deps.cluster);
         app.serve(deps).await
     }
 
-    async fn begin_task(&self, lifecycle: &Lifecycle) -> Result<(), StartError> {
-        let app = sluice_task::app::App::build(self.task_config(), lifecycle.clone()).await?;
+    async fn begin_task(
+        &self,
+        config: sluice_task::config::Config,
+        lifecycle: &Lifecycle,
+    ) -> Result<(), StartError> {
+        let app = sluice_task::app::App::build(config, lifecycle.clone()).await?;
         let deps = self.embedded.task(lifecycle, app.registration());
         self.is_member(&deps.cluster);
         app.serve(deps);
@@ -183,50 +207,6 @@ impl Supervised {
     fn is_member(&self, cluster: &Arc<dyn Cluster>) {
         let cluster = Some(Arc::clone(cluster));
         self.present.send_modify(|present| present.cluster = cluster);
-    }
-
-    fn admin(&self) -> Admin {
-        Admin { listen: address(self.at.admin), ..Admin::default() }
-    }
-
-    /// Where the other services of this process find it; another one in each life.
-    fn grpc(&self) -> Grpc {
-        Grpc { listen: address(SocketAddr::new(self.at.admin.ip(), 0)), ..Grpc::default() }
-    }
-
-    fn gateway_config(&self) -> sluice_gateway::config::Config {
-        let mut config = sluice_gateway::config::Config {
-            listen: self.at.clients.map(address).unwrap_or_default(),
-            origins: self.origins.clone(),
-            hosts: self.at.clients.map(hosts).unwrap_or_default(),
-            shards: SHARDS,
-            connections_max: CONNECTIONS_MAX,
-            grpc: self.grpc(),
-            admin: self.admin(),
-            ..Default::default()
-        };
-        config.drain.reconnect_ms_max = RECONNECT_MS_MAX;
-        config
-    }
-
-    fn logic_config(&self) -> sluice_logic::config::Config {
-        let api = self.at.api.as_ref().map(|(at, keys)| ApiSettings {
-            listen: at.to_string(),
-            keys_file: keys.display().to_string(),
-            ..ApiSettings::default()
-        });
-        sluice_logic::config::Config {
-            api: api.unwrap_or_default(),
-            token_secret: self.embedded.token_secret.clone().into(),
-            anonymous: true,
-            grpc: self.grpc(),
-            admin: self.admin(),
-            ..Default::default()
-        }
-    }
-
-    fn task_config(&self) -> sluice_task::config::Config {
-        sluice_task::config::Config { admin: self.admin(), ..Default::default() }
     }
 
     /// Says to all that it will not stay, before it begins to stop.
@@ -246,7 +226,7 @@ impl Supervised {
     }
 
     pub(crate) fn http(&self) -> Option<String> {
-        self.at.api.as_ref().map(|(address, _)| format!("http://{address}"))
+        self.at.api.map(|address| format!("http://{address}"))
     }
 
     /// For the page: who it is, and where it stands now.
@@ -258,7 +238,7 @@ impl Supervised {
             present.gateway.as_ref().map(|gateway| gateway.stats.connections.load(Ordering::Relaxed));
         json!({
             "name": self.name,
-            "service": self.service.as_str(),
+            "service": self.service().as_str(),
             "life": present.life,
             "ready": present.ready && progress.as_ref().is_some_and(|progress| progress.is_ready()),
             "stage": progress.as_ref().map(|progress| progress.stage.as_str()),
@@ -269,22 +249,4 @@ impl Supervised {
             "admin": self.admin_url(),
         })
     }
-}
-
-/// What this machine is called by itself: everybody is let in, so no page of another name may be, wherever that leads.
-fn hosts(listen: SocketAddr) -> Vec<String> {
-    let listen = match listen.ip() {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    };
-    let mut hosts = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec();
-    if !hosts.contains(&listen) {
-        hosts.push(listen);
-    }
-    hosts
-}
-
-fn address(address: SocketAddr) -> Address {
-    // A socket address is an address.
-    address.to_string().parse().unwrap_or_default()
 }

@@ -68,7 +68,7 @@ pub(crate) struct DevInner {
 
 impl Dev {
     pub(crate) fn of(&self, service: Service) -> impl Iterator<Item = &Arc<Supervised>> {
-        self.inner.supervised.iter().filter(move |one| one.service == service)
+        self.inner.supervised.iter().filter(move |one| one.service() == service)
     }
 
     /// The gateways, in order.
@@ -98,13 +98,26 @@ impl Dev {
     /// Admin pages of logic and task, by name.
     #[must_use]
     pub fn others(&self) -> Vec<(String, String)> {
-        let others = self.inner.supervised.iter().filter(|one| one.service != Service::Gateway);
+        let others = self.inner.supervised.iter().filter(|one| one.service() != Service::Gateway);
         others.map(|one| (one.name.clone(), one.admin_url())).collect()
     }
 
     /// The admin page of a service.
     pub(crate) fn admin(&self, name: &str) -> Option<String> {
         self.inner.supervised.iter().find(|one| one.name == name).map(|one| one.admin_url())
+    }
+
+    /// Whether somebody is there for clients: a gateway at least, the logic and the task.
+    ///
+    /// # Errors
+    /// Who is missing.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        for service in [Service::Gateway, Service::Logic, Service::Task] {
+            if !self.of(service).any(|one| one.present.borrow().ready) {
+                return Err(format!("no {} is ready", service.as_str()));
+            }
+        }
+        Ok(())
     }
 
     /// The page with everything on it, `http://host:port`.
@@ -135,6 +148,19 @@ impl Dev {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.inner.events.subscribe()
+    }
+
+    /// The first line for whoever started it: its addresses, its pid, where its data is.
+    #[must_use]
+    pub fn introduction(&self) -> Value {
+        json!({
+            "gateways": self.gateways(),
+            "logics": self.logics(),
+            "page": self.page(),
+            "pid": std::process::id(),
+            "dir": self.dir(),
+            "store": self.store(),
+        })
     }
 
     /// Who is there and where each stands, as the page shows it.

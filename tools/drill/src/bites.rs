@@ -129,6 +129,7 @@ async fn one(
         engines: Engines::default(),
         secure: false,
         bin_dir: Some(bin_dir.to_owned()),
+        previous: None,
         settings,
         habits: setup.habits.iter().map(|name| (*name).to_owned()).collect(),
         slow_links: setup.slow_links.to_vec(),

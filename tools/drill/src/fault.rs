@@ -5,13 +5,18 @@ mod due;
 mod log;
 mod network;
 mod process;
+mod revoke;
 mod store;
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use rand::rngs::SmallRng;
+use serde::Serialize;
 use sluice_client::Trust;
 use sluice_judge::record::{self, ProcessExit};
 
@@ -43,6 +48,14 @@ pub enum FaultKind {
     Kill(Role),
     /// SIGKILL to the member that leads a group of servers, which stays away until another one does.
     KillLeader(Role),
+    /// A replica of Redis is made the primary, and the old one lives on.
+    FailOver,
+    /// SIGKILL to the Patroni of PostgreSQL's primary, which goes on alone until another one is promoted.
+    KillPatroni,
+    /// SIGKILL to PostgreSQL's primary, whose Patroni lives.
+    KillPostmaster,
+    /// PostgreSQL's primary and its synchronous standby change places, as an operator asks.
+    Switchover,
     /// SIGKILL while it stops.
     KillStopping(Role),
     /// SIGKILL to one process of each service at once.
@@ -65,12 +78,16 @@ pub enum FaultKind {
     Sessions,
     /// An older copy of PostgreSQL is put back, with a new epoch.
     Restore,
+    /// A member of a group is cut off from its peers and from everybody while it lives.
+    Partition(Role),
     /// Trouble on a link.
     Cut(Link, Trouble),
     /// A container is taken off its networks.
     Disconnect(Role),
     /// Delayed messages are due, and cancelled, while a task is killed and all are rolled.
     Due,
+    /// Users are disconnected and their tokens revoked while all gateways and logics are rolled.
+    Revoke,
     /// What reads a service's log ends, then SIGTERM; and once more with nobody who reads from the start.
     LogGone(Role),
     /// What reads a service's log stands still until the pipe is full, then SIGTERM.
@@ -115,6 +132,10 @@ impl fmt::Display for FaultKind {
             Self::Roll(role) => write!(f, "roll {role}"),
             Self::Kill(role) => write!(f, "kill {role}"),
             Self::KillLeader(role) => write!(f, "kill leader of {role}"),
+            Self::FailOver => f.write_str("fail over redis"),
+            Self::KillPatroni => f.write_str("kill patroni of postgres"),
+            Self::KillPostmaster => f.write_str("kill server of postgres"),
+            Self::Switchover => f.write_str("switchover of postgres"),
             Self::KillStopping(role) => write!(f, "kill stopping {role}"),
             Self::KillOneOfEach => f.write_str("kill one of each"),
             Self::KillEvery(role) => write!(f, "kill every {role}"),
@@ -126,9 +147,11 @@ impl fmt::Display for FaultKind {
             Self::Crash => f.write_str("crash postgres"),
             Self::Sessions => f.write_str("end sessions of postgres"),
             Self::Restore => f.write_str("restore postgres"),
+            Self::Partition(role) => write!(f, "partition {role}"),
             Self::Cut(link, trouble) => write!(f, "{trouble} {link}"),
             Self::Disconnect(role) => write!(f, "disconnect {role}"),
             Self::Due => f.write_str("due"),
+            Self::Revoke => f.write_str("revoke"),
             Self::LogGone(role) => write!(f, "log gone {role}"),
             Self::LogStuck(role) => write!(f, "log stuck {role}"),
         }
@@ -140,6 +163,12 @@ impl FaultKind {
     #[must_use]
     pub const fn needs_links(self) -> bool {
         matches!(self, Self::Cut(..))
+    }
+
+    /// Whether members of groups must have doors for it.
+    #[must_use]
+    pub const fn needs_doors(self) -> bool {
+        matches!(self, Self::Partition(_))
     }
 
     /// Whether logs must be read by somebody who can be ended for it.
@@ -184,6 +213,8 @@ impl FaultInjector<'_> {
     /// # Errors
     /// When the target could not be healed: the run cannot go on.
     pub async fn inject(mut self, kind: FaultKind) -> anyhow::Result<Vec<record::FaultRecord>> {
+        let target = self.target;
+        let before = target.timeline().await;
         let mut faults = match kind {
             FaultKind::Term(role) => vec![self.term(role).await?],
             FaultKind::TermTwice(role) => vec![self.term_twice(role).await?],
@@ -192,6 +223,10 @@ impl FaultInjector<'_> {
             FaultKind::Roll(role) => vec![self.roll(role).await?],
             FaultKind::Kill(role) => vec![self.kill(role).await?],
             FaultKind::KillLeader(role) => vec![self.kill_leader(role).await?],
+            FaultKind::FailOver => vec![self.fail_over().await?],
+            FaultKind::KillPatroni => vec![self.kill_patroni().await?],
+            FaultKind::KillPostmaster => vec![self.kill_postmaster().await?],
+            FaultKind::Switchover => vec![self.switchover().await?],
             FaultKind::KillStopping(role) => vec![self.kill_stopping(role).await?],
             FaultKind::KillOneOfEach => {
                 let places = Role::SERVICES.map(|role| self.pick(role));
@@ -206,9 +241,11 @@ impl FaultInjector<'_> {
             FaultKind::Crash => vec![self.crash().await?],
             FaultKind::Sessions => vec![self.sessions().await?],
             FaultKind::Restore => vec![self.restore().await?],
+            FaultKind::Partition(role) => vec![self.partition(role).await?],
             FaultKind::Cut(link, trouble) => vec![self.cut(link, trouble).await?],
             FaultKind::Disconnect(role) => vec![self.disconnect(role).await?],
             FaultKind::Due => self.due().await?,
+            FaultKind::Revoke => self.revoke().await?,
             FaultKind::LogGone(role) => self.log_gone(role).await?,
             FaultKind::LogStuck(role) => vec![self.log_stuck(role).await?],
         };
@@ -217,6 +254,12 @@ impl FaultInjector<'_> {
             if fault.kind.is_empty() {
                 fault.kind = kind.to_string();
             }
+        }
+        // Whatever it was, it has led to a promotion: the store's epoch may be another one.
+        if before != target.timeline().await
+            && let Some(fault) = faults.first_mut()
+        {
+            fault.kind.push_str(", failover");
         }
         Ok(faults)
     }
@@ -247,6 +290,17 @@ impl FaultInjector<'_> {
     fn heal(&self, fault: &mut record::FaultRecord) {
         fault.healed_us = self.clock.now_us();
     }
+}
+
+/// Writes down what the judge reads besides the clients, behind what earlier rounds wrote.
+fn append_lines<T: Serialize>(path: &Path, all: &[T]) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    for one in all {
+        serde_json::to_writer(&mut lines, one)?;
+        lines.push(b'\n');
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(&lines).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The line about an end that is to be judged; `None` when nobody could see the exit code.

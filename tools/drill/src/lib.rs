@@ -2,8 +2,10 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod api;
 pub mod bites;
 pub mod clock;
+pub mod doors;
 pub mod fault;
 pub mod links;
 pub mod load;

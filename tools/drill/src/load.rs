@@ -1,10 +1,12 @@
 //! The load: many clients in one process that publish, read, leave and come back by a script made from a seed, and
 //! write down everything that happens to them. It judges nothing and does no harm to anybody but by its numbers.
 
+mod backend;
 mod client_state;
 mod counters;
 mod crowd;
 mod events;
+mod foreign;
 mod library;
 mod message;
 mod pace;
@@ -30,7 +32,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use counters::Progress;
 pub use crowd::destination;
-pub use plan::{ClientKind, ClientRole, ClientSpec, Plan, Summary};
+pub use foreign::check as check_foreign;
+pub use plan::{ClientKind, ClientRole, ClientSpec, ForeignClients, Plan, Summary};
 pub use shared::Endpoints;
 pub use zipf::Zipf;
 
@@ -96,7 +99,17 @@ impl Load {
             let name = format!("client {} ({})", spec.client, spec.role.name());
             let task = match spec.kind {
                 ClientKind::Library => clients.spawn(library::live(shared, spec, recorder).map(Ok)),
-                ClientKind::Events => clients.spawn(events::live(shared, spec, recorder).map(Ok)),
+                ClientKind::Events | ClientKind::EventSource => {
+                    clients.spawn(events::live(shared, spec, recorder).map(Ok))
+                }
+                ClientKind::JavaScript | ClientKind::Python => {
+                    let log = dir.join(format!("foreign-{}.log", spec.client));
+                    clients.spawn(foreign::live(shared, spec, recorder, log))
+                }
+                ClientKind::Api => {
+                    let api = shared.endpoints.api().context("backends need an API: nobody named one")?;
+                    clients.spawn(backend::live(shared, spec, recorder, api).map(Ok))
+                }
                 ClientKind::Plain => clients.spawn(plain::live(shared, spec, recorder).map(Ok)),
             };
             names.insert(task.id(), name);
@@ -214,7 +227,7 @@ impl Load {
         let (mut least, mut came_on_at) = (u64::MAX, start);
         loop {
             let (slow, others) = self.missing(heads);
-            if slow + others == 0 {
+            if slow == 0 && others == 0 {
                 return true;
             }
             if slow < least {
@@ -231,10 +244,10 @@ impl Load {
 
     /// Messages up to these heads that are missing, counted for each client: those who read slowly, and all others.
     fn missing(&self, heads: &BTreeMap<String, u64>) -> (u64, u64) {
-        let mut missing = (0, 0);
+        let mut missing = (0_u64, 0_u64);
         for (state, spec) in self.states.iter().zip(&self.specs) {
             let of = if spec.role == ClientRole::Slow { &mut missing.0 } else { &mut missing.1 };
-            *of += state.missing(heads);
+            *of = of.saturating_add(state.missing(heads));
         }
         missing
     }

@@ -3,6 +3,7 @@
 //! A cut holds bytes back like lost packets that are sent again: when it heals, connections that did not give up go on.
 //! A half-open link swallows them: when it heals, whoever still uses such a connection is told by a reset.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,8 +98,52 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Wire {
     upstream: String,
-    trouble: watch::Sender<Option<Trouble>>,
+    condition: watch::Sender<Condition>,
     open: AtomicUsize,
+}
+
+/// What is wrong with a link, and for whom.
+#[derive(Debug, Clone, Default)]
+struct Condition {
+    trouble: Option<Trouble>,
+    /// Ports of callers of whom nothing passes, where somebody is cut off.
+    cut_off: Option<Arc<HashSet<u16>>>,
+    /// How often it was looked who they are.
+    looks: u64,
+}
+
+/// The condition as one caller has it.
+struct Watch {
+    condition: watch::Receiver<Condition>,
+    caller: u16,
+    /// Looks that had begun when it came.
+    began: u64,
+    is_cut_off: bool,
+}
+
+impl Watch {
+    fn of(wire: &Wire, caller: u16) -> Self {
+        let condition = wire.condition.subscribe();
+        let began = condition.borrow().looks;
+        Self { condition, caller, began, is_cut_off: false }
+    }
+
+    /// A caller of whom it is not known yet whether he is cut off waits, as if he was. Who was found to be stays so: once he
+    /// has hung up the system no longer says whose call it was, and what he had said would pass.
+    fn now(&mut self) -> Option<Trouble> {
+        let condition = self.condition.borrow_and_update();
+        let Some(callers) = &condition.cut_off else {
+            self.is_cut_off = false;
+            return condition.trouble;
+        };
+        self.is_cut_off |= callers.contains(&self.caller);
+        let is_known = condition.looks >= self.began + 2;
+        if self.is_cut_off || !is_known { Some(Trouble::Cut) } else { condition.trouble }
+    }
+
+    async fn changed(&mut self) -> Result<(), Broken> {
+        self.condition.changed().await.map_err(|_| Broken)
+    }
 }
 
 /// The connection must end with a reset.
@@ -110,10 +155,20 @@ impl Proxy {
     /// # Errors
     /// When no port can be bound.
     pub async fn start(upstream: impl Into<String>) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::open(upstream)
+    }
+
+    /// The same for who cannot wait; inside a runtime.
+    ///
+    /// # Errors
+    /// As [`Proxy::start`].
+    pub fn open(upstream: impl Into<String>) -> std::io::Result<Self> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        let wire =
-            Wire { upstream: upstream.into(), trouble: watch::Sender::new(None), open: AtomicUsize::new(0) };
+        let (condition, open) = (watch::Sender::default(), AtomicUsize::new(0));
+        let wire = Wire { upstream: upstream.into(), condition, open };
         let link = Arc::new(wire);
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, Arc::clone(&link)));
@@ -126,6 +181,12 @@ impl Proxy {
         self.address.to_string()
     }
 
+    /// The port of that.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Connections that lead through it now.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -134,12 +195,20 @@ impl Proxy {
 
     /// Begins to be bad.
     pub fn trouble(&self, trouble: Trouble) {
-        self.link.trouble.send_replace(Some(trouble));
+        self.link.condition.send_modify(|condition| condition.trouble = Some(trouble));
+    }
+
+    /// Nothing passes of those who call from these ports; `None`: nobody is cut off any more.
+    pub fn cut_off(&self, callers: Option<Arc<HashSet<u16>>>) {
+        self.link.condition.send_modify(|condition| {
+            condition.cut_off = callers;
+            condition.looks += 1;
+        });
     }
 
     /// Is good again.
     pub fn heal(&self) {
-        self.link.trouble.send_replace(None);
+        self.link.condition.send_modify(|condition| condition.trouble = None);
     }
 }
 
@@ -149,8 +218,8 @@ async fn accept(listener: TcpListener, link: Arc<Wire>) {
         tokio::select! {
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve(stream, Arc::clone(&link)));
+                Ok((stream, from)) => {
+                    connections.spawn(serve(stream, from.port(), Arc::clone(&link)));
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             },
@@ -158,10 +227,10 @@ async fn accept(listener: TcpListener, link: Arc<Wire>) {
     }
 }
 
-async fn serve(mut client: TcpStream, link: Arc<Wire>) {
+async fn serve(mut client: TcpStream, caller: u16, link: Arc<Wire>) {
     link.open.fetch_add(1, Ordering::Relaxed);
-    let server = match dial(&mut client, &link).await {
-        Ok(mut server) => carry(&mut client, &mut server, &link).await.map_err(|Broken| Some(server)),
+    let server = match dial(&mut client, caller, &link).await {
+        Ok(mut server) => carry(&mut client, &mut server, caller, &link).await.map_err(|Broken| Some(server)),
         Err(Broken) => Err(None),
     };
     link.open.fetch_sub(1, Ordering::Relaxed);
@@ -174,12 +243,12 @@ async fn serve(mut client: TcpStream, link: Arc<Wire>) {
 }
 
 /// A connection that begins in trouble waits for its end, like a SYN that gets no answer.
-async fn dial(client: &mut TcpStream, link: &Wire) -> Result<TcpStream, Broken> {
-    let mut trouble = link.trouble.subscribe();
+async fn dial(client: &mut TcpStream, caller: u16, link: &Wire) -> Result<TcpStream, Broken> {
+    let mut watch = Watch::of(link, caller);
     // Read and thrown away: a caller that cannot send would notice.
     let mut lost = vec![0; CHUNK];
     loop {
-        let now = *trouble.borrow_and_update();
+        let now = watch.now();
         match flow(now, Direction::Request) {
             Flow::Pass => break,
             Flow::Slow => {
@@ -187,16 +256,16 @@ async fn dial(client: &mut TcpStream, link: &Wire) -> Result<TcpStream, Broken> 
                 break;
             }
             Flow::Reset => return Err(Broken),
-            Flow::Hold => trouble.changed().await.map_err(|_| Broken)?,
+            Flow::Hold => watch.changed().await?,
             Flow::Swallow => {
                 tokio::select! {
-                    changed = trouble.changed() => changed.map_err(|_| Broken)?,
+                    changed = watch.changed() => changed?,
                     read = client.read(&mut lost) => match read {
                         Ok(1..) => {}
-                        _ => trouble.changed().await.map_err(|_| Broken)?,
+                        _ => watch.changed().await?,
                     },
                 }
-                if *trouble.borrow() != now {
+                if watch.now() != now {
                     return Err(Broken); // it has waited in vain, and perhaps said something
                 }
             }
@@ -208,12 +277,17 @@ async fn dial(client: &mut TcpStream, link: &Wire) -> Result<TcpStream, Broken> 
     Ok(server)
 }
 
-async fn carry(client: &mut TcpStream, server: &mut TcpStream, link: &Wire) -> Result<(), Broken> {
+async fn carry(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    caller: u16,
+    link: &Wire,
+) -> Result<(), Broken> {
     let spoilt = AtomicBool::new(false);
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    let requests = pump(from_client, to_server, Direction::Request, link.trouble.subscribe(), &spoilt);
-    let answers = pump(from_server, to_client, Direction::Answer, link.trouble.subscribe(), &spoilt);
+    let requests = pump(from_client, to_server, Direction::Request, Watch::of(link, caller), &spoilt);
+    let answers = pump(from_server, to_client, Direction::Answer, Watch::of(link, caller), &spoilt);
     tokio::try_join!(requests, answers).map(|((), ())| ())
 }
 
@@ -222,27 +296,27 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     direction: Direction,
-    mut trouble: watch::Receiver<Option<Trouble>>,
+    mut watch: Watch,
     spoilt: &AtomicBool,
 ) -> Result<(), Broken> {
     let mut chunk = vec![0; CHUNK];
     loop {
         // Before reading: what is held back should fill the buffers of the sender, not ours.
-        passable(direction, &mut trouble, spoilt).await?;
+        passable(direction, &mut watch, spoilt).await?;
         let read = tokio::select! {
             biased;
-            changed = trouble.changed() => {
-                changed.map_err(|_| Broken)?;
+            changed = watch.changed() => {
+                changed?;
                 continue;
             }
             read = from.read(&mut chunk) => read.map_err(|_| Broken)?,
         };
         // what was read while a cut began waits here
         let flow = loop {
-            let flow = passable(direction, &mut trouble, spoilt).await?;
+            let flow = passable(direction, &mut watch, spoilt).await?;
             // the end is news as well, and is lost like news
             if flow == Flow::Swallow && read == 0 {
-                trouble.changed().await.map_err(|_| Broken)?;
+                watch.changed().await?;
                 continue;
             }
             break flow;
@@ -261,20 +335,16 @@ async fn pump(
 }
 
 /// Waits while bytes are held back; says what happens to them now.
-async fn passable(
-    direction: Direction,
-    trouble: &mut watch::Receiver<Option<Trouble>>,
-    spoilt: &AtomicBool,
-) -> Result<Flow, Broken> {
+async fn passable(direction: Direction, watch: &mut Watch, spoilt: &AtomicBool) -> Result<Flow, Broken> {
     loop {
-        let flow = flow(*trouble.borrow_and_update(), direction);
+        let flow = flow(watch.now(), direction);
         match flow {
             Flow::Reset => return Err(Broken),
             Flow::Swallow => return Ok(flow),
             // Something in the middle is missing: bytes that follow would be taken for it.
             Flow::Pass | Flow::Slow if spoilt.load(Ordering::Relaxed) => return Err(Broken),
             Flow::Pass | Flow::Slow => return Ok(flow),
-            Flow::Hold => trouble.changed().await.map_err(|_| Broken)?,
+            Flow::Hold => watch.changed().await?,
         }
     }
 }

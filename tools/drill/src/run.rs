@@ -17,13 +17,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rand::RngExt;
 use sluice_judge::verdict::Verdict;
-use sluice_launcher::{Engines, Setting};
+use sluice_launcher::{Engines, RedisKind, Setting};
 use sluice_report::measure::measure;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::FaultKind;
 use crate::links::Link;
-use crate::load::Plan;
+use crate::load::{self, Plan};
 use crate::place::Role;
 use crate::scenario::{self, Round, Scenario};
 use crate::seed::Seed;
@@ -62,6 +62,8 @@ pub struct Options {
     pub secure: bool,
     /// Where the service binaries are, unless beside this one or on PATH.
     pub bin_dir: Option<PathBuf>,
+    /// Where the binaries of another version are: each process that is started again comes from the other folder.
+    pub previous: Option<PathBuf>,
     /// Settings of the services of a cluster of our own.
     pub settings: Vec<Setting>,
     /// Bad neighbours of all clients, by name, at the first gateway.
@@ -101,9 +103,15 @@ impl Options {
                 "--secure is for a cluster of its own: a deployment that is given has what it was started with"
             );
         }
+        if self.previous.is_some() && !self.given.is_empty() {
+            bail!(
+                "--previous is for a cluster of its own: a deployment that is given is rolled by who runs it"
+            );
+        }
         if !self.given.is_empty() {
             self.given.check()?;
         }
+        self.plan.foreign.kinds().try_for_each(load::check_foreign)?;
         self.engines.check()?;
         refuse_used(&self.dir)?;
         // Before anything is started: a typing error must not cost the minute that a cluster takes.
@@ -132,7 +140,9 @@ impl Options {
         // there. Whoever gives a deployment is told what he did not get, and why.
         let own = self.given.is_empty();
         let refuses = |kind: FaultKind| {
-            if own {
+            if own && self.secure && kind.needs_doors() {
+                Some("members of a secure cluster have no doors: leave --secure".to_owned())
+            } else if own {
                 kind.needs_given().or_else(|| kind.needs_engines(self.engines))
             } else {
                 self.given.refuses(kind)
@@ -212,6 +222,10 @@ impl FaultKind {
             | Self::TermEvery(_)
             | Self::Kill(_)
             | Self::KillLeader(_)
+            | Self::FailOver
+            | Self::KillPatroni
+            | Self::KillPostmaster
+            | Self::Switchover
             | Self::KillStopping(_)
             | Self::KillOneOfEach
             | Self::KillEvery(_)
@@ -223,8 +237,10 @@ impl FaultKind {
             | Self::Crash
             | Self::Sessions
             | Self::Restore
+            | Self::Partition(_)
             | Self::Cut(..)
             | Self::Due
+            | Self::Revoke
             | Self::LogGone(_)
             | Self::LogStuck(_) => return None,
         };
@@ -234,17 +250,35 @@ impl FaultKind {
     /// Why servers that are made up so are no good for it; `None` = they are.
     fn needs_engines(self, engines: Engines) -> Option<String> {
         let leads = |role: Role| role.service().is_some_and(|service| engines.has_leader(service));
-        if let Self::KillLeader(role) = self
+        if let Self::KillLeader(role) | Self::Partition(role) = self
             && !leads(role)
         {
-            return Some("it needs several: --etcds 3, --natses 3, --redis sentinel".to_owned());
+            return Some(
+                "it needs several: --etcds 3, --natses 3, --redis sentinel or cluster, --patroni".to_owned(),
+            );
+        }
+        if self == Self::Partition(Role::Redis) && engines.redis == RedisKind::Cluster {
+            return Some(
+                "nodes of a Redis Cluster tell each other their own addresses, past any door".to_owned(),
+            );
+        }
+        if self == Self::FailOver && !leads(Role::Redis) {
+            return Some("it needs --redis sentinel or cluster".to_owned());
+        }
+        if matches!(self, Self::KillPatroni | Self::KillPostmaster | Self::Switchover) && !engines.patroni {
+            return Some("it needs --patroni".to_owned());
+        }
+        // The second: Patroni keeps there which standby has all that was answered, and one that has not could be promoted.
+        if matches!(self, Self::Crash | Self::Restore | Self::Wipe(Role::Etcd)) && engines.patroni {
+            return Some("it needs a PostgreSQL without Patroni".to_owned());
         }
         // A proxy leads to one server.
         if matches!(self, Self::Cut(..)) && engines != Engines::default() {
             return Some("links are cut in a cluster with one of each server".to_owned());
         }
-        // Which server holds the copy, and which is the primary then, is for sentinels to say.
-        (self == Self::OldRedis && engines.sentinel).then(|| "it needs a Redis that is alone".to_owned())
+        // Which server holds the copy, and which is the primary then, is for others to say.
+        (self == Self::OldRedis && engines.redis != RedisKind::Single)
+            .then(|| "it needs a Redis that is alone".to_owned())
     }
 }
 
@@ -392,11 +426,20 @@ mod tests {
 
     #[test]
     fn a_leader_is_killed_where_there_is_one() {
-        let groups = Engines { etcds: 3, natses: 1, sentinel: true };
+        let groups = Engines { etcds: 3, redis: RedisKind::Sentinel, ..Engines::default() };
         let refused = |kind: FaultKind, engines| kind.needs_engines(engines).is_some();
         for (role, of_groups) in [(Role::Etcd, false), (Role::Redis, false), (Role::Nats, true)] {
             assert!(refused(FaultKind::KillLeader(role), Engines::default()), "{role}");
             assert_eq!(refused(FaultKind::KillLeader(role), groups), of_groups, "{role}");
+        }
+        let patroni = Engines { patroni: true, ..groups };
+        for (kind, without, with) in [
+            (FaultKind::KillLeader(Role::Postgres), true, false),
+            (FaultKind::Switchover, true, false),
+            (FaultKind::Crash, false, true),
+            (FaultKind::Wipe(Role::Etcd), false, true),
+        ] {
+            assert_eq!((refused(kind, groups), refused(kind, patroni)), (without, with), "{kind}");
         }
         assert!(refused(FaultKind::OldRedis, groups) && !refused(FaultKind::OldRedis, Engines::default()));
     }

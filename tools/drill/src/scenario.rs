@@ -18,6 +18,9 @@ const CROWD: u32 = 10_000;
 /// Clients in the room that is watched: two who watch, six who stay, three each who end by their wish or by a fault.
 const WATCHED: u32 = 14;
 
+/// Part of the publishes that comes by the API of logic.
+const API_SHARE: f64 = 0.1;
+
 /// What is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
@@ -57,7 +60,7 @@ const NAMES: [(&str, Scenario, &str); 15] = [
     ("quick", Scenario::Quick, "SIGTERM and SIGKILL to each service: three minutes"),
     ("mix", Scenario::Mix, "one of each fault there is: ten minutes"),
     ("calm", Scenario::Calm, "no fault at all"),
-    ("roll", Scenario::Roll, "every service is replaced, one by one"),
+    ("roll", Scenario::Roll, "every service is replaced, one by one; users are disconnected meanwhile"),
     ("crash", Scenario::Crash, "processes are killed, alone and together"),
     ("freeze", Scenario::Freeze, "processes stand still, up to twice their lease"),
     (
@@ -112,7 +115,8 @@ impl Scenario {
             Self::Calm => Vec::new(),
             Self::Quick => each(&Role::SERVICES, &[FaultKind::Term, FaultKind::Kill]),
             Self::Roll => {
-                [each(&Role::SERVICES, &[FaultKind::Term]), vec![FaultKind::Roll(Role::Gateway)]].concat()
+                let besides = vec![FaultKind::Roll(Role::Gateway), FaultKind::Revoke];
+                [each(&Role::SERVICES, &[FaultKind::Term]), besides].concat()
             }
             Self::Crash => crash(),
             Self::Freeze => freeze(),
@@ -134,7 +138,7 @@ impl Scenario {
     /// The load when nobody says another: of a herd the crowd is most of it, and nobody else is in its way.
     #[must_use]
     pub fn usual_plan(self) -> Plan {
-        let plan = Plan::default();
+        let plan = Plan { api_share: API_SHARE, ..Plan::default() };
         match self {
             // A thousand rooms of equal weight: with a few large ones the crowd would ask for the same
             // pages, and what they cost is the question here.
@@ -217,7 +221,15 @@ fn stores() -> Vec<FaultKind> {
         ]);
     }
     kinds.push(FaultKind::Freeze(Role::Postgres, FreezeLength::Outage));
+    kinds.extend(Role::FORGETFUL.into_iter().chain([Role::Postgres]).map(FaultKind::Partition));
     kinds.extend([
+        FaultKind::KillLeader(Role::Postgres),
+        FaultKind::KillPatroni,
+        FaultKind::KillPostmaster,
+        FaultKind::Switchover,
+    ]);
+    kinds.extend([
+        FaultKind::FailOver,
         FaultKind::OldRedis,
         FaultKind::Restart(Role::Postgres),
         FaultKind::Crash,
@@ -254,6 +266,7 @@ fn mix() -> Vec<FaultKind> {
         FaultKind::AllAtOnce,
         FaultKind::Restore,
         FaultKind::Due,
+        FaultKind::Revoke,
         FaultKind::Roll(Role::Gateway),
     ]);
     kinds.extend(each(&Role::SERVICES, &[FaultKind::Disconnect]));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sluice_launcher::{Cluster, Signal};
 
+use crate::api::ApiAccess;
 use crate::place::{Place, Role};
 use given::Given;
 use own::Own;
@@ -58,6 +59,15 @@ impl Target {
         match self {
             Self::Own(own) => own.endpoints(),
             Self::Given(given) => given.endpoints(),
+        }
+    }
+
+    /// Where backends call; `None` = nobody said.
+    #[must_use]
+    pub fn api(&self) -> Option<ApiAccess> {
+        match self {
+            Self::Own(own) => Some(own.api()),
+            Self::Given(given) => given.api(),
         }
     }
 
@@ -135,6 +145,14 @@ impl Target {
     pub fn heal_slow_links(&self) {
         if let Self::Own(own) = self {
             own.heal_slow_links();
+        }
+    }
+
+    /// How often a standby of PostgreSQL was promoted under Patroni, as soon as there is a primary; `None` without Patroni.
+    pub async fn timeline(&self) -> Option<u64> {
+        match self {
+            Self::Own(own) => own.timeline().await,
+            Self::Given(_) => None,
         }
     }
 

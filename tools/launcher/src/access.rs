@@ -125,7 +125,12 @@ fn user(by: Service) -> Option<&'static str> {
     match by {
         Service::Nats | Service::Etcd => Some("sluice"),
         Service::Postgres => Some("postgres"),
-        Service::Redis | Service::Sentinel | Service::Gateway | Service::Logic | Service::Task => None,
+        Service::Redis
+        | Service::Sentinel
+        | Service::Haproxy
+        | Service::Gateway
+        | Service::Logic
+        | Service::Task => None,
     }
 }
 

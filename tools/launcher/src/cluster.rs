@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use nix::sys::signal::Signal;
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::broadcast;
 
@@ -21,6 +22,7 @@ pub use stop::Stopped;
 
 use crate::access::Credentials;
 use crate::error::Error;
+use crate::family;
 use crate::leader;
 use crate::log_reader::LogReading;
 use crate::node::Node;
@@ -158,6 +160,10 @@ impl Cluster {
     /// URL of a server with the password in it, of a group the first, for programs that read no file for it.
     #[must_use]
     pub fn url_with_password(&self, store: Service) -> String {
+        let leads = self.shared.state().stores.get(&(Service::Haproxy, 0)).cloned();
+        if let Some(leads) = leads.filter(|_| store == Service::Postgres) {
+            return leads.url_with_password();
+        }
         self.with_store(store).map(|store| store.url_with_password()).unwrap_or_default()
     }
 
@@ -175,11 +181,64 @@ impl Cluster {
         self.with_store(Service::Etcd)?.ask_etcd(path, body).await
     }
 
-    /// The index of the member that leads a group now: of etcd, of the stream in NATS, the primary of Redis. `None` while
-    /// nobody does. One that is alone leads itself.
+    /// The index of the member that leads a group now: of etcd, of the stream in NATS, the primary of Redis, of a Redis
+    /// Cluster the one with the first slot. `None` while nobody does. One that is alone leads itself.
     pub async fn leader(&self, store: Service) -> Option<usize> {
         let (members, sentinels) = (self.shared.members(store), self.shared.members(Service::Sentinel));
         leader::leader(store, &members, &sentinels).await
+    }
+
+    /// Signals the PostgreSQL that the Patroni at this place runs, with its sessions where it is to stand still or go on;
+    /// `false` where there is none.
+    pub fn signal_postmaster(&self, index: usize, signal: Signal) -> bool {
+        let member = self.shared.state().stores.get(&(Service::Postgres, index)).cloned();
+        member.is_some_and(|member| member.signal_postmaster(signal))
+    }
+
+    /// All processes of a server: itself, its children, and the PostgreSQL that is none of a Patroni's.
+    #[must_use]
+    pub fn pids(&self, store: Service, index: usize) -> Vec<u32> {
+        let own = self.node(store, index).map(|node| node.pid());
+        let member = self.shared.state().stores.get(&(store, index)).cloned();
+        let parents = own.into_iter().chain(member.and_then(|member| member.postmaster()));
+        parents.flat_map(|pid| [pid].into_iter().chain(family::children_of(pid))).collect()
+    }
+
+    /// How often a standby of PostgreSQL was promoted, plus one; `None` while there is no primary, and without Patroni.
+    pub async fn timeline(&self) -> Option<u64> {
+        for member in self.shared.members(Service::Postgres) {
+            if let Some(timeline) = member.timeline().await {
+                return Some(timeline);
+            }
+        }
+        None
+    }
+
+    /// The pid of the PostgreSQL that the Patroni at this place runs now.
+    #[must_use]
+    pub fn postmaster(&self, index: usize) -> Option<u32> {
+        let member = self.shared.state().stores.get(&(Service::Postgres, index)).cloned();
+        member?.postmaster()
+    }
+
+    /// Whether every PostgreSQL that Patroni looks after runs and follows, or is followed.
+    pub async fn is_whole(&self) -> bool {
+        let members = self.shared.members(Service::Postgres);
+        let mut whole = members.len() > 1;
+        for member in members {
+            whole &= member.has_postmaster() && member.has_joined().await.is_ok();
+        }
+        whole
+    }
+
+    /// Has Patroni promote the synchronous standby in an ordered way, by `patronictl`.
+    ///
+    /// # Errors
+    /// There is no Patroni or no primary, or what it said.
+    pub async fn switch_over(&self) -> Result<(), Error> {
+        let primary = self.leader(Service::Postgres).await.unwrap_or(0);
+        let primary = self.shared.members(Service::Postgres).into_iter().nth(primary);
+        primary.ok_or(Error::NoSuch(Service::Postgres, 0))?.switch_over().await
     }
 
     /// Events from now on: exits, and starts of replacements once they are ready.
@@ -277,6 +336,10 @@ impl Cluster {
     /// As [`Cluster::start`].
     pub async fn wipe_store(&self, store: Service) -> Result<Node, Error> {
         let members = self.shared.members(store);
+        if store == Service::Postgres && members.len() > 1 {
+            let why = "PostgreSQL under Patroni is not emptied: etcd knows what it holds";
+            return Err(Error::System(why.to_owned()));
+        }
         // Stopped first, and all: a server that runs would write again what is removed, or tell the others.
         try_join_all(members.iter().map(|member| self.stop_node(store, member.index))).await?;
         members.iter().try_for_each(|member| member.wipe())?;
@@ -284,7 +347,26 @@ impl Cluster {
         nodes.into_iter().next().ok_or(Error::NoSuch(store, 0))
     }
 
-    /// Removes all keys of Redis while it runs.
+    /// Has a replica of Redis take over from its primary, of a Redis Cluster from the one that leads: nothing dies.
+    ///
+    /// # Errors
+    /// When there is no replica that could, or it does not answer as it should.
+    pub async fn fail_over_redis(&self) -> Result<(), Error> {
+        if let Some(sentinel) = self.shared.members(Service::Sentinel).first() {
+            return sentinel.fail_over().await;
+        }
+        let members = self.shared.members(Service::Redis);
+        let leader = self.leader(Service::Redis).await.and_then(|index| members.get(index));
+        let port = leader.ok_or(Error::NoSuch(Service::Redis, 0))?.client_port();
+        for member in &members {
+            if member.follows(port).await {
+                return member.fail_over().await;
+            }
+        }
+        Err(Error::System("no replica of Redis follows".to_owned()))
+    }
+
+    /// Removes all keys of Redis while it runs; of a Redis Cluster those of the node that leads.
     ///
     /// # Errors
     /// When Redis does not answer as it should.

@@ -10,6 +10,14 @@ pub(crate) const SERVICE_READY: Duration = Duration::from_secs(30);
 pub(crate) const SERVICE_STOP: Duration = Duration::from_secs(12);
 /// A stopped store is killed after this; none has clients left when it is asked.
 pub(crate) const STORE_STOP: Duration = Duration::from_secs(10);
+/// A member of Patroni is up within this, and follows: it copies all that the primary holds.
+pub(crate) const PATRONI_READY: Duration = Duration::from_secs(180);
+/// A stopped member of Patroni is killed after this: its primary waits until a standby has all it wrote.
+pub(crate) const PATRONI_STOP: Duration = Duration::from_secs(30);
+/// A switchover is over within this.
+pub(crate) const SWITCHOVER: Duration = Duration::from_secs(30);
+/// A PostgreSQL whose Patroni is gone has this long to end at once, before it is killed.
+pub(crate) const POSTMASTER_STOP: Duration = Duration::from_secs(2);
 /// What a killed launcher left has this long to end after its signal, before it is killed: PostgreSQL ends its sessions.
 pub(crate) const LEFT_WAIT: Duration = Duration::from_secs(5);
 /// Between two looks at something that becomes ready: short, because every test waits for it.

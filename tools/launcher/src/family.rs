@@ -12,26 +12,32 @@ impl Process {
     /// While the parent stands still it reaps nobody, so no pid of a child is given away: it is the first to stop and the
     /// last to go on.
     pub fn signal_family(&self, signal: Signal) -> bool {
-        let children = || {
-            for pid in children_of(self.pid()) {
-                kill(Pid::from_raw(pid), signal).ok(); // one that has ended meanwhile is still the parent's
-            }
-        };
-        if signal == Signal::SIGSTOP {
-            let hit = self.signal(signal);
-            children();
-            hit
-        } else {
-            children();
-            self.signal(signal)
-        }
+        in_order(self.pid(), signal, || self.signal(signal))
     }
 }
 
-fn children_of(parent: u32) -> Vec<i32> {
+/// Signals the children of a parent, which is itself signalled by `to_parent`; returns what that did.
+pub(crate) fn in_order(parent: u32, signal: Signal, to_parent: impl FnOnce() -> bool) -> bool {
+    let children = || {
+        for pid in children_of(parent) {
+            let Ok(pid) = i32::try_from(pid) else { continue };
+            kill(Pid::from_raw(pid), signal).ok(); // one that has ended meanwhile is still the parent's
+        }
+    };
+    if signal == Signal::SIGSTOP {
+        let hit = to_parent();
+        children();
+        hit
+    } else {
+        children();
+        to_parent()
+    }
+}
+
+pub(crate) fn children_of(parent: u32) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_child = |pid: &i32| {
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_child = |pid: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // `pid (name) state ppid …`; a name may hold anything, also blanks and brackets
         let parent_of =
@@ -49,7 +55,7 @@ mod tests {
     fn children_are_found_by_their_parent() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let found = children_of(std::process::id());
-        assert!(found.contains(&i32::try_from(child.id()).unwrap()), "{found:?}");
+        assert!(found.contains(&child.id()), "{found:?}");
         child.kill().unwrap();
         child.wait().unwrap();
     }

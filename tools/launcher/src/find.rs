@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::service::Service;
 
+const PATRONI: &str = "patroni";
 const MAKE_DEPS: &str = "`make deps` installs everything Sluice needs";
 
 /// Path of a service's binary, `sluice-gateway`: in `bin_dir`, else beside the running executable (or one folder up,
@@ -37,6 +38,7 @@ pub(crate) fn server(service: Service) -> Result<PathBuf, Error> {
         Service::Etcd => ("etcd", "`apt-get install etcd-server`", Vec::new()),
         Service::Redis | Service::Sentinel => ("redis-server", "`apt-get install redis-server`", Vec::new()),
         Service::Postgres => ("postgres", "`apt-get install postgresql`", postgres()),
+        Service::Haproxy => ("haproxy", "`apt-get install haproxy`", Vec::new()),
         Service::Gateway | Service::Logic | Service::Task => return service_binary(service, None),
     };
     // what `make deps` installs comes first, then what the machine has
@@ -48,6 +50,18 @@ pub(crate) fn server(service: Service) -> Result<PathBuf, Error> {
     );
     folders.extend(usual);
     first(name, &folders).ok_or_else(|| not_found(name, &folders, hint))
+}
+
+/// Path of Patroni, which is a script: its interpreter has the pid that it was started with.
+pub(crate) fn patroni() -> Result<PathBuf, Error> {
+    let mut folders = path();
+    folders.extend(["/usr/bin", "/usr/local/bin"].map(Into::into));
+    let found = folders.iter().map(|folder| folder.join(PATRONI)).find(|path| is_executable(path));
+    let hint = hint_with_make("`apt-get install patroni python3-etcd`");
+    found.ok_or_else(|| {
+        let shown: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        Error::NotFound { name: PATRONI.to_owned(), looked: shown.join(", "), hint }
+    })
 }
 
 fn not_found(name: &str, folders: &[PathBuf], hint: &'static str) -> Error {
@@ -69,12 +83,14 @@ fn first(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
 
 /// An executable file that is no script: shims of version managers are scripts.
 fn is_program(path: &Path) -> bool {
-    let executable =
-        path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0);
     let mut start = [0_u8; 2];
-    executable
+    is_executable(path)
         && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
         && &start != b"#!"
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
 fn path() -> Vec<PathBuf> {

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::Error;
 use crate::record;
 
+/// The PostgreSQL that a Patroni has started is in no record: it is known by where it stands.
 /// `$1` is the record, `$2` a folder to be removed at the end, if any. Field 22 of `stat` is when a process began.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM QUIT
@@ -27,12 +28,22 @@ living() {
 end() {
     living "$1" | while read -r pid signal; do kill -s "$signal" "$pid"; kill -s CONT "$pid"; done 2>/dev/null
 }
+postmasters() {
+    for file in "${record%/*}"/postgres*/data/postmaster.pid; do
+        read -r pid < "$file" && [ "/proc/$pid/cwd" -ef "${file%/*}" ] && echo "$pid"
+    done 2>/dev/null
+}
+quit() {
+    for pid in $(postmasters); do kill -s "$1" "$pid"; kill -s CONT "$pid"; done 2>/dev/null
+}
 record=$1
 [ -f "$record" ] || exit 0
 end
+quit QUIT
 looks=0
-while [ -n "$(living)" ] && [ "$looks" -lt 40 ]; do sleep 0.05; looks=$((looks + 1)); done
+while [ -n "$(living)$(postmasters)" ] && [ "$looks" -lt 40 ]; do sleep 0.05; looks=$((looks + 1)); done
 end KILL
+quit KILL
 [ -z "$2" ] || rm -rf -- "$2"
 "#;
 

@@ -23,7 +23,8 @@ pub(crate) async fn leader(
         Service::Etcd => of_etcd(members).await,
         Service::Nats => of_stream(members).await,
         Service::Redis => of_redis(members, sentinels).await,
-        Service::Postgres | Service::Sentinel | Service::Gateway | Service::Logic | Service::Task => None,
+        Service::Postgres => of_patroni(members).await,
+        Service::Sentinel | Service::Haproxy | Service::Gateway | Service::Logic | Service::Task => None,
     }
 }
 
@@ -62,11 +63,27 @@ fn answer(said: &[u8]) -> Option<Value> {
     serde_json::from_str(message.split_once("\r\n")?.1.trim_end()).ok()
 }
 
-/// As sentinels have it: a server that was the primary may not know yet that it is none.
+/// As its own Patroni has it, while that holds the leader's key.
+async fn of_patroni(members: &[Arc<Store>]) -> Option<usize> {
+    for (index, member) in members.iter().enumerate() {
+        if member.is_primary().await {
+            return Some(index);
+        }
+    }
+    None
+}
+
+/// Of a Redis Cluster the one with the first slot, as the others have it; else as sentinels have it: a server that was
+/// the primary may not know yet that it is none.
 async fn of_redis(members: &[Arc<Store>], sentinels: &[Arc<Store>]) -> Option<usize> {
+    let at = |port| members.iter().position(|member| member.client_port() == port);
+    for member in members.iter().filter(|member| member.is_node()) {
+        let Some(port) = member.first_primary().await else { continue };
+        return at(port);
+    }
     for sentinel in sentinels {
         let Some(port) = sentinel.primary().await else { continue };
-        return members.iter().position(|member| member.client_port() == port);
+        return at(port);
     }
     None
 }

@@ -23,6 +23,7 @@ mod access;
 pub mod certs;
 mod cluster;
 mod defaults;
+mod doors;
 mod engines;
 mod error;
 mod family;
@@ -45,7 +46,8 @@ pub mod token;
 
 pub use access::Credentials;
 pub use cluster::{Cluster, Event, Stopped};
-pub use engines::Engines;
+pub use doors::Doors;
+pub use engines::{Engines, RedisKind};
 pub use error::Error;
 pub use find::service_binary;
 pub use log_reader::LogReading;

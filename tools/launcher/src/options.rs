@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use crate::doors::Doors;
 use crate::engines::Engines;
 use crate::error::Error;
 use crate::service::Service;
@@ -22,6 +24,9 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// Where the service binaries are; `None` = beside the running executable (or one folder up), else on PATH.
     pub bin_dir: Option<PathBuf>,
+    /// Where the binaries of another version are: the first process of each place is one of it, the next one of `bin_dir`,
+    /// and so on in turn.
+    pub previous: Option<PathBuf>,
     /// Configuration handed to services as environment, later entries win.
     pub settings: Vec<Setting>,
     /// Start a child again that ended by itself.
@@ -36,6 +41,8 @@ pub struct Options {
     /// Whether every link is encrypted: services and servers show each other certificates, and servers ask for a password;
     /// both are made in the folder when they are not there.
     pub secure: bool,
+    /// Who opens doors before the members of groups; not with [`Options::secure`].
+    pub doors: Option<Arc<dyn Doors>>,
 }
 
 impl Default for Options {
@@ -47,11 +54,13 @@ impl Default for Options {
             engines: Engines::default(),
             dir: None,
             bin_dir: None,
+            previous: None,
             settings: Vec::new(),
             restart: false,
             log_readers: false,
             token_secret: None,
             secure: false,
+            doors: None,
         }
     }
 }
@@ -71,9 +80,12 @@ impl Options {
             Service::Gateway => self.gateways,
             Service::Logic => self.logics,
             Service::Task => self.tasks,
-            Service::Nats | Service::Etcd | Service::Redis | Service::Sentinel | Service::Postgres => {
-                self.engines.count(service)
-            }
+            Service::Nats
+            | Service::Etcd
+            | Service::Redis
+            | Service::Sentinel
+            | Service::Postgres
+            | Service::Haproxy => self.engines.count(service),
         }
     }
 }
@@ -90,6 +102,14 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Its value, if it is of this key and meant for every process of this service.
+    #[must_use]
+    pub fn of_all(&self, service: Service, key: &str) -> Option<&str> {
+        let is_it =
+            self.key == key && self.index.is_none() && self.service.is_none_or(|wanted| wanted == service);
+        is_it.then_some(self.value.as_str())
+    }
+
     /// Whether it is meant for this process.
     pub(crate) fn applies(&self, service: Service, index: usize) -> bool {
         self.service.is_none_or(|wanted| wanted == service) && self.index.is_none_or(|wanted| wanted == index)

@@ -25,12 +25,14 @@ pub enum Service {
     Sentinel,
     /// PostgreSQL.
     Postgres,
+    /// Leads to the primary of a PostgreSQL with standbys.
+    Haproxy,
 }
 
 impl Service {
     /// The services of Sluice itself.
     pub const SERVICES: [Self; 3] = [Self::Gateway, Self::Logic, Self::Task];
-    /// The servers it stands on. Sentinels are beside them, where there are any.
+    /// The servers it stands on. Sentinels and HAProxy are beside them, where there are any.
     pub const STORES: [Self; 4] = [Self::Nats, Self::Etcd, Self::Redis, Self::Postgres];
 
     /// The name used in events, file names and settings.
@@ -45,6 +47,7 @@ impl Service {
             Self::Redis => "redis",
             Self::Sentinel => "sentinel",
             Self::Postgres => "postgres",
+            Self::Haproxy => "haproxy",
         }
     }
 
@@ -72,9 +75,10 @@ impl FromStr for Service {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = Self::SERVICES.into_iter().chain(Self::STORES).chain([Self::Sentinel]);
+        let all = Self::SERVICES.into_iter().chain(Self::STORES).chain([Self::Sentinel, Self::Haproxy]);
         all.into_iter().find(|service| service.as_str() == text).ok_or_else(|| {
-            format!("{text:?} is no service: gateway, logic, task, nats, etcd, redis, sentinel or postgres")
+            let names = "gateway, logic, task, nats, etcd, redis, sentinel, postgres or haproxy";
+            format!("{text:?} is no service: {names}")
         })
     }
 }

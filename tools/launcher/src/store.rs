@@ -3,17 +3,21 @@
 
 mod asking;
 mod group;
+mod patroni;
+mod postmaster;
 mod secured;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 
 use crate::access::Access;
-use crate::defaults::POSTGRES_CONNECTIONS;
+use crate::defaults::{PATRONI_READY, PATRONI_STOP, POSTGRES_CONNECTIONS, STORE_READY, STORE_STOP};
+use crate::doors::Doors;
 use crate::error::Error;
 use crate::find;
 use crate::folder::{Folder, Owner};
@@ -23,9 +27,11 @@ use crate::record::ProcessRecord;
 use crate::service::Service;
 
 use self::group::{Group, KEPT, conf, has_conf, ports};
-pub(crate) use self::group::{PRIMARY, prepare};
+pub(crate) use self::group::{Stores, prepare};
 use self::secured::Secured;
 
+/// What a group is called: by the sentinels their primary, by NATS its cluster.
+pub(crate) const PRIMARY: &str = "sluice";
 const INITDB: &str = "initdb";
 /// File beside the data of an etcd that was ready once.
 const READY: &str = "ready";
@@ -40,6 +46,8 @@ pub(crate) struct Store {
     /// `None` for one that lets everybody in.
     secured: Option<Secured>,
     binary: PathBuf,
+    /// What runs it, and decides which member of its group is the primary.
+    patroni: Option<PathBuf>,
     data: PathBuf,
     owner: Option<Owner>,
     /// Data that need not survive a power cut is written without waiting for the disk where nobody can tell.
@@ -47,6 +55,8 @@ pub(crate) struct Store {
     port: Port,
     /// Where members listen for each other; etcd does so even alone.
     peer: Port,
+    /// The ports of its doors, for clients and members: others are told of these two instead.
+    doors: Option<(u16, u16)>,
 }
 
 impl Store {
@@ -57,17 +67,39 @@ impl Store {
         folder: &Folder,
         grouped: bool,
         access: Option<&Arc<Access>>,
+        doors: Option<&Arc<dyn Doors>>,
     ) -> Result<Self, Error> {
         let owner = if service == Service::Postgres { Owner::of_postgres()? } else { None };
         let binary = find::server(service)?;
+        let patroni = patroni::program(service, grouped)?;
         let name = service.name(index);
         let data = folder.data_of(&name, owner.as_ref())?;
         let secured = access.map(|access| Secured::prepare(access, service, &name, &data, owner.as_ref()));
         let secured = secured.transpose()?;
         // Held as long as this lives, also while the server is down: it comes back to it.
         let (port, peer) = ports(&data, grouped && service == Service::Etcd)?;
+        let doors = doors.filter(|_| grouped && service != Service::Sentinel);
+        let open = |doors: &Arc<dyn Doors>, port: &Port| {
+            let opened = doors.open(service, index, port.number());
+            opened.map_err(|error| Error::NoPort(format!("no door before {name}: {error}")))
+        };
+        let doors =
+            doors.map(|doors| Ok::<_, Error>((open(doors, &port)?, open(doors, &peer)?))).transpose()?;
         let (group, temporary) = (Group::default(), folder.is_temporary());
-        Ok(Self { service, index, group, secured, binary, data, owner, temporary, port, peer })
+        Ok(Self {
+            service,
+            index,
+            group,
+            secured,
+            binary,
+            patroni,
+            data,
+            owner,
+            temporary,
+            port,
+            peer,
+            doors,
+        })
     }
 
     /// The same server and data on ports of its own.
@@ -78,24 +110,42 @@ impl Store {
             group: self.group.clone(),
             secured: self.secured.clone(),
             binary: self.binary.clone(),
+            patroni: self.patroni.clone(),
             data: self.data.clone(),
             owner: self.owner.clone(),
             temporary: self.temporary,
             port: Port::claim()?,
             peer: Port::claim()?,
+            doors: None,
         })
     }
 
+    /// Where clients are told that it is.
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port.number())
+        format!("127.0.0.1:{}", self.client_port())
     }
 
     pub(crate) fn client_port(&self) -> u16 {
-        self.port.number()
+        self.doors.map_or(self.port.number(), |(client, _)| client)
     }
 
+    /// Where members are told that it is.
     fn peer_address(&self) -> String {
-        format!("127.0.0.1:{}", self.peer.number())
+        format!("127.0.0.1:{}", self.peer_port())
+    }
+
+    fn peer_port(&self) -> u16 {
+        self.doors.map_or(self.peer.number(), |(_, peer)| peer)
+    }
+
+    /// Where it listens for clients, and for members.
+    fn listens(&self) -> [String; 2] {
+        [&self.port, &self.peer].map(|port| format!("127.0.0.1:{}", port.number()))
+    }
+
+    /// Whether it is a node of a Redis Cluster.
+    pub(crate) fn is_node(&self) -> bool {
+        self.group.is_redis_cluster()
     }
 
     pub(crate) fn is_secured(&self) -> bool {
@@ -121,7 +171,7 @@ impl Store {
             Service::Etcd => format!("{}://{address}", self.web()),
             Service::Redis | Service::Sentinel if is_secured => format!("rediss://{address}"),
             Service::Redis | Service::Sentinel => format!("redis://{address}"),
-            Service::Postgres => {
+            Service::Postgres | Service::Haproxy => {
                 let files = self.secured.as_ref().map(|it| it.access.credentials(self.service, service).tls);
                 let options = files.as_ref().map(Secured::postgres_options).unwrap_or_default();
                 format!("postgres://postgres@{address}/postgres{options}")
@@ -160,7 +210,35 @@ impl Store {
 
     /// SIGTERM asks PostgreSQL to wait for its clients, for ever; SIGINT ends their sessions.
     pub(crate) fn stop_signal(&self) -> Signal {
-        if self.service == Service::Postgres { Signal::SIGINT } else { Signal::SIGTERM }
+        if self.service == Service::Postgres && !self.has_patroni() {
+            Signal::SIGINT
+        } else {
+            Signal::SIGTERM
+        }
+    }
+
+    /// How long a start may take.
+    pub(crate) fn ready_limit(&self) -> Duration {
+        if self.has_patroni() { PATRONI_READY } else { STORE_READY }
+    }
+
+    /// How long a stop may take.
+    pub(crate) fn stop_limit(&self) -> Duration {
+        if self.has_patroni() { PATRONI_STOP } else { STORE_STOP }
+    }
+
+    /// What ends it at once: PostgreSQL is told to drop everything, so that its own children end with it.
+    pub(crate) fn kill_signal(&self) -> Signal {
+        if self.service == Service::Postgres && !self.has_patroni() {
+            Signal::SIGQUIT
+        } else {
+            Signal::SIGKILL
+        }
+    }
+
+    /// The PostgreSQL that its Patroni runs.
+    pub(crate) fn postmaster(&self) -> Option<u32> {
+        if self.has_patroni() { postmaster::of(&self.data.join("data")) } else { None }
     }
 
     /// The command with a clean environment, as the user that owns the data.
@@ -178,7 +256,7 @@ impl Store {
     }
 
     pub(crate) fn command(&self) -> Command {
-        let mut command = self.of(held::command(&self.binary));
+        let mut command = self.of(held::command(self.patroni.as_ref().unwrap_or(&self.binary)));
         let port = self.port.number().to_string();
         match self.service {
             Service::Nats => self.nats(&mut command, &port),
@@ -194,6 +272,13 @@ impl Store {
                 // Nothing on disk: Redis may forget everything, and a drill wants to see that it may.
                 command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"]);
                 command.args(["--daemonize", "no", "--dir"]).arg(&self.data);
+            }
+            Service::Haproxy => {
+                command.arg("-db").arg("-f").arg(self.data.join(patroni::HAPROXY_CONF));
+            }
+            // It starts PostgreSQL itself, and says how.
+            Service::Postgres if self.has_patroni() => {
+                command.arg(self.data.join(patroni::PATRONI_CONF));
             }
             Service::Postgres => {
                 let connections = format!("max_connections={POSTGRES_CONNECTIONS}");
@@ -218,21 +303,30 @@ impl Store {
         command.args(["--name", &self.name(), "--cluster_name", PRIMARY]);
         // Else in its file, with how members know each other.
         if !self.is_secured() {
-            let peer = format!("nats://{}", self.peer_address());
+            let peer = format!("nats://{}", self.listens()[1]);
             command.args(["--cluster", &peer, "--routes", &self.group.routes("").join(",")]);
+        }
+        if self.doors.is_some() {
+            command.args([
+                "--client_advertise",
+                &self.address(),
+                "--cluster_advertise",
+                &self.peer_address(),
+            ]);
         }
     }
 
     fn etcd(&self, command: &mut Command) {
         let (client, peer) = (self.url(), format!("{}://{}", self.web(), self.peer_address()));
+        let [own_client, own_peer] = self.listens().map(|listens| format!("{}://{listens}", self.web()));
         let (name, members) = if self.group.is_alone() {
             ("one".to_owned(), format!("one={peer}"))
         } else {
             (self.name(), self.group.initial_cluster(self.web()))
         };
         command.args(["--name", &name, "--data-dir"]).arg(self.data.join("data"));
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--listen-client-urls", &own_client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &own_peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &members, "--logger", "zap"]);
     }
 
@@ -246,6 +340,7 @@ impl Store {
         }
         // the version file is written last but for the first database: an interrupted initdb is begun again
         if self.service != Service::Postgres
+            || self.has_patroni()
             || data.join("base/1/PG_VERSION").exists() && data.join("global/pg_control").exists()
         {
             return Ok(());

@@ -116,6 +116,7 @@ pub fn check_with(keys: &VerifyingKeys, token: &str) -> Result<Claims, Refused> 
         let names = keys.names();
         return Err(Refused(format!("signed with {:?}{kid}, only {names} is accepted", header.alg)));
     };
+    // Several while one key replaces another: it is enough that one of them fits.
     for next in fitting {
         if claims.is_ok() {
             break;

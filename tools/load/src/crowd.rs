@@ -204,7 +204,7 @@ impl Crowd {
     fn attend(&mut self, ready: Ready, witness: &mut impl Witness) {
         let people = &mut self.people;
         let outcome = self.driver.attend(ready, false, |connection, out, heard| match heard {
-            Heard::Upgraded => {}
+            Heard::Upgraded | Heard::Answer(..) => {}
             Heard::Text(text) => people.on_text(ready.key, connection, out, text, witness),
         });
         if let Err(gone) = outcome {

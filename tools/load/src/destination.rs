@@ -137,6 +137,7 @@ mod tests {
                 let outcome = driver.attend(one, true, |(), out, what| match what {
                     Heard::Upgraded => out.extend_from_slice(question),
                     Heard::Text(text) => heard.push(text.len()),
+                    Heard::Answer(..) => {}
                 });
                 // The server leaves right after the small frame: its end may come with it.
                 if let (Err(gone), true) = (outcome, heard.last() != Some(&3)) {

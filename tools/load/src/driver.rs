@@ -9,7 +9,7 @@ use slab::Slab;
 
 use crate::destination::Destination;
 use crate::dial::dial;
-use crate::socket::{Gone, Heard, Socket};
+use crate::socket::{Gone, Heard, Socket, Speaks};
 use crate::transport::Transport;
 
 /// What one read takes at most.
@@ -87,12 +87,31 @@ impl<T> Driver<T> {
         first: Vec<u8>,
         state: T,
     ) -> io::Result<usize> {
+        self.begin(to, receive_buffer, Speaks::Upgrade, first, state)
+    }
+
+    /// The same to a server of HTTP, which answers calls one after the other.
+    ///
+    /// # Errors
+    /// As [`Driver::dial`].
+    pub fn dial_http(&mut self, address: SocketAddr, state: T) -> io::Result<usize> {
+        self.begin(&address.into(), None, Speaks::Http, Vec::new(), state)
+    }
+
+    fn begin(
+        &mut self,
+        to: &Destination,
+        receive_buffer: Option<usize>,
+        speaks: Speaks,
+        first: Vec<u8>,
+        state: T,
+    ) -> io::Result<usize> {
         let mut stream = dial(to.address, self.dialled, receive_buffer)?;
         self.dialled += 1;
         let entry = self.entries.vacant_entry();
         let (key, interest) = (entry.key(), Interest::READABLE | Interest::WRITABLE);
         self.poll.registry().register(&mut stream, Token(key), interest)?;
-        entry.insert((Socket::new(Transport::new(stream, to.tls.as_ref())?, first), state));
+        entry.insert((Socket::new(Transport::new(stream, to.tls.as_ref())?, speaks, first), state));
         Ok(key)
     }
 

@@ -299,6 +299,7 @@ impl Running {
             self.driver
                 .attend(ready, true, |place, _, heard_now| match heard_now {
                     Heard::Upgraded => place.speaks |= first == First::Nameless,
+                    Heard::Answer(..) => {}
                     Heard::Text(_) => {
                         *heard += 1;
                         place.speaks = true;
@@ -403,7 +404,7 @@ fn store(target: &Target<'_>, frames: &[Vec<u8>]) -> io::Result<()> {
         driver.wait(Some(TURN), &mut ready)?;
         for ready in ready.drain(..) {
             let outcome = driver.attend(ready, true, |(), out, heard| match heard {
-                Heard::Upgraded => {}
+                Heard::Upgraded | Heard::Answer(..) => {}
                 Heard::Text(text) if text.starts_with(b"{\"welcome\"") => out.extend(frames.iter().flatten()),
                 Heard::Text(text) if text.starts_with(b"{\"ok\":\"pub\"") => answers += 1,
                 Heard::Text(text) => trouble = Some(String::from_utf8_lossy(text).into_owned()),

@@ -2,7 +2,7 @@
 //! as its protocol allows. It speaks the wire by its description and shares no code with the client library; it judges
 //! nothing.
 //!
-//! [`Driver`] owns sockets, [`Crowd`] is clients that resume on it, [`habit`] is clients that nobody wants.
+//! Callers of an HTTP API are sockets of it too ([`http`]). [`Driver`] owns sockets, [`Crowd`] is clients that resume on it, [`habit`] is clients that nobody wants.
 
 pub mod comeback;
 pub mod crowd;
@@ -11,6 +11,7 @@ pub mod dial;
 pub mod driver;
 pub mod frame;
 pub mod habit;
+pub mod http;
 pub mod samples;
 pub mod server_frame;
 pub mod socket;

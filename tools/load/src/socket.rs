@@ -1,10 +1,10 @@
-//! One client's socket: what it still has to write, and frames out of what it reads. It holds a buffer only while half
+//! One client's socket: what it still has to write, and frames, or answers of HTTP, out of what it reads. It holds a buffer only while half
 //! a frame is under way. It knows nothing of what frames say.
 
 use std::io::{ErrorKind, Read, Write};
 
-use crate::frame;
 use crate::transport::Transport;
+use crate::{frame, http};
 
 /// Longest answer to an upgrade.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -19,6 +19,8 @@ pub enum Heard<'a> {
     Upgraded,
     /// A text frame.
     Text(&'a [u8]),
+    /// An answer of HTTP: its status and body.
+    Answer(u16, &'a [u8]),
 }
 
 /// Why a connection is over.
@@ -49,11 +51,22 @@ impl std::fmt::Display for Gone {
     }
 }
 
+/// What the server says next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// The answer to an upgrade, then frames.
+    Upgrade,
+    /// Frames of WebSocket.
+    Frames,
+    /// One answer after the other.
+    Http,
+}
+
 /// A connection that is being made, or is.
 #[derive(Debug)]
 pub struct Socket {
     transport: Transport,
-    upgraded: bool,
+    speaks: Speaks,
     /// Half a frame.
     rest: Vec<u8>,
     out: Vec<u8>,
@@ -63,8 +76,8 @@ pub struct Socket {
 impl Socket {
     /// Of a transport that connects; `first` is written as soon as it has.
     #[must_use]
-    pub(crate) fn new(transport: Transport, first: Vec<u8>) -> Self {
-        Self { transport, upgraded: false, rest: Vec::new(), out: first, written: 0 }
+    pub(crate) fn new(transport: Transport, speaks: Speaks, first: Vec<u8>) -> Self {
+        Self { transport, speaks, rest: Vec::new(), out: first, written: 0 }
     }
 
     /// Where frames are queued.
@@ -158,7 +171,14 @@ impl Socket {
     /// Takes whole frames; returns how many bytes they had.
     fn consume(&mut self, bytes: &[u8], on: &mut impl FnMut(&mut Vec<u8>, Heard<'_>)) -> Result<usize, Gone> {
         let mut used = 0;
-        if !self.upgraded {
+        if self.speaks == Speaks::Http {
+            while let Some(answer) = http::parse(&bytes[used..]).map_err(Gone::Broken)? {
+                used += answer.length;
+                on(&mut self.out, Heard::Answer(answer.status, answer.body));
+            }
+            return Ok(used);
+        }
+        if self.speaks == Speaks::Upgrade {
             let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
                 // Whatever answers there may never end its header.
                 let too_long = bytes.len() > HEAD_BYTES_MAX;
@@ -168,7 +188,7 @@ impl Socket {
                 return Err(refused(&bytes[..end]));
             }
             used = end + 4;
-            self.upgraded = true;
+            self.speaks = Speaks::Frames;
             on(&mut self.out, Heard::Upgraded);
         }
         while let Some((opcode, payload, length)) = frame::parse(&bytes[used..]) {

@@ -3,6 +3,7 @@
 
 mod differences;
 mod kill_timer;
+mod kubernetes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,11 +13,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rand::distr::{Alphanumeric, SampleString};
 use sluice_launcher::{Service, service_binary};
+use sluice_lifecycle::TOTAL_DEFAULT;
 use sluice_program::output;
 use tokio::process::Command;
 
 use differences::{Compared, differences};
 use kill_timer::kill_timers;
+use kubernetes::findings;
 
 /// Check the configuration of the services for mistakes and contradictions; nothing is started
 ///
@@ -27,7 +30,8 @@ use kill_timer::kill_timers;
   sluice check --logic /etc/sluice/logic.toml --gateway /etc/sluice/gateway.toml
   sluice check --gateway gateway-1.toml --gateway gateway-2.toml --connect   # and try each server once
   SLUICE_SHUTDOWN__KILL_AFTER_MS=10000 sluice check   # is each stop over before the platform kills?
-  sluice check --platform compose.yaml --platform sluice-task.service   # the same, by their own files")]
+  sluice check --platform compose.yaml --platform sluice-task.service   # the same, by their own files
+  kubectl kustomize overlays/mine | sluice check --kubernetes -   # stops and rolls of its pods")]
 pub(crate) struct Arguments {
     /// Configuration file of a gateway; may be repeated
     #[arg(long, value_name = "FILE")]
@@ -42,6 +46,11 @@ pub(crate) struct Arguments {
     /// repeated
     #[arg(long, value_name = "FILE")]
     platform: Vec<PathBuf>,
+    /// Manifests of Kubernetes, rendered; `-` reads standard input; may be repeated. Of each Deployment and StatefulSet of
+    /// a service it says what would kill a stop before it is over, take one away before its replacement serves, or send
+    /// clients to one that has closed its door. Alone it looks at no other configuration
+    #[arg(long, value_name = "FILE")]
+    kubernetes: Vec<PathBuf>,
     /// Connect once to each server that is configured, and say what it answers
     #[arg(long)]
     connect: bool,
@@ -86,7 +95,7 @@ impl Subject {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let flags: &[&str] = if arguments.connect { &["--check", "--connect"] } else { &["--check"] };
-    let platforms = arguments.platform.clone();
+    let (platforms, manifests) = (arguments.platform.clone(), arguments.kubernetes.clone());
     let subjects = arguments.subjects()?;
     // Secrets are compared as hashes. A salt of this one run: what is printed says nothing tomorrow.
     let salt = Alphanumeric.sample_string(&mut rand::rng(), 22);
@@ -107,6 +116,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     for platform in platforms {
         fine &= leaves_time(&platform, &totals)?;
     }
+    for manifests in manifests {
+        fine &= survives(&manifests, &totals)?;
+    }
     let differences = differences(&compared);
     fine &= differences.iter().all(|difference| difference.is_allowed);
     for difference in differences {
@@ -120,13 +132,8 @@ fn leaves_time(file: &Path, totals: &[(Service, Duration)]) -> anyhow::Result<bo
     let text = std::fs::read_to_string(file).with_context(|| format!("--platform {}", file.display()))?;
     let timers = kill_timers(&text, |name| std::env::var(name).ok())
         .map_err(|why| anyhow::anyhow!("--platform {}: {why}", file.display()))?;
-    let longest = |service: Option<Service>| {
-        let own = |(of, _): &&(Service, Duration)| service.is_none_or(|service| service == *of);
-        // Of one that was not checked nothing is known: it is taken for one like the others.
-        let total = totals.iter().filter(own).map(|(_, total)| *total).max();
-        total.or(totals.iter().map(|(_, total)| *total).max())
-    };
-    let short: Vec<_> = timers.iter().filter_map(|timer| timer.against(longest(timer.service)?)).collect();
+    let short: Vec<_> =
+        timers.iter().filter_map(|timer| timer.against(longest(totals, timer.service)?)).collect();
     let verdict = if short.is_empty() { "leaves time for a stop" } else { "kills before a stop is over" };
     output::line(format_args!("{}: {verdict}", file.display()))?;
     for short in &short {
@@ -135,13 +142,44 @@ fn leaves_time(file: &Path, totals: &[(Service, Duration)]) -> anyhow::Result<bo
     Ok(short.is_empty())
 }
 
+/// The longest stop of a service, or of all.
+fn longest(totals: &[(Service, Duration)], service: Option<Service>) -> Option<Duration> {
+    let own = |(of, _): &&(Service, Duration)| service.is_none_or(|service| service == *of);
+    // Of one that was not checked nothing is known: it is taken for one like the others.
+    let total = totals.iter().filter(own).map(|(_, total)| *total).max();
+    total.or(totals.iter().map(|(_, total)| *total).max())
+}
+
+/// Whether pods end and are replaced without anybody noticing; says what is in the way.
+fn survives(file: &Path, totals: &[(Service, Duration)]) -> anyhow::Result<bool> {
+    let is_input = file == Path::new("-");
+    let text =
+        if is_input { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+    let text = text.with_context(|| format!("--kubernetes {}", file.display()))?;
+    let total = |service| longest(totals, Some(service)).unwrap_or(TOTAL_DEFAULT);
+    let found =
+        findings(&text, total).map_err(|why| anyhow::anyhow!("--kubernetes {}: {why}", file.display()))?;
+    let fine = found.iter().all(|finding| finding.is_allowed);
+    let verdict =
+        if fine { "pods are stopped and rolled in time" } else { "a stop or a roll of its pods is noticed" };
+    let name = if is_input { "manifests".to_owned() } else { file.display().to_string() };
+    output::line(format_args!("{name}: {verdict}"))?;
+    for finding in &found {
+        output::line(format_args!("  {finding}"))?;
+    }
+    Ok(fine)
+}
+
 impl Arguments {
-    /// With files given, only those; else what the environment says, for all.
+    /// With files given, only those; with manifests alone none; else what the environment says, for all.
     fn subjects(self) -> anyhow::Result<Vec<Subject>> {
         let all =
             [(Service::Gateway, self.gateway), (Service::Logic, self.logic), (Service::Task, self.task)];
         let given = all.iter().any(|(_, files)| !files.is_empty());
         let mut subjects = Vec::new();
+        if !given && !self.kubernetes.is_empty() && self.platform.is_empty() {
+            return Ok(subjects);
+        }
         for (service, files) in all {
             // Without a file the environment is asked, once for each; with one, who was not named is left alone.
             let files: Vec<_> = if given { files.into_iter().map(Some).collect() } else { vec![None] };

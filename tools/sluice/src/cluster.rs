@@ -27,6 +27,7 @@ use output::Output;
   sluice cluster --json --set gateway.drain.rate_per_s=50 --set all.etcd.lease_ttl_s=2
   sluice cluster --secure   # every link encrypted: services and servers show certificates, servers ask for passwords
   sluice cluster --etcds 3 --natses 3 --redis sentinel   # servers that outlive one of their own
+  sluice cluster --etcds 3 --patroni   # a PostgreSQL that outlives its primary
   sluice cluster --gateways 0 --logics 0 --tasks 0   # the servers alone")]
 pub(crate) struct Arguments {
     /// How many gateways
@@ -73,11 +74,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         engines: arguments.engines.engines(),
         dir: arguments.dir,
         bin_dir: arguments.bin_dir,
+        previous: None,
         settings: arguments.settings,
         restart: arguments.restart,
         log_readers: false,
         token_secret: arguments.secret.read("sluice")?,
         secure: arguments.secure,
+        doors: None,
     })?;
     // Before the launch, so that no end of a process falls between two looks.
     let mut events = cluster.events();

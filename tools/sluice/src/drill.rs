@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use sluice_drill::bites;
-use sluice_drill::load::Plan;
+use sluice_drill::load::{ForeignClients, Plan};
 use sluice_drill::run::{self, Habit, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given;
@@ -45,6 +45,12 @@ pub(crate) struct Arguments {
     /// Publishes a second, all clients together; without it 500, of a herd 100
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
+    /// Part of the publishes that backends send by the HTTP API of logic, 0 to 1; without it 0.1 where there is one
+    #[arg(long, value_name = "PART", value_parser = share)]
+    api_share: Option<f64>,
+    /// Clients besides, in other languages and processes of their own: js=N,python=N; in a checkout of the sources
+    #[arg(long, value_name = "LANGUAGE=N", default_value = "", value_parser = foreign, hide_default_value = true)]
+    foreign: ForeignClients,
     /// How many rooms; without it 50, of a herd 1,000
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rooms: Option<u32>,
@@ -111,6 +117,10 @@ struct Own {
     /// Where the service binaries are, unless beside this one or on PATH
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
+    /// Folder with the binaries of another version: the cluster begins with these, and each process that is started again
+    /// is one of the other version than before
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["check", "bites"])]
+    previous: Option<PathBuf>,
     /// Configuration of the services, as of `sluice cluster`; may be repeated
     #[arg(long = "set", value_name = "SERVICE.KEY=VALUE")]
     settings: Vec<Setting>,
@@ -126,6 +136,12 @@ struct Given {
     /// Certificate authority to trust at wss:// beside the public ones, PEM
     #[arg(long, env = "SLUICE_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// HTTP API of a logic, for backends that publish; may be repeated
+    #[arg(long = "api", value_name = "URL", requires = "api_key")]
+    api: Vec<String>,
+    /// A key of it that may publish in every room and disconnect every user
+    #[arg(long, env = "SLUICE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    api_key: Option<String>,
     /// Admin page: of the gateways in order, or PLACE=URL; may be repeated
     #[arg(long = "admin", value_name = "URL")]
     admin: Vec<String>,
@@ -151,6 +167,30 @@ struct Given {
     roll_command: Option<String>,
 }
 
+/// A part of something.
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        Ok(_) | Err(_) => Err("it is a part, from 0 to 1".to_owned()),
+    }
+}
+
+/// `js=2,python=1`; nothing is nobody.
+fn foreign(text: &str) -> Result<ForeignClients, String> {
+    let mut all = ForeignClients::default();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let count = |count: &str| count.parse().map_err(|_| format!("{part:?} has no number: js=2"));
+        match part.split_once('=') {
+            Some(("js", number)) => all.javascript = count(number)?,
+            Some(("python", number)) => all.python = count(number)?,
+            Some(_) | None => {
+                return Err(format!("{part:?} is no client in another language: js=N or python=N"));
+            }
+        }
+    }
+    Ok(all)
+}
+
 fn after_help() -> String {
     format!(
         "Scenarios:\n{}
@@ -161,12 +201,16 @@ Examples:
   sluice drill crash --rounds 300 --seed 7   # in parts, one after the other
   sluice drill mix --only 'term logic' --only 'freeze gateway'
   sluice drill stores --etcds 3 --natses 3 --redis sentinel --only leader
+  sluice drill stores --redis cluster --only redis
+  sluice drill stores --etcds 3 --patroni --only postgres   # PostgreSQL fails over
   sluice drill quick --secure   # every link encrypted, with certificates and passwords
+  sluice drill quick --foreign js=2,python=2   # clients in JavaScript and Python are judged too
   sluice drill herd   # 10,000 clients come back, again and again
   sluice drill herd --crowd 500 --only 'kill gateway' --habit churner
   sluice drill --check drill-7
   sluice drill crash --spawn 'sluice dev --json --dir ./data' --only 'kill dev'
   sluice drill roll --spawn 'sluice dev --json --dir ./data' --roll-command 'sluice dev restart {{}} --dir ./data' --only 'roll'
+  sluice drill crash --spawn 'sluice serve --config sluice.toml' --token-secret-file secret.txt --only dev
   sluice drill --bites no-fence no-goodbye --seed 11 --seeds 10
   sluice drill crash --gateway ws://127.0.0.1:8080/ws --admin http://127.0.0.1:8081 --token-secret \"$SECRET\" \\
       --pid gateway-1=4711 --restart 'gateway-1=sluice-gateway --config gateway.toml' --only 'kill gateway' \\
@@ -253,6 +297,9 @@ impl Arguments {
         let seed = self.seed.unwrap_or_else(run::new_seed);
         let mut given = given::Wanted {
             gateways: self.given.gateway,
+            // A key alone is what the environment says to another verb.
+            api_key: self.given.api_key.filter(|_| !self.given.api.is_empty()).unwrap_or_default(),
+            apis: self.given.api,
             trust: trust(self.given.ca.as_deref())?,
             admins: self.given.admin,
             pids: self.given.pid,
@@ -271,6 +318,10 @@ impl Arguments {
         if !given.is_empty() {
             given.token_secret = self.given.secret.read("sluice")?.unwrap_or_default();
         }
+        let names_api = given.is_empty() || given.spawn.is_some() || !given.apis.is_empty();
+        if !names_api && self.api_share.is_some_and(|share| share > 0.0) {
+            bail!("--api-share needs to know where the API is: name it with --api and --api-key");
+        }
         let usual = self.scenario.usual_plan();
         let options = Options {
             scenario: self.scenario,
@@ -285,6 +336,8 @@ impl Arguments {
                 crowd: self.crowd.unwrap_or(usual.crowd),
                 crowd_rooms: self.crowd_rooms,
                 watched: self.watched.unwrap_or(usual.watched),
+                api_share: self.api_share.unwrap_or(usual.api_share),
+                foreign: self.foreign,
                 ..usual
             },
             habits: self.habits,
@@ -293,6 +346,7 @@ impl Arguments {
             engines: self.own.engines.engines(),
             secure: self.own.secure,
             bin_dir: self.own.bin_dir,
+            previous: self.own.previous,
             settings: self.own.settings,
             given,
             dir: self.dir.unwrap_or_else(|| PathBuf::from(format!("drill-{seed}"))),

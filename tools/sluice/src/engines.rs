@@ -1,6 +1,6 @@
 //! How many servers of each kind a private Sluice stands on, as options of `cluster` and `drill`. It starts nothing.
 
-use sluice_launcher::Engines;
+use sluice_launcher::{Engines, RedisKind};
 
 #[derive(clap::Args)]
 pub(crate) struct EngineArguments {
@@ -11,21 +11,30 @@ pub(crate) struct EngineArguments {
     #[arg(long, default_value_t = 1, value_name = "N")]
     natses: usize,
     /// What Redis is
-    #[arg(long, value_enum, default_value_t = RedisKind::Single)]
-    redis: RedisKind,
+    #[arg(long, value_enum, default_value_t = RedisArgument::Single)]
+    redis: RedisArgument,
+    /// PostgreSQL has two standbys, of which Patroni promotes the synchronous one, behind HAProxy; needs `patroni` installed
+    #[arg(long, conflicts_with = "secure")]
+    patroni: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum RedisKind {
+enum RedisArgument {
     /// One server
     Single,
     /// A primary, two replicas, three sentinels
     Sentinel,
+    /// A Redis Cluster: three primaries with a replica each
+    Cluster,
 }
 
 impl EngineArguments {
     pub(crate) fn engines(&self) -> Engines {
-        let sentinel = matches!(self.redis, RedisKind::Sentinel);
-        Engines { etcds: self.etcds, natses: self.natses, sentinel }
+        let redis = match self.redis {
+            RedisArgument::Single => RedisKind::Single,
+            RedisArgument::Sentinel => RedisKind::Sentinel,
+            RedisArgument::Cluster => RedisKind::Cluster,
+        };
+        Engines { etcds: self.etcds, natses: self.natses, redis, patroni: self.patroni }
     }
 }

@@ -113,7 +113,14 @@ fn the_commands_that_messages_name_can_be_pasted() {
 fn the_commands_of_the_documents_can_be_pasted() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut count = 0;
-    for name in ["README.md", "docs/operations.md", "docs/api.md", "docs/drill.md", "deploy/config.md"] {
+    for name in [
+        "README.md",
+        "docs/operations.md",
+        "docs/api.md",
+        "docs/drill.md",
+        "docs/serve.md",
+        "deploy/config.md",
+    ] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();
         let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
         let joined: String = blocks.map(|block| block.replace("\\\n", " ")).collect();

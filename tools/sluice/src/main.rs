@@ -21,6 +21,8 @@ mod paste;
 mod publish;
 #[cfg(feature = "servers")]
 mod roll;
+#[cfg(feature = "dev")]
+mod serve;
 mod signals;
 mod status;
 #[cfg(any(feature = "dev", feature = "store"))]
@@ -52,7 +54,7 @@ struct Arguments {
 static BUILD: LazyLock<String> = LazyLock::new(|| build::describe(features!("dev", "servers", "store")));
 
 static HELP: LazyLock<String> = LazyLock::new(|| {
-    let first = if cfg!(feature = "dev") { "Try it: sluice dev\n" } else { "" };
+    let first = if cfg!(feature = "dev") { "Try it: sluice dev\nRun it: sluice serve --init\n" } else { "" };
     format!("{first}Examples of each command: sluice help COMMAND\n\nsluice {}", BUILD.as_str())
 });
 
@@ -61,6 +63,15 @@ const USUAL_LEVEL: &str = "warn";
 
 #[derive(Subcommand)]
 enum Verb {
+    // A process like those of the services: it has a runtime and a log of its own.
+    #[cfg(feature = "dev")]
+    Serve(serve::Arguments),
+    #[command(flatten)]
+    Command(Box<Command>),
+}
+
+#[derive(Subcommand)]
+enum Command {
     #[cfg(feature = "dev")]
     Dev(dev::Arguments),
     Cluster(cluster::Arguments),
@@ -91,15 +102,15 @@ enum Verb {
     Drill(Box<drill::Arguments>),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let verb = match arguments::parse::<Arguments>() {
         Ok(arguments) => arguments.verb,
         Err(code) => return ExitCode::from(code),
     };
-    let code = match telemetry::init_text(level(&verb)) {
-        Ok(()) => run(verb).await,
-        Err(error) => Err(error.into()),
+    let code = match verb {
+        #[cfg(feature = "dev")]
+        Verb::Serve(arguments) => serve::run(arguments),
+        Verb::Command(command) => begin(*command),
     };
     let code = code.unwrap_or_else(|error| {
         Lines::stderr().say(&format!("sluice: {}", error_chain(error.as_ref())));
@@ -109,59 +120,64 @@ async fn main() -> ExitCode {
     code
 }
 
-async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
-    if outlives_its_reader(&verb) {
+fn begin(command: Command) -> anyhow::Result<ExitCode> {
+    telemetry::init_text(level(&command))?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(command))
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    if outlives_its_reader(&command) {
         telemetry::log_panics();
     }
-    match verb {
+    match command {
         #[cfg(feature = "dev")]
-        Verb::Dev(arguments) => dev::run(arguments).await,
-        Verb::Cluster(arguments) => cluster::run(arguments).await,
-        Verb::Token(arguments) => token::run(arguments),
-        Verb::Api(arguments) => api::run(arguments).await,
-        Verb::ApiKey(arguments) => api_key::run(arguments),
-        Verb::Pub(arguments) => publish::run(arguments).await,
-        Verb::Cancel(arguments) => publish::cancel(arguments).await,
-        Verb::Sub(arguments) => subscribe::run(arguments).await,
-        Verb::Health(arguments) => health::run(arguments).await,
-        Verb::Status(arguments) => status::run(arguments).await,
-        Verb::Worker(arguments) => worker::run(arguments).await,
+        Command::Dev(arguments) => dev::run(arguments).await,
+        Command::Cluster(arguments) => cluster::run(arguments).await,
+        Command::Token(arguments) => token::run(arguments),
+        Command::Api(arguments) => api::run(arguments).await,
+        Command::ApiKey(arguments) => api_key::run(arguments),
+        Command::Pub(arguments) => publish::run(arguments).await,
+        Command::Cancel(arguments) => publish::cancel(arguments).await,
+        Command::Sub(arguments) => subscribe::run(arguments).await,
+        Command::Health(arguments) => health::run(arguments).await,
+        Command::Status(arguments) => status::run(arguments).await,
+        Command::Worker(arguments) => worker::run(arguments).await,
         #[cfg(feature = "servers")]
-        Verb::Top(arguments) => top::run(arguments).await,
-        Verb::Instances(arguments) => operate::instances::run(arguments).await,
-        Verb::Duties(arguments) => operate::duties::run(arguments).await,
-        Verb::Stop(arguments) => operate::commands::stop(arguments).await,
-        Verb::Drain(arguments) => operate::commands::drain(arguments).await,
-        Verb::Undrain(arguments) => operate::commands::undrain(arguments).await,
-        Verb::Disconnect(arguments) => operate::disconnect::run(arguments).await,
-        Verb::Check(arguments) => check::run(arguments).await,
-        Verb::Certs(arguments) => certs::run(arguments),
+        Command::Top(arguments) => top::run(arguments).await,
+        Command::Instances(arguments) => operate::instances::run(arguments).await,
+        Command::Duties(arguments) => operate::duties::run(arguments).await,
+        Command::Stop(arguments) => operate::commands::stop(arguments).await,
+        Command::Drain(arguments) => operate::commands::drain(arguments).await,
+        Command::Undrain(arguments) => operate::commands::undrain(arguments).await,
+        Command::Disconnect(arguments) => operate::disconnect::run(arguments).await,
+        Command::Check(arguments) => check::run(arguments).await,
+        Command::Certs(arguments) => certs::run(arguments),
         #[cfg(any(feature = "dev", feature = "store"))]
-        Verb::Store(arguments) => store::run(arguments).await,
+        Command::Store(arguments) => store::run(arguments).await,
         #[cfg(feature = "servers")]
-        Verb::Roll(arguments) => roll::run(*arguments).await,
+        Command::Roll(arguments) => roll::run(*arguments).await,
         #[cfg(feature = "servers")]
-        Verb::Drill(arguments) => drill::run(*arguments).await,
+        Command::Drill(arguments) => drill::run(*arguments).await,
     }
 }
 
 /// Whether others depend on this process, so that nothing may hold it up, not even its own panic.
-fn outlives_its_reader(verb: &Verb) -> bool {
-    match verb {
+fn outlives_its_reader(command: &Command) -> bool {
+    match command {
         #[cfg(feature = "dev")]
-        Verb::Dev(_) => true,
-        Verb::Cluster(_) => true,
+        Command::Dev(_) => true,
+        Command::Cluster(_) => true,
         _ => false,
     }
 }
 
 /// What is logged unless `RUST_LOG` says otherwise.
 #[cfg(feature = "dev")]
-fn level(verb: &Verb) -> &'static str {
-    if let Verb::Dev(arguments) = verb { arguments.level() } else { USUAL_LEVEL }
+fn level(command: &Command) -> &'static str {
+    if let Command::Dev(arguments) = command { arguments.level() } else { USUAL_LEVEL }
 }
 
 #[cfg(not(feature = "dev"))]
-fn level(_verb: &Verb) -> &'static str {
+fn level(_command: &Command) -> &'static str {
     USUAL_LEVEL
 }

@@ -51,6 +51,7 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn of(page: &Value) -> Self {
+        // A page of another version may lack any of them.
         let number = |name: &str| page.get(name).and_then(Value::as_u64);
         let text = |name: &str| page.get(name).and_then(Value::as_str).map(str::to_owned);
         let flag = |name: &str| page.get(name).and_then(Value::as_bool).unwrap_or_default();

@@ -67,6 +67,7 @@ async fn watch(
     loop {
         let (looks, duties) = tokio::select! {
             biased;
+            // A look may wait for services that hang; the key that ends all does not wait for it.
             asked = asked_to_end(&mut signals) => return asked,
             looked = look(&arguments.urls) => looked,
         };

@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use sluice_client::{Client, Due, Error, Event, HistoryRange, Options, Position, Scheduled};
+use sluice_client::{Client, Due, Error, Event, HistoryRange, Options, Position, Scheduled, TokenError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -31,7 +33,8 @@ async fn the_vectors_of_all_clients() {
     for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
         let mut read: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         let Value::Array(vectors) = read["vectors"].take() else { panic!("vectors is a list") };
-        for vector in vectors.into_iter().filter(|vector| vector["needs"].is_null()) {
+        let is_for_us = |vector: &Value| vector["needs"].is_null() || vector["needs"] == "renewal";
+        for vector in vectors.into_iter().filter(is_for_us) {
             running.spawn(run(vector));
         }
     }
@@ -65,9 +68,13 @@ struct Stage {
     calls: VecDeque<Value>,
     events: VecDeque<Value>,
     ids: HashMap<String, Value>,
+    /// So many questions for a token fail.
+    failing: Arc<AtomicU32>,
     /// When a pause began, and whether a `drain` had begun it.
     since: (Instant, bool),
     least: Duration,
+    /// When the server said what a token is to be replaced for, and how long until it is tried again, together.
+    again: (Instant, Duration),
     _program: JoinSet<()>,
 }
 
@@ -80,7 +87,10 @@ impl Stage {
         let mut urls = gateways.iter().map(|gateway| format!("ws://{}/ws", gateway.local_addr().unwrap()));
         let mut options = urls.by_ref().take(1).fold(Options::new(""), |_, url| Options::new(url));
         options = urls.fold(options, Options::or).detailed();
-        if vector.get("token").is_none() {
+        let failing = Arc::<AtomicU32>::default();
+        if vector["needs"] == "renewal" {
+            options = numbered(options, Arc::clone(&failing));
+        } else if vector.get("token").is_none() {
             options = options.token("t");
         }
         let (wanted, wants) = mpsc::channel(64);
@@ -89,8 +99,21 @@ impl Stage {
         program.spawn(live(options, wants, tells));
         let since = (Instant::now(), false);
         let (conns, ids, least) = (HashMap::new(), HashMap::new(), Duration::ZERO);
-        let (calls, events) = (VecDeque::new(), VecDeque::new());
-        Self { gateways, conns, wanted, told, calls, events, ids, since, least, _program: program }
+        let (calls, events, again) = (VecDeque::new(), VecDeque::new(), (Instant::now(), Duration::ZERO));
+        Self {
+            gateways,
+            conns,
+            wanted,
+            told,
+            calls,
+            events,
+            ids,
+            failing,
+            since,
+            least,
+            again,
+            _program: program,
+        }
     }
 
     async fn step(&mut self, step: &Value) -> Result<(), String> {
@@ -118,6 +141,8 @@ impl Stage {
             let frame = fill(&step["frame"], &self.ids);
             if frame.get("drain").is_some() {
                 self.since = (Instant::now(), true);
+            } else if frame.get("expiring").is_some() || frame.get("error").is_some() {
+                self.again = (Instant::now(), Duration::ZERO);
             }
             self.say(n, &frame).await;
         } else if let Some(n) = has("hear") {
@@ -132,6 +157,11 @@ impl Stage {
             return self.is_told(wanted).await;
         } else if let Some(least) = step["pause"][0].as_u64() {
             self.least = Duration::from_millis(least);
+        } else if let Some(least) = step["again"][0].as_u64() {
+            // One after the other, before anything is heard.
+            self.again.1 += Duration::from_millis(least);
+        } else if let Some(count) = has("no_token") {
+            self.failing.store(u32::try_from(count).unwrap(), Ordering::Relaxed);
         } else if has("silence").is_none() && has("stands").is_none() {
             return Err("there is no such step".into());
         }
@@ -142,11 +172,10 @@ impl Stage {
     async fn accept(&mut self, step: &Value) -> Result<TcpStream, String> {
         let at = usize::try_from(step["at"].as_u64().unwrap_or(0)).unwrap();
         let (stream, _) = self.gateways[at].accept().await.unwrap();
-        let (least, after) = (std::mem::take(&mut self.least), self.since.0.elapsed());
+        let (since, least) = (self.since.0, std::mem::take(&mut self.least));
         self.since.1 = false;
-        // timers of the runtime have milliseconds
-        let soon = after + Duration::from_millis(2) < least;
-        if soon { Err(format!("after {after:?}, not {least:?}")) } else { Ok(stream) }
+        paused(since, least)?;
+        Ok(stream)
     }
 
     async fn say(&mut self, conn: u64, frame: &Value) {
@@ -165,6 +194,7 @@ impl Stage {
                 }
             }
         };
+        paused(self.again.0, std::mem::take(&mut self.again.1))?;
         for (key, value) in wanted.as_object().unwrap() {
             if let Some(name) = value.as_str().filter(|name| name.starts_with('$')) {
                 self.ids.insert(name.to_owned(), heard[key].clone());
@@ -227,12 +257,36 @@ impl Stage {
     }
 }
 
+fn paused(since: Instant, least: Duration) -> Result<(), String> {
+    let after = since.elapsed();
+    // timers of the runtime have milliseconds
+    let soon = after + Duration::from_millis(2) < least;
+    if soon { Err(format!("after {after:?}, not {least:?}")) } else { Ok(()) }
+}
+
 fn fill(frame: &Value, ids: &HashMap<String, Value>) -> Value {
     let filled = frame.as_object().unwrap().iter().map(|(key, value)| {
         let id = value.as_str().and_then(|name| ids.get(name));
         (key.clone(), id.unwrap_or(value).clone())
     });
     Value::Object(filled.collect())
+}
+
+/// A function whose tokens are numbered, of which the next ones fail.
+fn numbered(options: Options, failing: Arc<AtomicU32>) -> Options {
+    let given = Arc::<AtomicU32>::default();
+    options.token_from(move || {
+        let fails =
+            failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        let number = if fails { 0 } else { given.fetch_add(1, Ordering::Relaxed) + 1 };
+        async move {
+            match number {
+                0 => Err(TokenError::Later("out of order".into())),
+                1 => Ok("t".to_owned()),
+                number => Ok(format!("t{number}")),
+            }
+        }
+    })
 }
 
 /// The program: does what the script wants, and tells what it is told.

@@ -6,7 +6,9 @@ use etcd_client::{Client, ConnectOptions, GetOptions, Permission, PermissionType
 use sluice_cluster::etcd::{EtcdCluster, EtcdConfig, probe};
 use sluice_cluster::{Cluster as _, Etcd, InstanceState, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Plan, Stage, StopReason};
-use sluice_testing::{Authority, ServerKind, TestServer, TlsFiles, eventually, free_port};
+use sluice_testing::{
+    Authority, LinkEnd, ServerKind, TestServer, TlsFiles, WrongEnds, eventually, free_port,
+};
 
 use crate::contract::LONG;
 
@@ -54,21 +56,14 @@ async fn tls_server(shown: &TlsFiles) -> TestServer {
 
 #[tokio::test]
 async fn each_wrong_end_of_the_link_is_a_line_with_its_fix() {
-    let dir = tempfile::tempdir().unwrap();
-    let files = |of: &str| Authority::in_dir(dir.path(), of);
-    let (good, other, old) = (
-        files("ours").issue("127.0.0.1"),
-        files("elsewhere").issue("etcd.example"),
-        files("old").issue_expired("127.0.0.1"),
-    );
-    let (plain, tls) = (TestServer::start(ServerKind::Etcd).await, tls_server(&good).await);
-    let (elsewhere, expired) = (tls_server(&other).await, tls_server(&old).await);
-    for (scheme, server, files, says) in [
-        ("https", &elsewhere, &other, "a name that stands in the server's certificate in etcd.endpoints"),
-        ("https", &expired, &old, "not valid now"),
-        ("https", &plain, &good, "the server does not speak TLS there: use http://"),
-        ("http", &tls, &good, "if the server speaks TLS, use https://"),
+    let ends = WrongEnds::of(ServerKind::Etcd, tls_server).await;
+    for (scheme, end, says) in [
+        ("https", &ends.elsewhere, "a name that stands in the server's certificate in etcd.endpoints"),
+        ("https", &ends.expired, "not valid now"),
+        ("https", &ends.plain, "the server does not speak TLS there: use http://"),
+        ("http", &ends.tls, "if the server speaks TLS, use https://"),
     ] {
+        let LinkEnd { server, files } = end;
         let url = format!("{scheme}://127.0.0.1:{}", server.port());
         let etcd = Etcd {
             ca_file: files.ca.clone(),
@@ -78,7 +73,7 @@ async fn each_wrong_end_of_the_link_is_a_line_with_its_fix() {
         };
         let why = refusal(&etcd).await;
         // What a server without TLS says of a handshake may be lost with the connection.
-        let is_reset = server.port() == plain.port() && why.contains("else http://");
+        let is_reset = server.port() == ends.plain.server.port() && why.contains("else http://");
         assert!(why.contains("etcd cannot be used") && (why.contains(says) || is_reset), "{says}: {why}");
         assert!(!why.contains('\n'), "{why:?}");
     }

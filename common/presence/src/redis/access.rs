@@ -10,35 +10,7 @@ use ::redis::{
 };
 use sluice_access::TlsNames;
 
-use super::sentinels::{Address, Sentinels};
 use crate::Redis;
-
-/// Whether the section can be used; connects to nobody.
-///
-/// # Errors
-/// A URL that is none, or a file of the section that cannot be used.
-pub(super) fn check(redis: &Redis) -> RedisResult<()> {
-    match Sentinels::of(redis.url.reveal())? {
-        Some(sentinels) => sentinels.check(redis),
-        None => client(redis).map(drop),
-    }
-}
-
-/// Connects, behind Sentinel to the primary of now, and says where that is; to the `announced` one before others. It has
-/// answered once: a frozen Redis accepts connections too.
-pub(super) async fn connect(
-    redis: &Redis,
-    announced: Option<Address>,
-    patience: Duration,
-) -> RedisResult<(MultiplexedConnection, Option<Address>)> {
-    if let Some(sentinels) = Sentinels::of(redis.url.reveal())? {
-        let (connection, address) = sentinels.connect(redis, announced, patience).await?;
-        return Ok((connection, Some(address)));
-    }
-    let mut connection = open(redis, patience).await?;
-    ::redis::cmd("PING").exec_async(&mut connection).await?;
-    Ok((connection, None))
-}
 
 /// Connects to one server.
 pub(super) async fn open(redis: &Redis, patience: Duration) -> RedisResult<MultiplexedConnection> {
@@ -101,9 +73,9 @@ pub(super) fn describe(error: &RedisError) -> String {
     }
 }
 
-/// Why a node of a Redis Cluster is of no use.
-pub(super) const NO_CLUSTER: &str = "it is a node of a Redis Cluster, which this build cannot use: name a server \
-                                     without `cluster-enabled` in redis.url, or its sentinels by redis+sentinel://";
+/// Why a node of a Redis Cluster is of no use alone.
+pub(super) const NODE: &str = "it is a node of a Redis Cluster: write redis+cluster://host:6379,host:6379 in redis.url \
+                               (rediss+cluster:// for TLS)";
 
 const NAMES: TlsNames = TlsNames {
     url: "redis.url",
@@ -127,7 +99,7 @@ fn fix_of(said: &str) -> Option<String> {
                 .to_owned(),
         )
     } else if has(&["MOVED:", "CROSSSLOT", "CLUSTERDOWN", "NON LOCAL KEY"]) {
-        Some(NO_CLUSTER.to_owned())
+        Some(NODE.to_owned())
     } else if let Some(fix) = NAMES.fix(said) {
         Some(fix)
     } else if has(&["UNEXPECTED END OF FILE", "BROKEN PIPE", "CONNECTION RESET", "TERMINATED"]) {

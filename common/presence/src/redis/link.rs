@@ -11,8 +11,8 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::{Instant, timeout};
 
-use super::access;
 use super::sentinels::Address;
+use super::{access, dial};
 use crate::{PresenceError, Redis, Result};
 
 /// Pause after the first failure; doubles with each.
@@ -52,13 +52,22 @@ struct Failing {
 impl RedisLink {
     pub(super) fn new(redis: Redis, patience: Duration) -> Result<Self> {
         // Made anew for each connection; what cannot be used is said now.
-        access::check(&redis).map_err(|error| PresenceError::Refused(access::describe(&error)))?;
+        dial::check(&redis).map_err(|error| PresenceError::Refused(access::describe(&error)))?;
         Ok(Self { redis, patience, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
     }
 
     /// Runs commands on the connection.
     pub(super) async fn run<T>(
         &self,
+        commands: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T> {
+        self.run_within(self.patience, commands).await
+    }
+
+    /// The same with what is left of the time.
+    pub(super) async fn run_within<T>(
+        &self,
+        patience: Duration,
         commands: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T> {
         // Before the attempt: if the time is over while it connects, this is the connection to
@@ -69,7 +78,7 @@ impl RedisLink {
             number = its_number;
             commands(connection).await.map_err(|error| self.failed(its_number, &error))
         };
-        timeout(self.patience, attempt).await.unwrap_or_else(|_| {
+        timeout(patience, attempt).await.unwrap_or_else(|_| {
             let connected = self.state().connection.is_some();
             self.late(number);
             let why = if connected { "no answer in time".to_owned() } else { access::silence(&self.redis) };
@@ -80,6 +89,11 @@ impl RedisLink {
     /// Where it connects to, as configured.
     pub(super) fn redis(&self) -> &Redis {
         &self.redis
+    }
+
+    /// Whether the last call had no answer.
+    pub(super) fn is_away(&self) -> bool {
+        self.state().failing.is_some()
     }
 
     /// The longest that a call waits.
@@ -143,7 +157,7 @@ impl RedisLink {
             return again;
         }
         let announced = self.state().announced.take();
-        let connected = access::connect(&self.redis, announced, self.patience).await;
+        let connected = dial::connect(&self.redis, announced, self.patience).await;
         let (connection, at) = connected.map_err(|error| self.failed(number, &error))?;
         {
             let mut state = self.state();

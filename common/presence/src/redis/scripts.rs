@@ -7,7 +7,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{FromRedisValue, RedisResult, Script, ScriptInvocation};
 use sluice_proto::ids::InstanceId;
 
-use crate::{Change, DUE_LEAVES_MAX, GOODBYE_GRACE, WATCHED_CONNECTIONS_MAX};
+use crate::{Change, GOODBYE_GRACE, WATCHED_CONNECTIONS_MAX};
 
 /// Text that sorts like the number.
 #[derive(Debug, Clone)]
@@ -31,8 +31,16 @@ impl Generation {
 /// A room is watched while a connection in it is, and for one grace longer: watchers move too. Only then a leave is
 /// noted. Until it is due a field `~<user>` stands for the user in the room, so that whoever asks hears the same as whoever
 /// was told.
+///
+/// In a cluster the connections of a user are in another slot than a room's: `users:<room>` counts them for each user. A
+/// server alone is asked for them as by versions before, which run beside this one during a roll.
+///
+/// An entry is written before what it stands for, and removed after it: a script that is stopped half-way, since a
+/// slot is on its way to another node, leaves nothing that cannot be found. `users:<room>` is touched before the room is
+/// written to (`counted`): where it has left already, nothing is changed that it would have to count.
 const COMMON: &str = r"
 local prefix, me, grace = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local split = string.match(prefix, ':{[^{}]*}$') ~= nil
 local index = prefix .. ':instance:' .. me
 local mine = me .. '|'
 local silent = false
@@ -47,6 +55,7 @@ local function watched(room)
   return redis.call('EXISTS', prefix .. ':watch:' .. room, prefix .. ':watched:' .. room) > 0
 end
 local function there(room, user)
+  if split then return redis.call('HEXISTS', prefix .. ':users:' .. room, user) == 1 end
   local of_user, in_room = prefix .. ':presence:u:' .. user, prefix .. ':presence:r:' .. room
   if redis.call('HLEN', of_user) > 256 then return true end
   for _, connection in ipairs(redis.call('HKEYS', of_user)) do
@@ -68,14 +77,24 @@ local function leave_user(user, connection)
   end
   return removed
 end
+local function counted(room)
+  if split then redis.call('HLEN', prefix .. ':users:' .. room) end
+end
 local function leave_room(room, connection, goodbye)
   local in_room, watch = prefix .. ':presence:r:' .. room, prefix .. ':watch:' .. room
+  counted(room)
   local value = remove(in_room, connection)
-  if not value or not watched(room) then return value end
+  if not value then return false end
+  local since, user = string.match(value, '^[^|]*|([^|]*)|(.*)$')
+  if split and user then
+    local users = prefix .. ':users:' .. room
+    if redis.call('HINCRBY', users, user, -1) < 1 then redis.call('HDEL', users, user) end
+    if redis.call('EXISTS', in_room) == 0 then redis.call('DEL', users) end
+  end
+  if not watched(room) then return value end
   if redis.call('SREM', watch, connection) == 1 and redis.call('EXISTS', watch) == 0 then
     redis.call('SET', prefix .. ':watched:' .. room, '', 'PX', grace)
   end
-  local since, user = string.match(value, '^[^|]*|([^|]*)|(.*)$')
   if silent or not user or there(room, user) then return value end
   local wait = grace
   if goodbye and not quiet() then wait = math.min(grace, 1000) end
@@ -108,8 +127,10 @@ local joins = {}
 local function joined(room, connection, user, since, watches)
   local in_room = prefix .. ':presence:r:' .. room
   local told = generation == '' and watched(room) and not there(room, user)
-  redis.call('HSET', in_room, connection, mine .. since .. '|' .. user)
+  counted(room)
   redis.call('HSET', index, 'r\n' .. room .. '\n' .. connection, current)
+  local new = redis.call('HSET', in_room, connection, mine .. since .. '|' .. user) == 1
+  if split and new then redis.call('HINCRBY', prefix .. ':users:' .. room, user, 1) end
   if watches == '1' then redis.call('SADD', prefix .. ':watch:' .. room, connection) end
   if redis.call('ZREM', prefix .. ':leaves', room .. '\n' .. user) == 1 then
     redis.call('HDEL', in_room, '~' .. user)
@@ -121,14 +142,14 @@ for at = 5, #ARGV, 6 do
   local change, connection, user, room = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local extra, more = ARGV[at + 4], ARGV[at + 5]
   if change == 'interest' then
-    redis.call('SADD', prefix .. ':interest:' .. room, me)
     redis.call('HSET', index, 'i\n' .. room, current)
+    redis.call('SADD', prefix .. ':interest:' .. room, me)
   elseif change == 'no interest' then
     redis.call('SREM', prefix .. ':interest:' .. room, me)
     redis.call('HDEL', index, 'i\n' .. room)
   elseif change == 'connected' then
-    redis.call('HSET', prefix .. ':presence:u:' .. user, connection, mine .. extra .. '|' .. user)
     redis.call('HSET', index, 'u\n' .. user .. '\n' .. connection, current)
+    redis.call('HSET', prefix .. ':presence:u:' .. user, connection, mine .. extra .. '|' .. user)
     if more ~= '' then redis.call('SET', prefix .. ':info:' .. user, more, 'EX', 3600) end
   elseif change == 'disconnected' then
     leave_user(user, connection)
@@ -205,22 +226,30 @@ end
 return {at, #due == most and 1 or 0, told}
 ";
 
-/// ARGV: prefix, a fresh number, how long it is quiet after a start or a loss. Returns the number that is kept, and the server's own, new at each of its starts.
+/// ARGV: prefix, a fresh number, how long it is quiet after a start or a loss. Returns the number that is kept, the server's own, new at each of its starts,
+/// and whether it is a node of a cluster.
 const MARKER: &str = r"
 redis.call('SET', ARGV[1] .. ':marker', ARGV[2], 'NX')
-local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
+local info = redis.call('INFO', 'server')
+local run = string.match(info, 'run_id:(%x+)') or ''
 if redis.call('GET', ARGV[1] .. ':run') ~= run then
   redis.call('SET', ARGV[1] .. ':run', run)
   if tonumber(ARGV[3]) > 0 then redis.call('SET', ARGV[1] .. ':quiet', '', 'PX', ARGV[3]) end
 end
-return {redis.call('GET', ARGV[1] .. ':marker'), run}
+return {redis.call('GET', ARGV[1] .. ':marker'), run, string.match(info, '_mode:(%a+)') == 'cluster' and 1 or 0}
+";
+
+/// Takes what a ticket stands for; of two who come with it at once only one may find it.
+const TAKE: &str = r"
+local kept = redis.call('GET', KEYS[1])
+redis.call('DEL', KEYS[1])
+return kept
 ";
 
 // They stand in the scripts as numbers.
 const _: () = assert!(GOODBYE_GRACE.as_millis() == 1_000 && WATCHED_CONNECTIONS_MAX == 256);
 
 pub(super) struct Scripts {
-    prefix: String,
     /// Milliseconds.
     grace: String,
     quiet: String,
@@ -230,18 +259,19 @@ pub(super) struct Scripts {
     goodbye: Script,
     due: Script,
     marker: Script,
+    take: Script,
 }
 
 /// A call with its arguments.
 pub(super) struct ScriptCall<'a>(ScriptInvocation<'a>);
 
+/// The calls, each for the keys of one part, which all begin with its `root`.
 impl Scripts {
-    pub(super) fn new(prefix: &str, grace: Duration, quiet: Duration) -> Self {
+    pub(super) fn new(grace: Duration, quiet: Duration) -> Self {
         // A key that ends at once is an error for Redis.
         let (grace, quiet) = (grace.as_millis().max(1).to_string(), quiet.as_millis().to_string());
         let with_common = |code| Script::new(&format!("{COMMON}{code}"));
         Self {
-            prefix: prefix.into(),
             grace,
             quiet,
             write: with_common(WRITE),
@@ -250,50 +280,74 @@ impl Scripts {
             goodbye: with_common(GOODBYE),
             due: with_common(DUE),
             marker: Script::new(MARKER),
+            take: Script::new(TAKE),
         }
     }
 
-    pub(super) fn write(&self, instance: &InstanceId, generation: Option<Generation>) -> ScriptCall<'_> {
-        self.call(&self.write, instance, &[generation.map(|it| it.0).as_deref().unwrap_or("")])
+    pub(super) fn write(
+        &self,
+        root: &str,
+        instance: &InstanceId,
+        generation: Option<Generation>,
+    ) -> ScriptCall<'_> {
+        self.call(&self.write, root, instance, &[generation.map(|it| it.0).as_deref().unwrap_or("")])
     }
 
     pub(super) fn remove(
         &self,
+        root: &str,
         instance: &InstanceId,
         below: &Generation,
         entries: &[String],
     ) -> ScriptCall<'_> {
-        let mut call = self.call(&self.remove, instance, &[&below.0]);
+        let mut call = self.call(&self.remove, root, instance, &[&below.0]);
         call.0.arg(entries);
         call
     }
 
-    pub(super) fn forget(&self, instance: &InstanceId) -> ScriptCall<'_> {
-        self.call(&self.forget, instance, &[])
+    pub(super) fn forget(&self, root: &str, instance: &InstanceId) -> ScriptCall<'_> {
+        self.call(&self.forget, root, instance, &[])
     }
 
-    pub(super) fn goodbye(&self, instance: &InstanceId) -> ScriptCall<'_> {
+    pub(super) fn goodbye(&self, root: &str, instance: &InstanceId) -> ScriptCall<'_> {
         let (seconds, most) = (GONE_S.to_string(), GOODBYE_MAX.to_string());
-        self.call(&self.goodbye, instance, &[&seconds, &most])
+        self.call(&self.goodbye, root, instance, &[&seconds, &most])
     }
 
-    pub(super) fn due(&self) -> ScriptCall<'_> {
-        let mut call = self.due.prepare_invoke();
-        call.arg(&self.prefix).arg("").arg(&self.grace).arg(DUE_LEAVES_MAX);
+    pub(super) fn due(&self, root: &str, most: usize) -> ScriptCall<'_> {
+        let mut call = in_slot_of(&self.due, root);
+        call.arg("").arg(&self.grace).arg(most);
         ScriptCall(call)
     }
 
-    pub(super) fn marker(&self, fresh: u64) -> ScriptCall<'_> {
-        let mut call = self.marker.prepare_invoke();
-        call.arg(&self.prefix).arg(fresh).arg(&self.quiet);
+    pub(super) fn marker(&self, root: &str, fresh: u64) -> ScriptCall<'_> {
+        let mut call = in_slot_of(&self.marker, root);
+        call.arg(fresh).arg(&self.quiet);
         ScriptCall(call)
     }
 
-    fn call<'a>(&self, script: &'a Script, instance: &InstanceId, arguments: &[&str]) -> ScriptCall<'a> {
-        let mut call = script.prepare_invoke();
-        call.arg(&self.prefix).arg(instance.as_str()).arg(&self.grace).arg(arguments);
+    pub(super) fn take(&self, ticket: &str) -> ScriptCall<'_> {
+        ScriptCall(self.take.key(ticket))
+    }
+
+    fn call<'a>(
+        &self,
+        script: &'a Script,
+        root: &str,
+        instance: &InstanceId,
+        arguments: &[&str],
+    ) -> ScriptCall<'a> {
+        let mut call = in_slot_of(script, root);
+        call.arg(instance.as_str()).arg(&self.grace).arg(arguments);
         ScriptCall(call)
     }
+}
+
+/// Names one key, so that a node that does not have them says who has.
+fn in_slot_of<'a>(script: &'a Script, root: &str) -> ScriptInvocation<'a> {
+    let mut call = script.key(format!("{root}:instances"));
+    call.arg(root);
+    call
 }
 
 impl ScriptCall<'_> {

@@ -1,10 +1,12 @@
-//! Both presences against one contract, and the one on a real redis-server with its freezes.
+//! All presences against one contract, and those on real servers with what happens to these.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
 #[macro_use]
 mod contract;
 #[macro_use]
 mod events;
+#[cfg(feature = "redis")]
+mod cluster;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sluice_presence::redis::{RedisConfig, RedisPresence, probe};
 use sluice_presence::{Presence as _, PresenceError, Redis};
-use sluice_testing::{Authority, ServerKind, TestServer, TlsFiles, eventually};
+use sluice_testing::{Authority, LinkEnd, ServerKind, TestServer, TlsFiles, WrongEnds, eventually};
 
 use crate::contract::{LONG, instance, interest, room};
 
@@ -15,7 +15,7 @@ fn open(redis: Redis) -> RedisPresence {
 /// Interest is written and read, and the probe is content.
 async fn lets_in(redis: &Redis) {
     assert_eq!(redis.check(), Vec::<String>::new());
-    assert!(probe(redis.clone()).await.unwrap().starts_with("Redis "));
+    assert!(probe(redis.clone(), "sluice").await.unwrap().starts_with("Redis "));
     let presence = open(redis.clone());
     presence.marker().await.unwrap();
     presence.apply(&instance("a"), &[interest("news")]).await.unwrap();
@@ -25,7 +25,10 @@ async fn lets_in(redis: &Redis) {
 
 /// What the probe says is wrong; a service hears the same.
 async fn refusal(redis: &Redis) -> String {
-    let said = tokio::time::timeout(LONG, probe(redis.clone())).await.expect("no hang").expect_err("let in");
+    let said = tokio::time::timeout(LONG, probe(redis.clone(), "sluice"))
+        .await
+        .expect("no hang")
+        .expect_err("let in");
     let Err(error) = open(redis.clone()).marker().await else { panic!("let in") };
     assert!(matches!(error, PresenceError::Unavailable(_) | PresenceError::Refused(_)), "{error}");
     said
@@ -52,21 +55,14 @@ async fn tls_server(shown: &TlsFiles) -> TestServer {
 
 #[tokio::test]
 async fn each_wrong_end_of_the_link_is_a_line_with_its_fix() {
-    let dir = tempfile::tempdir().unwrap();
-    let files = |of: &str| Authority::in_dir(dir.path(), of);
-    let (good, other, old) = (
-        files("ours").issue("127.0.0.1"),
-        files("elsewhere").issue("redis.example"),
-        files("old").issue_expired("127.0.0.1"),
-    );
-    let (plain, tls) = (TestServer::start(ServerKind::Redis).await, tls_server(&good).await);
-    let (elsewhere, expired) = (tls_server(&other).await, tls_server(&old).await);
-    for (scheme, server, files, says) in [
-        ("rediss", &elsewhere, &other, "a name that stands in the server's certificate in redis.url"),
-        ("rediss", &expired, &old, "not valid now"),
-        ("rediss", &plain, &good, "if the server does not speak TLS there, use redis://"),
-        ("redis", &tls, &good, "if the server speaks TLS, use rediss://"),
+    let ends = WrongEnds::of(ServerKind::Redis, tls_server).await;
+    for (scheme, end, says) in [
+        ("rediss", &ends.elsewhere, "a name that stands in the server's certificate in redis.url"),
+        ("rediss", &ends.expired, "not valid now"),
+        ("rediss", &ends.plain, "if the server does not speak TLS there, use redis://"),
+        ("redis", &ends.tls, "if the server speaks TLS, use rediss://"),
     ] {
+        let LinkEnd { server, files } = end;
         let redis = Redis {
             ca_file: files.ca.clone(),
             cert_file: files.cert.clone(),

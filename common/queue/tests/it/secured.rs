@@ -3,7 +3,7 @@
 use nkeys::KeyPair;
 use sluice_queue::jetstream::{JetStream, NatsConfig, probe};
 use sluice_queue::{Nats, Queue, QueueError};
-use sluice_testing::{Authority, ServerKind, TestServer, TlsFiles};
+use sluice_testing::{Authority, LinkEnd, ServerKind, TestServer, TlsFiles, WrongEnds};
 use tempfile::TempDir;
 
 use crate::contract::{LONG, next, publish};
@@ -97,27 +97,22 @@ async fn tls_server(TlsFiles { ca, cert, key }: &TlsFiles) -> TestServer {
 
 #[tokio::test]
 async fn each_wrong_end_of_the_link_is_a_line_with_its_fix() {
-    let dir = tempfile::tempdir().unwrap();
-    let files = |of: &str| Authority::in_dir(dir.path(), of);
-    let (good, other, old) = (
-        files("ours").issue("127.0.0.1"),
-        files("elsewhere").issue("nats.example"),
-        files("old").issue_expired("127.0.0.1"),
-    );
-    let (plain, tls) = (TestServer::start(ServerKind::Nats).await, tls_server(&good).await);
-    let (elsewhere, expired) = (tls_server(&other).await, tls_server(&old).await);
-    let with = |server: &TestServer, files: &TlsFiles| Nats {
+    let ends = WrongEnds::of(ServerKind::Nats, tls_server).await;
+    let with = |LinkEnd { server, files }: &LinkEnd| Nats {
         ca_file: files.ca.clone(),
         cert_file: files.cert.clone(),
         key_file: files.key.clone(),
         ..Nats::at(&server.url())
     };
     for (wrong, says) in [
-        (with(&elsewhere, &other), "a name that stands in the server's certificate in nats.url"),
-        (with(&expired, &old), "not valid now"),
-        (with(&plain, &good), "the server does not speak TLS there"),
+        (with(&ends.elsewhere), "a name that stands in the server's certificate in nats.url"),
+        (with(&ends.expired), "not valid now"),
+        (with(&ends.plain), "the server does not speak TLS there"),
         // It encrypts by itself, and trusts nobody whom it was not told.
-        (Nats::at(&tls.url()), "name the authority that signed the server's certificate in nats.ca_file"),
+        (
+            Nats::at(&ends.tls.server.url()),
+            "name the authority that signed the server's certificate in nats.ca_file",
+        ),
     ] {
         let why = tokio::time::timeout(LONG, refusal(&wrong)).await.expect("no hang");
         assert!(why.contains(says) && !why.contains('\n'), "{says}: {why:?}");

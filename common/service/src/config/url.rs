@@ -23,7 +23,16 @@ impl UrlKind {
     const fn schemes(self) -> &'static [&'static str] {
         match self {
             Self::Postgres => &["postgres", "postgresql"],
-            Self::Redis => &["redis", "rediss", "redis+unix", "unix", "redis+sentinel", "rediss+sentinel"],
+            Self::Redis => &[
+                "redis",
+                "rediss",
+                "redis+unix",
+                "unix",
+                "redis+sentinel",
+                "rediss+sentinel",
+                "redis+cluster",
+                "rediss+cluster",
+            ],
             Self::Nats => &["nats", "tls"],
             Self::Etcd => &["http", "https"],
             Self::WebSocket => &["ws", "wss"],
@@ -46,9 +55,6 @@ impl UrlKind {
             (Self::Postgres, _) => Some("the store of this build is PostgreSQL"),
             (Self::Redis, "valkey") => Some("Valkey is spoken to as Redis"),
             (Self::Redis, "valkeys") => Some("Valkey is spoken to as Redis: rediss:// for TLS"),
-            (Self::Redis, "redis+cluster" | "rediss+cluster") => {
-                Some("this build cannot use a Redis Cluster: a server alone, or redis+sentinel://")
-            }
             (Self::WebSocket, "http" | "https") => Some("clients connect by WebSocket"),
             (Self::Redis | Self::Nats | Self::Etcd | Self::WebSocket, _) => None,
         }
@@ -91,8 +97,15 @@ fn wrong(url: &str, kind: UrlKind) -> Option<String> {
             "its path must name the primary, as in redis+sentinel://a:26379,b:26379/main".to_owned(),
         );
     }
-    if kind == UrlKind::Redis && !sentinels && places_of(rest).contains(',') {
-        return Some("it names one server; several sentinels are named by redis+sentinel://".to_owned());
+    let nodes = scheme.ends_with("+cluster");
+    if nodes && names_more(rest) {
+        return Some("a Redis Cluster has one database: nothing may follow its nodes".to_owned());
+    }
+    if kind == UrlKind::Redis && !sentinels && !nodes && places_of(rest).contains(',') {
+        return Some(
+            "it names one server; several sentinels are named by redis+sentinel://, nodes by redis+cluster://"
+                .to_owned(),
+        );
     }
     // Several servers where the client takes a list.
     let lists = kind == UrlKind::Nats;
@@ -113,6 +126,12 @@ fn names_primary(rest: &str) -> bool {
     let path = place.split_once('/').map_or("", |(_, path)| path);
     let (name, db) = path.split_once('/').unwrap_or((path, ""));
     !name.is_empty() && !name.contains(['?', '#']) && db.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether something follows the places.
+fn names_more(rest: &str) -> bool {
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    !["", "/"].contains(&place.trim_start_matches(|char| !['/', '?', '#'].contains(&char)))
 }
 
 /// Of what follows the scheme.
@@ -191,6 +210,8 @@ mod tests {
             ("rediss://ann:p%25w@redis", UrlKind::Redis),
             ("redis+sentinel://:p%25w@a:26379,[::1],b/main", UrlKind::Redis),
             ("rediss+sentinel://a,b/main/3", UrlKind::Redis),
+            ("redis+cluster://ann:p%25w@a:6379,[::1],b", UrlKind::Redis),
+            ("rediss+cluster://a/", UrlKind::Redis),
             ("postgres://u:p,w@a:5432,b/sluice?target_session_attrs=read-write", UrlKind::Postgres),
             ("wss://chat.example/ws", UrlKind::WebSocket),
         ] {
@@ -210,7 +231,9 @@ mod tests {
             ("redis://:hu%sh@redis:6379", UrlKind::Redis, "a % in a password must be written %25"),
             ("redis://:6379", UrlKind::Redis, "names no host"),
             ("redis://redis:sixthousand", UrlKind::Redis, "is no port"),
-            ("redis+cluster://:hush@redis:6379", UrlKind::Redis, "cannot use a Redis Cluster"),
+            ("redis+cluster://:hush@a,b/1", UrlKind::Redis, "has one database"),
+            ("redis+cluster://:hush@a,", UrlKind::Redis, "names no host"),
+            ("redis+cluster://:hu/sh@a,b", UrlKind::Redis, "a / in a password must be written %2F"),
             ("redis+sentinel://:hush@a:26379", UrlKind::Redis, "must name the primary"),
             ("redis+sentinel://:hush@a,b/main/one", UrlKind::Redis, "must name the primary"),
             ("redis+sentinel://:hush@a,b:0/main", UrlKind::Redis, "is no port"),

@@ -15,7 +15,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
 
-use super::expiry::SOON;
+use super::notice::SOON;
 use super::{Role, Tls};
 
 /// All that both ends speak.

@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::credentials::Pem;
-use super::expiry::notice;
+use super::notice::notice;
 use super::{BadCredentials, Credentials, Role, Roles, Tls};
 
 /// Files are looked at this often: certificates are replaced days before they end.

@@ -1,4 +1,4 @@
-//! Messages that are to be published later: arguments in, answers out. The rules are in `delay_v2` and `fire_due_v2`.
+//! Messages that are to be published later: arguments in, answers out. The rules are in `delay_v3` and `fire_due_v2`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,10 +11,12 @@ use super::pool::{Answer, Statement};
 use super::publish::not_after;
 use super::read::{senseless, seq_of};
 use super::upkeep::interval;
-use crate::{DelayedItem, DelayedOutcome, Due, Fired, LockedRooms, NewMessage, NoteId, Run, StoreError};
+use crate::{
+    DelayedItem, DelayedOutcome, Due, Fired, LockedRooms, NewMessage, NoteId, Run, StoreError, WaitingLimit,
+};
 
-const DELAY: &str = "select ord, outcome, due, seq from delay_v2(timestamptz 'epoch' + $1 * interval '1 millisecond', \
-     $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const DELAY: &str = "select ord, outcome, due, seq from delay_v3(timestamptz 'epoch' + $1 * interval '1 millisecond', \
+     $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 const NEXT: &str = "select next_due_v1($1) as in_ms";
 
@@ -27,12 +29,12 @@ const FORGET: &str = "with gone as (delete from scheduled where id in \
        (select id from scheduled where cancelled < clock_timestamp() - $1 order by cancelled limit $2) returning 1) \
      select count(*) as n from gone";
 
-pub(super) fn statement(
+pub(super) fn statement<'q>(
     lane: u8,
     not_after_ms: i64,
-    waiting_max: u32,
-    items: &[DelayedItem],
-) -> Statement<'_> {
+    limit: &'q WaitingLimit,
+    items: &'q [DelayedItem],
+) -> Statement<'q> {
     let names = || {
         items.iter().map(|item| match item {
             DelayedItem::Schedule { message, .. } => (&message.room, &message.sender, &message.key),
@@ -51,7 +53,8 @@ pub(super) fn statement(
     sqlx::query(DELAY)
         .bind(not_after(not_after_ms))
         .bind(i16::from(lane))
-        .bind(i32::try_from(waiting_max).unwrap_or(i32::MAX))
+        .bind(i32::try_from(limit.max).unwrap_or(i32::MAX))
+        .bind(limit.api_key.as_deref())
         .bind(names().map(|(room, ..)| room.as_str()).collect::<Vec<_>>())
         .bind(names().map(|(_, sender, _)| sender.as_str()).collect::<Vec<_>>())
         .bind(names().map(|(.., key)| key.as_str()).collect::<Vec<_>>())

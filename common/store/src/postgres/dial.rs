@@ -36,8 +36,10 @@ const FORGETFUL: &str = "set synchronous_commit = off";
 const READING: &str = "do $$ begin set client_connection_check_interval = '250ms'; \
      exception when invalid_parameter_value then null; end $$";
 
+/// By way of JSON, as the two of a copy may not be there yet: a new epoch can be had before a migration.
 const EPOCH: &str = "select m.epoch::text as meta, s.system_identifier::text as system, \
-     substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) as timeline \
+     substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) as timeline, \
+     to_jsonb(m) ->> 'copied_epoch' as copied_epoch, to_jsonb(m) ->> 'copied_into' as copied_into \
      from meta m, pg_control_system() s";
 
 /// An open connection that may serve while its generation is the current one.
@@ -106,5 +108,7 @@ pub async fn probe(access: PgAccess) -> Result<String, StoreError> {
 pub(super) async fn read_epoch(conn: &mut PgConnection) -> Result<Epoch, StoreError> {
     let row = sqlx::query(EPOCH).persistent(false).fetch_one(conn).await.map_err(|e| dial_error(&e))?;
     let text = |column| row.try_get::<&str, _>(column).map_err(|e| dial_error(&e));
-    Ok(epoch_of(text("meta")?, text("system")?, text("timeline")?))
+    let copied = |column| row.try_get::<Option<&str>, _>(column).map_err(|e| dial_error(&e));
+    let copied = copied("copied_epoch")?.zip(copied("copied_into")?);
+    Ok(epoch_of(text("meta")?, text("system")?, text("timeline")?, copied))
 }

@@ -12,9 +12,13 @@ use xxhash_rust::xxh3::xxh3_64;
 ///
 /// A restore of a dump changes the second, a promotion or point-in-time recovery the third,
 /// `sluice store new-epoch` the first.
-pub(super) fn epoch_of(meta: &str, system: &str, timeline: &str) -> Epoch {
+///
+/// `copied` is the epoch of a store that was copied here, and the parts that it stands for: it is in force while they are.
+pub(super) fn epoch_of(meta: &str, system: &str, timeline: &str, copied: Option<(&str, &str)>) -> Epoch {
+    let parts = format!("{meta}/{system}/{timeline}");
+    let copied = copied.filter(|(_, into)| *into == parts).and_then(|(epoch, _)| Epoch::parse(epoch));
     // 0 stands for "not known" on the wire.
-    Epoch(xxh3_64(format!("{meta}/{system}/{timeline}").as_bytes()).max(1))
+    copied.unwrap_or_else(|| Epoch(xxh3_64(parts.as_bytes()).max(1)))
 }
 
 /// What a connection learned from its first reading.
@@ -84,10 +88,25 @@ mod tests {
 
     #[test]
     fn each_part_counts() {
-        let one = epoch_of("m", "s", "00000001");
-        assert_eq!(one, epoch_of("m", "s", "00000001"));
-        assert_ne!(one, epoch_of("n", "s", "00000001"));
-        assert_ne!(one, epoch_of("m", "t", "00000001"));
-        assert_ne!(one, epoch_of("m", "s", "00000002"));
+        let one = epoch_of("m", "s", "00000001", None);
+        assert_eq!(one, epoch_of("m", "s", "00000001", None));
+        assert_ne!(one, epoch_of("n", "s", "00000001", None));
+        assert_ne!(one, epoch_of("m", "t", "00000001", None));
+        assert_ne!(one, epoch_of("m", "s", "00000002", None));
+    }
+
+    #[test]
+    fn a_copied_epoch_stands_for_the_history_it_was_copied_into_alone() {
+        let copied = Some(("00000000000000ab", "m/s/00000001"));
+        assert_eq!(epoch_of("m", "s", "00000001", copied), Epoch(0xab));
+        for (meta, system, timeline) in
+            [("n", "s", "00000001"), ("m", "t", "00000001"), ("m", "s", "00000002")]
+        {
+            assert_eq!(
+                epoch_of(meta, system, timeline, copied),
+                epoch_of(meta, system, timeline, None),
+                "after a new epoch, a restored dump and a promotion it is another one"
+            );
+        }
     }
 }

@@ -22,12 +22,20 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (3, "delayed", include_str!("../../migrations/postgres/0003_delayed.sql")),
     (4, "revocations", include_str!("../../migrations/postgres/0004_revocations.sql")),
     (5, "waiting keys", include_str!("../../migrations/postgres/0005_waiting_keys.sql")),
+    (6, "waiting by API key", include_str!("../../migrations/postgres/0006_waiting_by_api_key.sql")),
+    (7, "copied epoch", include_str!("../../migrations/postgres/0007_copied_epoch.sql")),
 ];
 
 /// For the whole migration, waiting for another migrator included.
 const MIGRATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a new epoch, waiting for the other sessions to end included.
 const NEW_EPOCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Every other session of the database, so that whoever goes on reads the epoch anew. A superuser's sessions cannot be
+/// ended by others; they are not ours.
+pub(super) const END_OTHERS: &str = "select pg_terminate_backend(pid, 2000) from pg_stat_activity \
+     where datname = current_database() and pid <> pg_backend_pid() \
+     and backend_type = 'client backend' and pg_has_role(current_user, usesysid, 'member')";
 
 /// One transaction; the lock makes two starting logics take turns. It is a transaction's lock because
 /// session locks break behind PgBouncer. No statement below may wait long for a table while publishes queue up behind it.
@@ -94,14 +102,7 @@ pub async fn new_epoch_with(access: &PgAccess) -> Result<Epoch, StoreError> {
         let mut conn = servers.open().await?;
         // Autocommit: whoever connects after this reads the new epoch, whoever connected before is ended.
         simple(&mut conn, "update meta set epoch = gen_random_uuid()").await?;
-        simple(
-            &mut conn,
-            // A superuser's sessions cannot be ended by others; they are not ours.
-            "select pg_terminate_backend(pid, 2000) from pg_stat_activity \
-             where datname = current_database() and pid <> pg_backend_pid() \
-             and backend_type = 'client backend' and pg_has_role(current_user, usesysid, 'member')",
-        )
-        .await?;
+        simple(&mut conn, END_OTHERS).await?;
         let epoch = read_epoch(&mut conn).await?;
         close(conn).await;
         Ok(epoch)
@@ -109,7 +110,7 @@ pub async fn new_epoch_with(access: &PgAccess) -> Result<Epoch, StoreError> {
     timeout(NEW_EPOCH_TIMEOUT, work).await.unwrap_or_else(|_| late("the new epoch", NEW_EPOCH_TIMEOUT))
 }
 
-async fn close(conn: PgConnection) {
+pub(super) async fn close(conn: PgConnection) {
     if let Err(error) = conn.close().await {
         tracing::debug!(%error, "a store connection did not close well, its work is done all the same");
     }

@@ -11,18 +11,18 @@ use sqlx::{Connection, Row as _, SqliteConnection};
 use super::failure::Failure;
 use super::publish::{PendingGroup, hash_of, write};
 use super::{now_ms, seq_of, upkeep};
-use crate::{DelayedItem, DelayedOutcome, Due, Fired, NewMessage, Outcome, Run, StoreError};
+use crate::{DelayedItem, DelayedOutcome, Due, Fired, NewMessage, Outcome, Run, StoreError, WaitingLimit};
 
 const WAITING: &str =
     "select due_ms, hash, cancelled_ms from scheduled where room = ?1 and sender = ?2 and key = ?3";
 
 const PUBLISHED: &str = "select seq, hash from messages where room = ?1 and sender = ?2 and key = ?3";
 
-const KEEP: &str = "insert into scheduled (due_ms, part, room, sender, key, hash, data) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const KEEP: &str = "insert into scheduled (due_ms, part, room, sender, key, hash, data, api_key) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 
 const CANCEL: &str = "update scheduled set cancelled_ms = ?4, data = x'' \
-     where room = ?1 and sender = ?2 and key = ?3 and cancelled_ms is null";
+     where room = ?1 and sender = ?2 and key = ?3 and cancelled_ms is null returning api_key";
 
 const NEXT: &str =
     "select due_ms from scheduled where part = ?1 and cancelled_ms is null order by due_ms limit 1";
@@ -36,6 +36,10 @@ const FIRED: &str = "delete from scheduled where id in (select value from json_e
 const COUNT: &str = "select count(*) as n from \
      (select 1 from scheduled where sender = ?1 and cancelled_ms is null limit ?2)";
 
+/// The same of a key of the API.
+const COUNT_OF_KEY: &str = "select count(*) as n from \
+     (select 1 from scheduled where api_key = ?1 and cancelled_ms is null limit ?2)";
+
 const FORGET: &str = "delete from scheduled where id in \
      (select id from scheduled where cancelled_ms <= ?1 order by cancelled_ms limit ?2)";
 
@@ -45,7 +49,7 @@ type Names<'a> = (&'a RoomId, &'a UserId, &'a Key);
 pub(super) async fn delay(
     conn: &mut SqliteConnection,
     not_after_ms: i64,
-    waiting_max: u32,
+    limit: &WaitingLimit,
     items: &[DelayedItem],
 ) -> Result<Result<Vec<DelayedOutcome>, StoreError>, Failure> {
     // Takes the write lock before the first read: what is looked up stays true until the commit.
@@ -56,7 +60,7 @@ pub(super) async fn delay(
         return Ok(Err(StoreError::TooLate));
     }
     let mut outcomes = Vec::with_capacity(items.len());
-    let mut places = Places { max: waiting_max, left: HashMap::new() };
+    let mut places = Places { limit, left: HashMap::new() };
     for item in items {
         outcomes.push(match item {
             DelayedItem::Schedule { message, due } => {
@@ -76,12 +80,11 @@ fn committing(error: sqlx::Error) -> Failure {
     Failure { error, committing: true, undone: false }
 }
 
-/// How many more messages of each sender may wait.
+/// How many more messages of each sender may wait, or of a key of the API.
 struct Places<'a> {
-    /// 0: any number.
-    max: u32,
-    /// Of the senders that were counted, once each.
-    left: HashMap<&'a UserId, i64>,
+    limit: &'a WaitingLimit,
+    /// Of those that were counted, once each.
+    left: HashMap<&'a str, i64>,
 }
 
 impl<'a> Places<'a> {
@@ -90,14 +93,30 @@ impl<'a> Places<'a> {
         conn: &mut SqliteConnection,
         sender: &'a UserId,
     ) -> Result<Option<&mut i64>, sqlx::Error> {
-        if self.max == 0 {
+        let WaitingLimit { max, api_key } = self.limit;
+        if *max == 0 {
             return Ok(None);
         }
-        if !self.left.contains_key(sender) {
-            let row = sqlx::query(COUNT).bind(sender.as_str()).bind(self.max).fetch_one(conn).await?;
-            self.left.insert(sender, i64::from(self.max) - row.try_get::<i64, _>("n")?);
+        let (counted, count) = match api_key {
+            Some(api_key) => (&**api_key, COUNT_OF_KEY),
+            None => (sender.as_str(), COUNT),
+        };
+        if !self.left.contains_key(counted) {
+            let row = sqlx::query(count).bind(counted).bind(*max).fetch_one(conn).await?;
+            self.left.insert(counted, i64::from(*max) - row.try_get::<i64, _>("n")?);
         }
-        Ok(self.left.get_mut(sender))
+        Ok(self.left.get_mut(counted))
+    }
+
+    /// One of this sender was taken back, that came by this key of the API, if by any.
+    fn gain(&mut self, sender: &UserId, came_by: Option<&str>) {
+        let counted = match self.limit.api_key.as_deref() {
+            Some(api_key) => came_by.filter(|came_by| *came_by == api_key),
+            None => Some(sender.as_str()),
+        };
+        if let Some(left) = counted.and_then(|counted| self.left.get_mut(counted)) {
+            *left += 1;
+        }
     }
 }
 
@@ -143,6 +162,7 @@ async fn keep<'a>(
         .bind(message.key.as_str())
         .bind(&message.hash[..])
         .bind(&message.data[..])
+        .bind(places.limit.api_key.as_deref())
         .execute(conn)
         .await?;
     Ok(DelayedOutcome::Waits { due_ms })
@@ -154,12 +174,12 @@ async fn cancel(
     now_ms: i64,
     places: &mut Places<'_>,
 ) -> Result<DelayedOutcome, sqlx::Error> {
-    let taken = named(CANCEL, names).bind(now_ms).execute(&mut *conn).await?.rows_affected() > 0;
-    if let Some(left) = places.left.get_mut(names.1).filter(|_| taken) {
-        *left += 1;
+    let taken = named(CANCEL, names).bind(now_ms).fetch_optional(&mut *conn).await?;
+    if let Some(row) = &taken {
+        places.gain(names.1, row.try_get::<Option<String>, _>("api_key")?.as_deref());
     }
     // A cancel that is sent again finds what the first one did.
-    let is_cancelled = taken || named(WAITING, names).fetch_optional(conn).await?.is_some();
+    let is_cancelled = taken.is_some() || named(WAITING, names).fetch_optional(conn).await?.is_some();
     Ok(if is_cancelled { DelayedOutcome::Cancelled } else { DelayedOutcome::NothingWaits })
 }
 

@@ -13,10 +13,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (2, "delayed", include_str!("../../migrations/sqlite/0002_delayed.sql")),
     (3, "revocations", include_str!("../../migrations/sqlite/0003_revocations.sql")),
     (4, "waiting keys", include_str!("../../migrations/sqlite/0004_waiting_keys.sql")),
+    (5, "waiting by API key", include_str!("../../migrations/sqlite/0005_waiting_by_api_key.sql")),
 ];
 
 /// `pragma application_id` of a store: "SLUC".
-const APPLICATION: i64 = 0x534c_5543;
+pub(super) const APPLICATION: i64 = 0x534c_5543;
 
 /// Runs the migrations this file has not seen, in one transaction.
 pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {

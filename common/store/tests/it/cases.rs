@@ -42,6 +42,7 @@ macro_rules! contract {
             a_delay_that_comes_too_late_stores_nothing,
             one_step_fires_no_more_than_its_limit,
             no_more_of_a_user_wait_than_may,
+            no_more_wait_by_an_api_key_than_may_whoever_sends_them,
             a_key_that_waits_is_not_published_at_once,
             a_key_is_kept_or_published_and_never_both,
             d5_whatever_is_cancelled_is_not_fired_and_the_rest_once,

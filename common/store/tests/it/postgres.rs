@@ -1,5 +1,6 @@
 //! The cases on PostgreSQL, and what only PostgreSQL knows: trust, dialling, histories.
 
+mod copied;
 mod epochs;
 mod locked;
 mod naive;

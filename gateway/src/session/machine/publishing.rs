@@ -92,6 +92,7 @@ impl Session {
             id: id.map(Box::from),
             // From the reading on: what waits in the lane uses it up too (A11).
             not_after_ms: wall_ms.saturating_add(self.limits.not_after_ms),
+            taken_at: None,
         };
         // Counted before the lane has it: from here on it must have an outcome, whatever happens.
         self.unanswered = self.unanswered.saturating_add(1);

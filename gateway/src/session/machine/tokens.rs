@@ -1,7 +1,10 @@
 //! Tokens of a session that is open: a new one for all of it, one for a room beside it, and their ends. A new token never
 //! makes somebody else of a session, and one that is refused ends nothing: the one before counts until its own end.
 
+use std::num::NonZero;
+
 use sluice_proto::ids::{Epoch, RoomId, Seq};
+use sluice_proto::revocation::is_refused;
 use sluice_proto::wire::ErrorCode;
 use sluice_proto::wire::codec;
 
@@ -35,8 +38,17 @@ pub(super) enum Asking {
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     asking: Option<Asking>,
-    /// Rooms that a token of their own grants, and its end, milliseconds since 1970.
-    rooms: Vec<(RoomId, Option<i64>)>,
+    rooms: Vec<RoomToken>,
+}
+
+/// What is kept of a token that opens one room.
+#[derive(Debug)]
+struct RoomToken {
+    room: RoomId,
+    /// Its end, milliseconds since 1970.
+    expires_at_ms: Option<i64>,
+    /// In which second since 1970 it was issued, if it says so: it may be revoked while that of the connection is not.
+    issued_at_s: Option<NonZero<u32>>,
 }
 
 impl Known {
@@ -78,13 +90,13 @@ impl Session {
     }
 
     fn has_token_for(&self, room: &RoomId) -> bool {
-        self.aside.as_ref().is_some_and(|aside| aside.rooms.iter().any(|(own, _)| own == room))
+        self.aside.as_ref().is_some_and(|aside| aside.rooms.iter().any(|own| own.room == *room))
     }
 
     /// It is not in this room any more: its token for it does not count longer.
     pub fn forget_token_for(&mut self, room: &RoomId) {
         if let Some(aside) = &mut self.aside {
-            aside.rooms.retain(|(own, _)| own != room);
+            aside.rooms.retain(|own| own.room != *room);
             self.tidy();
         }
     }
@@ -168,14 +180,15 @@ impl Session {
             return Todo::Nothing;
         }
         let rooms = &mut self.aside.get_or_insert_default().rooms;
-        rooms.retain(|(own, _)| *own != room);
+        rooms.retain(|own| own.room != room);
         // As many as it may be subscribed to: those that it has left are forgotten.
         if rooms.len() >= ROOMS_PER_CONNECTION_MAX {
             let text = format!("a connection may subscribe to {ROOMS_PER_CONNECTION_MAX} rooms");
             refuse(out, ErrorCode::BadRequest, &text, false, id.as_deref());
             return Todo::Nothing;
         }
-        rooms.push((room.clone(), identity.expires_at_ms));
+        let (expires_at_ms, issued_at_s) = (identity.expires_at_ms, identity.issued_at_s);
+        rooms.push(RoomToken { room: room.clone(), expires_at_ms, issued_at_s });
         Todo::Subscribe { room, after, epoch, watches, id }
     }
 
@@ -200,7 +213,8 @@ impl Session {
             .identity
             .as_ref()
             .and_then(|who| who.expires_at_ms.map(|at| at.get().saturating_sub(who.told_before_ms())));
-        let rooms = self.aside.iter().flat_map(|aside| aside.rooms.iter().filter_map(|(_, at)| *at));
+        let rooms =
+            self.aside.iter().flat_map(|aside| aside.rooms.iter().filter_map(|own| own.expires_at_ms));
         rooms.chain(own).min()
     }
 
@@ -221,10 +235,18 @@ impl Session {
                 out.frame(|buf| codec::expiring(buf, left.unsigned_abs()));
             }
         }
+        self.take_room_tokens(|own| own.expires_at_ms.is_some_and(|at| at <= wall_ms))
+    }
+
+    /// Its tokens of single rooms that were issued up to this second are revoked. Returns the rooms that it may not stay in.
+    pub fn revoke_room_tokens(&mut self, issued_until_s: u32) -> Vec<RoomId> {
+        self.take_room_tokens(|own| is_refused(own.issued_at_s.map(NonZero::get), issued_until_s))
+    }
+
+    /// Those tokens of single rooms do not count longer. Returns the rooms that nothing else opens.
+    fn take_room_tokens(&mut self, is_over: impl Fn(&RoomToken) -> bool) -> Vec<RoomId> {
         let Some(aside) = &mut self.aside else { return Vec::new() };
-        let is_over = |at: &Option<i64>| at.is_some_and(|at| at <= wall_ms);
-        let ended: Vec<RoomId> =
-            aside.rooms.extract_if(.., |(_, at)| is_over(at)).map(|(room, _)| room).collect();
+        let ended: Vec<RoomId> = aside.rooms.extract_if(.., |own| is_over(own)).map(|own| own.room).collect();
         self.tidy();
         ended.into_iter().filter(|room| !self.may_read(room)).collect()
     }

@@ -30,6 +30,7 @@ fn publish(link: &std::sync::Arc<Link>, n: u64) -> Publish {
         later: None,
         id: None,
         not_after_ms: 1_000_000,
+        taken_at: None,
     }
 }
 

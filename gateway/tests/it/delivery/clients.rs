@@ -90,7 +90,10 @@ impl Client {
                 assert!((!lossless && was_live) || to < store.oldest(epoch), "a skip of what is kept");
                 self.seen = to;
             }
-            Some(Item::SubFrame(SubFrame::Ok { after, head, epoch, recovered, solicited }, _)) => {
+            Some(Item::SubFrame(
+                SubFrame::Ok { after, head, epoch, recovered, solicited, resumed: _ },
+                _,
+            )) => {
                 self.ok(store, (after, head, epoch), recovered, solicited);
             }
         }

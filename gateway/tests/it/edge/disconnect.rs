@@ -16,13 +16,13 @@ async fn logic(rig: &Rig) -> GatewayClient<Channel> {
 }
 
 /// A call that ends connections of ann.
-fn ann(session: &str, issued_until_s: Option<u32>) -> DisconnectRequest {
+pub fn ann(session: &str, issued_until_s: Option<u32>) -> DisconnectRequest {
     let revocation =
         issued_until_s.map(|issued_until_s| Revocation { user: "ann".into(), issued_until_s, position: 1 });
     DisconnectRequest { user: "ann".into(), session: session.into(), revocation }
 }
 
-async fn ended(rig: &Rig, request: DisconnectRequest) -> u32 {
+pub async fn ended(rig: &Rig, request: DisconnectRequest) -> u32 {
     logic(rig).await.disconnect(request).await.unwrap().into_inner().connections
 }
 
@@ -97,6 +97,29 @@ async fn who_has_a_revoked_token_ends_for_good_and_a_later_token_stays() {
         "{error}"
     );
     leaves(&mut again, close::UNAUTHORIZED, false).await;
+    rig.stop().await;
+}
+
+/// Each token counts for what it opened, whichever came later.
+#[tokio::test]
+async fn a_revoked_token_of_a_room_ends_that_room_beside_a_later_token() {
+    let rig = Rig::start(2, false).await;
+    let mut client = Client::with_token(&rig, "ann#lobby").await;
+    assert_eq!(client.hear().await["welcome"]["user"], "ann");
+    client.say(json!({"sub": "secret", "token": "ann#secret"})).await;
+    assert_eq!(client.hear().await["ok"], "sub");
+    rig.logic.issued_at(ISSUED_AT_S + 1);
+    client.say(json!({"refresh": {"token": "ann#lobby"}})).await;
+    assert_eq!(client.hear().await["ok"], "refresh");
+    client.say(json!({"sub": "later", "token": "ann#later"})).await;
+    assert_eq!(client.hear().await["ok"], "sub");
+    assert_eq!(ended(&rig, ann("", Some(ISSUED_AT_S))).await, 0, "the connection goes on");
+    let lost = client.hear().await;
+    assert_eq!((&lost["unsubscribed"], &lost["code"]), (&json!("secret"), &json!("unauthorized")), "{lost}");
+    client.say(json!({"history": "secret"})).await;
+    assert_eq!(client.hear().await["error"]["code"], "forbidden");
+    client.say(json!({"history": "later"})).await;
+    assert_eq!(client.hear().await["room"], "later");
     rig.stop().await;
 }
 

@@ -49,7 +49,7 @@ impl Process {
     }
 
     /// What a GET of `path` is answered by whoever listens at a URL, without its scheme.
-    async fn get(at: &str, path: &str) -> String {
+    pub async fn get(at: &str, path: &str) -> String {
         let address = at.split_once("://").map_or(at, |(_, rest)| rest).trim_end_matches("/ws");
         let mut socket = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

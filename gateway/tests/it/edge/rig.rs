@@ -15,6 +15,7 @@ use sluice_lifecycle::{Engine, Lifecycle, Plan, Report, Stage, StopReason};
 use sluice_service::clock::Clock;
 use sluice_service::config::Address;
 use sluice_service::process::Settings;
+use sluice_testing::eventually;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -22,6 +23,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::logic::Scripted;
+use super::process::Process;
 
 /// Longest wait for anything that is to happen.
 pub const SOON: Duration = Duration::from_secs(5);
@@ -55,6 +57,8 @@ pub struct Rig {
     pub agent: Option<SocketAddr>,
     others: Others,
     status: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Where its admin pages are.
+    pub admin: String,
     /// How often two versions of a message met, and who has pushed.
     forged: Arc<dyn Fn() -> (u64, String) + Send + Sync>,
     close: Arc<dyn Fn() + Send + Sync>,
@@ -98,6 +102,7 @@ impl Rig {
         rig.url = app.url();
         rig.grpc = app.registration().address;
         rig.agent = app.agent_address();
+        rig.admin = app.admin_address().to_string();
         rig.logic_at = address.clone();
         drop(rig.others.join(&rig.lifecycle, Service::Logic, address));
         if peer {
@@ -130,6 +135,7 @@ impl Rig {
             agent: None,
             others: Others(SoloRegistry::new(Duration::from_secs(10))),
             status: Arc::new(|| Value::Null),
+            admin: String::new(),
             forged: Arc::new(|| (0, String::new())),
             close: Arc::new(|| {}),
             engine: Arc::new(Mutex::new(Some(engine))),
@@ -165,6 +171,15 @@ impl Rig {
 
     pub fn status(&self) -> Value {
         (self.status)()
+    }
+
+    /// Waits until a scrape has these lines: shards add what they count ten times a second.
+    pub async fn metrics_have(&self, lines: &[&str]) {
+        for line in lines {
+            let line = format!("\n{line}\n");
+            let has = async || Process::get(&self.admin, "/metrics").await.contains(&line);
+            eventually(&line, SOON, has).await;
+        }
     }
 
     /// How often two versions of a message met.

@@ -71,10 +71,14 @@ async fn a_drained_gateway_moves_its_clients_stays_and_comes_back() {
     eventually("nobody is left", SOON, async || rig.status()["connections"] == 0).await;
     assert_eq!(rig.lifecycle.stage(), Stage::Ready, "the process stays");
     assert!(!is_let_in(&rig).await);
+    rig.metrics_have(&["sluice_gateway_departures_total{how=\"closed\"} 1"]).await;
+    rig.metrics_have(&["sluice_gateway_departures_total{how=\"moved\"} 0"]).await;
+    rig.metrics_have(&["sluice_gateway_drain_connections 1"]).await;
 
     operator.tells(Command::Undrain).await;
     eventually("clients are let in", SOON, async || is_let_in(&rig).await).await;
     eventually("others know", SOON, async || operator.sees() == InstanceState::Serving).await;
+    rig.metrics_have(&["sluice_gateway_drain_connections 0"]).await;
     let mut client = Client::connect(&rig).await;
     client.say(json!({"sub": "news", "id": 2})).await;
     assert_eq!(client.hear().await["ok"], "sub", "and nobody is told to leave");

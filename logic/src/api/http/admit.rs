@@ -1,57 +1,29 @@
 //! What every request passes: it gets an id, is counted, shows its key, and has its time. The id and the problem meet
 //! on the way out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 use tokio::time::timeout;
 use tonic::Status;
 
 use crate::api::Api;
-use crate::api::counts::CountedCall;
-use crate::api::grpc::{code_of, status};
+use crate::api::caller::{Caller, Handed};
 use crate::api::keys::ApiKey;
 use crate::api::problem::{Code, Problem};
 use crate::api::send::unknown;
+use crate::api::status::{code_of, status};
 use crate::defaults::{API_BODY_WITHIN, API_TURN_WITHIN, CALL_WITHIN};
 
 /// Names a request; a caller may choose it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken over.
 const REQUEST_ID_BYTES_MAX: usize = 128;
-
-/// Who calls.
-#[derive(Clone)]
-pub(in crate::api) struct Caller(pub(in crate::api) Arc<ApiKey>);
-
-impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let caller = parts.extensions.get::<Self>().cloned();
-        caller.ok_or_else(|| Problem::new(Code::Unauthorized, "this path asks for a key"))
-    }
-}
-
-/// A call that whoever answers may take along, to go on after its head was sent.
-#[derive(Clone, Default)]
-pub(in crate::api) struct Handed(Arc<Mutex<Option<CountedCall>>>);
-
-impl Handed {
-    pub(in crate::api) fn take(&self) -> Option<CountedCall> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    pub(in crate::api) fn give_back(&self, call: CountedCall) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(call);
-    }
-}
 
 /// Gives every answer the id of its request, and every problem its body.
 pub(super) async fn identify(request: Request, next: Next) -> Response {

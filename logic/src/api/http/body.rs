@@ -10,7 +10,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use sluice_proto::limits::{FRAME_BYTES_MAX, NAME_BYTES_MAX};
+use sluice_proto::ids::Key;
+use sluice_proto::limits::FRAME_BYTES_MAX;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
@@ -81,16 +82,11 @@ impl IdempotencyKey {
         }
         let key = std::str::from_utf8(key.as_bytes()).map_err(|_| wrong("is not UTF-8"))?.trim();
         let unquoted = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
-        if unquoted.is_empty() {
-            return Err(wrong("is empty"));
+        // Here, also for a batch, whose items would each be refused for it.
+        match Key::parse_from_client(unquoted) {
+            Ok(_) => Ok(Self(Some(unquoted.to_owned()))),
+            Err(error) => Err(wrong(&format!("holds none: {error}"))),
         }
-        if unquoted.len() > NAME_BYTES_MAX {
-            return Err(wrong(&format!(
-                "has {} bytes, at most {NAME_BYTES_MAX} are allowed",
-                unquoted.len()
-            )));
-        }
-        Ok(Self(Some(unquoted.to_owned())))
     }
 
     /// The key of a message of a batch.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::names::{KnownRoomName, SessionName, UserName};
 use crate::disconnect::Told;
 
 /// Whose connections end, and what becomes of the tokens: without more than `user` those that were issued up to now are
@@ -11,10 +12,10 @@ use crate::disconnect::Told;
 #[serde(deny_unknown_fields)]
 pub struct DisconnectBody {
     /// The user, as tokens name it in `sub`.
-    #[schema(min_length = 1, max_length = 128, example = "ann")]
+    #[schema(value_type = UserName)]
     pub user: String,
     /// This connection alone, the `session` of its `welcome`; no token is revoked.
-    #[schema(min_length = 32, max_length = 32)]
+    #[schema(value_type = Option<SessionName>)]
     pub session: Option<String>,
     /// Revokes nothing: whoever is disconnected may come back.
     #[serde(default)]
@@ -30,13 +31,13 @@ pub struct DisconnectBody {
 #[serde(deny_unknown_fields)]
 pub struct UnsubscribeBody {
     /// The user, as tokens name it in `sub`.
-    #[schema(min_length = 1, max_length = 128, example = "ann")]
+    #[schema(value_type = UserName)]
     pub user: String,
     /// Those of this connection alone, the `session` of its `welcome`.
-    #[schema(min_length = 32, max_length = 32)]
+    #[schema(value_type = Option<SessionName>)]
     pub session: Option<String>,
     /// Those to this room; without it to all.
-    #[schema(min_length = 1, max_length = 129, example = "news")]
+    #[schema(value_type = Option<KnownRoomName>)]
     pub room: Option<String>,
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP API of the real process, on real servers.
 
 mod grpc;
+mod hostile;
 mod kit;
 mod malformed;
 mod stop;
@@ -239,6 +240,37 @@ async fn what_is_scheduled_waits_is_listed_and_can_be_taken_back() {
             (&json!("b7/1"), true)
         );
     }
+    served.end().await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_that_a_key_scheduled_wait_than_may() {
+    let cluster = stores().await;
+    let settings = [("SLUICE_API__SCHEDULED_PER_KEY", "2")];
+    let served = Served::start_with(&cluster, &[all("other", "k2")], &settings).await;
+    let message = |room: &str, from: &str, key: &str| json!({"room": room, "data": 1, "from": from, "key": key, "delay_ms": 3_600_000});
+    for from in ["ann", "bob"] {
+        served.api.post("schedule", &message("a", from, "k")).await.ok();
+    }
+    // Whoever sends it, wherever to; but what waits already is answered as before.
+    let refused = served.api.post("schedule", &message("b", "carol", "k")).await;
+    let problem = refused.problem();
+    assert_eq!(
+        (refused.status, &problem["code"], &problem["retry"]),
+        (429, &json!("too_many_scheduled"), &json!(false))
+    );
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("api.scheduled_per_key") && refused.header("retry-after").is_none(), "{problem}");
+    served.api.post("schedule", &message("a", "ann", "k")).await.ok();
+    let batch = json!({"messages": [message("c", "dora", "k"), {"room": "c", "data": 1}]});
+    let results = served.api.post("batch", &batch).await.ok()["results"].clone();
+    assert_eq!(results[0]["error"]["code"], "too_many_scheduled", "{results}");
+    assert_eq!(results[1]["seq"], 1, "at once is another matter: {results}");
+    // Of another key, and when there is room again.
+    served.api.with_key("k2").post("schedule", &message("b", "carol", "k")).await.ok();
+    served.api.post("cancel", &json!({"room": "a", "from": "bob", "key": "k"})).await.ok();
+    served.api.post("schedule", &message("b", "dora", "k")).await.ok();
     served.end().await;
     cluster.stop().await;
 }

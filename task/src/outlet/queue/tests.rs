@@ -45,7 +45,8 @@ fn what_gathers_while_batches_are_in_flight_goes_as_one() {
         assert!(line.offer(push(1, 10, &ticket), now));
         assert_eq!(line.next(), None);
     }
-    line.acked(2);
+    assert_eq!(line.acked(2), Some(now), "since when they waited");
+    assert_eq!(line.acked(2), None, "once");
     assert_eq!(sizes(&mut line), [(5, 5)]);
     assert_eq!(waiting(&ticket), 2 + 5);
     line.acked(5);

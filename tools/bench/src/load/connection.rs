@@ -1,8 +1,11 @@
 //! One client: what it is there for, how far it is, and what it makes of the frames it hears. Its socket is the
 //! driver's.
 
+use std::sync::Arc;
+
 use slab::Slab;
 use sluice_load::frame::{self, TEXT};
+use sluice_load::http;
 use sluice_load::socket::Heard;
 
 use super::feed::{Feed, STAMP_AFTER};
@@ -21,6 +24,19 @@ pub(super) enum Role {
         /// When each unanswered publish was due, by its id.
         unanswered: Slab<u64>,
     },
+    /// Publishes by the API: one call at a time, which waits for its answer.
+    Caller {
+        /// Where it calls, and with which key.
+        server: Arc<Server>,
+        /// When the call under way was due.
+        due: Option<u64>,
+    },
+}
+
+/// A server of the API.
+pub(super) struct Server {
+    pub(super) host: String,
+    pub(super) key: String,
 }
 
 impl Role {
@@ -30,6 +46,10 @@ impl Role {
 
     pub(super) fn publisher() -> Self {
         Self::Publisher { unanswered: Slab::new() }
+    }
+
+    pub(super) fn caller(server: Arc<Server>) -> Self {
+        Self::Caller { server, due: None }
     }
 }
 
@@ -48,32 +68,56 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(role: Role) -> Self {
-        Self { role, stage: Stage::Greeting }
+        // A server of HTTP greets nobody.
+        let stage = if matches!(role, Role::Caller { .. }) { Stage::Ready } else { Stage::Greeting };
+        Self { role, stage }
     }
 
     pub(super) fn is_publisher(&self) -> bool {
-        matches!(self.role, Role::Publisher { .. })
+        matches!(self.role, Role::Publisher { .. } | Role::Caller { .. })
     }
 
     /// How many publishes wait for their answer; `None` for those that do not publish yet, or never.
     pub(super) fn unanswered(&self) -> Option<usize> {
         match &self.role {
             Role::Publisher { unanswered } if self.stage == Stage::Ready => Some(unanswered.len()),
+            Role::Caller { due, .. } => Some(usize::from(due.is_some())),
             Role::Publisher { .. } | Role::Subscriber { .. } => None,
+        }
+    }
+
+    /// Whether it can publish now, whatever else waits for an answer.
+    pub(super) fn is_free(&self) -> bool {
+        match &self.role {
+            Role::Caller { due, .. } => due.is_none(),
+            Role::Publisher { .. } => self.stage == Stage::Ready,
+            Role::Subscriber { .. } => false,
         }
     }
 
     /// Queues the next publish.
     pub(super) fn publish(&mut self, out: &mut Vec<u8>, feed: &mut Feed, due_ns: u64, tally: &mut Tally) {
-        if let Role::Publisher { unanswered } = &mut self.role {
-            let id = unanswered.insert(due_ns);
-            frame::client_frame(out, TEXT, feed.publish(id, due_ns));
-            tally.published += 1;
+        match &mut self.role {
+            Role::Publisher { unanswered } => {
+                let id = unanswered.insert(due_ns);
+                frame::client_frame(out, TEXT, feed.publish(id, due_ns));
+            }
+            Role::Caller { server, due } => {
+                *due = Some(due_ns);
+                http::post(out, &server.host, "/v1/publish", &server.key, feed.call(due_ns));
+            }
+            Role::Subscriber { .. } => return,
         }
+        tally.published += 1;
     }
 
     pub(super) fn on(&mut self, out: &mut Vec<u8>, heard: Heard<'_>, now: u64, tally: &mut Tally) {
-        let Heard::Text(payload) = heard else { return };
+        let payload = match heard {
+            Heard::Text(payload) => payload,
+            Heard::Answer(status, body) => return self.called(status, body, now, tally),
+            Heard::Upgraded => return,
+        };
+        // By its first bytes, the most frequent first: a reader that parsed would be measured instead of the gateway.
         if payload.starts_with(b"{\"msg\":") {
             tally.delivered += 1;
             self.message(payload, now, tally);
@@ -117,9 +161,17 @@ impl Connection {
         }
     }
 
+    fn called(&mut self, status: u16, body: &[u8], now: u64, tally: &mut Tally) {
+        let Role::Caller { due, .. } = &mut self.role else { return };
+        match due.take() {
+            Some(due) if status == 200 => tally.acked_after(now.saturating_sub(due)),
+            Some(_) | None => tally.trouble(|| format!("{status} {}", String::from_utf8_lossy(body))),
+        }
+    }
+
     fn greeted(&mut self, out: &mut Vec<u8>, tally: &mut Tally) {
         match &self.role {
-            Role::Publisher { .. } => self.ready(tally),
+            Role::Publisher { .. } | Role::Caller { .. } => self.ready(tally),
             Role::Subscriber { room, .. } => {
                 self.stage = Stage::Subscribing;
                 frame::client_frame(out, TEXT, format!(r#"{{"sub":"{room}"}}"#).as_bytes());

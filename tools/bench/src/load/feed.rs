@@ -36,6 +36,20 @@ impl Feed {
         &self.rooms[n % self.rooms.len()]
     }
 
+    /// The next publish as a call of the API.
+    pub(super) fn call(&mut self, at_ns: u64) -> &[u8] {
+        let room = &self.rooms[(self.next % self.rooms.len() as u64) as usize];
+        let Self { filler, run, next, frame, .. } = self;
+        frame.clear();
+        let written = write!(
+            frame,
+            r#"{{"room":"{room}","data":"{at_ns:020}{filler}","key":"{run:016x}{next:016x}"}}"#
+        );
+        debug_assert!(written.is_ok(), "writing to memory cannot fail");
+        *next += 1;
+        frame
+    }
+
     /// The next publish, to be answered with this id.
     pub(super) fn publish(&mut self, id: usize, at_ns: u64) -> &[u8] {
         let room = &self.rooms[(self.next % self.rooms.len() as u64) as usize];

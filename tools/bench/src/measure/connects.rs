@@ -68,6 +68,7 @@ async fn crowds(arguments: &Arguments, common: &Common, core: Option<usize>) -> 
     let bed = Bed::start(common, 1).await?;
     let mut seen = Vec::new();
     for run in 1..=common.runs {
+        // A gateway of its own: what the crowd before left behind would count.
         if run > 1 {
             bed.cluster.stop_node(Service::Gateway, 0).await?;
             bed.cluster.start_at(Service::Gateway, 0).await?;
@@ -90,10 +91,11 @@ async fn crowd(arguments: &Arguments, bed: &Bed, tag: &str) -> anyhow::Result<Cr
     let place = Place { address, secret: secret.clone(), tag: format!("honest-{tag}") };
     let mut honest = Worker::start(&Job::Honest(place)).await?;
     honest.seen::<Seen>().await?;
+    // What others feel without the crowd, to hold against what they feel with it.
     sleep(ALONE).await;
     let before = honest.seen().await?;
     let cpu = bed.cpu();
-    let subscribers = Subscribers { address, connections, check: false, timed: false };
+    let subscribers = Subscribers { to: address.into(), connections, check: false, timed: false };
     let load = Load { secret, tag: tag.into(), rooms, subscribers: Some(subscribers), publishers: None };
     let clients = Worker::start(&Job::Load(load)).await?;
     let meanwhile = honest.seen().await?;

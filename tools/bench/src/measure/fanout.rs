@@ -41,7 +41,7 @@ impl Arguments {
 
     fn subscribers(&self, bed: &Bed, tag: &str) -> anyhow::Result<Job> {
         let connections = self.rooms * self.subscribers;
-        let subscribers = Subscribers { address: bed.gateway(0)?, connections, check: true, timed: false };
+        let subscribers = Subscribers { to: bed.gateway(0)?.into(), connections, check: true, timed: false };
         let (secret, tag) = (bed.secret(), tag.to_owned());
         Ok(Job::Load(Load {
             secret,
@@ -54,7 +54,8 @@ impl Arguments {
 
     fn publishers(&self, bed: &Bed, tag: &str, pace: Pace) -> anyhow::Result<Job> {
         let (connections, data_bytes) = (self.publishers, self.data);
-        let publishers = Publishers { address: bed.gateway(0)?, connections, data_bytes, pace };
+        let publishers =
+            Publishers { to: bed.gateway(0)?.into(), connections, data_bytes, pace, api_key: None };
         let (secret, tag) = (bed.secret(), tag.to_owned());
         Ok(Job::Load(Load {
             secret,
@@ -124,7 +125,8 @@ async fn floor(
     let job = Floor { rooms, data_bytes: data, burst, per_s };
     let mut floor = Worker::start(&Job::Floor(job)).await?;
     let Some(address) = floor.ready.address else { anyhow::bail!("the floor does not say where it listens") };
-    let readers = Subscribers { address, connections: rooms * subscribers, check: false, timed: false };
+    let readers =
+        Subscribers { to: address.into(), connections: rooms * subscribers, check: false, timed: false };
     let load = Load {
         secret: "none".into(),
         tag: "floor".into(),

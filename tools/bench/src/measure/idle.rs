@@ -48,7 +48,7 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
         tokio::time::sleep(SETTLE).await;
         let before = memory(&gateway);
         let subscribers =
-            Subscribers { address: address(&gateway)?, connections, check: false, timed: false };
+            Subscribers { to: address(&gateway)?.into(), connections, check: false, timed: false };
         let (secret, tag) = (bed.secret(), format!("idle{run}"));
         let load = Load { secret, tag, rooms, subscribers: Some(subscribers), publishers: None };
         let clients = Worker::start(&Job::Load(load)).await?;

@@ -84,6 +84,7 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
     let bed = Bed::start(common, 1).await?;
     let mut sections = Vec::new();
     for (n, habit) in habits.into_iter().enumerate() {
+        // A gateway of its own: memory that the habit before left behind would count.
         if n > 0 {
             bed.cluster.stop_node(Service::Gateway, 0).await?;
             bed.cluster.start_at(Service::Gateway, 0).await?;

@@ -1,8 +1,10 @@
 //! Durable publishes: how many a second when clients push, how long the answer takes then and under a steady load.
 
-use sluice_launcher::Service;
+use anyhow::bail;
+use sluice_launcher::{Service, Setting};
 
-use super::{Bed, Window, notes, windows};
+use super::given::Given;
+use super::{Window, notes, windows};
 use crate::Common;
 use crate::report::Section;
 use crate::spec::{Job, Load, Pace, Publishers};
@@ -10,6 +12,15 @@ use crate::worker::Worker;
 
 /// The two loads.
 const TAGS: [&str; 2] = ["saturated", "steady"];
+/// Calls of one key are counted: here they are what is measured.
+const NO_LIMIT: &str = "logic.api.calls_per_s=0";
+
+/// What publishes besides WebSockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Via {
+    /// Calls of logic's HTTP API on connections that are kept, each awaited.
+    Api,
+}
 
 /// Durable publishes a second, and the time to their answer
 #[derive(Debug, Clone, clap::Args)]
@@ -29,6 +40,12 @@ pub(crate) struct Arguments {
     /// Publishes a second of the steady load
     #[arg(long, default_value_t = Self::default().rate)]
     rate: u32,
+    /// Publish by the HTTP API as well, on the same cluster: one call at a time on each connection, and WebSockets that await
+    /// each answer for comparison
+    #[arg(long, value_name = "WAY", conflicts_with = "compare_tls")]
+    via: Option<Via>,
+    #[command(flatten)]
+    given: Given,
     /// Measure without certificates between the services, then with them, and say what they cost
     #[arg(long)]
     compare_tls: bool,
@@ -36,12 +53,43 @@ pub(crate) struct Arguments {
 
 impl Default for Arguments {
     fn default() -> Self {
-        Self { connections: 64, depth: 64, rooms: 1_000, data: 128, rate: 1_000, compare_tls: false }
+        let (given, via, compare_tls) = (Given::default(), None, false);
+        Self { connections: 64, depth: 64, rooms: 1_000, data: 128, rate: 1_000, given, via, compare_tls }
+    }
+}
+
+/// One load of the run.
+struct Part {
+    tag: &'static str,
+    api: bool,
+    pace: Pace,
+}
+
+impl Arguments {
+    /// One after the other, on the same cluster.
+    fn parts(&self) -> Vec<Part> {
+        let (deep, awaited) = (Pace::Closed { depth: self.depth }, Pace::Closed { depth: 1 });
+        let steady = Pace::Open { per_s: self.rate };
+        let part = |tag, api, pace| Part { tag, api, pace };
+        match self.via {
+            None => vec![part(TAGS[0], false, deep), part(TAGS[1], false, steady)],
+            Some(Via::Api) => vec![
+                part("websocket, saturated", false, deep),
+                part("websocket, each awaited", false, awaited),
+                part("api, each awaited", true, awaited),
+                part("websocket, steady", false, steady),
+                part("api, steady", true, steady),
+            ],
+        }
     }
 }
 
 /// One section, or two and what certificates cost. One command for both: figures of two runs differ by more than that.
 pub(crate) async fn sections(arguments: &Arguments, common: &Common) -> anyhow::Result<Vec<Section>> {
+    // What is given is not started anew, and nobody said where its API is.
+    if !arguments.given.is_empty() && (arguments.compare_tls || arguments.via.is_some()) {
+        bail!("--compare-tls and --via are for a cluster of its own: leave --gateway away");
+    }
     if !arguments.compare_tls {
         return Ok(vec![run(arguments, common).await?]);
     }
@@ -70,46 +118,63 @@ fn cost_of_tls(tag: &str, plain: &Section, secure: &Section) -> Option<String> {
 }
 
 pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Result<Section> {
-    let Arguments { connections, depth, rooms, data, rate, compare_tls: _ } = arguments;
+    let Arguments { connections, depth, rooms, data, rate, given, via, compare_tls: _ } = arguments;
     let secure = if common.secure { " --secure" } else { "" };
+    let via = if via.is_some() { " --via api" } else { "" };
     let command = format!(
-        "sluice-bench publish --connections {connections} --depth {depth} --rooms {rooms} --data {data} --rate {rate}{secure}"
+        "sluice-bench publish --connections {connections} --depth {depth} --rooms {rooms} --data {data} --rate {rate}{via}{secure}{}",
+        given.words()
     );
     let mut section = Section::new(command);
-    let bed = Bed::start(common, 1).await?;
-    let job = |tag: &str, pace| -> anyhow::Result<Job> {
-        let address = bed.gateway(0)?;
-        let publishers = Publishers { address, connections: *connections, data_bytes: *data, pace };
-        let tag = tag.to_owned();
+    // First, so that a setting given by hand wins.
+    let no_limit: Setting = NO_LIMIT.parse()?;
+    let settings = [&[no_limit], &*common.settings].concat();
+    let site = given.or_own(&Common { settings, ..common.clone() }, 1).await?;
+    let job = |Part { tag, api, pace }: &Part| -> anyhow::Result<Job> {
+        let (to, api_key) = match &site.bed {
+            Some(bed) if *api => (bed.api()?.into(), Some(bed.cluster.api_key().to_owned())),
+            Some(_) | None => (site.entrance(0)?, None),
+        };
+        let publishers =
+            Publishers { to, connections: *connections, data_bytes: *data, pace: *pace, api_key };
+        // It is part of the names of rooms and users.
+        let tag = tag.replace(", ", "-").replace(' ', "-");
         Ok(Job::Load(Load {
-            secret: bed.secret(),
+            secret: site.secret.clone(),
             tag,
             rooms: *rooms,
             publishers: Some(publishers),
             subscribers: None,
         }))
     };
-    for (tag, pace) in TAGS.into_iter().zip([Pace::Closed { depth: *depth }, Pace::Open { per_s: *rate }]) {
-        let mut publishers = Worker::start(&job(tag, pace)?).await?;
+    for part in arguments.parts() {
+        let tag = part.tag;
+        let mut publishers = Worker::start(&job(&part)?).await?;
         let label = format!("publish, {tag}");
-        let all = windows(&label, common, Some(&bed), &mut [&mut publishers]).await?;
+        let all = windows(&label, common, site.bed.as_ref(), &mut [&mut publishers]).await?;
         publishers.end().await?;
         section.figure(format!("{tag}: publishes/s"), all.iter().map(|window| window.acked_per_s));
         section.figure(format!("{tag}: answer p50, ms"), all.iter().map(|window| window.ack(|ack| ack.p50)));
         section.figure(format!("{tag}: answer p99, ms"), all.iter().map(|window| window.ack(|ack| ack.p99)));
-        let cost =
-            |window: &Window, service| window.cpu(service) / (window.acked_per_s * window.seconds) * 1e6;
-        for service in [Service::Gateway, Service::Logic, Service::Task, Service::Postgres] {
-            let name = format!("{tag}: CPU of {service}, µs per publish");
-            section.figure(name, all.iter().map(|window| cost(window, service)));
+        if site.bed.is_some() {
+            costs(&mut section, tag, &all);
         }
-        let services = [Service::Gateway, Service::Logic, Service::Task];
-        let sum = |window: &Window| services.into_iter().map(|service| cost(window, service)).sum::<f64>();
-        section.figure(services_cpu(tag), all.iter().map(sum));
         notes(&mut section, tag, &["publishers"], &all);
     }
-    bed.cluster.stop().await;
+    site.end().await;
     Ok(section)
+}
+
+/// CPU of each process, which only a cluster of its own shows.
+fn costs(section: &mut Section, tag: &str, all: &[Window]) {
+    let cost = |window: &Window, service| window.cpu(service) / (window.acked_per_s * window.seconds) * 1e6;
+    for service in [Service::Gateway, Service::Logic, Service::Task, Service::Postgres] {
+        let name = format!("{tag}: CPU of {service}, µs per publish");
+        section.figure(name, all.iter().map(|window| cost(window, service)));
+    }
+    let services = [Service::Gateway, Service::Logic, Service::Task];
+    let sum = |window: &Window| services.into_iter().map(|service| cost(window, service)).sum::<f64>();
+    section.figure(services_cpu(tag), all.iter().map(sum));
 }
 
 #[cfg(test)]

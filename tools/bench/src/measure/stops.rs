@@ -73,7 +73,8 @@ impl Amid {
             Self::Load => {
                 let (connections, depth, rooms, data_bytes) = LOAD;
                 let pace = Pace::Closed { depth };
-                let publishers = Some(Publishers { address, connections, data_bytes, pace });
+                let publishers =
+                    Some(Publishers { to: address.into(), connections, data_bytes, pace, api_key: None });
                 let load = Load { secret, tag, rooms, subscribers: None, publishers };
                 let mut worker = Worker::start(&Job::Load(load)).await?;
                 worker.go().await?;
@@ -83,6 +84,7 @@ impl Amid {
             Self::Due(count) => {
                 let mut store = store(bed).await?;
                 sqlx::query(DUE).bind(count).execute(&mut store).await?;
+                // Not before some are published: the stop is to come in the middle of it.
                 let fired = async {
                     while sqlx::query(FIRED).bind(i64::from(count)).fetch_all(&mut store).await?.is_empty() {
                         sleep(LOOK).await;
@@ -93,7 +95,8 @@ impl Amid {
                 Ok(None)
             }
             Self::Clients(connections) => {
-                let subscribers = Some(Subscribers { address, connections, check: false, timed: false });
+                let subscribers =
+                    Some(Subscribers { to: address.into(), connections, check: false, timed: false });
                 let load = Load { secret, tag, rooms: ROOMS, subscribers, publishers: None };
                 Ok(Some(Worker::start(&Job::Load(load)).await?))
             }
@@ -150,6 +153,7 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
                 if let Some(worker) = worker {
                     worker.end().await?;
                 }
+                // What the stopped service did not publish would be due for the next one.
                 sqlx::query("delete from scheduled").execute(&mut store(&bed).await?).await?;
                 bed.cluster.start_at(service, 0).await?;
             }

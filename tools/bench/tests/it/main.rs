@@ -48,6 +48,28 @@ fn a_gateway_that_runs_already_needs_its_secret() {
 }
 
 #[test]
+fn a_deployment_that_is_given_is_named_by_its_url() {
+    let secret = ["--token-secret", "a-secret-of-thirty-two-bytes-abcd"];
+    for (arguments, said) in [
+        (vec!["latency", "--gateway", "ws://127.0.0.1:1/ws"], "clients need tokens: give --token-secret"),
+        ([&["latency", "--gateway", "127.0.0.1:1"][..], &secret].concat(), "ws://host:port/path, or wss://"),
+        (
+            [&["publish", "--gateway", "wss://a/ws", "--via", "api"][..], &secret].concat(),
+            "leave --gateway away",
+        ),
+        (
+            [&["publish", "--gateway", "wss://127.0.0.1:1/ws", "--ca", "/nowhere.pem"][..], &secret].concat(),
+            "cannot read /nowhere.pem",
+        ),
+    ] {
+        let output = bench(&arguments).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(said), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
 fn every_stop_is_measured() {
     let few = ["stops", "--clients", "20", "--due", "2000", "--runs", "1", "--warmup", "1", "--json"];
     let output = bench(&few).output().unwrap();
@@ -66,6 +88,32 @@ fn every_stop_is_measured() {
     let trouble =
         section["notes"].as_array().unwrap().iter().find(|note| note.to_string().contains("TROUBLE"));
     assert_eq!(trouble, None);
+}
+
+/// Both ways in one run, on one cluster: each has its figures, and every call was answered well.
+#[test]
+fn publishes_by_the_api_are_measured_beside_those_by_websocket() {
+    let load =
+        ["publish", "--via", "api", "--connections", "4", "--depth", "2", "--rooms", "3", "--rate", "50"];
+    let windows = ["--runs", "1", "--seconds", "1", "--warmup", "0", "--json"];
+    let out = bench(&[&load[..], &windows].concat()).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let section = &report["sections"][0];
+    let figures = section["figures"].as_array().unwrap();
+    let of = |name: &str| {
+        let figure = figures.iter().find(|figure| figure["name"] == name);
+        figure.unwrap_or_else(|| panic!("no {name}: {figures:?}"))["values"][1].as_f64().unwrap()
+    };
+    for tag in ["websocket, saturated", "websocket, each awaited", "api, each awaited"] {
+        assert!(of(&format!("{tag}: publishes/s")) > 10.0, "{tag}: {figures:?}");
+    }
+    for tag in ["websocket, steady", "api, steady"] {
+        assert!((20.0..80.0).contains(&of(&format!("{tag}: publishes/s"))), "{tag}: {figures:?}");
+        assert!(of(&format!("{tag}: answer p99, ms")) > 0.0);
+    }
+    let notes = section["notes"].to_string();
+    assert!(!notes.contains("TROUBLE"), "{notes}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ fn all_keys_of_all_services_are_known_to_all() {
         keys::<sluice_gateway::config::Config>().unwrap(),
         keys::<sluice_logic::config::Config>().unwrap(),
         keys::<sluice_task::config::Config>().unwrap(),
+        keys::<sluice_dev::ServeConfig>().unwrap(),
     ]
     .concat()
     .into_iter()

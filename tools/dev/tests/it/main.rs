@@ -79,7 +79,7 @@ async fn a_folder_is_found_as_it_was_left_and_has_one_owner() {
         publish(dev, 0, 2).await;
         gateways = dev.gateways();
         let second = with(Options::in_folder(dir.path()), async |_| {}).await;
-        assert!(matches!(second, Err(Error::InUse(_))), "{second:?}");
+        assert!(matches!(second, Err(Error::InUse { .. })), "{second:?}");
     });
     first.await.unwrap();
     let again = with(Options::in_folder(dir.path()), async |dev| {

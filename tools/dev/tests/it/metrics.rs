@@ -18,7 +18,7 @@ const INTRODUCTION: &str = "# Metrics
 
 Each service answers `GET /metrics` on its admin port in the OpenMetrics format. A counter only grows, and begins at 0 \
 with each start; a histogram has `_bucket`, `_sum` and `_count`. No user and no room is ever a label. What to alert \
-on is in [operations.md](operations.md#alerts).
+on is in [operations.md](operations.md#alerts), what the latencies mean in [dashboards.md](dashboards.md).
 
 This page is generated: `UPDATE_DOCS=1 cargo nextest run -p sluice-dev -E 'test(metrics)'`.
 ";

@@ -9,7 +9,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::record::{ClientEvent, DelayedRecord, FaultRecord, Leftovers, RunRecord};
+use crate::record::{ClientEvent, DelayedRecord, FaultRecord, Leftovers, RevocationRecord, RunRecord};
 pub use loading::Loading;
 pub use names::{NONE, Names};
 
@@ -57,6 +57,8 @@ pub struct History {
     pub has_store: bool,
     /// Messages that were to be published later, by room, user and key.
     pub delayed: BTreeMap<(u32, u32, u32), DelayedRecord>,
+    /// Users who were disconnected.
+    pub revocations: Vec<RevocationRecord>,
     /// Answers to what was not sent: index of the client, its step, which `n`.
     pub strays: Vec<(u32, u32, u64)>,
     /// Files that end in the middle of a line.
@@ -74,7 +76,8 @@ pub struct ClientHistory {
     pub user: u32,
     /// What it does.
     pub role: String,
-    /// Whether the library speaks for it: then connections are the library's business.
+    /// Whether a library speaks for it: then connections are the library's business. So it is with a backend, whose
+    /// publish is one sending however often it calls.
     pub library: bool,
     /// What happened, in order.
     pub steps: Vec<ClientStep>,

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use crate::history::{History, Loading};
-use crate::record::{DelayedRecord, FaultRecord, Leftovers, RecordEntry, RunRecord, StoreRow};
+use crate::record::{
+    DelayedRecord, FaultRecord, Leftovers, RecordEntry, RevocationRecord, RunRecord, StoreRow,
+};
 
 /// Why a folder could not be judged.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +49,10 @@ pub fn load(dir: &Path) -> Result<History, ReadError> {
     })?;
     lines(&dir.join("delayed.jsonl"), &mut loading, |loading, delayed: DelayedRecord| {
         loading.delayed(delayed);
+        Ok(())
+    })?;
+    lines(&dir.join("revocations.jsonl"), &mut loading, |loading, revocation: RevocationRecord| {
+        loading.revocation(revocation);
         Ok(())
     })?;
     for path in client_files(dir)? {

@@ -1,7 +1,8 @@
 //! The records of a run: what is in the files of its folder. Plain data; [`crate`] judges it, the drill writes it.
 //!
 //! A folder holds `run.json` ([`RunRecord`]), any number of `client-*.jsonl` (lines of [`RecordEntry`]), `faults.jsonl` (lines of
-//! [`FaultRecord`]), `delayed.jsonl` (lines of [`DelayedRecord`]), `store.jsonl` (lines of [`StoreRow`]), `leftovers.json` ([`Leftovers`]), `samples.jsonl` (lines of [`Sample`])
+//! [`FaultRecord`]), `delayed.jsonl` (lines of [`DelayedRecord`]),
+//! `revocations.jsonl` (lines of [`RevocationRecord`]), `store.jsonl` (lines of [`StoreRow`]), `leftovers.json` ([`Leftovers`]), `samples.jsonl` (lines of [`Sample`])
 //! and `logs/` (what the processes said). All times are microseconds of one monotonic clock that starts with the run.
 //! Hashes are [`hash_of`] the bytes of `data`.
 
@@ -29,7 +30,7 @@ pub enum ClientEvent {
         user: String,
         /// What it does, for people: `sender`, `observer`, `churn`, `slow`, `stopped`, `beacon`, …
         role: String,
-        /// `library` or `plain`.
+        /// How it is written: `library`, `plain`, `events`, `event-source`, `api`, `js`, `python`.
         kind: String,
     },
     /// A connection was welcomed.
@@ -85,7 +86,9 @@ pub enum ClientEvent {
         /// Of which room.
         room: String,
     },
-    /// A publish was put on the wire, or for the library handed to it (`conn` 0). The same `n` again is a resend.
+    /// A publish was put on the wire, or for the library handed to it (`conn` 0). The same `n` again is a resend. Of a
+    /// backend: it begins to call; what it sends under one `conn` it sends one after the other, each once the former is
+    /// answered.
     Send {
         /// Over which connection; 0 = the library decides.
         conn: u32,
@@ -338,6 +341,36 @@ pub enum CancelOutcome {
     Unknown,
 }
 
+/// A user who was disconnected, and whose tokens were revoked: a line of `revocations.jsonl`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationRecord {
+    /// Who.
+    pub user: String,
+    /// When the call began that was answered.
+    pub called_us: u64,
+    /// When it was answered: all gateways had been told.
+    pub answered_us: u64,
+    /// Every connection ends within this from the call on.
+    pub within_us: u64,
+    /// The connections that the user had when the call began.
+    pub connections: Vec<RevokedConnection>,
+    /// How often the token was tried in vain after the answer.
+    pub refused: u64,
+    /// Which instance welcomed the token all the same, and when that try began.
+    pub accepted: Vec<(String, u64)>,
+}
+
+/// A connection of a user who was disconnected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedConnection {
+    /// The instance that had it.
+    pub instance: String,
+    /// When it ended, for whatever reason; `None` = it did not.
+    pub closed_us: Option<u64>,
+    /// With which close code; `None` = it broke off.
+    pub code: Option<u16>,
+}
+
 /// What is left when everything is at rest, and what presence said: `leftovers.json`. `None` = not looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -416,6 +449,8 @@ pub struct RunRecord {
     pub beacon_per_s: u32,
     /// Who is away for less than this never left for those who watch, milliseconds. 0 = nobody watches.
     pub leave_grace_ms: u64,
+    /// Gateways cut short who was live and has fallen behind by more messages than this. 0 = as they do by themselves.
+    pub max_behind: u64,
     /// What the names of a bad neighbour's rooms and users begin with, one for each. Neighbours write nothing down: what
     /// they publish to rooms of their own is nobody's phantom.
     pub neighbours: Vec<String>,

@@ -15,6 +15,7 @@ mod owed;
 mod phantom;
 mod realtime;
 mod refused;
+mod revocations;
 mod starved;
 mod store;
 mod subscriptions;
@@ -43,6 +44,7 @@ pub fn judge(history: &History) -> Verdict {
     owed::judge(history, into);
     starved::judge(history, into);
     exits::judge(history, into);
+    revocations::judge(history, into);
     farewells::judge(history, into);
     leaves::judge(history, into);
     leftovers::judge(history, into);

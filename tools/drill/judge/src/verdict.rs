@@ -32,6 +32,8 @@ pub enum AnomalyKind {
     Early,
     /// A delayed message was published too long after it was due.
     Late,
+    /// Who was disconnected kept a connection, or came in by a token that was revoked.
+    Unrevoked,
     /// A process ended with the wrong exit code, or too late.
     BadExit,
     /// A client was closed without being told why during an ordered stop.
@@ -61,6 +63,7 @@ impl AnomalyKind {
             Self::Starved => "starved",
             Self::Early => "early",
             Self::Late => "late",
+            Self::Unrevoked => "unrevoked",
             Self::BadExit => "bad-exit",
             Self::Untold => "untold",
             Self::PresenceWrong => "presence-wrong",

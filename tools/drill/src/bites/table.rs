@@ -139,7 +139,8 @@ const EMPTY_REDIS: Setup = Setup { name: "empty redis", only: &["wipe redis"], .
 
 /// Nothing happens but that 400 connections ask for hundreds of rooms of their own each, while most of the others leave
 /// rooms and come back to them. All are plain: of the library nobody sees how long it waits for an answer. The way to
-/// logic is slow and the names are long, or what waits would be gone before anybody has lost patience.
+/// logic is slow and the names are long, or what waits would be gone before anybody has lost patience; and no limit
+/// keeps the rooms out that are to stand in the way.
 const CREATOR: Setup = Setup {
     name: "creator",
     scenario: Scenario::Calm,
@@ -149,6 +150,7 @@ const CREATOR: Setup = Setup {
     plain: true,
     habits: &["long-names"],
     slow_links: &[Link::GatewayLogic],
+    settings: &["gateway.limits.opened_rooms_per_s=0"],
     ..SETUP
 };
 

@@ -1,8 +1,6 @@
 //! Messages that are to be published later, while all tasks are rolled and the first of them is killed: a thousand, of
 //! which every third is cancelled when it is nearly due. What they were answered is written down for the judge.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -14,8 +12,8 @@ use sluice_client::{Client, Due, Event, Events, Options, Position, Scheduled};
 use sluice_judge::record::{CancelOutcome, DelayedRecord, FaultRecord, hash_of};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::FaultInjector;
 use super::process::add_note;
+use super::{FaultInjector, append_lines};
 use crate::place::Role;
 use crate::run::token::token;
 
@@ -65,7 +63,7 @@ impl FaultInjector<'_> {
         if let Some(first) = faults.first_mut() {
             add_note(first, &format!("{COUNT} messages due meanwhile, {} came", came.load(Relaxed)));
         }
-        self.write_down(&delayed)?;
+        append_lines(&self.dir.join("delayed.jsonl"), &delayed)?;
         scheduler.client.close().await;
         Ok(faults)
     }
@@ -91,17 +89,6 @@ impl FaultInjector<'_> {
         let (client, events) = Client::connect(options).await?;
         client.subscribe(room, Position::Now).await?;
         Ok((client, events))
-    }
-
-    fn write_down(&self, delayed: &[DelayedRecord]) -> anyhow::Result<()> {
-        let path = self.dir.join("delayed.jsonl");
-        let mut lines = Vec::new();
-        for one in delayed {
-            serde_json::to_writer(&mut lines, one)?;
-            lines.push(b'\n');
-        }
-        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-        file.write_all(&lines).with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, anyhow, bail};
 use rand::RngExt;
 use sluice_judge::record::FaultRecord;
 use tokio::time::{Instant, sleep};
 
 use super::FaultInjector;
+use super::store::leader_but;
 use crate::links::Link;
-use crate::place::Role;
+use crate::place::{Place, Role};
 use crate::proxy::Trouble;
 use crate::target::Target;
 
@@ -41,6 +42,40 @@ impl FaultInjector<'_> {
         sleep(time).await;
         links.heal(link, place.index);
         self.heal(&mut fault);
+        Ok(fault)
+    }
+
+    /// The member that leads, or in turn another one, lives on alone, until another one leads and for a while after.
+    pub(super) async fn partition(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
+        let (Target::Own(own), Some(service)) = (self.target, role.service()) else {
+            return Ok(self.begin(role));
+        };
+        let Some(doors) = own.doors() else { bail!("members of {role} have no doors") };
+        let Some(leader) = leader_but(own, service, None).await else {
+            return Ok(self.missed(role, &anyhow!("nobody leads")));
+        };
+        let leads = self.turn.is_multiple_of(2);
+        let count = self.target.places(role).len();
+        let index = if leads { leader } else { (leader + 1) % count };
+        let more = Duration::from_millis(self.rng.random_range(TROUBLE_MS));
+        let mut fault = self.begin(Place { role, index });
+        let pids = || own.cluster().pids(service, index);
+        let (connections, began) = (doors.connections((service, index)), Instant::now());
+        fault.hit = doors.is_connected((service, index), &pids());
+        let next = doors.partition((service, index), pids, async {
+            let next = leader_but(own, service, leads.then_some(index)).await;
+            let after = began.elapsed();
+            sleep(more).await;
+            next.map(|next| format!("{} leads after {} ms", service.name(next), after.as_millis()))
+        });
+        let next = next.await.with_context(|| format!("nobody leads {role} but who is cut off"))?;
+        fault.note =
+            format!("{connections} connections to it, {next}, for {} ms", began.elapsed().as_millis());
+        if role == Role::Postgres {
+            self.healed_whole(own, &mut fault).await?;
+        } else {
+            self.heal(&mut fault);
+        }
         Ok(fault)
     }
 

@@ -64,6 +64,101 @@ impl FaultInjector<'_> {
         Ok(fault)
     }
 
+    /// As somebody does who takes a machine out of service.
+    pub(super) async fn fail_over(&mut self) -> anyhow::Result<FaultRecord> {
+        let role = Role::Redis;
+        let Target::Own(own) = self.target else { return Ok(self.begin(role)) };
+        let Some(index) = leader_but(own, Service::Redis, None).await else {
+            return Ok(self.missed(role, &anyhow!("nobody leads")));
+        };
+        let mut fault = self.begin(Place { role, index });
+        let asked = Instant::now();
+        if let Err(error) = own.cluster().fail_over_redis().await {
+            return Ok(self.missed(role, &error.into()));
+        }
+        fault.hit = true;
+        let next = leader_but(own, Service::Redis, Some(index)).await;
+        let next = next.with_context(|| format!("nobody leads {role} after {TAKEN_OVER:?}"))?;
+        fault.note = format!("{} leads after {} ms", Service::Redis.name(next), asked.elapsed().as_millis());
+        self.heal(&mut fault);
+        Ok(fault)
+    }
+
+    /// The primary goes on alone: nothing it commits is acknowledged once its standby was promoted, and its sessions end.
+    pub(super) async fn kill_patroni(&mut self) -> anyhow::Result<FaultRecord> {
+        let role = Role::Postgres;
+        let (Target::Own(own), Some(index)) = (self.target, self.primary().await) else {
+            return Ok(self.begin(role));
+        };
+        let place = Place { role, index };
+        let mut fault = self.begin(place);
+        let patroni = own.cluster().node(Service::Postgres, index).context("the primary has no process")?;
+        fault.hit = patroni.kill();
+        let killed = Instant::now();
+        self.target.ended(place, STOP_WAIT).await.with_context(|| format!("{place} does not die"))?;
+        let next = leader_but(own, Service::Postgres, Some(index)).await;
+        let next = next.with_context(|| format!("nobody leads {role} after {TAKEN_OVER:?}"))?;
+        let took = killed.elapsed().as_millis();
+        fault.note = format!("{} leads after {took} ms", Service::Postgres.name(next));
+        self.target.start(place).await?;
+        self.healed_whole(own, &mut fault).await?;
+        Ok(fault)
+    }
+
+    /// Its Patroni starts it again, or another one is promoted: whichever comes first.
+    pub(super) async fn kill_postmaster(&mut self) -> anyhow::Result<FaultRecord> {
+        let role = Role::Postgres;
+        let (Target::Own(own), Some(index)) = (self.target, self.primary().await) else {
+            return Ok(self.begin(role));
+        };
+        let mut fault = self.begin(Place { role, index });
+        let killed = own.cluster().postmaster(index);
+        fault.hit = own.cluster().signal_postmaster(index, Signal::SIGKILL);
+        // Before that everything looks as it was: Patroni has not noticed yet.
+        let until = Instant::now() + TAKEN_OVER;
+        while own.cluster().postmaster(index).is_none_or(|now| Some(now) == killed) {
+            if Instant::now() >= until {
+                bail!("PostgreSQL is not started again within {TAKEN_OVER:?}");
+            }
+            sleep(LOOK).await;
+        }
+        self.healed_whole(own, &mut fault).await?;
+        Ok(fault)
+    }
+
+    pub(super) async fn switchover(&mut self) -> anyhow::Result<FaultRecord> {
+        let role = Role::Postgres;
+        let (Target::Own(own), Some(index)) = (self.target, self.primary().await) else {
+            return Ok(self.begin(role));
+        };
+        let mut fault = self.begin(Place { role, index });
+        own.cluster().switch_over().await?;
+        let next = leader_but(own, Service::Postgres, Some(index)).await.context("nobody took over")?;
+        fault.hit = true;
+        fault.note = format!("{} leads", Service::Postgres.name(next));
+        self.healed_whole(own, &mut fault).await?;
+        Ok(fault)
+    }
+
+    /// The primary of PostgreSQL, as soon as there is one.
+    async fn primary(&self) -> Option<usize> {
+        let Target::Own(own) = self.target else { return None };
+        leader_but(own, Service::Postgres, None).await
+    }
+
+    pub(super) async fn healed_whole(&self, own: &Own, fault: &mut FaultRecord) -> anyhow::Result<()> {
+        let until = Instant::now() + TAKEN_OVER;
+        // What members say of each other is some seconds old; the primary speaks for itself.
+        while own.cluster().leader(Service::Postgres).await.is_none() || !own.cluster().is_whole().await {
+            if Instant::now() >= until {
+                bail!("PostgreSQL is not whole after {TAKEN_OVER:?}");
+            }
+            sleep(LOOK).await;
+        }
+        self.heal(fault);
+        Ok(())
+    }
+
     pub(super) async fn wipe(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let (Target::Own(own), Some(service)) = (self.target, role.service()) else {
             return Ok(self.begin(role));
@@ -173,7 +268,7 @@ impl FaultInjector<'_> {
 }
 
 /// The member that leads, as soon as there is one that is not this.
-async fn leader_but(own: &Own, service: Service, not: Option<usize>) -> Option<usize> {
+pub(super) async fn leader_but(own: &Own, service: Service, not: Option<usize>) -> Option<usize> {
     let until = Instant::now() + TAKEN_OVER;
     loop {
         let leader = own.cluster().leader(service).await;

@@ -130,10 +130,10 @@ impl ClientState {
             match held.last {
                 _ if held.away => 0,
                 Some(last) if held.live => head.saturating_sub(last),
-                _ => head + 1,
+                _ => head.saturating_add(1),
             }
         };
-        inner.rooms.iter().map(missing).sum()
+        inner.rooms.iter().map(missing).fold(0, u64::saturating_add)
     }
 
     /// What it lacks of these heads, for people.

@@ -1,6 +1,8 @@
-//! A client that reads one room by server-sent events, as a browser would: it sends back the last `id`, waits as `retry`
-//! told, and knows by its last chunk whether a body is whole. Written from the description of the wire alone.
+//! A client that reads rooms by server-sent events, as `curl` would with a token, or as a browser with a ticket: it sends
+//! back the last `id`, waits as `retry` told, and knows by its last chunk whether a body is whole. Written from the
+//! description of the wire alone.
 
+mod ask;
 mod body;
 
 use std::sync::Arc;
@@ -8,15 +10,14 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use sluice_client::raw::{self, Stream};
 use sluice_judge::record::ClientEvent;
 use sluice_load::comeback::Comeback;
 use sluice_load::server_frame::ServerFrame;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::http::Uri;
 
-use self::body::{Body, Dispatched};
+use self::ask::{Opened, position};
+use self::body::Dispatched;
 use super::plan::ClientSpec;
 use super::recorder::{OWN_WISH, Recorder};
 use super::shared::{LoadPhase, LoadShared};
@@ -26,8 +27,6 @@ use crate::seed::Seed;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Before coming back to a server that said not to: the load goes on all the same.
 const UNWANTED: Duration = Duration::from_secs(2);
-/// Bytes of a head.
-const HEAD_MAX: usize = 16 * 1024;
 
 /// What outlives a connection.
 struct EventReader {
@@ -41,13 +40,6 @@ struct EventReader {
     gathered: bool,
     /// The last id that came.
     last_id: String,
-}
-
-/// A stream whose head was 200.
-struct Opened {
-    stream: Stream,
-    body: Body,
-    url: String,
 }
 
 /// Lives until the load ends.
@@ -83,40 +75,6 @@ impl EventReader {
                 () = self.shared.reaches(LoadPhase::End) => {}
             }
         }
-    }
-
-    /// Asks, and reads the head of the answer.
-    async fn open(&self, url: &str) -> Result<Opened, String> {
-        let uri: Uri = url.parse().map_err(|error| format!("{url:?}: {error}"))?;
-        let host = uri.authority().map(ToString::to_string).unwrap_or_default();
-        let dialled = raw::dial(&uri, &self.shared.endpoints.trust(), None).await;
-        let mut stream = dialled.map_err(|error| error.to_string())?;
-        let room = self.spec.rooms.first().map(String::as_str).unwrap_or_default();
-        let mut request = format!("GET /sse?room={} HTTP/1.1\r\nHost: {host}\r\n", percent(room));
-        if let Some(token) = self.shared.endpoints.token(&self.spec.user) {
-            request.push_str(&format!("Authorization: Bearer {token}\r\n"));
-        }
-        if !self.last_id.is_empty() {
-            request.push_str(&format!("Last-Event-ID: {}\r\n", self.last_id));
-        }
-        request.push_str("\r\n");
-        stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
-        let mut bytes = Vec::new();
-        let end = loop {
-            if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-                break at + 4;
-            }
-            let count = stream.read_buf(&mut bytes).await.map_err(|error| error.to_string())?;
-            if count == 0 || bytes.len() > HEAD_MAX {
-                return Err("no answer of HTTP".to_owned());
-            }
-        };
-        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        if !head.starts_with("HTTP/1.1 200 ") {
-            return Err(head.lines().next().unwrap_or_default().to_owned());
-        }
-        let body = Body::beginning(bytes.split_off(end));
-        Ok(Opened { stream, body, url: url.to_owned() })
     }
 
     /// Reads until the end; when to come back, if that was told.
@@ -173,6 +131,10 @@ impl EventReader {
         conn: &mut Option<u32>,
         url: &str,
     ) -> Result<Option<(Option<u16>, Duration)>, String> {
+        if event.data.is_empty() {
+            self.keep(event);
+            return Ok(None);
+        }
         let frame = ServerFrame::parse(&event.data)?;
         let Some(conn) = *conn else {
             // A gateway that stops says so to whom it does not let in.
@@ -201,17 +163,20 @@ impl EventReader {
             return Err("a frame that nobody knows".to_owned());
         }
         self.keep(event);
-        if !std::mem::replace(&mut self.gathered, true) {
+        if !self.gathered && self.recorder.state.is_live() {
+            self.gathered = true;
             self.shared.one_is_ready();
         }
         Ok(None)
     }
 
-    /// What the request asked for. It was sent before `welcome` came, which names the connection.
+    /// What the request asked for. It was sent before `welcome` came, which names the connection. By the id, not by what
+    /// came: of several rooms it is told after the messages it is about, and those come again.
     fn note_sub(&self, conn: u32) {
-        for (room, held) in self.recorder.state.wanted() {
-            let epoch = held.last.is_some().then_some(held.epoch);
-            self.recorder.note(&ClientEvent::Sub { conn, room, after: held.last, epoch });
+        let several = self.spec.rooms.len() > 1;
+        for room in &self.spec.rooms {
+            let (after, epoch) = position(&self.last_id, room, several).unzip();
+            self.recorder.note(&ClientEvent::Sub { conn, room: room.clone(), after, epoch });
         }
     }
 
@@ -220,11 +185,4 @@ impl EventReader {
             self.last_id.clone_from(id);
         }
     }
-}
-
-/// As it stands in a URL.
-fn percent(name: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    let one = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    name.bytes().map(one).collect()
 }

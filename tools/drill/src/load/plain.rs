@@ -214,6 +214,7 @@ async fn enter(
                 return Err(format!("closed before welcome: {code:?} {reason}").into());
             }
             Turn::Broken(reason) => return Err(reason.into()),
+            // Nothing was to be written: others have their turn before the next look.
             Turn::Writable => sleep(Duration::ZERO).await,
         }
     }

@@ -1,12 +1,13 @@
 //! What the load shall be, and which client does what: pure, everything from the seed.
 
+mod besides;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
-use rand::seq::index::sample;
 
 use super::zipf::Zipf;
 use crate::seed::Seed;
@@ -15,14 +16,8 @@ use crate::seed::Seed;
 const BEACON_ROOM: &str = "beacon";
 /// How many publish to it.
 const BEACONS: u32 = 4;
-/// The room whose comings and goings are watched, after the prefix.
-const WATCHED_ROOM: &str = "watched";
-/// How many watch it: one at each of two gateways.
-const WATCHERS: u32 = 2;
 /// Part of the clients that sends keys twice, when some shall.
 const RESEND_SHARE: f64 = 0.05;
-/// Of the observers with the client library each of so many reads server-sent events instead.
-const EVENTS_EACH: usize = 3;
 /// Rooms of an ordinary client besides the beacon's: one to this many.
 const ROOMS_MAX: u32 = 3;
 
@@ -33,7 +28,7 @@ pub struct Plan {
     pub seed: u64,
     /// How many clients, the beacons included.
     pub clients: u32,
-    /// Publishes a second, all senders together, the beacons not included.
+    /// Publishes a second, all senders together, backends too, the beacons not included.
     pub rate_per_s: u32,
     /// What the names of all rooms begin with: a store that is used again holds those of earlier loads.
     pub prefix: String,
@@ -66,6 +61,27 @@ pub struct Plan {
     /// Clients besides, in a room of their own: the first two watch who comes and goes, the others stay, or end for good in
     /// the middle of the run, by their own wish or when their connection breaks.
     pub watched: u32,
+    /// Part of the publishes that comes from backends by the HTTP API; 0 = none. They are clients besides.
+    pub api_share: f64,
+    /// Clients besides, that are written in other languages.
+    pub foreign: ForeignClients,
+}
+
+/// How many clients are written in which other language, each a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ForeignClients {
+    /// With `client/js`, on Node.
+    pub javascript: u32,
+    /// With `client/python`.
+    pub python: u32,
+}
+
+impl ForeignClients {
+    /// The kinds there are some of.
+    pub fn kinds(self) -> impl Iterator<Item = ClientKind> {
+        let all = [(self.javascript, ClientKind::JavaScript), (self.python, ClientKind::Python)];
+        all.into_iter().filter(|(count, _)| *count > 0).map(|(_, kind)| kind)
+    }
 }
 
 impl Default for Plan {
@@ -89,6 +105,8 @@ impl Default for Plan {
             crowd: 0,
             crowd_rooms: 10,
             watched: 0,
+            api_share: 0.0,
+            foreign: ForeignClients::default(),
         }
     }
 }
@@ -100,8 +118,16 @@ pub enum ClientKind {
     Library,
     /// By itself, from the description of the wire.
     Plain,
-    /// The same, by server-sent events.
+    /// The same, by server-sent events, with a token.
     Events,
+    /// The same, as a browser's `EventSource`, with a ticket.
+    EventSource,
+    /// A backend that calls the HTTP API.
+    Api,
+    /// With the client for JavaScript, in a process of its own.
+    JavaScript,
+    /// With the client for Python, in a process of its own.
+    Python,
 }
 
 impl ClientKind {
@@ -112,6 +138,10 @@ impl ClientKind {
             Self::Library => "library",
             Self::Plain => "plain",
             Self::Events => "events",
+            Self::EventSource => "event-source",
+            Self::Api => "api",
+            Self::JavaScript => "js",
+            Self::Python => "python",
         }
     }
 }
@@ -143,6 +173,8 @@ pub enum ClientRole {
     Leaver,
     /// The same, but ends for good when its connection breaks.
     Quitter,
+    /// Publishes for others, and reads nothing.
+    Backend,
 }
 
 impl ClientRole {
@@ -162,6 +194,7 @@ impl ClientRole {
             Self::Guest => "guest",
             Self::Leaver => "leaver",
             Self::Quitter => "quitter",
+            Self::Backend => "backend",
         }
     }
 
@@ -189,7 +222,7 @@ pub struct ClientSpec {
     pub phase: f64,
     /// Whether it reads history now and then.
     pub history: bool,
-    /// Whether it goes on sending to a connection that has told it to come back.
+    /// Whether it goes on sending to a connection that has told it to come back; a backend: before it has an answer.
     pub eager: bool,
 }
 
@@ -229,82 +262,25 @@ impl Plan {
         // In proportion: everybody has another rate, and all together have the one that was asked for.
         let weights: f64 = specs.iter().map(|spec| spec.rate_per_s).sum();
         for spec in &mut specs {
-            spec.rate_per_s *= f64::from(self.rate_per_s) / weights.max(f64::MIN_POSITIVE);
+            spec.rate_per_s *=
+                f64::from(self.rate_per_s) * (1.0 - self.api_share) / weights.max(f64::MIN_POSITIVE);
             if spec.role == ClientRole::Beacon {
                 spec.rate_per_s = f64::from(self.beacon_per_s) / f64::from(beacons);
                 spec.phase = f64::from(spec.client - 1) / f64::from(beacons);
             }
         }
         self.read_events(&mut specs);
-        // Last, from a stream of its own: with or without a crowd all others are the same.
         specs.extend(self.crowd());
         specs.extend(self.watched());
+        specs.extend(self.foreign());
+        specs.extend(self.backends());
         specs
     }
 
-    /// Some of those who only read do so by server-sent events: one room, as a browser has one id. Chosen without chance,
-    /// so that all others are what they were.
-    fn read_events(&self, specs: &mut [ClientSpec]) {
-        let observers = specs
-            .iter_mut()
-            .filter(|spec| spec.role == ClientRole::Observer && spec.kind == ClientKind::Library);
-        let beacon = self.beacon_room();
-        for spec in observers.step_by(EVENTS_EACH) {
-            (spec.kind, spec.history) = (ClientKind::Events, false);
-            let has_beacon = spec.rooms.contains(&beacon);
-            spec.rooms.retain(|room| !has_beacon || *room == beacon);
-            spec.rooms.truncate(1);
-        }
-    }
-
-    /// How many there are.
+    /// How many connect.
     #[must_use]
     pub fn everybody(&self) -> u32 {
-        self.clients + self.crowd + self.watched
-    }
-
-    /// The crowd, numbered after all others: any rooms but the beacon's, which would be too loud for so many.
-    fn crowd(&self) -> impl Iterator<Item = ClientSpec> {
-        let mut rng = Seed(self.seed).stream("crowd", 0);
-        let rooms = self.crowd_rooms.min(self.rooms) as usize;
-        (1..=self.crowd).map(move |n| ClientSpec {
-            client: self.clients + n,
-            user: format!("u{}", self.clients + n),
-            kind: ClientKind::Plain,
-            role: ClientRole::Crowd,
-            rooms: sample(&mut rng, self.rooms as usize, rooms)
-                .into_iter()
-                .map(|place| self.room(place))
-                .collect(),
-            rate_per_s: 0.0,
-            phase: 0.0,
-            history: false,
-            eager: false,
-        })
-    }
-
-    /// Who is in the room that is watched, numbered after all others. Half of the guests stay.
-    fn watched(&self) -> impl Iterator<Item = ClientSpec> {
-        (0..self.watched).map(|n| {
-            let client = self.clients + self.crowd + n + 1;
-            let role = match n.checked_sub(WATCHERS).map(|guest| guest % 4) {
-                None => ClientRole::Watcher,
-                Some(1) => ClientRole::Leaver,
-                Some(3) => ClientRole::Quitter,
-                Some(_) => ClientRole::Guest,
-            };
-            ClientSpec {
-                client,
-                user: format!("u{client}"),
-                kind: ClientKind::Library,
-                role,
-                rooms: vec![format!("{}{WATCHED_ROOM}", self.prefix)],
-                rate_per_s: 0.0,
-                phase: 0.0,
-                history: false,
-                eager: false,
-            }
-        })
+        self.clients + self.crowd + self.watched + self.foreign.javascript + self.foreign.python
     }
 
     /// Roles and kinds of the ordinary clients, shuffled. Who reads slowly or resends is written by hand.
@@ -434,9 +410,13 @@ mod tests {
                 || spec.rooms.iter().filter(|room| **room == plan.beacon_room()).count() == 1));
         }
         let specs = Plan::default().specs();
-        let events: Vec<_> = specs.iter().filter(|spec| spec.kind == ClientKind::Events).collect();
-        assert!(events.len() >= 5, "{}", Summary(&specs));
-        assert!(events.iter().all(|spec| spec.role == ClientRole::Observer && spec.rooms.len() == 1));
+        for kind in [ClientKind::Events, ClientKind::EventSource] {
+            let events: Vec<_> = specs.iter().filter(|spec| spec.kind == kind).collect();
+            assert!(events.len() >= 2, "{}", Summary(&specs));
+            assert!(events.iter().all(|spec| spec.role == ClientRole::Observer));
+            let several = events.iter().filter(|spec| spec.rooms.len() > 1).count();
+            assert!((1..events.len()).contains(&several), "of one room, and of several: {several}");
+        }
         for role in [
             ClientRole::Sender,
             ClientRole::Observer,
@@ -458,6 +438,19 @@ mod tests {
         assert_eq!(&watched[..200], &ordinary[..], "nor do those in a watched room");
         let roles = [ClientRole::Watcher, ClientRole::Guest, ClientRole::Leaver, ClientRole::Quitter];
         assert_eq!(roles.map(count), [2, 6, 3, 3]);
+        let api = Plan { api_share: 0.1, ..Plan::default() }.specs();
+        let rate = |specs: &[ClientSpec]| -> f64 {
+            specs.iter().filter(|spec| spec.role != ClientRole::Beacon).map(|spec| spec.rate_per_s).sum()
+        };
+        assert!((rate(&api[..200]) - 450.0).abs() < 1e-6 && (rate(&api[200..]) - 50.0).abs() < 1e-6);
+        assert_eq!((api.len(), api[200].client), (204, 202), "nobody else has their numbers");
+        let foreign = ForeignClients { javascript: 2, python: 1 };
+        let foreign = Plan { foreign, api_share: 0.1, watched: 14, ..Plan::default() };
+        assert_eq!((foreign.everybody(), foreign.specs().len()), (217, 221));
+        let foreign = &foreign.specs()[214..];
+        let kinds = [ClientKind::JavaScript, ClientKind::JavaScript, ClientKind::Python, ClientKind::Api];
+        assert!(foreign.iter().map(|spec| spec.kind).take(4).eq(kinds), "{}", Summary(foreign));
+        assert_eq!(foreign.iter().map(|spec| spec.client).take(4).collect::<Vec<_>>(), [215, 216, 217, 219]);
         let (none, resend) = (0.0, false);
         let calm =
             Plan { churn_share: none, slow_share: none, stopped_share: none, resend, ..Plan::default() };

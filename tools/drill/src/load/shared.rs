@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 use sluice_client::Trust;
 use tokio::sync::{Semaphore, watch};
@@ -10,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use super::counters::LoadCounters;
 use super::plan::Plan;
 use super::zipf::Zipf;
+use crate::api::ApiAccess;
 use crate::clock::Clock;
 
 type Mint = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -19,6 +21,7 @@ pub struct Endpoints {
     urls: watch::Receiver<Vec<String>>,
     token: Mint,
     trust: Trust,
+    api: Option<Arc<ApiAccess>>,
 }
 
 impl fmt::Debug for Endpoints {
@@ -34,7 +37,7 @@ impl Endpoints {
         urls: watch::Receiver<Vec<String>>,
         token: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Self { urls, token: Box::new(token), trust: Trust::default() }
+        Self { urls, token: Box::new(token), trust: Trust::default(), api: None }
     }
 
     /// URLs that stay.
@@ -47,6 +50,17 @@ impl Endpoints {
     pub fn trusting(mut self, trust: Trust) -> Self {
         self.trust = trust;
         self
+    }
+
+    /// Backends call this API.
+    #[must_use]
+    pub fn with_api(mut self, api: Option<ApiAccess>) -> Self {
+        self.api = api.map(Arc::new);
+        self
+    }
+
+    pub(super) fn api(&self) -> Option<Arc<ApiAccess>> {
+        self.api.clone()
     }
 
     pub(super) fn trust(&self) -> Trust {
@@ -114,8 +128,8 @@ pub(super) struct LoadShared {
     phase: watch::Receiver<LoadPhase>,
 }
 
-/// A publish without an answer is given up after this, microseconds.
-const GIVE_UP_US: u64 = 60_000_000;
+/// A publish without an answer is given up after this.
+pub(super) const GIVE_UP: Duration = Duration::from_secs(60);
 /// First connections at once: a gateway has other work than to greet a crowd.
 const FIRST_AT_ONCE: usize = 16;
 
@@ -160,7 +174,7 @@ impl LoadShared {
 
     /// What was sent before this and has no answer is given up.
     pub(super) fn minute_ago_us(&self) -> u64 {
-        self.clock.now_us().saturating_sub(GIVE_UP_US)
+        self.clock.now_us().saturating_sub(u64::try_from(GIVE_UP.as_micros()).unwrap_or(u64::MAX))
     }
 
     pub(super) fn one_is_ready(&self) {

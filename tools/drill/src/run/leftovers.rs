@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 use sluice_judge::record::Leftovers;
 use sluice_launcher::{Cluster, probe};
@@ -107,45 +108,58 @@ fn stray_key(key: &str, value: &str, living: &BTreeSet<String>) -> Option<String
 
 /// Nobody is connected any more, so every presence field is a stray; interest may stay with who lives.
 async fn redis_strays(cluster: &Cluster, living: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
-    let mut connection = redis_link::dial(cluster).await?;
     let mut strays = Vec::new();
-    let (mut cursor, pattern) = (0_u64, format!("{PREFIX}:*"));
-    loop {
-        let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
-            .arg(cursor)
-            .arg("MATCH")
-            .arg(&pattern)
-            .arg("COUNT")
-            .arg(500)
-            .query_async(&mut connection)
-            .await?;
-        for key in keys {
-            let name = key.trim_start_matches(PREFIX).trim_start_matches(':');
-            if name.starts_with("presence:") {
-                let fields: BTreeMap<String, String> =
-                    redis::cmd("HGETALL").arg(&key).query_async(&mut connection).await?;
-                // All clients have left by now, so any field of presence is one that nobody took away.
-                strays.extend(fields.iter().map(|(field, value)| format!("{key} {field} = {value}")));
-            } else if name.starts_with("interest:") || name == "instances" {
-                let members: Vec<String> =
-                    redis::cmd("SMEMBERS").arg(&key).query_async(&mut connection).await?;
-                let gone = members.iter().filter(|member| !living.contains(*member));
-                strays.extend(gone.map(|member| format!("{key} {member}")));
-            } else if let Some(instance) = name.strip_prefix("instance:")
-                && !living.contains(instance)
-            {
-                strays.push(key);
+    for mut connection in redis_link::dial_all(cluster).await? {
+        let mut cursor = 0;
+        loop {
+            let (next, keys) = page_of_keys(&mut connection, cursor).await?;
+            for key in keys {
+                strays.extend(strays_of(&mut connection, &key, living).await?);
+            }
+            cursor = next;
+            // Enough are named: a Redis full of them would fill the report with one and the same fault.
+            if cursor == 0 || strays.len() >= NAMED_MAX {
+                break;
             }
         }
-        cursor = next;
-        // Enough are named: a Redis full of them would fill the report with one and the same fault.
-        if cursor == 0 || strays.len() >= NAMED_MAX {
-            strays.sort_unstable();
-            strays.dedup(); // a scan may show a key twice
-            strays.truncate(NAMED_MAX);
-            return Ok(strays);
-        }
     }
+    strays.sort_unstable();
+    strays.dedup(); // a scan may show a key twice
+    strays.truncate(NAMED_MAX);
+    Ok(strays)
+}
+
+async fn page_of_keys(redis: &mut MultiplexedConnection, from: u64) -> anyhow::Result<(u64, Vec<String>)> {
+    let mut scan = redis::cmd("SCAN");
+    scan.arg(from).arg("MATCH").arg(format!("{PREFIX}:*")).arg("COUNT").arg(500);
+    Ok(scan.query_async(redis).await?)
+}
+
+async fn strays_of(
+    redis: &mut MultiplexedConnection,
+    key: &str,
+    living: &BTreeSet<String>,
+) -> anyhow::Result<Vec<String>> {
+    let name = name_of(key);
+    // All clients have left by now, so any field of presence is one that nobody took away.
+    if name.starts_with("presence:") || name.starts_with("users:") {
+        let fields: BTreeMap<String, String> = redis::cmd("HGETALL").arg(key).query_async(redis).await?;
+        return Ok(fields.iter().map(|(field, value)| format!("{key} {field} = {value}")).collect());
+    }
+    if name.starts_with("interest:") || name == "instances" {
+        let members: Vec<String> = redis::cmd("SMEMBERS").arg(key).query_async(redis).await?;
+        let gone = members.iter().filter(|member| !living.contains(*member));
+        return Ok(gone.map(|member| format!("{key} {member}")).collect());
+    }
+    let gone = name.strip_prefix("instance:").is_some_and(|instance| !living.contains(instance));
+    Ok(if gone { vec![key.to_owned()] } else { Vec::new() })
+}
+
+/// Without what all begin with, and without the tag of a part in a Redis Cluster.
+fn name_of(key: &str) -> &str {
+    let name = key.trim_start_matches(PREFIX).trim_start_matches(':');
+    let part = name.strip_prefix('{').and_then(|rest| rest.split_once("}:"));
+    part.map_or(name, |(_, name)| name)
 }
 
 /// Open files of each service process, without the sockets of its clients.
@@ -173,6 +187,18 @@ pub(super) async fn connections(admin: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_of_a_part_has_the_name_of_any_other() {
+        for (key, name) in [
+            ("sluice:presence:r:a", "presence:r:a"),
+            ("sluice:{40}:presence:r:a", "presence:r:a"),
+            ("sluice:{40}:instances", "instances"),
+            ("sluice:interest:{x}:y", "interest:{x}:y"),
+        ] {
+            assert_eq!(name_of(key), name);
+        }
+    }
 
     #[test]
     fn keys_of_who_does_not_run_are_strays() {

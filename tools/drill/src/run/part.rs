@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use rand::RngExt;
 use sluice_judge::record::{FaultRecord, Leftovers, PresenceAsked, RunRecord};
 use sluice_judge::verdict::Verdict;
+use sluice_launcher::{Service, Setting};
 use tokio::runtime::{self, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -76,7 +77,7 @@ impl RunPart<'_> {
             bail!("interrupted before the load began");
         };
         let target = target?;
-        let mut record = self.begin()?;
+        let mut record = self.begin(&target)?;
         // whatever happens, what was started is stopped and what was said is kept
         let happened = self.happen(&target, &mut record).await;
         self.status_line.now("stopping", None);
@@ -113,8 +114,10 @@ impl RunPart<'_> {
             engines: options.engines,
             dir: self.dir.join("cluster"),
             bin_dir: options.bin_dir.clone(),
+            previous: options.previous.clone(),
             settings: options.settings.clone(),
             links: self.rounds.iter().any(|round| round.kind.needs_links()),
+            doors: self.rounds.iter().any(|round| round.kind.needs_doors()),
             slow_links: options.slow_links.clone(),
             log_readers: self.rounds.iter().any(|round| round.kind.needs_log_readers()),
             secure: options.secure,
@@ -122,9 +125,9 @@ impl RunPart<'_> {
         Ok(Target::Own(Box::new(Own::start(&wanted).await?)))
     }
 
-    fn begin(&self) -> anyhow::Result<PartRecord> {
+    fn begin(&self, target: &Target) -> anyhow::Result<PartRecord> {
         let clock = Clock::start();
-        let plan = self.plan(clock);
+        let plan = self.plan(target, clock);
         let path = self.dir.join("faults.jsonl");
         let faults = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let run = RunRecord {
@@ -138,17 +141,22 @@ impl RunPart<'_> {
             beacon_room: plan.beacon_room(),
             beacon_per_s: plan.beacon_per_s,
             leave_grace_ms: if plan.watched > 0 { LEAVE_GRACE_MS } else { 0 },
+            max_behind: max_behind(&self.options.settings),
             neighbours: neighbours::tags(self.options, plan.seed),
             ..RunRecord::default()
         };
         Ok(PartRecord { plan, run, leftovers: Leftovers::default(), files: BTreeMap::new(), faults, clock })
     }
 
-    /// A store that is given may hold the rooms of earlier loads: each load has its own.
-    fn plan(&self, clock: Clock) -> Plan {
+    /// A store that is given may hold the rooms of earlier loads: each load has its own. Backends are there where they can
+    /// call somebody.
+    fn plan(&self, target: &Target, clock: Clock) -> Plan {
         let mut plan = self.options.plan.clone();
         if !self.options.given.is_empty() {
             plan.prefix = format!("drill-{}/", clock.began_ms());
+        }
+        if target.api().is_none() {
+            plan.api_share = 0.0; // a deployment that is given need not have one
         }
         plan
     }
@@ -218,7 +226,8 @@ impl RunPart<'_> {
         self.status_line.now("connecting", None);
         let secret = target.token_secret().to_owned();
         let endpoints = Endpoints::fixed(target.endpoints(), move |user| token(&secret, user))
-            .trusting(self.options.given.trust.clone());
+            .trusting(self.options.given.trust.clone())
+            .with_api(target.api());
         let (plan, clock, dir) = (record.plan.clone(), record.clock, self.dir.to_owned());
         let load =
             load_runtime.spawn(async move { Load::start(plan, endpoints, clock, &dir).await }).await??;
@@ -258,6 +267,7 @@ impl RunPart<'_> {
     ) -> anyhow::Result<()> {
         match self.during {
             Some(during) => {
+                // The load is steady: what is proved may begin, and says itself when it is over.
                 during.steady.cancel();
                 self.stop.run_until_cancelled(during.over.cancelled()).await;
                 during.faults(record.clock).iter().try_for_each(|fault| record.write(fault))?;
@@ -281,6 +291,7 @@ impl RunPart<'_> {
             let injector = FaultInjector { target, clock, round: number, turn, dir, rooms, trust, rng };
             let faults = injector.inject(round.kind).await.with_context(|| name.clone())?;
             let steady = u64::from(self.options.plan.rate_per_s / 4).max(1);
+            // Before the next one: faults that overlap could not be told apart.
             let goes_on = self.progresses(load, steady).await;
             for mut fault in faults {
                 if !goes_on {
@@ -417,4 +428,10 @@ fn said(fault: &FaultRecord) -> String {
 fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
     let bytes = serde_json::to_vec_pretty(value)?;
     std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What gateways are told of it; 0 = nothing.
+fn max_behind(settings: &[Setting]) -> u64 {
+    let told = settings.iter().rev().find_map(|one| one.of_all(Service::Gateway, "max_behind"));
+    told.and_then(|value| value.parse().ok()).unwrap_or(0)
 }

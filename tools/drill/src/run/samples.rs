@@ -35,10 +35,12 @@ pub async fn take(
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     let mut out = BufWriter::new(file);
     let mut ticks = interval(EVERY);
+    // After a standstill one sample, not all that were missed at once.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let gateways = target.admins().into_iter().filter(|(place, _)| place.role == Role::Gateway);
         let looks = gateways.map(|(place, admin)| async move {
+            // One that hangs is missing in this sample, and holds up no other.
             let open = timeout(EVERY, connections(&admin)).await.ok().flatten()?;
             Some((place.to_string(), open))
         });

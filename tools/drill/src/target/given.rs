@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use super::Ended;
+use crate::api::ApiAccess;
 use crate::place::{Place, Role};
 pub use container::Attachment;
 use hold::Hold;
@@ -27,7 +28,7 @@ const READY: Duration = Duration::from_secs(60);
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Longest run of a command that restarts something in an ordered way.
 const COMMAND: Duration = Duration::from_secs(120);
-/// Where a deployment in one process keeps the secret of its tokens, beside its data.
+/// Where `sluice dev` keeps the secret of its tokens, beside its data. Who keeps none there is told one by options.
 const SECRET_FILE: &str = "sluice-dev.json";
 
 /// A deployment that is given.
@@ -85,15 +86,17 @@ impl Given {
             self.gateways.insert(place, gateway.ws);
             self.admins.insert(place, gateway.admin);
         }
+        if self.wanted.apis.is_empty()
+            && let Some(key) = said.api_key
+        {
+            // Without one every call would be refused, and nobody would miss what was never sent.
+            self.wanted.apis = said.logics.into_iter().filter_map(|logic| logic.http).collect();
+            self.wanted.api_key = key;
+        }
         let store = said.store.map(|file| format!("sqlite:{}", file.display()));
         self.wanted.store = self.wanted.store.take().or(store);
         if let (true, Some(dir)) = (self.wanted.token_secret.is_empty(), said.dir) {
-            let path = dir.join(SECRET_FILE);
-            let text =
-                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            let known: serde_json::Value = serde_json::from_str(&text)?;
-            let secret = known.get("token_secret").and_then(serde_json::Value::as_str);
-            self.wanted.token_secret = secret.unwrap_or_default().to_owned();
+            self.wanted.token_secret = kept_secret(&dir.join(SECRET_FILE))?;
         }
         self.wanted.check_complete()
     }
@@ -112,6 +115,11 @@ impl Given {
 
     pub(super) fn endpoints(&self) -> Vec<String> {
         self.gateways.values().cloned().collect()
+    }
+
+    pub(super) fn api(&self) -> Option<ApiAccess> {
+        let Wanted { apis, api_key, .. } = self.wanted.clone();
+        (!apis.is_empty()).then(|| ApiAccess::new(move || apis.clone(), api_key))
     }
 
     pub(super) fn token_secret(&self) -> &str {
@@ -220,6 +228,17 @@ impl Given {
         }
         ends
     }
+}
+
+/// What is in the file, if there is one.
+fn kept_secret(path: &Path) -> anyhow::Result<String> {
+    if !path.exists() {
+        return Ok(String::new());
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let known: serde_json::Value = serde_json::from_str(&text)?;
+    let secret = known.get("token_secret").and_then(serde_json::Value::as_str);
+    Ok(secret.unwrap_or_default().to_owned())
 }
 
 async fn answers(url: &str) -> anyhow::Result<()> {

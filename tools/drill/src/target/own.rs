@@ -3,21 +3,30 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::future::try_join_all;
 use sluice_launcher::{
-    Cluster, Engines, Exit, Node, Options, Port, Service, Setting, Signal, service_binary,
+    Cluster, Doors, Engines, Exit, Node, Options, Port, Service, Setting, Signal, service_binary,
 };
 
+use tokio::time::{Instant, sleep};
+
 use super::{Ended, Ending};
+use crate::api::ApiAccess;
+use crate::doors::MemberDoors;
 use crate::links::{Link, Links};
 use crate::place::{Place, Role};
 use crate::proxy::Trouble;
 
 /// Seconds of a lease: short, so that a crash is over soon and a freeze of five seconds is beyond it.
 const LEASE_S: u32 = 3;
+/// PostgreSQL has a primary again within this: Patroni's patience with a silent one is 20 s.
+const PROMOTED: Duration = Duration::from_secs(40);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -34,10 +43,14 @@ pub struct ClusterWanted {
     pub dir: PathBuf,
     /// Where the service binaries are, unless beside this one or on PATH.
     pub bin_dir: Option<PathBuf>,
+    /// Where those of another version are, which take turns with them.
+    pub previous: Option<PathBuf>,
     /// Settings of the services.
     pub settings: Vec<Setting>,
     /// Whether links lead through proxies.
     pub links: bool,
+    /// Whether members of groups have doors.
+    pub doors: bool,
     /// Links that are slow while the load runs.
     pub slow_links: Vec<Link>,
     /// Whether the logs of services are read by somebody who can be ended.
@@ -59,8 +72,9 @@ impl ClusterWanted {
 
 /// A cluster of our own.
 pub struct Own {
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
     links: Option<Links>,
+    doors: Option<Arc<MemberDoors>>,
     /// Of them, those that are slow while the load runs.
     slow: Vec<(Link, usize)>,
     /// Ports that processes behind a proxy listen on; ours while the run lasts.
@@ -82,23 +96,27 @@ impl Own {
             engines: wanted.engines,
             dir: Some(wanted.dir.clone()),
             bin_dir: wanted.bin_dir.clone(),
+            previous: wanted.previous.clone(),
             log_readers: wanted.log_readers,
             secure: wanted.secure,
             settings: [&[usual], &*wanted.settings].concat(),
             ..Options::default()
         };
+        let doors = wanted.doors.then(Arc::<MemberDoors>::default);
+        options.doors = doors.clone().map(|doors| doors as Arc<dyn Doors>);
         // Proxies cost a hop for every byte: only scenarios that cut links pay for them.
         if !wanted.links && wanted.slow_links.is_empty() {
-            let cluster = Cluster::start(options).await?;
-            return Ok(Self { cluster, links: None, slow: Vec::new(), _ports: Vec::new() });
+            let cluster = Arc::new(Cluster::start(options).await?);
+            return Ok(Self { cluster, links: None, doors, slow: Vec::new(), _ports: Vec::new() });
         }
         for service in Service::SERVICES {
             service_binary(service, wanted.bin_dir.as_deref())?; // before anything runs
         }
         (options.gateways, options.logics, options.tasks) = (0, 0, 0);
         let mut own = Self {
-            cluster: Cluster::start(options).await?,
+            cluster: Arc::new(Cluster::start(options).await?),
             links: None,
+            doors,
             slow: Vec::new(),
             _ports: Vec::new(),
         };
@@ -186,6 +204,12 @@ impl Own {
         self.links.as_ref()
     }
 
+    /// The doors of members, when they have some.
+    #[must_use]
+    pub fn doors(&self) -> Option<&MemberDoors> {
+        self.doors.as_deref()
+    }
+
     pub(super) fn places(&self, role: Role) -> Vec<Place> {
         let nodes = role.service().map(|service| self.cluster.nodes(service)).unwrap_or_default();
         nodes.iter().map(|node| Place { role, index: node.index }).collect()
@@ -201,6 +225,13 @@ impl Own {
             }
         };
         gateways.iter().map(entrance).collect()
+    }
+
+    /// The API of all logics.
+    pub(super) fn api(&self) -> ApiAccess {
+        let cluster = Arc::clone(&self.cluster);
+        let urls = move || cluster.nodes(Service::Logic).iter().map(|node| node.http().to_owned()).collect();
+        ApiAccess::new(urls, self.cluster.api_key())
     }
 
     /// URL of the store, to read the truth. It opens it.
@@ -243,10 +274,30 @@ impl Own {
 
     pub(super) fn signal(&self, place: Place, signal: Signal) -> bool {
         let Some(node) = self.node(place) else { return false };
-        if place.role == Role::Postgres && matches!(signal, Signal::SIGSTOP | Signal::SIGCONT) {
-            return node.signal_family(signal);
+        if place.role != Role::Postgres {
+            return node.signal(signal);
         }
-        node.signal(signal)
+        let stands_still = matches!(signal, Signal::SIGSTOP | Signal::SIGCONT);
+        let hit = if stands_still { node.signal_family(signal) } else { node.signal(signal) };
+        // After its Patroni, which would start it again.
+        if stands_still || signal == Signal::SIGKILL {
+            self.cluster.signal_postmaster(place.index, signal);
+        }
+        hit
+    }
+
+    pub(super) async fn timeline(&self) -> Option<u64> {
+        if self.cluster.nodes(Service::Postgres).len() < 2 {
+            return None;
+        }
+        let until = Instant::now() + PROMOTED;
+        loop {
+            let timeline = self.cluster.timeline().await;
+            if timeline.is_some() || Instant::now() >= until {
+                return timeline;
+            }
+            sleep(LOOK).await;
+        }
     }
 
     pub(super) async fn ended(&self, place: Place, within: Duration) -> Option<Ended> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use sluice_drill::api::ApiAccess;
 use sluice_drill::clock::Clock;
 use sluice_drill::load::{Endpoints, Load, Plan};
 use sluice_judge::record::{ClientEvent, PublishOutcome, RecordEntry};
@@ -67,19 +68,52 @@ fn contiguous(entries: &[RecordEntry]) {
     }
 }
 
+/// Of backends every call is answered once; those that await an answer have one call under way.
+fn backends(entries: &[RecordEntry]) {
+    let of = |entry: &&RecordEntry| matches!(&entry.2, ClientEvent::Client { kind, .. } if kind == "api");
+    let mut ids: Vec<u32> = entries.iter().filter(of).map(|RecordEntry(_, client, _)| *client).collect();
+    // Clients share files, and those were read one after the other.
+    ids.sort_unstable();
+    assert_eq!(ids, [22, 23, 24, 25], "21 asks questions");
+    for id in ids {
+        let steps = || entries.iter().filter(|RecordEntry(_, client, _)| *client == id).map(|entry| &entry.2);
+        let sent = steps().filter(|what| matches!(what, ClientEvent::Send { .. })).count();
+        let ok =
+            |what: &&ClientEvent| matches!(what, ClientEvent::Answer { outcome: PublishOutcome::Ok(_), .. });
+        assert!(sent > 40 && steps().filter(ok).count() == sent, "client {id}: {sent} calls");
+        let conns: BTreeSet<u32> = steps()
+            .filter_map(|what| if let ClientEvent::Send { conn, .. } = what { Some(*conn) } else { None })
+            .collect();
+        if conns.contains(&0) {
+            assert_eq!(conns.len(), 1, "client {id}");
+            let turns =
+                steps().filter(|what| matches!(what, ClientEvent::Send { .. } | ClientEvent::Answer { .. }));
+            let is_send = turns.map(|what| matches!(what, ClientEvent::Send { .. })).collect::<Vec<_>>();
+            assert!(is_send.chunks(2).all(|turn| turn == [true, false]), "client {id} did not wait");
+        } else {
+            assert_eq!(conns.len(), sent, "client {id}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_load_writes_down_is_whole_and_adds_up() {
-    let cluster = Cluster::start(Options { gateways: 2, ..Options::default() }).await.unwrap();
+    let cluster = Cluster::start(Options { gateways: 2, logics: 2, ..Options::default() }).await.unwrap();
     let urls = cluster.nodes(Service::Gateway).iter().map(|node| node.ws().to_owned()).collect();
     let secret = cluster.token_secret().to_owned();
     let grants = || token::Grants { sub: vec!["*".into()], publish: vec!["*".into()] };
     let mint = move |user: &str| token::mint(&secret, user, grants(), Duration::from_secs(3_600)).ok();
     let folder = tempfile::tempdir().unwrap();
     let prefix = "again/".to_owned();
-    let plan = Plan { seed: 3, clients: 20, rate_per_s: 200, rooms: 8, prefix, ..Plan::default() };
+    let plan =
+        Plan { seed: 3, clients: 20, rate_per_s: 200, rooms: 8, prefix, api_share: 0.2, ..Plan::default() };
     let beacon_room = plan.beacon_room();
-    let load = Load::start(plan, Endpoints::fixed(urls, mint), Clock::start(), folder.path()).await.unwrap();
-    assert!(load.summary().starts_with("20 clients: 4 beacon/library"), "{}", load.summary());
+    let apis: Vec<String> = cluster.nodes(Service::Logic).iter().map(|node| node.http().to_owned()).collect();
+    let api = ApiAccess::new(move || apis.clone(), cluster.api_key());
+    let endpoints = Endpoints::fixed(urls, mint).with_api(Some(api));
+    let load = Load::start(plan, endpoints, Clock::start(), folder.path()).await.unwrap();
+    assert!(load.summary().starts_with("24 clients: 4 beacon/library"), "{}", load.summary());
+    assert!(load.summary().contains("4 backend/api"), "{}", load.summary());
     assert_eq!(load.progress().connected, 20);
     assert_eq!(load.progress().connected_by_instance.len(), 2, "{:?}", load.progress());
     sleep(Duration::from_secs(8)).await; // the time that the load lasts, habits included
@@ -115,8 +149,9 @@ async fn what_a_load_writes_down_is_whole_and_adds_up() {
     let count = |wanted: fn(&ClientEvent) -> bool| {
         entries.iter().filter(|RecordEntry(_, _, what)| wanted(what)).count() as u64
     };
-    assert_eq!(count(|what| matches!(what, ClientEvent::Client { .. })), 21);
-    assert_eq!(count(|what| matches!(what, ClientEvent::End)), 21, "the query client too");
+    assert_eq!(count(|what| matches!(what, ClientEvent::Client { .. })), 25);
+    assert_eq!(count(|what| matches!(what, ClientEvent::End)), 25, "the query client too");
+    backends(&entries);
     assert_eq!(count(|what| matches!(what, ClientEvent::Got { .. })), progress.delivered);
     assert!(count(|what| matches!(what, ClientEvent::Send { .. })) > progress.sent, "some went out twice");
     assert_eq!(count(|what| matches!(what, ClientEvent::Closed { code: None, .. })), 0, "nobody was cut off");

@@ -12,8 +12,8 @@ use sluice_drill::run::{self, Options};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given;
 use sluice_judge::record::{
-    CancelOutcome, ClientEvent, DelayedRecord, FaultRecord, Leftovers, RecordEntry, RunRecord, Sample,
-    StoreRow,
+    CancelOutcome, ClientEvent, DelayedRecord, FaultRecord, Leftovers, RecordEntry, RevocationRecord,
+    RunRecord, Sample, StoreRow,
 };
 use sluice_launcher::Engines;
 use tokio_util::sync::CancellationToken;
@@ -24,11 +24,12 @@ fn options(dir: &Path) -> Options {
         rounds: Some(3),
         calm: run::CALM,
         only: Vec::new(),
-        plan: Plan { seed: 5, clients: 20, rate_per_s: 50, rooms: 5, ..Plan::default() },
+        plan: Plan { seed: 5, clients: 20, rate_per_s: 50, rooms: 5, api_share: 0.1, ..Plan::default() },
         counts: [2, 2, 1],
         engines: Engines::default(),
         secure: false,
         bin_dir: None,
+        previous: None,
         settings: Vec::new(),
         habits: Vec::new(),
         slow_links: Vec::new(),
@@ -45,6 +46,11 @@ fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Vec<T> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Of 20 clients: 21 asks questions.
+fn is_backend(user: &str) -> bool {
+    ["u22", "u23", "u24", "u25"].contains(&user)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_drill_ends_green() {
     let folder = tempfile::tempdir().unwrap();
@@ -54,6 +60,9 @@ async fn a_small_drill_ends_green() {
     assert!(outcome.is_green(), "{verdict:#?}");
     assert!(verdict.counts.clients >= 20 && verdict.counts.acked > 100, "{:?}", verdict.counts);
     assert!(verdict.counts.delivered > verdict.counts.acked, "{:?}", verdict.counts);
+    let by_api =
+        lines::<StoreRow>(&path.join("store.jsonl")).iter().filter(|row| is_backend(&row.sender)).count();
+    assert!(by_api > 10, "{by_api} of {}", verdict.counts.stored);
 
     let faults: Vec<FaultRecord> = lines(&path.join("faults.jsonl"));
     let rounds: Vec<&FaultRecord> = faults.iter().filter(|fault| fault.round > 0).collect();
@@ -225,6 +234,27 @@ async fn what_is_due_while_tasks_go_is_judged() {
     assert_eq!(cancelled + published, 1_000, "each is one or the other");
     let faults: Vec<FaultRecord> = lines(&path.join("faults.jsonl"));
     assert_eq!(faults.iter().filter(|fault| fault.kind == "due" && fault.hit).count(), 3, "{faults:?}");
+}
+
+/// Users are disconnected by the API, one after the other, while each gateway and each logic is rolled.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_disconnected_during_a_roll_is_gone_within_a_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("drill");
+    let only = vec!["revoke".into()];
+    let options = Options { scenario: Scenario::Roll, only, rounds: Some(1), ..options(&dir) };
+    let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
+    let (path, verdict) = &outcome.parts[0];
+    assert!(outcome.is_green(), "{verdict:#?}");
+    let revocations: Vec<RevocationRecord> = lines(&path.join("revocations.jsonl"));
+    let connections = revocations.iter().flat_map(|it| &it.connections);
+    let closed = connections.map(|it| it.code).collect::<Vec<_>>();
+    // Some were told to move before they were told to go.
+    assert!(closed.contains(&Some(4503)), "{revocations:#?}");
+    assert!(revocations.len() > 1 && revocations.iter().all(|it| it.refused > 0), "{revocations:#?}");
+    let faults: Vec<FaultRecord> = lines(&path.join("faults.jsonl"));
+    let rolled = faults.iter().filter(|fault| fault.kind == "revoke" && fault.exit.is_some()).count();
+    assert_eq!(rolled, 4, "two gateways and two logics: {faults:?}");
 }
 
 /// Who was told to have left to each client that watches, before the run came to its end.

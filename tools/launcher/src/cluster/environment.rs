@@ -50,7 +50,12 @@ const fn stores_of(service: Service) -> &'static [Service] {
         Service::Logic => &[Service::Etcd, Service::Nats, Service::Redis, Service::Postgres],
         Service::Task => &[Service::Etcd, Service::Nats, Service::Redis],
         Service::Gateway => &[Service::Etcd],
-        Service::Nats | Service::Etcd | Service::Redis | Service::Sentinel | Service::Postgres => &[],
+        Service::Nats
+        | Service::Etcd
+        | Service::Redis
+        | Service::Sentinel
+        | Service::Postgres
+        | Service::Haproxy => &[],
     }
 }
 
@@ -58,7 +63,7 @@ const fn url_key(store: Service) -> &'static str {
     match store {
         Service::Nats => "nats.url",
         Service::Redis | Service::Sentinel => "redis.url",
-        Service::Postgres => "postgres.url",
+        Service::Postgres | Service::Haproxy => "postgres.url",
         Service::Etcd | Service::Gateway | Service::Logic | Service::Task => "etcd.endpoints",
     }
 }
@@ -98,6 +103,8 @@ fn credentials(shared: &ClusterShared, state: &ClusterState, store: Service, ser
             }
             values
         }
-        Service::Sentinel | Service::Gateway | Service::Logic | Service::Task => Vec::new(),
+        Service::Sentinel | Service::Haproxy | Service::Gateway | Service::Logic | Service::Task => {
+            Vec::new()
+        }
     }
 }

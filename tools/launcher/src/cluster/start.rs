@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::environment;
 use super::event::Event;
 use super::state::{ClusterShared, ClusterState};
-use super::stop::{end, kill_signal};
+use super::stop::{end, end_postmasters, kill_signal};
 use crate::defaults::{
     LINE_BYTES_MAX, POLL, PORT_FREE, PROBE, REPLACE_LOOK, RESTART_PAUSE, RESTART_SETTLED, SERVICE_READY,
-    STORE_READY, STORE_STOP, STORE_TRIES,
+    STORE_TRIES,
 };
 use crate::error::Error;
 use crate::find;
@@ -33,9 +33,19 @@ use crate::store::{self, Store};
 pub(super) async fn launch(shared: &Arc<ClusterShared>) -> Result<(), Error> {
     for service in Service::SERVICES.into_iter().filter(|service| shared.options.count(*service) > 0) {
         find::service_binary(service, shared.options.bin_dir.as_deref())?; // before anything runs
+        if let Some(previous) = &shared.options.previous {
+            find::service_binary(service, Some(previous))?;
+        }
     }
     shared.record.end_left().await?; // it holds the data and the ports
-    try_join_all(Service::STORES.map(|store| first_start_of(shared, store))).await?;
+    // Patroni keeps in etcd who is the primary.
+    let is_first = |store: &Service| *store != Service::Postgres || !shared.options.engines.patroni;
+    let first = Service::STORES.into_iter().filter(is_first);
+    try_join_all(first.map(|store| first_start_of(shared, store))).await?;
+    for store in Service::STORES.into_iter().filter(|store| !is_first(store)) {
+        first_start_of(shared, store).await?;
+    }
+    first_start_of(shared, Service::Haproxy).await?;
     // They look for replicas at once, and then not for ten seconds.
     first_start_of(shared, Service::Sentinel).await?;
     let all = |service: Service| (0..shared.options.count(service)).map(move |index| (service, index));
@@ -53,15 +63,16 @@ async fn first_start_of(shared: &Arc<ClusterShared>, service: Service) -> Result
     let mut tries = 0;
     loop {
         tries += 1;
-        let primary = shared.state().stores.get(&(Service::Redis, 0)).cloned();
-        let primary = primary.filter(|_| service == Service::Sentinel);
+        let before = shared.state().stores.clone();
         let count = shared.options.count(service);
-        let members =
-            store::prepare(service, &shared.folder, count, primary.as_deref(), shared.access.as_ref())?;
+        let (engines, access) = (shared.options.engines, shared.access.as_ref());
+        let doors = shared.options.doors.as_ref();
+        let members = store::prepare(service, &shared.folder, engines, &before, access, doors)?;
         let members: Vec<Arc<Store>> = members.into_iter().map(Arc::new).collect();
         for store in &members {
             shared.state().stores.insert((service, store.index), Arc::clone(store));
         }
+        end_postmasters(&members).await; // those of a launcher that was killed with its guard
         match try_join_all(members.iter().map(|store| first_start(shared, store))).await {
             // Only if the port is the reason: a server that does not start on its own is shown to people. Others of a
             // group have its port written down.
@@ -75,7 +86,7 @@ async fn first_start_of(shared: &Arc<ClusterShared>, service: Service) -> Result
 
 async fn first_start(shared: &Arc<ClusterShared>, store: &Arc<Store>) -> Result<(), Error> {
     let node = start_store(shared, store).await?;
-    wait_until(&node.process, node.process.name(), STORE_READY, || store.has_joined()).await
+    wait_until(&node.process, node.process.name(), store.ready_limit(), || store.has_joined()).await
 }
 
 /// Starts what is missing: the given place, else that of one which has ended or is stopping, else one more.
@@ -124,9 +135,9 @@ pub(super) async fn aside<T>(
     let store = store.elsewhere()?;
     // In the list of those that are ended with the cluster, but not as the process of its place.
     let (process, _) = begin(shared, store.service, 0, store.command(), false)?;
-    wait_until(&process, process.name(), STORE_READY, || store.is_ready()).await?;
+    wait_until(&process, process.name(), store.ready_limit(), || store.is_ready()).await?;
     let outcome = work(&store.url_with_password()).await;
-    end(&process, store.stop_signal(), STORE_STOP).await;
+    end(&process, store.stop_signal(), store.stop_limit()).await;
     Ok(outcome)
 }
 
@@ -210,8 +221,12 @@ async fn start_store(shared: &Arc<ClusterShared>, store: &Arc<Store>) -> Result<
     let (process, _) = begin(shared, service, index, store.command(), false)?;
     let addresses = Addresses { url: Some(store.url()), ..Addresses::default() };
     let node = Node { service, index, addresses, process };
-    wait_until(&node.process, node.process.name(), STORE_READY, || store.is_ready()).await?;
+    wait_until(&node.process, node.process.name(), store.ready_limit(), || store.is_ready()).await?;
     store.note_ready()?;
+    // A primary is no loss then: a standby follows that commits wait for.
+    if service == Service::Postgres {
+        wait_until(&node.process, node.process.name(), store.ready_limit(), || store.has_joined()).await?;
+    }
     settle(shared, node)
 }
 
@@ -233,7 +248,8 @@ async fn spawn_service(
     service: Service,
     index: usize,
 ) -> Result<(Arc<Process>, ChildStdout), Error> {
-    let binary = find::service_binary(service, shared.options.bin_dir.as_deref())?;
+    let bin_dir = shared.next_bin_dir(service, index);
+    let binary = find::service_binary(service, bin_dir.as_deref())?;
     let name = service.name(index);
     let mut command = held::command(&binary);
     command.current_dir(shared.folder.path());
@@ -317,7 +333,8 @@ fn begin(
         shared.spawn(reader);
         stderr = Some(pipe);
     }
-    let on_record = |pid| shared.record.add(pid, kill_signal(service), &service.name(index));
+    let at_once = kill_signal(&state.stores, service);
+    let on_record = |pid| shared.record.add(pid, at_once, &service.name(index));
     let (process, stdout) = Process::start(name, command, log, stderr, talks, on_record)?;
     // Under the same lock as the check above: a stop that begins now finds this process in the list.
     state.processes.retain(|(_, process)| process.exited().is_none());
@@ -389,6 +406,7 @@ async fn wait_until<F: Future<Output = Result<(), String>>>(
                 Ok(()) => return Ok(()),
                 Err(said) => said,
             },
+            // Who has died is not asked until the limit is over, and its log says why.
             _ = process.exit() => return Err(died(process)),
         };
         if Instant::now() >= until {

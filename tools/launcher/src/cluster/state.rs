@@ -21,7 +21,7 @@ use crate::port::Port;
 use crate::process::Process;
 use crate::record::ProcessRecord;
 use crate::service::Service;
-use crate::store::{PRIMARY, Store};
+use crate::store::{PRIMARY, Store, Stores};
 
 /// The name of the file with the keys of the HTTP API.
 const API_KEYS: &str = "api-keys.toml";
@@ -47,7 +47,9 @@ pub(super) struct ClusterShared {
 pub(super) struct ClusterState {
     pub(super) stopping: bool,
     pub(super) settings: Vec<Setting>,
-    pub(super) stores: BTreeMap<(Service, usize), Arc<Store>>,
+    /// How often a place was started, where versions alternate.
+    starts: BTreeMap<(Service, usize), usize>,
+    pub(super) stores: Stores,
     /// Client ports of gateways by index: a replacement listens where its predecessor did.
     pub(super) ports: BTreeMap<usize, Arc<Port>>,
     /// How the logs of a place are read, where that is not as usual.
@@ -74,7 +76,16 @@ impl ClusterState {
             let places: Vec<String> = sentinels.iter().map(|sentinel| sentinel.address()).collect();
             return format!("{scheme}+sentinel://{}/{PRIMARY}", places.join(","));
         }
-        let urls: Vec<String> = self.members(store).iter().map(|member| member.url_for(service)).collect();
+        if let (Service::Postgres, Some(leads)) = (store, self.stores.get(&(Service::Haproxy, 0))) {
+            return leads.url_for(service);
+        }
+        let members = self.members(store);
+        if let Some(first) = members.first().filter(|member| member.is_node()) {
+            let scheme = if first.is_secured() { "rediss" } else { "redis" };
+            let places: Vec<String> = members.iter().map(|node| node.address()).collect();
+            return format!("{scheme}+cluster://{}", places.join(","));
+        }
+        let urls: Vec<String> = members.iter().map(|member| member.url_for(service)).collect();
         urls.join(",")
     }
 }
@@ -82,6 +93,13 @@ impl ClusterState {
 impl ClusterShared {
     pub(super) fn new(options: Options, token_secret: String) -> Result<Self, Error> {
         options.engines.check()?;
+        if options.engines.patroni && options.secure {
+            let why = "--patroni does not go with --secure yet: leave one of them";
+            return Err(Error::System(why.to_owned()));
+        }
+        if options.doors.is_some() && options.secure {
+            return Err(Error::System("members of a secure cluster have no doors".to_owned()));
+        }
         // Locked first: the record and the guard belong to whoever has the lock.
         let folder = Folder::open(options.dir.as_deref())?;
         let access = Access::open(&folder, options.secure)?;
@@ -92,6 +110,15 @@ impl ClusterShared {
         let api_key = new_api_key();
         write_keys(&folder.path().join(API_KEYS), &api_key)?;
         Ok(Self { options, token_secret, api_key, folder, access, record, guard, events, state, tasks })
+    }
+
+    /// Where the program of the next process of a place is: in turn the previous version and this one, if there are two.
+    pub(super) fn next_bin_dir(&self, service: Service, index: usize) -> Option<PathBuf> {
+        let Options { bin_dir, previous, .. } = &self.options;
+        let mut state = self.state();
+        let starts = state.starts.entry((service, index)).or_default();
+        *starts += 1;
+        if *starts % 2 == 1 && previous.is_some() { previous.clone() } else { bin_dir.clone() }
     }
 
     /// The file of keys that logics read.

@@ -7,9 +7,10 @@ use futures::future::join_all;
 use nix::sys::signal::Signal;
 
 use super::state::ClusterShared;
-use crate::defaults::{SERVICE_STOP, STORE_STOP};
+use crate::defaults::{POLL, POSTMASTER_STOP, SERVICE_STOP};
 use crate::process::{Exit, Process};
 use crate::service::Service;
+use crate::store::{Store, Stores};
 
 /// How everything ended.
 #[derive(Debug, Clone, Default)]
@@ -24,13 +25,15 @@ pub struct Stopped {
 const DROP_WAIT: Duration = Duration::from_secs(2);
 
 /// The order in which nobody waits for one that is gone.
-const ORDER: [&[Service]; 5] = [
+const ORDER: [&[Service]; 6] = [
     &[Service::Gateway],
     &[Service::Task],
     &[Service::Logic],
     // Before the servers: they would begin a failover.
-    &[Service::Sentinel],
-    &Service::STORES,
+    &[Service::Sentinel, Service::Haproxy],
+    // Patroni asks etcd before it lets go.
+    &[Service::Postgres],
+    &[Service::Nats, Service::Etcd, Service::Redis],
 ];
 
 pub(super) async fn all(shared: &ClusterShared) -> Stopped {
@@ -53,14 +56,37 @@ pub(super) async fn all(shared: &ClusterShared) -> Stopped {
             }
             stopped.exits.push((name, exit));
         }
+        if group.contains(&Service::Postgres) {
+            end_postmasters(&shared.members(Service::Postgres)).await;
+        }
     }
     stopped
+}
+
+/// Ends each PostgreSQL that has lost its Patroni.
+pub(super) async fn end_postmasters(members: &[Arc<Store>]) {
+    let until = quit_postmasters(members);
+    while members.iter().any(|member| member.has_postmaster()) && Instant::now() < until {
+        tokio::time::sleep(POLL).await;
+    }
+    for member in members {
+        member.signal_postmaster(Signal::SIGKILL);
+    }
+}
+
+/// Tells them to end at once; until when they have time for it.
+fn quit_postmasters(members: &[Arc<Store>]) -> Instant {
+    for member in members {
+        member.signal_postmaster(Signal::SIGQUIT);
+        member.signal_postmaster(Signal::SIGCONT);
+    }
+    Instant::now() + POSTMASTER_STOP
 }
 
 /// Which signal asks it to stop, and how long it may take.
 pub(super) fn manner(shared: &ClusterShared, service: Service) -> (Signal, Duration) {
     match shared.state().stores.get(&(service, 0)) {
-        Some(store) => (store.stop_signal(), STORE_STOP),
+        Some(store) => (store.stop_signal(), store.stop_limit()),
         None => (Signal::SIGTERM, SERVICE_STOP),
     }
 }
@@ -78,29 +104,36 @@ pub(super) async fn end(process: &Arc<Process>, signal: Signal, limit: Duration)
     (process.exit().await, true)
 }
 
-/// What ends it at once: PostgreSQL is told to drop everything, so that its own children end with it.
-pub(super) fn kill_signal(service: Service) -> Signal {
-    if service == Service::Postgres { Signal::SIGQUIT } else { Signal::SIGKILL }
+/// What ends it at once.
+pub(super) fn kill_signal(stores: &Stores, service: Service) -> Signal {
+    stores.get(&(service, 0)).map_or(Signal::SIGKILL, |store| store.kill_signal())
 }
 
-/// Kills everything without a runtime; PostgreSQL is killed when even its immediate stop takes too long.
+/// Kills everything without a runtime; PostgreSQL is killed when even its immediate stop takes too long, and is told to
+/// end after the Patroni that would start it again.
 pub(super) fn now(shared: &ClusterShared) {
     let mut state = shared.state();
     state.stopping = true;
     let mut living: Vec<(Service, Arc<Process>)> = std::mem::take(&mut state.processes);
+    let stores = state.stores.clone();
     // Before the waiting: a watcher that wants the state would never end.
     drop(state);
     // One that has ended is reaped first, so that its pid is never signalled.
     living.retain(|(_, process)| !process.reap_now());
     for (service, process) in &living {
-        process.signal(kill_signal(*service));
+        process.signal(kill_signal(&stores, *service));
         process.signal_family(Signal::SIGCONT);
     }
+    let members: Vec<Arc<Store>> = stores.into_values().collect();
+    quit_postmasters(&members);
     let until = Instant::now() + DROP_WAIT;
-    while !living.is_empty() {
+    while !living.is_empty() || members.iter().any(|member| member.has_postmaster()) {
         if Instant::now() >= until {
             for (_, process) in &living {
                 process.kill();
+            }
+            for member in &members {
+                member.signal_postmaster(Signal::SIGKILL);
             }
             return;
         }

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::Store;
+use super::{PRIMARY, Store};
 use crate::access::Credentials;
 use crate::defaults::PROBE;
 use crate::error::Error;
@@ -39,13 +39,20 @@ impl Store {
                 said.map(|said| said.starts_with(b"INFO "))
             }
             Service::Etcd => return self.etcd_is_ready().await,
+            // Before it has heard of the others, it serves nobody.
+            Service::Redis if self.is_node() => {
+                let said = self.redis("CLUSTER INFO", PROBE).await;
+                said.map(|said| said.contains("cluster_state:ok"))
+            }
             Service::Redis => self.redis("PING", PROBE).await.map(|said| said == "+PONG\r\n"),
             // Before it knows all of them, it could not bring about a failover.
             Service::Sentinel => {
                 let said = self.redis("INFO sentinel", PROBE).await;
                 said.map(|said| said.contains("slaves=2,sentinels=3"))
             }
+            Service::Postgres if self.has_patroni() => return self.says_yes("/health").await,
             Service::Postgres => return self.postgres_is_ready().await,
+            Service::Haproxy => return self.says_yes("/ready").await,
             Service::Gateway | Service::Logic | Service::Task => return Ok(()),
         };
         match said {
@@ -178,12 +185,38 @@ impl Store {
 
     /// Whether it does what it is in its group for: a replica follows.
     pub(crate) async fn has_joined(&self) -> Result<(), String> {
+        if self.has_patroni() {
+            return self.has_joined_patroni().await;
+        }
         if self.service != Service::Redis || self.group.is_alone() {
             return Ok(());
         }
         let said = self.redis("INFO replication", PROBE).await.map_err(|error| error.to_string())?;
         let joined = said.contains("role:master") || said.contains("master_link_status:up");
         joined.then_some(()).ok_or_else(|| "it does not follow its primary yet".to_owned())
+    }
+
+    /// The port of the primary that has the first slot, as this node of a Redis Cluster has it.
+    pub(crate) async fn first_primary(&self) -> Option<u16> {
+        first_primary(&self.redis("CLUSTER NODES", PROBE).await.ok()?)
+    }
+
+    /// Whether this is a replica of a Redis Cluster that can take over from the primary with this port.
+    pub(crate) async fn follows(&self, primary: u16) -> bool {
+        let said = self.redis("INFO replication", PROBE).await.unwrap_or_default();
+        said.contains(&format!("master_port:{primary}\r\n")) && said.contains("master_link_status:up")
+    }
+
+    /// Has it take over; of a sentinel, a replica of what it looks after.
+    pub(crate) async fn fail_over(&self) -> Result<(), Error> {
+        let of_sentinel = self.service == Service::Sentinel;
+        let command =
+            if of_sentinel { format!("SENTINEL FAILOVER {PRIMARY}") } else { "CLUSTER FAILOVER".to_owned() };
+        match self.redis(&command, PROBE).await {
+            Ok(line) if line == "+OK\r\n" => Ok(()),
+            Ok(line) => Err(Error::System(format!("{command}: {}", line.trim_end()))),
+            Err(error) => Err(Error::System(format!("{command}: {error}"))),
+        }
     }
 
     /// The port of the primary, as this sentinel has it.
@@ -203,6 +236,17 @@ impl Store {
     }
 }
 
+/// A line each: `id host:port@bus flags of ping pong epoch link slots…`.
+fn first_primary(said: &str) -> Option<u16> {
+    said.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let works = !words.get(2)?.contains("fail");
+        let has_first = words.iter().skip(8).any(|slots| *slots == "0" || slots.starts_with("0-"));
+        let place = words.get(1)?.split('@').next()?;
+        (works && has_first).then(|| place.rsplit_once(':')?.1.parse().ok()).flatten()
+    })
+}
+
 /// What Redis says to a password that is right.
 const WELCOME: &str = "+OK\r\n";
 
@@ -218,6 +262,26 @@ fn is_whole(said: &str, welcome: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_primary_that_is_gone_leads_no_more() {
+        let nodes = |old: &str, of_new: &str| {
+            format!(
+                "$1\r\naa 127.0.0.1:7000@1 {old} - 0 0 1 connected 0-5460\n\
+                 bb 127.0.0.1:7001@2 myself,master - 0 0 2 connected 5461-16383\n\
+                 cc 127.0.0.1:7002@3 {of_new}\n"
+            )
+        };
+        let follows = "slave aa 0 0 1 connected";
+        assert_eq!(first_primary(&nodes("master", follows)), Some(7000));
+        assert_eq!(first_primary(&nodes("master,fail?", follows)), None);
+        let lost = nodes("master,fail", "master - 0 0 4 connected 0-5460").replacen(
+            " connected 0-5460",
+            " connected",
+            1,
+        );
+        assert_eq!(first_primary(&lost), Some(7002));
+    }
 
     #[test]
     fn an_answer_of_redis_is_whole_with_its_last_byte() {

@@ -1,28 +1,34 @@
 //! Members of a group: how they find each other, and what is written down for them. It starts none.
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Store;
+use super::patroni::{self, HAPROXY_CONF, PATRONI_CONF};
 use super::secured::SECURED;
+use super::{PRIMARY, Store};
 use crate::access::Access;
 use crate::certs;
+use crate::doors::Doors;
+use crate::engines::{Engines, PRIMARIES, RedisKind};
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::port::Port;
 use crate::service::Service;
 
-/// What sentinels call the primary.
-pub(crate) const PRIMARY: &str = "sluice";
 /// File beside the data with the ports of a member that others have written down.
 const PORTS: &str = "ports";
 /// What a server of Redis and a sentinel read, and write their roles to.
 const CONF: &str = "redis.conf";
+/// What a node of a Redis Cluster knows of all, beside its data.
+const NODES: &str = "nodes.conf";
 /// What a wipe leaves: it is no data.
-pub(super) const KEPT: [&str; 3] = [PORTS, CONF, SECURED];
-/// A sentinel takes a server for dead after this long without an answer, milliseconds.
+pub(super) const KEPT: [&str; 6] = [PORTS, CONF, NODES, SECURED, PATRONI_CONF, HAPROXY_CONF];
+/// Slots of every Redis Cluster.
+const SLOTS: usize = 16_384;
+/// A sentinel, or a node of a cluster, takes a server for dead after this long without an answer, milliseconds.
 const DOWN_AFTER_MS: u32 = 1_000;
 /// A failover that does not come about is begun again after twice this, milliseconds.
 const FAILOVER_MS: u32 = 3_000;
@@ -32,11 +38,17 @@ const FAILOVER_MS: u32 = 3_000;
 pub(crate) struct Group {
     /// Where members listen for each other, in order.
     peers: Vec<String>,
+    /// Whether they are nodes of a Redis Cluster.
+    is_cluster: bool,
 }
 
 impl Group {
     pub(super) fn is_alone(&self) -> bool {
         self.peers.is_empty()
+    }
+
+    pub(super) fn is_redis_cluster(&self) -> bool {
+        self.is_cluster
     }
 
     /// `nats://a`, `nats://b`; `user` as it stands before a host.
@@ -52,23 +64,44 @@ impl Group {
     }
 }
 
-/// All of a kind, of which there may be one. `primary`: the Redis that sentinels look after first.
+/// Those that are there already, by kind and place.
+pub(crate) type Stores = BTreeMap<(Service, usize), Arc<Store>>;
+
+/// All of a kind, of which there may be one. `before`: those that it may have to know of.
 pub(crate) fn prepare(
     service: Service,
     folder: &Folder,
-    count: usize,
-    primary: Option<&Store>,
+    engines: Engines,
+    before: &Stores,
     access: Option<&Arc<Access>>,
+    doors: Option<&Arc<dyn Doors>>,
 ) -> Result<Vec<Store>, Error> {
-    let stores = (0..count).map(|index| Store::prepare(service, index, folder, count > 1, access));
+    let count = engines.count(service);
+    let stores = (0..count).map(|index| Store::prepare(service, index, folder, count > 1, access, doors));
     let mut stores = stores.collect::<Result<Vec<_>, _>>()?;
     if count > 1 {
-        let group = Group { peers: stores.iter().map(Store::peer_address).collect() };
+        let is_cluster = service == Service::Redis && engines.redis == RedisKind::Cluster;
+        let group = Group { peers: stores.iter().map(Store::peer_address).collect(), is_cluster };
         stores.iter_mut().for_each(|store| store.group = group.clone());
     }
-    let primary = primary.or(stores.first()).map_or(0, |store| store.port.number());
+    // Whom sentinels look after first.
+    let primary =
+        before.get(&(Service::Redis, 0)).map(AsRef::as_ref).filter(|_| service == Service::Sentinel);
+    let primary = primary.or(stores.first()).map_or(0, Store::client_port);
+    let of =
+        |service| before.values().map(AsRef::as_ref).filter(move |store: &&Store| store.service == service);
     for store in &stores {
-        write_conf(store, primary)?;
+        if store.has_patroni() {
+            patroni::write_member(store, &of(Service::Etcd).map(Store::address).collect::<Vec<_>>())?;
+        } else if service == Service::Haproxy {
+            patroni::write_balancer(store, &of(Service::Postgres).collect::<Vec<_>>())?;
+        } else {
+            write_conf(store, primary)?;
+        }
+        if store.group.is_cluster {
+            let file = store.data.join(NODES);
+            std::fs::write(&file, nodes(&stores, store)).map_err(Error::file("cannot write", &file))?;
+        }
     }
     Ok(stores)
 }
@@ -80,6 +113,7 @@ pub(super) fn ports(data: &Path, kept: bool) -> Result<(Port, Port), Error> {
     }
     let file = data.join(PORTS);
     let Ok(text) = std::fs::read_to_string(&file) else {
+        // The first start; from now on others have these in their data.
         let (client, peer) = (Port::claim()?, Port::claim()?);
         let text = format!("{} {}\n", client.number(), peer.number());
         std::fs::write(&file, text).map_err(Error::file("cannot write", &file))?;
@@ -105,6 +139,7 @@ pub(super) fn has_conf(store: &Store) -> bool {
         Service::Nats
         | Service::Etcd
         | Service::Postgres
+        | Service::Haproxy
         | Service::Gateway
         | Service::Logic
         | Service::Task => false,
@@ -134,10 +169,25 @@ fn write_conf(store: &Store, primary: u16) -> Result<(), Error> {
              sentinel failover-timeout {PRIMARY} {FAILOVER_MS}\n",
             password.unwrap_or_default()
         )
+    } else if store.group.is_cluster {
+        // What one primary has is away with it, and nothing else; replicas are there at once.
+        format!(
+            "save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\ncluster-enabled yes\ncluster-config-file {NODES}\n\
+             cluster-port {}\ncluster-node-timeout {DOWN_AFTER_MS}\ncluster-require-full-coverage no\n",
+            store.peer.number()
+        )
     } else {
-        let role = if port == primary { String::new() } else { format!("replicaof 127.0.0.1 {primary}\n") };
+        let role = if store.client_port() == primary {
+            String::new()
+        } else {
+            format!("replicaof 127.0.0.1 {primary}\n")
+        };
         // Replicas are there at once: a failover may be wanted in the next second.
-        format!("save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n{role}")
+        let door = match store.doors {
+            Some((client, _)) => format!("replica-announce-ip 127.0.0.1\nreplica-announce-port {client}\n"),
+            None => String::new(),
+        };
+        format!("save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n{door}{role}")
     };
     if store.is_secured() {
         // They write it anew, for everybody to read.
@@ -145,6 +195,25 @@ fn write_conf(store: &Store, primary: u16) -> Result<(), Error> {
         only_mine.map_err(Error::file("cannot close", &store.data))?;
     }
     certs::write(&conf(store), &(common + &own), 0o600)
+}
+
+/// Who is who in a Redis Cluster, as this node would have written it: none of them has to be introduced to the others.
+fn nodes(all: &[Store], own: &Store) -> String {
+    let id = |index: usize| format!("{:040x}", index + 1);
+    let share = |index: usize| index * SLOTS / PRIMARIES;
+    let lines = all.iter().map(|node| {
+        let myself = if node.index == own.index { "myself," } else { "" };
+        let place = format!("{} {}@{} {myself}", id(node.index), node.address(), node.peer.number());
+        match node.index.checked_sub(PRIMARIES) {
+            Some(of) => format!("{place}slave {} 0 0 {} connected\n", id(of), of + 1),
+            None => {
+                let (first, last) = (share(node.index), share(node.index + 1) - 1);
+                format!("{place}master - 0 0 {} connected {first}-{last}\n", node.index + 1)
+            }
+        }
+    });
+    let lines: String = lines.collect();
+    format!("{lines}vars currentEpoch {PRIMARIES} lastVoteEpoch 0\n")
 }
 
 pub(super) fn conf(store: &Store) -> std::path::PathBuf {

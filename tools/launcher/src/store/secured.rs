@@ -50,6 +50,7 @@ impl Secured {
             certs::write(&secured.password_file(), access.password(service), 0o600)?;
             certs::write(&secured.hba(), HBA, 0o600)?;
         }
+        // The server is another user than we are: it reads none of root's private files.
         if let Some(owner) = owner {
             let Files { ca, cert, key } = &secured.tls;
             let (password, hba) = (secured.password_file(), secured.hba());
@@ -106,7 +107,7 @@ impl Secured {
             }
             // Theirs are in the file that they read.
             Service::Redis | Service::Sentinel => {}
-            Service::Gateway | Service::Logic | Service::Task => {}
+            Service::Haproxy | Service::Gateway | Service::Logic | Service::Task => {}
         }
     }
 
@@ -127,7 +128,7 @@ impl Secured {
         format!(
             "{asks}cluster {{\nname: {}\nlisten: {:?}\n{asks}routes: [{}]\n}}\n",
             super::PRIMARY,
-            store.peer_address(),
+            store.listens()[1],
             routes.join(", ")
         )
     }
@@ -144,7 +145,8 @@ impl Secured {
             ca.display()
         );
         if service == Service::Redis {
-            writeln!(text, "masterauth {servers}").ok(); // writing to a string cannot fail
+            // Writing to a string cannot fail. The bus of a cluster is no client: it knows whom it is with by TLS alone.
+            writeln!(text, "masterauth {servers}\ntls-cluster yes").ok();
         }
         text
     }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use sluice_launcher::{Cluster, Engines, Options, Service};
+use sluice_launcher::{Cluster, Engines, Options, RedisKind, Service};
 use tokio::time::{Instant, sleep};
 
 use super::clients::{etcd, nats};
 use super::{exists, stores_only};
 
-const ALL: Engines = Engines { etcds: 3, natses: 3, sentinel: true };
+const ALL: Engines = Engines { etcds: 3, natses: 3, redis: RedisKind::Sentinel, patroni: false };
 /// A leader is followed by another one within this, also on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -75,6 +75,57 @@ async fn outlives_its_leader(secure: bool) {
     let stopped = cluster.stop().await;
     assert_eq!((stopped.exits.len(), stopped.killed), (13, Vec::<String>::new()));
     assert!(pids.iter().all(|pid| !exists(*pid)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_cluster_outlives_a_primary_and_is_failed_over() {
+    redis_cluster(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_cluster_of_a_secure_cluster_does_so_too() {
+    redis_cluster(true).await;
+}
+
+async fn redis_cluster(secure: bool) {
+    let engines = Engines { redis: RedisKind::Cluster, ..Engines::default() };
+    let cluster = Cluster::start(Options { engines, secure, ..stores_only() }).await.unwrap();
+    let scheme = if secure { "rediss+cluster://" } else { "redis+cluster://" };
+    let url = cluster.url(Service::Redis);
+    assert!(url.starts_with(scheme) && url.matches("127.0.0.1:").count() == 6, "{url}");
+    let first = leader_but(&cluster, Service::Redis, None).await;
+    let node = cluster.node(Service::Redis, first).unwrap();
+    assert!(node.kill());
+    node.exit().await;
+    let second = leader_but(&cluster, Service::Redis, Some(first)).await;
+    cluster.start_at(Service::Redis, first).await.unwrap();
+    fail_over(&cluster, second).await;
+    let third = leader_but(&cluster, Service::Redis, None).await;
+    assert_eq!(third, first, "there is one that could");
+    cluster.flush_redis().await.unwrap();
+    cluster.wipe_store(Service::Redis).await.unwrap();
+    leader_but(&cluster, Service::Redis, None).await;
+    assert_eq!(cluster.stop().await.killed, Vec::<String>::new());
+}
+
+/// Asks until somebody else leads: the one that came back has to follow first, and on a busy machine Redis gives a failover
+/// up after five seconds.
+async fn fail_over(cluster: &Cluster, leader: usize) {
+    let until = Instant::now() + SOON;
+    loop {
+        let asked = cluster.fail_over_redis().await;
+        let again = Instant::now() + if asked.is_ok() { Duration::from_secs(6) } else { Duration::ZERO };
+        loop {
+            match cluster.leader(Service::Redis).await {
+                Some(now) if now != leader => return,
+                said => assert!(Instant::now() < until, "{said:?} leads after {SOON:?}: {asked:?}"),
+            }
+            sleep(Duration::from_millis(100)).await;
+            if Instant::now() >= again {
+                break;
+            }
+        }
+    }
 }
 
 /// Members have each other's ports in their data.

@@ -3,6 +3,7 @@
 
 mod clients;
 mod groups;
+mod patroni;
 mod secure;
 mod stores;
 

@@ -185,6 +185,7 @@ impl People {
         text: &[u8],
         witness: &mut impl Witness,
     ) {
+        // It has said goodbye: what was on its way belongs to nobody.
         if connection.stage == Stage::Leaving {
             return;
         }

@@ -79,10 +79,13 @@ impl Output {
     }
 }
 
-const GROUPS: [(&str, Service); 4] = [
+/// What stands beside the servers, where they are groups.
+const BESIDE: [Service; 2] = [Service::Sentinel, Service::Haproxy];
+const GROUPS: [(&str, Service); 5] = [
     ("natses", Service::Nats),
     ("etcds", Service::Etcd),
     ("redises", Service::Redis),
+    ("postgreses", Service::Postgres),
     ("sentinels", Service::Sentinel),
 ];
 
@@ -108,8 +111,12 @@ fn first_line(cluster: &Cluster) -> serde_json::Value {
             line[name] = json!(members);
         }
     }
-    if !cluster.nodes(Service::Sentinel).is_empty() {
+    if cluster.nodes(Service::Redis).len() > 1 {
         line["redis_url"] = json!(cluster.url(Service::Redis));
+    }
+    if let Some(leads) = store(Service::Haproxy) {
+        line["postgres_url"] = json!(leads.url());
+        line["haproxy"] = json!(leads);
     }
     // The password by its file: what is printed may be kept by whoever reads it.
     for service in Service::STORES.into_iter().chain([Service::Sentinel]) {
@@ -125,7 +132,7 @@ fn first_line(cluster: &Cluster) -> serde_json::Value {
 
 fn table(cluster: &Cluster) -> String {
     let mut rows = String::from("\n  process       pid      address\n");
-    for service in Service::SERVICES.into_iter().chain(Service::STORES).chain([Service::Sentinel]) {
+    for service in Service::SERVICES.into_iter().chain(Service::STORES).chain(BESIDE) {
         for node in cluster.nodes(service) {
             let addresses = &node.addresses;
             let admin = addresses.admin.as_ref().map(|admin| format!("admin {admin}"));

@@ -34,12 +34,8 @@ impl Output {
 
     pub(super) fn running(&self, dev: &Dev) {
         if self.json {
-            let mut first =
-                json!({ "gateways": dev.gateways(), "page": dev.page(), "pid": std::process::id() });
-            first["logics"] = json!(dev.logics());
+            let mut first = dev.introduction();
             first["api_key"] = json!(dev.api_key());
-            first["dir"] = json!(dev.dir());
-            first["store"] = json!(dev.store());
             // Not on standard output: its first line is what programs read.
             dev.notes().iter().for_each(|note| Lines::stderr().say(&format!("sluice dev: {note}")));
             Self::line(&first.to_string());
@@ -106,7 +102,7 @@ fn banner(dev: &Dev) -> String {
     );
     let mut text = String::from(
         "\n  FOR DEVELOPMENT: everybody is let in without a token, no TLS, this machine only.\n  \
-         On a network run sluice-gateway, sluice-logic and sluice-task.\n\n",
+         On a network run sluice serve, or sluice-gateway, sluice-logic and sluice-task.\n\n",
     );
     text.push_str(&format!("  page        {}\n", dev.page()));
     for gateway in dev.gateways() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
-use sluice_dev::State;
+use sluice_dev::{Kind, State};
 use sluice_launcher::probe;
 use sluice_program::output;
 
@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { name, dir } = arguments;
     let nobody = || format!("no `sluice dev` runs in {}: name its folder with --dir", dir.display());
-    let state = State::read(&dir).with_context(nobody)?;
+    let state = State::read(Kind::Dev, &dir).with_context(nobody)?;
     let Some(admin) = state.admin else { bail!(nobody()) };
     // What is no name of a service is none of an address either.
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {

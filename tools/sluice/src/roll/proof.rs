@@ -63,6 +63,7 @@ impl Proof {
             engines: Engines::default(),
             secure: false,
             bin_dir: None,
+            previous: None,
             settings: Vec::new(),
             habits: Vec::new(),
             slow_links: Vec::new(),
@@ -148,6 +149,7 @@ pub(super) async fn around<T>(
     tokio::pin!(drill, rolled);
     let (end, outcome) = tokio::select! {
         end = &mut rolled => (end, drill.await),
+        // Its proof failed in the middle: the roll goes on to its end, or half of it would be of another version.
         outcome = &mut drill => match during.steady.is_cancelled() {
             true => (rolled.await, outcome),
             false => (None, outcome),

@@ -63,45 +63,59 @@ pub async fn composed(file: &str, variables: &[(&str, &str)]) -> String {
 pub struct Project {
     name: &'static str,
     pub file: PathBuf,
+    /// Files over it.
+    over: Vec<PathBuf>,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Project {
     /// Brings everything up from nothing; `up` returns when gateways may be asked.
     pub async fn up(name: &'static str, file: &str) -> Self {
-        let project = Self { name, file: root().join("deploy").join(file) };
+        Self::up_over(name, file, &[], &[]).await
+    }
+
+    /// The same with files over the first one, and with these variables.
+    pub async fn up_over(
+        name: &'static str,
+        file: &str,
+        over: &[&str],
+        variables: &[(&'static str, &'static str)],
+    ) -> Self {
+        let at = |file: &str| root().join("deploy").join(file);
+        let mut over: Vec<PathBuf> = over.iter().map(|file| at(file)).collect();
+        over.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/containers/ports.yaml"));
+        let project = Self { name, file: at(file), over, variables: variables.to_vec() };
         project.blocking(&["down", "--volumes", "--timeout", "1"]); // of a test that was killed
         project.compose(&["up", "--detach", "--no-build"]).await;
         project
     }
 
-    fn arguments<'a>(&'a self, rest: &[&'a str], ports: &'a str) -> Vec<&'a str> {
-        let file = self.file.to_str().unwrap();
-        [&["--project-name", self.name, "--file", file, "--file", ports], rest].concat()
-    }
-
-    fn ports() -> String {
-        format!("{}/tests/containers/ports.yaml", env!("CARGO_MANIFEST_DIR"))
+    fn arguments<'a>(&'a self, rest: &[&'a str]) -> Vec<&'a str> {
+        let files = [&self.file].into_iter().chain(&self.over);
+        let files = files.flat_map(|file| ["--file", file.to_str().unwrap()]);
+        ["--project-name", self.name].into_iter().chain(files).chain(rest.iter().copied()).collect()
     }
 
     pub async fn compose(&self, rest: &[&str]) -> String {
-        let ports = Self::ports();
-        let arguments = self.arguments(rest, &ports);
-        match plugin() {
-            true => docker(&[&["compose"], arguments.as_slice()].concat()).await,
-            false => said("docker-compose", rest, output("docker-compose", &arguments).await),
-        }
+        let (program, first) = if plugin() { ("docker", Some("compose")) } else { ("docker-compose", None) };
+        let arguments: Vec<&str> = first.into_iter().chain(self.arguments(rest)).collect();
+        said(program, rest, output_with(program, &arguments, &self.variables).await)
     }
 
     fn blocking(&self, rest: &[&str]) {
-        let ports = Self::ports();
-        let arguments = self.arguments(rest, &ports);
         let mut command = if plugin() { Blocking::new("docker") } else { Blocking::new("docker-compose") };
         if plugin() {
             command.arg("compose");
         }
         let quiet = ["down", "kill"].contains(&rest[0]);
         let told = || if quiet { Stdio::null() } else { std::io::stderr().into() };
-        command.args(arguments).stdout(told()).stderr(told()).status().ok();
+        command
+            .envs(self.variables.iter().copied())
+            .args(self.arguments(rest))
+            .stdout(told())
+            .stderr(told())
+            .status()
+            .ok();
     }
 
     /// Of the one container of a service. The engine is asked: compose is slow where it is a Python program.

@@ -51,6 +51,7 @@ pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
         engines: Engines::default(),
         secure: false,
         bin_dir: None,
+        previous: None,
         settings: Vec::new(),
         habits: Vec::new(),
         slow_links: Vec::new(),

@@ -9,3 +9,4 @@ mod everything;
 mod image;
 mod load;
 mod one;
+mod secure;

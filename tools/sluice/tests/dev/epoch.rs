@@ -51,7 +51,10 @@ fn where_nothing_was_kept_nothing_is_made() {
     let dir = tempfile::tempdir().unwrap();
     for folder in [dir.path().to_owned(), dir.path().join("nowhere")] {
         let (done, said) = new_epoch(&folder);
-        assert!(!done && said.contains("no `sluice dev` has kept messages in"), "{said}");
+        assert!(
+            !done && said.contains("no `sluice dev` has kept messages in") && said.contains("--dir"),
+            "{said}"
+        );
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     let said = text(&run(&["store", "new-epoch"]).stderr);

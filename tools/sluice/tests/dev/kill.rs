@@ -1,10 +1,12 @@
 //! `ok` survives a kill: what was answered is there again, in order, each once.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use sluice_client::raw::Frame;
 use tokio::time::timeout;
 
-use crate::rig::{Dev, SOON, connect, frame, stored};
+use crate::rig::{Dev, SOON, connect, frame, stored, stored_for, token};
 
 const PUBLISHES: usize = 1_000;
 
@@ -25,9 +27,19 @@ fn numbers(messages: &[Value]) -> Vec<usize> {
 
 #[tokio::test]
 async fn every_ok_survives_a_kill_in_the_middle_of_publishes() {
+    every_ok_survives(|dir| Dev::start(dir, &["--gateways", "2"]), None).await;
+}
+
+#[tokio::test]
+async fn every_ok_of_production_survives_a_kill_in_the_middle_of_publishes() {
+    every_ok_survives(Dev::serve, Some(token("ann"))).await;
+}
+
+async fn every_ok_survives(start: impl Fn(&Path) -> Dev, token: Option<String>) {
     let dir = tempfile::tempdir().unwrap();
-    let mut dev = Dev::start(dir.path(), &["--gateways", "2"]);
-    let (mut socket, token) = connect(dev.ws(0), None).await;
+    let given = token.as_deref();
+    let mut dev = start(dir.path());
+    let (mut socket, token) = connect(dev.ws(0), given).await;
     for n in 0..PUBLISHES {
         socket.send(publish(n)).await.unwrap();
     }
@@ -45,9 +57,9 @@ async fn every_ok_survives_a_kill_in_the_middle_of_publishes() {
     let answered = acknowledged.len();
     assert!(answered < PUBLISHES, "the kill came in the middle");
 
-    let again = Dev::start(dir.path(), &["--gateways", "2"]);
+    let again = start(dir.path());
     assert_eq!(again.first["gateways"], dev.first["gateways"], "the same addresses");
-    let before = stored(again.ws(1), "news").await;
+    let before = stored_for(again.ws(1), "news", given).await;
     let there = numbers(&before);
     assert_eq!(there, (0..there.len()).collect::<Vec<_>>(), "as they were sent, none left out");
     for (n, seq) in &acknowledged {
@@ -65,7 +77,11 @@ async fn every_ok_survives_a_kill_in_the_middle_of_publishes() {
     for _ in &open {
         assert_eq!(frame(&mut socket).await["ok"], "pub");
     }
-    assert_eq!(numbers(&stored(again.ws(0), "news").await), (0..PUBLISHES).collect::<Vec<_>>(), "each once");
+    assert_eq!(
+        numbers(&stored_for(again.ws(0), "news", given).await),
+        (0..PUBLISHES).collect::<Vec<_>>(),
+        "each once"
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! One service is rolled while clients publish and listen: nothing is missed, nothing comes twice.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,12 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::rig::{Dev, SOON, run, text};
+use crate::rig::{Dev, SOON, run, text, token};
 
 /// A client that knows all gateways, at first the one at `at`.
-fn options(dev: &Dev, at: usize) -> Options {
+fn options(dev: &Dev, at: usize, token: Option<&str>) -> Options {
     let all = dev.first["gateways"].as_array().unwrap().len();
-    (1..all).fold(Options::new(dev.ws(at)), |options, n| options.or(dev.ws((at + n) % all)))
+    let options = (1..all).fold(Options::new(dev.ws(at)), |options, n| options.or(dev.ws((at + n) % all)));
+    token.into_iter().fold(options, Options::token)
 }
 
 /// The seqs that come, until `last`.
@@ -34,18 +36,42 @@ async fn listen(mut events: Events, last: u64) -> Vec<u64> {
 async fn clients_miss_nothing_while_each_service_is_rolled() {
     let dir = tempfile::tempdir().unwrap();
     let dev = Dev::start(dir.path(), &["--gateways", "3"]);
-    let folder = dir.path().to_str().unwrap();
-    let (publisher, mut told) = Client::connect(options(&dev, 1)).await.unwrap();
-    let (listener, events) = Client::connect(options(&dev, 1)).await.unwrap();
+    missed_nothing(&dev, "dev", None, &["gateway-2", "logic", "gateway-1", "task", "gateway-3"], dir.path())
+        .await;
+
+    let state = probe::get(&format!("{}/dev/state", dev.page()), SOON).await.unwrap();
+    let state: Value = serde_json::from_str(&state.body).unwrap();
+    let services = state["services"].as_array().unwrap();
+    assert_eq!(services.len(), 5);
+    for service in services {
+        assert_eq!((&service["life"], &service["stage"]), (&json!(2), &json!("ready")), "{service}");
+    }
+    let at: Vec<&Value> = services.iter().map(|service| &service["ws"]).filter(|ws| !ws.is_null()).collect();
+    assert_eq!(at, [dev.ws(0), dev.ws(1), dev.ws(2)], "the same addresses");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_production_miss_nothing_while_each_service_is_rolled() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Dev::serve(dir.path());
+    let token = token("ann");
+    let rolled = ["gateway-2", "logic", "gateway-1", "task"];
+    missed_nothing(&serve, "serve", Some(&token), &rolled, dir.path()).await;
+}
+
+/// A publisher and a listener, while these services are rolled under them by `sluice VERB restart`.
+async fn missed_nothing(dev: &Dev, verb: &str, token: Option<&str>, rolled: &[&str], dir: &Path) {
+    let folder = dir.to_str().unwrap();
+    let (publisher, mut told) = Client::connect(options(dev, 1, token)).await.unwrap();
+    let (listener, events) = Client::connect(options(dev, 1, token)).await.unwrap();
     listener.subscribe("news", Position::After(0)).await.unwrap();
-    let rolled = ["gateway-2", "logic", "gateway-1", "task", "gateway-3"];
     let per_roll = 40;
     let publish = async {
         for n in 0..rolled.len() * per_roll {
             publisher.publish("news", &json!({ "n": n })).await.unwrap();
             if n % per_roll == per_roll / 2 {
                 let name = rolled[n / per_roll];
-                let output = tokio::task::block_in_place(|| run(&["dev", "restart", name, "--dir", folder]));
+                let output = tokio::task::block_in_place(|| run(&[verb, "restart", name, "--dir", folder]));
                 assert!(output.status.success(), "{}", text(&output.stderr));
                 println!("{}", text(&output.stdout));
             }
@@ -57,16 +83,6 @@ async fn clients_miss_nothing_while_each_service_is_rolled() {
         () = async { while told.next().await.is_some() {} } => panic!("the publisher ended"),
     };
     assert_eq!(seqs, (1..=last).collect::<Vec<_>>());
-
-    let state = probe::get(&format!("{}/dev/state", dev.page()), SOON).await.unwrap();
-    let state: Value = serde_json::from_str(&state.body).unwrap();
-    let services = state["services"].as_array().unwrap();
-    assert_eq!(services.len(), 5);
-    for service in services {
-        assert_eq!((&service["life"], &service["stage"]), (&json!(2), &json!("ready")), "{service}");
-    }
-    let at: Vec<&Value> = services.iter().map(|service| &service["ws"]).filter(|ws| !ws.is_null()).collect();
-    assert_eq!(at, [dev.ws(0), dev.ws(1), dev.ws(2)], "the same addresses");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! One `sluice dev` for one test, and conditions that are waited for.
+//! One `sluice dev`, or one `sluice serve`, for one test, and conditions that are waited for.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_client::raw::{Frame, Handshake, Socket};
+use sluice_launcher::token::{Grants, mint};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Bound of waits that should end at once on an idle machine.
@@ -21,6 +22,7 @@ pub fn sluice() -> Command {
         "SLUICE_TOKEN",
         "SLUICE_URL",
         "SLUICE_POSTGRES__URL",
+        "SLUICE_CONFIG",
         "RUST_LOG",
     ] {
         command.env_remove(name);
@@ -41,7 +43,32 @@ pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A running `sluice dev`; killed when dropped.
+/// What tokens of a `sluice serve` are signed with.
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A `sluice serve` with its messages in a folder, on free ports of this machine, without an API.
+pub fn serve(dir: &Path) -> Command {
+    let mut command = sluice();
+    command
+        .arg("serve")
+        .arg("--set")
+        .arg(format!("dir={}", dir.display()))
+        .env("SLUICE_TOKEN_SECRET", SECRET);
+    for setting in
+        ["listen=127.0.0.1:0,127.0.0.1:0", "admin.listen=127.0.0.1:0", "api.listen=", "log.level=warn"]
+    {
+        command.args(["--set", setting]);
+    }
+    command
+}
+
+/// A token for everything.
+pub fn token(user: &str) -> String {
+    let all = || vec!["*".to_owned(), "@*".to_owned()];
+    mint(SECRET, user, Grants { sub: all(), publish: all() }, Duration::from_secs(86_400)).unwrap()
+}
+
+/// A running `sluice dev` or `sluice serve`; killed when dropped.
 pub struct Dev {
     child: Child,
     pub first: Value,
@@ -51,8 +78,17 @@ impl Dev {
     /// Starts it with --json in a folder and waits for its line.
     pub fn start(dir: &Path, arguments: &[&str]) -> Self {
         let mut command = sluice();
-        command.args(["dev", "--json", "--dir"]).arg(dir).args(arguments).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.args(["dev", "--json", "--dir"]).arg(dir).args(arguments);
+        Self::spawn(command)
+    }
+
+    /// The same with tokens.
+    pub fn serve(dir: &Path) -> Self {
+        Self::spawn(serve(dir))
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let first = serde_json::from_str(&line).unwrap_or_else(|error| {
@@ -135,7 +171,12 @@ pub async fn last_words(mut socket: Socket) -> (Vec<Value>, u16) {
 
 /// All messages of a room that are stored.
 pub async fn stored(url: &str, room: &str) -> Vec<Value> {
-    let (mut socket, _) = connect(url, None).await;
+    stored_for(url, room, None).await
+}
+
+/// The same, for whoever has this token.
+pub async fn stored_for(url: &str, room: &str, token: Option<&str>) -> Vec<Value> {
+    let (mut socket, _) = connect(url, token).await;
     socket.send(json!({ "sub": room, "after": 0 }).to_string()).await.unwrap();
     let ok = frame(&mut socket).await;
     assert_eq!((&ok["ok"], &ok["recovered"]), (&json!("sub"), &json!(true)), "{ok}");

@@ -1,6 +1,7 @@
 //! `sluice check`: what differs, what cannot be meant, what this build cannot do, what servers answer.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::{sluice, text};
 
@@ -72,7 +73,7 @@ fn urls_that_cannot_be_meant_or_used_are_said() {
         ("logic", "[postgres]\nurl = \"postgresql:/sluice\"", "must begin with postgres://"),
         ("logic", "[postgres]\nurl = \"postgres://u:p/w@db:5432/sluice\"", "must be written %2F"),
         ("logic", "[postgres]\nurl = \"mysql://db/sluice\"", "the store of this build is PostgreSQL"),
-        ("task", "[redis]\nurl = \"redis+cluster://redis:6379\"", "cannot use a Redis Cluster"),
+        ("task", "[redis]\nurl = \"redis+cluster://redis:6379/1\"", "has one database"),
         ("task", "[redis]\nca_file = \"/none\"", "redis.url must then begin with rediss://"),
         (
             "task",
@@ -124,6 +125,89 @@ fn a_platform_that_kills_too_early_is_found_in_its_file() {
     let (code, said) = check(&[files[1], ("--platform", &quick)], &[]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("no unit of systemd"), "{said}");
+}
+
+/// What people apply, as `.ci/kubernetes` renders it; where nothing can be rendered that is said.
+#[test]
+fn overlays_and_chart_leave_time_for_a_stop() {
+    let folder = Folder::new();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.ci/kubernetes");
+    for source in ["base", "small", "production", "chart", "chart-production"] {
+        let rendered = Command::new(&script).args(["print", source]).output().unwrap();
+        if rendered.status.code() == Some(3) {
+            eprintln!("SKIPPED: {}", text(&rendered.stderr));
+            return;
+        }
+        assert!(rendered.status.success(), "{source}: {}", text(&rendered.stderr));
+        let manifests = folder.file(source, &text(&rendered.stdout));
+        let (code, said) = check(&[("--kubernetes", &manifests)], &[]);
+        assert_eq!(code, Some(0), "{source}: {said}");
+        assert!(said.ends_with("pods are stopped and rolled in time"), "without a warning, {source}: {said}");
+        let rendered = text(&rendered.stdout);
+        // Each of them has gateways that stop as long as their own file says.
+        let short =
+            rendered.replacen("terminationGracePeriodSeconds: 20", "terminationGracePeriodSeconds: 13", 1);
+        let short =
+            short.replacen("terminationGracePeriodSeconds: 40", "terminationGracePeriodSeconds: 33", 1);
+        assert_ne!(short, rendered, "{source}");
+        let (code, said) = check(&[("--kubernetes", &folder.file("short", &short))], &[]);
+        assert_eq!(code, Some(2), "{source}: {said}");
+    }
+}
+
+/// With secrets and certificates where pods have them.
+#[test]
+fn services_accept_their_files_for_kubernetes() {
+    let folder = Folder::new();
+    let dir = folder.0.path().display().to_string();
+    let certs = folder.0.path().join("certs");
+    assert!(sluice().args(["certs", "--dir"]).arg(&certs).output().unwrap().status.success());
+    let copy = |from: &str, to: &str| folder.file(to, &std::fs::read_to_string(certs.join(from)).unwrap());
+    copy("ca.pem", "stores.pem");
+    for secret in ["token_secret", "postgres", "redis", "sentinels", "nats", "etcd"] {
+        folder.file(secret, "0123456789abcdef0123456789abcdef\n");
+    }
+    folder.file("api-keys.toml", "");
+    let overlays = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes");
+    for overlay in ["base", "overlays/production"] {
+        let files = ["gateway", "logic", "task"].map(|service| {
+            std::fs::create_dir_all(folder.0.path().join(service)).unwrap();
+            copy("ca.pem", &format!("{service}/ca.crt"));
+            copy(&format!("{service}.pem"), &format!("{service}/tls.crt"));
+            copy(&format!("{service}.key"), &format!("{service}/tls.key"));
+            let name = format!("{service}.toml");
+            let given = std::fs::read_to_string(overlays.join(overlay).join(&name)).unwrap();
+            let moved = given.replace("/etc/sluice/secrets", &dir);
+            folder.file(&name, &moved.replace("/etc/sluice/tls", &format!("{dir}/{service}")))
+        });
+        let mut command = sluice();
+        // What a pod is told by its environment.
+        command.arg("check").env("SLUICE_GRPC__ADVERTISE", "10.0.0.9:7070");
+        for (flag, file) in ["--gateway", "--logic", "--task"].iter().zip(&files) {
+            command.arg(flag).arg(file);
+        }
+        let output = command.output().unwrap();
+        let said = text(&[output.stdout, output.stderr].concat());
+        assert_eq!(output.status.code(), Some(0), "{overlay}: {said}");
+    }
+}
+
+#[test]
+fn manifests_are_read_from_standard_input_and_held_to_the_files_of_services() {
+    let folder = Folder::new();
+    let slow = folder.file("gateway.toml", "[shutdown]\ntotal_ms = 15000\n");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes/base/gateway.yaml");
+    let (code, said) = check(&[("--kubernetes", &base)], &[]);
+    assert_eq!(code, Some(0), "no other configuration is asked for: {said}");
+    let mut command = sluice();
+    command.args(["check", "--kubernetes", "-", "--gateway"]).arg(&slow);
+    let output = command.stdin(std::fs::File::open(&base).unwrap()).output().unwrap();
+    let said = text(&[output.stdout, output.stderr].concat());
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("manifests: a stop or a roll of its pods is noticed"), "{said}");
+    assert!(said.contains("is 20, but preStop takes 5s, a stop of gateway 15s"), "{said}");
+    let (code, said) = check(&[("--kubernetes", &slow)], &[]);
+    assert_eq!(code, Some(1), "{said}");
 }
 
 #[test]

@@ -22,7 +22,10 @@ fn service(service: Service) -> Command {
 fn printed(command: &mut Command) -> BTreeMap<String, String> {
     let output = command.arg("--print-config").output().unwrap();
     let (mut table, mut all) = (String::new(), BTreeMap::new());
-    for line in crate::text(&output.stdout).lines() {
+    // A list of several is written a line each.
+    let said =
+        crate::text(&output.stdout).replace("[\n    ", "[").replace(",\n]", "]").replace(",\n    ", ", ");
+    for line in said.lines() {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             table = format!("{name}.");
         } else if let Some((key, value)) = line.split_once(" = ") {
@@ -36,10 +39,13 @@ fn printed(command: &mut Command) -> BTreeMap<String, String> {
 #[test]
 fn the_reference_is_complete_and_true() {
     let reference = std::fs::read_to_string(deploy("config.md")).unwrap();
-    for of in Service::SERVICES {
+    let mut one_process = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    one_process.env_clear().arg("serve");
+    let services = Service::SERVICES.map(|of| (of.to_string(), service(of)));
+    for (of, mut program) in services.into_iter().chain([("serve".to_owned(), one_process)]) {
         let (_, section) = reference.split_once(&format!("\n## {of}\n")).unwrap();
         let section = section.split("\n## ").next().unwrap();
-        let defaults = printed(&mut service(of));
+        let defaults = printed(&mut program);
         for (key, value) in &defaults {
             let variable = format!("SLUICE_{}", key.to_uppercase().replace('.', "__"));
             let row = format!("\n| `{key}` | `{value}` | `{variable}` | ");

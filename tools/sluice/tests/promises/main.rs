@@ -20,6 +20,10 @@ mod deploys;
 mod dev;
 mod history;
 mod input;
+#[cfg(feature = "dev")]
+#[path = "../dev/rig.rs"]
+#[allow(dead_code, reason = "the tests of one process need more of it")]
+mod one_process;
 mod pages;
 mod real;
 mod record;

@@ -5,14 +5,19 @@ mod leaders;
 mod machines;
 mod operators;
 mod outages;
+#[cfg(feature = "dev")]
+mod outgrown;
+mod pods;
 mod presence;
 mod revoke;
+mod scraped;
 mod secure;
 mod settings;
 mod standby;
 mod stops;
 mod tokens;
 mod verbs;
+mod versions;
 
 use std::ops::Deref;
 use std::process::Command;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use sluice_proto::ids::{Key, UserId};
 use sluice_store::{
-    Class, DelayedItem, DelayedOutcome, Due, Fired, LockedRooms, NewMessage, Store, StoreError,
+    Class, DelayedItem, DelayedOutcome, Due, Fired, LockedRooms, NewMessage, Store, StoreError, WaitingLimit,
 };
 
 use super::contract::{Is, LATER, after, message, page, publish, room};
@@ -32,7 +32,7 @@ async fn delay(store: &dyn Store, items: Vec<DelayedItem>) -> Vec<DelayedOutcome
         DelayedItem::Schedule { message, .. } => message.room.lane(),
         DelayedItem::Cancel { room, .. } => room.lane(),
     };
-    store.delay(lane, LATER, 0, items).await.unwrap()
+    store.delay(lane, LATER, &WaitingLimit::default(), items).await.unwrap()
 }
 
 async fn one(store: &dyn Store, item: DelayedItem) -> DelayedOutcome {
@@ -132,7 +132,7 @@ pub async fn a_cancel_is_final_and_can_be_sent_again(rig: &mut impl Rig) {
 pub async fn a_delay_that_comes_too_late_stores_nothing(rig: &mut impl Rig) {
     let store = rig.open().await;
     let item = schedule(message("a", "alice", "k", "1"), Due::At(1));
-    let error = store.delay(room("a").lane(), 1, 0, vec![item]).await.unwrap_err();
+    let error = store.delay(room("a").lane(), 1, &WaitingLimit::default(), vec![item]).await.unwrap_err();
     assert_eq!(error.class(), Class::TooLate);
     assert_eq!(store.next_due(&[room("a").lane()]).await.unwrap(), None);
 }
@@ -160,7 +160,7 @@ pub async fn no_more_of_a_user_wait_than_may(rig: &mut impl Rig) {
             DelayedItem::Schedule { message, .. } => message.room.lane(),
             DelayedItem::Cancel { room, .. } => room.lane(),
         };
-        store.delay(lane, LATER, max, items).await.unwrap()
+        store.delay(lane, LATER, &WaitingLimit::per_sender(max), items).await.unwrap()
     };
     let waits = |outcome: &DelayedOutcome| matches!(outcome, DelayedOutcome::Waits { .. });
     let three = ["k1", "k2", "k3"].map(|key| item("a", "alice", key)).to_vec();
@@ -190,6 +190,41 @@ pub async fn no_more_of_a_user_wait_than_may(rig: &mut impl Rig) {
     assert_eq!(within(1, vec![item("c", "carol", "k2")]).await, [DelayedOutcome::TooMany]);
     assert_eq!(fire(&*store, "c").await.taken, 1);
     assert!(waits(&within(1, vec![item("c", "carol", "k2")]).await[0]));
+}
+
+pub async fn no_more_wait_by_an_api_key_than_may_whoever_sends_them(rig: &mut impl Rig) {
+    let store = rig.open().await;
+    let item =
+        |name: &str, sender: &str, key: &str| schedule(message(name, sender, key, "1"), Due::In(HOUR_MS));
+    let by = async |api_key: &str, max, items: Vec<DelayedItem>| {
+        let lane = match &items[0] {
+            DelayedItem::Schedule { message, .. } => message.room.lane(),
+            DelayedItem::Cancel { room, .. } => room.lane(),
+        };
+        let limit = WaitingLimit { max, api_key: Some(api_key.into()) };
+        store.delay(lane, LATER, &limit, items).await.unwrap()
+    };
+    let waits = |outcome: &DelayedOutcome| matches!(outcome, DelayedOutcome::Waits { .. });
+    // What a client scheduled, or another key, is not among them.
+    one(&*store, item("a", "alice", "own")).await;
+    assert!(waits(&by("other", 1, vec![item("a", "alice", "k0")]).await[0]));
+    let outcomes =
+        by("key", 2, vec![item("a", "alice", "k1"), item("a", "bob", "k1"), item("a", "carol", "k1")]).await;
+    assert!(waits(&outcomes[0]) && waits(&outcomes[1]), "{outcomes:?}");
+    assert_eq!(outcomes[2], DelayedOutcome::TooMany);
+    assert_eq!(by("key", 2, vec![item("b", "dora", "k1")]).await, [DelayedOutcome::TooMany]);
+    assert!(waits(&by("key", 0, vec![item("b", "dora", "k1")]).await[0]), "any number");
+    assert!(waits(&by("key", 1, vec![item("a", "alice", "k1")]).await[0]), "as it was answered before");
+    // Taking back one of its own gives it a place, one of somebody else does not.
+    one(&*store, cancel("b", "dora", "k1")).await;
+    let foreign = by("key", 2, vec![cancel("a", "alice", "own"), item("a", "erin", "k1")]).await;
+    assert_eq!(foreign, [DelayedOutcome::Cancelled, DelayedOutcome::TooMany]);
+    let own = by("key", 2, vec![cancel("a", "alice", "k1"), item("a", "erin", "k1")]).await;
+    assert!(own[0] == DelayedOutcome::Cancelled && waits(&own[1]), "{own:?}");
+    // In a user's name it counts among that user's.
+    let limit = WaitingLimit::per_sender(1);
+    let theirs = store.delay(room("a").lane(), LATER, &limit, vec![item("a", "erin", "k2")]).await.unwrap();
+    assert_eq!(theirs, [DelayedOutcome::TooMany]);
 }
 
 pub async fn a_key_that_waits_is_not_published_at_once(rig: &mut impl Rig) {
@@ -276,8 +311,9 @@ async fn fire_all(store: Arc<dyn Store>, lane: u8, heard: &Heard) {
 async fn cancel_some(store: Arc<dyn Store>, keys: impl Iterator<Item = u64>, heard: &Heard) {
     for key in keys {
         let item = cancel("race", "alice", &format!("k{key}"));
+        let any = WaitingLimit::default();
         let answer =
-            insist(async || store.delay(room("race").lane(), LATER, 0, vec![item.clone()]).await).await;
+            insist(async || store.delay(room("race").lane(), LATER, &any, vec![item.clone()]).await).await;
         let count = match answer[0] {
             DelayedOutcome::Cancelled => &heard.cancelled,
             DelayedOutcome::NothingWaits => &heard.too_late,

@@ -1,7 +1,9 @@
 //! Lists: rooms by prefix, and what waits in a room. Every page says whether others follow, and where.
 
 use sluice_proto::ids::{Key, UserId};
-use sluice_store::{DelayedItem, Due, RoomList, RoomQuery, ScheduledList, ScheduledQuery, Store};
+use sluice_store::{
+    DelayedItem, Due, RoomList, RoomQuery, ScheduledList, ScheduledQuery, Store, WaitingLimit,
+};
 
 use super::contract::{LATER, message, messages, publish, room};
 use crate::rig::Rig;
@@ -52,10 +54,10 @@ pub async fn what_waits_in_a_room_is_listed_in_pages(rig: &mut impl Rig) {
         schedule("ann", "k1", "333"),
         schedule("cy", "k", "4444"),
     ];
-    store.delay(room("a").lane(), LATER, 0, items).await.unwrap();
+    store.delay(room("a").lane(), LATER, &WaitingLimit::default(), items).await.unwrap();
     let (sender, key) = (UserId::parse("cy").unwrap(), Key::parse("k").unwrap());
     let cancel = DelayedItem::Cancel { room: room("a"), sender, key };
-    store.delay(room("a").lane(), LATER, 0, vec![cancel]).await.unwrap();
+    store.delay(room("a").lane(), LATER, &WaitingLimit::default(), vec![cancel]).await.unwrap();
     let list = async |after: Option<(&str, &str)>, limit, bytes_max| {
         let after = after.map(|(user, key)| (UserId::parse(user).unwrap(), Key::parse(key).unwrap()));
         store.scheduled(&ScheduledQuery { room: room("a"), after, limit, bytes_max }).await.unwrap()

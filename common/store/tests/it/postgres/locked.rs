@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_store::{DelayedItem, Due, Fired, LockedRooms, Store};
+use sluice_store::{DelayedItem, Due, Fired, LockedRooms, Store, WaitingLimit};
 use sqlx::{Executor, PgConnection};
 use tokio::time::{Instant, timeout};
 
@@ -19,7 +19,7 @@ fn of_one_lane(count: usize) -> Vec<String> {
 async fn schedule(store: &dyn Store, name: &str, keys: usize, due_ms: i64) {
     let message = |n| message(name, "alice", &format!("d{n}"), "1");
     let item = |n| DelayedItem::Schedule { message: message(n), due: Due::At(due_ms) };
-    store.delay(3, LATER, 0, (0..keys).map(item).collect()).await.unwrap();
+    store.delay(3, LATER, &WaitingLimit::default(), (0..keys).map(item).collect()).await.unwrap();
 }
 
 /// A session of somebody else, with this room locked.

@@ -11,7 +11,7 @@ use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
     Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
-    StoreError, Trimmed, hash_of,
+    StoreError, Trimmed, WaitingLimit, hash_of,
 };
 
 use super::rig::Fickle;
@@ -52,7 +52,7 @@ impl Store for Noting {
         &self,
         lane: u8,
         not_after_ms: i64,
-        waiting_max: u32,
+        limit: &WaitingLimit,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         let room = |item: &DelayedItem| match item {
@@ -60,7 +60,7 @@ impl Store for Noting {
             DelayedItem::Cancel { room, .. } => room.clone(),
         };
         self.1.lock().unwrap().extend(items.iter().map(room));
-        self.0.delay(lane, not_after_ms, waiting_max, items).await
+        self.0.delay(lane, not_after_ms, limit, items).await
     }
     async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError> {
         self.0.next_due(lanes).await

@@ -11,7 +11,7 @@ use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use sluice_store::{
     Committed, DelayedItem, DelayedOutcome, Fired, Heads, LockedRooms, NewMessage, NoteId, Pages, Range,
     Retention, RevocationPage, RoomList, RoomQuery, ScheduledList, ScheduledQuery, StaleNote, Store,
-    StoreError, Trimmed,
+    StoreError, Trimmed, WaitingLimit,
 };
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row, SqliteConnection};
@@ -96,14 +96,14 @@ impl Store for Fickle {
         &self,
         lane: u8,
         not_after_ms: i64,
-        waiting_max: u32,
+        limit: &WaitingLimit,
         items: Vec<DelayedItem>,
     ) -> Result<Vec<DelayedOutcome>, StoreError> {
         let store = self.store()?;
         tokio::select! {
             biased;
             () = self.0.cut.notified() => Err(StoreError::Unknown("cut".to_owned())),
-            answer = store.delay(lane, not_after_ms, waiting_max, items) => answer,
+            answer = store.delay(lane, not_after_ms, limit, items) => answer,
         }
     }
     async fn next_due(&self, lanes: &[u8]) -> Result<Option<Duration>, StoreError> {

@@ -158,6 +158,25 @@ fn a_token_of_a_room_opens_that_room_until_its_end() {
 }
 
 #[test]
+fn a_revoked_token_of_a_room_closes_that_room_beside_a_later_token() {
+    let issued =
+        |at: u32, rooms: &[&str]| Identity { issued_at_s: NonZero::new(at), ..says("ann", rooms, None) };
+    let (mut session, mut out) = open(&["lobby"], None);
+    for (name, at) in [("old", 10), ("new", 11), ("lobby2", 10)] {
+        with_token(&mut session, &mut out, name, issued(at, &[name]));
+    }
+    // One that does not say when may be of any time.
+    with_token(&mut session, &mut out, "undated", says("ann", &["undated"], None));
+    refresh(&mut session, &mut out);
+    session.vouched(Ok(issued(20, &["lobby*"])), BEGIN_MS, &mut out);
+    assert_eq!(session.revoke_room_tokens(9), [room("undated")]);
+    assert_eq!(session.revoke_room_tokens(10), [room("old")], "the other is granted besides");
+    let may = ["old", "new", "lobby2", "undated"].map(|name| session.may_read(&room(name)));
+    assert_eq!(may, [false, true, true, false]);
+    assert!(session.revoke_room_tokens(10).is_empty());
+}
+
+#[test]
 fn a_token_of_a_room_that_does_not_fit_opens_nothing() {
     let (mut session, mut out) = open(&["lobby"], None);
     for (verdict, why) in

@@ -10,8 +10,12 @@ use super::{
     SentMessage, SkippedRange, StepKind, SubAnswered, SubSent,
 };
 use crate::record::{
-    ClientEvent, DelayedRecord, FaultRecord, Leftovers, PublishOutcome, RecordEntry, RunRecord, StoreRow,
+    ClientEvent, DelayedRecord, FaultRecord, Leftovers, PublishOutcome, RecordEntry, RevocationRecord,
+    RunRecord, StoreRow,
 };
+
+/// Kinds of clients whose connections are the business of a library, or that have none.
+const LIBRARIES: [&str; 4] = ["library", "js", "python", "api"];
 
 /// A history that is being read.
 #[derive(Debug, Default)]
@@ -55,6 +59,11 @@ impl Loading {
         history.delayed.insert(name, delayed);
     }
 
+    /// A user who was disconnected.
+    pub fn revocation(&mut self, revocation: RevocationRecord) {
+        self.history.revocations.push(revocation);
+    }
+
     /// There is a store; its rows follow.
     pub fn store(&mut self) {
         self.history.has_store = true;
@@ -85,7 +94,7 @@ impl Loading {
         self.history.end_us = self.history.end_us.max(at_us);
         // Before the look-up: it is the line that makes the number known.
         if let ClientEvent::Client { user, role, kind } = &what {
-            self.begin(id, user, role, kind == "library")?;
+            self.begin(id, user, role, LIBRARIES.contains(&&**kind))?;
         }
         let Some(client) = self.clients.get(&id).copied() else {
             return Err(format!("client {id} has no first line: begin each with its name and role"));

@@ -10,8 +10,9 @@ use crate::history::{History, StepKind};
 use crate::record::FaultRecord;
 use crate::verdict::AnomalyKind;
 
-/// Words of faults after which the store's history is another one.
-const CAUSES: [&str; 5] = ["restore", "wipe postgres", "promote", "failover", "epoch"];
+/// Words of faults after which the store's history is another one. A server that was killed is promoted anew by the Patroni
+/// that starts it again.
+const CAUSES: [&str; 6] = ["restore", "wipe postgres", "promote", "failover", "epoch", "kill server"];
 
 pub(super) fn judge(history: &History, findings: &mut Findings) {
     let causes: Vec<&FaultRecord> = history.faults.iter().filter(|fault| is_cause(fault)).collect();

@@ -4,7 +4,8 @@
 //! sends again what is unanswered, in order, before anything new. So of the sendings of a stored message one must be
 //! such that everything sent before it *on the same connection* is stored before it, unless refused for good. A client
 //! that deliberately sends an older message on another connection later makes its own order: that sending explains it.
-//! The library counts as one connection; what it was no longer asked for when another message was sent binds nothing.
+//! The library counts as one connection; what it was no longer asked for when another message was sent binds nothing. A
+//! backend that awaits each answer counts as one too; one that does not has a connection for each message, and no order.
 
 use std::collections::HashMap;
 

@@ -28,6 +28,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
     let mut gone = Gone::default();
     for (client, it) in (0..).zip(&history.clients) {
         let mut epochs: HashMap<(u32, u32), u32> = HashMap::new();
+        // The library moves subscriptions from connection to connection by itself; others have one for each.
         let lane = |conn: u32| if it.library { 0 } else { conn };
         for (step, at) in (0..).zip(&it.steps) {
             let line = RecordLine::Step(client, step);

@@ -17,8 +17,9 @@ use crate::verdict::AnomalyKind;
 use progress::{DeliveryOrder, SubscriptionProgress};
 use room::{AskedPosition, RoomSubscriptions, SeenPosition};
 
-/// Whoever was up to date is told of a gap only when it is longer than this: the smallest setting in use.
-const BEHIND_MIN: u64 = 100_000;
+/// Whoever was up to date is told of a gap only when it is longer than this, if the run does not say otherwise: what
+/// gateways do by themselves.
+const MAX_BEHIND: u64 = 100_000;
 
 /// How far a client has come in a room that it did not leave.
 #[derive(Debug, Clone, Copy)]
@@ -176,7 +177,11 @@ impl Walk<'_> {
         self.honest_gaps += 1;
         let lane = self.lane(conn);
         // An honest gap needs a reason: the client was slow or far behind, or the messages are gone.
-        let may_be_behind = self.it.is_slow() || self.paused || to.saturating_sub(from) >= BEHIND_MIN;
+        let max_behind = match self.history.run.max_behind {
+            0 => MAX_BEHIND,
+            set => set,
+        };
+        let may_be_behind = self.it.is_slow() || self.paused || to.saturating_sub(from) >= max_behind;
         let is_trimmed = self.history.end_us >= KEPT_US && to < self.history.oldest(room);
         let Some(progress) = self.rooms.entry(room).or_default().lane(lane) else {
             self.find(AnomalyKind::Dishonest, room, index, &[], |room| {

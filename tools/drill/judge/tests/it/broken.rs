@@ -5,6 +5,7 @@ mod about_leaves;
 mod about_processes;
 mod about_publishes;
 mod about_restores;
+mod about_revocations;
 mod about_store;
 mod about_subscriptions;
 

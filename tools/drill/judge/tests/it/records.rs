@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sluice_judge::history::Loading;
 use sluice_judge::record::{
-    ClientEvent, DelayedRecord, FaultRecord, Leftovers, RecordEntry, RunRecord, StoreRow,
+    ClientEvent, DelayedRecord, FaultRecord, Leftovers, RecordEntry, RevocationRecord, RunRecord, StoreRow,
 };
 use sluice_judge::verdict::{AnomalyKind, Verdict};
 use sluice_judge::{History, judge};
@@ -18,6 +18,7 @@ pub struct Records {
     pub clients: BTreeMap<u32, Vec<(u64, ClientEvent)>>,
     pub faults: Vec<FaultRecord>,
     pub delayed: Vec<DelayedRecord>,
+    pub revocations: Vec<RevocationRecord>,
     pub rows: Vec<StoreRow>,
     pub leftovers: Leftovers,
 }
@@ -32,6 +33,7 @@ impl Records {
         }
         self.faults.iter().for_each(|fault| loading.fault(fault.clone()));
         self.delayed.iter().for_each(|delayed| loading.delayed(delayed.clone()));
+        self.revocations.iter().for_each(|revocation| loading.revocation(revocation.clone()));
         loading.store();
         self.rows.iter().for_each(|row| loading.row(row));
         loading.leftovers(self.leftovers.clone());
@@ -67,6 +69,7 @@ impl Records {
         lines("leftovers.json", vec![json(&self.leftovers)]);
         lines("faults.jsonl", self.faults.iter().map(json).collect());
         lines("delayed.jsonl", self.delayed.iter().map(json).collect());
+        lines("revocations.jsonl", self.revocations.iter().map(json).collect());
         lines("store.jsonl", self.rows.iter().map(json).collect());
         for (client, entries) in &self.clients {
             let entries =

@@ -61,6 +61,7 @@ impl MeasuredClient {
         if got.room == plan.beacon_room {
             self.listener.beacon(plan, at);
         }
+        // Who is slow or away by design would be measured as late; what it sent itself is no delivery.
         if self.absent || self.paused || got.from == self.user_name.as_str() {
             return;
         }
@@ -94,6 +95,7 @@ impl MeasuredClient {
                 self.rooms.entry(short(room)).or_insert(at);
             }
             ClientEvent::Send { n, room, hash, .. } => {
+                // The same number is the same message sent again: it counts from its first try.
                 if *n > self.newest_n {
                     self.newest_n = *n;
                     self.published += 1;

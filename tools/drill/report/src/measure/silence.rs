@@ -202,6 +202,7 @@ impl SilenceMeter {
         if let Some(from) = self.paused_at {
             self.pauses.push(TimeWindow { from, to: u64::MAX });
         }
+        // Who did not read, by its own wish, says nothing about a fault.
         let listened = |window: &TimeWindow| !self.pauses.iter().any(|pause| pause.meets(*window));
         let attended = |fault: usize| plan.faults.get(fault).is_some_and(listened);
         let fault_at = |at: u64| plan.faults.iter().rposition(|window| window.has(at));

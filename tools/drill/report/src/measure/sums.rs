@@ -140,6 +140,7 @@ impl MeasureSums {
                 | AnomalyKind::Starved
                 | AnomalyKind::Early
                 | AnomalyKind::Late
+                | AnomalyKind::Unrevoked
                 | AnomalyKind::BadExit
                 | AnomalyKind::Untold
                 | AnomalyKind::PresenceWrong

@@ -1,11 +1,11 @@
 //! The body of a stream: chunks of HTTP/1.1, and in them lines of server-sent events. Pure: bytes in, events out.
 
-/// An event with data.
+/// An event with data, or an id alone.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Dispatched {
     /// The id, if this event brought one.
     pub id: Option<String>,
-    /// Its data, lines joined.
+    /// Its data, lines joined; empty: there is nothing to hear, and the id counts all the same.
     pub data: String,
 }
 
@@ -89,8 +89,7 @@ impl Body {
     fn line(&mut self, line: &str) -> Option<Dispatched> {
         if line.is_empty() {
             let (id, data) = (self.id.take(), std::mem::take(&mut self.data));
-            // Without data there is nothing to dispatch; this reader has one room, whose ids come with data.
-            return (!data.is_empty()).then(|| Dispatched { id, data: data.join("\n") });
+            return (!data.is_empty() || id.is_some()).then(|| Dispatched { id, data: data.join("\n") });
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -123,6 +122,15 @@ mod tests {
             body.ends();
             assert_eq!(body.end(), Some(Ok(())));
         }
+    }
+
+    #[test]
+    fn an_id_of_several_rooms_comes_alone() {
+        let mut body =
+            Body::beginning(b"8\r\ndata: 1\n\r\n1\r\n\n\r\nd\r\nid: e:a=1,b=2\r\n2\r\n\n\n\r\n".to_vec());
+        let events: Vec<_> = std::iter::from_fn(|| body.next()).collect();
+        let of = |id: Option<&str>, data: &str| Dispatched { id: id.map(str::to_owned), data: data.into() };
+        assert_eq!(events, [of(None, "1"), of(Some("e:a=1,b=2"), "")]);
     }
 
     #[test]

@@ -87,7 +87,8 @@ impl Routine {
             | ClientRole::Watcher
             | ClientRole::Guest
             | ClientRole::Leaver
-            | ClientRole::Quitter => None,
+            | ClientRole::Quitter
+            | ClientRole::Backend => None,
             ClientRole::Churn => Some(Self::Churn),
             ClientRole::Slow => Some(Self::ReadSlowly),
             ClientRole::Stopped => Some(Self::Stop),

@@ -33,6 +33,17 @@ pub(super) struct Introduction {
     pub(super) dir: Option<PathBuf>,
     /// The file that is its store.
     pub(super) store: Option<PathBuf>,
+    /// Who answers to backends.
+    #[serde(default)]
+    pub(super) logics: Vec<Logic>,
+    /// A key for them.
+    pub(super) api_key: Option<String>,
+}
+
+/// One of its logics.
+#[derive(Debug, Deserialize)]
+pub(super) struct Logic {
+    pub(super) http: Option<String>,
 }
 
 /// One of its gateways.

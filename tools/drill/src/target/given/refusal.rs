@@ -18,6 +18,10 @@ impl Wanted {
             | FaultKind::KillEvery(role)
             | FaultKind::Restart(role) => self.cannot_return(role),
             FaultKind::Due => self.cannot_return(Role::Task),
+            FaultKind::Revoke if self.apis.is_empty() => Some("it needs --api URL and --api-key KEY".into()),
+            FaultKind::Revoke => {
+                [Role::Gateway, Role::Logic].into_iter().find_map(|role| self.cannot_return(role))
+            }
             FaultKind::KillOneOfEach => Role::SERVICES.into_iter().find_map(|role| self.cannot_return(role)),
             FaultKind::Freeze(Role::Postgres, _) if !self.is_contained(Role::Postgres) => {
                 Some("PostgreSQL is a family of processes: it needs --container postgres=NAME".into())
@@ -35,11 +39,16 @@ impl Wanted {
             FaultKind::Disconnect(_) | FaultKind::Roll(_) | FaultKind::Sessions => None,
             FaultKind::TermStarting(_)
             | FaultKind::KillLeader(_)
+            | FaultKind::FailOver
+            | FaultKind::KillPatroni
+            | FaultKind::KillPostmaster
+            | FaultKind::Switchover
             | FaultKind::AllAtOnce
             | FaultKind::Wipe(_)
             | FaultKind::OldRedis
             | FaultKind::Crash
             | FaultKind::Restore
+            | FaultKind::Partition(_)
             | FaultKind::Cut(..)
             | FaultKind::LogGone(_)
             | FaultKind::LogStuck(_) => {
@@ -100,6 +109,7 @@ mod tests {
             (FaultKind::Kill(Role::Dev), "--spawn"),
             (FaultKind::Disconnect(Role::Gateway), "--container gateway-1="),
             (FaultKind::Roll(Role::Gateway), "--roll-command"),
+            (FaultKind::Revoke, "--api URL"),
             (FaultKind::Sessions, "--store"),
             (FaultKind::Restore, "--gateway"),
         ] {

@@ -13,6 +13,10 @@ use crate::place::{Place, Role};
 pub struct Wanted {
     /// Client URLs, `ws://host:port/ws` or `wss://`, in order of the gateways' numbers.
     pub gateways: Vec<String>,
+    /// The API of logics, `http://host:port`; empty: nobody calls it.
+    pub apis: Vec<String>,
+    /// A key of it that may publish in every room, and disconnect.
+    pub api_key: String,
     /// Which authorities may have signed their certificates.
     pub trust: Trust,
     /// Admin URLs: `http://…`, of the gateways in order, or `PLACE=http://…`.
@@ -78,6 +82,12 @@ impl Wanted {
     /// Names the option that cannot.
     pub fn check(&self) -> anyhow::Result<()> {
         self.admins()?;
+        if let Some(url) = self.apis.iter().find(|url| !url.starts_with("http://")) {
+            bail!("--api {url}: the API of a logic is at http://host:port");
+        }
+        if self.apis.is_empty() != self.api_key.is_empty() && self.spawn.is_none() {
+            bail!("the API needs an address and a key: give --api and --api-key, or neither");
+        }
         self.pids()?;
         self.restarts()?;
         self.containers()?;
@@ -161,6 +171,8 @@ mod tests {
             (Wanted { pids: texts(&["cat-1=3"]), ..good.clone() }, "--pid cat-1=3"),
             (Wanted { pids: texts(&["task-1=3", "task-1=4"]), ..good.clone() }, "--pid names task-1 twice"),
             (Wanted { admins: texts(&["a:1"]), ..good.clone() }, "--admin a:1"),
+            (Wanted { apis: texts(&["https://a"]), ..good.clone() }, "--api https://a"),
+            (Wanted { apis: texts(&["http://a:1"]), ..good.clone() }, "--api-key"),
             (Wanted { store: Some("mysql:x".into()), ..good.clone() }, "--store mysql:x"),
             (Wanted { store: None, ..good.clone() }, "--store"),
             (Wanted { token_secret: String::new(), ..good }, "--token-secret"),

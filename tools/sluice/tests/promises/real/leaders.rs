@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sluice_launcher::{Cluster, Engines, Options, Service};
+use sluice_launcher::{Cluster, Engines, Options, RedisKind, Service};
 
 use super::outages::{SILENT, silence_on};
 use super::{On, Real};
@@ -59,7 +59,14 @@ async fn the_leader_of_the_stream_dies() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_of_redis_dies() {
-    let engines = Engines { sentinel: true, ..Engines::default() };
+    let engines = Engines { redis: RedisKind::Sentinel, ..Engines::default() };
+    let silence = silence_without_leader(Service::Redis, engines).await;
+    assert!(silence < SILENT, "silent for {silence:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_of_a_redis_cluster_dies() {
+    let engines = Engines { redis: RedisKind::Cluster, ..Engines::default() };
     let silence = silence_without_leader(Service::Redis, engines).await;
     assert!(silence < SILENT, "silent for {silence:?}");
 }
@@ -67,7 +74,7 @@ async fn the_primary_of_redis_dies() {
 /// All groups in one cluster, as it would be run, and all at once.
 async fn silence_without_any_leader<const SECURE: bool>() -> Duration {
     let groups = [Service::Nats, Service::Redis, Service::Etcd];
-    let engines = Engines { etcds: 3, natses: 3, sentinel: true };
+    let engines = Engines { etcds: 3, natses: 3, redis: RedisKind::Sentinel, ..Engines::default() };
     let options = Options { gateways: 2, logics: 2, tasks: 2, engines, ..Options::default() };
     silence_on(On::<SECURE>::with(options).await, async |cluster| {
         for service in groups {

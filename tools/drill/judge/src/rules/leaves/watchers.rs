@@ -60,6 +60,7 @@ fn rooms_of(
     for (step, at) in (0..).zip(&client.steps) {
         if let StepKind::Subscribed(told) = &at.act {
             let new = Watcher { client: index, room: told.room, leaves: Vec::new(), breaks: Vec::new() };
+            // The newest connection that reads the room: what ends another one is no gap.
             let (conn, watcher) = watchers.entry(told.room).or_insert((told.conn, new));
             *conn = told.conn;
             watcher.breaks.push((at.at_us, true));

@@ -18,7 +18,8 @@ fn stored(sends: &[(u32, u64)], order: &[u64], kind: &str) -> Records {
         script.store((4, *n));
     });
     for (seq, n) in (1..).zip(order) {
-        script.ok(4, if kind == "library" { 0 } else { 1 }, *n, seq);
+        let (conn, _) = sends.iter().find(|(_, sent)| sent == n).expect("it was sent");
+        script.ok(4, *conn, *n, seq);
         script.readers_get(seq..=seq);
     }
     script.done()
@@ -36,6 +37,37 @@ fn one_connection_is_stored_in_the_order_sent() {
     let library = [(0, 1), (0, 2), (0, 3)];
     stored(&library, &[1, 2, 3], "library").assert_green();
     assert_only(&stored(&library, &[2, 1, 3], "library"), AnomalyKind::Reordered, "before message 1 (2)");
+}
+
+#[test]
+fn a_backend_has_an_order_where_it_awaits_answers() {
+    stored(&[(0, 1), (0, 2), (0, 3)], &[1, 2, 3], "api").assert_green();
+    assert_only(
+        &stored(&[(0, 1), (0, 2), (0, 3)], &[2, 1, 3], "api"),
+        AnomalyKind::Reordered,
+        "before message 1 (2)",
+    );
+    stored(&[(1, 1), (2, 2), (3, 3)], &[2, 1, 3], "api").assert_green();
+}
+
+/// It calls again after an answer that was lost: stored twice, lost, or without an outcome it is found as anybody's.
+#[test]
+fn calls_of_a_backend_are_judged_as_publishes() {
+    let calls = || {
+        let mut script = Script::people();
+        script.join(4, "backend", "api");
+        script.send(4, 0, 1);
+        script
+    };
+    let mut script = calls();
+    script.store((4, 1)).store((4, 1)).ok(4, 0, 1, 1).readers_get(1..=2);
+    assert_found(&script.done(), AnomalyKind::Duplicate, "holds key");
+    let mut script = calls();
+    script.ok(4, 0, 1, 1);
+    assert_only(&script.done(), AnomalyKind::LostWrite, "answered ok with seq 1");
+    let mut script = calls();
+    script.wait_s(40).answer(4, 0, 1, PublishOutcome::GaveUp);
+    assert_only(&script.done(), AnomalyKind::Unresolved, "had no answer for 40 s");
 }
 
 #[test]

@@ -192,6 +192,19 @@ fn skips_are_what_is_missing_and_have_a_reason() {
         script.done()
     };
     skip("slow", 2, 3).assert_green();
+    // Of one that reads well it is a reason only where gateways are set so.
+    let short = |max_behind: u64| {
+        let mut script = Script::people();
+        script.records.run.max_behind = max_behind;
+        for n in 1..=4 {
+            script.send(1, 1, n).store((1, n)).ok(1, 1, n, n).readers_get(n..=n);
+        }
+        script.join(4, "observer", "plain");
+        script.sub(4, 1, Some(0), None).subscribed(4, 1, 0, true).got(4, 1, 1).skipped(4, 1, 2, 4);
+        script.done()
+    };
+    short(2).assert_green();
+    assert_only(&short(3), AnomalyKind::Dishonest, "it was not far behind");
     assert_only(&skip("observer", 2, 3), AnomalyKind::Dishonest, "nothing was trimmed or restored");
     assert_only(&skip("slow", 1, 3), AnomalyKind::Dishonest, "had come to 1");
     assert_found(&skip("slow", 3, 3), AnomalyKind::Dishonest, "had come to 1");
