@@ -42,7 +42,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use sluice_proto::ids::{InstanceId, RoomId, UserId};
 
-use self::parts::{Part, Parts};
+use self::parts::{Part, Parts, in_order};
 pub use self::probing::probe;
 use self::reading::{event, scan};
 use self::scripts::{Generation, Scripts};
@@ -262,10 +262,7 @@ impl RedisPresence {
     ) -> Result<Vec<T>> {
         let groups = self.parts.group(rooms, RoomId::as_str);
         let asked = groups.into_iter().map(|(part, rooms)| self.of_rooms_in(part, command, key, rooms));
-        let found: Vec<Vec<(usize, T)>> = join_all(asked).await.into_iter().collect::<Result<_>>()?;
-        let mut found: Vec<(usize, T)> = found.into_iter().flatten().collect();
-        found.sort_unstable_by_key(|(place, _)| *place);
-        Ok(found.into_iter().map(|(_, answer)| answer).collect())
+        in_order(join_all(asked).await)
     }
 
     async fn of_rooms_in<T: FromRedisValue + Send>(

@@ -19,8 +19,8 @@ const PAGE: u32 = 500;
 /// Rooms and other rows at a time, which are small.
 const SMALL_PAGE: u32 = 5_000;
 
-/// How many of everything a store holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How many of everything a store holds: a row of the same names on either side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, sqlx::FromRow)]
 pub struct Counts {
     /// Rooms that were ever published to.
     pub rooms: i64,

@@ -81,7 +81,7 @@ fn hosts(listen: SocketAddr) -> Vec<String> {
     hosts
 }
 
-fn address(address: SocketAddr) -> Address {
+pub(crate) fn address(address: SocketAddr) -> Address {
     // A socket address is an address.
     address.to_string().parse().unwrap_or_default()
 }

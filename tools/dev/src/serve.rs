@@ -9,10 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use sluice_lifecycle::Lifecycle;
-use sluice_service::config::Address;
 use sluice_service::listen;
 
-use crate::dev_config::{admin_at, grpc};
+use crate::dev_config::{address, admin_at, grpc, task};
 use crate::error::Error;
 use crate::folder::{Folder, Kind};
 use crate::page::Pages;
@@ -77,9 +76,8 @@ async fn services(config: &ServeConfig, ports: &mut Ports) -> Result<Placed, Err
     let at = Addresses { clients: None, api, admin };
     services.push(("logic".to_owned(), ServiceConfig::Logic(Box::new(told)), at));
     let admin = ports.choose("task admin", 0)?;
-    let told = sluice_task::config::Config { admin: admin_at(admin), ..Default::default() };
     let at = Addresses { clients: None, api: None, admin };
-    services.push(("task".to_owned(), ServiceConfig::Task(Box::new(told)), at));
+    services.push(("task".to_owned(), ServiceConfig::Task(Box::new(task(admin))), at));
     Ok(services)
 }
 
@@ -92,9 +90,4 @@ async fn free(key: &str, listen: &str, name: &str, ports: &mut Ports) -> Result<
     }
     // One that stays while its service restarts, which the kernel's own choice would not.
     Ok(SocketAddr::new(at.ip(), ports.choose(name, 0)?.port()))
-}
-
-fn address(address: SocketAddr) -> Address {
-    // A socket address is an address.
-    address.to_string().parse().unwrap_or_default()
 }

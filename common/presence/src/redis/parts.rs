@@ -96,6 +96,14 @@ impl Parts {
     }
 }
 
+/// What was said of grouped things, in the order they had before; the first failure, if any part failed.
+pub(super) fn in_order<T, E>(of_parts: Vec<Result<Vec<(usize, T)>, E>>) -> Result<Vec<T>, E> {
+    let said: Vec<Vec<(usize, T)>> = of_parts.into_iter().collect::<Result<_, E>>()?;
+    let mut said: Vec<(usize, T)> = said.into_iter().flatten().collect();
+    said.sort_unstable_by_key(|(place, _)| *place);
+    Ok(said.into_iter().map(|(_, one)| one).collect())
+}
+
 /// The smallest numbers that lie in the first, the second … sixteenth of all slots: primaries that share slots evenly
 /// share parts evenly.
 fn tags() -> impl Iterator<Item = String> {

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use sluice_proto::ids::{RoomId, UserId};
 
 use super::RedisPresence;
-use super::parts::Part;
+use super::parts::{Part, in_order};
 use crate::users::{CONNECTIONS_OF_USER_MAX, Gathering, by_user};
 use crate::{Present, Result, RoomEvent, RoomEventKind, Roster};
 
@@ -76,14 +76,7 @@ impl RedisPresence {
     async fn infos(&self, users: &[UserId]) -> Result<Vec<String>> {
         let groups = self.parts.group(users, UserId::as_str);
         let asked = groups.into_iter().map(|(part, users)| self.infos_in(part, users));
-        let found: Vec<Vec<(usize, String)>> = join_all(asked).await.into_iter().collect::<Result<_>>()?;
-        let mut infos = vec![String::new(); users.len()];
-        for (place, info) in found.into_iter().flatten() {
-            if let Some(of_user) = infos.get_mut(place) {
-                *of_user = info;
-            }
-        }
-        Ok(infos)
+        in_order(join_all(asked).await)
     }
 
     async fn infos_in(&self, part: Part, users: Vec<(usize, &UserId)>) -> Result<Vec<(usize, String)>> {

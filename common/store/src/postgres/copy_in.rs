@@ -4,7 +4,7 @@
 use sluice_proto::ids::Epoch;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{PgConnection, Postgres, Row as _};
+use sqlx::{PgConnection, Postgres};
 
 use super::access::PgAccess;
 use super::dial::read_epoch;
@@ -157,20 +157,7 @@ impl Target {
 
     /// What the database would hold.
     pub(crate) async fn counts(&mut self) -> Result<Counts, StoreError> {
-        let row = sqlx::query(COUNTS).fetch_one(&mut self.conn).await.map_err(|e| dial_error(&e))?;
-        let read = || {
-            Ok(Counts {
-                rooms: row.try_get("rooms")?,
-                positions: row.try_get("positions")?,
-                messages: row.try_get("messages")?,
-                bytes: row.try_get("bytes")?,
-                scheduled: row.try_get("scheduled")?,
-                owed: row.try_get("owed")?,
-                revocations: row.try_get("revocations")?,
-                revocation_place: row.try_get("revocation_place")?,
-            })
-        };
-        read().map_err(|e| dial_error(&e))
+        sqlx::query_as(COUNTS).fetch_one(&mut self.conn).await.map_err(|e| dial_error(&e))
     }
 
     /// Takes the epoch over and makes it all good; the epoch as the next connection will read it.

@@ -54,20 +54,7 @@ impl Source {
     }
 
     pub(crate) async fn counts(&mut self) -> Result<Counts, StoreError> {
-        let row = sqlx::query(COUNTS).fetch_one(&mut self.conn).await.map_err(|e| dial_error(&e))?;
-        let read = || {
-            Ok(Counts {
-                rooms: row.try_get("rooms")?,
-                positions: row.try_get("positions")?,
-                messages: row.try_get("messages")?,
-                bytes: row.try_get("bytes")?,
-                scheduled: row.try_get("scheduled")?,
-                owed: row.try_get("owed")?,
-                revocations: row.try_get("revocations")?,
-                revocation_place: row.try_get("revocation_place")?,
-            })
-        };
-        read().map_err(|e| dial_error(&e))
+        sqlx::query_as(COUNTS).fetch_one(&mut self.conn).await.map_err(|e| dial_error(&e))
     }
 
     /// The time of the newest message, milliseconds since 1970.

@@ -56,9 +56,7 @@ impl FaultInjector<'_> {
         fault.hit = self.target.signal(place, Signal::SIGKILL).await;
         let killed = Instant::now();
         self.target.ended(place, STOP_WAIT).await.with_context(|| format!("{place} does not die"))?;
-        let next = leader_but(own, service, Some(index)).await;
-        let next = next.with_context(|| format!("nobody leads {role} after {TAKEN_OVER:?}"))?;
-        fault.note = format!("{} leads after {} ms", service.name(next), killed.elapsed().as_millis());
+        fault.note = followed(own, service, index, killed).await?;
         self.target.start(place).await?;
         self.heal(&mut fault);
         Ok(fault)
@@ -77,9 +75,7 @@ impl FaultInjector<'_> {
             return Ok(self.missed(role, &error.into()));
         }
         fault.hit = true;
-        let next = leader_but(own, Service::Redis, Some(index)).await;
-        let next = next.with_context(|| format!("nobody leads {role} after {TAKEN_OVER:?}"))?;
-        fault.note = format!("{} leads after {} ms", Service::Redis.name(next), asked.elapsed().as_millis());
+        fault.note = followed(own, Service::Redis, index, asked).await?;
         self.heal(&mut fault);
         Ok(fault)
     }
@@ -96,10 +92,7 @@ impl FaultInjector<'_> {
         fault.hit = patroni.kill();
         let killed = Instant::now();
         self.target.ended(place, STOP_WAIT).await.with_context(|| format!("{place} does not die"))?;
-        let next = leader_but(own, Service::Postgres, Some(index)).await;
-        let next = next.with_context(|| format!("nobody leads {role} after {TAKEN_OVER:?}"))?;
-        let took = killed.elapsed().as_millis();
-        fault.note = format!("{} leads after {took} ms", Service::Postgres.name(next));
+        fault.note = followed(own, Service::Postgres, index, killed).await?;
         self.target.start(place).await?;
         self.healed_whole(own, &mut fault).await?;
         Ok(fault)
@@ -265,6 +258,13 @@ impl FaultInjector<'_> {
         fault.note = format!("not done: {}", error_chain(why.as_ref()));
         fault
     }
+}
+
+/// Waits until another one leads, and says which, and how long after `since`.
+async fn followed(own: &Own, service: Service, former: usize, since: Instant) -> anyhow::Result<String> {
+    let next = leader_but(own, service, Some(former)).await;
+    let next = next.with_context(|| format!("nobody leads {service} after {TAKEN_OVER:?}"))?;
+    Ok(format!("{} leads after {} ms", service.name(next), since.elapsed().as_millis()))
 }
 
 /// The member that leads, as soon as there is one that is not this.

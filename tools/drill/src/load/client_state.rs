@@ -16,6 +16,17 @@ pub(super) struct RoomState {
     pub away: bool,
 }
 
+impl RoomState {
+    /// Messages up to this head that have not come; where it is not subscribed, all and one more.
+    fn missing(&self, head: u64) -> u64 {
+        match self.last {
+            _ if self.away => 0,
+            Some(last) if self.live => head.saturating_sub(last),
+            _ => head.saturating_add(1),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct ConnectionState {
     instance: Option<String>,
@@ -125,15 +136,8 @@ impl ClientState {
     /// Messages up to these heads that it has not got; of a room that it is not subscribed to, all and one more.
     pub(super) fn missing(&self, heads: &BTreeMap<String, u64>) -> u64 {
         let inner = self.inner();
-        let missing = |(room, held): (&String, &RoomState)| {
-            let head = *heads.get(room).unwrap_or(&0);
-            match held.last {
-                _ if held.away => 0,
-                Some(last) if held.live => head.saturating_sub(last),
-                _ => head.saturating_add(1),
-            }
-        };
-        inner.rooms.iter().map(missing).fold(0, u64::saturating_add)
+        let missing = inner.rooms.iter().map(|(room, held)| held.missing(*heads.get(room).unwrap_or(&0)));
+        missing.fold(0, u64::saturating_add)
     }
 
     /// What it lacks of these heads, for people.
@@ -141,8 +145,7 @@ impl ClientState {
         let inner = self.inner();
         let lacks = |(room, held): (&String, &RoomState)| {
             let head = *heads.get(room).unwrap_or(&0);
-            let has = held.away || (held.live && held.last.is_some_and(|last| last >= head));
-            (!has).then(|| match (held.live, held.last) {
+            (held.missing(head) > 0).then(|| match (held.live, held.last) {
                 (true, Some(last)) => format!("{} has {room} up to {last} of {head}", self.user),
                 (true, None) | (false, _) => format!("{} is not subscribed to {room}", self.user),
             })
