@@ -19,8 +19,9 @@ from websockets.asyncio.client import connect as dial
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
+from .actions import Close, Dial, Renew, Send, Settle, Tell, Timer
 from .backoff import WINDOWS
-from .machine import Close, Dial, Machine, Renew, Send, Settle, Tell, Timer
+from .machine import Machine
 from .room import Room
 from .rooms import message
 from .types import (

@@ -7,8 +7,9 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
+from .actions import Action, Close, Dial, Renew, Send, Settle, Tell, Timer, TimerName
 from .backoff import WINDOWS, Backoff
 from .rooms import Frame, Later, Rooms
 from .types import Bye, ClientEvent, Closed, Connected, Drain, Ended, Error, Gap, Position, Reconnecting, RoomEvent, Token
@@ -33,59 +34,6 @@ TOKEN_AGAIN_S = 0.5
 TOKEN_AGAIN_MAX_S = 5.0
 #: Where less is left of the token than this many of them, the longest is this part of it.
 TOKEN_TRIES = 6
-
-TimerName = Literal["dial", "welcome", "quiet", "fence", "old", "renew"]
-
-
-@dataclass(frozen=True, slots=True)
-class Dial:
-    conn: int
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    conn: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """With 1000 it is a goodbye; without a code the user may come back."""
-
-    conn: int
-    code: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Timer:
-    """Replaces the timer of this name; without seconds it stops it."""
-
-    name: TimerName
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    event: ClientEvent | RoomEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """The outcome of the call with this id."""
-
-    id: int
-    frame: Frame
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """A new token is wanted: answer by `refresh` or `no_token`, with this number."""
-
-    n: int
-
-
-Action = Union[Dial, Send, Close, Timer, Tell, Settle, Renew]
 
 
 @dataclass(slots=True)

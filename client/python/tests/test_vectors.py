@@ -5,7 +5,8 @@ import unittest
 from dataclasses import asdict
 from pathlib import Path
 
-from sluice_client.machine import Close, Dial, Machine, Renew, Send, Settle, Tell, Timer
+from sluice_client.actions import Close, Dial, Renew, Send, Settle, Tell, Timer
+from sluice_client.machine import Machine
 from sluice_client.types import Position, Subscribed
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
