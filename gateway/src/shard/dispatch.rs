@@ -38,7 +38,7 @@ impl Shard {
                 self.home(|home, now, ports| home.pushed(now, (epoch, by), &runs, ports));
             }
             Order::Told(tellings) => self.views.tell(&mut self.connections, &tellings),
-            Order::Stale => self.views.all_stale(&mut self.connections),
+            Order::Stale => self.views.all_stale(),
             Order::BeginFullSet { generation } => self.reports.begin(generation),
             Order::FullSetEnded => self.reports.end(),
             Order::FlushReports => self.reports.finish(),
@@ -53,8 +53,10 @@ impl Shard {
     pub(super) fn missed(&mut self, before: Missed, now: Missed) {
         let all = before.resync != now.resync;
         if all || before.told != now.told {
-            self.views.all_stale(&mut self.connections);
+            self.views.all_stale();
         }
         self.home(|home, at, ports| home.missed(at, all, ports));
+        // Whoever watches is told by the timer, as many in a turn as it has time for.
+        self.rearm();
     }
 }

@@ -5,6 +5,7 @@ mod joined;
 
 use std::cell::Cell;
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
@@ -209,8 +210,8 @@ impl Views {
     }
 
     /// All who watch anything may have missed something.
-    pub fn all_stale(&mut self, connections: &mut Connections) {
-        self.watchers.all_stale(connections);
+    pub fn all_stale(&mut self) {
+        self.watchers.all_stale();
     }
 
     /// The next messages of a room from its home.
@@ -270,16 +271,15 @@ impl Views {
     /// When [`Views::on_tick`] is due at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Ms> {
-        self.due.peek().map(|Reverse((due, _))| *due)
+        let stale = self.watchers.has_stale().then_some(0);
+        stale.or_else(|| self.due.peek().map(|Reverse((due, _))| *due))
     }
 
     /// Does what is due in each view. `true` = more views are due than one turn looks at.
     pub fn on_tick(&mut self, connections: &mut Connections, now: Ms) -> bool {
         for _ in 0..ROOMS_PER_TURN {
-            if self.next_deadline().is_none_or(|due| due > now) {
-                return false;
-            }
-            let Some(Reverse((due, key))) = self.due.pop() else { return false };
+            let Some(first) = self.due.peek_mut().filter(|first| first.0.0 <= now) else { break };
+            let Reverse((due, key)) = PeekMut::pop(first);
             let Some((room_view, mut ports)) = self.lend(connections, key) else { continue };
             // An older entry of this view: a nearer one was put in later and has had its turn.
             if room_view.due.take_if(|at| *at == due).is_some() {
@@ -287,6 +287,7 @@ impl Views {
                 self.note_due(key);
             }
         }
+        self.watchers.tell_stale(connections);
         self.next_deadline().is_some_and(|due| due <= now)
     }
 

@@ -6,13 +6,14 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use serde::de::IgnoredAny;
 use sluice_proto::grpc::{PresenceEvent, RoomRun};
 use sluice_proto::ids::RoomId;
 use sluice_proto::wire::codec;
 
 use super::connections::Connections;
-use crate::defaults::{QUEUE_HIGH_BYTES, ROOM_TELLINGS_KEPT};
+use crate::defaults::{QUEUE_HIGH_BYTES, ROOM_TELLINGS_KEPT, ROOMS_PER_TURN};
 use crate::session::outbound::text_frame;
 use crate::slow_client;
 use crate::subscription::ConnKey;
@@ -58,7 +59,11 @@ impl RoomTelling {
 
 /// The watchers of a shard's rooms, by the keys of the rooms' views.
 #[derive(Debug, Default)]
-pub struct Watchers(HashMap<u32, WatchedRoom>);
+pub struct Watchers {
+    rooms: IndexMap<u32, WatchedRoom>,
+    /// So many rooms from the front on are still to be told that what is known of them is stale.
+    stale: usize,
+}
 
 #[derive(Debug)]
 struct WatchedRoom {
@@ -73,28 +78,31 @@ impl Watchers {
     /// A connection watches a room from now on.
     pub fn add(&mut self, view: u32, room: &RoomId, conn: ConnKey) {
         let begins = || WatchedRoom { room: room.clone(), by: HashMap::new(), told: VecDeque::new() };
-        self.0.entry(view).or_insert_with(begins).by.insert(conn, false);
+        self.rooms.entry(view).or_insert_with(begins).by.insert(conn, false);
     }
 
     /// It no longer does.
     pub fn remove(&mut self, view: u32, conn: ConnKey) {
-        let Some(watched) = self.0.get_mut(&view) else { return };
+        let Some(watched) = self.rooms.get_mut(&view) else { return };
         watched.by.remove(&conn);
         if watched.by.is_empty() {
-            self.0.remove(&view);
+            // The last room takes its place: if that one was told already, it is looked at again, which tells only who came
+            // meanwhile.
+            self.rooms.swap_remove(&view);
+            self.stale = self.stale.min(self.rooms.len());
         }
     }
 
     /// It asks who is there: from here on it is told again.
     pub fn asked(&mut self, view: u32, conn: ConnKey) {
-        if let Some(stale) = self.0.get_mut(&view).and_then(|watched| watched.by.get_mut(&conn)) {
+        if let Some(stale) = self.rooms.get_mut(&view).and_then(|watched| watched.by.get_mut(&conn)) {
             *stale = false;
         }
     }
 
     /// Tells all watchers of a room that have room for it.
     pub fn tell(&mut self, connections: &mut Connections, view: u32, telling: &RoomTelling) {
-        let Some(watched) = self.0.get_mut(&view) else { return };
+        let Some(watched) = self.rooms.get_mut(&view) else { return };
         if watched.told.contains(&telling.id) {
             return;
         }
@@ -115,14 +123,35 @@ impl Watchers {
         }
     }
 
-    /// Something was missed, nobody knows what: all who watch are told so, once until they ask.
-    pub fn all_stale(&mut self, connections: &mut Connections) {
-        for watched in self.0.values_mut() {
-            let frame = stale_frame(&watched.room);
-            for (conn, stale) in watched.by.iter_mut().filter(|(_, stale)| !**stale) {
-                *stale = true;
-                connections.append(*conn, frame.clone());
+    /// Something was missed, nobody knows what: all who watch are to be told so, by [`Watchers::tell_stale`].
+    pub fn all_stale(&mut self) {
+        self.stale = self.rooms.len();
+    }
+
+    /// Whether rooms are still to be told.
+    #[must_use]
+    pub const fn has_stale(&self) -> bool {
+        self.stale > 0
+    }
+
+    /// Tells the watchers of the next rooms, as many as one turn looks at, each once until they ask.
+    pub fn tell_stale(&mut self, connections: &mut Connections) {
+        for _ in 0..ROOMS_PER_TURN.min(self.stale) {
+            self.stale -= 1;
+            if let Some((_, watched)) = self.rooms.get_index_mut(self.stale) {
+                watched.tell_stale(connections);
             }
+        }
+    }
+}
+
+impl WatchedRoom {
+    fn tell_stale(&mut self, connections: &mut Connections) {
+        let mut frame = None;
+        for (conn, stale) in self.by.iter_mut().filter(|(_, stale)| !**stale) {
+            *stale = true;
+            let frame = frame.get_or_insert_with(|| stale_frame(&self.room));
+            connections.append(*conn, frame.clone());
         }
     }
 }
@@ -167,7 +196,7 @@ mod tests {
             assert_eq!(queued(shard, watcher), once, "what is brought again was told");
             watchers.remove(7, watcher.slot);
             watchers.tell(&mut shard.connections, 7, &joined("bob"));
-            assert_eq!((queued(shard, watcher), watchers.0.len()), (once, 0));
+            assert_eq!((queued(shard, watcher), watchers.rooms.len()), (once, 0));
         });
     }
 
@@ -185,11 +214,37 @@ mod tests {
                 watchers.tell(&mut shard.connections, 7, &joined(&format!("u{n}")));
             }
             assert_eq!(queued(shard, watcher), before + stale, "bounded, whatever happens in the room");
-            watchers.all_stale(&mut shard.connections);
+            watchers.all_stale();
+            watchers.tell_stale(&mut shard.connections);
             assert_eq!(queued(shard, watcher), before + stale);
             watchers.asked(7, watcher.slot);
-            watchers.all_stale(&mut shard.connections);
+            watchers.all_stale();
+            watchers.tell_stale(&mut shard.connections);
             assert_eq!(queued(shard, watcher), before + 2 * stale);
+        });
+    }
+
+    #[tokio::test]
+    async fn all_rooms_are_told_though_no_turn_looks_at_all_and_rooms_go_meanwhile() {
+        let cell = shard();
+        let (watcher, _socket) = cell.turn(enter);
+        cell.turn(|shard| {
+            let (mut watchers, telling) = (Watchers::default(), joined("ann"));
+            let rooms = u32::try_from(2 * ROOMS_PER_TURN + 3).expect("a few");
+            (0..rooms).for_each(|view| watchers.add(view, telling.room(), watcher.slot));
+            watchers.all_stale();
+            watchers.tell_stale(&mut shard.connections);
+            let frame = stale_frame(telling.room()).len();
+            assert_eq!(queued(shard, watcher), ROOMS_PER_TURN * frame);
+            // One of those that are still to be told, and one that was.
+            watchers.remove(0, watcher.slot);
+            watchers.remove(rooms - 1, watcher.slot);
+            while watchers.has_stale() {
+                watchers.tell_stale(&mut shard.connections);
+            }
+            assert!(watchers.rooms.values().all(|watched| watched.by[&watcher.slot]));
+            let told = usize::try_from(rooms).expect("a few") - 1;
+            assert_eq!(queued(shard, watcher), told * frame, "each once");
         });
     }
 

@@ -57,13 +57,19 @@ pub(super) async fn hold(shared: Arc<EtcdShared>) {
 
 /// A new lease with this process under it.
 async fn register(shared: &EtcdShared) -> Result<(i64, Instant), RegistryError> {
-    // From when it was sent: etcd may have granted it at once and answered late (D7).
-    let sent = Instant::now();
-    let lease = shared.registry.grant(shared.ttl).await?;
+    let (sent, lease) = sent_and_answered(shared.registry.grant(shared.ttl)).await;
+    let lease = lease?;
     write(shared, lease).await?;
     shared.lease.send_replace(Some(lease));
     shared.learn(|known, _| known.renewed(sent));
     Ok((lease, sent))
+}
+
+/// When a question was sent, with its answer. A lease counts from then: etcd may have granted it at once and answered
+/// late, so that less of it is left than seems (D7).
+async fn sent_and_answered<T>(question: impl Future<Output = T>) -> (Instant, T) {
+    let sent = Instant::now();
+    (sent, question.await)
 }
 
 async fn write(shared: &EtcdShared, lease: i64) -> Result<InstanceState, RegistryError> {
@@ -89,16 +95,13 @@ async fn renew(shared: &EtcdShared, lease: i64, mut sent: Instant) {
                 changed = state.changed() => to_write = changed.is_ok(),
             }
         }
-        // Counted from the question: an answer that took long leaves less of the lease than it
-        // seems (D7).
-        let asked = Instant::now();
-        let outcome = async {
+        let (asked, outcome) = sent_and_answered(async {
             if to_write {
                 write(shared, lease).await?;
             }
             shared.registry.renew(lease).await
-        };
-        let outcome = outcome.await;
+        })
+        .await;
         shared.went(&outcome);
         match outcome {
             Ok(()) => {
@@ -117,5 +120,21 @@ async fn renew(shared: &EtcdShared, lease: i64, mut sent: Instant) {
                 due = Instant::now();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_counts_from_when_it_was_asked_for() {
+        let (began, late) = (Instant::now(), Duration::from_millis(1_500));
+        let (sent, answered) = sent_and_answered(async {
+            sleep(late).await;
+            Instant::now()
+        })
+        .await;
+        assert_eq!((sent, answered), (began, began + late));
     }
 }
