@@ -154,6 +154,8 @@ pub struct Drain {
     /// Closes per second while other gateways serve, where the budget wins over it, and returns per second that
     /// clients are told.
     pub rate_per_s: u32,
+    /// Subscriptions per second that clients which leave bring to others; 0: any number.
+    pub subscriptions_per_s: u32,
     /// WebSocket close code; never 1000, which many clients take as "do not come back".
     pub close_code: u16,
     /// Longest delay before reconnecting that a client is given, milliseconds.
@@ -244,6 +246,7 @@ impl Default for Drain {
         Self {
             accept_grace_ms: 0,
             rate_per_s: defaults::DRAIN_RATE_PER_S,
+            subscriptions_per_s: defaults::DRAIN_SUBSCRIPTIONS_PER_S,
             close_code: close::RESTART,
             reconnect_ms_max: defaults::RECONNECT_MS_MAX,
         }

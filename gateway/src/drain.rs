@@ -11,7 +11,7 @@ use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
 use tokio::time::{Instant, sleep};
 
-use self::pace::{Pace, Situation, SpareCapacity, rate_for, returns_per_s};
+use self::pace::{Pace, Situation, SpareCapacity, rate_for, rate_for_rooms, returns_per_s};
 use crate::defaults::{DROP_BEFORE_END, GIVE_UP_BEFORE_END, SAY_SO_WITHIN, budget};
 use crate::shard::handle::Shards;
 use crate::shard::inbox::{Close, Leaving, Order};
@@ -103,7 +103,12 @@ impl DrainHooks {
         } else {
             SpareCapacity::default()
         };
-        let rate_per_s = rate_for(drain.rate_per_s, connections, room);
+        let subscriptions = self.shared.stats.subscriptions.load(Ordering::Relaxed);
+        // Shards add changes one after the other: for a moment the sum may be below zero.
+        let subscriptions = usize::try_from(subscriptions).unwrap_or(0);
+        let rate_per_s =
+            rate_for_rooms(drain.rate_per_s, connections, subscriptions, drain.subscriptions_per_s);
+        let rate_per_s = rate_for(rate_per_s, connections, room);
         // Those who take our place let in as many as we do.
         let own = u64::from(config.limits.handshakes_per_s);
         let let_in_per_s = if peers { room.handshakes_per_s } else { (own > 0).then_some(own) };

@@ -80,6 +80,22 @@ impl SpareCapacity {
     }
 }
 
+/// Closes per second, at most `rate_per_s`, of clients that bring the others no more than `subscriptions_per_s` (0 = any
+/// number) to make anew: a return costs one handshake, and one subscription for each room.
+#[must_use]
+pub fn rate_for_rooms(
+    rate_per_s: u32,
+    connections: usize,
+    subscriptions: usize,
+    subscriptions_per_s: u32,
+) -> u32 {
+    if subscriptions_per_s == 0 || subscriptions == 0 {
+        return rate_per_s;
+    }
+    let clients_per_s = u128::from(subscriptions_per_s) * connections as u128 / subscriptions as u128;
+    u32::try_from(clients_per_s).unwrap_or(u32::MAX).min(rate_per_s).max(1)
+}
+
 /// Closes per second when the others have this room for `connections` clients: in proportion to their places, no more
 /// than they let in, but never so slow that nobody leaves.
 #[must_use]
@@ -269,6 +285,24 @@ mod tests {
             let pace = Pace::plan(&Situation { connections, peers, ..ALONE }.unhurried());
             let at_rate = Duration::from_secs(1) * u32::try_from(connections).unwrap() / 2_500;
             assert_eq!((pace.close_within, pace.close_within.as_secs()), (at_rate, seconds), "{connections}");
+        }
+    }
+
+    #[test]
+    fn who_is_in_many_rooms_leaves_more_slowly() {
+        for (connections, subscriptions, subscriptions_per_s, rate) in [
+            (5_000, 5_000, 20_000, 2_500),
+            (5_000, 40_000, 20_000, 2_500),
+            (5_000, 50_000, 20_000, 2_000),
+            (5_000, 5_000_000, 20_000, 20),
+            (1, 1_000_000, 20_000, 1),
+            (5_000, 5_000_000, 0, 2_500),
+            (5_000, 0, 20_000, 2_500),
+            (0, 0, 20_000, 2_500),
+            (0, 7, 20_000, 1),
+        ] {
+            let seen = rate_for_rooms(2_500, connections, subscriptions, subscriptions_per_s);
+            assert_eq!(seen, rate, "{connections} in {subscriptions} at {subscriptions_per_s}");
         }
     }
 

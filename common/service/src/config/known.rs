@@ -20,6 +20,7 @@ pub const KNOWN_ANYWHERE: &[&str] = &[
     "drain.close_code",
     "drain.rate_per_s",
     "drain.reconnect_ms_max",
+    "drain.subscriptions_per_s",
     "etcd.ca_file",
     "etcd.cert_file",
     "etcd.endpoints",
