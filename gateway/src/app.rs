@@ -20,7 +20,7 @@ use sluice_service::grpc::channels::{Caller, Channels, Target};
 use sluice_service::grpc::health::Health;
 use sluice_service::grpc::peers::Peers;
 use sluice_service::grpc::server::GrpcServer;
-use sluice_service::listen::{Bound, bind};
+use sluice_service::listen::{Bound, bind, bind_bounded};
 use sluice_service::metrics::Registry;
 use sluice_service::process::{Settings as _, StartError};
 use sluice_service::telemetry;
@@ -35,7 +35,7 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::defaults::{
     ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, FLUSH_MARGIN, HEADROOM_EVERY, PUSH_STREAMS_MAX,
-    REPORTER_QUEUE_MAX, TICKET_CALLS_MAX,
+    RECEIVE_BUFFER_BYTES, REPORTER_QUEUE_MAX, TICKET_CALLS_MAX,
 };
 use crate::disconnect::{Disconnects, untold};
 use crate::drain::DrainHooks;
@@ -96,7 +96,7 @@ impl App {
         };
         let grpc = bind(config.grpc.listen.as_str()).await?;
         // Last: from here on the kernel lets clients in, and a start that fails now would drop them.
-        let clients = bind(config.listen.as_str()).await?;
+        let clients = bind_bounded(config.listen.as_str(), RECEIVE_BUFFER_BYTES).await?;
         Ok(Self { config, lifecycle, admin, token, agent, grpc, clients, identity })
     }
 

@@ -135,6 +135,8 @@ pub struct PartyLimits {
     pub questions_per_s: u32,
     /// Bytes of pages of history that may come, and of those that are not taken.
     pub history_bytes: usize,
+    /// Bytes of pages of history that came.
+    pub history_bytes_per_s: u32,
 }
 
 /// What must be equal to logic's setting.
@@ -198,16 +200,17 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        // A service that publishes for all its people is one user; one whose clients come through a balancer that does not
-        // say so is one address. Neither meets these.
+        // What publishes for all its people does so by the API, or has a rate of its own; a balancer that does not say whose
+        // connections it brings is one address. Neither meets these.
         let user = PartyLimits {
             connections: 10_000,
             handshakes_per_s: 1_000,
-            publishes_per_s: 10_000,
+            publishes_per_s: defaults::PUBLISHES_PER_USER,
             subscribes_per_s: 10_000,
             new_rooms_per_s: 2_000,
             questions_per_s: 500,
             history_bytes: defaults::HISTORY_BYTES_PER_USER,
+            history_bytes_per_s: defaults::HISTORY_BYTES_PER_S_PER_USER,
         };
         let address = PartyLimits {
             connections: 50_000,
@@ -217,6 +220,7 @@ impl Default for Limits {
             new_rooms_per_s: 20_000,
             questions_per_s: 5_000,
             history_bytes: defaults::HISTORY_BYTES_PER_ADDRESS,
+            history_bytes_per_s: defaults::HISTORY_BYTES_PER_S_PER_ADDRESS,
         };
         Self {
             handshakes_per_s: defaults::HANDSHAKES_PER_S,

@@ -23,11 +23,16 @@ pub const UNIDENTIFIED_FRAMES_MAX: u8 = 2;
 
 /// Handshakes per second of all clients: above what a core has been seen to serve.
 pub const HANDSHAKES_PER_S: u32 = 20_000;
-/// Rooms opened per second by all clients. With all that belongs to it a room takes 2 KB, so those that open them for
-/// ten seconds, with the burst, have 30,000 of them, 60 MB.
-pub const OPENED_ROOMS_PER_S: u32 = 2_000;
-/// Seconds' worth of them that may be opened at once: by a crowd of 10,000 with a room of its own each.
-pub const OPENED_ROOMS_BURST_S: u64 = 5;
+/// Rooms opened per second by all clients. With all that belongs to it a room takes 1.7 KB, so those that open them for
+/// ten seconds, with the burst, have 36,000 of them, 61 MB. Shared by 400 that open them all the time it leaves more than
+/// five a second to each, and whoever opens fewer waits for nobody.
+pub const OPENED_ROOMS_PER_S: u32 = 3_000;
+/// Seconds' worth of them that may be opened at once; the first room of each user waits for nobody in any case.
+pub const OPENED_ROOMS_BURST_S: u64 = 2;
+/// Publishes per second of one user: eight that never stop take half of what two cores store.
+pub const PUBLISHES_PER_USER: u32 = 1_000;
+/// Seconds' worth of publishes that may come at once: what was not answered at the last connection.
+pub const PUBLISHES_BURST_S: u64 = 1;
 /// Pings and refused frames per second of one connection. Clients ping every few seconds.
 pub const OTHER_FRAMES_PER_S: u32 = 100;
 /// Delayed messages of one user that wait: at 64 KiB each they are 64 MiB of the store, for up to 30 days.
@@ -44,6 +49,9 @@ pub const READ_CHUNK_BYTES: usize = 64 * 1024;
 /// Frames taken from one connection in one read: at 0.5 to 5 µs each one that never stops sending has at most a
 /// millisecond, then others have their turn.
 pub const FRAMES_PER_READ: usize = 256;
+/// What the kernel keeps of a client that is not read, about twice that: two of the largest frames. It would be up to
+/// 6 MiB, which a client that floods fills at once.
+pub const RECEIVE_BUFFER_BYTES: u32 = 128 * 1024;
 /// Read buffer of a frame under way. Only a connection with half a frame holds one.
 pub const FRAME_BUFFER_BYTES: usize = 1024;
 /// What one write hands to a socket at most, so that one connection cannot hold the shard.
@@ -163,6 +171,13 @@ pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const HISTORY_BYTES_PER_USER: usize = 4 * 1024 * 1024;
 /// The same of one address, which may be a balancer that does not tell whose connections it brings: what one shard has.
 pub const HISTORY_BYTES_PER_ADDRESS: usize = 16 * 1024 * 1024;
+/// Bytes of pages of history per second of one user, and of one address: half a gigabit. A page of a megabyte takes 5 to
+/// 10 ms of a processor on its way from the store.
+pub const HISTORY_BYTES_PER_S_PER_USER: u32 = 16 * 1024 * 1024;
+/// The same of one address.
+pub const HISTORY_BYTES_PER_S_PER_ADDRESS: u32 = 64 * 1024 * 1024;
+/// Seconds' worth of them that may come at once.
+pub const HISTORY_BURST_S: u64 = 1;
 /// Connections above one of these that are looked at again when somebody has taken a page: it made room for one of the
 /// largest, or for some that are small.
 pub const HISTORY_RESUMED_MAX: usize = 4;

@@ -15,9 +15,12 @@ use sluice_proto::ids::UserId;
 use sluice_service::bucket::{Bucket, Micros, Rate};
 use tokio::time::Instant;
 
-use self::table::{Seat, Share, Usage, UsageTable};
+use self::table::{Seat, Share, Usage, UsageTable, page_size};
 use crate::config::{Limits, PartyLimits};
-use crate::defaults::{BURST_S, CROWD_BURST_S, OPENED_ROOMS_BURST_S, RETRY_AFTER_S, RETRY_AFTER_S_MAX};
+use crate::defaults::{
+    BURST_S, CROWD_BURST_S, HISTORY_BURST_S, OPENED_ROOMS_BURST_S, PUBLISHES_BURST_S, RETRY_AFTER_S,
+    RETRY_AFTER_S_MAX,
+};
 
 /// What is charged to a client after its handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +77,15 @@ pub struct PartyRates {
     subscribes: Rate,
     new_rooms: Rate,
     questions: Rate,
-    page_bytes_max: usize,
+    page_bytes_max: u32,
+    /// 0 = no limit.
+    page_bytes_per_s: u32,
 }
+
+/// The most bytes of pages that a limit can say: beyond it their sum would not fit where it is kept.
+const PAGE_BYTES_MAX: usize = 1 << 31;
+/// What the bytes of pages that may come at once are worth.
+const PAGES_BURST: Micros = HISTORY_BURST_S * 1_000_000;
 
 impl PartyRates {
     fn new(limits: &PartyLimits) -> Self {
@@ -83,11 +93,24 @@ impl PartyRates {
         Self {
             connections_max: limits.connections,
             handshakes: rate(limits.handshakes_per_s),
-            publishes: rate(limits.publishes_per_s),
+            publishes: Rate::new(limits.publishes_per_s, PUBLISHES_BURST_S),
             subscribes: rate(limits.subscribes_per_s),
             new_rooms: rate(limits.new_rooms_per_s),
             questions: rate(limits.questions_per_s),
-            page_bytes_max: limits.history_bytes,
+            page_bytes_max: page_size(limits.history_bytes.min(PAGE_BYTES_MAX)),
+            page_bytes_per_s: limits.history_bytes_per_s,
+        }
+    }
+
+    /// Whether more pages of history may come now.
+    fn has_pages_left(&self, seat: &Seat, now: Micros) -> bool {
+        self.page_bytes_per_s == 0 || seat.pages().has_any(PAGES_BURST, now)
+    }
+
+    fn charge_page(&self, seat: Option<&Seat>, bytes: usize, now: Micros) {
+        let cost = (bytes as Micros).saturating_mul(1_000_000).checked_div(self.page_bytes_per_s.into());
+        if let (Some(seat), Some(cost)) = (seat, cost) {
+            seat.pages().spend(cost, now);
         }
     }
 
@@ -245,14 +268,23 @@ impl Usages {
     }
 
     /// A page of history of at most so many bytes may come for a client of this user and address. `None` = one of them
-    /// has too much of them unread.
+    /// has too much of them unread, or had too many of late.
     #[must_use]
     pub fn reserve(&self, (user, address): (Option<&Seat>, Option<&Seat>), bytes: usize) -> Option<Share> {
+        let now = self.now();
         let of = |seat: Option<&Seat>, rates: &PartyRates| match seat {
-            Some(seat) => seat.reserve(bytes, rates.page_bytes_max).map(Some),
+            Some(seat) if !rates.has_pages_left(seat, now) => None,
+            Some(seat) => seat.reserve(page_size(bytes), rates.page_bytes_max).map(Some),
             None => Some(None),
         };
         Some(Share { user: of(user, &self.user)?, address: of(address, &self.address)? })
+    }
+
+    /// A page of history of so many bytes came for a client of this user and address.
+    pub fn charge_page(&self, (user, address): (Option<&Seat>, Option<&Seat>), bytes: usize) {
+        let now = self.now();
+        self.user.charge_page(user, bytes, now);
+        self.address.charge_page(address, bytes, now);
     }
 
     /// Users and addresses that are remembered.
@@ -282,6 +314,7 @@ mod tests {
             new_rooms_per_s: 1,
             questions_per_s: 1,
             history_bytes: 1_000,
+            history_bytes_per_s: 0,
         };
         let connection = ConnectionLimits { other_frames_per_s: 10 };
         Limits {
@@ -360,13 +393,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn pages_of_a_user_and_of_an_address_have_a_rate() {
+        let mut limits = Limits { handshakes_per_s: 0, ..limits() };
+        (limits.user.history_bytes_per_s, limits.address.history_bytes_per_s) = (1_000, 3_000);
+        let usages = Usages::new(&limits);
+        let user = |name| usages.identify(&UserId::parse(name).unwrap()).unwrap();
+        let (ann, bob, home) = (user("ann"), user("bob"), usages.enter(ip(1)).unwrap());
+        let may = |user: &Seat| usages.reserve((Some(user), home.as_ref()), 1).is_some();
+        assert!(may(&ann));
+        usages.charge_page((Some(&ann), home.as_ref()), 2_500);
+        assert!(!may(&ann) && may(&bob), "the user's");
+        usages.charge_page((Some(&bob), home.as_ref()), 500);
+        assert!(!may(&bob), "the address's");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(may(&bob) && !may(&ann));
+        tokio::time::advance(Duration::from_millis(1_500)).await;
+        assert!(may(&ann));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_does_more_than_the_rate_waits_and_connections_share_it() {
         let usages = Usages::new(&limits());
         let ann = UserId::parse("ann").unwrap();
         let (one, two) = (usages.identify(&ann).unwrap(), usages.identify(&ann).unwrap());
         assert!(usages.identify(&ann).is_err(), "two connections");
         let publish = |seat: &Seat| usages.charge(Some(seat), None, Charge::Publish);
-        for n in 0..10 * BURST_S {
+        for n in 0..10 * PUBLISHES_BURST_S {
             assert_eq!(publish(if n % 2 == 0 { &one } else { &two }), Duration::ZERO);
         }
         assert_eq!(publish(&one), Duration::from_millis(100));
@@ -422,12 +474,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_opens_rooms_without_end_shares_the_rate_and_the_others_do_not_wait() {
-        let limits = Limits { handshakes_per_s: 0, opened_rooms_per_s: 4_000, ..limits() };
+        let limits = Limits::default();
+        let per_s = u64::from(limits.opened_rooms_per_s);
         for users in [1, 8, 400] {
             let (opened, longest) = ten_seconds(users, &limits).await;
             let (all, most) = (opened.iter().sum::<u64>(), opened.iter().max().copied().unwrap_or(0));
             let fair = all / users as u64;
-            assert!(all <= 4_000 * (10 + OPENED_ROOMS_BURST_S) * 11 / 10, "{users}: {all}");
+            assert!(all <= per_s * (10 + OPENED_ROOMS_BURST_S) * 11 / 10, "{users}: {all}");
             assert!(most <= fair * 2, "{users}: one opened {most}, {fair} on average");
             assert_eq!(longest, Duration::ZERO, "{users}");
         }
@@ -447,7 +500,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_crowd_that_comes_back_opens_its_rooms_at_once() {
         let usages = Usages::new(&Limits::default());
-        for user in 0..1_000 {
+        for user in 0..600 {
             let seat = usages.identify(&UserId::parse(&format!("u{user}")).unwrap()).unwrap();
             for room in 0..10 {
                 assert_eq!(usages.opened_room(Some(&seat)), Duration::ZERO, "{user}, {room}");

@@ -34,12 +34,22 @@ impl Bucket {
         if rate.every == 0 {
             return 0;
         }
+        self.spend(rate.every, now).saturating_sub(rate.burst)
+    }
+
+    /// Takes what refills in `time`, whether or not it is there: how long until the bucket is full again.
+    pub fn spend(&self, time: Micros, now: Micros) -> Micros {
         // From now at the earliest: time that passed while it was full is not saved up.
-        let charged = |full_at: Micros| full_at.max(now).saturating_add(rate.every);
+        let spent = |full_at: Micros| full_at.max(now).saturating_add(time);
         let before =
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| Some(charged(full_at)));
-        let full_at = charged(before.unwrap_or_else(|same| same));
-        full_at.saturating_sub(now).saturating_sub(rate.burst)
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| Some(spent(full_at)));
+        spent(before.unwrap_or_else(|same| same)).saturating_sub(now)
+    }
+
+    /// Whether anything is left of what a full bucket is worth.
+    #[must_use]
+    pub fn has_any(&self, burst: Micros, now: Micros) -> bool {
+        self.0.load(Ordering::Relaxed).saturating_sub(now) < burst
     }
 
     /// Takes a token if there is one.
@@ -81,6 +91,14 @@ mod tests {
         assert_eq!(bucket.take(rate, 100_000), Ok(()));
         assert!(!bucket.is_full(2_000_000) && bucket.is_full(2_100_000));
         assert_eq!(Bucket::default().take(Rate::new(0, 1), 0), Ok(()), "0 is no limit");
+    }
+
+    #[test]
+    fn what_differs_in_size_is_taken_whole_and_paid_back() {
+        let (burst, bucket) = (1_000_000, Bucket::default());
+        assert!(bucket.has_any(burst, 0));
+        assert_eq!([bucket.spend(400_000, 0), bucket.spend(3_000_000, 0)], [400_000, 3_400_000]);
+        assert!(!bucket.has_any(burst, 2_400_000) && bucket.has_any(burst, 2_400_001));
     }
 
     proptest! {

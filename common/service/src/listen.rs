@@ -24,12 +24,25 @@ pub struct Bound {
 /// # Errors
 /// The system's error with the address in its text.
 pub async fn bind(address: &str) -> io::Result<Bound> {
+    bind_each(address, None).await
+}
+
+/// As [`bind`], for clients that may send what is not read for a while: the kernel keeps no more than about twice
+/// `receive_bytes` of each.
+///
+/// # Errors
+/// As [`bind`].
+pub async fn bind_bounded(address: &str, receive_bytes: u32) -> io::Result<Bound> {
+    bind_each(address, Some(receive_bytes)).await
+}
+
+async fn bind_each(address: &str, receive_bytes: Option<u32>) -> io::Result<Bound> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
     // A name may have several addresses, of which not all are ours.
     for candidate in lookup_host(address).await.map_err(named)? {
-        match listen(candidate) {
+        match listen(candidate, receive_bytes) {
             Ok(bound) => return Ok(bound),
             Err(error) => last = error,
         }
@@ -37,10 +50,14 @@ pub async fn bind(address: &str) -> io::Result<Bound> {
     Err(named(last))
 }
 
-fn listen(address: SocketAddr) -> io::Result<Bound> {
+fn listen(address: SocketAddr, receive_bytes: Option<u32>) -> io::Result<Bound> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A restart must not wait for the last process's connections to leave TIME_WAIT.
     socket.set_reuseaddr(true)?;
+    if let Some(bytes) = receive_bytes {
+        // What is accepted inherits it; without, the kernel lets the buffer of whoever is not read grow to megabytes.
+        socket.set_recv_buffer_size(bytes)?;
+    }
     socket.bind(address)?;
     let listener = socket.listen(BACKLOG)?;
     let address = listener.local_addr()?;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Charge;
@@ -18,6 +18,10 @@ const BEHIND_MAX: Micros = 5_000_000;
 #[derive(Debug, Default)]
 pub struct Usage {
     connections: AtomicU32,
+    /// Bytes of pages of history that may come, and of those that are not taken.
+    page_bytes: AtomicU32,
+    /// Bytes of pages of history that came.
+    pub(super) pages: Bucket,
     pub(super) handshakes: Bucket,
     publishes: Bucket,
     subscribes: Bucket,
@@ -25,8 +29,6 @@ pub struct Usage {
     questions: Bucket,
     /// When the last room that nobody else was in was opened, or will have been.
     opened_at: AtomicU64,
-    /// Bytes of pages of history that may come, and of those that are not taken.
-    page_bytes: AtomicUsize,
 }
 
 impl Usage {
@@ -36,8 +38,9 @@ impl Usage {
 
     fn is_idle(&self, now: Micros) -> bool {
         let Self { connections: _, handshakes, publishes, subscribes, new_rooms, questions, .. } = self;
-        let Self { opened_at, page_bytes, .. } = self;
-        let full = [handshakes, publishes, subscribes, new_rooms, questions].iter().all(|it| it.is_full(now));
+        let Self { opened_at, page_bytes, pages, .. } = self;
+        let buckets = [handshakes, publishes, subscribes, new_rooms, questions, pages];
+        let full = buckets.iter().all(|it| it.is_full(now));
         let paid = opened_at.load(Ordering::Relaxed) <= now && page_bytes.load(Ordering::Relaxed) == 0;
         full && paid && self.connections() == 0
     }
@@ -80,23 +83,28 @@ impl Seat {
 
     /// Takes so many bytes of what this user or address may have unread; 0 = no limit. Whoever has nothing may have
     /// any one page.
-    pub(super) fn reserve(&self, bytes: usize, bytes_max: usize) -> Option<PageBytes> {
+    pub(super) fn reserve(&self, bytes: u32, bytes_max: u32) -> Option<PageBytes> {
         let before = self.0.page_bytes.fetch_add(bytes, Ordering::Relaxed);
         // Taken first and looked at then: given back when it is dropped here.
         let taken = PageBytes { bytes, of: Arc::clone(&self.0) };
-        (bytes_max == 0 || before == 0 || before + bytes <= bytes_max).then_some(taken)
+        (bytes_max == 0 || before == 0 || before.saturating_add(bytes) <= bytes_max).then_some(taken)
+    }
+
+    /// Bytes of pages that came.
+    pub(super) fn pages(&self) -> &Bucket {
+        &self.0.pages
     }
 }
 
 /// Bytes of a page, until they are taken.
 #[derive(Debug)]
 pub(super) struct PageBytes {
-    bytes: usize,
+    bytes: u32,
     of: Arc<Usage>,
 }
 
 impl PageBytes {
-    fn settle(&mut self, bytes: usize) {
+    fn settle(&mut self, bytes: u32) {
         // Added before the other is taken off: between the two nobody may find more room than there is.
         self.of.page_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.of.page_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -120,8 +128,14 @@ pub struct Share {
 impl Share {
     /// The page has so many bytes.
     pub fn settle(&mut self, bytes: usize) {
+        let bytes = page_size(bytes);
         self.user.iter_mut().chain(&mut self.address).for_each(|taken| taken.settle(bytes));
     }
+}
+
+/// A page has a megabyte at most.
+pub(super) fn page_size(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl Drop for Seat {

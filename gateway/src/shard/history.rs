@@ -35,7 +35,7 @@ use crate::slow_client;
 #[derive(Debug, Default)]
 pub(super) struct History {
     pages: Pages<(Address, Instant), AbortHandle>,
-    /// Connections whose user or address has too much unread.
+    /// Connections whose user or address has too much unread, or had too much of late.
     parked: Parked,
     calls: usize,
     /// Bytes of pages that may come, and of those that clients have not taken; a page that many take counts once.
@@ -209,8 +209,10 @@ impl Shard {
         connection.requests -= 1;
         let mut end = Vec::new();
         codec::ok_history_end(&mut end, active.question.id.as_deref());
-        let mut share = active.share;
-        share.settle(body.len() + end.len());
+        let (mut share, bytes) = (active.share, body.len() + end.len());
+        share.settle(bytes);
+        let seats = (connection.user_seat.as_ref(), connection.address_seat.as_ref());
+        self.shared.usages.charge_page(seats, bytes);
         self.connections.append_shared(who.slot, body, &end);
         if let Some(asked) = self.connections.get(who).and_then(|it| it.history.as_mut()) {
             asked.unread.push((Rc::clone(reserved), share));

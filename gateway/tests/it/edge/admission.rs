@@ -22,6 +22,7 @@ const NO_LIMIT: PartyLimits = PartyLimits {
     new_rooms_per_s: 0,
     questions_per_s: 0,
     history_bytes: 0,
+    history_bytes_per_s: 0,
 };
 
 fn limited(change: impl FnOnce(&mut Limits)) -> Config {

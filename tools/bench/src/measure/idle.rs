@@ -13,7 +13,8 @@ use crate::worker::Worker;
 
 /// Before memory is read: what connecting needed has been given back.
 const SETTLE: Duration = Duration::from_secs(5);
-/// After they left: longer than the allocator waits before it gives memory back.
+/// Longer than the allocator waits before it gives back what the connects took for a moment, and what clients that left
+/// took.
 const AFTER: Duration = Duration::from_secs(15);
 
 /// Memory of idle connections with one subscription each, and connects a second
@@ -54,10 +55,9 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
         let clients = Worker::start(&Job::Load(load)).await?;
         connects.push(connections as f64 / clients.ready.took_s);
         cpu.push(crate::machine::cpu_seconds(gateway.pid()) / connections as f64 * 1e6);
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(AFTER).await;
         let with = memory(&gateway);
         clients.end().await?;
-        // Long enough for closed connections to be forgotten and for the allocator to give back.
         tokio::time::sleep(AFTER).await;
         let after = memory(&gateway);
         progress(&format!(
