@@ -208,7 +208,7 @@ impl Default for Limits {
             publishes_per_s: defaults::PUBLISHES_PER_USER,
             subscribes_per_s: 10_000,
             new_rooms_per_s: 2_000,
-            questions_per_s: 500,
+            questions_per_s: defaults::QUESTIONS_PER_USER,
             history_bytes: defaults::HISTORY_BYTES_PER_USER,
             history_bytes_per_s: defaults::HISTORY_BYTES_PER_S_PER_USER,
         };

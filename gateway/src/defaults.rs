@@ -29,10 +29,14 @@ pub const HANDSHAKES_PER_S: u32 = 20_000;
 pub const OPENED_ROOMS_PER_S: u32 = 3_000;
 /// Seconds' worth of them that may be opened at once; the first room of each user waits for nobody in any case.
 pub const OPENED_ROOMS_BURST_S: u64 = 2;
-/// Publishes per second of one user: eight that never stop take half of what two cores store.
-pub const PUBLISHES_PER_USER: u32 = 1_000;
-/// Seconds' worth of publishes that may come at once: what was not answered at the last connection.
-pub const PUBLISHES_BURST_S: u64 = 1;
+/// Publishes per second of one user: eight that never stop take a quarter of what two cores store.
+pub const PUBLISHES_PER_USER: u32 = 500;
+/// Milliseconds' worth of publishes that may come at once: nearly all that a connection may have unanswered.
+pub const PUBLISHES_BURST_MS: u64 = 500;
+/// Questions per second of one user, `history` and `presence`.
+pub const QUESTIONS_PER_USER: u32 = 50;
+/// Milliseconds' worth of them that may come at once: of two for each of 50 rooms.
+pub const QUESTIONS_BURST_MS: u64 = 2_000;
 /// Pings and refused frames per second of one connection. Clients ping every few seconds.
 pub const OTHER_FRAMES_PER_S: u32 = 100;
 /// Delayed messages of one user that wait: at 64 KiB each they are 64 MiB of the store, for up to 30 days.
@@ -160,6 +164,8 @@ pub const TOKENS_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const QUESTIONS_MAX: usize = 1_024;
 /// Of these, calls under way: an answer names up to 256 users, and subscriptions need logic more.
 pub const PRESENCE_CALLS_MAX: usize = 2;
+/// Who asked for the same page that one call answers at most: 2 µs each, in one turn.
+pub const PRESENCE_SHARED_MAX: usize = 256;
 /// Calls for pages of history under way per shard: the store has four connections for reads, and subscriptions and
 /// catching up need them more.
 pub const HISTORY_CALLS_MAX: usize = 2;
@@ -171,11 +177,11 @@ pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const HISTORY_BYTES_PER_USER: usize = 4 * 1024 * 1024;
 /// The same of one address, which may be a balancer that does not tell whose connections it brings: what one shard has.
 pub const HISTORY_BYTES_PER_ADDRESS: usize = 16 * 1024 * 1024;
-/// Bytes of pages of history per second of one user, and of one address: half a gigabit. A page of a megabyte takes 5 to
-/// 10 ms of a processor on its way from the store.
-pub const HISTORY_BYTES_PER_S_PER_USER: u32 = 16 * 1024 * 1024;
-/// The same of one address.
-pub const HISTORY_BYTES_PER_S_PER_ADDRESS: u32 = 64 * 1024 * 1024;
+/// Bytes of pages of history per second of one user. A page of 64 KB takes a millisecond of a processor on its way
+/// from the store.
+pub const HISTORY_BYTES_PER_S_PER_USER: u32 = 4 * 1024 * 1024;
+/// The same of one address: a quarter of what two cores bring at most.
+pub const HISTORY_BYTES_PER_S_PER_ADDRESS: u32 = 16 * 1024 * 1024;
 /// Seconds' worth of them that may come at once.
 pub const HISTORY_BURST_S: u64 = 1;
 /// Connections above one of these that are looked at again when somebody has taken a page: it made room for one of the

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use self::table::{Seat, Share, Usage, UsageTable, page_size};
 use crate::config::{Limits, PartyLimits};
 use crate::defaults::{
-    BURST_S, CROWD_BURST_S, HISTORY_BURST_S, OPENED_ROOMS_BURST_S, PUBLISHES_BURST_S, RETRY_AFTER_S,
-    RETRY_AFTER_S_MAX,
+    BURST_S, CROWD_BURST_S, HISTORY_BURST_S, OPENED_ROOMS_BURST_S, PUBLISHES_BURST_MS, QUESTIONS_BURST_MS,
+    RETRY_AFTER_S, RETRY_AFTER_S_MAX,
 };
 
 /// What is charged to a client after its handshake.
@@ -90,13 +90,14 @@ const PAGES_BURST: Micros = HISTORY_BURST_S * 1_000_000;
 impl PartyRates {
     fn new(limits: &PartyLimits) -> Self {
         let rate = |per_s| Rate::new(per_s, BURST_S);
+        let short = |per_s, burst_ms| Rate { burst: burst_ms * 1_000, ..rate(per_s) };
         Self {
             connections_max: limits.connections,
             handshakes: rate(limits.handshakes_per_s),
-            publishes: Rate::new(limits.publishes_per_s, PUBLISHES_BURST_S),
+            publishes: short(limits.publishes_per_s, PUBLISHES_BURST_MS),
             subscribes: rate(limits.subscribes_per_s),
             new_rooms: rate(limits.new_rooms_per_s),
-            questions: rate(limits.questions_per_s),
+            questions: short(limits.questions_per_s, QUESTIONS_BURST_MS),
             page_bytes_max: page_size(limits.history_bytes.min(PAGE_BYTES_MAX)),
             page_bytes_per_s: limits.history_bytes_per_s,
         }
@@ -418,7 +419,7 @@ mod tests {
         let (one, two) = (usages.identify(&ann).unwrap(), usages.identify(&ann).unwrap());
         assert!(usages.identify(&ann).is_err(), "two connections");
         let publish = |seat: &Seat| usages.charge(Some(seat), None, Charge::Publish);
-        for n in 0..10 * PUBLISHES_BURST_S {
+        for n in 0..10 * PUBLISHES_BURST_MS / 1_000 {
             assert_eq!(publish(if n % 2 == 0 { &one } else { &two }), Duration::ZERO);
         }
         assert_eq!(publish(&one), Duration::from_millis(100));

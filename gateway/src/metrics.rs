@@ -24,6 +24,8 @@ pub struct Metrics {
     pub throttled: Family<ReasonLabel, Counter>,
     /// Questions for a page of history that another one's read answers as well.
     pub history_shared: Counter,
+    /// Counts questions about presence that another's call answers as well.
+    pub presence_shared: Counter,
     /// Questions for a page of history that wait until their user or address has taken others.
     pub history_parked: Counter,
     /// Frames received.
@@ -167,6 +169,10 @@ impl Metrics {
             refusals: registry.counters("upgrades_refused", "Upgrades refused, by reason"),
             throttled: registry
                 .counters("throttled", "Pauses in reading from clients above a rate, by what they did"),
+            presence_shared: registry.counter(
+                "presence_shared",
+                "Questions about who is in a room that another's call answers as well",
+            ),
             history_shared: registry.counter(
                 "history_shared",
                 "Questions for a page of history that another's read answers as well",

@@ -208,7 +208,7 @@ impl Shard {
         let Some(active) = connection.history.as_mut().and_then(|asked| asked.active.take()) else { return };
         connection.requests -= 1;
         let mut end = Vec::new();
-        codec::ok_history_end(&mut end, active.question.id.as_deref());
+        codec::answer_end(&mut end, active.question.id.as_deref());
         let (mut share, bytes) = (active.share, body.len() + end.len());
         share.settle(bytes);
         let seats = (connection.user_seat.as_ref(), connection.address_seat.as_ref());

@@ -1,6 +1,10 @@
 //! Who is in a room, as clients ask: each answer may name hundreds and is never urgent. Each user in turn, a few calls
-//! at a time, so that subscriptions and publishes find a logic that is not busy with questions.
+//! at a time, so that subscriptions and publishes find a logic that is not busy with questions; who asks for the same page
+//! shares its read and its bytes.
 
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
 use sluice_proto::grpc::{self, PresenceReply, PresenceRequest, presence_request};
 use sluice_proto::ids::{RoomId, UserId};
 use sluice_proto::wire::codec::{self, PresentPage, PresentUser};
@@ -10,26 +14,35 @@ use tokio::time::{Instant, timeout_at};
 use super::Shard;
 use super::turn::ShardCell;
 use crate::address::Address;
-use crate::defaults::{CALL_WITHIN, PRESENCE_CALLS_MAX, QUESTIONS_MAX};
+use crate::defaults::{CALL_WITHIN, PRESENCE_CALLS_MAX, PRESENCE_SHARED_MAX, QUESTIONS_MAX};
 use crate::fair_queue::FairQueue;
 use crate::session::todo::RequestId;
 
 /// What a shard has under way for all connections.
 #[derive(Debug)]
 pub(super) struct Presences {
-    waiting: FairQueue<UserId, PresenceQuery>,
+    /// Whose turn it is, as the page that is asked for; one that an earlier turn took along is passed over.
+    turns: FairQueue<UserId, PresentKey>,
+    waiting: HashMap<PresentKey, VecDeque<PresenceQuery>>,
     /// Those that wait, and those that were asked.
     open: usize,
     calls: usize,
 }
 
-#[derive(Debug)]
-struct PresenceQuery {
-    who: Address,
+/// Which page. Who asks for the same one before it is read shares the read and its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct PresentKey {
     room: RoomId,
     /// Of the users after this one; empty = from the first.
     after: String,
     limit: u32,
+    /// Asked by who is also told who comes and goes: nobody else waits until logic knows so.
+    watches: bool,
+}
+
+#[derive(Debug)]
+struct PresenceQuery {
+    who: Address,
     id: RequestId,
     /// It is also told who comes and goes: when logic knows so.
     known: Option<oneshot::Receiver<()>>,
@@ -39,7 +52,25 @@ struct PresenceQuery {
 
 impl Default for Presences {
     fn default() -> Self {
-        Self { waiting: FairQueue::new(1), open: 0, calls: 0 }
+        Self { turns: FairQueue::new(1), waiting: HashMap::new(), open: 0, calls: 0 }
+    }
+}
+
+impl Presences {
+    fn push(&mut self, user: UserId, key: PresentKey, query: PresenceQuery) {
+        self.open += 1;
+        self.turns.push(user, key.clone());
+        self.waiting.entry(key).or_default().push_back(query);
+    }
+
+    /// Those who came first of all that wait for a page, as many as one turn answers.
+    fn take(&mut self, key: &PresentKey) -> Vec<PresenceQuery> {
+        let Some(waiting) = self.waiting.get_mut(key) else { return Vec::new() };
+        let taken = waiting.drain(..waiting.len().min(PRESENCE_SHARED_MAX)).collect();
+        if waiting.is_empty() {
+            self.waiting.remove(key);
+        }
+        taken
     }
 }
 
@@ -64,35 +95,47 @@ impl Shard {
         connection.requests += 1;
         let after = after.map(|user| user.to_string()).unwrap_or_default();
         let by = Instant::now() + CALL_WITHIN;
-        self.presences.open += 1;
-        self.presences.waiting.push(user, PresenceQuery { who, room, after, limit, id, known, by });
+        let key = PresentKey { room, after, limit, watches };
+        self.presences.push(user, key, PresenceQuery { who, id, known, by });
         self.ask_presence();
     }
 
     fn ask_presence(&mut self) {
         while self.presences.calls < PRESENCE_CALLS_MAX
-            && let Some(mut question) = self.presences.waiting.pop()
+            && let Some(key) = self.presences.turns.pop()
         {
-            // Whoever left while it waited costs no call.
-            let is_wanted = self.connections.get(question.who).is_some_and(|connection| !connection.detached);
-            // Or its time is over: a call that begins now would answer too late.
-            if !is_wanted || question.by <= Instant::now() {
-                self.presence_came(question, None);
+            let (mut asked, now) = (Vec::new(), Instant::now());
+            for query in self.presences.take(&key) {
+                // Whoever left while it waited costs no call. Or its time is over: it would be answered too late.
+                let is_here = self.connections.get(query.who).is_some_and(|connection| !connection.detached);
+                if is_here && query.by > now {
+                    asked.push(query);
+                } else {
+                    self.presence_came(query, None);
+                }
+            }
+            if asked.is_empty() {
                 continue;
             }
+            self.shared.metrics.presence_shared.inc_by(asked.len() as u64 - 1);
             self.presences.calls += 1;
             let shared = self.shared.clone();
             self.local(async move |cell: ShardCell| {
-                if let Some(known) = question.known.take() {
-                    // Not in time: logic or Redis is away, and the question will hear so too.
-                    drop(timeout_at(question.by, known).await);
+                for query in &mut asked {
+                    if let Some(known) = query.known.take() {
+                        // Not in time: logic or Redis is away, and the question will hear so too.
+                        drop(timeout_at(query.by, known).await);
+                    }
                 }
-                let of = Some(presence_request::Of::Room(question.room.to_string()));
-                let request = PresenceRequest { of, limit: question.limit, after: question.after.clone() };
-                let reply = shared.calls.presence(question.room.lane(), request).await;
+                let of = Some(presence_request::Of::Room(key.room.to_string()));
+                let request = PresenceRequest { of, limit: key.limit, after: key.after.clone() };
+                let reply = shared.calls.presence(key.room.lane(), request).await;
+                let page = reply.ok().map(|reply| body(&key, reply));
                 cell.turn(|shard| {
                     shard.presences.calls -= 1;
-                    shard.presence_came(question, reply.ok());
+                    for query in asked {
+                        shard.presence_came(query, page.as_ref());
+                    }
                     shard.ask_presence();
                 });
             });
@@ -100,24 +143,29 @@ impl Shard {
     }
 
     /// The answer, or that there is none.
-    fn presence_came(&mut self, question: PresenceQuery, reply: Option<PresenceReply>) {
+    fn presence_came(&mut self, PresenceQuery { who, id, .. }: PresenceQuery, page: Option<&Bytes>) {
         self.presences.open -= 1;
-        let PresenceQuery { who, room, after, id, .. } = question;
         let Some(connection) = self.connections.get(who) else { return };
         connection.requests -= 1;
         if !connection.detached {
-            match reply {
-                Some(reply) => {
-                    let page = present_page(reply, &after);
-                    self.connections.text(who.slot, |out| {
-                        codec::ok_presence(out, &room, &page, id.as_deref());
-                    });
+            match page {
+                Some(page) => {
+                    let mut end = Vec::new();
+                    codec::answer_end(&mut end, id.as_deref());
+                    self.connections.append_shared(who.slot, page, &end);
                 }
                 None => self.unavailable(who, id),
             }
         }
         self.settle(who);
     }
+}
+
+/// A page as everybody gets it who asked for it.
+fn body(key: &PresentKey, reply: PresenceReply) -> Bytes {
+    let mut out = Vec::new();
+    codec::ok_presence(&mut out, &key.room, &present_page(reply, &key.after));
+    out.into()
 }
 
 fn present_page(reply: PresenceReply, after: &str) -> PresentPage {

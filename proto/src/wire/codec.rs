@@ -149,7 +149,7 @@ pub fn ok_ping(out: &mut Vec<u8>, id: Option<&str>) {
 }
 
 /// `{"ok":"history",…`, messages oldest first. `more` tells where to go on, if there is more. The same for all who ask
-/// for the page; each one's [`ok_history_end`] follows.
+/// for the page; each one's [`answer_end`] follows.
 pub fn ok_history(out: &mut Vec<u8>, room: &RoomId, messages: &[Message], more: Option<HistoryRange>) {
     out.extend_from_slice(b"{\"ok\":\"history\",\"room\":");
     push_json(out, room.as_str());
@@ -169,8 +169,8 @@ pub fn ok_history(out: &mut Vec<u8>, room: &RoomId, messages: &[Message], more: 
     }
 }
 
-/// What follows [`ok_history`]: the `id` of the question, and the end.
-pub fn ok_history_end(out: &mut Vec<u8>, id: Option<&str>) {
+/// What follows [`ok_history`] and [`ok_presence`]: the `id` of the question, and the end.
+pub fn answer_end(out: &mut Vec<u8>, id: Option<&str>) {
     push_id(out, id);
     out.push(b'}');
 }
@@ -202,8 +202,9 @@ pub struct PresentPage {
     pub more: bool,
 }
 
-/// `{"ok":"presence",…}`; with more, one goes on after the last user. (No `after` here: in answers that is a seq.)
-pub fn ok_presence(out: &mut Vec<u8>, room: &RoomId, page: &PresentPage, id: Option<&str>) {
+/// `{"ok":"presence",…` without its end, the same for all who asked for the page; each one's [`answer_end`] follows. With
+/// more, one goes on after the last user. (No `after` here: in answers that is a seq.)
+pub fn ok_presence(out: &mut Vec<u8>, room: &RoomId, page: &PresentPage) {
     out.extend_from_slice(b"{\"ok\":\"presence\",\"room\":");
     push_json(out, room.as_str());
     out.extend_from_slice(b",\"count\":");
@@ -215,8 +216,6 @@ pub fn ok_presence(out: &mut Vec<u8>, room: &RoomId, page: &PresentPage, id: Opt
     if page.more {
         out.extend_from_slice(b",\"more\":true");
     }
-    push_id(out, id);
-    out.push(b'}');
 }
 
 /// `{"join":…}`: a user came into a room that is watched. `info` is JSON, and nothing when it is empty.
@@ -333,7 +332,7 @@ mod tests {
         let read = |more, id| {
             let mut out = Vec::new();
             ok_history(&mut out, &room, &messages, more);
-            ok_history_end(&mut out, id);
+            answer_end(&mut out, id);
             serde_json::from_slice::<serde_json::Value>(&out).expect("JSON")
         };
         let value = read(None, Some("\"x\""));
@@ -387,7 +386,8 @@ mod tests {
             PresentPage { users: vec![user("ann"), user("b\"b")], count: 3, connections: 9, more: true };
         let read = |page: &PresentPage| {
             let mut out = Vec::new();
-            ok_presence(&mut out, &RoomId::parse("r").expect("valid"), page, Some("1"));
+            ok_presence(&mut out, &RoomId::parse("r").expect("valid"), page);
+            answer_end(&mut out, Some("1"));
             serde_json::from_slice::<serde_json::Value>(&out).expect("JSON")
         };
         let value = read(&page);

@@ -45,28 +45,45 @@ async fn a_question_too_many_is_refused_at_once() {
     assert_eq!(rig.stop().await.outcome(Stage::Drain), Some(&StageOutcome::Done));
 }
 
-/// A few at a time: what many ask at once does not stand before everybody else's calls in logic.
-#[tokio::test]
-async fn questions_about_presence_are_asked_a_few_at_a_time() {
+/// Asks who is in a room, by ten clients while logic does not answer; they all hear, each its own answer. How many
+/// questions logic heard at once, and in all.
+async fn ten_ask(room: impl Fn(usize) -> String) -> (usize, usize) {
     let rig = Rig::start(1, false).await;
     let mut clients = Vec::new();
     for _ in 0..10 {
         clients.push(Client::connect(&rig).await);
     }
     rig.logic.hold(true);
-    for client in &mut clients {
-        client.say(json!({"presence": "news", "id": 1})).await;
-        client.say(json!({"unsub": "news", "id": 2})).await;
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.say(json!({"presence": room(n), "id": n})).await;
+        client.say(json!({"unsub": "news", "id": "read"})).await;
         // What stands behind it was read, so the question was taken.
-        assert_eq!(client.hear().await["id"], json!(2));
+        assert_eq!(client.hear().await["id"], json!("read"));
     }
     rig.logic.hold(false);
-    for client in &mut clients {
+    for (n, client) in clients.iter_mut().enumerate() {
         let answer = client.hear().await;
-        assert_eq!((&answer["ok"], &answer["id"]), (&json!("presence"), &json!(1)));
+        assert_eq!((&answer["ok"], &answer["id"]), (&json!("presence"), &json!(n)));
+        assert_eq!(answer["room"], json!(room(n)));
     }
-    let most = rig.logic.most_presence_calls();
+    let calls = rig.logic.presence_calls();
+    assert!(rig.stop().await.is_clean());
+    calls
+}
+
+/// A few at a time: what many ask at once does not stand before everybody else's calls in logic.
+#[tokio::test]
+async fn questions_about_presence_are_asked_a_few_at_a_time() {
+    let (most, all) = ten_ask(|n| format!("room-{n}")).await;
     assert!((1..=PRESENCE_CALLS_MAX).contains(&most), "{most} at once");
+    assert_eq!(all, 10);
+}
+
+/// Who asks before a page is read shares the read: a crowd that asks who is there costs a few calls.
+#[tokio::test]
+async fn who_asks_for_the_same_room_shares_a_call() {
+    let (_, all) = ten_ask(|_| "news".into()).await;
+    assert_eq!(all, PRESENCE_CALLS_MAX + 1, "the first ones, and one for all who came meanwhile");
 }
 
 /// A stream; it ends when what is returned is dropped.

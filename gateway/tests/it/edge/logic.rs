@@ -75,8 +75,8 @@ pub struct Scripted {
     hold_slow: watch::Sender<bool>,
     /// Reads begun, and those that were executed or dropped since.
     reads: watch::Sender<(usize, usize)>,
-    /// Questions about presence now, and the most at once.
-    presences: watch::Sender<(usize, usize)>,
+    /// Questions about presence now, the most at once, and all of them.
+    presences: watch::Sender<(usize, usize, usize)>,
     called: watch::Sender<u64>,
     marker: watch::Sender<u64>,
     epoch: watch::Sender<u64>,
@@ -95,7 +95,7 @@ impl Default for Scripted {
             hold_tokens: watch::Sender::new(false),
             hold_slow: watch::Sender::new(false),
             reads: watch::Sender::new((0, 0)),
-            presences: watch::Sender::new((0, 0)),
+            presences: watch::Sender::new((0, 0, 0)),
             called: watch::Sender::new(0),
             marker: watch::Sender::new(1),
             epoch: watch::Sender::new(EPOCH),
@@ -110,9 +110,10 @@ impl Scripted {
         LogicServer::new(self.clone())
     }
 
-    /// The most questions about presence at once.
-    pub fn most_presence_calls(&self) -> usize {
-        self.presences.borrow().1
+    /// The most questions about presence at once, and all of them.
+    pub fn presence_calls(&self) -> (usize, usize) {
+        let (_, most, all) = *self.presences.borrow();
+        (most, all)
     }
 
     /// Publishes are stored, and their outcomes withheld; questions about presence are not answered.

@@ -176,9 +176,11 @@ impl Logic for Scripted {
     }
 
     async fn presence(&self, _: Request<PresenceRequest>) -> Result<Response<PresenceReply>, Status> {
-        self.presences.send_modify(|(now, most)| (*now, *most) = (*now + 1, (*now + 1).max(*most)));
+        self.presences.send_modify(|(now, most, all)| {
+            (*now, *most, *all) = (*now + 1, (*now + 1).max(*most), *all + 1);
+        });
         self.hold.subscribe().wait_for(|hold| !hold).await.unwrap();
-        self.presences.send_modify(|(now, _)| *now -= 1);
+        self.presences.send_modify(|(now, ..)| *now -= 1);
         Ok(Response::new(PresenceReply::default()))
     }
 
