@@ -5,7 +5,7 @@ use sluice_proto::ids::UserId;
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 
 use super::LaneLimits;
-use crate::defaults::SHARED_BATCH_ITEMS_MAX;
+use crate::defaults::{SHARED_BATCH_ITEMS_EACH, SHARED_BATCH_ITEMS_MIN};
 use crate::fair_queue::FairQueue;
 use crate::uplink::Publish;
 
@@ -75,10 +75,13 @@ impl LaneQueue {
     }
 }
 
-/// Items of a batch when so many senders wait. Who comes next waits for all of it: where it is shared, one more than one of
-/// each is taken only as long as that costs others little. Who is alone keeps nobody waiting.
+/// Items of a batch when so many senders wait. Who comes next waits for all of it: where it is shared, a few of each are
+/// taken, so that a few who never stop make no large one, and many who all have much do. Who is alone keeps nobody waiting.
 fn batch_items_max(senders: usize) -> usize {
-    if senders <= 1 { BATCH_ITEMS_MAX } else { senders.clamp(SHARED_BATCH_ITEMS_MAX, BATCH_ITEMS_MAX) }
+    if senders <= 1 {
+        return BATCH_ITEMS_MAX;
+    }
+    senders.saturating_mul(SHARED_BATCH_ITEMS_EACH).clamp(SHARED_BATCH_ITEMS_MIN, BATCH_ITEMS_MAX)
 }
 
 #[cfg(test)]
@@ -87,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_large_for_one_sender_or_for_many() {
-        let sizes = [1, 2, 32, 33, 256, 1_000].map(batch_items_max);
-        assert_eq!(sizes, [256, 32, 32, 33, 256, 256]);
+        let sizes = [1, 2, 8, 9, 64, 1_000].map(batch_items_max);
+        assert_eq!(sizes, [256, 32, 32, 36, 256, 256]);
     }
 }
