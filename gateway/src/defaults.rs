@@ -31,12 +31,12 @@ pub const OPENED_ROOMS_PER_S: u32 = 3_000;
 pub const OPENED_ROOMS_BURST_S: u64 = 2;
 /// Publishes per second of one user: eight that never stop take a quarter of what two cores store.
 pub const PUBLISHES_PER_USER: u32 = 500;
-/// Milliseconds' worth of publishes that may come at once: nearly all that a connection may have unanswered.
-pub const PUBLISHES_BURST_MS: u64 = 500;
+/// Milliseconds' worth of publishes that may come at once: half of what a connection may have unanswered.
+pub const PUBLISHES_BURST_MS: u64 = 250;
 /// Questions per second of one user, `history` and `presence`.
 pub const QUESTIONS_PER_USER: u32 = 50;
-/// Milliseconds' worth of them that may come at once: of two for each of 50 rooms.
-pub const QUESTIONS_BURST_MS: u64 = 2_000;
+/// Milliseconds' worth of them that may come at once: two for each of 25 rooms.
+pub const QUESTIONS_BURST_MS: u64 = 1_000;
 /// Pings and refused frames per second of one connection. Clients ping every few seconds.
 pub const OTHER_FRAMES_PER_S: u32 = 100;
 /// Delayed messages of one user that wait: at 64 KiB each they are 64 MiB of the store, for up to 30 days.
