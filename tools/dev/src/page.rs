@@ -5,6 +5,8 @@
 //! cannot send, and a `Host` that is loopback, which no foreign name can pretend to be. In `sluice serve` that is so while
 //! it listens on loopback without a token; else the token is asked for.
 
+mod files;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
@@ -27,22 +29,13 @@ use crate::HEADER;
 use crate::error::Refused;
 use crate::supervisor::Dev;
 
-/// One document: it loads nothing, not even its own script.
-const PAGE: &str = concat!(
-    include_str!("../page/index.html"),
-    "<script>\n",
-    include_str!("../page/page.js"),
-    "</script>\n</body>\n</html>\n",
-);
 /// Longest wait for what a service says of itself: it is in this process, and may be stopping.
 const STATUS_WITHIN: Duration = Duration::from_secs(2);
-/// The page is alone: nothing is loaded from anywhere, and it talks to gateways and to us.
-const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
-                      connect-src 'self' ws:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// What that of `sluice dev` adds for programs.
-const DEV_PAGES: [PageEntry; 2] = [
+const DEV_PAGES: [PageEntry; 3] = [
     PageEntry::get("/admin/instances", "the services and where each stands"),
+    PageEntry::get("/sluice.js", "the SDK, for a page of your own to import"),
     PageEntry::get("/dev/state", "all that the page for people shows"),
 ];
 
@@ -77,7 +70,7 @@ impl Pages {
                 admin.more.extend(DEV_PAGES);
                 let state = get(|State(dev): State<Dev>| async move { Json(dev.to_json()) });
                 let router = router
-                    .route("/", get(page))
+                    .merge(files::router())
                     .route("/dev/state", state)
                     .route("/dev/status/{name}", get(status))
                     .route("/dev/restart/{name}", post(restart))
@@ -98,10 +91,6 @@ impl Pages {
             }
         }
     }
-}
-
-async fn page() -> impl IntoResponse {
-    ([(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-store")], Html(PAGE))
 }
 
 /// What a service says of itself, for the page: a browser lets no page ask another port.
@@ -174,16 +163,4 @@ async fn at_home(request: Request, next: Next) -> Response {
 
 fn refuse(status: StatusCode, text: &str) -> Response {
     (status, Json(json!({ "error": text }))).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_loads_nothing_from_elsewhere() {
-        for outside in ["src=\"http", "href=\"http", "@import", "url(http", "import("] {
-            assert!(!PAGE.contains(outside), "{outside}");
-        }
-    }
 }
