@@ -329,8 +329,9 @@ fn admit_origin(head: &Head, host: &str, names: &Names) -> Result<Cors, Refusal>
     if names.lets_in(&origin, host) {
         return Ok(Cors::of(&origin));
     }
+    // Short enough to stand in the log as a whole.
     let body = format!(
-        "origin {origin:?} is not allowed; to allow it add it to the setting `origins` of the gateway, exactly as here"
+        "origin {origin:?} is not allowed: add it, exactly so, to `origins` of the gateway (sluice dev: --origin)"
     );
     Err(Refusal::new(Reason::Origin, 403, "Forbidden", body))
 }
