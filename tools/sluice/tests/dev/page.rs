@@ -60,7 +60,7 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
     missed_nothing(&mut browser).await;
     let pause = browser.value("$('pause').textContent").await;
     println!("all services rolled, nothing missed; longest pause {pause} with a message every 100 ms");
-    browser.picture("dev-page.png", 1000, 970).await;
+    browser.picture("dev-page.png", 1000, 1030).await;
 
     // Each change of gateway counts once, whichever way it came.
     let changes = browser.value("client.count.moves + client.count.reconnects").await.to_string();
@@ -149,12 +149,32 @@ async fn the_page_shows_who_sent_what_before_and_how_a_service_is() {
     assert_eq!(browser.value(&format!("{senders}.at(-1)")).await, "you");
     let others = browser.value(&format!("{senders}.filter(from => from !== 'you' && from).length")).await;
     assert_eq!(others, 30, "each with its sender");
+    browser.until("$('received').textContent !== '0'").await;
     assert_eq!(browser.value("$('received').textContent").await, "1", "what was before is not received now");
 
     browser.value("$('status-gateway-1').click()").await;
     browser.until("$('status').open && $('facts').textContent.includes('instance')").await;
     let admin = dev.first["gateways"][0]["admin"].as_str().unwrap();
     assert_eq!(browser.value("$('metrics').href").await, format!("{admin}/metrics"));
+}
+
+/// A folder that was made anew signs with another secret, and a tab may be older.
+#[tokio::test]
+async fn a_token_that_lets_nobody_in_is_forgotten() {
+    let Some(mut browser) = Browser::start().await else {
+        eprintln!("SKIPPED: the page was not tested, there is no Chromium; install it with `make deps`");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path(), &["--memory"]);
+    browser.open(&format!("{}/livez", dev.page())).await;
+    browser.until("location.pathname === '/livez'").await;
+    browser.value("sessionStorage.token = 'of.another.folder'").await;
+    browser.ask("Page.navigate", json!({ "url": dev.page() })).await;
+    browser.until(LIVE).await;
+    publish(&mut browser, "as somebody else").await;
+    missed_nothing(&mut browser).await;
+    assert_ne!(browser.value("sessionStorage.token").await, "of.another.folder");
 }
 
 #[tokio::test]
