@@ -18,6 +18,7 @@ use crate::copy::{CopiedDelayed, CopiedMessage, CopiedNote, CopiedRevocation, Co
 /// Nobody publishes while it lasts, and no statement of it is short. A logic that runs waits for its lock until its own
 /// timeouts, and answers that later is better.
 const BEGIN: &str = "begin; set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; \
+     set local synchronous_commit = on; \
      lock table meta, rooms, messages, outbox, scheduled, revocations, revocations_head in exclusive mode";
 
 const COUNTS: &str = "select (select count(*) from rooms) as rooms, \

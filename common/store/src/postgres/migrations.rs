@@ -24,6 +24,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (5, "waiting keys", include_str!("../../migrations/postgres/0005_waiting_keys.sql")),
     (6, "waiting by API key", include_str!("../../migrations/postgres/0006_waiting_by_api_key.sql")),
     (7, "copied epoch", include_str!("../../migrations/postgres/0007_copied_epoch.sql")),
+    (8, "own session", include_str!("../../migrations/postgres/0008_own_session.sql")),
 ];
 
 /// For the whole migration, waiting for another migrator included.
