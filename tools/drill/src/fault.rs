@@ -171,6 +171,12 @@ impl FaultKind {
         matches!(self, Self::Partition(_))
     }
 
+    /// Whether an even turn hits the member that leads: then it comes first, as a short run has no second turn.
+    #[must_use]
+    pub const fn begins_with_leader(self) -> bool {
+        matches!(self, Self::Partition(_))
+    }
+
     /// Whether logs must be read by somebody who can be ended for it.
     #[must_use]
     pub const fn needs_log_readers(self) -> bool {

@@ -257,11 +257,6 @@ impl FaultKind {
                 "it needs several: --etcds 3, --natses 3, --redis sentinel or cluster, --patroni".to_owned(),
             );
         }
-        if self == Self::Partition(Role::Redis) && engines.redis == RedisKind::Cluster {
-            return Some(
-                "nodes of a Redis Cluster tell each other their own addresses, past any door".to_owned(),
-            );
-        }
         if self == Self::FailOver && !leads(Role::Redis) {
             return Some("it needs --redis sentinel or cluster".to_owned());
         }
@@ -441,6 +436,8 @@ mod tests {
         ] {
             assert_eq!((refused(kind, groups), refused(kind, patroni)), (without, with), "{kind}");
         }
+        let cluster = Engines { redis: RedisKind::Cluster, ..Engines::default() };
+        assert!(!refused(FaultKind::Partition(Role::Redis), cluster));
         assert!(refused(FaultKind::OldRedis, groups) && !refused(FaultKind::OldRedis, Engines::default()));
     }
 
