@@ -108,6 +108,11 @@ impl Options {
                 "--previous is for a cluster of its own: a deployment that is given is rolled by who runs it"
             );
         }
+        if self.plan.foreign.tabs > 0 && !self.given.is_empty() {
+            bail!(
+                "--foreign tabs is for a cluster of its own, whose gateways are told to let their page in: leave it"
+            );
+        }
         if !self.given.is_empty() {
             self.given.check()?;
         }
