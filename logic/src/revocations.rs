@@ -12,10 +12,10 @@ use sluice_proto::ids::{Epoch, UserId};
 use sluice_proto::revocation::{Revocation, Revocations, Standing, is_refused};
 use sluice_store::{RevocationPage, Store, StoreError};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::defaults::{REVOCATIONS_EVERY, REVOCATIONS_KNOWN_MAX, REVOCATIONS_PAGE};
+use crate::defaults::{REVOCATIONS_EVERY, REVOCATIONS_FIRST_WITHIN, REVOCATIONS_KNOWN_MAX, REVOCATIONS_PAGE};
 use crate::error::CallError;
 use crate::metrics::Metrics;
 
@@ -136,6 +136,12 @@ impl RevokedTokens {
     /// # Errors
     /// The store, where it has to be asked.
     pub async fn tell(&self, request: RevocationsRequest) -> Result<RevocationsReply, CallError> {
+        if request.after.is_none() {
+            // A gateway that begins remembers nothing, and was not there to be told: it believes verdicts from the position
+            // that it hears now. One that was revoked a moment ago by another logic would still open it. A store that is away
+            // keeps nobody out, and what it has is found by the next looks.
+            drop(timeout(REVOCATIONS_FIRST_WITHIN, self.read_on()).await);
+        }
         let (epoch, position, page) = {
             let known = self.known();
             let page = match request.after {
