@@ -1,5 +1,4 @@
-//! The command line at `wss://`, and a drill with clients in another language, through deploy/haproxy.cfg with TLS before
-//! the gateways of a `sluice dev`.
+//! The command line at `wss://`, through deploy/haproxy.cfg with TLS before the gateways of a `sluice dev`.
 
 use std::fs;
 use std::net::TcpStream;
@@ -74,18 +73,6 @@ fn certificates(dir: &Path) {
     fs::write(dir.join("rooms.pem"), signed.pem() + &key.serialize_pem()).unwrap();
 }
 
-/// What the tokens of the `sluice dev` in this folder are signed with.
-fn secret(dir: &Path) -> String {
-    let state: Value = serde_json::from_slice(&fs::read(dir.join("sluice-dev.json")).unwrap()).unwrap();
-    state["token_secret"].as_str().unwrap().to_owned()
-}
-
-/// TLS on this port before the gateways, with an authority of its own, `ca.pem`.
-fn with_tls(program: &str, dir: &Path, dev: &Dev, port: u16) -> HaProxy {
-    certificates(dir);
-    start(program, dir, port, &example(dev, port, &dir.join("rooms.pem")))
-}
-
 #[test]
 fn the_command_line_publishes_through_a_balancer_with_tls() {
     let Some(program) = haproxy() else {
@@ -94,11 +81,16 @@ fn the_command_line_publishes_through_a_balancer_with_tls() {
     };
     let dir = tempfile::tempdir().unwrap();
     let dev = Dev::start(dir.path(), &["--gateways", "2", "--port", &free_port().to_string()]);
+    let state: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("sluice-dev.json")).unwrap()).unwrap();
+    let secret = state["token_secret"].as_str().unwrap();
     let mut mint = sluice();
-    mint.args(["token", "--user", "alice", "--pub", "*", "--secret", &secret(dir.path())]);
+    mint.args(["token", "--user", "alice", "--pub", "*", "--secret", secret]);
     let token = text(&mint.output().unwrap().stdout);
+    certificates(dir.path());
     let port = free_port();
-    let _haproxy = with_tls(program, dir.path(), &dev, port);
+    let configuration = example(&dev, port, &dir.path().join("rooms.pem"));
+    let _haproxy = start(program, dir.path(), port, &configuration);
 
     let publish = |url: &str, ca: Option<&str>| -> Output {
         let mut command = sluice();
@@ -124,29 +116,4 @@ fn the_command_line_publishes_through_a_balancer_with_tls() {
         assert_eq!(refused.status.code(), Some(1), "{url} {ca:?}");
         assert!(text(&refused.stderr).contains(said), "{url} {ca:?}: {}", text(&refused.stderr));
     }
-}
-
-/// The client in Python has no option for an authority: the drill tells its process.
-#[test]
-fn a_drill_with_clients_in_python_trusts_the_authority_that_it_was_told() {
-    let Some(program) = haproxy() else {
-        eprintln!("SKIPPED: haproxy is not there: a drill is not tried at wss://");
-        return;
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let dev = Dev::start(dir.path(), &["--gateways", "2", "--port", &free_port().to_string()]);
-    let port = free_port();
-    let _haproxy = with_tls(program, dir.path(), &dev, port);
-    let mut drill = sluice();
-    drill.args(["drill", "calm", "--quiet", "--clients", "8", "--rate", "20", "--rooms", "4", "--seed", "5"]);
-    drill.args(["--foreign", "python=2", "--token-secret", &secret(dir.path())]);
-    drill
-        .arg("--gateway")
-        .arg(format!("wss://localhost:{port}/ws"))
-        .arg("--ca")
-        .arg(dir.path().join("ca.pem"));
-    drill.arg("--store").arg(format!("sqlite:{}", dev.first["store"].as_str().unwrap()));
-    drill.arg("--dir").arg(dir.path().join("drill"));
-    let done = drill.output().unwrap();
-    assert!(done.status.success(), "{}{}", text(&done.stdout), text(&done.stderr));
 }
