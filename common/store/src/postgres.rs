@@ -15,6 +15,7 @@ mod epochs;
 mod failure;
 mod listing;
 mod migrations;
+mod others;
 mod pool;
 mod publish;
 mod read;
