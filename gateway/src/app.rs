@@ -40,7 +40,6 @@ use crate::defaults::{
 use crate::disconnect::{Disconnects, untold};
 use crate::drain::DrainHooks;
 use crate::drain::standby::Standby;
-use crate::files;
 use crate::handshake::{Names, Proxies};
 use crate::limits::Usages;
 use crate::listener;
@@ -84,8 +83,6 @@ impl App {
     /// Files of `[tls]` that are of no use, an address that is taken or not ours; named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
         let identity = Identity::load(&config.tls, Role::Gateway)?;
-        // Before the first socket: a limit that is raised later does not help who was refused.
-        files::raise(config.connections_max);
         let token = config.admin.token().map_err(|why| StartError::Contradictions(vec![why]))?;
         let admin = bind(config.admin.listen.as_str()).await?;
         let agent =
@@ -98,6 +95,12 @@ impl App {
         // Last: from here on the kernel lets clients in, and a start that fails now would drop them.
         let clients = bind(config.listen.as_str()).await?;
         Ok(Self { config, lifecycle, admin, token, agent, grpc, clients, identity })
+    }
+
+    /// With an identity that no file has, where the configuration names none.
+    #[must_use]
+    pub fn identified(self, identity: Option<Identity>) -> Self {
+        Self { identity: identity.or(self.identity), ..self }
     }
 
     /// Where clients connect.
