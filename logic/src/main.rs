@@ -43,5 +43,5 @@ async fn start(config: Config, lifecycle: &Lifecycle) -> Result<(), StartError> 
     let app = App::build(config.clone(), lifecycle.clone()).await?;
     let deps = deps::connect(&config, lifecycle, app.registration()).await?;
     process::announce(&app.announcement(&deps.cluster.me().borrow()));
-    app.serve(deps).await
+    app.serve(deps).await.map(drop)
 }

@@ -66,6 +66,12 @@ impl App {
         Ok(Self { config, lifecycle, admin, token, identity })
     }
 
+    /// With an identity that no file has, where the configuration names none.
+    #[must_use]
+    pub fn identified(self, identity: Option<Identity>) -> Self {
+        Self { identity: identity.or(self.identity), ..self }
+    }
+
     /// Where the admin page listens.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {

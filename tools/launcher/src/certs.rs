@@ -115,6 +115,39 @@ fn refuse_to_overwrite(dir: &Path) -> Result<(), Error> {
     Err(Error::System(format!("{} is there already and is not overwritten: {fix}", first.display())))
 }
 
+/// PEM texts of a service, for what `tls.ca`, `tls.cert` and `tls.key` name.
+pub struct Pem {
+    /// The authority.
+    pub ca: String,
+    /// The certificate.
+    pub cert: String,
+    /// Its private key.
+    pub key: String,
+}
+
+/// The authority of the services in one process, which signs for these alone. Nothing is written, so nobody else has a key
+/// of it.
+pub struct ProcessAuthority(CertifiedIssuer<'static, KeyPair>);
+
+impl ProcessAuthority {
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn new() -> Result<Self, Error> {
+        CertifiedIssuer::self_signed(authority(), new_key()?).map_err(failed).map(Self)
+    }
+
+    /// A certificate of one service, good for as long as the authority: nobody renews it.
+    ///
+    /// # Errors
+    /// As of [`ProcessAuthority::new`].
+    pub fn certify(&self, service: Service) -> Result<Pem, Error> {
+        let params = for_hosts(service.as_str(), &[&format!("{service}{SERVICE_NAMES}")])?;
+        let own = new_key()?;
+        let signed = valid_for(params, AUTHORITY_DAYS).signed_by(&own, &self.0).map_err(failed)?;
+        Ok(Pem { ca: self.0.pem(), cert: signed.pem(), key: own.serialize_pem() })
+    }
+}
+
 /// As [`make`], where there is no authority yet.
 ///
 /// # Errors
