@@ -19,7 +19,7 @@ use serde_json::json;
 use sluice_launcher::probe;
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_service::admin::access::is_loopback;
-use sluice_service::admin::{AdminPages, PageEntry};
+use sluice_service::admin::{AdminPages, Check, PageEntry};
 use sluice_service::listen::{self, Bound};
 use sluice_service::metrics::{CONTENT_TYPE, Registry};
 
@@ -75,6 +75,7 @@ impl Pages {
             Self::ForPeople => {
                 let mut admin = AdminPages::new("dev", lifecycle.clone(), Registry::new("dev"));
                 admin.more.extend(DEV_PAGES);
+                admin.ready = ready(&dev);
                 let state = get(|State(dev): State<Dev>| async move { Json(dev.to_json()) });
                 let router = router
                     .route("/", get(page))
@@ -87,8 +88,7 @@ impl Pages {
             Self::ForOperators(token) => {
                 let mut admin = AdminPages::new("serve", lifecycle.clone(), Registry::new("serve"));
                 admin.more.extend(SERVE_PAGES);
-                let all = dev.clone();
-                admin.ready = Arc::new(move || all.ready());
+                admin.ready = ready(&dev);
                 let restart = if token.is_some() { post(restart_shown) } else { post(restart) };
                 admin.token = token;
                 let router = router
@@ -98,6 +98,12 @@ impl Pages {
             }
         }
     }
+}
+
+/// Also why publishes are refused for now, as on a full disk: whoever watches the process watches this.
+fn ready(dev: &Dev) -> Check {
+    let dev = dev.clone();
+    Arc::new(move || dev.ready())
 }
 
 async fn page() -> impl IntoResponse {
@@ -155,7 +161,7 @@ async fn roll(dev: &Dev, name: &str) -> Response {
             let status = match refused {
                 Refused::Unknown(..) => StatusCode::NOT_FOUND,
                 Refused::Busy(_) => StatusCode::CONFLICT,
-                Refused::Stopping | Refused::Late(_) => StatusCode::SERVICE_UNAVAILABLE,
+                Refused::Stopping | Refused::Late(..) => StatusCode::SERVICE_UNAVAILABLE,
             };
             refuse(status, &refused.to_string())
         }

@@ -14,6 +14,7 @@ use sluice_service::listen;
 use crate::dev_config::{address, admin_at, grpc, task};
 use crate::error::Error;
 use crate::folder::{Folder, Kind};
+use crate::identities::Identities;
 use crate::page::Pages;
 use crate::ports::Ports;
 use crate::start::{Parts, start_error};
@@ -46,6 +47,7 @@ impl Dev {
             services,
             memory: false,
             leave_grace: Duration::from_secs(config.leave_grace_s),
+            identities: Identities::new()?,
             pages: Pages::ForOperators(token),
         };
         Self::run(parts, lifecycle).await

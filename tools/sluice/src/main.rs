@@ -19,6 +19,8 @@ mod operate;
 mod page;
 mod paste;
 mod publish;
+#[cfg(feature = "dev")]
+mod restart;
 #[cfg(feature = "servers")]
 mod roll;
 #[cfg(feature = "dev")]
