@@ -213,7 +213,7 @@ impl FaultKind {
     /// Why a cluster of our own has nothing that this could be done to; `None` = it has.
     fn needs_given(self) -> Option<String> {
         let option = match self {
-            Self::Term(Role::Dev) | Self::Kill(Role::Dev) => "--spawn",
+            Self::Term(Role::Dev) | Self::Kill(Role::Dev) | Self::FullDisk => "--spawn",
             Self::Roll(_) => "--roll-command",
             Self::Disconnect(_) => "--container",
             Self::Term(_)

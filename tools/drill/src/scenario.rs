@@ -66,7 +66,7 @@ const NAMES: [(&str, Scenario, &str); 15] = [
     (
         "stores",
         Scenario::Stores,
-        "NATS, etcd, Redis and PostgreSQL restart, stand still, forget, lose their leader",
+        "NATS, etcd, Redis and PostgreSQL restart, stand still, forget, lose their leader; a disk is full",
     ),
     ("network", Scenario::Network, "links are cut, swallow bytes or crawl"),
     ("storm", Scenario::Storm, "all gateways go at once"),
@@ -234,6 +234,7 @@ fn stores() -> Vec<FaultKind> {
         FaultKind::Restart(Role::Postgres),
         FaultKind::Crash,
         FaultKind::Sessions,
+        FaultKind::FullDisk,
     ]);
     kinds
 }
@@ -271,8 +272,8 @@ fn mix() -> Vec<FaultKind> {
     ]);
     kinds.extend(each(&Role::SERVICES, &[FaultKind::Disconnect]));
     let mut seen = std::collections::HashSet::new();
-    // Scenarios share kinds: each comes once a turn.
-    kinds.retain(|kind| seen.insert(*kind));
+    // Scenarios share kinds: each comes once a turn. A full disk is asked for: it needs a small one.
+    kinds.retain(|kind| seen.insert(*kind) && *kind != FaultKind::FullDisk);
     kinds
 }
 
