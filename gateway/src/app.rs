@@ -26,6 +26,7 @@ use sluice_service::process::{Settings as _, StartError};
 use sluice_service::telemetry;
 use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
+use sluice_trace::Tracer;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tonic::service::Routes;
@@ -170,7 +171,9 @@ impl App {
         let targets = targets(&lifecycle, &*deps.cluster);
         let names = Names::read(&config.origins, &config.hosts).map_err(StartError::Contradictions)?;
         let proxies = Proxies::read(&config.trusted_proxies).map_err(StartError::Contradictions)?;
+        let released = lifecycle.scope(Stage::Release);
         let shared = Arc::new(Shared {
+            tracer: Tracer::start(&config.trace, ("gateway", me.borrow().as_str()), &released, &registry),
             usages: Usages::new(&config.limits),
             names,
             proxies,
@@ -186,7 +189,7 @@ impl App {
             clock: deps.clock.clone(),
             upgrades: UpgradeGate::default(),
         });
-        look_after(identity.clone(), &registry, &lifecycle.scope(Stage::Release));
+        look_after(identity.clone(), &registry, &released);
         let operator = Operator::new(lifecycle.clone(), Arc::clone(&deps.cluster), &registry);
         let mut pages = pages(&lifecycle, registry, &deps, &shared, &operator);
         pages.token = token;

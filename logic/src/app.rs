@@ -32,6 +32,7 @@ use sluice_service::telemetry;
 use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
 use sluice_store::{Store, StoreError};
+use sluice_trace::Tracer;
 use tonic::service::Routes;
 
 use crate::api::{Api, Parts};
@@ -185,9 +186,29 @@ impl App {
         let (health, health_service) = Health::new().await;
         // Whoever may still ask who somebody is finds it at work.
         let jwks = source.map(|source| Jwks::start(source, &lifecycle.scope(Stage::Flush), metrics.clone()));
-        let running =
-            Running { config, lifecycle, deps, metrics, probe, peers, core, health, identity, keys, jwks };
-        look_after(running.identity.clone(), &registry, &running.lifecycle.scope(Stage::Release));
+        let released = lifecycle.scope(Stage::Release);
+        // Behind the flush, which has the last of what is traced.
+        let tracer = Tracer::start(
+            &config.trace,
+            ("logic", deps.cluster.me().borrow().as_str()),
+            &released,
+            &registry,
+        );
+        look_after(identity.clone(), &registry, &released);
+        let running = Running {
+            config,
+            lifecycle,
+            deps,
+            metrics,
+            probe,
+            peers,
+            core,
+            health,
+            identity,
+            keys,
+            jwks,
+            tracer,
+        };
         let cluster = Arc::clone(&running.deps.cluster);
         let operator = Operator::new(running.lifecycle.clone(), cluster, &registry);
         // Before anything is accepted: a stop during start-up gives everything back.
@@ -244,6 +265,7 @@ struct Running {
     identity: Option<Identity>,
     keys: Vec<Key>,
     jwks: Option<Jwks>,
+    tracer: Tracer,
 }
 
 impl Running {
@@ -286,6 +308,7 @@ impl Running {
             lifecycle: self.lifecycle.clone(),
             cluster: Arc::clone(&self.deps.cluster),
             metrics: self.metrics.clone(),
+            tracer: self.tracer.clone(),
         };
         Api::start(parts, &self.config, api.keys, api.bound)
     }

@@ -61,6 +61,7 @@ async fn services(config: &ServeConfig, ports: &mut Ports) -> Result<Placed, Err
         let admin = ports.choose(&format!("{name} admin"), 0)?;
         let mut told = config.gateway(listen);
         (told.listen, told.admin, told.grpc) = (address(clients), admin_at(admin), grpc(admin));
+        told.trace = config.trace.clone();
         let at = Addresses { clients: Some(clients), api: None, admin };
         services.push((name, ServiceConfig::Gateway(Box::new(told)), at));
     }
@@ -77,7 +78,8 @@ async fn services(config: &ServeConfig, ports: &mut Ports) -> Result<Placed, Err
     services.push(("logic".to_owned(), ServiceConfig::Logic(Box::new(told)), at));
     let admin = ports.choose("task admin", 0)?;
     let at = Addresses { clients: None, api: None, admin };
-    services.push(("task".to_owned(), ServiceConfig::Task(Box::new(task(admin))), at));
+    let told = sluice_task::config::Config { trace: config.trace.clone(), ..task(admin) };
+    services.push(("task".to_owned(), ServiceConfig::Task(Box::new(told)), at));
     Ok(services)
 }
 

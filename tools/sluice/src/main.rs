@@ -51,7 +51,8 @@ struct Arguments {
     verb: Verb,
 }
 
-static BUILD: LazyLock<String> = LazyLock::new(|| build::describe(features!("dev", "servers", "store")));
+static BUILD: LazyLock<String> =
+    LazyLock::new(|| build::describe(features!("dev", "servers", "store", "otel")));
 
 static HELP: LazyLock<String> = LazyLock::new(|| {
     let first = if cfg!(feature = "dev") { "Try it: sluice dev\nRun it: sluice serve --init\n" } else { "" };
