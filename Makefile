@@ -3,12 +3,14 @@ SERVERS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/servers
 export PATH := $(SERVERS)/bin:$(PATH):$(HOME)/.cargo/bin
 SLUICE := $(or $(CARGO_TARGET_DIR),target)/debug/sluice
 FAST := $(or $(CARGO_TARGET_DIR),target)/drill/sluice
+comma := ,
 SERVICES := -p sluice -p sluice-gateway -p sluice-logic -p sluice-task
 
 .PHONY: run release cluster test api-check test-containers bench serve-figures mutants drill-quick drill-herd drill drill-long drill-bites tokens deps build fast dev check
 run: dev          ; exec $(SLUICE) dev $(ARGS)
 cluster: build    ; exec $(SLUICE) cluster $(ARGS)
-drill-quick: build; exec $(SLUICE) drill quick $(or $(ARGS),--clients 100 --rate 100)
+# One client of it is on Node where that one is built.
+drill-quick: build; exec $(SLUICE) drill quick $(or $(ARGS),--clients 100 --rate 100 --foreign python=1$(if $(wildcard client/js/dist/node.js),$(comma)js=1))
 drill-herd: build ; exec $(SLUICE) drill herd $(or $(ARGS),--crowd 300 --rooms 200 --rounds 5)
 drill: fast       ; exec $(FAST) drill mix --report drill.html $(ARGS)
 drill-long: fast  ; exec $(FAST) drill mix --rounds $(or $(ROUNDS),300) --report drill.html $(ARGS)

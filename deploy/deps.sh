@@ -23,6 +23,8 @@ if [ "$what" = all ]; then
     have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
     # what promotes a standby of PostgreSQL, for the tests of a failover; it speaks to etcd
     have patroni || packages+=(patroni python3-etcd)
+    # what companies put before PostgreSQL; Debian keeps it where only root looks
+    have pgbouncer || [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
     # the balancers of the examples, for their tests; Debian keeps nginx where only root looks
     have haproxy || [ -x /usr/sbin/haproxy ] || packages+=(haproxy)
     have nginx || [ -x /usr/sbin/nginx ] || packages+=(nginx-light)

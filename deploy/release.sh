@@ -51,7 +51,8 @@ for program in "${programs[@]}"; do
     "$folder/bin/$program" --version >/dev/null || fail "$program does not run"
 done
 # Files of the commit, not what lies around.
-git archive HEAD LICENSE README.md CHANGELOG.md SECURITY.md docs proto/WIRE.md proto/schema deploy | tar -x -C "$folder"
+git archive HEAD LICENSE README.md CHANGELOG.md SECURITY.md docs proto/WIRE.md proto/schema deploy examples \
+    client/js/README.md client/js/sluice.js | tar -x -C "$folder"
 
 # What the programs are made of: https://github.com/CycloneDX/cyclonedx-rust-cargo, which writes beside each Cargo.toml.
 if ! cargo cyclonedx --version >/dev/null 2>&1; then

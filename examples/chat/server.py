@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FILES = {"/": (HERE / "index.html", "text/html"), "/chat.js": (HERE / "chat.js", "text/javascript"),
-         "/sdk.js": (HERE.parents[1] / "client/js/dist/index.js", "text/javascript")}
+         "/sdk.js": (HERE.parents[1] / "client/js/sluice.js", "text/javascript")}
 ROOMS = "chat.*"
 TOKEN_S = 600
 

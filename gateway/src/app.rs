@@ -26,6 +26,7 @@ use sluice_service::process::{Settings as _, StartError};
 use sluice_service::telemetry;
 use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
+use sluice_trace::Tracer;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tonic::service::Routes;
@@ -40,7 +41,6 @@ use crate::defaults::{
 use crate::disconnect::{Disconnects, untold};
 use crate::drain::DrainHooks;
 use crate::drain::standby::Standby;
-use crate::files;
 use crate::handshake::{Names, Proxies};
 use crate::limits::Usages;
 use crate::listener;
@@ -84,8 +84,6 @@ impl App {
     /// Files of `[tls]` that are of no use, an address that is taken or not ours; named in the text.
     pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self, StartError> {
         let identity = Identity::load(&config.tls, Role::Gateway)?;
-        // Before the first socket: a limit that is raised later does not help who was refused.
-        files::raise(config.connections_max);
         let token = config.admin.token().map_err(|why| StartError::Contradictions(vec![why]))?;
         let admin = bind(config.admin.listen.as_str()).await?;
         let agent =
@@ -98,6 +96,12 @@ impl App {
         // Last: from here on the kernel lets clients in, and a start that fails now would drop them.
         let clients = bind_bounded(config.listen.as_str(), RECEIVE_BUFFER_BYTES).await?;
         Ok(Self { config, lifecycle, admin, token, agent, grpc, clients, identity })
+    }
+
+    /// With an identity that no file has, where the configuration names none.
+    #[must_use]
+    pub fn identified(self, identity: Option<Identity>) -> Self {
+        Self { identity: identity.or(self.identity), ..self }
     }
 
     /// Where clients connect.
@@ -170,7 +174,9 @@ impl App {
         let targets = targets(&lifecycle, &*deps.cluster);
         let names = Names::read(&config.origins, &config.hosts).map_err(StartError::Contradictions)?;
         let proxies = Proxies::read(&config.trusted_proxies).map_err(StartError::Contradictions)?;
+        let released = lifecycle.scope(Stage::Release);
         let shared = Arc::new(Shared {
+            tracer: Tracer::start(&config.trace, ("gateway", me.borrow().as_str()), &released, &registry),
             usages: Usages::new(&config.limits),
             names,
             proxies,
@@ -186,7 +192,7 @@ impl App {
             clock: deps.clock.clone(),
             upgrades: UpgradeGate::default(),
         });
-        look_after(identity.clone(), &registry, &lifecycle.scope(Stage::Release));
+        look_after(identity.clone(), &registry, &released);
         let operator = Operator::new(lifecycle.clone(), Arc::clone(&deps.cluster), &registry);
         let mut pages = pages(&lifecycle, registry, &deps, &shared, &operator);
         pages.token = token;

@@ -14,6 +14,7 @@ use sluice_service::config::{Address, BadAddress};
 use sluice_service::process::Probe;
 use sluice_service::process::Settings;
 use sluice_service::tls::{Role, Tls};
+use sluice_trace::Trace;
 
 use crate::handshake::{Names, Proxies};
 use crate::{defaults, stages};
@@ -67,6 +68,8 @@ pub struct Config {
     pub retention: Retention,
     /// The log on stderr.
     pub log: Log,
+    /// Where traces go.
+    pub trace: Trace,
     /// The time for the stop.
     pub shutdown: Shutdown,
     /// How clients leave.
@@ -192,6 +195,7 @@ impl Default for Config {
             logic: Seeds::default(),
             retention: Retention::default(),
             log: Log::default(),
+            trace: Trace::default(),
             shutdown: Shutdown::with(stages::TIMES),
             drain: Drain::default(),
         }
@@ -324,6 +328,7 @@ impl Settings for Config {
         wrong.extend(url::check_all("etcd.endpoints", &self.etcd.endpoints, UrlKind::Etcd));
         wrong.extend(self.grpc.check(&self.tls));
         wrong.extend(self.tls.check(Role::Gateway));
+        wrong.extend(self.trace.check());
         wrong.extend(self.logic.check("logic.seeds"));
         wrong.extend(self.wrong_advertise());
         wrong.extend(self.agent.address().err().map(|error| format!("agent.listen: {error}")));

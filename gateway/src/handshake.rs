@@ -21,6 +21,7 @@ use http::header::{
 };
 use sluice_lifecycle::Stage;
 use sluice_proto::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
+use sluice_trace::Parent;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub use self::cors::Cors;
@@ -86,6 +87,8 @@ pub enum Verdict {
         used: usize,
         /// Where the client comes from.
         client: Option<IpAddr>,
+        /// What it is a part of.
+        parent: Parent,
     },
     /// A stream of events, if who asks may read it: its head is answered when that is known.
     Events {
@@ -258,7 +261,8 @@ fn accept_upgrade(head: &Head, client: Option<IpAddr>) -> Result<Verdict, Refusa
     );
     // The header first: who can set it, which a browser cannot, means it.
     let token = bearer(head).or(offered.token);
-    Ok(Verdict::Accept { response: response.into_bytes(), token, used: head.used, client })
+    let parent = Parent::of(&head.headers);
+    Ok(Verdict::Accept { response: response.into_bytes(), token, used: head.used, client, parent })
 }
 
 /// Method, target and body.
@@ -329,8 +333,9 @@ fn admit_origin(head: &Head, host: &str, names: &Names) -> Result<Cors, Refusal>
     if names.lets_in(&origin, host) {
         return Ok(Cors::of(&origin));
     }
+    // Short enough to stand in the log as a whole.
     let body = format!(
-        "origin {origin:?} is not allowed; to allow it add it to the setting `origins` of the gateway, exactly as here"
+        "origin {origin:?} is not allowed: add it, exactly so, to `origins` of the gateway (sluice dev: --origin)"
     );
     Err(Refusal::new(Reason::Origin, 403, "Forbidden", body))
 }

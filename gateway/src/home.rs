@@ -25,6 +25,7 @@ use sluice_proto::grpc::{HeadsReply, Message, PublishReply, RoomRun, SubscribeRe
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_proto::limits::{LANES, RANGES_PER_CALL_MAX, ROOMS_PER_CALL_MAX};
 use sluice_proto::wire::codec;
+use sluice_trace::Parent;
 
 use crate::address::Address;
 use crate::defaults::ROOMS_PER_TURN;
@@ -147,6 +148,9 @@ impl Home {
             let before =
                 self.mark_active(now, &room).map(|entry| std::mem::replace(&mut entry.pushed_by, by));
             self.pushing = [before.unwrap_or_default(), by];
+            for trace in &run.traces {
+                ports.traced(&room, trace.seq, Parent::read(&trace.traceparent));
+            }
             self.with_room(now, &room, ports, |entry, out| {
                 // Too large to travel with the notice (C7): only that they exist is said, and the room reads them.
                 if run.messages.is_empty() {
@@ -209,6 +213,11 @@ impl Home {
         }
         for (room, answers) in by_room {
             self.mark_active(now, room);
+            for Answered { publish, outcome } in &answers {
+                if let Outcome::Stored { seq, .. } = *outcome {
+                    ports.traced(room, seq, publish.span.parent());
+                }
+            }
             let stored = answers.iter().filter_map(|Answered { publish, outcome }| match *outcome {
                 Outcome::Stored { .. } if !Faithful::keeps(Rule::HintRaisesOnlyKnown) => None,
                 Outcome::Stored { seq, at_ms } => {

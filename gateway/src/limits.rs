@@ -90,7 +90,11 @@ const PAGES_BURST: Micros = HISTORY_BURST_S * 1_000_000;
 impl PartyRates {
     fn new(limits: &PartyLimits) -> Self {
         let rate = |per_s| Rate::new(per_s, BURST_S);
-        let short = |per_s, burst_ms| Rate { burst: burst_ms * 1_000, ..rate(per_s) };
+        // One at least: who has done nothing for long waits for nobody.
+        let short = |per_s, burst_ms: u64| {
+            let rate = rate(per_s);
+            Rate { burst: (burst_ms * 1_000).max(rate.every), ..rate }
+        };
         Self {
             connections_max: limits.connections,
             handshakes: rate(limits.handshakes_per_s),
@@ -404,9 +408,9 @@ mod tests {
         assert!(may(&ann));
         usages.charge_page((Some(&ann), home.as_ref()), 2_500);
         assert!(!may(&ann) && may(&bob), "the user's");
-        usages.charge_page((Some(&bob), home.as_ref()), 500);
+        usages.charge_page((Some(&bob), home.as_ref()), 600);
         assert!(!may(&bob), "the address's");
-        tokio::time::advance(Duration::from_millis(1)).await;
+        tokio::time::advance(Duration::from_millis(50)).await;
         assert!(may(&bob) && !may(&ann));
         tokio::time::advance(Duration::from_millis(1_500)).await;
         assert!(may(&ann));

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use clap::Parser;
 use sluice_gateway::app::App;
 use sluice_gateway::config::Config;
-use sluice_gateway::deps;
+use sluice_gateway::{deps, files};
 use sluice_lifecycle::{Lifecycle, Signals};
 use sluice_program::{arguments, build, features};
 use sluice_service::cli::Args;
@@ -23,7 +23,8 @@ struct Command {
     args: Args,
 }
 
-static BUILD: LazyLock<String> = LazyLock::new(|| build::describe(features!("servers", "seeded-bugs")));
+static BUILD: LazyLock<String> =
+    LazyLock::new(|| build::describe(features!("servers", "seeded-bugs", "otel")));
 
 static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-gateway {}", BUILD.as_str()));
 
@@ -44,6 +45,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn start(config: Config, lifecycle: &Lifecycle) -> Result<(), StartError> {
+    // Before the first socket: a limit that is raised later does not help who was refused.
+    files::raise(1, config.connections_max);
     let app = App::build(config.clone(), lifecycle.clone()).await?;
     let deps = deps::connect(&config, lifecycle, app.registration()).await?;
     process::announce(&app.announcement(&deps.cluster.me().borrow()));

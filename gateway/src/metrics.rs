@@ -179,7 +179,7 @@ impl Metrics {
             ),
             history_parked: registry.counter(
                 "history_parked",
-                "Questions for a page of history that wait until their user or address has taken others",
+                "Times that a page of history had to wait until its user or address may have more",
             ),
             skips: registry.counter("skips", "Times a subscriber was told that messages will not come"),
             skipped: registry

@@ -151,13 +151,13 @@ impl Shard {
     /// # Errors
     /// The system has no more room for it; nothing is left of it then.
     fn enter(&mut self, upgraded: Upgraded) -> io::Result<()> {
-        let Upgraded { stream, token, events, verdict, rest, seat } = upgraded;
+        let Upgraded { stream, token, events, verdict, rest, seat, parent } = upgraded;
         // From the runtime's own set to ours.
         let stream = TcpStream::from_std(stream.into_std()?);
         let (limits, since_ms) = (Arc::clone(&self.session_limits), self.shared.clock.now_ms());
         let inbound = Inbound::with_rest(rest, &mut self.buffers.contexts);
         let who = self.connections.insert(|who, deadlines| {
-            let session = Session::new(Link::new(SessionId::fresh(), who), limits);
+            let session = Session::new(Link::part_of(parent, SessionId::fresh(), who), limits);
             Connection::new(stream, session, inbound, deadlines, since_ms, seat).reading(events)
         });
         if let Some(connection) = self.connections.get(who)

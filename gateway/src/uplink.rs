@@ -14,6 +14,7 @@ use bytes::Bytes;
 use sluice_proto::ids::{Key, RoomId, Seq, SessionId, UserId};
 use sluice_proto::wire::ErrorCode;
 use sluice_service::seeded::{self, Bug};
+use sluice_trace::{Parent, Span};
 
 use crate::address::Address;
 
@@ -24,6 +25,8 @@ pub struct Link {
     pub session: SessionId,
     /// Where the outcome goes.
     pub address: Address,
+    /// What its publishes are a part of, as the upgrade said.
+    pub parent: Parent,
     fenced: AtomicBool,
 }
 
@@ -31,7 +34,13 @@ impl Link {
     /// A link without fence.
     #[must_use]
     pub fn new(session: SessionId, address: Address) -> Arc<Self> {
-        Arc::new(Self { session, address, fenced: AtomicBool::new(false) })
+        Self::part_of(Parent::default(), session, address)
+    }
+
+    /// The same of a connection whose publishes are a part of something.
+    #[must_use]
+    pub fn part_of(parent: Parent, session: SessionId, address: Address) -> Arc<Self> {
+        Arc::new(Self { session, address, parent, fenced: AtomicBool::new(false) })
     }
 
     /// Sets the fence: nothing of this connection that is not yet handed to logic may be stored.
@@ -79,6 +88,8 @@ pub struct Publish {
     pub not_after_ms: i64,
     /// When its shard took it, for the histogram of answers.
     pub taken_at: Option<Instant>,
+    /// From its frame to its answer, if it is traced.
+    pub span: Span,
 }
 
 /// Fixed share of an item in the byte bounds: its fields besides data and names.

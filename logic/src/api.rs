@@ -31,6 +31,7 @@ use sluice_proto::limits::LANES;
 use sluice_service::clock::Clock;
 use sluice_service::http::{ENDING, HttpServer};
 use sluice_service::listen::Bound;
+use sluice_trace::Tracer;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +70,7 @@ pub struct Api {
     exports: Arc<Semaphore>,
     calls: Semaphore,
     bulk: Arc<Semaphore>,
+    tracer: Tracer,
 }
 
 /// What an API is made of, besides its keys.
@@ -85,6 +87,8 @@ pub struct Parts {
     pub cluster: Arc<dyn Cluster>,
     /// Counts calls.
     pub metrics: Metrics,
+    /// Begins traces.
+    pub tracer: Tracer,
 }
 
 impl Api {
@@ -92,7 +96,7 @@ impl Api {
     /// answered in stage drain, or told that it may or may not be done.
     pub fn start(parts: Parts, config: &Config, entries: Vec<ApiKeyEntry>, bound: Bound) -> Arc<Self> {
         let (calls, give_up) = (TaskTracker::new(), CancellationToken::new());
-        let Parts { core, probe, clock, lifecycle, cluster, metrics } = parts;
+        let Parts { core, probe, clock, lifecycle, cluster, metrics, tracer } = parts;
         let api = Arc::new(Self {
             core,
             probe,
@@ -109,6 +113,7 @@ impl Api {
             exports: Arc::new(Semaphore::new(API_EXPORTS_MAX)),
             calls: Semaphore::new(API_CALLS_MAX),
             bulk: Arc::new(Semaphore::new(API_BULK_MAX)),
+            tracer,
             lifecycle: lifecycle.clone(),
         });
         let scope = lifecycle.scope(Stage::Drain);

@@ -32,6 +32,7 @@ use sluice_service::telemetry;
 use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
 use sluice_store::{Store, StoreError};
+use sluice_trace::Tracer;
 use tonic::service::Routes;
 
 use crate::api::{Api, Parts};
@@ -127,6 +128,12 @@ impl App {
         self.grpc.address()
     }
 
+    /// With an identity that no file has, where the configuration names none.
+    #[must_use]
+    pub fn identified(self, identity: Option<Identity>) -> Self {
+        Self { identity: identity.or(self.identity), ..self }
+    }
+
     /// Where the admin page listens.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
@@ -170,11 +177,11 @@ impl App {
     }
 
     /// Starts everything and returns when it is ready, or when a stop was asked for. Until the store was
-    /// reached calls are answered UNAVAILABLE, and `/readyz` says why.
+    /// reached calls are answered UNAVAILABLE, and `/readyz` says why. What is returned says whether commits are taken.
     ///
     /// # Errors
     /// [`StartError::Unusable`] when the store is there but cannot be used as it is configured.
-    pub async fn serve(self, deps: Deps) -> Result<(), StartError> {
+    pub async fn serve(self, deps: Deps) -> Result<Probe, StartError> {
         let Self { config, lifecycle, admin, token, grpc, identity, keys: (keys, source), api } = self;
         let registry = Registry::new("logic");
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
@@ -185,9 +192,30 @@ impl App {
         let (health, health_service) = Health::new().await;
         // Whoever may still ask who somebody is finds it at work.
         let jwks = source.map(|source| Jwks::start(source, &lifecycle.scope(Stage::Flush), metrics.clone()));
-        let running =
-            Running { config, lifecycle, deps, metrics, probe, peers, core, health, identity, keys, jwks };
-        look_after(running.identity.clone(), &registry, &running.lifecycle.scope(Stage::Release));
+        let seen = probe.clone();
+        let released = lifecycle.scope(Stage::Release);
+        // Behind the flush, which has the last of what is traced.
+        let tracer = Tracer::start(
+            &config.trace,
+            ("logic", deps.cluster.me().borrow().as_str()),
+            &released,
+            &registry,
+        );
+        look_after(identity.clone(), &registry, &released);
+        let running = Running {
+            config,
+            lifecycle,
+            deps,
+            metrics,
+            probe,
+            peers,
+            core,
+            health,
+            identity,
+            keys,
+            jwks,
+            tracer,
+        };
         let cluster = Arc::clone(&running.deps.cluster);
         let operator = Operator::new(running.lifecycle.clone(), cluster, &registry);
         // Before anything is accepted: a stop during start-up gives everything back.
@@ -210,7 +238,7 @@ impl App {
             let draining = running.deps.cluster.set_state(InstanceState::Draining);
             tokio::join!(running.open_store(), draining).0
         };
-        let Some(opened) = running.lifecycle.until_stopping(reached).await else { return Ok(()) };
+        let Some(opened) = running.lifecycle.until_stopping(reached).await else { return Ok(seen) };
         let (store, revoked) = opened?;
         // Only now there is a core: until here calls are answered UNAVAILABLE.
         running.start(store, revoked);
@@ -220,7 +248,7 @@ impl App {
         running.lifecycle.until_stopping(running.deps.cluster.set_state(InstanceState::Serving)).await;
         // After that, or it would take back what an operator has said first.
         running.follow_operator(&operator);
-        Ok(())
+        Ok(seen)
     }
 }
 
@@ -244,6 +272,7 @@ struct Running {
     identity: Option<Identity>,
     keys: Vec<Key>,
     jwks: Option<Jwks>,
+    tracer: Tracer,
 }
 
 impl Running {
@@ -286,6 +315,7 @@ impl Running {
             lifecycle: self.lifecycle.clone(),
             cluster: Arc::clone(&self.deps.cluster),
             metrics: self.metrics.clone(),
+            tracer: self.tracer.clone(),
         };
         Api::start(parts, &self.config, api.keys, api.bound)
     }

@@ -23,6 +23,7 @@ use sluice_service::tls::{Role, Tls};
 #[cfg(feature = "servers")]
 use sluice_store::postgres::PgAccess;
 use sluice_store::{DEDUPE_MIN, Retention};
+use sluice_trace::Trace;
 
 use crate::auth::{Grants, RequiredClaims};
 use crate::defaults::{
@@ -86,6 +87,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// The log on stderr.
     pub log: Log,
+    /// Where traces go.
+    pub trace: Trace,
 }
 
 /// `[postgres]`
@@ -159,6 +162,7 @@ impl Default for Config {
             retention: RetentionSettings::default(),
             shutdown: Shutdown::with(stages::TIMES),
             log: Log::default(),
+            trace: Trace::default(),
         }
     }
 }
@@ -280,6 +284,7 @@ impl Settings for Config {
         wrong.extend(self.logic.check("logic.seeds"));
         wrong.extend(self.grpc.check(&self.tls));
         wrong.extend(self.tls.check(Role::Logic));
+        wrong.extend(self.trace.check());
         wrong.extend(self.admin.token().err());
         wrong.extend(self.api.check());
         wrong.extend(self.etcd.check());

@@ -173,6 +173,8 @@ pub const RETRY_HORIZON: Duration = Duration::from_secs(12);
 
 /// How often revocations are read from the store: a logic that was not told of one refuses its tokens within this.
 pub const REVOCATIONS_EVERY: Duration = Duration::from_millis(500);
+/// How long a gateway that begins waits for what the store has: half of its call.
+pub const REVOCATIONS_FIRST_WITHIN: Duration = Duration::from_secs(1);
 /// Revocations in memory, the newest: some 150 bytes each, 15 MB. For tokens that may be among older ones the store is asked.
 pub const REVOCATIONS_KNOWN_MAX: usize = 100_000;
 /// Revocations read, or told to a gateway, at once: 160 kB at most.

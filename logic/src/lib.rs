@@ -19,7 +19,7 @@ pub mod metrics;
 mod missed;
 mod notices;
 mod presence;
-mod probe;
+pub mod probe;
 mod publish;
 mod read;
 mod revocations;

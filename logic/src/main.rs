@@ -19,7 +19,8 @@ struct Command {
     args: Args,
 }
 
-static BUILD: LazyLock<String> = LazyLock::new(|| build::describe(features!("servers", "seeded-bugs")));
+static BUILD: LazyLock<String> =
+    LazyLock::new(|| build::describe(features!("servers", "seeded-bugs", "otel")));
 
 static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-logic {}", BUILD.as_str()));
 
@@ -43,5 +44,5 @@ async fn start(config: Config, lifecycle: &Lifecycle) -> Result<(), StartError> 
     let app = App::build(config.clone(), lifecycle.clone()).await?;
     let deps = deps::connect(&config, lifecycle, app.registration()).await?;
     process::announce(&app.announcement(&deps.cluster.me().borrow()));
-    app.serve(deps).await
+    app.serve(deps).await.map(drop)
 }

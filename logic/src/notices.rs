@@ -2,6 +2,7 @@
 //! is dropped and counted, its outbox row stays, and the sweep announces it again.
 
 mod presence;
+mod traces;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use sluice_proto::limits::{LANES, NOTICE_INLINE_BYTES_MAX};
 use sluice_queue::Queue;
 use sluice_service::batcher::{Batcher, Bounds};
 use sluice_store::{Committed, NewMessage, NoteId, Outcome, Run, Store};
+use sluice_trace::Spans;
 use tokio_util::sync::CancellationToken;
 
 use crate::defaults::{
@@ -31,7 +33,12 @@ struct Outgoing {
     epoch: Epoch,
     bytes: Bytes,
     note: Option<NoteId>,
+    /// Of the messages that are traced, until it is handed over.
+    spans: Spans,
 }
+
+/// Why a notice is not on its way.
+const LEFT: &str = "not handed over: a sweep announces the message again, without its trace";
 
 /// The hand-over: one batcher per lane, and one that forgets outbox rows afterwards.
 pub struct Notices {
@@ -79,32 +86,34 @@ impl Notices {
         Self { lanes, noted, handed_over, done, in_hand, metrics }
     }
 
-    /// Hands over a committed group, or drops it.
-    pub fn offer(&self, lane: u8, items: &[&NewMessage], committed: &Committed) {
-        let runs = runs(items, committed);
+    /// Hands over a committed group, or drops it. `spans` are those of the traced items, by their place.
+    pub fn offer(&self, lane: u8, items: &[&NewMessage], committed: &Committed, spans: &Spans) {
+        let mut runs = runs(items, committed);
         if runs.is_empty() {
             return;
         }
-        self.hand_over(lane, committed.epoch, runs, committed.note);
+        let spans = traces::of(spans, items, committed, &mut runs);
+        self.hand_over((lane, committed.epoch), runs, committed.note, spans);
     }
 
     /// Hands over what was committed in other ways, without the messages, or drops it.
     pub fn offer_runs(&self, lane: u8, epoch: Epoch, runs: &[Run], note: Option<NoteId>) {
         if !runs.is_empty() {
             let runs = runs.iter().map(|run| bare_run(run.room.as_str(), run.first, run.last)).collect();
-            self.hand_over(lane, epoch, runs, note);
+            self.hand_over((lane, epoch), runs, note, Spans::default());
         }
     }
 
-    fn hand_over(&self, lane: u8, epoch: Epoch, runs: Vec<RoomRun>, note: Option<NoteId>) {
+    fn hand_over(&self, (lane, epoch): (u8, Epoch), runs: Vec<RoomRun>, note: Option<NoteId>, spans: Spans) {
         let bytes = Notice { epoch: epoch.0, runs }.encode_to_vec().into();
-        let out = Outgoing { epoch, bytes, note };
+        let out = Outgoing { epoch, bytes, note, spans };
         // Never waits: a queue that is away must not delay a commit (C6).
         // Before the offer, as it may be handed over before this goes on.
         self.in_hand.fetch_add(1, Ordering::Relaxed);
-        if self.lanes[usize::from(lane % LANES)].offer(out).is_err() {
+        if let Err(refused) = self.lanes[usize::from(lane % LANES)].offer(out) {
             self.in_hand.fetch_sub(1, Ordering::Relaxed);
             self.metrics.notices_dropped.inc();
+            refused.0.spans.fail(LEFT);
         }
     }
 
@@ -166,6 +175,7 @@ async fn publish(
             }
             Err(error) => {
                 metrics.notices_dropped.inc_by(same.len() as u64);
+                same.iter().for_each(|out| out.spans.fail(LEFT));
                 tracing::debug!(%error, lane, groups = same.len(), "Notices were not handed over; the sweep will.");
             }
         }
@@ -314,6 +324,7 @@ mod tests {
             epoch: Epoch(7),
             bytes: Notice { epoch: 7, runs: vec![bare_run(room, 1, 2)] }.encode_to_vec().into(),
             note: None,
+            spans: Spans::default(),
         };
         let joined = Notice::decode(join(&[part("a"), part("b")])).expect("valid");
         assert_eq!(joined, Notice { epoch: 7, runs: vec![bare_run("a", 1, 2), bare_run("b", 1, 2)] });

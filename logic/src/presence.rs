@@ -70,7 +70,12 @@ impl PresenceService {
             // Also without changes: the part that ends a full set removes what it did not name.
             Some(full) => self.presence.full_set(&instance, full.generation, &changes, full.last).await,
             None if changes.is_empty() => Ok(()),
-            None => self.presence.apply(&instance, &changes).await.map(|joins| self.tell(joins)),
+            None => {
+                let applied = self.presence.apply(&instance, &changes).await;
+                // Also of a part of it: sent again, they are no news.
+                self.tell(applied.joins);
+                applied.stored
+            }
         };
         if let Err(error) = &stored {
             self.metrics.presence_failures.inc();

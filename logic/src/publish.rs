@@ -15,12 +15,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::future::join_all;
 use sluice_lifecycle::Scope;
 use sluice_proto::ROOM_LOCKED;
-use sluice_proto::grpc::{self, DelayedItem, PublishItem, PublishReply, PublishRequest, PublishResult};
+use sluice_proto::grpc::{
+    self, DelayedItem, ItemTrace, PublishItem, PublishReply, PublishRequest, PublishResult,
+};
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, LANES};
 use sluice_proto::wire::ErrorCode;
 use sluice_service::batcher::{Batcher, Bounds, SubmitError};
 use sluice_service::clock::Clock;
 use sluice_store::{Class, Committed, NewMessage, Store, StoreError, WaitingLimit};
+use sluice_trace::{Kind, Parent, ROOM, Spans, Tracer};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +44,7 @@ pub struct Publisher {
     in_hand: AtomicU64,
     notices: Arc<Notices>,
     delayer: Delayer,
+    tracer: Tracer,
 }
 
 impl Publisher {
@@ -83,7 +87,14 @@ impl Publisher {
             in_hand: AtomicU64::new(0),
             notices,
             delayer,
+            tracer: Tracer::default(),
         }
+    }
+
+    /// Traces what its callers trace.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Answers every item of a call. `deadline`: when its caller stops waiting.
@@ -114,7 +125,8 @@ impl Publisher {
         let not_after_ms = request.not_after_ms;
         // No order between the two is promised: what is for later has its place when it is due.
         let delayed = self.delay(request.delayed, not_after_ms, limit, deadline);
-        let (reply, delayed) = tokio::join!(self.publish_now(request.items, not_after_ms, deadline), delayed);
+        let (now, traces) = (request.items, request.traces);
+        let (reply, delayed) = tokio::join!(self.publish_now(now, &traces, not_after_ms, deadline), delayed);
         Ok(PublishReply { delayed, ..reply })
     }
 
@@ -132,14 +144,24 @@ impl Publisher {
     async fn publish_now(
         &self,
         request: Vec<PublishItem>,
+        traces: &[ItemTrace],
         not_after_ms: i64,
         deadline: Option<Instant>,
     ) -> PublishReply {
         let mut items = Vec::with_capacity(request.len());
         let mut refusals = Vec::with_capacity(request.len());
-        for item in request {
+        // In the order of their items, nearly always none.
+        let (mut spans, mut traces) = (Spans::default(), traces.iter().peekable());
+        for (place, item) in request.into_iter().enumerate() {
+            let trace = traces.next_if(|trace| trace.item as usize == place);
             match validate::item(item) {
                 Ok(message) => {
+                    if let Some(trace) = trace {
+                        let parent = Parent::read(&trace.traceparent);
+                        let span = self.tracer.child("logic publish", Kind::Server, parent);
+                        span.text(ROOM, message.room.as_str());
+                        spans.push(items.len() as u64, span);
+                    }
                     items.push(message);
                     refusals.push(None);
                 }
@@ -147,7 +169,7 @@ impl Publisher {
                 Err(refusal) => refusals.push(Some(refusal)),
             }
         }
-        let answer = self.commit(PublishCall { items, deadline, not_after_ms }).await;
+        let answer = self.commit(PublishCall { items, deadline, not_after_ms, spans }).await;
         let epoch = answer.epoch.map_or(0, |epoch| epoch.0);
         let mut outcomes = answer.outcomes.into_iter();
         let results = refusals.into_iter().map(|refusal| match refusal {
@@ -296,10 +318,10 @@ impl CommitLane {
 }
 
 impl CommitObserver for CommitLane {
-    fn committed(&self, items: &[&NewMessage], committed: &Committed) {
+    fn committed(&self, items: &[&NewMessage], committed: &Committed, spans: &Spans) {
         self.metrics.group_items.observe(f64::from(u32::try_from(items.len()).unwrap_or(u32::MAX)));
         self.probe.committed();
-        self.notices.offer(self.lane, items, committed);
+        self.notices.offer(self.lane, items, committed, spans);
     }
 
     fn failed(&self, error: &StoreError, items: usize) {

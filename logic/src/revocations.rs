@@ -11,11 +11,11 @@ use sluice_proto::grpc::{RevocationsReply, RevocationsRequest};
 use sluice_proto::ids::{Epoch, UserId};
 use sluice_proto::revocation::{Revocation, Revocations, Standing, is_refused};
 use sluice_store::{RevocationPage, Store, StoreError};
-use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{Mutex as Turn, Notify};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::defaults::{REVOCATIONS_EVERY, REVOCATIONS_KNOWN_MAX, REVOCATIONS_PAGE};
+use crate::defaults::{REVOCATIONS_EVERY, REVOCATIONS_FIRST_WITHIN, REVOCATIONS_KNOWN_MAX, REVOCATIONS_PAGE};
 use crate::error::CallError;
 use crate::metrics::Metrics;
 
@@ -35,6 +35,8 @@ pub struct RevokedTokens(Arc<Shared>);
 struct Shared {
     store: Arc<dyn Store>,
     known: Mutex<Known>,
+    /// One reads at a time: of two an older copy could come over a newer one.
+    reading: Turn<()>,
     /// Somebody has just revoked tokens.
     woken: Notify,
     metrics: Metrics,
@@ -53,7 +55,8 @@ impl RevokedTokens {
     pub async fn load(store: Arc<dyn Store>, metrics: Metrics) -> Result<Self, StoreError> {
         let known = read_all(&*store).await?;
         metrics.revocations.set(count(known.revocations.len()));
-        Ok(Self(Arc::new(Shared { store, known: Mutex::new(known), woken: Notify::new(), metrics })))
+        let (known, reading, woken) = (Mutex::new(known), Turn::new(()), Notify::new());
+        Ok(Self(Arc::new(Shared { store, known, reading, woken, metrics })))
     }
 
     /// Reads on until `stop`.
@@ -77,6 +80,7 @@ impl RevokedTokens {
     }
 
     async fn read_on(&self) -> Result<(), StoreError> {
+        let _turn = self.0.reading.lock().await;
         loop {
             let (position, epoch) = {
                 let known = self.known();
@@ -136,6 +140,12 @@ impl RevokedTokens {
     /// # Errors
     /// The store, where it has to be asked.
     pub async fn tell(&self, request: RevocationsRequest) -> Result<RevocationsReply, CallError> {
+        if request.after.is_none() {
+            // A gateway that begins remembers nothing, and was not there to be told: it believes verdicts from the position
+            // that it hears now. One that was revoked a moment ago by another logic would still open it. A store that is away
+            // keeps nobody out, and what it has is found by the next looks.
+            drop(timeout(REVOCATIONS_FIRST_WITHIN, self.read_on()).await);
+        }
         let (epoch, position, page) = {
             let known = self.known();
             let page = match request.after {

@@ -23,6 +23,7 @@ use sluice_service::process::{Settings as _, StartError};
 use sluice_service::telemetry;
 use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
+use sluice_trace::Tracer;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -66,6 +67,12 @@ impl App {
         Ok(Self { config, lifecycle, admin, token, identity })
     }
 
+    /// With an identity that no file has, where the configuration names none.
+    #[must_use]
+    pub fn identified(self, identity: Option<Identity>) -> Self {
+        Self { identity: identity.or(self.identity), ..self }
+    }
+
     /// Where the admin page listens.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
@@ -100,12 +107,16 @@ impl App {
         let registry = Registry::new("task");
         telemetry::carry_instance(deps.cluster.me(), &lifecycle.scope(Stage::Gone));
         let metrics = Metrics::register(&registry);
-        look_after(identity.clone(), &registry, &lifecycle.scope(Stage::Release));
+        let released = lifecycle.scope(Stage::Release);
+        // Behind the drain, which has the last of what is traced.
+        let tracer =
+            Tracer::start(&config.trace, ("task", deps.cluster.me().borrow().as_str()), &released, &registry);
+        look_after(identity.clone(), &registry, &released);
         let (caller, peers) = (Caller::new(deps.cluster.me()).identified(identity), Peers::new());
         let scope = lifecycle.scope(Stage::Flush);
         let outlets =
             Outlets::new(scope, caller.clone(), peers.clone(), metrics.clone(), &config.gateway.seeds);
-        let running = Running { config, lifecycle, deps, metrics, caller, peers, outlets };
+        let running = Running { config, lifecycle, deps, metrics, caller, peers, outlets, tracer };
         let cluster = Arc::clone(&running.deps.cluster);
         let operator = Operator::new(running.lifecycle.clone(), cluster, &registry);
         let mut pages = running.pages(registry, &operator);
@@ -131,6 +142,7 @@ struct Running {
     caller: Caller,
     peers: Peers,
     outlets: Outlets,
+    tracer: Tracer,
 }
 
 impl Running {
@@ -232,6 +244,7 @@ impl Running {
         flush.spawn("outlets", self.outlets.clone().follow(cluster.view()));
         let metrics = self.metrics.clone();
         let fanout = FanOut::start(&flush, Arc::clone(presence), self.outlets.clone(), metrics.clone());
+        let fanout = fanout.traced(self.tracer.clone());
         let finish = self.lifecycle.scope(Stage::Notify).token();
         let (queue, outlets) = (Arc::clone(queue), self.outlets.clone());
         self.lifecycle.scope(Stage::Drain).spawn("consumer", async move {

@@ -11,6 +11,7 @@ use sluice_service::config::url::{self, UrlKind};
 use sluice_service::process::Probe;
 use sluice_service::process::Settings;
 use sluice_service::tls::{Role, Tls};
+use sluice_trace::Trace;
 
 use crate::stages;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// The log on stderr.
     pub log: Log,
+    /// Where traces go.
+    pub trace: Trace,
 }
 
 impl Default for Config {
@@ -53,6 +56,7 @@ impl Default for Config {
             redis: Redis::default(),
             shutdown: Shutdown::with(stages::TIMES),
             log: Log::default(),
+            trace: Trace::default(),
         }
     }
 }
@@ -91,6 +95,7 @@ impl Settings for Config {
         wrong.extend(url::check("redis.url", self.redis.url.reveal(), UrlKind::Redis));
         wrong.extend(self.redis.check());
         wrong.extend(self.tls.check(Role::Task));
+        wrong.extend(self.trace.check());
         wrong.extend(self.logic.check("logic.seeds").chain(self.gateway.check("gateway.seeds")));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }

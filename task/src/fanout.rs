@@ -3,6 +3,7 @@
 
 mod interest;
 mod notice;
+mod traced;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,33 +13,43 @@ use sluice_lifecycle::Scope;
 use sluice_presence::Presence;
 use sluice_proto::ids::InstanceId;
 use sluice_queue::Delivery;
+use sluice_trace::Tracer;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::interest::{InterestedGateways, Lookups};
 use self::notice::Notice;
 use crate::metrics::Metrics;
-use crate::outlet::{Directory, NoticePart, Outlets};
+use crate::outlet::{Directory, NoticePart, Outlets, Ticket};
 
 /// Carries notices to outlets.
 pub struct FanOut {
     lookups: Lookups,
     outlets: Outlets,
     metrics: Metrics,
+    tracer: Tracer,
 }
 
 impl FanOut {
     /// Carries to `outlets` what is wanted according to `presence`, until the stage of `scope`.
     #[must_use]
     pub fn start(scope: &Scope, presence: Arc<dyn Presence>, outlets: Outlets, metrics: Metrics) -> Self {
-        Self { lookups: Lookups::start(scope, presence, metrics.clone()), outlets, metrics }
+        let lookups = Lookups::start(scope, presence, metrics.clone());
+        Self { lookups, outlets, metrics, tracer: Tracer::default() }
+    }
+
+    /// Traces what logics trace.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Brings one notice to its end. Dropped before, the notice is delivered again.
     pub async fn carry(&self, delivery: Delivery) {
         let begun = Instant::now();
         match Notice::read(delivery.payload.clone()) {
-            Ok(notice) => {
+            Ok(mut notice) => {
+                traced::carry(&self.tracer, &mut notice);
                 let rooms = notice.runs.iter().map(|run| run.room.clone()).collect();
                 let interest = self.lookups.of(rooms).await;
                 self.push(notice, interest).await;
@@ -59,13 +70,16 @@ impl FanOut {
     async fn push(&self, notice: Notice, interest: InterestedGateways) {
         // One picture for the whole notice: places are numbers in it.
         let directory = self.outlets.directory();
-        let (ticket, mut done) = mpsc::channel(1);
+        let (waited, mut done) = mpsc::channel(1);
         for (place, runs) in parts(notice.runs.len(), interest.as_deref(), &*directory) {
-            let runs: Vec<Bytes> = runs.into_iter().map(|run| notice.runs[run].bytes.clone()).collect();
-            directory.offer(place, NoticePart { epoch: notice.epoch, runs, ticket: ticket.clone() });
+            let (gateway, mut spans) = (directory.address(place), Vec::new());
+            let run = |run: usize| traced::for_gateway(&notice.runs[run], gateway, &mut spans);
+            let runs: Vec<Bytes> = runs.into_iter().map(run).collect();
+            let ticket = Ticket { _waited: waited.clone(), _spans: spans };
+            directory.offer(place, NoticePart { epoch: notice.epoch, runs, ticket });
         }
         // Ours too, or the channel would never end.
-        drop(ticket);
+        drop(waited);
         // Nothing is ever sent: the channel ends when the last ticket is dropped.
         let _: Option<std::convert::Infallible> = done.recv().await;
     }

@@ -19,7 +19,8 @@ struct Command {
     args: Args,
 }
 
-static BUILD: LazyLock<String> = LazyLock::new(|| build::describe(features!("servers", "seeded-bugs")));
+static BUILD: LazyLock<String> =
+    LazyLock::new(|| build::describe(features!("servers", "seeded-bugs", "otel")));
 
 static HELP: LazyLock<String> = LazyLock::new(|| format!("{EXAMPLES}\n\nsluice-task {}", BUILD.as_str()));
 

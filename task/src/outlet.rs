@@ -10,6 +10,7 @@ mod wire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
+use sluice_trace::Spans;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -20,7 +21,13 @@ pub use self::registry::Directory;
 use crate::metrics::Metrics;
 
 /// Dropped when nobody has to wait any longer.
-pub type Ticket = mpsc::Sender<std::convert::Infallible>;
+#[derive(Debug)]
+pub struct Ticket {
+    /// Nothing is ever sent by it.
+    pub _waited: mpsc::Sender<std::convert::Infallible>,
+    /// They end with the wait.
+    pub _spans: Vec<Spans>,
+}
 
 /// The way to one address.
 pub struct Outlet {

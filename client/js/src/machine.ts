@@ -284,7 +284,7 @@ export class Machine {
     conn.ping = welcome.ping_s * 1000;
     this.stop("quiet", conn.ping);
     if (welcome.token) this.tell({ type: "token", token: welcome.token });
-    this.tell({ type: "connected", welcome, moved });
+    this.tell({ type: "connected", url: conn.url, welcome, moved });
     for (const text of this.rooms.askAll()) this.send(text);
     for (const text of this.questions.values()) this.send(text);
     this.expire();

@@ -63,7 +63,7 @@ export interface Welcome {
 
 /** What happens to the connection. */
 export type ClientEvent =
-  | { type: "connected"; welcome: Welcome; moved: boolean }
+  | { type: "connected"; url: string; welcome: Welcome; moved: boolean }
   | { type: "drain"; reason: string; within_ms: number; reconnect_ms: number }
   | { type: "bye"; code: number; reason: string; reconnect: boolean; reconnect_ms?: number }
   | { type: "closed"; code: number | undefined; reason: string; reconnects: boolean }

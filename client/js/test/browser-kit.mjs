@@ -1,7 +1,7 @@
 // A real Chromium, driven over its DevTools, and the chat of examples/ behind a front door, as it is deployed.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { connect as dial } from "node:net";
 import { tmpdir } from "node:os";
@@ -89,6 +89,18 @@ class Tab {
         .then(value => (holds = value), () => undefined).finally(() => (last = undefined));
       return holds;
     }, expression);
+  }
+
+  async size(width, height) {
+    await this.ask("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: false });
+  }
+
+  /** For people, in docs/: the page as it looks now, in the folder that the environment names. */
+  async picture(name) {
+    const folder = process.env.SLUICE_TEST_PICTURES;
+    if (!folder) return;
+    const { data } = await this.ask("Page.captureScreenshot", { format: "png" });
+    writeFileSync(join(folder, name), Buffer.from(data, "base64"));
   }
 
   async close() { await this.browser.ask("Target.closeTarget", { targetId: this.id }); }

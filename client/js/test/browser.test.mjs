@@ -1,6 +1,6 @@
 // In a real Chromium: the chat of examples/ through a roll, an outbox over a reload, one connection for all tabs.
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
@@ -30,6 +30,7 @@ describe("in a browser", { skip }, () => {
 
   test("two people chat through a roll of all gateways, and miss nothing", async t => {
     const ann = await browser.open(`${chat.url}/?name=Ann`);
+    await ann.size(900, 480);
     await ann.until(`document.querySelector("#state").textContent === "Ann: connected"`);
     await ann.value(say("hello"));
     await ann.until(`${lines}.some(line => line.startsWith("Annhello") && line.includes("✓✓"))`);
@@ -55,10 +56,11 @@ describe("in a browser", { skip }, () => {
       await ann.value(`${lines}.filter(line => line.includes("tick")).map(line => line.match(/tick \\d+/)[0])`),
       await bob.value(`${lines}.filter(line => line.includes("tick")).map(line => line.match(/tick \\d+/)[0])`),
     );
-    if (process.env.SCREENSHOT) {
-      const { data } = await bob.ask("Page.captureScreenshot", { format: "png" });
-      writeFileSync(process.env.SCREENSHOT, Buffer.from(data, "base64"));
+    for (const [tab, text] of [[ann, "all gateways were rolled while we talked"], [bob, "nothing is missing here"], [ann, "nor here"]]) {
+      await tab.value(say(text));
+      for (const other of [ann, bob]) await other.until(`${lines}.some(line => line.includes(${JSON.stringify(text)}) && !line.includes("…"))`);
     }
+    await ann.picture("chat.png");
     await bob.close();
     await ann.until(`document.querySelector("#members").textContent === "Ann"`);
     await ann.close();
@@ -161,5 +163,50 @@ describe("in a browser", { skip }, () => {
     assert.equal(await third.value(`client.publish("shared", 53).then(({ seq }) => seq)`), 53);
     await second.close();
     await third.close();
+  });
+});
+
+describe("the page of the README", { skip }, () => {
+  test("two tabs have everything through a roll", async t => {
+    const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8");
+    const [, block] = /^```html\n(.*?)^```/ms.exec(readme);
+    let document;
+    const server = createServer((_, response) => response.writeHead(200, { "Content-Type": "text/html" }).end(document));
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const origin = `http://localhost:${server.address().port}`;
+    const dev = await startDev(2, "--origin", origin);
+    const browser = await Browser.start();
+    t.after(async () => {
+      await browser.stop();
+      server.close();
+      server.closeAllConnections();
+      await dev.stop();
+    });
+    // its addresses are the usual ones, those of a test are not
+    document = block.replace("http://127.0.0.1:8081", dev.page).replace("ws://127.0.0.1:8080/ws", dev.urls[0]);
+    assert.ok(document.includes(`${dev.page}/sluice.js`) && document.includes(dev.urls[0]), "it names the usual addresses");
+
+    const tabs = [await browser.open(origin), await browser.open(origin)];
+    const lines = `[...document.querySelectorAll("#log li")].map(item => item.textContent)`;
+    const texts = `${lines}.map(line => line.split(": ")[1])`;
+    const state = `document.querySelector("#state").textContent`;
+    for (const tab of tabs) await tab.until(`${state} === "open"`);
+    const say = n => tabs[n % 2].value(`document.querySelector("#text").value = "${n}", document.querySelector("#say button").click()`);
+    let n = 0;
+    const talk = async count => { for (let end = n + count; n < end; n++) await say(n); };
+    await talk(5);
+    const roll = dev.restart(dev.names[0]);
+    let isOver = false;
+    roll.finally(() => { isOver = true; }).catch(() => undefined);
+    while (!isOver) await talk(1);
+    await roll;
+    await talk(5);
+    for (const tab of tabs) {
+      await tab.until(`${lines}.length === ${n}`);
+      assert.equal(await tab.value(`document.querySelector("#missed").textContent`), "0");
+    }
+    assert.deepEqual(await tabs[0].value(texts), await tabs[1].value(texts), "both in one order");
+    assert.ok((await tabs[0].value(lines)).some(line => line.startsWith("me: ")) && (await tabs[0].value(lines)).some(line => line.startsWith("anon-")));
   });
 });

@@ -17,10 +17,10 @@ const sluice = process.env.SLUICE_BIN ?? join(target, "debug/sluice");
 export const SOON = 60_000;
 
 /** `sluice dev` in a folder of its own. */
-export async function startDev(gateways = 2) {
+export async function startDev(gateways = 2, ...more) {
   assert.ok(existsSync(sluice), `${sluice} is there: make build makes it, or SLUICE_BIN names another`);
   const dir = mkdtempSync(join(tmpdir(), "sluice-js-"));
-  const child = spawn(sluice, ["dev", "--json", "--port", "0", "--gateways", String(gateways), "--dir", dir], {
+  const child = spawn(sluice, ["dev", "--json", "--port", "0", "--gateways", String(gateways), "--dir", dir, ...more], {
     stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, RUST_LOG: "warn" },
   });
   let log = "";
@@ -31,6 +31,7 @@ export async function startDev(gateways = 2) {
   const { token_secret: secret } = JSON.parse(readFileSync(join(dir, "sluice-dev.json"), "utf8"));
   return {
     secret,
+    page: told.page,
     urls: told.gateways.map(gateway => gateway.ws),
     names: told.gateways.map(gateway => gateway.name),
     token: (user, claims) => token(secret, user, claims),

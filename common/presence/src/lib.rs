@@ -131,6 +131,36 @@ pub struct DueLeaves {
     pub more: bool,
 }
 
+/// What came of changes. What is kept in parts may have stored some of them when it fails: those joins are told now or never,
+/// as they are no news when the same is sent again.
+#[derive(Debug)]
+#[must_use]
+pub struct Applied {
+    /// Who came into rooms that are watched, by what was stored.
+    pub joins: Vec<RoomEvent>,
+    /// Whether all was stored; if not, it is to be sent again.
+    pub stored: Result<()>,
+}
+
+impl Applied {
+    /// The joins, if all was stored.
+    ///
+    /// # Errors
+    /// Why it was not.
+    pub fn complete(self) -> Result<Vec<RoomEvent>> {
+        self.stored.map(|()| self.joins)
+    }
+}
+
+impl From<Result<Vec<RoomEvent>>> for Applied {
+    fn from(joins: Result<Vec<RoomEvent>>) -> Self {
+        match joins {
+            Ok(joins) => Self { joins, stored: Ok(()) },
+            Err(error) => Self { joins: Vec::new(), stored: Err(error) },
+        }
+    }
+}
+
 /// A user who is connected, or in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
@@ -173,7 +203,7 @@ pub trait Presence: Send + Sync + 'static {
 
     /// Applies changes in order and returns who came by them into rooms that are watched. Whoever removes a user's last
     /// connection of such a room notes the leave in the same call; it is told by [`Presence::due_leaves`].
-    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<RoomEvent>>;
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Applied;
 
     /// Takes leaves whose grace is over, at most [`DUE_LEAVES_MAX`] of them: each is returned once, to one caller.
     async fn due_leaves(&self) -> Result<DueLeaves>;

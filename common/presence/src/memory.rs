@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use self::tables::Tables;
 use crate::{
-    Change, DueLeaves, LEAVE_GRACE, Presence, PresenceError, Present, QUIET, Result, RoomEvent, Roster,
+    Applied, Change, DueLeaves, LEAVE_GRACE, Presence, PresenceError, Present, QUIET, Result, Roster,
 };
 
 /// [`Presence`] inside one process. One for each service: see [`MemoryPresence::share`].
@@ -95,20 +95,20 @@ fn millis(time: Duration) -> i64 {
 impl Presence for MemoryPresence {
     async fn add_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()> {
         let changes: Vec<_> = rooms.iter().cloned().map(Change::InterestAdded).collect();
-        self.apply(instance, &changes).await.map(drop)
+        self.apply(instance, &changes).await.stored
     }
 
     async fn remove_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()> {
         let changes: Vec<_> = rooms.iter().cloned().map(Change::InterestRemoved).collect();
-        self.apply(instance, &changes).await.map(drop)
+        self.apply(instance, &changes).await.stored
     }
 
     async fn interested(&self, rooms: &[RoomId]) -> Result<Vec<Vec<InstanceId>>> {
         self.call(|tables| rooms.iter().map(|room| tables.interested(room)).collect())
     }
 
-    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<RoomEvent>> {
-        self.call(|tables| tables.apply(instance, changes))
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Applied {
+        self.call(|tables| tables.apply(instance, changes)).into()
     }
 
     async fn due_leaves(&self) -> Result<DueLeaves> {

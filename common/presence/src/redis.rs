@@ -49,8 +49,8 @@ use self::scripts::{Generation, Scripts};
 use self::servers::Servers;
 use crate::users::INSTANCES_MAX;
 use crate::{
-    Change, DUE_LEAVES_MAX, DueLeaves, LEAVE_GRACE, Presence, PresenceError, Present, QUIET, Redis, Result,
-    RoomEvent, RoomEventKind, Roster,
+    Applied, Change, DUE_LEAVES_MAX, DueLeaves, LEAVE_GRACE, Presence, PresenceError, Present, QUIET, Redis,
+    Result, RoomEvent, RoomEventKind, Roster,
 };
 
 /// Changes of one Lua call: about a millisecond of Redis.
@@ -121,22 +121,21 @@ impl RedisPresence {
         join_all(self.parts.all().map(|part| does(self, part))).await.into_iter().collect()
     }
 
-    async fn write(
-        &self,
-        instance: &InstanceId,
-        generation: Option<u64>,
-        changes: &[Change],
-    ) -> Result<Vec<RoomEvent>> {
+    async fn write(&self, instance: &InstanceId, generation: Option<u64>, changes: &[Change]) -> Applied {
         // A full set speaks for every part, also for those that it has nothing in.
         let split = self.parts.split(changes, generation.is_some());
         let writes =
             split.into_iter().map(|(part, changes)| self.write_part(part, instance, generation, changes));
-        let joins: Vec<Vec<RoomEvent>> = join_all(writes).await.into_iter().collect::<Result<_>>()?;
-        let mut joins: Vec<RoomEvent> = joins.into_iter().flatten().collect();
-        if self.parts.are_several() {
-            self.add_info_to(&mut joins).await?;
+        let mut all = Applied::from(Ok(Vec::new()));
+        for applied in join_all(writes).await {
+            all.joins.extend(applied.joins);
+            all.stored = all.stored.and(applied.stored);
         }
-        Ok(joins)
+        // Not where a part is away: it may be asked again here, and what was stored must be told within the call's time.
+        if self.parts.are_several() && all.stored.is_ok() {
+            self.add_info_to(&mut all.joins).await;
+        }
+        all
     }
 
     async fn write_part(
@@ -145,17 +144,20 @@ impl RedisPresence {
         instance: &InstanceId,
         generation: Option<u64>,
         changes: Vec<&Change>,
-    ) -> Result<Vec<RoomEvent>> {
-        let mut joins = Vec::new();
+    ) -> Applied {
+        let mut applied = Applied::from(Ok(Vec::new()));
         // Lua blocks all of Redis while it runs.
         for chunk in changes.chunks(CHANGES_PER_CALL) {
-            joins.extend(self.write_chunk(part, instance, generation, chunk).await?);
+            match self.write_chunk(part, instance, generation, chunk).await {
+                Ok(joins) => applied.joins.extend(joins),
+                Err(error) => return Applied { stored: Err(error), ..applied },
+            }
         }
         // A call without changes makes the generation known, so that what is written meanwhile belongs to it.
         if changes.is_empty() {
-            self.write_chunk(part, instance, generation, &[]).await?;
+            applied.stored = self.write_chunk(part, instance, generation, &[]).await.map(drop);
         }
-        Ok(joins)
+        applied
     }
 
     async fn write_chunk(
@@ -307,12 +309,12 @@ const FNV_PRIME: u64 = 0x0100_0000_01b3;
 impl Presence for RedisPresence {
     async fn add_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()> {
         let changes: Vec<_> = rooms.iter().cloned().map(Change::InterestAdded).collect();
-        self.write(instance, None, &changes).await.map(drop)
+        self.write(instance, None, &changes).await.stored
     }
 
     async fn remove_interest(&self, instance: &InstanceId, rooms: &[RoomId]) -> Result<()> {
         let changes: Vec<_> = rooms.iter().cloned().map(Change::InterestRemoved).collect();
-        self.write(instance, None, &changes).await.map(drop)
+        self.write(instance, None, &changes).await.stored
     }
 
     async fn interested(&self, rooms: &[RoomId]) -> Result<Vec<Vec<InstanceId>>> {
@@ -321,7 +323,7 @@ impl Presence for RedisPresence {
         Ok(sets.into_iter().map(read).collect())
     }
 
-    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Result<Vec<RoomEvent>> {
+    async fn apply(&self, instance: &InstanceId, changes: &[Change]) -> Applied {
         self.write(instance, None, changes).await
     }
 
@@ -348,7 +350,7 @@ impl Presence for RedisPresence {
         changes: &[Change],
         last: bool,
     ) -> Result<()> {
-        self.write(instance, Some(generation), changes).await?;
+        self.write(instance, Some(generation), changes).await.stored?;
         if last {
             let below = &Generation::from(generation);
             self.each(|this, part| this.remove(part, instance, below)).await?;

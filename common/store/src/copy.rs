@@ -6,6 +6,7 @@
 //! read, and is locked meanwhile: what a process published into it during the copy would be missing.
 
 use std::path::Path;
+use std::time::Duration;
 
 use sluice_proto::ids::Epoch;
 
@@ -16,6 +17,8 @@ use crate::sqlite::copy_out::Source;
 
 /// Messages read and written at a time: 32 MiB of the largest ones.
 const PAGE: u32 = 500;
+/// For each answer of the database: a page of the largest messages over a line of 2 Mbit/s.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 /// Rooms and other rows at a time, which are small.
 const SMALL_PAGE: u32 = 5_000;
 
@@ -56,6 +59,8 @@ pub struct Copied {
     pub epoch: Epoch,
     /// What was found in the database, as it is in the file.
     pub counts: Counts,
+    /// Sessions of others that were told to end and still run: they know another epoch until they do.
+    pub sessions_left: i64,
 }
 
 pub(crate) struct CopiedRoom {
@@ -104,7 +109,8 @@ pub(crate) struct CopiedRevocation {
 }
 
 /// Copies the store in `file`, which no process may use, into the database, which must be empty. Sessions of others there
-/// are ended after it, so that whoever runs reads the epoch anew.
+/// are ended after it, so that whoever runs reads the epoch anew. Each answer of the database may take `within`, usually
+/// [`ANSWER_WITHIN`]; the migration before it has a bound of its own.
 ///
 /// # Errors
 /// [`StoreError::Misconfigured`]: the file is in use or none, or the database is not empty; the text names the fix. After
@@ -112,11 +118,12 @@ pub(crate) struct CopiedRevocation {
 pub async fn copy(
     file: &Path,
     to: &PgAccess,
+    within: Duration,
     mut progress: impl FnMut(CopyProgress),
 ) -> Result<Copied, StoreError> {
     let mut source = Source::open(file).await?;
     let expected = source.counts().await?;
-    let mut target = Target::begin(to).await?;
+    let mut target = Target::begin(to, within).await?;
     target.check_clock(source.newest_ms().await?).await?;
     let mut done = CopyProgress { messages: 0, of: expected.messages };
     progress(done);
@@ -137,15 +144,15 @@ pub async fn copy(
         progress(done);
     }
     small_tables(&mut source, &mut target).await?;
-    let counts = target.counts().await?;
+    let counts = target.counts(expected.messages).await?;
     if counts != expected {
         return Err(StoreError::Unreachable(format!(
             "the database would hold {counts:?}, the file holds {expected:?}: nothing was copied"
         )));
     }
-    let epoch = target.commit(source.epoch()).await?;
+    let (epoch, sessions_left) = target.commit(source.epoch()).await?;
     source.close().await;
-    Ok(Copied { epoch, counts })
+    Ok(Copied { epoch, counts, sessions_left })
 }
 
 async fn small_tables(source: &mut Source, target: &mut Target) -> Result<(), StoreError> {

@@ -110,7 +110,7 @@ pub trait Store: Send + Sync + 'static {
     /// needs space of its own, for a store that had none. May take longer than other calls, as long as a commit hangs;
     /// asked again before it has answered, it waits for itself.
     ///
-    /// A store in a file is only asked whether it answers.
+    /// A store in a file is only asked whether it answers, and after it had no space whether there is some beside it.
     ///
     /// # Errors
     /// Why nothing can be committed.

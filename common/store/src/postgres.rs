@@ -15,6 +15,7 @@ mod epochs;
 mod failure;
 mod listing;
 mod migrations;
+mod others;
 mod pool;
 mod publish;
 mod read;
@@ -45,6 +46,7 @@ use crate::{
     StoreError, Trimmed, WaitingLimit,
 };
 use dial::{Dialer, Kind};
+use failure::OWN_SESSION;
 use pool::Pool;
 
 /// How long a probe may hang. A commit that waits for a standby keeps its session in the server also after its connection
@@ -52,6 +54,9 @@ use pool::Pool;
 const PROBE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long [`Store::close`] waits for calls in flight.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Which history a connection speaks of is known: it is asked whether it still does.
+const EPOCH: &str = "select where (select own_session_v1($1))";
 
 /// The store on PostgreSQL: one statement for each call, a connection dropped on any doubt.
 pub struct PgStore {
@@ -80,8 +85,8 @@ impl PgStore {
             // Pools of one: groups of a lane would wait for each other anyway, on their rooms' locks.
             lanes: (0..config.lanes()).map(|_| Pool::new("commit", Kind::Durable, 1)).collect(),
             reads: Pool::new("read", Kind::Reading, config.read_connections),
-            notes: Pool::new("notes", Kind::Forgetful, 1),
-            chores: Pool::new("chores", Kind::Forgetful, 1),
+            notes: Pool::new("notes", Kind::Upkeep, 1),
+            chores: Pool::new("chores", Kind::Upkeep, 1),
             // Its own, so that it says nothing of how long the lanes are.
             probes: Pool::new("probe", Kind::Durable, 1),
             trim_from: Mutex::default(),
@@ -89,15 +94,25 @@ impl PgStore {
         };
         // A connection that cannot read is found now, not by the first client.
         store.epoch().await?;
-        store.warm().await;
+        store.warm().await?;
+        // Whatever hands sessions around has given that connection's to one of the others by now.
+        store.epoch().await?;
         Ok(store)
     }
 
     /// Opens the connection of each lane and has the server compile what it will be asked, by a group without items:
-    /// whoever is ready answers its first publish as fast as any other. A lane that fails dials again when it is asked.
-    async fn warm(&self) {
+    /// whoever is ready answers its first publish as fast as any other. A lane that fails dials again when it is asked:
+    /// what it met, a server that was a standby for a moment, mostly passes. That sessions are shared does not.
+    async fn warm(&self) -> Result<(), StoreError> {
         let nothing = || publish::statement(0, i64::MAX, &[]);
-        join_all(self.lanes.iter().map(|lane| lane.ask(&self.dialer, nothing()))).await;
+        let answers = join_all(self.lanes.iter().map(|lane| lane.ask(&self.dialer, nothing()))).await;
+        let useless = answers.into_iter().find_map(|answer| match answer {
+            Err(StoreError::Misconfigured(why)) if why.contains(OWN_SESSION) => {
+                Some(StoreError::Misconfigured(why))
+            }
+            Ok(_) | Err(_) => None,
+        });
+        useless.map_or(Ok(()), Err)
     }
 
     fn lane(&self, lane: u8) -> &Pool {
@@ -142,7 +157,7 @@ impl Store for PgStore {
     }
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {
-        Ok(self.reads.ask_again(&self.dialer, || sqlx::query("select")).await?.epoch)
+        Ok(self.reads.ask_again(&self.dialer, || sqlx::query(EPOCH)).await?.epoch)
     }
 
     async fn now_ms(&self) -> Result<Option<i64>, StoreError> {

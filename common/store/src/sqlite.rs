@@ -24,6 +24,7 @@ mod pool;
 mod publish;
 mod read;
 mod revocations;
+mod space;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -251,6 +252,15 @@ impl Store for SqliteStore {
 
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         ask!(self.pools, reads, |conn| dial::read_epoch(conn))
+    }
+
+    /// A group of somebody's says more than a write of ours could; but after one found no space nobody may publish.
+    async fn probe_commit(&self, thorough: bool) -> Result<(), StoreError> {
+        self.epoch().await?;
+        match self.pools.dialer.path().filter(|_| thorough) {
+            Some(path) => space::probe(path).await,
+            None => Ok(()),
+        }
     }
 
     async fn delay(

@@ -70,6 +70,12 @@ impl Trouble {
         }
     }
 
+    /// A commit that finds no space may be there all the same; who said so put its code last, in parentheses.
+    fn of_lost_answer(said: &str) -> Self {
+        let code = said.rsplit_once('(').and_then(|(_, code)| code.strip_suffix(')'));
+        code.map(Self::of_code).filter(|trouble| *trouble == Self::Full).unwrap_or(Self::Unanswered)
+    }
+
     /// Of an SQLSTATE, or of a primary result code of SQLite.
     fn of_code(code: &str) -> Self {
         match code {
@@ -91,7 +97,7 @@ impl StoreError {
             Self::Unreachable(_) => Trouble::Unreachable,
             Self::Misconfigured(_) => Trouble::Misconfigured,
             Self::RolledBack { sqlstate, .. } | Self::Poison { sqlstate, .. } => Trouble::of_code(sqlstate),
-            Self::Unknown(_) => Trouble::Unanswered,
+            Self::Unknown(said) => Trouble::of_lost_answer(said),
             Self::TooLate | Self::Closed => Trouble::Other,
         }
     }
@@ -109,6 +115,17 @@ impl StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commit_that_found_no_space_names_the_fix_although_it_may_be_there() {
+        let trouble = |said: &str| StoreError::Unknown(said.to_owned()).trouble();
+        for said in ["database or disk is full (13)", "could not extend file (53100)"] {
+            assert_eq!(trouble(said), Trouble::Full, "{said}");
+        }
+        for said in ["connection reset", "terminating connection (57P01)", "(13) and more", "(13"] {
+            assert_eq!(trouble(said), Trouble::Unanswered, "{said}");
+        }
+    }
 
     #[test]
     fn what_an_operator_can_mend_is_named() {

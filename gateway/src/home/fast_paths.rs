@@ -127,6 +127,7 @@ fn publish(n: u64) -> Publish {
         id: None,
         not_after_ms: 1_000,
         taken_at: None,
+        span: sluice_trace::Span::default(),
     }
 }
 

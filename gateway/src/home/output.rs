@@ -1,6 +1,7 @@
 //! What a home hands to the shard it is in. It goes nowhere by itself.
 
 use sluice_proto::ids::{RoomId, Seq};
+use sluice_trace::Parent;
 
 use super::calls::HomeCall;
 use crate::address::Address;
@@ -13,6 +14,8 @@ use crate::uplink::Answered;
 pub trait HomeOutput {
     /// Appends a run to the queue to `shard`. `false` = no space: a hand-over will be owed instead.
     fn run(&mut self, shard: ShardId, room: &RoomId, run: &Run) -> bool;
+    /// A message is taken whose trace is recorded: a run that follows in this event may hold it.
+    fn traced(&mut self, _room: &RoomId, _seq: Seq, _parent: Parent) {}
     /// Appends a hand-over to the queue to `shard`. `false` = no space: call [`Home::space`](super::Home::space) when
     /// there is.
     fn hand_over(&mut self, shard: ShardId, room: &RoomId, hand_over: HandOver) -> bool;

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sluice_proto::ids::{Epoch, Seq};
+use sluice_trace::Spans;
 
 use crate::session::event;
 use crate::session::outbound::payload;
@@ -55,6 +56,8 @@ pub struct Run {
     pub epoch: Epoch,
     /// `first`, `first + 1`, … in order.
     pub frames: Arc<[Frame]>,
+    /// Spans of the messages that are traced, which end when all shards have passed the run on.
+    pub spans: Spans,
 }
 
 impl Run {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use sluice_proto::ids::Epoch;
+use sluice_trace::Spans;
 
 use super::limits::Backoff;
 use super::link::{HandOver, Ms, Run};
@@ -84,7 +85,7 @@ impl<R: Rules> Room<R> {
         if self.passed.is_empty() {
             return;
         }
-        let run = Run { epoch, frames: Arc::from(self.passed.as_slice()) };
+        let run = Run { epoch, frames: Arc::from(self.passed.as_slice()), spans: Spans::default() };
         self.passed.clear();
         for (id, shard) in self.shards.iter_mut().enumerate() {
             // A run before the owed hand-over would not follow what that shard has.

@@ -98,7 +98,8 @@ mod tests {
             let message = Message { seq, sender, key, at_ms: i64::try_from(seq).unwrap(), data };
             Frame::new(seq, encode(&room, &message))
         };
-        Run { epoch: Epoch(1), frames: seqs.map(frame).collect::<Vec<_>>().into() }
+        let frames = seqs.map(frame).collect::<Vec<_>>().into();
+        Run { epoch: Epoch(1), frames, spans: sluice_trace::Spans::default() }
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //! connections. Decides nothing about rooms; its calls on logic are in [`calls`].
 
 mod calls;
+mod delivering;
 
 use std::time::Instant;
 
-use sluice_proto::ids::RoomId;
+use sluice_proto::ids::{RoomId, Seq};
+use sluice_trace::{Kind, Parent, ROOM, SEQ};
 use tokio::task::yield_now;
 
+use self::delivering::Delivering;
 use super::connections::Connections;
 use super::inbox::ShardMessage;
 use super::peers::Peers;
@@ -98,16 +101,23 @@ pub(super) struct HomePorts<'a> {
     views: &'a mut Views,
     peers: &'a mut Peers,
     follow_ups: &'a mut FollowUps,
+    delivering: Delivering<'a>,
 }
 
 impl HomeOutput for HomePorts<'_> {
     fn run(&mut self, shard: ShardId, room: &RoomId, run: &Run) -> bool {
+        let traced = self.delivering.run(room, run);
+        let run = traced.as_ref().unwrap_or(run);
         if shard != self.me {
             // May find the queue full: the room then owes that shard a hand-over.
             return self.peers.run(shard, room, run);
         }
         self.views.run(self.connections, self.now, room, run);
         true
+    }
+
+    fn traced(&mut self, room: &RoomId, seq: Seq, parent: Parent) {
+        self.delivering.message(room, seq, parent);
     }
 
     fn hand_over(&mut self, shard: ShardId, room: &RoomId, hand_over: HandOver) -> bool {
@@ -172,8 +182,10 @@ impl Shard {
             views: &mut self.views,
             peers: &mut driver.peers,
             follow_ups: &mut driver.follow_ups,
+            delivering: Delivering::new(&self.shared.tracer),
         };
         event(&mut driver.home, now, &mut ports);
+        drop(ports);
         self.follow_up();
     }
 
@@ -263,6 +275,8 @@ impl Shard {
     /// A publish of a connection of this shard.
     pub(super) fn publish(&mut self, mut publish: Publish) {
         publish.taken_at = Some(self.instant());
+        publish.span = self.shared.tracer.entry("gateway publish", Kind::Server, publish.link.parent);
+        publish.span.text(ROOM, publish.room.as_str());
         self.unanswered.add(publish.cost());
         self.counters.publish();
         let to = self.driver.home_of(&publish.room);
@@ -295,6 +309,15 @@ impl Shard {
         let resumes = self.unanswered.remove(answered.publish.cost());
         let took = answered.publish.taken_at.map(|at| self.instant().saturating_duration_since(at));
         self.counters.outcome(&answered.outcome, took);
+        match answered.outcome {
+            Outcome::Stored { seq, .. } | Outcome::Duplicate { seq } => {
+                answered.publish.span.number(SEQ, seq)
+            }
+            Outcome::Conflict | Outcome::Refused { .. } | Outcome::NotSent | Outcome::Unknown => {
+                answered.publish.span.fail("not stored");
+            }
+            Outcome::Scheduled { .. } | Outcome::Cancelled | Outcome::TooLate => {}
+        }
         // The connection may be gone, and its slot another's: the generation tells.
         if self.connections.get(who).is_some() {
             // Only the store knows whether a room is new; whoever makes too many waits afterwards.

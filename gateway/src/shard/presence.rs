@@ -21,7 +21,7 @@ use crate::session::todo::RequestId;
 /// What a shard has under way for all connections.
 #[derive(Debug)]
 pub(super) struct Presences {
-    /// Whose turn it is, as the page that is asked for; one that an earlier turn took along is passed over.
+    /// Whose turn it is, as the page that is asked for: each page that somebody waits for once.
     turns: FairQueue<UserId, PresentKey>,
     waiting: HashMap<PresentKey, VecDeque<PresenceQuery>>,
     /// Those that wait, and those that were asked.
@@ -43,6 +43,7 @@ struct PresentKey {
 #[derive(Debug)]
 struct PresenceQuery {
     who: Address,
+    user: UserId,
     id: RequestId,
     /// It is also told who comes and goes: when logic knows so.
     known: Option<oneshot::Receiver<()>>,
@@ -57,18 +58,22 @@ impl Default for Presences {
 }
 
 impl Presences {
-    fn push(&mut self, user: UserId, key: PresentKey, query: PresenceQuery) {
+    fn push(&mut self, key: PresentKey, query: PresenceQuery) {
         self.open += 1;
-        self.turns.push(user, key.clone());
-        self.waiting.entry(key).or_default().push_back(query);
+        let waiting = self.waiting.entry(key.clone()).or_default();
+        if waiting.is_empty() {
+            self.turns.push(query.user.clone(), key);
+        }
+        waiting.push_back(query);
     }
 
     /// Those who came first of all that wait for a page, as many as one turn answers.
     fn take(&mut self, key: &PresentKey) -> Vec<PresenceQuery> {
         let Some(waiting) = self.waiting.get_mut(key) else { return Vec::new() };
         let taken = waiting.drain(..waiting.len().min(PRESENCE_SHARED_MAX)).collect();
-        if waiting.is_empty() {
-            self.waiting.remove(key);
+        match waiting.front() {
+            Some(next) => self.turns.push(next.user.clone(), key.clone()),
+            None => drop(self.waiting.remove(key)),
         }
         taken
     }
@@ -96,7 +101,7 @@ impl Shard {
         let after = after.map(|user| user.to_string()).unwrap_or_default();
         let by = Instant::now() + CALL_WITHIN;
         let key = PresentKey { room, after, limit, watches };
-        self.presences.push(user, key, PresenceQuery { who, id, known, by });
+        self.presences.push(key, PresenceQuery { who, user, id, known, by });
         self.ask_presence();
     }
 
@@ -114,9 +119,8 @@ impl Shard {
                     self.presence_came(query, None);
                 }
             }
-            if asked.is_empty() {
-                continue;
-            }
+            // They are in the order in which they came: nobody waits for the marks of others for longer than for its own.
+            let Some(by) = asked.first().map(|first| first.by) else { continue };
             self.shared.metrics.presence_shared.inc_by(asked.len() as u64 - 1);
             self.presences.calls += 1;
             let shared = self.shared.clone();
@@ -124,7 +128,7 @@ impl Shard {
                 for query in &mut asked {
                     if let Some(known) = query.known.take() {
                         // Not in time: logic or Redis is away, and the question will hear so too.
-                        drop(timeout_at(query.by, known).await);
+                        drop(timeout_at(by, known).await);
                     }
                 }
                 let of = Some(presence_request::Of::Room(key.room.to_string()));
@@ -182,4 +186,28 @@ fn present_page(reply: PresenceReply, after: &str) -> PresentPage {
     let here = u32::try_from(users.len()).unwrap_or(u32::MAX);
     let connections = connections.max(users.iter().map(|user| user.connections).sum());
     PresentPage { users, count: count.max(here), connections, more }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_one_turn_however_many_wait_for_it() {
+        let mut presences = Presences::default();
+        let room = RoomId::parse("news").expect("valid");
+        let key = PresentKey { room, after: String::new(), limit: 100, watches: false };
+        let who = Address { shard: 0, slot: 0, generation: 1 };
+        for n in 0..PRESENCE_SHARED_MAX + 44 {
+            let user = UserId::parse(&format!("u{n}")).expect("valid");
+            let query = PresenceQuery { who, user, id: None, known: None, by: Instant::now() };
+            presences.push(key.clone(), query);
+        }
+        for taken in [PRESENCE_SHARED_MAX, 44] {
+            assert_eq!(presences.turns.len(), 1);
+            assert_eq!(presences.turns.pop().as_ref(), Some(&key));
+            assert_eq!(presences.take(&key).len(), taken);
+        }
+        assert!(presences.turns.is_empty() && presences.waiting.is_empty());
+    }
 }

@@ -14,6 +14,7 @@ use sluice_proto::limits::{
 };
 use sluice_proto::wire::WireLimits;
 use sluice_service::clock::Clock;
+use sluice_trace::Tracer;
 use tokio::sync::Semaphore;
 
 use crate::calls::Calls;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub revoked: RevokedTokens,
     /// Turns of questions about tickets.
     pub ticket_calls: Semaphore,
+    /// Begins traces.
+    pub tracer: Tracer,
 }
 
 /// The admission, as all shards and the listener see it.

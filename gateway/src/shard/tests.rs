@@ -46,6 +46,7 @@ pub(super) fn shard() -> ShardCell {
         pushers: Default::default(),
         revoked: Default::default(),
         ticket_calls: Semaphore::new(1),
+        tracer: sluice_trace::Tracer::default(),
     };
     let (inbox, _) = mpsc::channel(1);
     let (sockets, _) = Sockets::new().unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use sluice_proto::grpc::IssueTicketReply;
 use sluice_proto::ids::Epoch;
+use sluice_trace::Parent;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -36,6 +37,8 @@ pub(super) struct Upgraded {
     pub(super) rest: Vec<u8>,
     /// Its place in what its address uses.
     pub(super) seat: Option<Seat>,
+    /// What its publishes are a part of.
+    pub(super) parent: Parent,
 }
 
 /// Serves the upgrade of one client. The place it takes among the connections is given back unless it is admitted.
@@ -75,7 +78,7 @@ async fn handshake(shared: &Arc<Shared>, socket: StdStream) -> io::Result<Option
             Verdict::More => {}
             Verdict::Refuse { refusal, client } => return refuse(shared, stream, &refusal, client).await,
             Verdict::Answer(response) => return finish(stream, &response).await,
-            Verdict::Accept { response, token, used, client } => {
+            Verdict::Accept { response, token, used, client, parent } => {
                 let seat = match seat(shared, client) {
                     Ok(seat) => seat,
                     Err(refusal) => return refuse(shared, stream, &refusal, client).await,
@@ -83,7 +86,7 @@ async fn handshake(shared: &Arc<Shared>, socket: StdStream) -> io::Result<Option
                 // Under the same deadline: who takes no byte of the answer is not waited for either.
                 stream.write_all(&response).await?;
                 let rest = bytes.split_off(used);
-                return Ok(Some(Upgraded { stream, token, events: None, verdict: None, rest, seat }));
+                return Ok(Some(Upgraded { stream, token, events: None, verdict: None, rest, seat, parent }));
             }
             Verdict::Events { request, credential } => {
                 return admit_stream(shared, stream, *request, credential).await;
@@ -140,7 +143,8 @@ async fn admit_stream(
     };
     let events = Some(Box::new(EventStream::new(request)));
     give_up_after(&stream, Duration::from_secs(shared.config.slow_timeout_s));
-    Ok(Some(Upgraded { stream, token, events, verdict, rest: Vec::new(), seat }))
+    let parent = Parent::default();
+    Ok(Some(Upgraded { stream, token, events, verdict, rest: Vec::new(), seat, parent }))
 }
 
 /// No pong tells of a reader that vanished: the system has to notice that heartbeats are not taken. It waits twice as long

@@ -1,6 +1,7 @@
 //! That the fast paths are taken: a subscriber that reads stays Live, and what is at hand is not asked for.
 
 use bytes::Bytes;
+use sluice_trace::Spans;
 
 use super::*;
 
@@ -90,7 +91,7 @@ fn frames(seqs: std::ops::RangeInclusive<Seq>) -> Arc<[Frame]> {
 }
 
 fn run(view: &mut View, now: Ms, seqs: std::ops::RangeInclusive<Seq>, shard: &mut Shard) {
-    view.run(now, &Run { epoch: EPOCH, frames: frames(seqs) }, shard);
+    view.run(now, &Run { epoch: EPOCH, frames: frames(seqs), spans: Spans::default() }, shard);
     assert_eq!(view.check(), Ok(()));
 }
 
@@ -360,7 +361,7 @@ fn a_run_follows_where_history_and_position_are_the_next() {
     for (epoch, seq, follows) in
         [(EPOCH, 6, true), (EPOCH, 5, false), (EPOCH, 7, false), (Epoch(8), 6, false)]
     {
-        let run = Run { epoch, frames: frames(seq..=seq) };
+        let run = Run { epoch, frames: frames(seq..=seq), spans: Spans::default() };
         assert_eq!(view.follows(&run), follows, "{seq} of {epoch:?}");
     }
 }
@@ -370,7 +371,7 @@ fn a_run_that_does_not_follow_is_made_good_by_reading_if_it_is_news() {
     for (epoch, seq, news) in [(EPOCH, 9, true), (EPOCH, 6, false), (Epoch(8), 9, false)] {
         let (mut view, mut shard, _) = live(5, 1);
         run(&mut view, 1, 6..=6, &mut shard);
-        view.recover_gap(2, &Run { epoch, frames: frames(seq..=seq) }, &mut shard);
+        view.recover_gap(2, &Run { epoch, frames: frames(seq..=seq), spans: Spans::default() }, &mut shard);
         let head = if news { seq } else { 6 };
         assert_eq!((view.head(), view.known(), view.check()), (head, head, Ok(())), "{seq} of {epoch:?}");
         assert_eq!((shard.asks.len(), view.ring.ends().is_none()), (usize::from(news), news));

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use sluice_proto::ids::{Epoch, Key};
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
+use sluice_trace::Parent;
 
 use super::Api;
 use super::keys::ApiKey;
@@ -21,6 +22,8 @@ pub struct Broadcast {
     pub key: Option<String>,
     /// Who sends it.
     pub from: Option<String>,
+    /// What it is a part of.
+    pub parent: Parent,
 }
 
 impl Api {
@@ -38,7 +41,7 @@ impl Api {
     /// # Errors
     /// Nothing was stored.
     pub async fn broadcast(&self, key: &ApiKey, broadcast: Broadcast) -> Result<Results, Problem> {
-        let Broadcast { rooms, data, key: idempotency_key, from } = broadcast;
+        let Broadcast { rooms, data, key: idempotency_key, from, parent } = broadcast;
         count_of("rooms", rooms.len())?;
         let mut names: Vec<&String> = rooms.iter().collect();
         names.sort_unstable();
@@ -53,6 +56,7 @@ impl Api {
             key: idempotency_key.clone(),
             from: from.clone(),
             when: When::Now,
+            parent,
         };
         let sent = self.send(key, rooms.iter().map(draft).collect()).await?;
         Ok(results(rooms, sent))
@@ -100,7 +104,14 @@ impl Api {
         of: String,
         from: Option<String>,
     ) -> Result<Cancelled, Problem> {
-        let draft = Draft { room: room.clone(), data: Bytes::new(), key: Some(of), from, when: When::Never };
+        let draft = Draft {
+            room: room.clone(),
+            data: Bytes::new(),
+            key: Some(of),
+            from,
+            when: When::Never,
+            parent: Parent::default(),
+        };
         let (used, sent) = self.one(key, draft).await?;
         Ok(Cancelled { room, key: used.to_string(), cancelled: sent == Sent::Cancelled(true) })
     }

@@ -8,6 +8,7 @@ use futures::{Stream, StreamExt as _};
 use serde_json::value::RawValue;
 use sluice_proto::api as proto;
 use sluice_proto::api::api_server::{self, ApiServer};
+use sluice_trace::Parent;
 use tonic::{Request, Response, Status};
 
 use super::Api;
@@ -49,28 +50,28 @@ fn answer<T, U: From<T>>(answered: Result<T, Problem>) -> Answer<U> {
 #[tonic::async_trait]
 impl api_server::Api for Grpc {
     async fn publish(&self, request: Request<proto::PublishRequest>) -> Answer<proto::PublishReply> {
-        let api_key = key_of(&request)?;
+        let (api_key, parent) = (key_of(&request)?, Parent::of(request.metadata().as_ref()));
         let proto::PublishRequest { room, data, key, from } = request.into_inner();
-        answer(self.0.publish(&api_key, Draft { room, data, key, from, when: When::Now }).await)
+        answer(self.0.publish(&api_key, Draft { room, data, key, from, when: When::Now, parent }).await)
     }
 
     async fn broadcast(&self, request: Request<proto::BroadcastRequest>) -> Answer<proto::ResultsReply> {
-        let api_key = key_of(&request)?;
+        let (api_key, parent) = (key_of(&request)?, Parent::of(request.metadata().as_ref()));
         let proto::BroadcastRequest { rooms, data, key, from } = request.into_inner();
-        answer(self.0.broadcast(&api_key, Broadcast { rooms, data, key, from }).await)
+        answer(self.0.broadcast(&api_key, Broadcast { rooms, data, key, from, parent }).await)
     }
 
     async fn batch(&self, request: Request<proto::BatchRequest>) -> Answer<proto::ResultsReply> {
         use proto::batch_item::When as Said;
 
-        let api_key = key_of(&request)?;
+        let (api_key, parent) = (key_of(&request)?, Parent::of(request.metadata().as_ref()));
         let draft = |item: proto::BatchItem| {
             let proto::BatchItem { room, data, key, from, when } = item;
             let when = when.map_or(When::Now, |when| match when {
                 Said::DelayMs(ms) => When::In(ms),
                 Said::AtMs(ms) => When::At(ms),
             });
-            Draft { room, data, key, from, when }
+            Draft { room, data, key, from, when, parent }
         };
         let drafts = request.into_inner().messages.into_iter().map(draft).collect();
         answer(self.0.batch(&api_key, drafts).await)
@@ -164,13 +165,13 @@ impl api_server::Api for Grpc {
     async fn schedule(&self, request: Request<proto::ScheduleRequest>) -> Answer<proto::ScheduleReply> {
         use proto::schedule_request::When as Said;
 
-        let api_key = key_of(&request)?;
+        let (api_key, parent) = (key_of(&request)?, Parent::of(request.metadata().as_ref()));
         let proto::ScheduleRequest { room, data, key, from, when } = request.into_inner();
         let when = when.map_or(When::Now, |when| match when {
             Said::DelayMs(ms) => When::In(ms),
             Said::AtMs(ms) => When::At(ms),
         });
-        answer(self.0.schedule(&api_key, Draft { room, data, key, from, when }).await)
+        answer(self.0.schedule(&api_key, Draft { room, data, key, from, when, parent }).await)
     }
 
     async fn cancel(&self, request: Request<proto::CancelRequest>) -> Answer<proto::CancelReply> {

@@ -18,7 +18,7 @@ use sluice_proto::api::DESCRIPTORS;
 use self::admit::{admit, admit_grpc, identify};
 use self::body::{BulkBody, IdempotencyKey, JsonBody, Params, one_key};
 use super::Api;
-use super::caller::{Caller, Handed};
+use super::caller::{Caller, Handed, PartOf};
 use super::calls::Broadcast;
 use super::export::NDJSON;
 use super::grpc::Grpc;
@@ -122,11 +122,12 @@ async fn other_method(method: http::Method, uri: http::Uri) -> Problem {
 pub(super) async fn publish(
     State(api): Service,
     Caller(key): Caller,
+    PartOf(parent): PartOf,
     header: IdempotencyKey,
     JsonBody(body): JsonBody<PublishBody>,
 ) -> Answer<Published> {
     let PublishBody { room, data, key: given, from } = body;
-    let draft = Draft { room, data: text(data), key: one_key(given, header)?, from, when: When::Now };
+    let draft = Draft { room, data: text(data), key: one_key(given, header)?, from, when: When::Now, parent };
     api.publish(&key, draft).await.map(Json)
 }
 
@@ -142,11 +143,12 @@ pub(super) async fn publish(
 pub(super) async fn broadcast(
     State(api): Service,
     Caller(key): Caller,
+    PartOf(parent): PartOf,
     header: IdempotencyKey,
     BulkBody(body, _turn): BulkBody<BroadcastBody>,
 ) -> Answer<Results> {
     let BroadcastBody { rooms, data, key: given, from } = body;
-    let broadcast = Broadcast { rooms, data: text(data), key: one_key(given, header)?, from };
+    let broadcast = Broadcast { rooms, data: text(data), key: one_key(given, header)?, from, parent };
     api.broadcast(&key, broadcast).await.map(Json)
 }
 
@@ -162,6 +164,7 @@ pub(super) async fn broadcast(
 pub(super) async fn batch(
     State(api): Service,
     Caller(key): Caller,
+    PartOf(parent): PartOf,
     header: IdempotencyKey,
     BulkBody(body, _turn): BulkBody<BatchBody>,
 ) -> Answer<Results> {
@@ -169,7 +172,7 @@ pub(super) async fn batch(
         let when = When::of(item.delay_ms, item.at)
             .map_err(|problem| Problem::bad(format!("messages[{place}]: {}", problem.detail)))?;
         let key = item.key.or_else(|| header.of_item(place));
-        Ok(Draft { room: item.room, data: text(item.data), key, from: item.from, when })
+        Ok(Draft { room: item.room, data: text(item.data), key, from: item.from, when, parent })
     };
     let drafts = body.messages.into_iter().enumerate().map(draft).collect::<Result<_, Problem>>()?;
     api.batch(&key, drafts).await.map(Json)
@@ -187,12 +190,13 @@ pub(super) async fn batch(
 pub(super) async fn schedule(
     State(api): Service,
     Caller(key): Caller,
+    PartOf(parent): PartOf,
     header: IdempotencyKey,
     JsonBody(body): JsonBody<ScheduleBody>,
 ) -> Answer<Scheduled> {
     let ScheduleBody { room, data, key: given, from, delay_ms, at } = body;
     let when = When::of(delay_ms, at)?;
-    let draft = Draft { room, data: text(data), key: one_key(given, header)?, from, when };
+    let draft = Draft { room, data: text(data), key: one_key(given, header)?, from, when, parent };
     api.schedule(&key, draft).await.map(Json)
 }
 

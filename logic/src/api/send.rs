@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::future::join_all;
 use sluice_proto::grpc::delayed_item::When as GrpcWhen;
-use sluice_proto::grpc::{DelayedItem, Outcome, PublishItem, PublishRequest, PublishResult};
+use sluice_proto::grpc::{DelayedItem, ItemTrace, Outcome, PublishItem, PublishRequest, PublishResult};
 use sluice_proto::ids::{Key, RoomId, SessionId, UserId};
 use sluice_proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, DELAY_MS_MAX};
 use sluice_store::WaitingLimit;
+use sluice_trace::{Kind, Parent, ROOM, SEQ, Span};
 use tokio::time::{Instant, timeout};
 
 use super::Api;
@@ -74,6 +75,8 @@ pub struct Draft {
     pub from: Option<String>,
     /// When.
     pub when: When,
+    /// What it is a part of.
+    pub parent: Parent,
 }
 
 /// What became of a message.
@@ -108,6 +111,8 @@ struct Judged {
     key: Key,
     data: Bytes,
     when: When,
+    /// Until it is answered, if it is traced.
+    span: Span,
 }
 
 impl Api {
@@ -121,8 +126,11 @@ impl Api {
         let mut answers: Vec<SentItem> = Vec::with_capacity(drafts.len());
         let mut lanes = BTreeMap::<u8, Vec<Judged>>::new();
         for (place, draft) in drafts.into_iter().enumerate() {
+            let parent = draft.parent;
             match judge(key, draft, place, session, now_ms) {
-                Ok(judged) => {
+                Ok(mut judged) => {
+                    judged.span = self.tracer.entry("api publish", Kind::Server, parent);
+                    judged.span.text(ROOM, judged.room.as_str());
                     // What nobody answers is unknown.
                     answers.push(Err(unknown()));
                     lanes.entry(judged.room.lane()).or_default().push(judged);
@@ -187,7 +195,13 @@ impl Api {
                 data: item.data.clone(),
             };
             match item.when.to_grpc() {
-                None => request.items.push(input),
+                None => {
+                    if let Some(traceparent) = item.span.traceparent() {
+                        let place = u32::try_from(request.items.len()).unwrap_or(u32::MAX);
+                        request.traces.push(ItemTrace { item: place, traceparent });
+                    }
+                    request.items.push(input);
+                }
                 Some(when) => request.delayed.push(DelayedItem { item: Some(input), when: Some(when) }),
             }
         }
@@ -198,7 +212,13 @@ impl Api {
         let (epoch, mut now, mut later) = (reply.epoch, reply.results.into_iter(), reply.delayed.into_iter());
         let mut answer = |item: &Judged| {
             let result = if item.when == When::Now { now.next() } else { later.next() };
-            answer(item, result.unwrap_or_default(), epoch, limit)
+            let answer = answer(item, result.unwrap_or_default(), epoch, limit);
+            match &answer {
+                Ok((_, Sent::Published { seq, .. })) => item.span.number(SEQ, *seq),
+                Ok((_, Sent::Scheduled { .. } | Sent::Cancelled(_))) => {}
+                Err(_) => item.span.fail("not stored"),
+            }
+            answer
         };
         items.iter().map(&mut answer).collect()
     }
@@ -223,7 +243,7 @@ fn judge(
     session: SessionId,
     now_ms: i64,
 ) -> Result<Judged, Problem> {
-    let Draft { room, data, key, from, when } = draft;
+    let Draft { room, data, key, from, when, parent: _ } = draft;
     let is_cancel = when == When::Never;
     // Rooms with a star are from earlier; what waits in them can still be taken back.
     let room = if is_cancel { RoomId::parse(&room) } else { RoomId::parse_from_client(&room) }?;
@@ -235,7 +255,7 @@ fn judge(
     };
     api_key.may_publish(&room)?;
     when.judge(now_ms)?;
-    Ok(Judged { place, room, sender, key, data, when })
+    Ok(Judged { place, room, sender, key, data, when, span: Span::default() })
 }
 
 /// Parts that fit into a commit group each.
@@ -319,7 +339,8 @@ mod tests {
 
     fn draft(room: &str, key: Option<&str>, from: Option<&str>, when: When) -> Draft {
         let (key, from) = (key.map(str::to_owned), from.map(str::to_owned));
-        Draft { room: room.into(), data: Bytes::from_static(b"1"), key, from, when }
+        let (data, parent) = (Bytes::from_static(b"1"), Parent::default());
+        Draft { room: room.into(), data, key, from, when, parent }
     }
 
     fn judged(draft: Draft) -> Result<Judged, Code> {
@@ -366,6 +387,7 @@ mod tests {
             key: Key::mint(SessionId(1), 0),
             data: vec![b'1'; bytes].into(),
             when: When::Now,
+            span: Span::default(),
         };
         let cut = |bytes: usize, count: usize| -> Vec<usize> {
             groups((0..count).map(|_| item(bytes)).collect()).iter().map(Vec::len).collect()

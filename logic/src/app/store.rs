@@ -67,7 +67,7 @@ impl Running {
             metrics.clone(),
             probe.clone(),
         );
-        let publisher = Arc::new(publisher);
+        let publisher = Arc::new(publisher.traced(self.tracer.clone()));
         let probing =
             probe.clone().run(Arc::clone(&store), Arc::clone(&presence), metrics.clone(), scope.token());
         scope.spawn("probe", probing);

@@ -9,6 +9,7 @@ use sluice_presence::{RoomEvent, RoomEventKind};
 use sluice_proto::grpc::{Notice, PresenceEvent, RoomRun};
 use sluice_proto::ids::{Epoch, RoomId};
 use sluice_proto::limits::LANES;
+use sluice_trace::Spans;
 
 use super::{Notices, Outgoing};
 use crate::defaults::{NOTICES_QUEUED_MAX, PRESENCE_NOTICE_BYTES_MAX};
@@ -35,7 +36,8 @@ impl Notices {
         if lane.waiting() >= NOTICES_QUEUED_MAX / 2 {
             return false;
         }
-        let out = Outgoing { epoch, bytes: notice.encode_to_vec().into(), note: None };
+        let out =
+            Outgoing { epoch, bytes: notice.encode_to_vec().into(), note: None, spans: Spans::default() };
         self.in_hand.fetch_add(1, Ordering::Relaxed);
         let offered = lane.offer(out).is_ok();
         if !offered {

@@ -9,6 +9,7 @@ use sluice_proto::ids::{RoomId, Seq};
 use sluice_proto::limits::LANES;
 use sluice_service::seeded::{self, Bug};
 use sluice_store::{Committed, NewMessage, Outcome, Row, StoreError};
+use sluice_trace::Spans;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
@@ -60,7 +61,7 @@ async fn answer(lane: Arc<CommitLane>, calls: Vec<PublishCall>) -> Vec<CallOutco
 async fn announce(lane: &CommitLane, calls: &[PublishCall]) {
     let items = items(calls);
     if let Ok(expected) = expect(lane, &items).await {
-        lane.notices.offer(lane.lane, &items, &expected);
+        lane.notices.offer(lane.lane, &items, &expected, &Spans::default());
         sleep(EARLY).await;
     }
 }

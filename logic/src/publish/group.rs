@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashSet};
 use sluice_proto::ids::{Epoch, RoomId, Seq};
 use sluice_service::clock::Clock;
 use sluice_store::{Class, Committed, NewMessage, Store, StoreError, Trouble};
+use sluice_trace::{Kind, Spans};
 use tokio::time::Instant;
 
 /// One `Publish` call: valid items in order, and until when they may be stored.
@@ -21,6 +22,8 @@ pub struct PublishCall {
     pub deadline: Option<Instant>,
     /// Wall time in milliseconds since 1970: past it retention may have forgotten the keys.
     pub not_after_ms: i64,
+    /// Of the messages that are traced, by their place.
+    pub spans: Spans,
 }
 
 /// What became of one item.
@@ -77,8 +80,8 @@ pub struct CallOutcomes {
 
 /// Told of every commit and failure, in order.
 pub trait CommitObserver: Send + Sync {
-    /// These items were committed together.
-    fn committed(&self, items: &[&NewMessage], committed: &Committed);
+    /// These items were committed together; `spans` are those of the traced ones, by their place.
+    fn committed(&self, items: &[&NewMessage], committed: &Committed, spans: &Spans);
     /// The store failed.
     fn failed(&self, error: &StoreError, items: usize);
 }
@@ -235,10 +238,19 @@ impl<'a> CommitGroup<'a> {
         let items: Vec<&NewMessage> =
             slots.iter().map(|(call, item)| &self.calls[*call].items[*item]).collect();
         let group = items.iter().map(|&item| item.clone()).collect();
-        match self.store.publish(self.lane, not_after_ms, group).await {
+        let spans = self.spans(slots);
+        let committed = {
+            let commits = spans.children("store commit", Kind::Client);
+            let committed = self.store.publish(self.lane, not_after_ms, group).await;
+            if committed.is_err() {
+                commits.fail("not committed");
+            }
+            committed
+        };
+        match committed {
             // Rows are matched by order: with another number every match would be a guess.
             Ok(committed) if committed.rows.len() == slots.len() => {
-                self.observer.committed(&items, &committed);
+                self.observer.committed(&items, &committed, &spans);
                 self.take(slots, &committed)
             }
             Ok(committed) => {
@@ -266,6 +278,20 @@ impl<'a> CommitGroup<'a> {
                 }
             }
         }
+    }
+
+    /// Of the traced ones, by their place among `slots`.
+    fn spans(&self, slots: &[ItemPlace]) -> Spans {
+        let mut spans = Spans::default();
+        if self.calls.iter().all(|call| call.spans.is_empty()) {
+            return spans;
+        }
+        for (place, &(call, item)) in slots.iter().enumerate() {
+            if let Some(span) = self.calls[call].spans.get(item as u64) {
+                spans.push(place as u64, span.clone());
+            }
+        }
+        spans
     }
 
     fn fill(&mut self, slots: &[ItemPlace], outcome: ItemOutcome) {

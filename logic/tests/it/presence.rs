@@ -42,7 +42,7 @@ async fn watched() -> (Faked, Caller) {
 
 fn events(notice: &Notice) -> Vec<PresenceEvent> {
     assert!(notice.epoch != 0, "under an epoch of its own it would close the rooms of every gateway");
-    let [RoomRun { room, first: 0, last: 0, messages, presence }] = &notice.runs[..] else {
+    let [RoomRun { room, first: 0, last: 0, messages, presence, .. }] = &notice.runs[..] else {
         panic!("{notice:?}")
     };
     assert_eq!((room.as_str(), messages.len()), ("news", 0));

@@ -64,3 +64,21 @@ async fn gateways_are_told_what_is_new() {
     assert_eq!(named(ask(Some(0)).await).0.len(), 2);
     faked.rig.stop().await;
 }
+
+/// Nobody told it, and it remembers nothing that a verdict could be held against: what another logic revoked a moment ago
+/// has to count from its first question on.
+#[tokio::test]
+async fn a_gateway_that_begins_is_told_of_what_was_revoked_just_now() {
+    let faked = faked().await;
+    let mut caller = faked.rig.caller().await;
+    // More often than a look of the logic can fall between the two by chance.
+    for position in 1..=20 {
+        let user = UserId::parse(&format!("user-{position}")).unwrap();
+        faked.store.revoke(&user, Some(10)).await.unwrap();
+        let told = caller.revocations(RevocationsRequest { after: None }).await.unwrap().into_inner();
+        assert_eq!((told.position, told.revocations.len()), (position, 0));
+        let asked = caller.authenticate(AuthenticateRequest { token: token(user.as_str(), Some(10)) }).await;
+        assert!(asked.is_err_and(|error| error.message().contains("revoked")), "{user}");
+    }
+    faked.rig.stop().await;
+}

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use sluice_proto::grpc::RoomRun;
+use sluice_proto::grpc::{MessageTrace, RoomRun};
 use sluice_proto::ids::{InvalidName, RoomId};
 use sluice_proto::limits::BATCH_BYTES_MAX;
+use sluice_trace::Spans;
 
 /// Why a payload is no notice. It would never become one, so it is not asked for again.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,10 @@ pub struct EncodedRun {
     pub room: RoomId,
     /// To be passed on.
     pub bytes: Bytes,
+    /// What its messages are a part of.
+    pub traces: Vec<MessageTrace>,
+    /// Of its messages, by their seq.
+    pub spans: Spans,
 }
 
 /// `Notice` on the wire, with its runs left as they are: a nested message and bytes look the same there.
@@ -60,7 +65,8 @@ impl Notice {
         let runs = runs.into_iter().map(|bytes| {
             // Decoded only to judge it: what a gateway cannot read would end its stream.
             let run = RoomRun::decode(bytes.clone())?;
-            Ok::<_, BadNotice>(EncodedRun { room: RoomId::parse(&run.room)?, bytes })
+            let room = RoomId::parse(&run.room)?;
+            Ok::<_, BadNotice>(EncodedRun { room, bytes, traces: run.traces, spans: Spans::default() })
         });
         Ok(Self { epoch, runs: runs.collect::<Result<_, _>>()? })
     }

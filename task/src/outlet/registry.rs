@@ -60,6 +60,11 @@ impl Directory {
         self.outlets.len()
     }
 
+    /// Where an outlet leads to.
+    pub fn address(&self, place: usize) -> &str {
+        self.outlets.get(place).map_or("", |outlet| &*outlet.address)
+    }
+
     /// Hands a push to an outlet; there is none above [`Directory::len`].
     pub fn offer(&self, place: usize, push: NoticePart<Ticket>) {
         if let Some(outlet) = self.outlets.get(place) {

@@ -14,11 +14,13 @@ use sluice_queue::memory::MemoryQueue;
 use sluice_service::clock::Clock;
 use sluice_store::Store;
 
+use crate::identities::Identities;
 use crate::shared_store::SharedStore;
 
 /// Shared by all services of the process.
 pub(crate) struct Embedded {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) identities: Identities,
     queue: MemoryQueue,
     presence: MemoryPresence,
     registry: SoloRegistry,
@@ -26,9 +28,10 @@ pub(crate) struct Embedded {
 
 impl Embedded {
     /// A leave is told of a user who was away for so long.
-    pub(crate) fn new(store: Arc<dyn Store>, leave_grace: Duration) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, leave_grace: Duration, identities: Identities) -> Self {
         Self {
             store,
+            identities,
             queue: MemoryQueue::default(),
             presence: MemoryPresence::with_grace(leave_grace),
             registry: SoloRegistry::new(Etcd::default().lease_ttl()),

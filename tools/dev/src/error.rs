@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sluice_store::StoreError;
 use sluice_store::sqlite::BackupError;
@@ -112,7 +113,7 @@ pub enum Refused {
     /// Everything stops.
     #[error("everything stops")]
     Stopping,
-    /// It did not come back in time.
-    #[error("{0} was not ready again in time; its log says why")]
-    Late(String),
+    /// It did not come back in time: its stop as it is configured, and a start.
+    #[error("{0} was not ready again within {1:?}; its log says why")]
+    Late(String, Duration),
 }

@@ -27,6 +27,7 @@ mod embedded;
 mod error;
 mod event;
 mod folder;
+mod identities;
 mod options;
 mod page;
 mod ports;

@@ -5,6 +5,8 @@
 //! cannot send, and a `Host` that is loopback, which no foreign name can pretend to be. In `sluice serve` that is so while
 //! it listens on loopback without a token; else the token is asked for.
 
+mod files;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +14,14 @@ use std::time::Duration;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 use sluice_launcher::probe;
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_service::admin::access::is_loopback;
-use sluice_service::admin::{AdminPages, PageEntry};
+use sluice_service::admin::{AdminPages, Check, PageEntry};
 use sluice_service::listen::{self, Bound};
 use sluice_service::metrics::{CONTENT_TYPE, Registry};
 
@@ -27,22 +29,13 @@ use crate::HEADER;
 use crate::error::Refused;
 use crate::supervisor::Dev;
 
-/// One document: it loads nothing, not even its own script.
-const PAGE: &str = concat!(
-    include_str!("../page/index.html"),
-    "<script>\n",
-    include_str!("../page/page.js"),
-    "</script>\n</body>\n</html>\n",
-);
 /// Longest wait for what a service says of itself: it is in this process, and may be stopping.
 const STATUS_WITHIN: Duration = Duration::from_secs(2);
-/// The page is alone: nothing is loaded from anywhere, and it talks to gateways and to us.
-const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
-                      connect-src 'self' ws:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// What that of `sluice dev` adds for programs.
-const DEV_PAGES: [PageEntry; 2] = [
+const DEV_PAGES: [PageEntry; 3] = [
     PageEntry::get("/admin/instances", "the services and where each stands"),
+    PageEntry::get("/sluice.js", "the SDK, for a page of your own to import"),
     PageEntry::get("/dev/state", "all that the page for people shows"),
 ];
 
@@ -75,9 +68,10 @@ impl Pages {
             Self::ForPeople => {
                 let mut admin = AdminPages::new("dev", lifecycle.clone(), Registry::new("dev"));
                 admin.more.extend(DEV_PAGES);
+                admin.ready = ready(&dev);
                 let state = get(|State(dev): State<Dev>| async move { Json(dev.to_json()) });
                 let router = router
-                    .route("/", get(page))
+                    .merge(files::router())
                     .route("/dev/state", state)
                     .route("/dev/status/{name}", get(status))
                     .route("/dev/restart/{name}", post(restart))
@@ -87,8 +81,7 @@ impl Pages {
             Self::ForOperators(token) => {
                 let mut admin = AdminPages::new("serve", lifecycle.clone(), Registry::new("serve"));
                 admin.more.extend(SERVE_PAGES);
-                let all = dev.clone();
-                admin.ready = Arc::new(move || all.ready());
+                admin.ready = ready(&dev);
                 let restart = if token.is_some() { post(restart_shown) } else { post(restart) };
                 admin.token = token;
                 let router = router
@@ -100,8 +93,10 @@ impl Pages {
     }
 }
 
-async fn page() -> impl IntoResponse {
-    ([(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-store")], Html(PAGE))
+/// Also why publishes are refused for now, as on a full disk: whoever watches the process watches this.
+fn ready(dev: &Dev) -> Check {
+    let dev = dev.clone();
+    Arc::new(move || dev.ready())
 }
 
 /// What a service says of itself, for the page: a browser lets no page ask another port.
@@ -155,7 +150,7 @@ async fn roll(dev: &Dev, name: &str) -> Response {
             let status = match refused {
                 Refused::Unknown(..) => StatusCode::NOT_FOUND,
                 Refused::Busy(_) => StatusCode::CONFLICT,
-                Refused::Stopping | Refused::Late(_) => StatusCode::SERVICE_UNAVAILABLE,
+                Refused::Stopping | Refused::Late(..) => StatusCode::SERVICE_UNAVAILABLE,
             };
             refuse(status, &refused.to_string())
         }
@@ -174,16 +169,4 @@ async fn at_home(request: Request, next: Next) -> Response {
 
 fn refuse(status: StatusCode, text: &str) -> Response {
     (status, Json(json!({ "error": text }))).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_loads_nothing_from_elsewhere() {
-        for outside in ["src=\"http", "href=\"http", "@import", "url(http", "import("] {
-            assert!(!PAGE.contains(outside), "{outside}");
-        }
-    }
 }

@@ -14,6 +14,7 @@ use sluice_service::listen;
 use crate::dev_config::{address, admin_at, grpc, task};
 use crate::error::Error;
 use crate::folder::{Folder, Kind};
+use crate::identities::Identities;
 use crate::page::Pages;
 use crate::ports::Ports;
 use crate::start::{Parts, start_error};
@@ -46,6 +47,7 @@ impl Dev {
             services,
             memory: false,
             leave_grace: Duration::from_secs(config.leave_grace_s),
+            identities: Identities::new()?,
             pages: Pages::ForOperators(token),
         };
         Self::run(parts, lifecycle).await
@@ -61,6 +63,7 @@ async fn services(config: &ServeConfig, ports: &mut Ports) -> Result<Placed, Err
         let admin = ports.choose(&format!("{name} admin"), 0)?;
         let mut told = config.gateway(listen);
         (told.listen, told.admin, told.grpc) = (address(clients), admin_at(admin), grpc(admin));
+        told.trace = config.trace.clone();
         let at = Addresses { clients: Some(clients), api: None, admin };
         services.push((name, ServiceConfig::Gateway(Box::new(told)), at));
     }
@@ -77,7 +80,8 @@ async fn services(config: &ServeConfig, ports: &mut Ports) -> Result<Placed, Err
     services.push(("logic".to_owned(), ServiceConfig::Logic(Box::new(told)), at));
     let admin = ports.choose("task admin", 0)?;
     let at = Addresses { clients: None, api: None, admin };
-    services.push(("task".to_owned(), ServiceConfig::Task(Box::new(task(admin))), at));
+    let told = sluice_task::config::Config { trace: config.trace.clone(), ..task(admin) };
+    services.push(("task".to_owned(), ServiceConfig::Task(Box::new(told)), at));
     Ok(services)
 }
 

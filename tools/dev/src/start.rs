@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_cluster::Service;
+use sluice_gateway::files;
 use sluice_lifecycle::{BoxError, Lifecycle, Stage};
 use sluice_presence::LEAVE_GRACE;
 use sluice_service::listen::Bound;
@@ -18,6 +19,7 @@ use crate::dev_config;
 use crate::embedded::Embedded;
 use crate::error::Error;
 use crate::folder::{Folder, Kind, State};
+use crate::identities::Identities;
 use crate::options::Options;
 use crate::page::{self, Pages};
 use crate::ports::Ports;
@@ -44,6 +46,7 @@ pub(crate) struct Parts {
     /// Messages are gone with the process.
     pub(crate) memory: bool,
     pub(crate) leave_grace: Duration,
+    pub(crate) identities: Identities,
     pub(crate) pages: Pages,
 }
 
@@ -72,6 +75,7 @@ impl Dev {
             services,
             memory: options.memory,
             leave_grace: LEAVE_GRACE,
+            identities: Identities::NONE,
             pages: Pages::ForPeople,
         };
         Self::run(parts, lifecycle).await
@@ -79,13 +83,15 @@ impl Dev {
 
     /// Opens the store, starts the services in order, and says what the stop has to do.
     pub(crate) async fn run(parts: Parts, lifecycle: &Lifecycle) -> Result<Self, Error> {
-        let Parts { folder, mut state, ports, bound, services, memory, leave_grace, pages } = parts;
+        let Parts { folder, mut state, ports, bound, services, memory, leave_grace, identities, pages } =
+            parts;
+        raise_file_limit(&services);
         let path = (!memory).then(|| folder.store());
         let store = Arc::new(SqliteStore::open(SqliteConfig { path, ..SqliteConfig::default() }).await?);
         lifecycle
             .scope(Stage::NotReady)
             .spawn("store file", watch_file(Arc::clone(&store), lifecycle.stopping()));
-        let embedded = Arc::new(Embedded::new(store, leave_grace));
+        let embedded = Arc::new(Embedded::new(store, leave_grace, identities));
         let (events, _) = broadcast::channel(EVENTS);
         let supervised = services.into_iter().map(|(name, config, at)| {
             let (embedded, events) = (Arc::clone(&embedded), events.clone());
@@ -154,6 +160,16 @@ impl Dev {
             Ok(dev.inner.folder.write(&ended)?)
         });
     }
+}
+
+/// One process has one limit, so the clients of all its gateways count together.
+fn raise_file_limit(services: &Placed) {
+    let gateways = services.iter().filter_map(|(_, config, _)| match config {
+        ServiceConfig::Gateway(config) => Some(config.connections_max),
+        ServiceConfig::Logic(_) | ServiceConfig::Task(_) => None,
+    });
+    // All are told the same.
+    files::raise(gateways.clone().count(), gateways.max().unwrap_or_default());
 }
 
 /// Fails, and so stops everything, when the folder was emptied under us: `git clean` does that. Publishes are refused

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sluice_cluster::{Cluster, InstanceState, Service};
 use sluice_gateway::shard::shared::Shared as Gateway;
 use sluice_lifecycle::{BoxError, Lifecycle, Plan, Report, StopReason, error_chain};
+use sluice_logic::probe::Probe;
 use sluice_service::process::{Settings, StartError};
 use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
@@ -23,6 +24,9 @@ use crate::event::Event;
 
 /// Between two looks whether a gateway has heard of a logic.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// A start takes much less, also on a busy machine.
+const START_WITHIN: Duration = Duration::from_secs(11);
+
 /// Where a service listens, besides ports that only others of this process need.
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
@@ -80,6 +84,8 @@ pub(crate) struct Life {
     pub(crate) lifecycle: Option<Lifecycle>,
     cluster: Option<Arc<dyn Cluster>>,
     gateway: Option<Arc<Gateway>>,
+    /// Of a logic: whether its store takes commits.
+    store: Option<Probe>,
 }
 
 impl Supervised {
@@ -135,7 +141,7 @@ impl Supervised {
         };
         // What is held of a service that has ended would hold its connections too.
         self.present.send_modify(|present| {
-            (present.ready, present.cluster, present.gateway) = (false, None, None);
+            (present.ready, present.cluster, present.gateway, present.store) = (false, None, None, None);
         });
         begun.map_err(|error| Error::Start(self.name.clone(), error_chain(&error)))?;
         Ok(report)
@@ -163,6 +169,7 @@ impl Supervised {
         lifecycle: &Lifecycle,
     ) -> Result<(), StartError> {
         let app = sluice_gateway::app::App::build(config, lifecycle.clone()).await?;
+        let app = app.identified(self.embedded.identities.gateway.clone());
         let deps = self.embedded.gateway(lifecycle, app.registration());
         let cluster = Arc::clone(&deps.cluster);
         let gateway = app.serve(deps).await?;
@@ -187,9 +194,12 @@ impl Supervised {
         lifecycle: &Lifecycle,
     ) -> Result<(), StartError> {
         let app = sluice_logic::app::App::build(config, lifecycle.clone()).await?;
+        let app = app.identified(self.embedded.identities.logic.clone());
         let deps = self.embedded.logic(lifecycle, app.registration());
         self.is_member(&deps.cluster);
-        app.serve(deps).await
+        let store = app.serve(deps).await?;
+        self.present.send_modify(|present| present.store = Some(store));
+        Ok(())
     }
 
     async fn begin_task(
@@ -198,6 +208,7 @@ impl Supervised {
         lifecycle: &Lifecycle,
     ) -> Result<(), StartError> {
         let app = sluice_task::app::App::build(config, lifecycle.clone()).await?;
+        let app = app.identified(self.embedded.identities.task.clone());
         let deps = self.embedded.task(lifecycle, app.registration());
         self.is_member(&deps.cluster);
         app.serve(deps);
@@ -207,6 +218,23 @@ impl Supervised {
     fn is_member(&self, cluster: &Arc<dyn Cluster>) {
         let cluster = Some(Arc::clone(cluster));
         self.present.send_modify(|present| present.cluster = cluster);
+    }
+
+    /// Whether it can do its work now.
+    ///
+    /// # Errors
+    /// Why not: of a logic, what its store says.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        let present = self.present.borrow();
+        if !present.ready {
+            return Err(format!("{} is not ready", self.name));
+        }
+        present.store.as_ref().map_or(Ok(()), Probe::store)
+    }
+
+    /// Longest restart: all that its stop may take as it is configured, and a start.
+    pub(crate) fn restart_within(&self) -> Duration {
+        self.config.plan().total + START_WITHIN
     }
 
     /// Says to all that it will not stay, before it begins to stop.
@@ -240,11 +268,13 @@ impl Supervised {
             "name": self.name,
             "service": self.service().as_str(),
             "life": present.life,
-            "ready": present.ready && progress.as_ref().is_some_and(|progress| progress.is_ready()),
+            "ready": self.ready().is_ok() && progress.as_ref().is_some_and(|progress| progress.is_ready()),
             "stage": progress.as_ref().map(|progress| progress.stage.as_str()),
             "state": progress.as_ref().map(|progress| progress.state().as_str()),
             "instance": instance,
             "connections": connections,
+            // For whoever asks for a restart: how long to wait for the answer.
+            "restart_within_ms": u64::try_from(self.restart_within().as_millis()).unwrap_or(u64::MAX),
             "ws": self.ws(),
             "admin": self.admin_url(),
         })

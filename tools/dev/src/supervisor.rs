@@ -15,9 +15,6 @@ use crate::event::Event;
 use crate::folder::Folder;
 use crate::supervised::Supervised;
 
-/// A stop takes 4 s at most and a start much less, also on a busy machine.
-const RESTART_WITHIN: Duration = Duration::from_secs(15);
-
 /// A gateway's addresses; they do not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gateway {
@@ -107,14 +104,16 @@ impl Dev {
         self.inner.supervised.iter().find(|one| one.name == name).map(|one| one.admin_url())
     }
 
-    /// Whether somebody is there for clients: a gateway at least, the logic and the task.
+    /// Whether somebody is there for clients: a gateway at least, the task, and the logic with a store that takes commits.
     ///
     /// # Errors
-    /// Who is missing.
+    /// Who is missing, or what the store says.
     pub(crate) fn ready(&self) -> Result<(), String> {
         for service in [Service::Gateway, Service::Logic, Service::Task] {
-            if !self.of(service).any(|one| one.present.borrow().ready) {
-                return Err(format!("no {} is ready", service.as_str()));
+            let mut all: Vec<_> = self.of(service).map(|one| one.ready()).collect();
+            // One that is ready is enough; what the last of the others lacks speaks for all.
+            if !all.iter().any(Result::is_ok) {
+                return all.pop().unwrap_or_else(|| Err(format!("there is no {}", service.as_str())));
             }
         }
         Ok(())
@@ -195,10 +194,10 @@ impl Dev {
             return Err(Refused::Busy(name.to_owned()));
         }
         let again = present.wait_for(|present| present.life > life && present.ready);
-        match self.inner.lifecycle.until_stopping(timeout(RESTART_WITHIN, again)).await {
+        match self.inner.lifecycle.until_stopping(timeout(one.restart_within(), again)).await {
             None => Err(Refused::Stopping),
             Some(Ok(Ok(_))) => Ok(Restarted { name: name.to_owned(), elapsed_ms: millis(begun.elapsed()) }),
-            Some(Ok(Err(_)) | Err(_)) => Err(Refused::Late(name.to_owned())),
+            Some(Ok(Err(_)) | Err(_)) => Err(Refused::Late(name.to_owned(), one.restart_within())),
         }
     }
 }

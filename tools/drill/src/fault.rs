@@ -1,6 +1,7 @@
 //! The faults: what each is called, what it needs, and doing one. Which comes when is the scenario's business, what it
 //! broke is the judge's.
 
+mod disk;
 mod due;
 mod log;
 mod network;
@@ -92,6 +93,8 @@ pub enum FaultKind {
     LogGone(Role),
     /// What reads a service's log stands still until the pipe is full, then SIGTERM.
     LogStuck(Role),
+    /// The disk under the file of one process is full for a while.
+    FullDisk,
 }
 
 /// How long something is frozen.
@@ -154,6 +157,7 @@ impl fmt::Display for FaultKind {
             Self::Revoke => f.write_str("revoke"),
             Self::LogGone(role) => write!(f, "log gone {role}"),
             Self::LogStuck(role) => write!(f, "log stuck {role}"),
+            Self::FullDisk => f.write_str("full disk"),
         }
     }
 }
@@ -168,6 +172,12 @@ impl FaultKind {
     /// Whether members of groups must have doors for it.
     #[must_use]
     pub const fn needs_doors(self) -> bool {
+        matches!(self, Self::Partition(_))
+    }
+
+    /// Whether an even turn hits the member that leads: then it comes first, as a short run has no second turn.
+    #[must_use]
+    pub const fn begins_with_leader(self) -> bool {
         matches!(self, Self::Partition(_))
     }
 
@@ -248,6 +258,7 @@ impl FaultInjector<'_> {
             FaultKind::Revoke => self.revoke().await?,
             FaultKind::LogGone(role) => self.log_gone(role).await?,
             FaultKind::LogStuck(role) => vec![self.log_stuck(role).await?],
+            FaultKind::FullDisk => vec![self.full_disk().await?],
         };
         // A fault of several steps names its own kinds: what is left takes the name of the whole.
         for fault in &mut faults {

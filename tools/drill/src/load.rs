@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use counters::Progress;
 pub use crowd::destination;
-pub use foreign::check as check_foreign;
+pub use foreign::{Browser, ForeignMeans, check as check_foreign};
 pub use plan::{ClientKind, ClientRole, ClientSpec, ForeignClients, Plan, Summary};
 pub use shared::Endpoints;
 pub use zipf::Zipf;
@@ -102,8 +102,8 @@ impl Load {
                 ClientKind::Events | ClientKind::EventSource => {
                     clients.spawn(events::live(shared, spec, recorder).map(Ok))
                 }
-                ClientKind::JavaScript | ClientKind::Python => {
-                    let log = dir.join(format!("foreign-{}.log", spec.client));
+                ClientKind::JavaScript | ClientKind::Python | ClientKind::Tab => {
+                    let log = foreign::log(dir, spec.kind, spec.client);
                     clients.spawn(foreign::live(shared, spec, recorder, log))
                 }
                 ClientKind::Api => {

@@ -108,6 +108,11 @@ impl Options {
                 "--previous is for a cluster of its own: a deployment that is given is rolled by who runs it"
             );
         }
+        if self.plan.foreign.tabs > 0 && !self.given.is_empty() {
+            bail!(
+                "--foreign tabs is for a cluster of its own, whose gateways are told to let their page in: leave it"
+            );
+        }
         if !self.given.is_empty() {
             self.given.check()?;
         }
@@ -213,7 +218,7 @@ impl FaultKind {
     /// Why a cluster of our own has nothing that this could be done to; `None` = it has.
     fn needs_given(self) -> Option<String> {
         let option = match self {
-            Self::Term(Role::Dev) | Self::Kill(Role::Dev) => "--spawn",
+            Self::Term(Role::Dev) | Self::Kill(Role::Dev) | Self::FullDisk => "--spawn",
             Self::Roll(_) => "--roll-command",
             Self::Disconnect(_) => "--container",
             Self::Term(_)
@@ -255,11 +260,6 @@ impl FaultKind {
         {
             return Some(
                 "it needs several: --etcds 3, --natses 3, --redis sentinel or cluster, --patroni".to_owned(),
-            );
-        }
-        if self == Self::Partition(Role::Redis) && engines.redis == RedisKind::Cluster {
-            return Some(
-                "nodes of a Redis Cluster tell each other their own addresses, past any door".to_owned(),
             );
         }
         if self == Self::FailOver && !leads(Role::Redis) {
@@ -441,6 +441,8 @@ mod tests {
         ] {
             assert_eq!((refused(kind, groups), refused(kind, patroni)), (without, with), "{kind}");
         }
+        let cluster = Engines { redis: RedisKind::Cluster, ..Engines::default() };
+        assert!(!refused(FaultKind::Partition(Role::Redis), cluster));
         assert!(refused(FaultKind::OldRedis, groups) && !refused(FaultKind::OldRedis, Engines::default()));
     }
 

@@ -93,6 +93,7 @@ impl Access {
 
     /// How this service is let in by a server; for `None` who is no service.
     pub(crate) fn credentials(&self, by: Service, service: Option<Service>) -> Credentials {
+        let by = asks(by);
         let tls = match service {
             Some(service) => certs::files(&self.dir.join(CERTS), service),
             None => self.operator.clone(),
@@ -102,12 +103,17 @@ impl Access {
     }
 
     pub(crate) fn password(&self, by: Service) -> &str {
-        self.passwords.get(&by).map_or("", String::as_str)
+        self.passwords.get(&asks(by)).map_or("", String::as_str)
     }
 
     /// A new certificate for a server, with the authority's, in a folder.
     pub(crate) fn certify(&self, name: &str, into: &Path) -> Result<Files, Error> {
         self.authority.certify_server(name, into)
+    }
+
+    /// A new certificate for who asks servers and is none, for another user of the system.
+    pub(crate) fn certify_operator(&self, into: &Path) -> Result<Files, Error> {
+        self.authority.certify_operator(into)
     }
 
     /// Connects as the launcher itself.
@@ -119,6 +125,11 @@ impl Access {
 /// Where the certificates of the services of a secure cluster are.
 pub(crate) fn certs_in(dir: &Path) -> PathBuf {
     dir.join(CERTS)
+}
+
+/// Who asks those that come to this: HAProxy passes on what PostgreSQL is told.
+fn asks(by: Service) -> Service {
+    if by == Service::Haproxy { Service::Postgres } else { by }
 }
 
 fn user(by: Service) -> Option<&'static str> {

@@ -115,6 +115,39 @@ fn refuse_to_overwrite(dir: &Path) -> Result<(), Error> {
     Err(Error::System(format!("{} is there already and is not overwritten: {fix}", first.display())))
 }
 
+/// PEM texts of a service, for what `tls.ca`, `tls.cert` and `tls.key` name.
+pub struct Pem {
+    /// The authority.
+    pub ca: String,
+    /// The certificate.
+    pub cert: String,
+    /// Its private key.
+    pub key: String,
+}
+
+/// The authority of the services in one process, which signs for these alone. Nothing is written, so nobody else has a key
+/// of it, and nothing has to end: a clock that is set while the process lives must not part its services.
+pub struct ProcessAuthority(CertifiedIssuer<'static, KeyPair>);
+
+impl ProcessAuthority {
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn new() -> Result<Self, Error> {
+        CertifiedIssuer::self_signed(always(authority()), new_key()?).map_err(failed).map(Self)
+    }
+
+    /// A certificate of one service, good for as long as the authority: nobody renews it.
+    ///
+    /// # Errors
+    /// As of [`ProcessAuthority::new`].
+    pub fn certify(&self, service: Service) -> Result<Pem, Error> {
+        let params = for_hosts(service.as_str(), &[&format!("{service}{SERVICE_NAMES}")])?;
+        let own = new_key()?;
+        let signed = always(params).signed_by(&own, &self.0).map_err(failed)?;
+        Ok(Pem { ca: self.0.pem(), cert: signed.pem(), key: own.serialize_pem() })
+    }
+}
+
 /// As [`make`], where there is no authority yet.
 ///
 /// # Errors
@@ -252,6 +285,13 @@ fn valid_for(mut params: CertificateParams, days: u32) -> CertificateParams {
     let at = |since_1970: Duration| date_time_ymd(1970, 1, 1) + since_1970;
     params.not_before = at(now.saturating_sub(BEFORE));
     params.not_after = at(now + DAY * days);
+    params
+}
+
+/// Whatever the clock says.
+fn always(mut params: CertificateParams) -> CertificateParams {
+    params.not_before = date_time_ymd(1970, 1, 1);
+    params.not_after = date_time_ymd(9999, 12, 31);
     params
 }
 

@@ -288,7 +288,8 @@ impl Store {
             }
             Service::Gateway | Service::Logic | Service::Task => {}
         }
-        if let Some(secured) = &self.secured {
+        // Patroni is told in its file, and tells PostgreSQL.
+        if let Some(secured) = self.secured.as_ref().filter(|_| !self.has_patroni()) {
             secured.add_to(self.service, &mut command);
         }
         command

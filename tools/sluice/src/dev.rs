@@ -67,9 +67,13 @@ struct Run {
 
 impl Arguments {
     /// What is logged. Programs want to read afterwards what happened; people see stages and the reason of a stop in the
-    /// output, and would read them twice.
+    /// output, and would read them twice. That an upgrade is refused they see nowhere else: a browser hides why.
     pub(crate) fn level(&self) -> &'static str {
-        if self.run.json { "info" } else { "warn,sluice_lifecycle::report=off,sluice_lifecycle::state=off" }
+        if self.run.json {
+            "info"
+        } else {
+            "warn,sluice_gateway::refusals=info,sluice_lifecycle::report=off,sluice_lifecycle::state=off"
+        }
     }
 }
 

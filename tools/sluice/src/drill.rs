@@ -48,7 +48,8 @@ pub(crate) struct Arguments {
     /// Part of the publishes that backends send by the HTTP API of logic, 0 to 1; without it 0.1 where there is one
     #[arg(long, value_name = "PART", value_parser = share)]
     api_share: Option<f64>,
-    /// Clients besides, in other languages and processes of their own: js=N,python=N; in a checkout of the sources
+    /// Clients besides, in other languages and processes of their own, or tabs of a Chromium: js=N,python=N,tabs=N; in a
+    /// checkout of the sources
     #[arg(long, value_name = "LANGUAGE=N", default_value = "", value_parser = foreign, hide_default_value = true)]
     foreign: ForeignClients,
     /// How many rooms; without it 50, of a herd 1,000
@@ -175,7 +176,7 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// `js=2,python=1`; nothing is nobody.
+/// `js=2,python=1,tabs=20`; nothing is nobody.
 fn foreign(text: &str) -> Result<ForeignClients, String> {
     let mut all = ForeignClients::default();
     for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -183,8 +184,9 @@ fn foreign(text: &str) -> Result<ForeignClients, String> {
         match part.split_once('=') {
             Some(("js", number)) => all.javascript = count(number)?,
             Some(("python", number)) => all.python = count(number)?,
+            Some(("tabs", number)) => all.tabs = count(number)?,
             Some(_) | None => {
-                return Err(format!("{part:?} is no client in another language: js=N or python=N"));
+                return Err(format!("{part:?} is no client in another language: js=N, python=N or tabs=N"));
             }
         }
     }
@@ -204,7 +206,7 @@ Examples:
   sluice drill stores --redis cluster --only redis
   sluice drill stores --etcds 3 --patroni --only postgres   # PostgreSQL fails over
   sluice drill quick --secure   # every link encrypted, with certificates and passwords
-  sluice drill quick --foreign js=2,python=2   # clients in JavaScript and Python are judged too
+  sluice drill quick --foreign js=2,python=2,tabs=20   # clients in JavaScript, Python and a browser are judged too
   sluice drill herd   # 10,000 clients come back, again and again
   sluice drill herd --crowd 500 --only 'kill gateway' --habit churner
   sluice drill --check drill-7
@@ -301,6 +303,7 @@ impl Arguments {
             api_key: self.given.api_key.filter(|_| !self.given.api.is_empty()).unwrap_or_default(),
             apis: self.given.api,
             trust: trust(self.given.ca.as_deref())?,
+            ca: self.given.ca,
             admins: self.given.admin,
             pids: self.given.pid,
             restarts: self.given.restart,

@@ -14,7 +14,7 @@ pub(crate) struct EngineArguments {
     #[arg(long, value_enum, default_value_t = RedisArgument::Single)]
     redis: RedisArgument,
     /// PostgreSQL has two standbys, of which Patroni promotes the synchronous one, behind HAProxy; needs `patroni` installed
-    #[arg(long, conflicts_with = "secure")]
+    #[arg(long)]
     patroni: bool,
 }
 

@@ -19,6 +19,8 @@ mod operate;
 mod page;
 mod paste;
 mod publish;
+#[cfg(feature = "dev")]
+mod restart;
 #[cfg(feature = "servers")]
 mod roll;
 #[cfg(feature = "dev")]
@@ -51,7 +53,8 @@ struct Arguments {
     verb: Verb,
 }
 
-static BUILD: LazyLock<String> = LazyLock::new(|| build::describe(features!("dev", "servers", "store")));
+static BUILD: LazyLock<String> =
+    LazyLock::new(|| build::describe(features!("dev", "servers", "store", "otel")));
 
 static HELP: LazyLock<String> = LazyLock::new(|| {
     let first = if cfg!(feature = "dev") { "Try it: sluice dev\nRun it: sluice serve --init\n" } else { "" };

@@ -3,12 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde_json::Value;
-use sluice_dev::{Dev, Kind, ServeConfig, State};
-use sluice_launcher::probe;
+use sluice_dev::{Dev, Kind, ServeConfig};
 use sluice_lifecycle::{Lifecycle, Signals, error_chain};
 use sluice_program::output;
 use sluice_service::cli::Args;
@@ -18,8 +15,6 @@ use crate::paste;
 
 /// Where the first configuration is written when nobody says.
 const CONFIG: &str = "sluice.toml";
-/// The process answers when the service is ready again, after 15 s at most.
-const WITHIN: Duration = Duration::from_secs(20);
 
 /// Run gateway, logic and task in one process on one file: production for a small team, on one machine
 ///
@@ -128,13 +123,6 @@ fn init(arguments: &Args) -> anyhow::Result<ExitCode> {
 
 async fn restart(arguments: Restart) -> anyhow::Result<ExitCode> {
     let Restart { name, dir, token_file } = arguments;
-    let nobody = || format!("no `sluice serve` runs in {}: name its folder with --dir", dir.display());
-    let state = State::read(Kind::Serve, &dir).with_context(nobody)?;
-    let Some(admin) = state.admin else { bail!(nobody()) };
-    // What is no name of a service is none of an address either.
-    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        bail!("{name:?} is no service; name gateway-1, logic or task, for example");
-    }
     let shown = token_file.map(|file| {
         let token =
             std::fs::read_to_string(&file).with_context(|| format!("--token-file {}", file.display()))?;
@@ -142,14 +130,6 @@ async fn restart(arguments: Restart) -> anyhow::Result<ExitCode> {
     });
     let shown = shown.transpose()?;
     let header = shown.as_deref().map_or(sluice_dev::HEADER, |shown| ("Authorization", shown));
-    let url = format!("{admin}/serve/restart/{name}");
-    let answer = probe::post_header(&url, header, WITHIN).await.with_context(nobody)?;
-    let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    match (answer.status, said["error"].as_str()) {
-        (200, _) => {}
-        (401, _) => bail!("it asks for a token: --token-file with the file that it has in admin.token_file"),
-        (_, why) => bail!("{}", why.unwrap_or("it did not say why")),
-    }
-    output::line(format_args!("{name} is ready again after {} ms", said["elapsed_ms"]))?;
+    crate::restart::restart(Kind::Serve, &dir, &name, header).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -71,7 +71,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "dev")]
         Verb::Restore(arguments) => files::restore(arguments).await,
         #[cfg(all(feature = "dev", feature = "store"))]
-        Verb::Copy(arguments) => files::copy(arguments).await,
+        Verb::Copy(arguments) => files::copy_store(arguments).await,
         Verb::NewEpoch(which) => {
             let epoch = which.new_epoch().await?;
             output::line(format_args!("new epoch {epoch}"))

@@ -34,6 +34,7 @@ for image in $(sed -nE 's/^FROM ([^ ]+).*/\1/p; s/^ +image: ([^ ]+)$/\1/p' "${fi
 done
 
 "${compose[@]}" --file deploy/compose.yaml build
+"${compose[@]}" --file deploy/compose.serve.yaml build
 if [ -n "${SLUICE_SECURE:-}" ]; then
     docker build --quiet --tag sluice-etcd --file deploy/secure/etcd.Dockerfile deploy/secure >/dev/null
 else

@@ -63,13 +63,16 @@ impl RedisPresence {
         Ok(())
     }
 
-    /// The same where it is in another part than the room.
-    pub(super) async fn add_info_to(&self, joins: &mut [RoomEvent]) -> Result<()> {
+    /// The same where it is in another part than the room. Where that is away, a join is told without it: it is told once.
+    pub(super) async fn add_info_to(&self, joins: &mut [RoomEvent]) {
         let names: Vec<UserId> = joins.iter().map(|event| event.user.clone()).collect();
-        for (event, info) in joins.iter_mut().zip(self.infos(&names).await?) {
-            event.kind = RoomEventKind::Joined { info };
+        let groups = self.parts.group(&names, UserId::as_str);
+        let asked = groups.into_iter().map(|(part, users)| self.infos_in(part, users));
+        for (place, info) in join_all(asked).await.into_iter().flatten().flatten() {
+            if let Some(event) = joins.get_mut(place) {
+                event.kind = RoomEventKind::Joined { info };
+            }
         }
-        Ok(())
     }
 
     /// What tokens say of these users, in their order; empty = nothing.

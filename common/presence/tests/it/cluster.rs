@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sluice_presence::redis::{RedisConfig, RedisPresence, probe};
-use sluice_presence::{Change, Presence, PresenceError, Redis};
+use sluice_presence::{Applied, Change, Presence, PresenceError, Redis};
 use sluice_proto::ids::RoomId;
 use sluice_testing::{Authority, RedisCluster, ServerKind, TestServer, TlsFiles, eventually};
 use tokio::time::Instant;
@@ -115,11 +115,11 @@ async fn calls(cluster: &RedisCluster) -> u64 {
 async fn a_change_set_is_one_call_for_each_part_that_it_concerns() {
     let cluster = RedisCluster::start(3, false).await;
     let presence = open(&cluster);
-    presence.apply(&instance("a"), &everything()).await.unwrap();
+    presence.apply(&instance("a"), &everything()).await.complete().unwrap();
     let before = calls(&cluster).await;
-    presence.apply(&instance("a"), &everything()).await.unwrap();
+    presence.apply(&instance("a"), &everything()).await.complete().unwrap();
     assert_eq!(calls(&cluster).await - before, 16, "every part has some of so many rooms");
-    presence.apply(&instance("a"), &[interest("r1"), joined("y", "bob", "r1", 1)]).await.unwrap();
+    presence.apply(&instance("a"), &[interest("r1"), joined("y", "bob", "r1", 1)]).await.complete().unwrap();
     assert_eq!(calls(&cluster).await - before, 17);
 }
 
@@ -127,7 +127,7 @@ async fn a_change_set_is_one_call_for_each_part_that_it_concerns() {
 async fn keys_are_spread_and_none_is_left_of_a_reaped_instance() {
     let cluster = RedisCluster::start(3, false).await;
     let presence = open(&cluster);
-    presence.apply(&instance("a"), &everything()).await.unwrap();
+    presence.apply(&instance("a"), &everything()).await.complete().unwrap();
     let all = async || {
         let mut all = BTreeMap::new();
         for (index, node) in cluster.nodes.iter().enumerate() {
@@ -199,6 +199,53 @@ async fn a_primary_that_dies_is_replaced_and_keeps_nobody_from_the_others() {
     assert!(has_everything(&open(&cluster)).await, "also for who asks it first");
 }
 
+/// Of rooms that other nodes have at once; of its own when its replica has taken over. Each once.
+#[tokio::test]
+async fn joins_are_told_although_a_node_is_away() {
+    let mut cluster = RedisCluster::start(3, true).await;
+    let presence = open(&cluster);
+    // Before anybody has asked for it, nobody is told of joins.
+    presence.marker().await.unwrap();
+    let rooms: Vec<RoomId> = rooms().into_iter().take(20).collect();
+    let watched = |room: &RoomId| {
+        let (connection, user) = ("w".to_owned(), user("watcher"));
+        [
+            Change::InterestAdded(room.clone()),
+            Change::Joined { connection, user, room: room.clone(), since_ms: 1, watches: true },
+        ]
+    };
+    let watching: Vec<Change> = rooms.iter().flat_map(watched).collect();
+    presence.apply(&instance("a"), &watching).await.complete().unwrap();
+    let (mut away, mut there) = (BTreeSet::new(), BTreeSet::new());
+    for room in &rooms {
+        let of = if holder(&cluster, room.as_str()).await.0 % 3 == 0 { &mut away } else { &mut there };
+        of.insert(room.clone());
+    }
+    assert!(!away.is_empty() && !there.is_empty());
+    let copied = async || keys(&cluster.nodes[3]).await == keys(&cluster.nodes[0]).await;
+    eventually("the replica has the watchers", LONG, copied).await;
+
+    cluster.nodes[0].kill();
+    let comes: Vec<Change> = rooms.iter().map(|room| joined("1", "ann", room.as_str(), 1)).collect();
+    let told =
+        |applied: &Applied| -> Vec<RoomId> { applied.joins.iter().map(|event| event.room.clone()).collect() };
+    let applied = presence.apply(&instance("a"), &comes).await;
+    let mut at_once = told(&applied);
+    at_once.sort_unstable();
+    assert_eq!((applied.stored.is_err(), at_once), (true, there.into_iter().collect::<Vec<_>>()));
+    let (until, mut later) = (Instant::now() + LONG * 2, Vec::new());
+    loop {
+        let applied = presence.apply(&instance("a"), &comes).await;
+        later.extend(told(&applied));
+        if applied.stored.is_ok() {
+            break;
+        }
+        assert!(Instant::now() < until, "the replica has not taken over");
+    }
+    later.sort_unstable();
+    assert_eq!(later, away.into_iter().collect::<Vec<_>>());
+}
+
 /// Nothing died, and nothing may be lost: the old primary says at once who has its slots.
 #[tokio::test]
 async fn a_failover_by_hand_is_followed() {
@@ -209,7 +256,7 @@ async fn a_failover_by_hand_is_followed() {
     let said: String = ask(&cluster.nodes[4], &["CLUSTER", "FAILOVER"]).await.unwrap();
     assert_eq!(said, "OK");
     let another = async || {
-        presence.apply(&instance("a"), &everything()).await.ok();
+        presence.apply(&instance("a"), &everything()).await.complete().ok();
         presence.marker().await.is_ok_and(|now| now != marker)
     };
     eventually("another marker", LONG * 2, another).await;
@@ -251,7 +298,7 @@ async fn a_slot_moves_while_it_is_used() {
         moved += usize::from(said == "OK");
         // Rooms that are there, and one that is not yet.
         for change in [interest("r1"), interest(&format!("new{moved}"))] {
-            match presence.apply(&instance("a"), &[change]).await {
+            match presence.apply(&instance("a"), &[change]).await.complete() {
                 Ok(_) => taken += 1,
                 Err(error) => assert!(matches!(error, PresenceError::Unavailable(_)), "{error}"),
             }
@@ -288,7 +335,7 @@ async fn a_frozen_node_delays_nobody_else_and_no_call_for_long() {
     assert!(quick.0 && quick.1 < slow.1, "{quick:?} beside {slow:?}");
     for _ in 0..5 {
         let began = Instant::now();
-        assert!(presence.apply(&instance("a"), &everything()).await.is_err());
+        assert!(presence.apply(&instance("a"), &everything()).await.complete().is_err());
         assert!(began.elapsed() < QUICK, "{:?}", began.elapsed());
         assert!(timed(&others).await.0);
     }

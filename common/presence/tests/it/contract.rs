@@ -137,18 +137,19 @@ pub async fn connections_are_counted_by_user<B: Bed>() {
     let bed = B::start().await;
     let (one, two) = (bed.connect(), bed.connect());
     let (a, b) = (instance("a"), instance("b"));
-    one.apply(&a, &[connected("1", "ann", 50), joined("1", "ann", "x", 60)]).await.unwrap();
+    one.apply(&a, &[connected("1", "ann", 50), joined("1", "ann", "x", 60)]).await.complete().unwrap();
     two.apply(&b, &[connected("2", "ann", 40), joined("2", "ann", "x", 70), connected("3", "bob|x", 9)])
         .await
+        .complete()
         .unwrap();
     assert_eq!(of_user(&*one, "ann").await, Some((2, 40)));
     assert_eq!(of_user(&*two, "bob|x").await, Some((1, 9)));
     let ann = Present { user: user("ann"), connections: 2, since_ms: 60, info: String::new() };
     assert_eq!(in_room(&*one, "x").await, [ann]);
     let ends = [disconnected("1", "ann"), disconnected("2", "ann")];
-    one.apply(&a, &ends).await.unwrap();
+    one.apply(&a, &ends).await.complete().unwrap();
     assert_eq!(of_user(&*one, "ann").await, Some((1, 40)), "each removes only its own");
-    two.apply(&b, &ends).await.unwrap();
+    two.apply(&b, &ends).await.complete().unwrap();
     assert_eq!(of_user(&*one, "ann").await, None);
 }
 
@@ -157,10 +158,10 @@ pub async fn subscribers_are_connections_by_room<B: Bed>() {
     let presence = bed.connect();
     assert_eq!(presence.subscribers(&[]).await.unwrap(), Vec::<u64>::new());
     let changes = [joined("1", "ann", "x", 1), joined("2", "ann", "x", 1), joined("3", "bob", "y", 1)];
-    presence.apply(&instance("a"), &changes).await.unwrap();
+    presence.apply(&instance("a"), &changes).await.complete().unwrap();
     let rooms = [room("y"), room("empty"), room("x")];
     assert_eq!(presence.subscribers(&rooms).await.unwrap(), [1, 0, 2]);
-    presence.apply(&instance("a"), &[left("1", "x")]).await.unwrap();
+    presence.apply(&instance("a"), &[left("1", "x")]).await.complete().unwrap();
     assert_eq!(presence.subscribers(&rooms).await.unwrap(), [1, 0, 1]);
 }
 
@@ -169,16 +170,16 @@ pub async fn a_connection_belongs_to_who_wrote_it_last<B: Bed>() {
     let presence = bed.connect();
     let (a, b) = (instance("a"), instance("b"));
     let of = |since_ms| [connected("1", "ann", since_ms), joined("1", "ann", "x", since_ms)];
-    presence.apply(&a, &of(1)).await.unwrap();
-    presence.apply(&b, &of(2)).await.unwrap();
+    presence.apply(&a, &of(1)).await.complete().unwrap();
+    presence.apply(&b, &of(2)).await.complete().unwrap();
     // Whatever the former still says of it.
     let ends = [left("1", "x"), disconnected("1", "ann")];
-    presence.apply(&a, &ends).await.unwrap();
+    presence.apply(&a, &ends).await.complete().unwrap();
     presence.full_set(&a, 9, &[], true).await.unwrap();
     assert_eq!(presence.reap(&a).await.unwrap(), 0);
     assert_eq!(of_user(&*presence, "ann").await, Some((1, 2)));
     assert_eq!(in_room(&*presence, "x").await.len(), 1);
-    presence.apply(&b, &ends).await.unwrap();
+    presence.apply(&b, &ends).await.complete().unwrap();
     assert_eq!(of_user(&*presence, "ann").await, None);
     assert_eq!(in_room(&*presence, "x").await, []);
 }
@@ -199,7 +200,7 @@ pub async fn changes_are_applied_in_order_and_again_without_harm<B: Bed>() {
         left("1", "y"),
     ];
     for _ in 0..2 {
-        presence.apply(&a, &changes).await.unwrap();
+        presence.apply(&a, &changes).await.complete().unwrap();
         assert_eq!(interested(&*presence, &["x", "y"]).await, [vec![], vec![a.clone()]]);
         assert_eq!(of_user(&*presence, "ann").await, Some((1, 2)));
         assert_eq!(in_room(&*presence, "y").await, []);
@@ -213,14 +214,14 @@ pub async fn a_full_set_removes_what_it_does_not_name<B: Bed>() {
     let (a, b) = (instance("a"), instance("b"));
     let kept = [connected("1", "ann", 1), joined("1", "ann", "x", 1), interest("x")];
     let stale = [connected("9", "zoe", 1), joined("9", "zoe", "y", 1), interest("y")];
-    presence.apply(&b, &[connected("5", "zoe", 1), interest("y")]).await.unwrap();
-    presence.apply(&a, &kept).await.unwrap();
-    presence.apply(&a, &stale).await.unwrap();
+    presence.apply(&b, &[connected("5", "zoe", 1), interest("y")]).await.complete().unwrap();
+    presence.apply(&a, &kept).await.complete().unwrap();
+    presence.apply(&a, &stale).await.complete().unwrap();
 
     presence.full_set(&a, 7, &kept[..2], false).await.unwrap();
     assert_eq!(of_user(&*presence, "zoe").await, Some((2, 1)), "nothing goes before the last part");
     // Said between the parts: belongs to this generation.
-    presence.apply(&a, &[connected("2", "new", 1)]).await.unwrap();
+    presence.apply(&a, &[connected("2", "new", 1)]).await.complete().unwrap();
     presence.add_interest(&a, &[room("w")]).await.unwrap();
     // Removals among the changes are applied.
     let rest = [interest("x"), joined("1", "ann", "z", 1), left("1", "z")];
@@ -243,7 +244,7 @@ pub async fn a_late_generation_changes_nothing<B: Bed>() {
     let bed = B::start().await;
     let presence = bed.connect();
     let a = instance("a");
-    presence.apply(&a, &[interest("x"), connected("1", "ann", 1)]).await.unwrap();
+    presence.apply(&a, &[interest("x"), connected("1", "ann", 1)]).await.complete().unwrap();
     presence.full_set(&a, 7, &[interest("y")], false).await.unwrap();
     // Its end neither removes what the present generation has not named yet, nor does it say anything.
     presence.full_set(&a, 6, &[interest("z")], true).await.unwrap();
@@ -261,15 +262,15 @@ pub async fn a_reaped_instance_leaves_nothing_and_takes_nothing_of_others<B: Bed
     let presence = bed.connect();
     let (dead, alive) = (instance("dead"), instance("alive"));
     let mine = [connected("x", "u1", 1), joined("x", "u1", "r1", 1), interest("r1")];
-    presence.apply(&alive, &mine).await.unwrap();
+    presence.apply(&alive, &mine).await.complete().unwrap();
     presence.full_set(&dead, 3, &crowd(1_500), true).await.unwrap();
     assert_eq!(instances(&*presence).await, [alive.clone(), dead.clone()]);
 
     // A connection that moved: its field is the successor's now.
-    presence.apply(&alive, &[connected("c7", "u7", 5)]).await.unwrap();
+    presence.apply(&alive, &[connected("c7", "u7", 5)]).await.complete().unwrap();
     assert_eq!(presence.reap(&dead).await.unwrap(), 1_500 * 2 - 1 + 90);
     assert_eq!(of_user(&*presence, "u7").await, Some((1, 5)));
-    presence.apply(&alive, &[disconnected("c7", "u7")]).await.unwrap();
+    presence.apply(&alive, &[disconnected("c7", "u7")]).await.complete().unwrap();
     assert_eq!(instances(&*presence).await, std::slice::from_ref(&alive));
     for n in 0..700 {
         let expected = (n == 1).then_some((1, 1));
@@ -288,14 +289,14 @@ pub async fn who_says_goodbye_leaves_nothing_and_does_not_come_back<B: Bed>() {
     let bed = B::start().await;
     let presence = bed.connect();
     let stays = instance("stays");
-    presence.apply(&stays, &[connected("x", "u1", 1), interest("r1")]).await.unwrap();
+    presence.apply(&stays, &[connected("x", "u1", 1), interest("r1")]).await.complete().unwrap();
     // as many as one call removes, and so many that it takes several
     for (leaves, connections) in [(instance("small"), 300), (instance("large"), 2_000)] {
         presence.full_set(&leaves, 3, &crowd(connections), false).await.unwrap();
         assert_eq!(instances(&*presence).await.len(), 2);
         presence.goodbye(&leaves).await.unwrap();
         // reports that were on their way when it said so
-        presence.apply(&leaves, &[connected("late", "u9", 9), interest("r9")]).await.unwrap();
+        presence.apply(&leaves, &[connected("late", "u9", 9), interest("r9")]).await.complete().unwrap();
         presence.full_set(&leaves, 4, &crowd(10), true).await.unwrap();
         presence.add_interest(&leaves, &[room("r8")]).await.unwrap();
         assert_eq!(instances(&*presence).await, std::slice::from_ref(&stays));
@@ -311,7 +312,7 @@ pub async fn queries_are_bounded<B: Bed>() {
     let presence = bed.connect();
     let crowd: Vec<Change> =
         (0..5_000).map(|n| joined(&format!("c{n}"), &format!("u{n}"), "big", n)).collect();
-    presence.apply(&instance("a"), &crowd).await.unwrap();
+    presence.apply(&instance("a"), &crowd).await.complete().unwrap();
     let big = room("big");
     let mut all = Vec::new();
     loop {
@@ -322,15 +323,19 @@ pub async fn queries_are_bounded<B: Bed>() {
             break;
         }
         // Who comes and goes between two pages moves nobody else.
-        presence.apply(&instance("a"), &[joined("late", "a", "big", 1), left("late", "big")]).await.unwrap();
+        presence
+            .apply(&instance("a"), &[joined("late", "a", "big", 1), left("late", "big")])
+            .await
+            .complete()
+            .unwrap();
     }
     assert_eq!(all.len(), 5_000);
     assert!(all.is_sorted(), "by name");
     let left: Vec<Change> = (0..5_000).map(|n| left(&format!("c{n}"), "big")).collect();
-    presence.apply(&instance("a"), &left).await.unwrap();
+    presence.apply(&instance("a"), &left).await.complete().unwrap();
     assert_eq!(presence.room(&big, None, 100).await.unwrap(), Roster::default());
     for n in 0..1_100 {
-        presence.apply(&instance(&format!("i{n}")), &[interest("x")]).await.unwrap();
+        presence.apply(&instance(&format!("i{n}")), &[interest("x")]).await.complete().unwrap();
     }
     assert_eq!(presence.instances().await.unwrap().len(), 1_000);
 }
@@ -341,7 +346,7 @@ pub async fn the_marker_tells_of_a_wipe<B: Bed>() {
     let marker = one.marker().await.unwrap();
     assert_ne!(marker, 0);
     assert_eq!(two.marker().await.unwrap(), marker);
-    one.apply(&instance("a"), &[interest("x")]).await.unwrap();
+    one.apply(&instance("a"), &[interest("x")]).await.complete().unwrap();
     bed.down().await;
     bed.up_and_empty().await;
     eventually("another marker", LONG, async || one.marker().await.is_ok_and(|now| now != marker)).await;
@@ -378,7 +383,7 @@ async fn outcomes(presence: &dyn Presence) -> Vec<Result<(), PresenceError>> {
         presence.add_interest(&a, &x).await,
         presence.remove_interest(&a, &x).await,
         presence.interested(&x).await.map(drop),
-        presence.apply(&a, &[interest("x")]).await.map(drop),
+        presence.apply(&a, &[interest("x")]).await.complete().map(drop),
         presence.due_leaves().await.map(drop),
         presence.full_set(&a, 1, &[], true).await,
         presence.marker().await.map(drop),

@@ -54,7 +54,7 @@ fn goodbye(connection: &str, name: &str, from: &str) -> [Change; 2] {
 
 /// Who joined by these changes.
 async fn joins(presence: &dyn Presence, by: &str, changes: &[Change]) -> Vec<String> {
-    let events = presence.apply(&instance(by), changes).await.unwrap();
+    let events = presence.apply(&instance(by), changes).await.complete().unwrap();
     assert!(events.iter().all(|event| matches!(event.kind, RoomEventKind::Joined { .. })), "{events:?}");
     events.into_iter().map(|event| event.user.to_string()).collect()
 }
@@ -99,7 +99,7 @@ pub async fn the_last_connection_in_a_watched_room_leaves_once<B: Bed>() {
         let (a, b) = (instance("a"), instance("b"));
         let (first, second) = (goes("1", "ann", "x"), goes("2", "ann", "x"));
         let (one, two) = tokio::join!(one.apply(&a, &first), two.apply(&b, &second));
-        assert_eq!((one.unwrap(), two.unwrap()), (vec![], vec![]));
+        assert_eq!((one.complete().unwrap(), two.complete().unwrap()), (vec![], vec![]));
     }
     let there = in_room(&*one, "x").await;
     let there: Vec<&str> = there.iter().map(|present| present.user.as_str()).collect();
@@ -114,9 +114,9 @@ pub async fn who_comes_back_within_the_grace_never_left<B: Bed>() {
     let bed = B::start().await;
     let [one, two] = watched(&bed).await;
     assert_eq!(joins(&*one, "a", &comes("1", "ann", "x")).await, ["ann"]);
-    one.apply(&instance("a"), &goes("1", "ann", "x")).await.unwrap();
+    one.apply(&instance("a"), &goes("1", "ann", "x")).await.complete().unwrap();
     // The watcher moves too, and is away for a moment.
-    one.apply(&instance("w"), &goes("w", "watcher", "x")).await.unwrap();
+    one.apply(&instance("w"), &goes("w", "watcher", "x")).await.complete().unwrap();
     assert!(joins(&*two, "v", &watches("v", "watcher", "x")).await.is_empty());
     assert!(
         joins(&*two, "b", &comes("2", "ann", "x")).await.is_empty(),
@@ -130,10 +130,10 @@ pub async fn who_comes_back_within_the_grace_never_left<B: Bed>() {
 pub async fn a_goodbye_has_hardly_any_grace<B: Bed>() {
     let bed = B::start().await;
     let [one, two] = watched(&bed).await;
-    one.apply(&instance("a"), &comes("1", "ann", "x")).await.unwrap();
-    one.apply(&instance("a"), &comes("2", "bob", "x")).await.unwrap();
-    one.apply(&instance("a"), &goodbye("1", "ann", "x")).await.unwrap();
-    one.apply(&instance("a"), &goes("2", "bob", "x")).await.unwrap();
+    one.apply(&instance("a"), &comes("1", "ann", "x")).await.complete().unwrap();
+    one.apply(&instance("a"), &comes("2", "bob", "x")).await.complete().unwrap();
+    one.apply(&instance("a"), &goodbye("1", "ann", "x")).await.complete().unwrap();
+    one.apply(&instance("a"), &goes("2", "bob", "x")).await.complete().unwrap();
     let soon = GOODBYE_GRACE + Duration::from_millis(500);
     assert!(soon < LEAVE_GRACE);
     assert_eq!(users(&leaves(&*one, &*two, soon).await), ["ann"]);
@@ -144,13 +144,13 @@ pub async fn of_a_room_that_nobody_watches_nothing_is_told_or_kept<B: Bed>() {
     let bed = B::start().await;
     let [one, two] = watched(&bed).await;
     assert!(joins(&*one, "a", &comes("1", "ann", "quiet")).await.is_empty());
-    one.apply(&instance("a"), &goes("1", "ann", "quiet")).await.unwrap();
+    one.apply(&instance("a"), &goes("1", "ann", "quiet")).await.complete().unwrap();
     assert_eq!(in_room(&*one, "quiet").await, [], "at once");
     // After its last watcher and one grace more the room is like any other.
-    one.apply(&instance("w"), &goes("w", "watcher", "x")).await.unwrap();
+    one.apply(&instance("w"), &goes("w", "watcher", "x")).await.complete().unwrap();
     assert_eq!(leaves(&*one, &*two, LONG_ENOUGH).await, [], "there is nobody to tell");
     assert!(joins(&*one, "a", &comes("1", "ann", "x")).await.is_empty());
-    one.apply(&instance("a"), &goes("1", "ann", "x")).await.unwrap();
+    one.apply(&instance("a"), &goes("1", "ann", "x")).await.complete().unwrap();
     assert_eq!(in_room(&*one, "x").await, []);
 }
 
@@ -177,18 +177,18 @@ pub async fn of_a_killed_gateway_exactly_those_leave_who_do_not_return<B: Bed>()
 pub async fn a_wipe_is_no_event<B: Bed>() {
     let mut bed = B::start().await;
     let [one, two] = watched(&bed).await;
-    one.apply(&instance("a"), &comes("1", "ann", "x")).await.unwrap();
-    one.apply(&instance("b"), &comes("2", "bob", "x")).await.unwrap();
+    one.apply(&instance("a"), &comes("1", "ann", "x")).await.complete().unwrap();
+    one.apply(&instance("b"), &comes("2", "bob", "x")).await.complete().unwrap();
     bed.down().await;
     bed.up_and_empty().await;
     // Before everything is told again: a second connection, and the end of one while the first is not known yet.
-    let told = async || one.apply(&instance("w"), &watches("w", "watcher", "x")).await;
+    let told = async || one.apply(&instance("w"), &watches("w", "watcher", "x")).await.complete();
     // Wherever something is kept: one call at a time finds out whether a server is back.
     let rooms: Vec<_> = (0..100).map(|n| room(&format!("r{n}"))).collect();
     let works = async || one.subscribers(&rooms).await.is_ok() && told().await.is_ok();
     sluice_testing::eventually("it works", Duration::from_secs(5), works).await;
     assert!(joins(&*one, "b", &comes("3", "ann", "x")).await.is_empty(), "she was there all the time");
-    one.apply(&instance("b"), &goodbye("3", "ann", "x")).await.unwrap();
+    one.apply(&instance("b"), &goodbye("3", "ann", "x")).await.complete().unwrap();
     one.full_set(&instance("a"), 1, &comes("1", "ann", "x"), true).await.unwrap();
     one.full_set(&instance("b"), 1, &comes("2", "bob", "x"), true).await.unwrap();
     assert_eq!(leaves(&*one, &*two, LONG_ENOUGH).await, []);
@@ -206,7 +206,7 @@ pub async fn what_a_token_says_stands_in_joins_and_answers<B: Bed>() {
         info: info.into(),
     };
     let [_, joins] = comes("1", "ann", "x");
-    let events = one.apply(&instance("a"), &[says("1"), joins]).await.unwrap();
+    let events = one.apply(&instance("a"), &[says("1"), joins]).await.complete().unwrap();
     let [event] = &events[..] else { panic!("{events:?}") };
     assert_eq!(event.kind, RoomEventKind::Joined { info: info.into() });
     let there = in_room(&*one, "x").await;

@@ -71,7 +71,7 @@ async fn no_key_is_left_of_a_reaped_instance() {
     let bed = Redis::start().await;
     let redis = bed.connect();
     let mine = [connected("x", "u1", 1), joined("x", "u1", "r1", 1), interest("r1")];
-    redis.apply(&instance("alive"), &mine).await.unwrap();
+    redis.apply(&instance("alive"), &mine).await.complete().unwrap();
     let before = dump(&bed.0).await;
     redis.full_set(&instance("dead"), 3, &crowd(1_500), true).await.unwrap();
     assert!(dump(&bed.0).await.len() > before.len());
@@ -85,12 +85,12 @@ async fn the_marker_tells_of_an_older_copy() {
     let mut bed = Redis::start().await;
     let redis = bed.connect();
     let marker = redis.marker().await.unwrap();
-    redis.apply(&instance("a"), &[interest("old")]).await.unwrap();
+    redis.apply(&instance("a"), &[interest("old")]).await.complete().unwrap();
     assert_eq!(redis.marker().await.unwrap(), marker, "as long as nothing happens");
     let client = ::redis::Client::open(bed.0.url()).unwrap();
     let mut plain = client.get_multiplexed_async_connection().await.unwrap();
     ::redis::cmd("SAVE").exec_async(&mut plain).await.unwrap();
-    redis.apply(&instance("a"), &[interest("new")]).await.unwrap();
+    redis.apply(&instance("a"), &[interest("new")]).await.complete().unwrap();
     bed.0.kill();
     bed.0.run().await;
     eventually("another marker", LONG, async || redis.marker().await.is_ok_and(|now| now != marker)).await;

@@ -18,7 +18,7 @@ async fn lets_in(redis: &Redis) {
     assert!(probe(redis.clone(), "sluice").await.unwrap().starts_with("Redis "));
     let presence = open(redis.clone());
     presence.marker().await.unwrap();
-    presence.apply(&instance("a"), &[interest("news")]).await.unwrap();
+    presence.apply(&instance("a"), &[interest("news")]).await.complete().unwrap();
     assert_eq!(presence.interested(&[room("news")]).await.unwrap(), [[instance("a")]]);
     presence.reap(&instance("a")).await.unwrap();
 }
@@ -134,7 +134,7 @@ async fn one_slow_call_leaves_everybody_their_connection() {
     let presence = open(Redis::at(&server.url()));
     let marker = presence.marker().await.unwrap();
     // The server knows the script: the late call is one that it executes.
-    presence.apply(&instance("b"), &[interest("other")]).await.unwrap();
+    presence.apply(&instance("b"), &[interest("other")]).await.complete().unwrap();
     let client = ::redis::Client::open(server.url()).unwrap();
     let config = ::redis::AsyncConnectionConfig::new().set_response_timeout(None);
     let mut admin = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
@@ -147,7 +147,7 @@ async fn one_slow_call_leaves_everybody_their_connection() {
     let late = async {
         // Behind the slow call in the server.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        presence.apply(&instance("a"), &[interest("news")]).await
+        presence.apply(&instance("a"), &[interest("news")]).await.complete()
     };
     let ((), late) = tokio::join!(slow, late);
     assert!(matches!(late, Err(PresenceError::Unavailable(_))), "{late:?}");

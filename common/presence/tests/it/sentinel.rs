@@ -88,7 +88,7 @@ async fn a_failover_is_followed_and_looks_like_a_wipe() {
     // Both replicas stand still and are cut off: what is written now, only the primary has.
     bed.servers[1..].iter().for_each(|replica| replica.signal(Signal::SIGSTOP));
     assert_eq!(ask::<u32>(&bed.servers[0], "CLIENT", &["KILL", "TYPE", "REPLICA"]).await, Some(2));
-    presence.apply(&instance("a"), &[interest("late")]).await.unwrap();
+    presence.apply(&instance("a"), &[interest("late")]).await.complete().unwrap();
     bed.servers[0].kill();
     bed.servers[1..].iter().for_each(|replica| replica.signal(Signal::SIGCONT));
     eventually("another marker", LONG * 2, async || presence.marker().await.is_ok_and(|now| now != marker))
@@ -108,7 +108,7 @@ async fn a_failover_is_followed_and_looks_like_a_wipe() {
 async fn a_failover_by_hand_is_followed_before_the_old_primary_is_turned() {
     let bed = Bed::start().await;
     let presence = bed.connect();
-    presence.apply(&instance("a"), &[interest("news")]).await.unwrap();
+    presence.apply(&instance("a"), &[interest("news")]).await.complete().unwrap();
     let moving = async {
         // Subscribed to all, or what is announced is not heard.
         for sentinel in &bed.sentinels {
@@ -122,7 +122,7 @@ async fn a_failover_by_hand_is_followed_before_the_old_primary_is_turned() {
         assert_eq!(said.as_deref(), Some("OK"));
         // Of all that is written from now on the new primary has something, while there are two of them.
         let stored = async || {
-            presence.apply(&instance("a"), &[interest("more")]).await.ok();
+            presence.apply(&instance("a"), &[interest("more")]).await.complete().ok();
             for server in &bed.servers[1..] {
                 let info: String = ask(server, "INFO", &["replication"]).await.unwrap_or_default();
                 let more = ["sluice:interest:more", "a"];
@@ -147,7 +147,7 @@ async fn a_failover_by_hand_is_followed_before_the_old_primary_is_turned() {
 async fn a_failover_by_hand_is_followed() {
     let bed = Bed::start().await;
     let presence = bed.connect();
-    presence.apply(&instance("a"), &[interest("news")]).await.unwrap();
+    presence.apply(&instance("a"), &[interest("news")]).await.complete().unwrap();
     assert_eq!(sentinel::<String>(&bed.sentinels[0], &["FAILOVER", PRIMARY]).await.as_deref(), Some("OK"));
     let mut now = 0;
     let other = async || {
@@ -158,7 +158,7 @@ async fn a_failover_by_hand_is_followed() {
     // Again and again: the old primary takes writes until it hears that it is a replica, and forgets them then. Sentinels
     // tell it when it has called itself one for four of their hellos, 8 s, and cut its clients off.
     let stored = async || {
-        presence.apply(&instance("a"), &[interest("more")]).await.ok();
+        presence.apply(&instance("a"), &[interest("more")]).await.complete().ok();
         ask(&bed.servers[now], "SISMEMBER", &["sluice:interest:more", "a"]).await == Some(true)
     };
     eventually("what is written is stored by the new primary", LONG * 3, stored).await;
@@ -178,7 +178,7 @@ async fn a_server_that_takes_no_writes_any_more_is_connected_to_anew() {
     let presence =
         RedisPresence::connect(RedisConfig { redis: Redis::at(&server.url()), ..RedisConfig::default() });
     let presence = presence.unwrap();
-    let write = async || presence.apply(&instance("a"), &[interest("news")]).await;
+    let write = async || presence.apply(&instance("a"), &[interest("news")]).await.complete();
     write().await.unwrap();
     let before = clients(&server).await;
     let port = other.port().to_string();

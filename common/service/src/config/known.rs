@@ -110,6 +110,8 @@ pub const KNOWN_ANYWHERE: &[&str] = &[
     "token_secret",
     "token_secret_file",
     "token_secrets_accepted",
+    "trace.endpoint",
+    "trace.sample",
     "trusted_proxies",
 ];
 

@@ -37,6 +37,11 @@ pub(super) struct Pem {
 }
 
 impl Pem {
+    /// Of texts that no file has.
+    pub(super) fn of(ca: &str, cert: &str, key: &str) -> Self {
+        Self { ca: ca.into(), cert: cert.into(), key: key.into() }
+    }
+
     pub(super) fn read(files: &Tls) -> Result<Self, BadCredentials> {
         let read = |key: &str, file: &str| {
             std::fs::read(file)

@@ -18,7 +18,7 @@ const HELP: &str =
 /// Looks at the files of an identity until the scope's stage, and measures what is left; without one there is no value.
 pub fn look_after(identity: Option<Identity>, metrics: &Registry, scope: &Scope) {
     measure(identity.clone(), metrics);
-    if let Some(identity) = identity {
+    if let Some(identity) = identity.filter(Identity::has_files) {
         scope.spawn("tls-files", identity.follow(scope.token()));
     }
 }

@@ -48,16 +48,33 @@ impl Identity {
         if !files.is_on() {
             return Ok(None);
         }
-        let credentials = watch::Sender::new(Arc::new(Credentials::load(files, role)?));
-        let (files, seen, said, end_said) =
-            (files.clone(), Mutex::default(), Mutex::default(), Mutex::default());
-        Ok(Some(Self(Arc::new(Current { files, role, credentials, seen, said, end_said }))))
+        Ok(Some(Self::with(Credentials::load(files, role)?, files.clone(), role)))
+    }
+
+    /// Of PEM texts that no file has, as the parts of one process make them for each other. Nothing is followed.
+    ///
+    /// # Errors
+    /// They do not belong together.
+    pub fn of_process(ca: &str, cert: &str, key: &str, role: Role) -> Result<Self, BadCredentials> {
+        let none = Tls::default();
+        Ok(Self::with(Credentials::of(Pem::of(ca, cert, key), &none, role)?, none, role))
+    }
+
+    fn with(credentials: Credentials, files: Tls, role: Role) -> Self {
+        let credentials = watch::Sender::new(Arc::new(credentials));
+        let (seen, said, end_said) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Current { files, role, credentials, seen, said, end_said }))
     }
 
     /// The service it is.
     #[must_use]
     pub fn role(&self) -> Role {
         self.0.role
+    }
+
+    /// Whether it is of files, which may be replaced.
+    pub(super) fn has_files(&self) -> bool {
+        self.0.files.is_on()
     }
 
     /// Looks at the files until `stop`.

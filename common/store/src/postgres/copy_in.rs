@@ -1,15 +1,20 @@
 //! What a copy of a store in one file writes into a database: everything in one transaction, on a connection that is
-//! checked like one of a logic. Dropped before its commit it leaves an empty, migrated database.
+//! checked like one of a logic. Dropped before its commit it leaves an empty, migrated database. Every answer is waited
+//! for so long and no longer: the server's own bounds are no help against a network that is dead.
+
+use std::time::Duration;
 
 use sluice_proto::ids::Epoch;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres};
+use tokio::time::timeout;
 
 use super::access::PgAccess;
 use super::dial::read_epoch;
 use super::failure::dial_error;
-use super::migrations::{END_OTHERS, close, migrate_on};
+use super::migrations::{close, migrate_on};
+use super::others::end_others;
 use super::servers::Servers;
 use super::session::simple;
 use crate::StoreError;
@@ -18,6 +23,7 @@ use crate::copy::{CopiedDelayed, CopiedMessage, CopiedNote, CopiedRevocation, Co
 /// Nobody publishes while it lasts, and no statement of it is short. A logic that runs waits for its lock until its own
 /// timeouts, and answers that later is better.
 const BEGIN: &str = "begin; set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; \
+     set local synchronous_commit = on; \
      lock table meta, rooms, messages, outbox, scheduled, revocations, revocations_head in exclusive mode";
 
 const COUNTS: &str = "select (select count(*) from rooms) as rooms, \
@@ -61,20 +67,28 @@ const EPOCH: &str = "update meta m set copied_epoch = $1, copied_into = m.epoch:
        s.system_identifier::text || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) \
      from pg_control_system() s";
 
+/// What counting all there is may take for each message, beside a step: a server that lives does hundreds in that time.
+const COUNT_EACH: Duration = Duration::from_millis(1);
+
 /// A database that is copied into.
 pub(crate) struct Target {
     conn: PgConnection,
+    /// For each answer.
+    within: Duration,
 }
 
 impl Target {
     /// Migrates the database and takes it for itself, if it is empty.
-    pub(crate) async fn begin(access: &PgAccess) -> Result<Self, StoreError> {
+    pub(crate) async fn begin(access: &PgAccess, within: Duration) -> Result<Self, StoreError> {
         let servers = Servers::new(access)?;
         migrate_on(&servers).await?;
-        let mut conn = servers.open().await?;
-        simple(&mut conn, BEGIN).await?;
-        let mut target = Self { conn };
-        let found = target.counts().await?;
+        let begun = async {
+            let mut conn = servers.open().await?;
+            simple(&mut conn, BEGIN).await?;
+            Ok(conn)
+        };
+        let mut target = Self { conn: answered(within, begun).await?, within };
+        let found = target.counts(0).await?;
         if found != Counts::default() {
             let Counts { rooms, messages, scheduled, revocations, .. } = found;
             return Err(StoreError::Misconfigured(format!(
@@ -87,8 +101,9 @@ impl Target {
 
     /// The server's clock gives the times of what comes next, which must not run backwards in a room.
     pub(crate) async fn check_clock(&mut self, newest_ms: i64) -> Result<(), StoreError> {
-        let now: i64 =
-            sqlx::query_scalar(CLOCK).fetch_one(&mut self.conn).await.map_err(|e| dial_error(&e))?;
+        let asked =
+            async { sqlx::query_scalar(CLOCK).fetch_one(&mut self.conn).await.map_err(|e| dial_error(&e)) };
+        let now: i64 = answered(self.within, asked).await?;
         if newest_ms <= now {
             return Ok(());
         }
@@ -155,29 +170,65 @@ impl Target {
         self.run(sqlx::query(PLACE).bind(place)).await
     }
 
-    /// What the database would hold.
-    pub(crate) async fn counts(&mut self) -> Result<Counts, StoreError> {
-        sqlx::query_as(COUNTS).fetch_one(&mut self.conn).await.map_err(|e| dial_error(&e))
+    /// What the database would hold, about so many messages.
+    pub(crate) async fn counts(&mut self, messages: i64) -> Result<Counts, StoreError> {
+        let each = u32::try_from(messages).unwrap_or(u32::MAX);
+        let counted =
+            async { sqlx::query_as(COUNTS).fetch_one(&mut self.conn).await.map_err(|e| dial_error(&e)) };
+        answered(self.within + COUNT_EACH * each, counted).await
     }
 
-    /// Takes the epoch over and makes it all good; the epoch as the next connection will read it.
-    pub(crate) async fn commit(mut self, epoch: Epoch) -> Result<Epoch, StoreError> {
+    /// Takes the epoch over and makes it all good; the epoch as the next connection will read it, and how many sessions of
+    /// others still run.
+    pub(crate) async fn commit(mut self, epoch: Epoch) -> Result<(Epoch, i64), StoreError> {
         self.run(sqlx::query(EPOCH).bind(epoch.to_string())).await?;
-        if read_epoch(&mut self.conn).await? != epoch {
+        if answered(self.within, read_epoch(&mut self.conn)).await? != epoch {
             return Err(StoreError::Unreachable(
                 "the database was promoted or restored during the copy: nothing was copied, try again"
                     .to_owned(),
             ));
         }
+        let committed = timeout(self.within, simple(&mut self.conn, "commit")).await;
         // Whatever it answers: the server may have committed before its answer was lost.
-        let unknown = |error: StoreError| StoreError::Unknown(format!("the copy may be there: {error}"));
-        simple(&mut self.conn, "commit").await.map_err(unknown)?;
-        simple(&mut self.conn, END_OTHERS).await.map_err(unknown)?;
+        committed.unwrap_or_else(|_| Err(silent(self.within))).map_err(|error| {
+            StoreError::Unknown(format!(
+                "the copy may be there ({error}): copy again; a database that is refused then, as it is not empty, has all \
+                 of it"
+            ))
+        })?;
+        let ended = timeout(self.within, end_others(&mut self.conn)).await;
+        let left = ended.unwrap_or_else(|_| Err(silent(self.within))).map_err(|error| {
+            StoreError::Unknown(format!(
+                "the copy is there; that sessions of others have ended is not known ({error}): restart the logics that run"
+            ))
+        })?;
         close(self.conn).await;
-        Ok(epoch)
+        Ok((epoch, left))
     }
 
     async fn run(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<(), StoreError> {
-        query.execute(&mut self.conn).await.map(drop).map_err(|e| dial_error(&e))
+        let within = self.within;
+        answered(within, async { query.execute(&mut self.conn).await.map(drop).map_err(|e| dial_error(&e)) })
+            .await
     }
+}
+
+/// An answer of the database before the commit, in time.
+async fn answered<T>(
+    within: Duration,
+    asked: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = timeout(within, asked).await;
+    answer.unwrap_or_else(|_| {
+        Err(StoreError::Unreachable(format!("{}: nothing was copied, copy again", silent(within))))
+    })
+}
+
+/// Not the server's fault: whatever it does by itself ends sooner, or with an error.
+fn silent(within: Duration) -> StoreError {
+    StoreError::Unreachable(format!(
+        "no answer within {} s, look for what drops packets on the way to the database (a firewall, a route), for its disk, \
+         and for a standby that does not acknowledge",
+        within.as_secs()
+    ))
 }

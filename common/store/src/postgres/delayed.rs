@@ -16,17 +16,19 @@ use crate::{
 };
 
 const DELAY: &str = "select ord, outcome, due, seq from delay_v3(timestamptz 'epoch' + $1 * interval '1 millisecond', \
-     $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+     $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) where (select durable_v1($12))";
 
-const NEXT: &str = "select next_due_v1($1) as in_ms";
+const NEXT: &str = "select next_due_v1($1) as in_ms where (select own_session_v1($2))";
 
-const FIRE: &str = "select room, seq, outcome, note from fire_due_v2($1, $2, $3, $4)";
+const FIRE: &str =
+    "select room, seq, outcome, note from fire_due_v2($1, $2, $3, $4) where (select durable_v1($5))";
 
 /// Of [`FIRE`]: a room that somebody has locked.
 const LOCKED: i32 = 4;
 
 const FORGET: &str = "with gone as (delete from scheduled where id in \
-       (select id from scheduled where cancelled < clock_timestamp() - $1 order by cancelled limit $2) returning 1) \
+       (select id from scheduled where cancelled < clock_timestamp() - $1 order by cancelled limit $2) \
+       and (select forgetful_v1($3)) returning 1) \
      select count(*) as n from gone";
 
 pub(super) fn statement<'q>(

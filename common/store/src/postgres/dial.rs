@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, Row};
 use super::access::PgAccess;
 use super::config::PgConfig;
 use super::epochs::{EpochReading, Epochs, epoch_of};
-use super::failure::dial_error;
+use super::failure::{OWN_SESSION, dial_error};
 use super::servers::Servers;
 use super::session::simple;
 use crate::StoreError;
@@ -19,22 +19,22 @@ pub(super) enum Kind {
     Durable,
     /// Changes nothing: the server ends its statement soon after the connection is dropped.
     Reading,
-    /// Commits only what may be forgotten by a crash (deletes of outbox rows, of old messages).
-    Forgetful,
+    /// Takes away what was used: outbox rows, old messages. That a crash may forget it says each statement.
+    Upkeep,
 }
 
 /// What a connection of [`Kind::Durable`] sets besides: a room that somebody else keeps locked holds the other rooms of its
 /// group up for this long, and the lane that shares the connection. Far above what commits of two logics wait for each other.
 const DURABLE: &str = "set lock_timeout = '500ms'";
 
-/// What a connection of [`Kind::Forgetful`] sets besides.
-const FORGETFUL: &str = "set synchronous_commit = off";
-
 /// What a connection of [`Kind::Reading`] sets besides: a question whose asker has left does not occupy the server until
 /// its timeout. Never for commits: one that waits for its standby would become visible without it. Not every system that
 /// the server runs on can look whether a socket is closed.
 const READING: &str = "do $$ begin set client_connection_check_interval = '250ms'; \
      exception when invalid_parameter_value then null; end $$";
+
+/// By this a statement knows the session its connection was checked in, and that nobody else was given it.
+const MARK: &str = "select set_config('sluice.session', gen_random_uuid()::text, false)";
 
 /// By way of JSON, as the two of a copy may not be there yet: a new epoch can be had before a migration.
 const EPOCH: &str = "select m.epoch::text as meta, s.system_identifier::text as system, \
@@ -47,6 +47,8 @@ pub(super) struct ServingConnection {
     pub(super) conn: PgConnection,
     pub(super) epoch: Epoch,
     pub(super) generation: u64,
+    /// The last parameter of every statement.
+    pub(super) session: String,
 }
 
 /// Everything needed to open connections to one database.
@@ -74,8 +76,9 @@ impl Dialer {
         match kind {
             Kind::Durable => simple(&mut conn, DURABLE).await?,
             Kind::Reading => simple(&mut conn, READING).await?,
-            Kind::Forgetful => simple(&mut conn, FORGETFUL).await?,
+            Kind::Upkeep => {}
         }
+        let session = mark(&mut conn).await?;
         loop {
             // Before the reading: if the generation has grown meanwhile, this reading may be the
             // older one.
@@ -83,7 +86,7 @@ impl Dialer {
             let epoch = read_epoch(&mut conn).await?;
             match self.epochs.observe(before, epoch) {
                 EpochReading::Generation(generation) => {
-                    return Ok(ServingConnection { conn, epoch, generation });
+                    return Ok(ServingConnection { conn, epoch, generation, session });
                 }
                 EpochReading::ReadAgain => {}
             }
@@ -91,18 +94,36 @@ impl Dialer {
     }
 }
 
-/// Opens one connection as a service would, once; what the server says of itself.
+/// Opens two connections as a service would, once; what the server says of itself.
 ///
 /// # Errors
 /// Why it cannot be used.
 pub async fn probe(access: PgAccess) -> Result<String, StoreError> {
-    let mut conn = Servers::new(&access)?.open().await?;
-    let said =
-        "select 'PostgreSQL ' || current_setting('server_version') || ', database ' || current_database()";
-    let said: String =
-        sqlx::query_scalar(said).persistent(false).fetch_one(&mut conn).await.map_err(|e| dial_error(&e))?;
-    conn.close().await.map_err(|e| dial_error(&e))?;
+    let servers = Servers::new(&access)?;
+    let (mut conn, mut other) = (servers.open().await?, servers.open().await?);
+    let session = mark(&mut conn).await?;
+    mark(&mut other).await?;
+    if text(&mut conn, "select coalesce(current_setting('sluice.session', true), '')").await? != session {
+        return Err(StoreError::Misconfigured(format!("two connections met one session; {OWN_SESSION}")));
+    }
+    let said = text(
+        &mut conn,
+        "select 'PostgreSQL ' || current_setting('server_version') || ', database ' || current_database()",
+    )
+    .await?;
+    for conn in [conn, other] {
+        conn.close().await.map_err(|e| dial_error(&e))?;
+    }
     Ok(said)
+}
+
+async fn mark(conn: &mut PgConnection) -> Result<String, StoreError> {
+    text(conn, MARK).await
+}
+
+/// Asked once in the life of a connection: a prepared statement would stay on the server.
+async fn text(conn: &mut PgConnection, sql: &'static str) -> Result<String, StoreError> {
+    sqlx::query_scalar(sql).persistent(false).fetch_one(conn).await.map_err(|e| dial_error(&e))
 }
 
 pub(super) async fn read_epoch(conn: &mut PgConnection) -> Result<Epoch, StoreError> {

@@ -10,6 +10,11 @@ use crate::StoreError;
 
 /// SQLSTATE that `publish_v2` raises past `not_after`.
 const TOO_LATE: &str = "SLU01";
+/// SQLSTATE of a statement that ran in a session which is not its connection's alone (`own_session_v1`).
+const SHARED_SESSION: &str = "SLU03";
+/// What an operator must do then.
+pub(super) const OWN_SESSION: &str =
+    "let nothing share sessions between logic and PostgreSQL (PgBouncer: pool_mode = session)";
 /// Unique violation. The functions make it impossible, so it is a bug, never the sender's fault.
 const UNIQUE_VIOLATION: &str = "23505";
 
@@ -79,15 +84,19 @@ fn fix_of(sqlstate: &str) -> Option<&'static str> {
 /// The same where something stands between that hands sessions around, or takes no parameter it does not know.
 fn pooler_fix(sqlstate: &str, said: &str) -> Option<&'static str> {
     match sqlstate {
-        "42P05" | "26000" => {
-            Some("let nothing share sessions between logic and PostgreSQL (PgBouncer: pool_mode = session)")
-        }
+        code if is_shared_session(code, said) => Some(OWN_SESSION),
         // A pooler says everything with this code; the rest may pass by itself.
         "08P01" if said.contains("startup parameter") => Some(
             "let the pooler pass over what the driver asks for (PgBouncer: ignore_startup_parameters = extra_float_digits)",
         ),
         _ => None,
     }
+}
+
+/// Also statements that were prepared in another session, are there already, or are somebody else's.
+fn is_shared_session(sqlstate: &str, said: &str) -> bool {
+    let is_foreign = || sqlstate == "08P01" && said.starts_with("bind message supplies");
+    [SHARED_SESSION, "42P05", "26000"].contains(&sqlstate) || is_foreign()
 }
 
 fn rolls_back(severity: PgSeverity) -> bool {
@@ -124,6 +133,9 @@ fn classify(sqlstate: String, message: String) -> StoreError {
             );
             StoreError::Unknown(message)
         }
+        code if is_shared_session(code, &message) => {
+            StoreError::Misconfigured(format!("{message}; {OWN_SESSION}"))
+        }
         code if ["22", "23", "54"].contains(&&code[..2.min(code.len())]) => {
             StoreError::Poison { sqlstate, message }
         }
@@ -147,6 +159,10 @@ mod tests {
         }
         assert_eq!(class("23505"), Class::Unknown);
         assert_eq!(class("SLU01"), Class::TooLate);
+        for shared in ["SLU03", "42P05", "26000"] {
+            let error = classify(shared.to_owned(), "met".to_owned());
+            assert!(matches!(error, StoreError::Misconfigured(why) if why.contains("pool_mode = session")));
+        }
     }
 
     #[test]
@@ -155,6 +171,8 @@ mod tests {
         assert!(
             fix("42P05", "prepared statement \"sqlx_s_1\" already exists").contains("pool_mode = session")
         );
+        let foreign = "bind message supplies 0 parameters, but prepared statement \"\" requires 1";
+        assert!(fix("08P01", foreign).contains("pool_mode = session"));
         assert!(fix("08P01", "unsupported startup parameter: extra_float_digits").contains("ignore_startup"));
         assert_eq!(fix("08P01", "query_wait_timeout"), "", "it may pass");
     }

@@ -13,7 +13,7 @@ use crate::{RoomList, RoomQuery, RoomSummary, ScheduledList, ScheduledMessage, S
 const ROOMS: &str = "select r.room, r.head, ms_v1(m.at) as at_ms from \
        (select room, head from rooms where room > $1 and room >= $2 and ($3::text is null or room < $3) and head > 0 \
         order by room limit $4) r \
-     left join messages m on m.room = r.room and m.seq = r.head order by r.room";
+     left join messages m on m.room = r.room and m.seq = r.head where (select own_session_v1($5)) order by r.room";
 
 /// As many as fit, the first one always; `waiting` counts one more than asked for, if there is one.
 const SCHEDULED: &str = "select sender, key, ms_v1(due) as due_ms, data, waiting from \
@@ -21,7 +21,7 @@ const SCHEDULED: &str = "select sender, key, ms_v1(due) as due_ms, data, waiting
          (select sender, key, due, data from scheduled \
           where room = $1 and cancelled is null and ($2::text is null or (sender, key) > ($2, $3)) \
           order by sender, key limit $4) s) t \
-     where bytes <= $5 or bytes = octet_length(data) order by sender, key";
+     where (bytes <= $5 or bytes = octet_length(data)) and (select own_session_v1($6)) order by sender, key";
 
 pub(super) fn rooms_statement(query: &RoomQuery) -> Statement<'static> {
     sqlx::query(ROOMS)

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::access::PgAccess;
 use super::dial::read_epoch;
 use super::failure::dial_error;
+use super::others::end_others;
 use super::servers::Servers;
 use super::session::simple;
 use crate::StoreError;
@@ -24,18 +25,15 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (5, "waiting keys", include_str!("../../migrations/postgres/0005_waiting_keys.sql")),
     (6, "waiting by API key", include_str!("../../migrations/postgres/0006_waiting_by_api_key.sql")),
     (7, "copied epoch", include_str!("../../migrations/postgres/0007_copied_epoch.sql")),
+    (8, "own session", include_str!("../../migrations/postgres/0008_own_session.sql")),
 ];
 
 /// For the whole migration, waiting for another migrator included.
 const MIGRATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a new epoch, waiting for the other sessions to end included.
-const NEW_EPOCH_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Every other session of the database, so that whoever goes on reads the epoch anew. A superuser's sessions cannot be
-/// ended by others; they are not ours.
-pub(super) const END_OTHERS: &str = "select pg_terminate_backend(pid, 2000) from pg_stat_activity \
-     where datname = current_database() and pid <> pg_backend_pid() \
-     and backend_type = 'client backend' and pg_has_role(current_user, usesysid, 'member')";
+const NEW_EPOCH_TIMEOUT: Duration = Duration::from_secs(20);
+/// For a farewell, whose answer nobody needs.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// One transaction; the lock makes two starting logics take turns. It is a transaction's lock because
 /// session locks break behind PgBouncer. No statement below may wait long for a table while publishes queue up behind it.
@@ -102,7 +100,12 @@ pub async fn new_epoch_with(access: &PgAccess) -> Result<Epoch, StoreError> {
         let mut conn = servers.open().await?;
         // Autocommit: whoever connects after this reads the new epoch, whoever connected before is ended.
         simple(&mut conn, "update meta set epoch = gen_random_uuid()").await?;
-        simple(&mut conn, END_OTHERS).await?;
+        let left = end_others(&mut conn).await?;
+        if left > 0 {
+            return Err(StoreError::Unknown(format!(
+                "the epoch is new, but {left} sessions that know the former one still run: run it again"
+            )));
+        }
         let epoch = read_epoch(&mut conn).await?;
         close(conn).await;
         Ok(epoch)
@@ -111,11 +114,16 @@ pub async fn new_epoch_with(access: &PgAccess) -> Result<Epoch, StoreError> {
 }
 
 pub(super) async fn close(conn: PgConnection) {
-    if let Err(error) = conn.close().await {
+    // Its last word to the server may wait for a network that is dead.
+    if let Ok(Err(error)) = timeout(CLOSE_WITHIN, conn.close()).await {
         tracing::debug!(%error, "a store connection did not close well, its work is done all the same");
     }
 }
 
 fn late<T>(what: &str, allowed: Duration) -> Result<T, StoreError> {
-    Err(StoreError::Unknown(format!("{what} took longer than {} s", allowed.as_secs())))
+    Err(StoreError::Unknown(format!(
+        "{what} took longer than {} s: look for what drops packets on the way to the database, and for a session there that \
+         holds its tables locked; then run it again",
+        allowed.as_secs()
+    )))
 }

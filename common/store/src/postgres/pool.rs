@@ -52,7 +52,7 @@ impl Pool {
         }
     }
 
-    /// Runs one statement, its own transaction.
+    /// Runs one statement, its own transaction; its last parameter is the session it has to be in.
     pub(super) async fn ask(&self, dialer: &Dialer, statement: Statement<'_>) -> Result<Answer, StoreError> {
         self.ask_within(dialer.config.call_timeout, dialer, statement).await
     }
@@ -81,6 +81,7 @@ impl Pool {
                 before(connected, "a connection", dialer.dial(self.kind)).await?
             }
         };
+        let statement = statement.bind(live.session.clone());
         match timeout_at(deadline, rows_of(&mut live.conn, statement)).await {
             Ok(Ok(rows)) => {
                 let epoch = live.epoch;

@@ -9,33 +9,20 @@ use super::read::{senseless, seq_of};
 use crate::{Committed, NewMessage, NoteId, Outcome, Row, StoreError};
 
 const PUBLISH: &str = "select ord, seq, outcome, ms_v1(at) as at_ms, note, due \
-     from publish_v2($1, timestamptz 'epoch' + $2 * interval '1 millisecond', $3, $4, $5, $6, $7)";
+     from publish_v2($1, timestamptz 'epoch' + $2 * interval '1 millisecond', $3, $4, $5, $6, $7) \
+     where (select durable_v1($8))";
 
-/// Stores a message and takes it back in the same transaction, which then commits: whatever a publish needs of the
-/// server is needed, rights, space and a standby that acknowledges, and no row stays. A room of its own for each session,
-/// or two probes would wait for each other; a name that no room can have.
-macro_rules! probe {
-    ($blocks:literal) => {
-        concat!(
-            "do $$ begin begin perform publish_v2((-1)::smallint, 'infinity', array[' ' || pg_backend_pid()], array['~'], array['~'], \
-             array['\\x00'::bytea], array[(select decode(string_agg(md5(random()::text), ''), 'hex') \
-             from generate_series(1, ",
-            $blocks,
-            "))]); raise exception using errcode = 'SLU02'; \
-             exception when sqlstate 'SLU02' then null; end; end $$"
-        )
-    };
-}
+/// Of `$1` times 16 bytes.
+const PROBE: &str = "select probe_v1($1) where (select durable_v1($2))";
 
-/// Of 16 bytes.
-const PROBE: &str = probe!(1);
-/// Of 32 KiB that cannot be compressed: more than the free space of pages that are not full.
-const THOROUGH_PROBE: &str = probe!(2048);
+/// 32 KiB that cannot be compressed: more than the free space of pages that are not full.
+const THOROUGH_BLOCKS: i32 = 2048;
 
 /// Which of these rooms exist and are locked by somebody.
 const LOCKED: &str = "with free as materialized \
        (select room from rooms where room = any ($1) for no key update skip locked) \
-     select r.room from rooms r where r.room = any ($1) and not exists (select from free f where f.room = r.room)";
+     select r.room from rooms r where r.room = any ($1) and not exists (select from free f where f.room = r.room) \
+     and (select own_session_v1($2))";
 
 /// Year 9999: what the server can add to 1970 without overflow, and later than anybody waits.
 const NOT_AFTER_MAX_MS: i64 = 253_402_300_799_000;
@@ -58,7 +45,7 @@ pub(super) fn statement(lane: u8, not_after_ms: i64, items: &[NewMessage]) -> St
 }
 
 pub(super) fn probe(thorough: bool) -> Statement<'static> {
-    sqlx::query(if thorough { THOROUGH_PROBE } else { PROBE })
+    sqlx::query(PROBE).bind(if thorough { THOROUGH_BLOCKS } else { 1 })
 }
 
 pub(super) fn locked_statement(rooms: &[RoomId]) -> Statement<'_> {

@@ -10,10 +10,11 @@ use super::pool::{Answer, Statement};
 use crate::{Heads, Page, Pages, Range, StoreError, StoredMessage};
 
 const READ: &str = "select ord, head, oldest, deferred, seq, sender, key, at_ms, data \
-     from read_v1($1, $2, $3, $4, $5)";
+     from read_v1($1, $2, $3, $4, $5) where (select own_session_v1($6))";
 
 const HEADS: &str = "select coalesce(r.head, 0) as head \
-     from unnest($1) with ordinality a(room, ord) left join rooms r on r.room = a.room order by a.ord";
+     from unnest($1) with ordinality a(room, ord) left join rooms r on r.room = a.room \
+     where (select own_session_v1($2)) order by a.ord";
 
 pub(super) fn pages_statement(ranges: &[Range], bytes_max: usize) -> Statement<'static> {
     sqlx::query(READ)
@@ -29,7 +30,7 @@ pub(super) fn heads_statement(rooms: &[RoomId]) -> Statement<'static> {
 }
 
 pub(super) fn now_statement() -> Statement<'static> {
-    sqlx::query("select ms_v1(clock_timestamp()) as now")
+    sqlx::query("select ms_v1(clock_timestamp()) as now where (select own_session_v1($1))")
 }
 
 pub(super) fn now(answer: &Answer) -> Result<i64, StoreError> {

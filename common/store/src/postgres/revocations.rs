@@ -9,18 +9,20 @@ use super::pool::{Answer, Statement};
 use super::read::senseless;
 use crate::{RevocationPage, StoreError, revocations};
 
-const REVOKE: &str = "select $1 as name, issued_until, place from revoke_v1($1, $2)";
+const REVOKE: &str = "select $1 as name, issued_until, place from revoke_v1($1, $2) \
+     where (select durable_v1($3))";
 
 /// One snapshot of the page and of where all of them end; a page without any is one row of nulls.
 const AFTER: &str = "select h.place as head, r.name, r.issued_until, r.place \
      from revocations_head h left join lateral \
-       (select * from revocations where place > $1 order by place limit $2) r on true order by r.place";
+       (select * from revocations where place > $1 order by place limit $2) r on true \
+     where (select own_session_v1($3)) order by r.place";
 
-const UP_TO: &str =
-    "select coalesce(max(issued_until), 0) as issued_until from revocations where place <= $1";
+const UP_TO: &str = "select coalesce(max(issued_until), 0) as issued_until from revocations \
+     where place <= $1 and (select own_session_v1($2))";
 
 const OF: &str = "select r.issued_until from unnest($1::text[]) with ordinality a(name, ord) \
-     left join revocations r on r.name = a.name order by a.ord";
+     left join revocations r on r.name = a.name where (select own_session_v1($2)) order by a.ord";
 
 pub(super) fn revoke(user: &UserId, issued_until_s: Option<u32>) -> Statement<'static> {
     sqlx::query(REVOKE).bind(user.as_str().to_owned()).bind(issued_until_s.map(i64::from))

@@ -14,16 +14,18 @@ use crate::{NoteId, Retention, Run, StaleNote, StoreError};
 /// Rooms looked at in one step of retention: a few index probes each, some tens of milliseconds.
 const TRIM_ROOMS: i32 = 1_000;
 
-const NOTED: &str = "delete from outbox where id = any ($1)";
+const NOTED: &str = "delete from outbox where id = any ($1) and (select forgetful_v1($2))";
 
 const STALE: &str = "select id, ms_v1(at) as at_ms, rooms, firsts, lasts from outbox \
-     where at < clock_timestamp() - $1 order by id limit $2";
+     where at < clock_timestamp() - $1 and (select own_session_v1($3)) order by id limit $2";
 
 const DROP_OLD: &str = "with gone as (delete from outbox where id in \
-       (select id from outbox where at < clock_timestamp() - $1 order by id limit $2) returning 1) \
+       (select id from outbox where at < clock_timestamp() - $1 order by id limit $2) \
+       and (select forgetful_v1($3)) returning 1) \
      select count(*) as n from gone";
 
-const TRIM: &str = "select next_from, removed from trim_v1($1, $2, $3, $4, $5, $6)";
+const TRIM: &str =
+    "select next_from, removed from trim_v1($1, $2, $3, $4, $5, $6) where (select forgetful_v1($7))";
 
 pub(super) fn noted(notes: &[NoteId]) -> Statement<'static> {
     sqlx::query(NOTED).bind(notes.iter().map(|note| note.0).collect::<Vec<_>>())

@@ -42,6 +42,11 @@ impl Dialer {
         self.path.is_none()
     }
 
+    /// The file, if there is one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// Opens a connection to the file.
     pub(super) async fn dial(&self, kind: Kind) -> Result<SqliteConnection, StoreError> {
         let Some(path) = &self.path else {

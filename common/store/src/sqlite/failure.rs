@@ -47,7 +47,8 @@ impl From<Failure> for StoreError {
             // Whatever fails before COMMIT ends with the transaction, at the latest when the
             // connection closes.
             Some(code) if !committing => classify(code, error.to_string()),
-            Some(_) | None => Self::Unknown(error.to_string()),
+            Some(code) => Self::Unknown(format!("{error} ({code})")),
+            None => Self::Unknown(error.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod copied;
 mod epochs;
+mod hole;
 mod locked;
 mod naive;
 mod outages;

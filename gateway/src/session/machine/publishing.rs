@@ -9,6 +9,7 @@ use sluice_proto::ids::{Key, RoomId};
 use sluice_proto::limits::DELAY_MS_MAX;
 use sluice_proto::wire::ErrorCode;
 use sluice_proto::wire::codec::{self, When};
+use sluice_trace::Span;
 
 use super::{Known, Session, SessionPhase, Sink, forbid, refuse};
 use crate::session::todo::Todo;
@@ -93,6 +94,7 @@ impl Session {
             // From the reading on: what waits in the lane uses it up too (A11).
             not_after_ms: wall_ms.saturating_add(self.limits.not_after_ms),
             taken_at: None,
+            span: Span::default(),
         };
         // Counted before the lane has it: from here on it must have an outcome, whatever happens.
         self.unanswered = self.unanswered.saturating_add(1);

@@ -1,7 +1,9 @@
 //! A batch as logic is asked about it, and the reply in the order of the batch. Pure.
 
 use sluice_proto::grpc::delayed_item::When;
-use sluice_proto::grpc::{self, DelayedItem, PublishItem, PublishReply, PublishRequest, PublishResult};
+use sluice_proto::grpc::{
+    self, DelayedItem, ItemTrace, PublishItem, PublishReply, PublishRequest, PublishResult,
+};
 
 use crate::uplink::{Later, Publish};
 
@@ -15,7 +17,13 @@ pub(super) fn request<'a>(
     for publish in publishes {
         let item = item(publish);
         match when(publish) {
-            None => request.items.push(item),
+            None => {
+                if let Some(traceparent) = publish.span.traceparent() {
+                    let item = u32::try_from(request.items.len()).unwrap_or(u32::MAX);
+                    request.traces.push(ItemTrace { item, traceparent });
+                }
+                request.items.push(item);
+            }
             Some(when) => request.delayed.push(DelayedItem { item: Some(item), when: Some(when) }),
         }
     }

@@ -31,6 +31,7 @@ fn publish(link: &std::sync::Arc<Link>, n: u64) -> Publish {
         id: None,
         not_after_ms: 1_000_000,
         taken_at: None,
+        span: sluice_trace::Span::default(),
     }
 }
 

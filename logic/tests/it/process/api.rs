@@ -169,7 +169,7 @@ async fn many_rooms_are_each_answered_and_listed() {
         watches: false,
     };
     let gateway = InstanceId::parse("gateway-x").unwrap();
-    redis.apply(&gateway, &[join("1", "ann"), join("2", "ann"), join("3", "bob")]).await.unwrap();
+    redis.apply(&gateway, &[join("1", "ann"), join("2", "ann"), join("3", "bob")]).await.complete().unwrap();
     let rooms = api.get("rooms?prefix=r.&limit=2").await.ok();
     let shown = |rooms: &Value| -> Vec<(String, u64)> {
         let one = |it: &Value| (it["room"].as_str().unwrap().into(), it["subscribers"].as_u64().unwrap());

@@ -12,8 +12,8 @@ use crate::worker::Worker;
 
 /// The two loads.
 const TAGS: [&str; 2] = ["saturated", "steady"];
-/// Calls of one key are counted: here they are what is measured.
-const NO_LIMIT: &str = "logic.api.calls_per_s=0";
+/// Calls of one key and publishes of one user are counted: here they are what is measured.
+const NO_LIMITS: [&str; 2] = ["logic.api.calls_per_s=0", "gateway.limits.user.publishes_per_s=0"];
 
 /// What publishes besides WebSockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -127,8 +127,8 @@ pub(crate) async fn run(arguments: &Arguments, common: &Common) -> anyhow::Resul
     );
     let mut section = Section::new(command);
     // First, so that a setting given by hand wins.
-    let no_limit: Setting = NO_LIMIT.parse()?;
-    let settings = [&[no_limit], &*common.settings].concat();
+    let no_limits = NO_LIMITS.iter().map(|it| it.parse()).collect::<Result<Vec<Setting>, _>>()?;
+    let settings = [&*no_limits, &*common.settings].concat();
     let site = given.or_own(&Common { settings, ..common.clone() }, 1).await?;
     let job = |Part { tag, api, pace }: &Part| -> anyhow::Result<Job> {
         let (to, api_key) = match &site.bed {

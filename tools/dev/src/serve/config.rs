@@ -10,6 +10,7 @@ use sluice_logic::config::{ApiSettings, Config as LogicConfig, RetentionSettings
 use sluice_service::config::Address;
 use sluice_service::config::sections::{Admin, Log, Shutdown, StageTimes};
 use sluice_service::process::Settings;
+use sluice_trace::Trace;
 
 use crate::stages;
 
@@ -72,6 +73,8 @@ pub struct ServeConfig {
     pub shutdown: Shutdown,
     /// The log on stderr.
     pub log: Log,
+    /// Where traces of all services go.
+    pub trace: Trace,
 }
 
 impl Default for ServeConfig {
@@ -105,6 +108,7 @@ impl Default for ServeConfig {
             admin: Admin::at(8081),
             shutdown: Shutdown::with(stages::TIMES),
             log: logic.log,
+            trace: logic.trace,
         }
     }
 }
@@ -251,6 +255,7 @@ impl ServeConfig {
             leave_grace_s: self.leave_grace_s,
             api: self.api.clone(),
             retention: self.retention.clone(),
+            trace: self.trace.clone(),
             ..LogicConfig::default()
         }
     }

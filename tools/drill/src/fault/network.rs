@@ -45,7 +45,7 @@ impl FaultInjector<'_> {
         Ok(fault)
     }
 
-    /// The member that leads, or in turn another one, lives on alone, until another one leads and for a while after.
+    /// The member that leads, and in turn another one, lives on alone, until another one leads and for a while after.
     pub(super) async fn partition(&mut self, role: Role) -> anyhow::Result<FaultRecord> {
         let (Target::Own(own), Some(service)) = (self.target, role.service()) else {
             return Ok(self.begin(role));
@@ -57,6 +57,7 @@ impl FaultInjector<'_> {
         let leads = self.turn.is_multiple_of(2);
         let count = self.target.places(role).len();
         let index = if leads { leader } else { (leader + 1) % count };
+        let part = if leads { "it led" } else { "another one led" };
         let more = Duration::from_millis(self.rng.random_range(TROUBLE_MS));
         let mut fault = self.begin(Place { role, index });
         let pids = || own.cluster().pids(service, index);
@@ -69,8 +70,10 @@ impl FaultInjector<'_> {
             next.map(|next| format!("{} leads after {} ms", service.name(next), after.as_millis()))
         });
         let next = next.await.with_context(|| format!("nobody leads {role} but who is cut off"))?;
-        fault.note =
-            format!("{connections} connections to it, {next}, for {} ms", began.elapsed().as_millis());
+        fault.note = format!(
+            "{part}, {connections} connections to it, {next}, for {} ms",
+            began.elapsed().as_millis()
+        );
         if role == Role::Postgres {
             self.healed_whole(own, &mut fault).await?;
         } else {

@@ -24,8 +24,9 @@ use crate::target::own::Own;
 const AGE_MS: std::ops::Range<u64> = 1_500..3_500;
 /// Longest copy of a store.
 const COPY: Duration = Duration::from_secs(60);
-/// A group of servers has another leader within this: NATS takes four to nine seconds for each election.
-const TAKEN_OVER: Duration = Duration::from_secs(40);
+/// A group of servers has another leader within this, and is whole again: NATS takes four to nine seconds for each election,
+/// and a member of PostgreSQL that is copied anew waits for a checkpoint, of 30 s.
+const TAKEN_OVER: Duration = Duration::from_secs(90);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest question to a store.

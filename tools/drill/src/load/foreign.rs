@@ -1,125 +1,55 @@
-//! A client in another language: a process that runs the client a program in that language would have, told what to do a
-//! line at a time, and telling what happens. What it tells is written down as of the client library here. Reconnects and
-//! resends are its own.
+//! A client in another language, or in a browser: a program runs the client that one in that language would have, is told
+//! what to do a line at a time, and tells what happens. What it tells is written down as of the client library here.
+//! Reconnects and resends are its own.
 
+mod browser;
+mod program;
 mod told;
+mod wire;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use sluice_judge::record::{ClientEvent, PublishOutcome};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time::{Interval, interval, timeout};
 
+pub use self::browser::Browser;
+use self::program::Runner;
+pub use self::program::check;
+pub(super) use self::program::log;
 use self::told::Told;
 use super::message::{MessageGenerator, OutgoingMessage};
 use super::pace::pace;
-use super::plan::{ClientKind, ClientSpec};
+use super::plan::ClientSpec;
 use super::recorder::{OWN_WISH, Recorder};
 use super::shared::{LoadPhase, LoadShared};
 use crate::records::Delivery;
 
-/// Where the programs are, in a checkout of the sources.
-const FOLDER: &str = "tools/drill/foreign";
-/// One that does not take a line within this stands still.
-const TAKES: Duration = Duration::from_secs(10);
 /// A goodbye takes this long at most.
 const GOODBYE: Duration = Duration::from_secs(8);
 /// Between two looks for what is overdue.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What runs it: a program, and its script.
-fn script(kind: ClientKind) -> Option<(&'static str, &'static str)> {
-    match kind {
-        ClientKind::JavaScript => Some(("node", "client.mjs")),
-        ClientKind::Python => Some(("python3", "client.py")),
-        ClientKind::Library
-        | ClientKind::Plain
-        | ClientKind::Events
-        | ClientKind::EventSource
-        | ClientKind::Api => None,
-    }
+/// What clients in other languages are run with.
+#[derive(Debug, Clone, Default)]
+pub struct ForeignMeans {
+    /// Certificate authority that they trust as well, PEM. Tabs do not: a browser has a store of its own.
+    pub ca: Option<PathBuf>,
+    /// Where [`Browser`] gives tabs.
+    pub browser: Option<SocketAddr>,
 }
 
-/// The program with its script, found from the working folder upwards.
-fn command(kind: ClientKind) -> anyhow::Result<Command> {
-    let (program, script) = script(kind).context("it is written in no other language")?;
-    let here = std::env::current_dir()?;
-    let found = here.ancestors().map(|folder| folder.join(FOLDER).join(script)).find(|path| path.is_file());
-    let path = found
-        .with_context(|| format!("{FOLDER}/{script} is not here: run this in a checkout of the sources"))?;
-    let mut command = Command::new(program);
-    command.arg(path);
-    Ok(command)
-}
-
-/// Whether clients of this kind can be started at all.
-///
-/// # Errors
-/// What is missing, and what brings it.
-pub fn check(kind: ClientKind) -> anyhow::Result<()> {
-    let mut command = command(kind)?;
-    let program = command.get_program().to_string_lossy().into_owned();
-    let ran = command.arg("--check").stdin(Stdio::null()).output();
-    let ran = ran.with_context(|| format!("{program} cannot be started: is it on PATH?"))?;
-    if !ran.status.success() {
-        let said = String::from_utf8_lossy(&ran.stderr);
-        bail!(
-            "a client for {program} does not start; client/js/build.sh builds the one for node, `make deps` brings \
-             python3 with websockets:\n{}",
-            said.trim()
-        );
-    }
-    Ok(())
-}
-
-/// The process of one client. Dropped, it is killed.
-struct Runner {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-/// What it is asked for.
+/// What one is asked for.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Wish<'a> {
     Begin { urls: Vec<String>, token: Option<String>, rooms: &'a [String] },
     Publish { n: u64, room: &'a str, key: Option<&'a str>, data: &'a str },
-}
-
-impl Runner {
-    fn start(kind: ClientKind, log: &Path) -> anyhow::Result<Self> {
-        let log = std::fs::File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
-        let mut command = tokio::process::Command::from(command(kind)?);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
-        let mut child = command.spawn().context("a client in another language cannot be started")?;
-        let input = child.stdin.take();
-        let output = child.stdout.take().context("it has no standard output")?;
-        Ok(Self { child, input, output: BufReader::new(output).lines() })
-    }
-
-    async fn ask(&mut self, wish: &Wish<'_>) -> anyhow::Result<()> {
-        let mut line = serde_json::to_vec(wish)?;
-        line.push(b'\n');
-        let input = self.input.as_mut().context("it was told to end")?;
-        timeout(TAKES, input.write_all(&line)).await.context("it does not read what it is asked for")??;
-        Ok(())
-    }
-
-    /// What it tells next; `None` = it has ended.
-    async fn next(&mut self) -> anyhow::Result<Option<Told>> {
-        let Some(line) = self.output.next_line().await? else { return Ok(None) };
-        let told =
-            serde_json::from_str(&line).with_context(|| format!("it tells what nobody knows: {line}"))?;
-        Ok(Some(told))
-    }
 }
 
 /// A client from its beginning to its end.
@@ -156,10 +86,10 @@ pub(super) async fn live(
 impl ForeignClient {
     async fn live(&mut self, log: &Path) -> anyhow::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let mut runner = Runner::start(self.spec.kind, log)?;
+        let mut runner = Runner::start(self.spec.kind, shared.endpoints.means(), log).await?;
         let urls = shared.endpoints.from(self.spec.client as usize);
         let token = shared.endpoints.token(&self.spec.user);
-        runner.ask(&Wish::Begin { urls, token, rooms: &self.spec.rooms }).await?;
+        runner.wire.ask(&Wish::Begin { urls, token, rooms: &self.spec.rooms })?;
         let mut generator = MessageGenerator::new(&shared.plan, &self.spec, &shared.popularity, false);
         let (mut ticks, mut look) = (None, interval(LOOK));
         loop {
@@ -173,33 +103,33 @@ impl ForeignClient {
             tokio::select! {
                 // What came first: a tick that is late may be followed by many that are due.
                 biased;
-                told = runner.next() => match told? {
+                told = runner.wire.next() => match told? {
                     Some(told) => self.told(told),
-                    None => bail!("it ended by itself: {:?}", runner.child.wait().await?),
+                    None => bail!("it ended by itself: {}", runner.ending().await),
                 },
                 () = shared.leaves(phase) => {}
                 () = tick(ticks.as_mut()), if phase == LoadPhase::Run => {
                     let message = generator.generate(shared.clock.now_us());
-                    self.publish(&mut runner, &message).await?;
+                    self.publish(&mut runner, &message)?;
                 }
                 _ = look.tick() => self.give_up_before(shared.minute_ago_us()),
             }
         }
     }
 
-    async fn publish(&mut self, runner: &mut Runner, message: &OutgoingMessage) -> anyhow::Result<()> {
+    fn publish(&mut self, runner: &mut Runner, message: &OutgoingMessage) -> anyhow::Result<()> {
         // Before it is handed over: it may be on the wire before this returns.
         let sent_us = self.recorder.sends(0, message, true);
         self.pending.insert(message.n, sent_us);
         let OutgoingMessage { n, room, key, data } = message;
-        runner.ask(&Wish::Publish { n: *n, room, key: key.as_deref(), data }).await
+        runner.wire.ask(&Wish::Publish { n: *n, room, key: key.as_deref(), data })
     }
 
     /// Says goodbye, and hears what still comes.
     async fn end(&mut self, mut runner: Runner) -> anyhow::Result<()> {
-        drop(runner.input.take());
+        runner.wire.finish();
         let rest = async {
-            while let Some(told) = runner.next().await? {
+            while let Some(told) = runner.wire.next().await? {
                 self.told(told);
             }
             anyhow::Ok(())

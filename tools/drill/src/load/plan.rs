@@ -67,20 +67,37 @@ pub struct Plan {
     pub foreign: ForeignClients,
 }
 
-/// How many clients are written in which other language, each a process of its own.
+/// How many clients are written in which other language, each a process of its own, or a tab of one browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ForeignClients {
     /// With `client/js`, on Node.
     pub javascript: u32,
     /// With `client/python`.
     pub python: u32,
+    /// With `client/js`, in tabs of a browser.
+    pub tabs: u32,
 }
 
 impl ForeignClients {
+    fn counts(self) -> [(u32, ClientKind); 3] {
+        let Self { javascript, python, tabs } = self;
+        [(javascript, ClientKind::JavaScript), (python, ClientKind::Python), (tabs, ClientKind::Tab)]
+    }
+
+    /// How many they are.
+    #[must_use]
+    pub fn count(self) -> u32 {
+        self.counts().iter().map(|(count, _)| count).sum()
+    }
+
+    /// The kind of each.
+    pub(super) fn each(self) -> impl Iterator<Item = ClientKind> {
+        self.counts().into_iter().flat_map(|(count, kind)| (0..count).map(move |_| kind))
+    }
+
     /// The kinds there are some of.
     pub fn kinds(self) -> impl Iterator<Item = ClientKind> {
-        let all = [(self.javascript, ClientKind::JavaScript), (self.python, ClientKind::Python)];
-        all.into_iter().filter(|(count, _)| *count > 0).map(|(_, kind)| kind)
+        self.counts().into_iter().filter(|(count, _)| *count > 0).map(|(_, kind)| kind)
     }
 }
 
@@ -128,6 +145,8 @@ pub enum ClientKind {
     JavaScript,
     /// With the client for Python, in a process of its own.
     Python,
+    /// With the client for JavaScript, in a tab of a browser.
+    Tab,
 }
 
 impl ClientKind {
@@ -142,6 +161,7 @@ impl ClientKind {
             Self::Api => "api",
             Self::JavaScript => "js",
             Self::Python => "python",
+            Self::Tab => "tab",
         }
     }
 }
@@ -280,7 +300,7 @@ impl Plan {
     /// How many connect.
     #[must_use]
     pub fn everybody(&self) -> u32 {
-        self.clients + self.crowd + self.watched + self.foreign.javascript + self.foreign.python
+        self.clients + self.crowd + self.watched + self.foreign.count()
     }
 
     /// Roles and kinds of the ordinary clients, shuffled. Who reads slowly or resends is written by hand.
@@ -444,13 +464,15 @@ mod tests {
         };
         assert!((rate(&api[..200]) - 450.0).abs() < 1e-6 && (rate(&api[200..]) - 50.0).abs() < 1e-6);
         assert_eq!((api.len(), api[200].client), (204, 202), "nobody else has their numbers");
-        let foreign = ForeignClients { javascript: 2, python: 1 };
+        let foreign = ForeignClients { javascript: 2, python: 1, tabs: 1 };
         let foreign = Plan { foreign, api_share: 0.1, watched: 14, ..Plan::default() };
-        assert_eq!((foreign.everybody(), foreign.specs().len()), (217, 221));
+        assert_eq!((foreign.everybody(), foreign.specs().len()), (218, 222));
         let foreign = &foreign.specs()[214..];
-        let kinds = [ClientKind::JavaScript, ClientKind::JavaScript, ClientKind::Python, ClientKind::Api];
-        assert!(foreign.iter().map(|spec| spec.kind).take(4).eq(kinds), "{}", Summary(foreign));
-        assert_eq!(foreign.iter().map(|spec| spec.client).take(4).collect::<Vec<_>>(), [215, 216, 217, 219]);
+        let js = ClientKind::JavaScript;
+        let kinds = [js, js, ClientKind::Python, ClientKind::Tab, ClientKind::Api];
+        assert!(foreign.iter().map(|spec| spec.kind).take(5).eq(kinds), "{}", Summary(foreign));
+        let numbers = foreign.iter().map(|spec| spec.client).take(5);
+        assert!(numbers.eq([215, 216, 217, 218, 220]), "219 asks questions");
         let (none, resend) = (0.0, false);
         let calm =
             Plan { churn_share: none, slow_share: none, stopped_share: none, resend, ..Plan::default() };

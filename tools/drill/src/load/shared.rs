@@ -9,6 +9,7 @@ use sluice_client::Trust;
 use tokio::sync::{Semaphore, watch};
 
 use super::counters::LoadCounters;
+use super::foreign::ForeignMeans;
 use super::plan::Plan;
 use super::zipf::Zipf;
 use crate::api::ApiAccess;
@@ -22,6 +23,7 @@ pub struct Endpoints {
     token: Mint,
     trust: Trust,
     api: Option<Arc<ApiAccess>>,
+    means: ForeignMeans,
 }
 
 impl fmt::Debug for Endpoints {
@@ -37,7 +39,13 @@ impl Endpoints {
         urls: watch::Receiver<Vec<String>>,
         token: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Self { urls, token: Box::new(token), trust: Trust::default(), api: None }
+        Self {
+            urls,
+            token: Box::new(token),
+            trust: Trust::default(),
+            api: None,
+            means: ForeignMeans::default(),
+        }
     }
 
     /// URLs that stay.
@@ -57,6 +65,17 @@ impl Endpoints {
     pub fn with_api(mut self, api: Option<ApiAccess>) -> Self {
         self.api = api.map(Arc::new);
         self
+    }
+
+    /// Clients in other languages are run with this.
+    #[must_use]
+    pub fn with_means(mut self, means: ForeignMeans) -> Self {
+        self.means = means;
+        self
+    }
+
+    pub(super) fn means(&self) -> &ForeignMeans {
+        &self.means
     }
 
     pub(super) fn api(&self) -> Option<Arc<ApiAccess>> {

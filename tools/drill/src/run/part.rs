@@ -23,12 +23,16 @@ use super::token::token;
 use super::{During, Options, leftovers, neighbours, samples};
 use crate::clock::Clock;
 use crate::fault::{FaultInjector, STOP_BUDGET, exit_of};
-use crate::load::{Endpoints, Load, Plan};
+use crate::load::{Browser, Endpoints, ForeignMeans, Load, Plan};
 use crate::place::Place;
 use crate::scenario::Round;
 use crate::target::Target;
 use crate::target::given::Given;
 use crate::target::own::{self, Own};
+
+/// One user of the load schedules a thousand messages at once, and asks who is in each of the rooms: more than a person does.
+const LOAD_LIMITS: [&str; 2] =
+    ["gateway.limits.user.publishes_per_s=10000", "gateway.limits.user.questions_per_s=500"];
 
 /// Between two rounds: long enough for everybody to be back, random so that no phase is special.
 const PAUSE_MS: std::ops::Range<u64> = 1_000..1_500;
@@ -73,14 +77,21 @@ impl RunPart<'_> {
     pub(super) async fn run(&self) -> anyhow::Result<Verdict> {
         std::fs::create_dir_all(self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
         self.status_line.done("starting", None);
-        let Some(target) = self.stop.run_until_cancelled(self.target()).await else {
+        let started = async {
+            let browser = self.browser().await?;
+            anyhow::Ok((self.target(browser.as_ref()).await?, browser))
+        };
+        let Some(started) = self.stop.run_until_cancelled(started).await else {
             bail!("interrupted before the load began");
         };
-        let target = target?;
+        let (target, browser) = started?;
         let mut record = self.begin(&target)?;
         // whatever happens, what was started is stopped and what was said is kept
-        let happened = self.happen(&target, &mut record).await;
+        let happened = self.happen(&target, browser.as_ref(), &mut record).await;
         self.status_line.now("stopping", None);
+        if let Some(browser) = browser {
+            browser.stop().await;
+        }
         for (place, ended) in target.stop().await {
             let mut fault = record.fault(format!("final stop {}", place.role), place.to_string());
             fault.exit = exit_of(&ended, STOP_BUDGET);
@@ -100,13 +111,27 @@ impl RunPart<'_> {
         Ok(verdict)
     }
 
-    async fn target(&self) -> anyhow::Result<Target> {
+    /// The browser, where the load has tabs: before the gateways, which are told where its page comes from.
+    async fn browser(&self) -> anyhow::Result<Option<Browser>> {
+        if self.options.plan.foreign.tabs == 0 {
+            return Ok(None);
+        }
+        Browser::start(self.dir).await.map(Some)
+    }
+
+    async fn target(&self, browser: Option<&Browser>) -> anyhow::Result<Target> {
         let options = self.options;
         if !options.given.is_empty() {
             let given = Given::take(&options.given, &self.dir.join("logs")).await?;
             return Ok(Target::Given(Box::new(given)));
         }
         let [gateways, logics, tasks] = options.counts;
+        // First, so that a setting given by hand wins.
+        let mut settings = LOAD_LIMITS.iter().map(|it| it.parse()).collect::<Result<Vec<Setting>, _>>()?;
+        settings.extend_from_slice(&options.settings);
+        if let Some(browser) = browser {
+            settings.push(format!("gateway.origins=[{:?}]", browser.origin()).parse::<Setting>()?);
+        }
         let wanted = own::ClusterWanted {
             gateways,
             logics,
@@ -115,7 +140,7 @@ impl RunPart<'_> {
             dir: self.dir.join("cluster"),
             bin_dir: options.bin_dir.clone(),
             previous: options.previous.clone(),
-            settings: options.settings.clone(),
+            settings,
             links: self.rounds.iter().any(|round| round.kind.needs_links()),
             doors: self.rounds.iter().any(|round| round.kind.needs_doors()),
             slow_links: options.slow_links.clone(),
@@ -162,10 +187,17 @@ impl RunPart<'_> {
     }
 
     /// From the first client to the last look.
-    async fn happen(&self, target: &Target, record: &mut PartRecord) -> anyhow::Result<()> {
+    async fn happen(
+        &self,
+        target: &Target,
+        browser: Option<&Browser>,
+        record: &mut PartRecord,
+    ) -> anyhow::Result<()> {
         let url = target.store_url().context("nobody said where the store is: --store postgres://…")?;
         let load_runtime = LoadRuntime::new()?;
-        let load = self.load(target, record, load_runtime.handle()?).await?;
+        let means =
+            ForeignMeans { ca: self.options.given.ca.clone(), browser: browser.map(Browser::address) };
+        let load = self.load(target, means, record, load_runtime.handle()?).await?;
         let began_us = record.clock.now_us();
         self.status_line.done(&load.summary(), None);
         // Before neighbours come by the thousand: who comes between two counts is taken away from files that were open.
@@ -220,6 +252,7 @@ impl RunPart<'_> {
     async fn load(
         &self,
         target: &Target,
+        means: ForeignMeans,
         record: &PartRecord,
         load_runtime: &Handle,
     ) -> anyhow::Result<Load> {
@@ -227,7 +260,8 @@ impl RunPart<'_> {
         let secret = target.token_secret().to_owned();
         let endpoints = Endpoints::fixed(target.endpoints(), move |user| token(&secret, user))
             .trusting(self.options.given.trust.clone())
-            .with_api(target.api());
+            .with_api(target.api())
+            .with_means(means);
         let (plan, clock, dir) = (record.plan.clone(), record.clock, self.dir.to_owned());
         let load =
             load_runtime.spawn(async move { Load::start(plan, endpoints, clock, &dir).await }).await??;

@@ -28,6 +28,8 @@ const READY: Duration = Duration::from_secs(60);
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Longest run of a command that restarts something in an ordered way.
 const COMMAND: Duration = Duration::from_secs(120);
+/// How the URL of a store in a file begins.
+const SQLITE: &str = "sqlite:";
 /// Where `sluice dev` keeps the secret of its tokens, beside its data. Who keeps none there is told one by options.
 const SECRET_FILE: &str = "sluice-dev.json";
 
@@ -93,7 +95,8 @@ impl Given {
             self.wanted.apis = said.logics.into_iter().filter_map(|logic| logic.http).collect();
             self.wanted.api_key = key;
         }
-        let store = said.store.map(|file| format!("sqlite:{}", file.display()));
+        self.admins.extend(said.page.map(|page| (Place::only(Role::Dev), page)));
+        let store = said.store.map(|file| format!("{SQLITE}{}", file.display()));
         self.wanted.store = self.wanted.store.take().or(store);
         if let (true, Some(dir)) = (self.wanted.token_secret.is_empty(), said.dir) {
             self.wanted.token_secret = kept_secret(&dir.join(SECRET_FILE))?;
@@ -128,6 +131,17 @@ impl Given {
 
     pub(super) fn store_url(&self) -> Option<String> {
         self.wanted.store.clone()
+    }
+
+    /// Where its store is, if that is a file.
+    pub(crate) fn store_folder(&self) -> Option<PathBuf> {
+        let file = self.wanted.store.as_deref()?.strip_prefix(SQLITE)?;
+        Path::new(file).parent().map(Path::to_owned)
+    }
+
+    /// The admin page of a place.
+    pub(crate) fn page(&self, place: Place) -> anyhow::Result<String> {
+        self.admins.get(&place).cloned().with_context(|| format!("{place} has named no page of its own"))
     }
 
     pub(super) fn admins(&self) -> BTreeMap<Place, String> {

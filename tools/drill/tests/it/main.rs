@@ -1,6 +1,7 @@
 //! The drill as a whole: a small one on a real cluster, and what it refuses.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod foreign;
 mod load;
 
 use std::collections::BTreeMap;

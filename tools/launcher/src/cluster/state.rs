@@ -93,10 +93,6 @@ impl ClusterState {
 impl ClusterShared {
     pub(super) fn new(options: Options, token_secret: String) -> Result<Self, Error> {
         options.engines.check()?;
-        if options.engines.patroni && options.secure {
-            let why = "--patroni does not go with --secure yet: leave one of them";
-            return Err(Error::System(why.to_owned()));
-        }
         if options.doors.is_some() && options.secure {
             return Err(Error::System("members of a secure cluster have no doors".to_owned()));
         }

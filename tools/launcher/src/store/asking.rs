@@ -21,7 +21,7 @@ const ALL_KEYS: [u8; 1] = [0];
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 impl Store {
-    fn way<'a>(&'a self, address: &'a str) -> Way<'a> {
+    pub(super) fn way<'a>(&'a self, address: &'a str) -> Way<'a> {
         Way::over(address, self.secured.as_ref().map(|secured| secured.access.connector()))
     }
 

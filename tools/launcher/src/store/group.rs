@@ -171,9 +171,15 @@ fn write_conf(store: &Store, primary: u16) -> Result<(), Error> {
         )
     } else if store.group.is_cluster {
         // What one primary has is away with it, and nothing else; replicas are there at once.
+        let door = match store.doors {
+            Some((client, peer)) => format!(
+                "cluster-announce-ip 127.0.0.1\ncluster-announce-port {client}\ncluster-announce-bus-port {peer}\n"
+            ),
+            None => String::new(),
+        };
         format!(
             "save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\ncluster-enabled yes\ncluster-config-file {NODES}\n\
-             cluster-port {}\ncluster-node-timeout {DOWN_AFTER_MS}\ncluster-require-full-coverage no\n",
+             cluster-port {}\ncluster-node-timeout {DOWN_AFTER_MS}\ncluster-require-full-coverage no\n{door}",
             store.peer.number()
         )
     } else {
@@ -203,7 +209,7 @@ fn nodes(all: &[Store], own: &Store) -> String {
     let share = |index: usize| index * SLOTS / PRIMARIES;
     let lines = all.iter().map(|node| {
         let myself = if node.index == own.index { "myself," } else { "" };
-        let place = format!("{} {}@{} {myself}", id(node.index), node.address(), node.peer.number());
+        let place = format!("{} {}@{} {myself}", id(node.index), node.address(), node.peer_port());
         match node.index.checked_sub(PRIMARIES) {
             Some(of) => format!("{place}slave {} 0 0 {} connected\n", id(of), of + 1),
             None => {

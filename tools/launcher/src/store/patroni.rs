@@ -8,8 +8,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::process::Command;
 
+use super::secured::HBA;
 use super::{Store, postmaster};
-use crate::certs;
+use crate::certs::{self, Files};
 use crate::defaults::{POSTGRES_CONNECTIONS, PROBE, SWITCHOVER};
 use crate::error::Error;
 use crate::find;
@@ -34,16 +35,73 @@ pub(super) fn program(service: Service, grouped: bool) -> Result<Option<PathBuf>
     (service == Service::Postgres && grouped).then(find::patroni).transpose()
 }
 
+/// The lines of a member's file that say who is let in, and how it is let in itself; there are more where it is secured.
+struct Authentication {
+    etcd: String,
+    restapi: String,
+    /// The rules of `pg_hba.conf`, and what `initdb` writes before them.
+    hba: String,
+    initdb: &'static str,
+    /// How members and Patroni come to PostgreSQL.
+    login: String,
+    parameters: String,
+    /// How `patronictl` and members ask each other's Patroni.
+    ctl: String,
+}
+
+impl Authentication {
+    fn of(store: &Store) -> Result<Self, Error> {
+        let Some(secured) = &store.secured else {
+            return Ok(Self {
+                etcd: String::new(),
+                restapi: String::new(),
+                hba: "host all all 127.0.0.1/32 trust, host replication all 127.0.0.1/32 trust".to_owned(),
+                initdb: "trust",
+                login: "username: postgres".to_owned(),
+                parameters: String::new(),
+                ctl: String::new(),
+            });
+        };
+        let Files { ca, cert, key } = &secured.tls;
+        let own = secured.certify_patroni(store.owner.as_ref())?;
+        let credentials = secured.access.credentials(Service::Etcd, None);
+        let (user, etcd) = (credentials.user.unwrap_or_default(), credentials.password);
+        let postgres = secured.access.password(Service::Postgres);
+        let Files { cert: own_cert, key: own_key, .. } = &own;
+        Ok(Self {
+            etcd: format!(
+                ", protocol: https, cacert: {ca:?}, cert: {own_cert:?}, key: {own_key:?}, username: {user}, \
+                 password: {etcd}"
+            ),
+            // Who changes something shows a certificate; HAProxy, which only asks, need not.
+            restapi: format!(
+                ", certfile: {cert:?}, keyfile: {key:?}, cafile: {ca:?}, verify_client: optional"
+            ),
+            hba: HBA.trim_end().replace('\n', ", "),
+            initdb: "scram-sha-256",
+            login: format!(
+                "username: postgres, password: {postgres}, sslmode: verify-ca, sslrootcert: {ca:?}, \
+                 sslcert: {cert:?}, sslkey: {key:?}"
+            ),
+            parameters: format!(
+                ", ssl: 'on', ssl_ca_file: {ca:?}, ssl_cert_file: {cert:?}, ssl_key_file: {key:?}"
+            ),
+            ctl: format!("ctl: {{cacert: {ca:?}, certfile: {own_cert:?}, keyfile: {own_key:?}}}\n"),
+        })
+    }
+}
+
 /// The file of a member; `etcds`: `host:port` of each.
 pub(super) fn write_member(store: &Store, etcds: &[String]) -> Result<(), Error> {
     let ([own, rest], name) = (store.listens(), store.name());
     let (told, told_rest) = (store.address(), store.peer_address());
     let (data, pgpass) = (store.data.join("data"), store.data.join("pgpass"));
     let bin = store.binary.parent().unwrap_or(Path::new("/"));
+    let Authentication { etcd, restapi, hba, initdb, login, parameters, ctl } = Authentication::of(store)?;
     let text = format!(
         "scope: {SCOPE}\nnamespace: /patroni/\nname: {name}\n\
-         etcd3: {{hosts: {etcds:?}}}\n\
-         restapi: {{listen: {rest:?}, connect_address: {told_rest:?}}}\n\
+         etcd3: {{hosts: {etcds:?}{etcd}}}\n\
+         restapi: {{listen: {rest:?}, connect_address: {told_rest:?}{restapi}}}\n{ctl}\
          bootstrap:\n\
          \x20 dcs:\n\
          \x20   ttl: {TTL_S}\n\
@@ -55,16 +113,16 @@ pub(super) fn write_member(store: &Store, etcds: &[String]) -> Result<(), Error>
          \x20   postgresql:\n\
          \x20     use_pg_rewind: true\n\
          \x20     parameters: {{max_connections: {POSTGRES_CONNECTIONS}, wal_keep_size: 128MB, timezone: UTC}}\n\
-         \x20 initdb: [{{encoding: UTF8}}, no-locale, data-checksums, {{auth: trust}}]\n\
-         \x20 pg_hba: [host all all 127.0.0.1/32 trust, host replication all 127.0.0.1/32 trust]\n\
+         \x20 initdb: [{{encoding: UTF8}}, no-locale, data-checksums, {{auth: {initdb}}}]\n\
+         \x20 pg_hba: [{hba}]\n\
          postgresql:\n\
          \x20 listen: {own:?}\n\
          \x20 connect_address: {told:?}\n\
          \x20 data_dir: {data:?}\n\
          \x20 bin_dir: {bin:?}\n\
          \x20 pgpass: {pgpass:?}\n\
-         \x20 authentication: {{superuser: {{username: postgres}}, replication: {{username: postgres}}}}\n\
-         \x20 parameters: {{unix_socket_directories: ''}}\n\
+         \x20 authentication: {{superuser: {{{login}}}, replication: {{{login}}}}}\n\
+         \x20 parameters: {{unix_socket_directories: ''{parameters}}}\n\
          \x20 remove_data_directory_on_rewind_failure: true\n\
          \x20 remove_data_directory_on_diverged_timelines: true\n"
     );
@@ -73,12 +131,18 @@ pub(super) fn write_member(store: &Store, etcds: &[String]) -> Result<(), Error>
     store.owner.iter().try_for_each(|owner| owner.give(&file))
 }
 
-/// The file of HAProxy: it leads to the member that says it is the primary, and says itself whether there is one.
+/// The file of HAProxy: it leads to the member that says it is the primary, and says itself whether there is one. TLS of
+/// PostgreSQL it passes on as it is.
 pub(super) fn write_balancer(store: &Store, members: &[&Store]) -> Result<(), Error> {
+    let tls = match &store.secured {
+        Some(secured) => format!(" check-ssl verify required ca-file {}", secured.tls.ca.display()),
+        None => String::new(),
+    };
     let servers: String = members
         .iter()
         .map(|member| {
-            format!("    server {} {} check port {}\n", member.name(), member.address(), member.peer_port())
+            let (name, port) = (member.name(), member.peer_port());
+            format!("    server {name} {} check port {port}{tls}\n", member.address())
         })
         .collect();
     let text = format!(
@@ -103,7 +167,9 @@ impl Store {
 
     async fn said(&self, path: &str) -> Result<(u16, Value), String> {
         let address = self.peer_address();
-        let answer = probe::http(&Way::clear(&address), "GET", path, ("Accept", "*/*"), "", PROBE).await;
+        // HAProxy says it in clear, where it leads to the primary it knows nothing itself.
+        let way = if self.service == Service::Haproxy { Way::clear(&address) } else { self.way(&address) };
+        let answer = probe::http(&way, "GET", path, ("Accept", "*/*"), "", PROBE).await;
         let answer = answer.map_err(|error| error.to_string())?;
         Ok((answer.status, serde_json::from_str(&answer.body).unwrap_or_default()))
     }

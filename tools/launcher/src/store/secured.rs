@@ -20,7 +20,7 @@ pub(super) const SECURED: &str = "secured";
 /// Handshakes on a machine that is busy take longer than NATS waits by itself, seconds.
 const HANDSHAKE_S: u32 = 10;
 /// Who may come to PostgreSQL, and how; also for a copy of it.
-const HBA: &str = "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n\
+pub(super) const HBA: &str = "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n\
                    hostssl replication all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n";
 /// What stands in a value of a URL as it is.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_');
@@ -30,7 +30,7 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.')
 pub(super) struct Secured {
     pub(super) access: Arc<Access>,
     dir: PathBuf,
-    tls: Files,
+    pub(super) tls: Files,
 }
 
 impl Secured {
@@ -64,6 +64,17 @@ impl Secured {
     /// The password that PostgreSQL's cluster of databases is made with, where its user can read it.
     pub(super) fn password_file(&self) -> PathBuf {
         self.dir.join("password")
+    }
+
+    /// A certificate for its Patroni, as who asks etcd: that takes the name in a server's for a user's.
+    pub(super) fn certify_patroni(&self, owner: Option<&Owner>) -> Result<Files, Error> {
+        let dir = self.dir.join("patroni");
+        private(&dir)?;
+        let files = self.access.certify_operator(&dir)?;
+        for path in [&files.ca, &files.cert, &files.key, &dir] {
+            owner.iter().try_for_each(|owner| owner.give(path))?;
+        }
+        Ok(files)
     }
 
     fn hba(&self) -> PathBuf {

@@ -33,7 +33,7 @@ async fn primary_but(cluster: &Cluster, not: Option<usize>) -> usize {
 async fn done(cluster: &Cluster, sql: &'static str) {
     until(sql, async || {
         let done = async {
-            let mut connection = PgConnection::connect(&cluster.url(Service::Postgres)).await?;
+            let mut connection = PgConnection::connect(&cluster.url_with_password(Service::Postgres)).await?;
             sqlx::query(sql).execute(&mut connection).await
         };
         timeout(Duration::from_secs(3), done).await.is_ok_and(|done| done.is_ok())
@@ -52,7 +52,16 @@ fn postmasters(cluster: &Cluster) -> Vec<u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_under_patroni_outlives_its_primary() {
-    let cluster = Cluster::start(options()).await.unwrap();
+    outlives_its_primary(options()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_under_patroni_of_a_secure_cluster_does_so_too() {
+    outlives_its_primary(Options { secure: true, ..options() }).await;
+}
+
+async fn outlives_its_primary(options: Options) {
+    let cluster = Cluster::start(options).await.unwrap();
     assert_eq!(cluster.nodes(Service::Postgres).len(), 3);
     done(&cluster, "create table if not exists kept (n int primary key)").await;
     done(&cluster, "insert into kept values (1) on conflict do nothing").await;

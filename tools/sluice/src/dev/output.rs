@@ -105,6 +105,10 @@ fn banner(dev: &Dev) -> String {
          On a network run sluice serve, or sluice-gateway, sluice-logic and sluice-task.\n\n",
     );
     text.push_str(&format!("  page        {}\n", dev.page()));
+    text.push_str(&format!(
+        "  sdk         {}/sluice.js  for pages of your own: --origin lets them in\n",
+        dev.page()
+    ));
     for gateway in dev.gateways() {
         let (name, ws, admin) = (&gateway.name, &gateway.ws, &gateway.admin);
         text.push_str(&format!("  {name:<10}  {ws}  admin {admin}  metrics {admin}/metrics\n"));

@@ -2,16 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
-use serde_json::Value;
-use sluice_dev::{Kind, State};
-use sluice_launcher::probe;
-use sluice_program::output;
+use sluice_dev::Kind;
 
-/// The process answers when the service is ready again, after 15 s at most.
-const WITHIN: Duration = Duration::from_secs(20);
+use crate::restart::restart;
 
 /// Roll one service of the running `sluice dev`; returns when it is ready again
 #[derive(clap::Args)]
@@ -28,20 +22,6 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { name, dir } = arguments;
-    let nobody = || format!("no `sluice dev` runs in {}: name its folder with --dir", dir.display());
-    let state = State::read(Kind::Dev, &dir).with_context(nobody)?;
-    let Some(admin) = state.admin else { bail!(nobody()) };
-    // What is no name of a service is none of an address either.
-    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        bail!("{name:?} is no service; name gateway-1, logic or task, for example");
-    }
-    let url = format!("{admin}/dev/restart/{name}");
-    let answer = probe::post_header(&url, sluice_dev::HEADER, WITHIN).await.with_context(nobody)?;
-    let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    if answer.status != 200 {
-        bail!("{}", said["error"].as_str().unwrap_or("it did not say why"));
-    }
-    output::line(format_args!("{name} is ready again after {} ms", said["elapsed_ms"]))?;
+    restart(Kind::Dev, &arguments.dir, &arguments.name, sluice_dev::HEADER).await?;
     Ok(ExitCode::SUCCESS)
 }

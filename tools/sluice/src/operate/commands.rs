@@ -28,8 +28,8 @@ pub(crate) struct Stop {
 
 /// Move the clients and the work of an instance to others; the process stays
 ///
-/// It is not ready any more, a gateway moves its clients at the pace of drain.rate_per_s, a task gives its duties back
-/// and fetches nothing, until `sluice undrain` or a stop.
+/// It is not ready any more, a gateway moves its clients at the pace of drain.rate_per_s and
+/// drain.subscriptions_per_s, a task gives its duties back and fetches nothing, until `sluice undrain` or a stop.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   sluice drain gateway-host-0123456789abcdef --token-file /etc/sluice/admin.token

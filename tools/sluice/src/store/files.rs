@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use sluice_program::output;
+#[cfg(feature = "store")]
+use sluice_store::copy;
 
 /// Between two words about how far it is, for whoever waits.
 const SAY_EVERY: Duration = Duration::from_secs(2);
@@ -113,17 +115,23 @@ pub(super) async fn restore(arguments: Restore) -> anyhow::Result<ExitCode> {
 }
 
 #[cfg(feature = "store")]
-pub(super) async fn copy(arguments: Copy) -> anyhow::Result<ExitCode> {
+pub(super) async fn copy_store(arguments: Copy) -> anyhow::Result<ExitCode> {
     let Copy { from, to, password_file, quiet } = arguments;
     // Held to the end: what a process published meanwhile would not be there.
     let store = sluice_dev::StoppedStore::of(&from)?;
     let mut progress = Progress::new(quiet);
     let access = super::access(to, password_file);
     let file = store.file();
-    let copied = sluice_store::copy::copy(&file, &access, |now| {
+    let copied = copy::copy(&file, &access, copy::ANSWER_WITHIN, |now| {
         progress.say(|| format!("{} of {} messages", now.messages, now.of));
     });
     let copied = copied.await?;
+    if copied.sessions_left > 0 {
+        let left = copied.sessions_left;
+        output::note(format_args!(
+            "{left} sessions of others were told to end and hang: restart the logics that run"
+        ));
+    }
     let counts = copied.counts;
     output::line(format_args!(
         "{} messages in {} rooms, {} delayed, {} revocations: all there, epoch {} as before",

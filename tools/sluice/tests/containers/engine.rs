@@ -74,6 +74,22 @@ impl Project {
         Self::up_over(name, file, &[], &[]).await
     }
 
+    /// One whose store is in it, from nothing; nothing runs yet.
+    pub fn alone(name: &'static str, file: &str) -> Self {
+        Self::down(Self {
+            name,
+            file: root().join("deploy").join(file),
+            over: Vec::new(),
+            variables: Vec::new(),
+        })
+    }
+
+    /// Without what a test that was killed has left.
+    fn down(self) -> Self {
+        self.blocking(&["down", "--volumes", "--timeout", "1"]);
+        self
+    }
+
     /// The same with files over the first one, and with these variables.
     pub async fn up_over(
         name: &'static str,
@@ -84,8 +100,7 @@ impl Project {
         let at = |file: &str| root().join("deploy").join(file);
         let mut over: Vec<PathBuf> = over.iter().map(|file| at(file)).collect();
         over.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/containers/ports.yaml"));
-        let project = Self { name, file: at(file), over, variables: variables.to_vec() };
-        project.blocking(&["down", "--volumes", "--timeout", "1"]); // of a test that was killed
+        let project = Self::down(Self { name, file: at(file), over, variables: variables.to_vec() });
         project.compose(&["up", "--detach", "--no-build"]).await;
         project
     }
@@ -97,9 +112,13 @@ impl Project {
     }
 
     pub async fn compose(&self, rest: &[&str]) -> String {
+        said("compose", rest, self.try_compose(rest).await)
+    }
+
+    pub async fn try_compose(&self, rest: &[&str]) -> Output {
         let (program, first) = if plugin() { ("docker", Some("compose")) } else { ("docker-compose", None) };
         let arguments: Vec<&str> = first.into_iter().chain(self.arguments(rest)).collect();
-        said(program, rest, output_with(program, &arguments, &self.variables).await)
+        output_with(program, &arguments, &self.variables).await
     }
 
     fn blocking(&self, rest: &[&str]) {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sluice_drill::load::Plan;
-use sluice_drill::run::{self, During, Intervention, Options};
+use sluice_drill::run::{self, During, Intervention, Options, Outcome};
 use sluice_drill::scenario::Scenario;
 use sluice_drill::target::given::Wanted;
 use sluice_drill::target::{Ended, Ending};
@@ -37,16 +37,19 @@ fn number(variable: &str) -> u32 {
     std::env::var(variable).map_or(200, |number| number.parse().expect("a number"))
 }
 
-/// Runs `work` under load and has it judged: nothing lost, doubled, reordered or left behind. The records stay for as
-/// long as what is returned.
-pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        scenario: Scenario::Calm,
+/// A drill of the deployment that compose.yaml brings up.
+fn options(scenario: Scenario, given: Wanted, dir: &Path) -> Options {
+    Options {
+        scenario,
         rounds: None,
         calm: run::CALM,
         only: Vec::new(),
-        plan: Plan { seed: run::new_seed(), clients: clients(), rate_per_s: rate_per_s(), ..Plan::default() },
+        plan: Plan {
+            seed: run::new_seed(),
+            clients: clients(),
+            rate_per_s: rate_per_s(),
+            ..scenario.usual_plan()
+        },
         counts: [0; 3],
         engines: Engines::default(),
         secure: false,
@@ -58,15 +61,21 @@ pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
         given: Wanted {
             gateways: vec!["ws://127.0.0.1:8080/ws".into()],
             admins: ADMINS.map(String::from).to_vec(),
-            store: Some(STORE.into()),
-            token_secret: SECRET.into(),
-            ..Wanted::default()
+            ..given
         },
-        dir: dir.path().join("records"),
+        dir: dir.join("records"),
         keep: true,
         command: "containers".into(),
         quiet: true,
-    };
+    }
+}
+
+/// Runs `work` under load and has it judged: nothing lost, doubled, reordered or left behind. The records stay for as
+/// long as what is returned.
+pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let given = Wanted { store: Some(STORE.into()), token_secret: SECRET.into(), ..Wanted::default() };
+    let options = options(Scenario::Calm, given, dir.path());
     let (during, stop) = (During::default(), CancellationToken::new());
     let work = async {
         during.steady.cancelled().await;
@@ -74,7 +83,30 @@ pub async fn under_load(work: impl AsyncFnOnce(&During)) -> TempDir {
         during.over.cancel();
     };
     let (outcome, ()) = tokio::join!(run::around(&options, Some(&during), &stop), work);
-    let outcome = outcome.unwrap();
+    green(outcome.unwrap(), dir)
+}
+
+/// `sluice drill quick`: SIGTERM and SIGKILL to each of these containers, each service's, and everything judged. `store`: how
+/// the judge comes to PostgreSQL.
+pub async fn drill_quick(store: String, token_secret: &str, containers: &[(&str, String)]) {
+    let dir = tempfile::tempdir().unwrap();
+    let given = Wanted {
+        store: Some(store),
+        token_secret: token_secret.into(),
+        containers: containers.iter().map(|(service, id)| format!("{service}-1={id}")).collect(),
+        ..Wanted::default()
+    };
+    let options =
+        Options { rounds: Some(2 * containers.len()), ..options(Scenario::Quick, given, dir.path()) };
+    options.check().unwrap();
+    let outcome = run::run(&options, &CancellationToken::new()).await.unwrap();
+    let dir = green(outcome, dir);
+    // A fault that could not be done would have been left out.
+    let done = faults(&dir.path().join("records"));
+    assert_eq!(done.len(), 2 * containers.len(), "{done:?}");
+}
+
+fn green(outcome: Outcome, dir: TempDir) -> TempDir {
     println!("{}", outcome.report(None).unwrap());
     if !outcome.is_green() {
         panic!("not green; the records are in {}", dir.keep().display());

@@ -10,3 +10,4 @@ mod image;
 mod load;
 mod one;
 mod secure;
+mod serve;

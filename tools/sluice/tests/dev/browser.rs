@@ -1,6 +1,6 @@
 //! A headless Chromium, driven over its DevTools protocol by the bare WebSocket client.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -9,6 +9,9 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::rig::{SOON, until};
+
+/// A page that was opened.
+pub struct Tab(String);
 
 pub struct Browser {
     child: Child,
@@ -33,12 +36,20 @@ impl Browser {
         Some(Self { child, socket, session: None, asked: 0, _profile: profile })
     }
 
-    /// Opens a page; what follows is about it.
-    pub async fn open(&mut self, url: &str) {
+    /// Opens a page in a tab of its own; what follows is about it.
+    pub async fn open(&mut self, url: &str) -> Tab {
+        self.session = None; // it is asked for by no tab
         let target = self.ask("Target.createTarget", json!({ "url": url })).await;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let attached = self.ask("Target.attachToTarget", attach).await;
-        self.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
+        let tab = Tab(attached["sessionId"].as_str().unwrap().to_owned());
+        self.look_at(&tab);
+        tab
+    }
+
+    /// What follows is about this tab.
+    pub fn look_at(&mut self, tab: &Tab) {
+        self.session = Some(tab.0.clone());
     }
 
     pub async fn ask(&mut self, method: &str, params: Value) -> Value {
@@ -80,12 +91,35 @@ fn launch(name: &str, profile: &TempDir) -> std::io::Result<Child> {
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--no-first-run",
+            // a page that nobody looks at has its timers all the same
+            "--disable-background-timer-throttling",
+            "--disable-renderer-backgrounding",
         ])
         .args(["--remote-debugging-port=0", "--window-size=1100,900", "about:blank"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
+}
+
+/// Where to leave pictures for docs/, to be looked at by people: nowhere unless the environment names a folder.
+const PICTURES: &str = "SLUICE_TEST_PICTURES";
+
+impl Browser {
+    /// The page as it looks now, `name` of that folder.
+    pub async fn picture(&mut self, name: &str, width: u32, height: u32) {
+        let Some(folder) = std::env::var_os(PICTURES) else { return };
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.ask("Emulation.setDeviceMetricsOverride", size).await;
+        let shot = self.ask("Page.captureScreenshot", json!({ "format": "png" })).await;
+        let file = std::fs::File::create(std::path::Path::new(&folder).join(name)).unwrap();
+        let mut decode = Command::new("base64");
+        let mut child = decode.arg("-d").stdin(Stdio::piped()).stdout(file).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(shot["data"].as_str().unwrap().as_bytes()).unwrap();
+        drop(input);
+        assert!(child.wait().unwrap().success());
+    }
 }
 
 impl Drop for Browser {

@@ -3,20 +3,33 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_client::raw::Socket;
+use sluice_launcher::probe;
+use tokio::time::{Instant, sleep};
 
-use crate::rig::{Dev, connect, frame, stored_for, token, until};
+use crate::rig::{Dev, SOON, connect, frame, stored_for, token, until};
 
 /// A small file system of its own; gone when dropped.
-struct Small(PathBuf);
+pub struct Small(PathBuf);
 
 impl Small {
-    fn mount(at: PathBuf) -> Option<Self> {
+    /// None where this user may not mount, which is said.
+    pub fn mount(at: PathBuf, size: &str) -> Option<Self> {
         std::fs::create_dir(&at).unwrap();
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "none"]).arg(&at).status();
-        done.is_ok_and(|status| status.success()).then_some(Self(at))
+        let size = format!("size={size}");
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(&at).status();
+        if done.is_ok_and(|status| status.success()) {
+            return Some(Self(at));
+        }
+        eprintln!("SKIPPED: a full disk: this user may not mount a tmpfs");
+        None
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     fn grow(&self) {
@@ -45,6 +58,12 @@ async fn is_stored(serve: &Dev, n: usize) -> bool {
     publish(&mut socket, n).await["ok"] == "pub"
 }
 
+/// What the page of the process says of its readiness.
+async fn ready(serve: &Dev) -> (u16, String) {
+    let answer = probe::get(&format!("{}/readyz", serve.page()), SOON).await.unwrap();
+    (answer.status, answer.body)
+}
+
 async fn numbers(serve: &Dev) -> Vec<u64> {
     let stored = stored_for(serve.ws(1), "news", Some(&token("ann"))).await;
     stored.iter().map(|message| message["data"]["n"].as_u64().unwrap()).collect()
@@ -53,11 +72,8 @@ async fn numbers(serve: &Dev) -> Vec<u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_for_now_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(disk) = Small::mount(dir.path().join("small")) else {
-        eprintln!("SKIPPED: a full disk: this user may not mount a tmpfs");
-        return;
-    };
-    let data: &Path = &disk.0.join("data");
+    let Some(disk) = Small::mount(dir.path().join("small"), "3m") else { return };
+    let data: &Path = &disk.path().join("data");
     let mut serve = Dev::serve(data);
     let (mut socket, _) = connect(serve.ws(0), Some(&token("ann"))).await;
     let mut accepted = 0;
@@ -72,11 +88,19 @@ async fn a_full_disk_refuses_for_now_and_loses_nothing() {
     assert_eq!(refusal["error"]["retry"], true, "{refusal}");
     assert!(accepted > 10, "{accepted}");
     assert!(numbers(&serve).await.len() >= accepted, "it is read all the same");
+    // Longer than a failure of somebody's publish speaks for the store: nobody publishes any more.
+    let told = Instant::now();
+    while told.elapsed() < Duration::from_secs(5) {
+        let (status, said) = ready(&serve).await;
+        assert!(status == 503 && said.contains("free space on the disk"), "{status} {said}");
+        sleep(Duration::from_millis(500)).await;
+    }
 
     serve.kill();
     disk.grow();
     let serve = Dev::serve(data);
     until("there is space again", async || is_stored(&serve, accepted).await).await;
+    until("it says so", async || ready(&serve).await.0 == 200).await;
     assert!(is_stored(&serve, accepted + 1).await);
     let all: Vec<u64> = (0..accepted as u64 + 2).collect();
     assert_eq!(numbers(&serve).await, all, "each once, in order, none left out");

@@ -6,6 +6,8 @@
 mod backup;
 mod balancer;
 mod browser;
+#[cfg(feature = "servers")]
+mod drilled;
 mod emptied;
 mod epoch;
 mod events;

@@ -5,8 +5,8 @@ use serde_json::json;
 use crate::browser::Browser;
 use crate::rig::{Dev, connect, frame};
 
-/// Where to leave a picture of the page, to be shown in README.md.
-const PICTURE: &str = "SLUICE_TEST_PICTURE";
+/// Connected, and in its room.
+const LIVE: &str = "client.at && client.seq !== null";
 
 async fn publish(browser: &mut Browser, text: &str) {
     let say = format!("$('text').value = '{text}', $('say').requestSubmit()");
@@ -21,10 +21,10 @@ async fn goes_on(browser: &mut Browser, more: u64) {
 }
 
 async fn missed_nothing(browser: &mut Browser) {
-    browser.until("client.outbox.size === 0").await;
+    browser.until("client.waiting.size === 0").await;
     let count = browser.value("client.count").await;
-    let wrong = ["missed", "twice", "skipped", "refused"].map(|name| count[name].as_u64().unwrap());
-    assert_eq!(wrong, [0; 4], "{count}");
+    let wrong = ["missed", "twice", "skipped", "gaps", "refused"].map(|name| count[name].as_u64().unwrap());
+    assert_eq!(wrong, [0; 5], "{count}");
     assert_eq!(browser.value("$('missed').textContent + $('twice').textContent").await, "00");
     browser.until("$('verdict').className === 'good' && $('unanswered').textContent === '0'").await;
 }
@@ -38,7 +38,7 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(dir.path(), &["--gateways", "3"]);
     browser.open(dev.page()).await;
-    browser.until("client.active?.live").await;
+    browser.until(LIVE).await;
     publish(&mut browser, "hello from a browser").await;
     browser.value("$('tick').click()").await;
     goes_on(&mut browser, 10).await;
@@ -60,7 +60,7 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
     missed_nothing(&mut browser).await;
     let pause = browser.value("$('pause').textContent").await;
     println!("all services rolled, nothing missed; longest pause {pause} with a message every 100 ms");
-    picture(&mut browser).await;
+    browser.picture("dev-page.png", 1000, 1030).await;
 
     // Each change of gateway counts once, whichever way it came.
     let changes = browser.value("client.count.moves + client.count.reconnects").await.to_string();
@@ -69,14 +69,14 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
     // A kill of everything: meanwhile nothing is called good, and a pause that lasts is no longest one yet, nor is it
     // beside one.
     dev.kill();
-    browser.until("!client.active").await;
+    browser.until("!client.at").await;
     let longest = browser.value("show.pause.ms").await;
     browser.until("$('verdict').className === 'busy' && Number($('unanswered').textContent) > 0").await;
     let so_far = "$('pause-is').textContent === 'pause so far' && /^[0-9.]+ s$/.test($('pause').textContent)";
     browser.until(so_far).await;
     assert_eq!(browser.value("show.pause.ms").await, longest);
     let _again = Dev::start(dir.path(), &["--gateways", "3"]);
-    browser.until("client.active?.live").await;
+    browser.until(LIVE).await;
     goes_on(&mut browser, 10).await;
     // what was an outage is called one
     let outage = "$('pause-is').textContent === 'longest pause' && show.pause.without > 500 \
@@ -85,7 +85,44 @@ async fn a_browser_sees_services_rolled_and_killed_and_misses_nothing() {
     browser.value("$('tick').click()").await;
     missed_nothing(&mut browser).await;
     let received = browser.value("client.count.received").await;
-    assert_eq!(browser.value("client.after").await, received, "from the first to the last");
+    assert_eq!(browser.value("client.seq").await, received, "from the first to the last");
+}
+
+#[tokio::test]
+async fn two_tabs_talk_while_all_gateways_are_rolled_and_miss_nothing() {
+    let Some(mut browser) = Browser::start().await else {
+        eprintln!("SKIPPED: the page was not tested, there is no Chromium; install it with `make deps`");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path(), &["--memory"]);
+    let ann = browser.open(dev.page()).await;
+    browser.until(LIVE).await;
+    let ben = browser.open(dev.page()).await;
+    browser.until(LIVE).await;
+    publish(&mut browser, "hello from the other tab").await;
+    for tab in [&ann, &ben] {
+        browser.look_at(tab);
+        browser.until("$('log').textContent.includes('hello from the other tab')").await;
+        browser.value("$('tick').click()").await;
+    }
+    browser.value("$('roll-all').click()").await;
+    browser.until("!$('roll-all').disabled").await;
+    for tab in [&ann, &ben] {
+        browser.look_at(tab);
+        goes_on(&mut browser, 20).await;
+        browser.value("$('tick').click()").await;
+        browser.until("client.waiting.size === 0").await;
+        assert!(browser.value("client.changes()").await.as_u64().unwrap() > 0, "its gateway was rolled");
+    }
+    // All is stored that will be: the newest message is the same for both.
+    let head =
+        browser.value("client.room.history({ limit: 1 }).then(({ messages }) => messages[0].seq)").await;
+    for tab in [&ann, &ben] {
+        browser.look_at(tab);
+        browser.until(&format!("client.seq === {head}")).await;
+        missed_nothing(&mut browser).await;
+    }
 }
 
 #[tokio::test]
@@ -102,7 +139,7 @@ async fn the_page_shows_who_sent_what_before_and_how_a_service_is() {
         assert_eq!(frame(&mut ann).await["seq"], n);
     }
     browser.open(dev.page()).await;
-    browser.until("client.active?.live && $('log').textContent.includes('before 30')").await;
+    browser.until(&format!("{LIVE} && $('log').textContent.includes('before 30')")).await;
     assert_eq!(browser.value("$('log').textContent.includes('before 10')").await, false);
     browser.value("$('earlier').click()").await;
     browser.until("$('log').textContent.includes('before 10')").await;
@@ -112,12 +149,32 @@ async fn the_page_shows_who_sent_what_before_and_how_a_service_is() {
     assert_eq!(browser.value(&format!("{senders}.at(-1)")).await, "you");
     let others = browser.value(&format!("{senders}.filter(from => from !== 'you' && from).length")).await;
     assert_eq!(others, 30, "each with its sender");
+    browser.until("$('received').textContent !== '0'").await;
     assert_eq!(browser.value("$('received').textContent").await, "1", "what was before is not received now");
 
     browser.value("$('status-gateway-1').click()").await;
     browser.until("$('status').open && $('facts').textContent.includes('instance')").await;
     let admin = dev.first["gateways"][0]["admin"].as_str().unwrap();
     assert_eq!(browser.value("$('metrics').href").await, format!("{admin}/metrics"));
+}
+
+/// A folder that was made anew signs with another secret, and a tab may be older.
+#[tokio::test]
+async fn a_token_that_lets_nobody_in_is_forgotten() {
+    let Some(mut browser) = Browser::start().await else {
+        eprintln!("SKIPPED: the page was not tested, there is no Chromium; install it with `make deps`");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path(), &["--memory"]);
+    browser.open(&format!("{}/livez", dev.page())).await;
+    browser.until("location.pathname === '/livez'").await;
+    browser.value("sessionStorage.token = 'of.another.folder'").await;
+    browser.ask("Page.navigate", json!({ "url": dev.page() })).await;
+    browser.until(LIVE).await;
+    publish(&mut browser, "as somebody else").await;
+    missed_nothing(&mut browser).await;
+    assert_ne!(browser.value("sessionStorage.token").await, "of.another.folder");
 }
 
 #[tokio::test]
@@ -131,7 +188,7 @@ async fn the_page_fits_a_phone() {
     browser.open(dev.page()).await;
     let phone = json!({ "width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": true });
     browser.ask("Emulation.setDeviceMetricsOverride", phone).await;
-    browser.until("client.active?.live && services.rows.size === 4").await;
+    browser.until(&format!("{LIVE} && services.rows.size === 4")).await;
     let width = browser.value("document.documentElement.scrollWidth").await;
     assert!(width.as_u64().unwrap() <= 360, "{width}");
     // the box is beside the first line of its label
@@ -140,19 +197,4 @@ async fn the_page_fits_a_phone() {
                   const first = text.getClientRects()[0]; \
                   return first.left > box.right && first.top < box.bottom; })()";
     assert_eq!(browser.value(beside).await, true);
-}
-
-/// For people: the page as it looks now, where the environment wants it.
-async fn picture(browser: &mut Browser) {
-    let Some(path) = std::env::var_os(PICTURE) else { return };
-    let size = json!({ "width": 1000, "height": 970, "deviceScaleFactor": 1, "mobile": false });
-    browser.ask("Emulation.setDeviceMetricsOverride", size).await;
-    let shot = browser.ask("Page.captureScreenshot", json!({ "format": "png" })).await;
-    let file = std::fs::File::create(&path).unwrap();
-    let mut decode = std::process::Command::new("base64");
-    let mut child = decode.arg("-d").stdin(std::process::Stdio::piped()).stdout(file).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    std::io::Write::write_all(&mut input, shot["data"].as_str().unwrap().as_bytes()).unwrap();
-    drop(input);
-    assert!(child.wait().unwrap().success());
 }

@@ -1,8 +1,11 @@
 //! What `sluice dev` does not do, and says so.
 
 use std::net::TcpListener;
+use std::process::Stdio;
 
-use crate::rig::{Dev, run, text};
+use sluice_client::raw::{Handshake, Socket};
+
+use crate::rig::{Dev, free_port, run, sluice, text, until};
 
 fn refused(arguments: &[&str]) -> String {
     let output = run(&[&["dev", "--json"], arguments].concat());
@@ -67,6 +70,33 @@ fn the_cause_of_a_start_that_fails_is_said_once() {
             assert!(said.starts_with("sluice dev: ") && said.matches(why).count() == 1, "{said}");
         }
     }
+}
+
+/// A browser hides why a page was not let in: whoever started it sees that, and what lets it in.
+#[tokio::test]
+async fn people_are_told_of_the_origin_that_was_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut command = sluice();
+    command
+        .args(["dev", "--memory", "--gateways", "1", "--port", &port.to_string(), "--dir"])
+        .arg(dir.path());
+    let log = dir.path().join("log");
+    command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+    let mut child = command.spawn().unwrap();
+    let origin = "http://localhost:5173";
+    let foreign = Handshake::new(format!("ws://127.0.0.1:{port}/ws")).header("Origin", origin);
+    until("the page is refused", async || {
+        Socket::connect(&foreign).await.is_err_and(|error| error.to_string().contains("403"))
+    })
+    .await;
+    until("it is told", async || {
+        let said = std::fs::read_to_string(&log).unwrap();
+        said.lines().any(|line| line.contains(origin) && line.contains("--origin"))
+    })
+    .await;
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

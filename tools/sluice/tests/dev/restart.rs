@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde_json::{Value, json};
+use sluice_client::raw::{Frame, Socket};
 use sluice_client::{Client, Event, Events, Options, Position};
 use sluice_launcher::probe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::rig::{Dev, SOON, run, text, token};
+use crate::rig::{Dev, SOON, connect, run, serve, text, token};
 
 /// A client that knows all gateways, at first the one at `at`.
 fn options(dev: &Dev, at: usize, token: Option<&str>) -> Options {
@@ -57,6 +59,44 @@ async fn clients_of_production_miss_nothing_while_each_service_is_rolled() {
     let token = token("ann");
     let rolled = ["gateway-2", "logic", "gateway-1", "task"];
     missed_nothing(&serve, "serve", Some(&token), &rolled, dir.path()).await;
+}
+
+/// Longer than the stop of a gateway is as it comes, with a start: whoever has many clients lets them leave in their time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_may_take_as_long_as_the_stages_are_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = serve(dir.path());
+    for setting in ["drain.rate_per_s=1", "shutdown.stages.drain_ms=28000", "shutdown.total_ms=32000"] {
+        command.args(["--set", setting]);
+    }
+    let serve = Dev::spawn(command);
+    // One a second, who wait until they are sent away.
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        clients.push(connect(serve.ws(0), Some(&token(&format!("u{n}")))).await.0);
+    }
+    let folder = dir.path().to_owned();
+    let restart = tokio::task::spawn_blocking(move || {
+        run(&["serve", "restart", "gateway-1", "--dir", folder.to_str().unwrap()])
+    });
+    let (ends, output) = tokio::join!(join_all(clients.into_iter().map(sent_away)), restart);
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    let took: u64 = said.split_whitespace().rev().nth(1).unwrap().parse().unwrap();
+    assert!(took > 15_000, "this proves nothing: {said}");
+    assert_eq!(ends, [1012; 20]);
+}
+
+/// Reads on until it is closed; by which code.
+async fn sent_away(mut socket: Socket) -> u16 {
+    loop {
+        match timeout(3 * SOON, socket.next()).await.expect("the end in time") {
+            Frame::Close { code, .. } => return code,
+            Frame::End(why) => panic!("no close frame: {why}"),
+            Frame::Text(_) | Frame::Binary(_) | Frame::Ping | Frame::Pong => {}
+        }
+    }
 }
 
 /// A publisher and a listener, while these services are rolled under them by `sluice VERB restart`.

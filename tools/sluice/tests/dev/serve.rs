@@ -1,12 +1,16 @@
 //! `sluice serve`: what it refuses, what its first configuration is good for, how it stops, and who may ask it for what.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_client::{Client, Error, Options};
 use sluice_launcher::probe;
 use sluice_launcher::token::{Grants, mint};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::rig::{Dev, SECRET, SOON, connect, frame, last_words, run, serve, sluice, text, token};
 
@@ -153,4 +157,76 @@ async fn one_page_shows_all_services_and_asks_for_its_token_before_it_changes_an
     assert!(text(&output.stdout).contains("gateway-1 is ready again"), "{}", text(&output.stderr));
     let instances: Value = serde_json::from_str(&get("/admin/instances").await.body).unwrap();
     assert_eq!((&instances[0]["life"], &instances[1]["life"]), (&json!(2), &json!(1)), "{instances}");
+}
+
+/// Its settings under a limit of open files, and what it says on standard error.
+fn limited(dir: &Path, files: u32, connections_max: u32) -> (Dev, String) {
+    let inner = serve(dir);
+    let log = dir.join("log");
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(inner.get_program());
+    command.args(inner.get_args()).args(["--set", &format!("connections_max={connections_max}")]);
+    command.env("SLUICE_TOKEN_SECRET", SECRET).stderr(std::fs::File::create(&log).unwrap());
+    // Its line on standard output comes after all that is said at a start.
+    let mut serve = Dev::spawn(command);
+    serve.signal("-TERM");
+    serve.wait();
+    (serve, std::fs::read_to_string(log).unwrap())
+}
+
+#[test]
+fn both_gateways_together_are_held_against_the_limit_of_open_files() {
+    let dir = tempfile::tempdir().unwrap();
+    // Enough for either of them alone.
+    let (_serve, said) = limited(dir.path(), 5_000, 2_000);
+    assert_eq!(said.matches("Too few files may be open").count(), 1, "{said}");
+    assert!(said.contains("to 8096 or lower connections_max"), "{said}");
+    let (_serve, said) = limited(dir.path(), 8_096, 2_000);
+    assert!(!said.contains("Too few files"), "{said}");
+}
+
+/// Ports on which a process listens.
+fn ports_of(pid: &Value) -> Vec<u16> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let links = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+    let sockets: Vec<String> = links
+        .filter_map(|link| {
+            let link = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
+            Some(link)
+        })
+        .collect();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let listening = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_ours = fields[3] == "0A" && sockets.iter().any(|socket| *socket == fields[9]);
+        let port = u16::from_str_radix(fields[1].split_once(':')?.1, 16).ok()?;
+        is_ours.then_some(port)
+    });
+    listening.collect()
+}
+
+/// What a port answers to somebody who speaks gRPC in clear.
+async fn answer_in_clear(port: u16) -> Vec<u8> {
+    let mut tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    tcp.write_all(preface).await.unwrap();
+    let mut answer = vec![0; 16];
+    let count = timeout(SOON, tcp.read(&mut answer)).await.expect("an answer or an end in time");
+    answer.truncate(count.unwrap_or(0)); // a reset is none
+    answer
+}
+
+#[tokio::test]
+async fn nobody_else_on_this_machine_can_be_one_of_its_services() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Dev::serve(dir.path());
+    let (mut alerts, mut seen) = (0, Vec::new());
+    for port in ports_of(&serve.first["pid"]) {
+        let answer = answer_in_clear(port).await;
+        // A frame of HTTP/2 begins with its length and its type, here that of settings.
+        assert_ne!(answer.get(3), Some(&4), "{port} speaks gRPC with everybody: {answer:?}");
+        alerts += usize::from(answer.starts_with(&[0x15, 3]));
+        seen.push((port, answer));
+    }
+    assert_eq!(alerts, 3, "both gateways and the logic want a certificate: {seen:?}");
 }

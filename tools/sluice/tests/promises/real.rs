@@ -3,6 +3,8 @@
 mod command;
 mod leaders;
 mod machines;
+#[cfg(feature = "dev")]
+mod moved;
 mod operators;
 mod outages;
 #[cfg(feature = "dev")]

@@ -24,6 +24,8 @@ pub struct Seen {
     pub skipped: Vec<(u64, u64)>,
     /// `recovered:false` it was told, with the position in force.
     pub unrecovered: Vec<u64>,
+    /// How often it resumed where it was.
+    pub resumed: usize,
     /// Why its connections ended: drain, bye, close.
     pub farewells: Vec<String>,
 }
@@ -80,6 +82,7 @@ impl Seen {
             }
             Event::Skipped { from, to, .. } => self.skipped.push((from, to)),
             Event::Resumed(at) if !at.recovered => self.unrecovered.push(at.after),
+            Event::Resumed(_) => self.resumed += 1,
             Event::Drain(drain) => self.farewells.push(format!("drain {}", drain.reason)),
             Event::Bye(bye) => self.farewells.push(format!("bye {}", bye.code)),
             Event::Closed { code, reason, .. } => {

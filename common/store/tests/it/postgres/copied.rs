@@ -2,19 +2,23 @@
 //! is the one it was copied into.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sluice_proto::ids::{Key, UserId};
-use sluice_store::copy::{Copied, copy};
+use sluice_store::copy::{ANSWER_WITHIN, Copied, copy};
 use sluice_store::postgres::{PgAccess, PgConfig, PgStore, new_epoch};
 use sluice_store::sqlite::{SqliteConfig, SqliteStore};
 use sluice_store::{DelayedItem, DelayedOutcome, Due, Store, StoreError, WaitingLimit};
+use sqlx::Connection as _;
 
+use super::hole::Hole;
 use super::server::PgServer;
 use crate::cases::contract::{Is, LATER, after, message, messages, page, publish, room};
 
 async fn copied(file: &Path, server: &PgServer) -> Result<Copied, StoreError> {
-    copy(file, &PgAccess::at(server.url()), |_| {}).await
+    copy(file, &PgAccess::at(server.url()), ANSWER_WITHIN, |_| {}).await
 }
 
 fn delay(key: &str) -> DelayedItem {
@@ -110,7 +114,7 @@ async fn a_copy_that_ends_in_the_middle_leaves_nothing() {
     // Dropped after the first page was written, as by Ctrl-C.
     let (sender, mut half) = tokio::sync::mpsc::channel(1);
     let access = PgAccess::at(server.url());
-    let copying = copy(&path, &access, |now| {
+    let copying = copy(&path, &access, ANSWER_WITHIN, |now| {
         if now.messages > 0 {
             sender.try_send(()).ok();
         }
@@ -123,4 +127,89 @@ async fn a_copy_that_ends_in_the_middle_leaves_nothing() {
     let count = server.run("select count(*)::text from rooms").await;
     assert_eq!(sqlx::Row::get::<String, _>(&count[0], 0), "0");
     assert_eq!(copied(&path, &server).await.unwrap().counts.messages, 1_100, "and can be made again");
+}
+
+/// So long is an answer waited for by those who will have none.
+const SHORT: Duration = Duration::from_secs(2);
+
+async fn a_file_with_messages(path: &Path, count: usize) {
+    let file = SqliteStore::open(SqliteConfig::at(path)).await.unwrap();
+    publish(&file, messages("a", count)).await;
+    file.close().await;
+}
+
+/// Once what a copy left behind has ended: its session holds the tables until then.
+async fn copied_at_last(path: &Path, server: &PgServer) -> Copied {
+    let begun = Instant::now();
+    loop {
+        match copied(path, server).await {
+            Ok(copied) => return copied,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_dies_in_the_middle_is_given_up_and_nothing_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    a_file_with_messages(&path, 1_100).await;
+    let server = PgServer::start().await;
+    let hole = Hole::before(server.port);
+    let access = PgAccess::at(server.url().replace(&server.port.to_string(), &hole.port.to_string()));
+    let begun = Instant::now();
+    let error = copy(&path, &access, SHORT, |now| {
+        if now.messages > 0 {
+            hole.swallow();
+        }
+    });
+    let error = error.await.unwrap_err();
+    assert!(begun.elapsed() < 10 * SHORT, "{:?}", begun.elapsed());
+    assert!(error.definitely_not_stored(), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("no answer within 2 s") && said.contains("nothing was copied"), "{said}");
+    drop(hole);
+    assert_eq!(copied_at_last(&path, &server).await.counts.messages, 1_100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_no_failure_for_sure() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    a_file_with_messages(&path, 3).await;
+    let server = PgServer::start().await;
+    // What is migrated has another commit.
+    pg(&server).await.close().await;
+    let hole = Hole::after(server.port, b"commit");
+    let access = PgAccess::at(server.url().replace(&server.port.to_string(), &hole.port.to_string()));
+    let error = copy(&path, &access, SHORT, |_| hole.arm()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unknown(_)), "{error}");
+    assert!(error.to_string().contains("the copy may be there"), "{error}");
+    let error = copied(&path, &server).await.unwrap_err().to_string();
+    assert!(error.contains("is not empty: it has 1 rooms, 3 messages"), "{error}");
+}
+
+/// One after the other they would be waited for longer than a statement may take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_hang_do_not_hide_that_the_copy_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    a_file_with_messages(&path, 3).await;
+    let server = PgServer::start().await;
+    let mut hanging = Vec::new();
+    for _ in 0..3 {
+        let mut session = sqlx::PgConnection::connect(&server.url()).await.unwrap();
+        let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut session).await.unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+        hanging.push((pid, session));
+    }
+    let done = copied(&path, &server).await.unwrap();
+    assert_eq!((done.counts.messages, done.sessions_left), (3, 3));
+    for (pid, _) in &hanging {
+        kill(Pid::from_raw(*pid), Signal::SIGCONT).unwrap();
+    }
+    for (_, mut session) in hanging {
+        let asked = sqlx::query("select 1").execute(&mut session).await;
+        assert!(asked.is_err(), "it was told to end");
+    }
 }

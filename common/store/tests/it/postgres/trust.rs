@@ -6,7 +6,7 @@ use sqlx::Row;
 
 use super::rig::PgRig;
 use super::server::PgServer;
-use crate::cases::contract::{Is, message, messages, publish};
+use crate::cases::contract::{Is, LATER, message, messages, publish, room};
 use crate::rig::Rig;
 
 async fn refused(url: String) -> String {
@@ -33,6 +33,81 @@ async fn b3_a_session_that_may_forget_is_refused() {
     assert!(refused(server.url()).await.contains("synchronous_commit is off"));
     server.run("alter role postgres set synchronous_commit = remote_apply").await;
     assert!(PgStore::connect(PgConfig::new(server.url())).await.is_ok());
+}
+
+/// What the statements of the outbox see of the session they run in, by a trigger.
+const SEE: &str = "create table seen (what text); create function see() returns trigger language plpgsql as \
+     $$ begin insert into seen values (tg_op || ' ' || current_setting('synchronous_commit')); return null; end $$; \
+     create trigger see after insert or delete on outbox execute function see()";
+
+async fn seen(server: &PgServer) -> Vec<String> {
+    server.run("select what from seen").await.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn b3_a_commit_is_kept_whatever_its_session_says_by_then() {
+    let rig = PgRig::start().await;
+    let store = rig.pg().await;
+    rig.0.run(SEE).await;
+    // As what stands between does that has the session forget for somebody else.
+    rig.0
+        .run(
+            "create function forget() returns trigger language plpgsql as \
+             $$ begin perform set_config('synchronous_commit', 'off', false); return null; end $$; \
+             create trigger then_forget after insert on outbox execute function forget()",
+        )
+        .await;
+    for key in ["k1", "k2"] {
+        assert!(matches!(publish(&store, vec![message("a", "alice", key, "1")]).await[..], [Is::New(_)]));
+    }
+    assert_eq!(seen(&rig.0).await, ["INSERT on", "INSERT on"]);
+}
+
+#[tokio::test]
+async fn b3_what_may_be_forgotten_leaves_nothing_behind_in_its_session() {
+    let rig = PgRig::start().await;
+    let store = rig.pg().await;
+    rig.0.run(SEE).await;
+    let note = store.publish(0, LATER, messages("a", 1)).await.unwrap().note.unwrap();
+    store.noted(&[note]).await.unwrap();
+    assert_eq!(seen(&rig.0).await, ["INSERT on", "DELETE off"]);
+    // What comes next in the same session, as another connection's statement would behind a pooler.
+    rig.0
+        .run(
+            "create function left_behind() returns trigger language plpgsql as $$ begin \
+             if current_setting('synchronous_commit') = 'off' then raise exception 'left behind'; end if; \
+             return null; end $$; \
+             create trigger left_behind before delete on outbox execute function left_behind(); \
+             create or replace function forgetful_v1(p_session text) returns boolean language sql as 'select true'",
+        )
+        .await;
+    store.noted(&[note]).await.unwrap();
+}
+
+#[tokio::test]
+async fn b3_a_session_that_others_were_given_is_refused() {
+    let rig = PgRig::start().await;
+    let store = rig.pg().await;
+    assert_eq!(publish(&store, messages("a", 1)).await, [Is::New(1)]);
+    // As a pooler does that hands the session to a connection which marks it as its own.
+    rig.0
+        .run(
+            "create function given() returns trigger language plpgsql as \
+             $$ begin perform set_config('sluice.session', 'another', false); return null; end $$; \
+             create trigger given after insert on outbox execute function given()",
+        )
+        .await;
+    let lane = room("a").lane();
+    let next = |key: &str| vec![message("a", "alice", key, "1")];
+    assert!(store.publish(lane, LATER, next("k2")).await.is_ok(), "the last one in its own session");
+    match store.publish(lane, LATER, next("k3")).await {
+        Err(StoreError::Misconfigured(why)) => assert!(why.contains("pool_mode = session"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let heads = rig.0.run("select head::text from rooms where room = 'a'").await;
+    assert_eq!(heads[0].get::<&str, _>(0), "2", "nothing was stored");
+    // A connection of its own again.
+    assert!(store.publish(lane, LATER, next("k3")).await.is_ok());
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::record::{
 };
 
 /// Kinds of clients whose connections are the business of a library, or that have none.
-const LIBRARIES: [&str; 4] = ["library", "js", "python", "api"];
+const LIBRARIES: [&str; 5] = ["library", "js", "tab", "python", "api"];
 
 /// A history that is being read.
 #[derive(Debug, Default)]

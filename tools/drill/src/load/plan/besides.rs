@@ -3,7 +3,7 @@
 
 use rand::seq::index::sample;
 
-use super::{ClientKind, ClientRole, ClientSpec, ForeignClients, Plan};
+use super::{ClientKind, ClientRole, ClientSpec, Plan};
 use crate::seed::Seed;
 
 /// The room whose comings and goings are watched, after the prefix.
@@ -40,17 +40,17 @@ impl Plan {
     pub(super) fn foreign(&self) -> impl Iterator<Item = ClientSpec> {
         let mut rng = Seed(self.seed).stream("foreign", 0);
         let popularity = self.popularity();
-        let ForeignClients { javascript, python } = self.foreign;
         let first = self.clients + self.crowd + self.watched + 1;
         let rate_per_s = f64::from(self.rate_per_s) / f64::from(self.clients.max(1));
-        (0..javascript + python).map(move |n| ClientSpec {
+        let count = f64::from(self.foreign.count());
+        (0..).zip(self.foreign.each()).map(move |(n, kind)| ClientSpec {
             client: first + n,
             user: format!("u{}", first + n),
-            kind: if n < javascript { ClientKind::JavaScript } else { ClientKind::Python },
+            kind,
             role: ClientRole::Sender,
             rooms: self.some_rooms(&popularity, &mut rng),
             rate_per_s,
-            phase: f64::from(n) / f64::from(javascript + python),
+            phase: f64::from(n) / count,
             history: false,
             eager: false,
         })

@@ -29,6 +29,8 @@ const INTRODUCTION: Duration = Duration::from_secs(60);
 pub(super) struct Introduction {
     pub(super) gateways: Vec<Gateway>,
     pid: u32,
+    /// Where it says of all of it whether it is ready.
+    pub(super) page: Option<String>,
     /// Where its data is.
     pub(super) dir: Option<PathBuf>,
     /// The file that is its store.

@@ -36,6 +36,7 @@ impl Wanted {
             FaultKind::Sessions if !self.store.as_ref().is_some_and(|url| url.starts_with("postgres")) => {
                 Some("it needs --store postgres://…".into())
             }
+            FaultKind::FullDisk => self.cannot_reach(Role::Dev),
             FaultKind::Disconnect(_) | FaultKind::Roll(_) | FaultKind::Sessions => None,
             FaultKind::TermStarting(_)
             | FaultKind::KillLeader(_)
@@ -111,6 +112,7 @@ mod tests {
             (FaultKind::Roll(Role::Gateway), "--roll-command"),
             (FaultKind::Revoke, "--api URL"),
             (FaultKind::Sessions, "--store"),
+            (FaultKind::FullDisk, "--spawn"),
             (FaultKind::Restore, "--gateway"),
         ] {
             let said = wanted.refuses(kind).unwrap();

@@ -1,6 +1,7 @@
 //! What is given, as options say it. Understands text, touches nothing.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
@@ -19,6 +20,8 @@ pub struct Wanted {
     pub api_key: String,
     /// Which authorities may have signed their certificates.
     pub trust: Trust,
+    /// The file of the one that is not public, for clients in other languages.
+    pub ca: Option<PathBuf>,
     /// Admin URLs: `http://…`, of the gateways in order, or `PLACE=http://…`.
     pub admins: Vec<String>,
     /// `PLACE=PID`.
