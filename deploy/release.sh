@@ -75,7 +75,7 @@ for program in "${programs[@]}"; do cp "$folder/$program.cdx.json" "$out/$progra
 rm -rf "$folder"
 
 if [ "$images" = yes ] && docker info >/dev/null 2>&1; then
-    for image in gateway logic task sluice; do
+    for image in gateway logic task serve sluice; do
         tagged=sluice-$image:$version
         [ "$image" != sluice ] || tagged=sluice:$version
         say "image $tagged"
