@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, ClusterView, Headroom, InstanceState, Registration, Service};
+use sluice_cluster::{Cluster, ClusterView, InstanceState, Registration, Service};
 use sluice_lifecycle::{Lifecycle, Stage};
 use sluice_operator::Operator;
 use sluice_proto::ids::InstanceId;
@@ -28,20 +28,20 @@ use sluice_service::tls::expiry::look_after;
 use sluice_service::tls::{Identity, Role};
 use sluice_trace::Tracer;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::Instant;
 use tonic::service::Routes;
 
 use crate::agent_check;
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::defaults::{
-    ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, FLUSH_MARGIN, HEADROOM_EVERY, PUSH_STREAMS_MAX,
-    RECEIVE_BUFFER_BYTES, REPORTER_QUEUE_MAX, TICKET_CALLS_MAX,
+    ANSWER_AGAIN, ANSWER_WITHIN, CLOSE_CLUSTER_WITHIN, FLUSH_MARGIN, PUSH_STREAMS_MAX, RECEIVE_BUFFER_BYTES,
+    REPORTER_QUEUE_MAX, TICKET_CALLS_MAX,
 };
 use crate::disconnect::{Disconnects, untold};
 use crate::drain::DrainHooks;
 use crate::drain::standby::Standby;
 use crate::handshake::{Names, Proxies};
+use crate::headroom;
 use crate::limits::Usages;
 use crate::listener;
 use crate::metrics::{Metrics, Stats};
@@ -98,7 +98,7 @@ impl App {
         Ok(Self { config, lifecycle, admin, token, agent, grpc, clients, identity })
     }
 
-    /// With an identity that no file has, where the configuration names none.
+    /// With this identity, which no file has, in the place of what the configuration names.
     #[must_use]
     pub fn identified(self, identity: Option<Identity>) -> Self {
         Self { identity: identity.or(self.identity), ..self }
@@ -346,25 +346,8 @@ impl Running {
     /// Others who stop close their clients no faster than there is room for them.
     fn tell_headroom(&self) {
         let scope = self.lifecycle.scope(Stage::NotReady);
-        let (shared, cluster, stop) =
-            (Arc::clone(&self.shared), Arc::clone(&self.deps.cluster), scope.token());
-        scope.spawn("headroom", async move {
-            let (mut seen, mut looked) = (shared.usages.entered(), Instant::now());
-            loop {
-                if stop.run_until_cancelled(tokio::time::sleep(HEADROOM_EVERY)).await.is_none() {
-                    return;
-                }
-                // By the time that has really passed: a busy machine sleeps longer than asked.
-                let free = shared.config.connections_max.saturating_sub(shared.stats.connections());
-                let (entered, now) = (shared.usages.entered(), Instant::now());
-                let came = entered - std::mem::replace(&mut seen, entered);
-                let within = now - std::mem::replace(&mut looked, now);
-                cluster.set_headroom(Headroom {
-                    connections: u32::try_from(free).unwrap_or(u32::MAX),
-                    handshakes_per_s: shared.usages.handshakes_left_per_s(came, within),
-                });
-            }
-        });
+        let (shared, cluster) = (Arc::clone(&self.shared), Arc::clone(&self.deps.cluster));
+        scope.spawn("headroom", headroom::tell(shared, cluster, scope.token()));
     }
 
     /// What the lines of the stop say in numbers, also of a drain that was late.

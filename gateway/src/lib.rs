@@ -15,6 +15,7 @@ pub mod ending;
 pub mod fair_queue;
 pub mod files;
 pub mod handshake;
+pub mod headroom;
 pub mod home;
 pub mod limits;
 pub mod listener;

@@ -128,7 +128,7 @@ impl App {
         self.grpc.address()
     }
 
-    /// With an identity that no file has, where the configuration names none.
+    /// With this identity, which no file has, in the place of what the configuration names.
     #[must_use]
     pub fn identified(self, identity: Option<Identity>) -> Self {
         Self { identity: identity.or(self.identity), ..self }

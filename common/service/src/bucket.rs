@@ -19,8 +19,14 @@ impl Rate {
     /// `per_s` tokens a second, 0 = no limit; a full bucket holds those of `burst_s` seconds.
     #[must_use]
     pub fn new(per_s: u32, burst_s: u64) -> Self {
+        Self::with_burst_ms(per_s, burst_s.saturating_mul(1_000))
+    }
+
+    /// The same with those of `burst_ms` milliseconds, one at least: who has done nothing for long waits for nobody.
+    #[must_use]
+    pub fn with_burst_ms(per_s: u32, burst_ms: u64) -> Self {
         let every = if per_s == 0 { 0 } else { (1_000_000 / u64::from(per_s)).max(1) };
-        Self { every, burst: burst_s.saturating_mul(1_000_000) }
+        Self { every, burst: burst_ms.saturating_mul(1_000).max(every) }
     }
 }
 
@@ -91,6 +97,13 @@ mod tests {
         assert_eq!(bucket.take(rate, 100_000), Ok(()));
         assert!(!bucket.is_full(2_000_000) && bucket.is_full(2_100_000));
         assert_eq!(Bucket::default().take(Rate::new(0, 1), 0), Ok(()), "0 is no limit");
+    }
+
+    #[test]
+    fn a_short_burst_holds_one_at_least() {
+        assert_eq!(Rate::with_burst_ms(10, 250).burst, 250_000);
+        assert_eq!(Rate::with_burst_ms(2, 250).burst, 500_000);
+        assert_eq!(Bucket::default().charge(Rate::with_burst_ms(2, 250), 0), 0);
     }
 
     #[test]

@@ -66,9 +66,7 @@ impl RedisPresence {
     /// The same where it is in another part than the room. Where that is away, a join is told without it: it is told once.
     pub(super) async fn add_info_to(&self, joins: &mut [RoomEvent]) {
         let names: Vec<UserId> = joins.iter().map(|event| event.user.clone()).collect();
-        let groups = self.parts.group(&names, UserId::as_str);
-        let asked = groups.into_iter().map(|(part, users)| self.infos_in(part, users));
-        for (place, info) in join_all(asked).await.into_iter().flatten().flatten() {
+        for (place, info) in self.infos_by_part(&names).await.into_iter().flatten().flatten() {
             if let Some(event) = joins.get_mut(place) {
                 event.kind = RoomEventKind::Joined { info };
             }
@@ -77,9 +75,13 @@ impl RedisPresence {
 
     /// What tokens say of these users, in their order; empty = nothing.
     async fn infos(&self, users: &[UserId]) -> Result<Vec<String>> {
+        in_order(self.infos_by_part(users).await)
+    }
+
+    /// The same as each part answers, with their places.
+    async fn infos_by_part(&self, users: &[UserId]) -> Vec<Result<Vec<(usize, String)>>> {
         let groups = self.parts.group(users, UserId::as_str);
-        let asked = groups.into_iter().map(|(part, users)| self.infos_in(part, users));
-        in_order(join_all(asked).await)
+        join_all(groups.into_iter().map(|(part, users)| self.infos_in(part, users))).await
     }
 
     async fn infos_in(&self, part: Part, users: Vec<(usize, &UserId)>) -> Result<Vec<(usize, String)>> {
