@@ -1,4 +1,5 @@
 /** The browser's WebSocket, and what a browser tells a page about its network. */
+import { ALONE_MS, HIDDEN_TIMER_MS } from "./defaults.js";
 import type { Client, OpenSocket } from "./client.js";
 
 export const openWebSocket: OpenSocket = (url, token, events) => {
@@ -26,6 +27,11 @@ export function watchPage(client: Client): void {
   addEventListener("online", hurry);
   addEventListener("pageshow", hurry);
   document.addEventListener("visibilitychange", hurry);
+  // The timer of a hidden page may be late, and its gateway gone by then. Where nobody else serves, early is of no use.
+  client.on("drain", ({ within_ms, reconnect_ms }) => {
+    const isLate = within_ms > ALONE_MS && reconnect_ms + HIDDEN_TIMER_MS > within_ms;
+    if (isLate && document.visibilityState === "hidden") client.move();
+  });
   client.on("ended", () => {
     removeEventListener("online", hurry);
     removeEventListener("pageshow", hurry);

@@ -191,6 +191,12 @@ export class Client extends Emitter<Events> {
     this.flush();
   }
 
+  /** @internal To another gateway now, without waiting for the time that `drain` has told. */
+  move(): void {
+    this.machine.timer("dial");
+    this.flush();
+  }
+
   /** Says goodbye. What is unanswered is rejected with `closed`; a store keeps it. */
   close(): void {
     this.machine.close();

@@ -43,3 +43,7 @@ export const ROOM_MAX = 129;
 export const KEY_MAX = 128;
 /** After `stale` everybody asks who is there, within this time at random. */
 export const STALE_MS = 2_000;
+/** How often browsers wake the timers of a page that nobody sees. */
+export const HIDDEN_TIMER_MS = 1_000;
+/** A `drain` that leaves no more than this comes from a gateway beside which no other one serves. */
+export const ALONE_MS = 500;
